@@ -1,0 +1,56 @@
+# `make serve` and `make test` do all the set-up that they need, in .venv, and are fast the second time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: serve test lint types imports pytest test-slow chaos bench painting format clean
+
+serve: $(VENV)/.serve
+	@exec $(BIN)/oar serve
+
+test: lint types imports pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/basedpyright
+
+imports: $(VENV)/.test
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow and not chaos"
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m "slow or data"
+
+chaos: $(VENV)/.test
+	$(BIN)/python -m pytest -m chaos
+
+bench: $(VENV)/.serve
+	$(BIN)/oar bench batching
+
+painting: $(VENV)/.serve
+	$(BIN)/oar eval painting --out docs/painting.png
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .oar
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[worker]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.serve
+	$(INSTALL) --editable '.[worker,test,plot]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The OAR library: tokenizers, the any-order backbone, orders, sampling, the engine and training."""

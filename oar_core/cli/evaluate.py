@@ -1,0 +1,114 @@
+"""`oar eval`: measurements of a trained run or a shipped model."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from oar_core.cli.options import OarGroup, default_device, make_run, run_options
+from oar_core.eval.likelihood import bits_per_token
+from oar_core.eval.painting import paint, strip
+from oar_core.eval.reconstruction import measure_reconstruction
+from oar_core.eval.samples import draw_samples
+from oar_core.eval.sheet import contact_sheet, side_by_side
+from oar_core.sampling.pipeline import Pipeline, to_pixels
+from oar_core.weights import Manifest
+
+
+@click.group("eval", cls=OarGroup)
+def evaluate() -> None:
+    """Measure a trained run on its held-out split."""
+
+
+@evaluate.command()
+@run_options
+@click.option("--split", default="test", show_default=True)
+@click.option("--images", "num_images", default=2000, show_default=True)
+@click.option("--sheet", type=click.Path(path_type=Path), default=None, help="PNG: originals above reconstructions.")
+def reconstruction(split: str, num_images: int, sheet: Path | None, **options: Any) -> None:
+    """PSNR and code usage of the tokenizer."""
+    run = make_run(**options)
+    images, tokenizer_ = run.images(split), run.tokenizer()
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
+    batches = (images.images(indices).to(run.device) for indices in chosen.split(64))
+    report = measure_reconstruction(tokenizer_, batches)
+    if sheet is not None:
+        real = images.images(chosen[:16]).to(run.device)
+        with torch.inference_mode():
+            fake = tokenizer_.decode(tokenizer_.encode(real))
+        contact_sheet([*to_pixels(real), *to_pixels(fake)], 16, scale=3).save(sheet)
+    click.echo(json.dumps(asdict(report)))
+
+
+@evaluate.command()
+@run_options
+@click.option("--split", default="test", show_default=True)
+@click.option("--images", "num_images", default=2000, show_default=True)
+def likelihood(split: str, num_images: int, **options: Any) -> None:
+    """Bits per token of held-out pictures with their captions, along random orders."""
+    run = make_run(**options)
+    tokens = run.tokens(split)
+    chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:num_images]
+    text = run.text_tokenizer(tokens.rows)
+    captions = [tokens.rows[row]["caption"] for row in tokens.row_of[chosen].tolist()]
+    backbone = run.backbone()
+    ids = text.encode_captions(captions, max_length=backbone.config.max_condition)
+    bits = bits_per_token(backbone, tokens.token_ids[chosen].long(), ids)
+    click.echo(json.dumps({"num_images": len(chosen), "bits_per_token": bits}))
+
+
+@evaluate.command()
+@run_options
+@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@click.option("--split", default="test", show_default=True)
+@click.option("--images", "num_images", default=64, show_default=True)
+@click.option("--zoom", default=3, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG: samples left, real pictures right.")
+def samples(weights: Path, split: str, num_images: int, zoom: int, out: Path, **options: Any) -> None:
+    """A contact sheet: pictures made from held-out captions beside the real ones."""
+    run = make_run(**options)
+    pipeline = Pipeline.load(Manifest.load(weights).folder(run.recipe.name), str(run.device), torch.float32)
+    images = run.images(split)
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
+    plan, sampling = pipeline.default_plan, pipeline.default_sampling
+    fake = draw_samples(pipeline, images.captions(chosen), plan, sampling)
+    real = to_pixels(images.images(chosen))
+    side_by_side(fake, real, zoom=zoom).save(out, optimize=True)
+    click.echo(json.dumps({"out": str(out), "plan": asdict(plan), "sampling": asdict(sampling)}))
+
+
+@evaluate.command()
+@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@click.option("--model", default=None, help="Default: the manifest's.")
+def model(weights: Path, model: str | None) -> None:
+    """Load a shipped model, check its hashes and print its size."""
+    manifest = Manifest.load(weights)
+    name = model or manifest.default
+    pipeline = Pipeline.load(manifest.folder(name), default_device(), torch.float32)
+    sizes = {"backbone": pipeline.backbone, "tokenizer": pipeline.tokenizer}
+    counts = {part: sum(p.numel() for p in module.parameters()) for part, module in sizes.items()}
+    click.echo(json.dumps({"name": name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts}))
+
+
+@evaluate.command()
+@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@click.option("--model", default=None, help="Default: the manifest's.")
+@click.option("--prompt", default=None, help="Default: the model's first example.")
+@click.option("--seed", default=7, show_default=True)
+@click.option("--order", default=None, help="Default: the model's.")
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG: canvases, then the map of ranks.")
+def painting(
+    weights: Path, model: str | None, prompt: str | None, seed: int, order: str | None, steps: int | None, out: Path
+) -> None:
+    """How one picture comes about, patch by patch."""
+    manifest = Manifest.load(weights)
+    pipeline = Pipeline.load(manifest.folder(model or manifest.default), default_device(), torch.float32)
+    plan = pipeline.default_plan
+    plan = replace(plan, order=order or plan.order, steps=steps or plan.steps)
+    result = paint(pipeline, prompt or pipeline.example_prompts[0], seed, plan, pipeline.default_sampling)
+    strip(pipeline, result).save(out, optimize=True)
+    click.echo(out)

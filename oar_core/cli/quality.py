@@ -1,0 +1,158 @@
+"""`oar eval quality`, `oar eval evaluator` and `oar eval report`: samples measured, and the measurements told."""
+
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from oar_core.cli.options import make_run, run_options
+from oar_core.eval.agreement import agreement
+from oar_core.eval.arms import load_reports
+from oar_core.eval.draws import DrawSettings
+from oar_core.eval.evaluator import Evaluator
+from oar_core.eval.quality import Quality, QualitySettings, measure_quality
+from oar_core.eval.reference import Reference
+from oar_core.eval.report import write_report
+from oar_core.eval.sheet import side_by_side
+from oar_core.eval.stored import digest, write_json
+from oar_core.eval.tables import one_line_table
+from oar_core.order.plan import GROUP_SIZES, ORDERS
+from oar_core.sampling.pipeline import Pipeline
+from oar_core.train.run import CACHE, EVALUATOR_STAGE, Run
+from oar_core.weights import Manifest
+
+SHEET_PICTURES = 64
+_DEFAULTS = QualitySettings()
+_evaluator_option = click.option(
+    "--evaluator", "evaluator_folder", type=click.Path(path_type=Path), help="Default: the run's own."
+)
+_split_option = click.option("--split", default="test", show_default=True)
+
+
+@click.command()
+@run_options
+@_evaluator_option
+@_split_option
+def evaluator(evaluator_folder: Path | None, split: str, **options: Any) -> None:
+    """Accuracy of the evaluation network on held-out pictures, per attribute."""
+    run = make_run(**options)
+    network, images = _load_evaluator(run, evaluator_folder), run.images(split)
+    labels = network.vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
+    shares = agreement(network.read(images.pixels).classes, labels, network.vocabulary.names)
+    click.echo(json.dumps({"num_images": len(images), "evaluator": network.digest, "accuracy": shares}))
+
+
+@click.command()
+@run_options
+@_evaluator_option
+@_split_option
+@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@click.option("--model", default=None, help="Default: the manifest's.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--samples", "num_samples", type=click.IntRange(min=8), default=_DEFAULTS.num_samples, show_default=True)
+@click.option("--batch", "batch_size", type=click.IntRange(min=1), default=_DEFAULTS.batch_size, show_default=True)
+@click.option("--order", type=click.Choice(ORDERS), default=None, help="Default: the model's.")
+@click.option("--group-sizes", type=click.Choice(GROUP_SIZES), default=None, help="Default: the model's.")
+@click.option("--entropy-bound", type=float, default=None, help="Nats, of adaptive group sizes. Default: the plan's.")
+@click.option("--steps", type=int, multiple=True, help="May be repeated. Default: the model's.")
+@click.option("--guidance", type=float, multiple=True, help="May be repeated. Default: the model's.")
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True, help="May be repeated.")
+@click.option("--temperature", type=float, default=None, help="Default: the model's.")
+@click.option("--top-k", type=int, default=None, help="Default: the model's.")
+@click.option("--top-p", type=float, default=None, help="Default: the model's.")
+@click.option("--label", default=None, help="The arm's name in tables. Default: the model's name and the order.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder. Default: <run>/quality.")
+def quality(
+    evaluator_folder: Path | None,
+    split: str,
+    weights: Path,
+    model: str | None,
+    dtype: str,
+    num_samples: int,
+    batch_size: int,
+    label: str | None,
+    out: Path | None,
+    recipe_name: str,
+    data: Path,
+    folder: Path,
+    device: str | None,
+    **wishes: Any,
+) -> None:
+    """Distances, precision, recall, prompt agreement, copying and cost of pictures of held-out captions.
+
+    One JSON file and one contact sheet for each combination of steps, guidance and seed; interrupted work goes on.
+    """
+    run = make_run(recipe_name, data, folder, device)
+    manifest = Manifest.load(weights)
+    pipeline = Pipeline.load(manifest.folder(model or manifest.default), str(run.device), getattr(torch, dtype))
+    reference = Reference.read(
+        _load_evaluator(run, evaluator_folder), run.images(split), run.images("train"), folder / CACHE
+    )
+    settings = QualitySettings(num_samples=num_samples, batch_size=batch_size)
+    written: list[dict[str, Any]] = []
+    for wanted in draw_settings(pipeline, **wishes):
+        result = measure_quality(pipeline, reference, wanted, settings, folder / "samples")
+        name = label or f"{pipeline.name}, {wanted.plan.order}"
+        report = {"label": name, "recipe": recipe_name, "split": split, **result.report}
+        path = _write(out or folder / "quality", report, result)
+        written.append(report)
+        click.echo(path, err=True)
+    click.echo(one_line_table(written))
+    for report in written:
+        click.echo(json.dumps({key: value for key, value in report.items() if key != "orders"}))
+
+
+def draw_settings(
+    pipeline: Pipeline,
+    *,
+    order: str | None,
+    group_sizes: str | None,
+    entropy_bound: float | None,
+    steps: tuple[int, ...],
+    guidance: tuple[float, ...],
+    seeds: tuple[int, ...],
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+) -> list[DrawSettings]:
+    """Every combination of steps, guidance and seed; what is not said is the model's default."""
+    plan, sampling = pipeline.default_plan, pipeline.default_sampling
+    plan = replace(plan, **_said(order=order, group_sizes=group_sizes, entropy_bound=entropy_bound))
+    sampling = replace(sampling, **_said(temperature=temperature, top_k=top_k, top_p=top_p))
+    return [
+        DrawSettings(replace(plan, steps=count), replace(sampling, guidance=scale), seed)
+        for count, scale, seed in product(steps or (plan.steps,), guidance or (sampling.guidance,), seeds)
+    ]
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Markdown; pictures go beside it.")
+def report(folder: Path, out: Path) -> None:
+    """Tables and plots from the JSON files that `oar eval quality` left in FOLDER, and from nothing else."""
+    notes = write_report(load_reports(folder), out)
+    for note in notes:
+        click.echo(note, err=True)
+    click.echo(out)
+
+
+def _said(**wishes: Any) -> dict[str, Any]:
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def _load_evaluator(run: Run, folder: Path | None) -> Evaluator:
+    return Evaluator.load(folder or run.folder / EVALUATOR_STAGE, run.device)
+
+
+def _write(folder: Path, report: dict[str, Any], result: Quality) -> Path:
+    """The file's name is a hash of what was measured, so the same evaluation replaces itself."""
+    keys = ("label", "recipe", "split", "model", "evaluator", "settings")
+    path = folder / f"{digest([report[key] for key in keys])}.json"
+    write_json(path, report)
+    pair = result.samples[:SHEET_PICTURES], result.real[:SHEET_PICTURES]
+    side_by_side(*pair).save(path.with_suffix(".png"), optimize=True)
+    return path

@@ -1,0 +1,138 @@
+"""`oar train`: one command a stage; `oar distill` comes between two of them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oar_core.cli.options import OarCommand, OarGroup, make_run, run_options
+from oar_core.train.run import STATS, Run
+from oar_core.train.stages.order_distill import SCORES
+from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
+from oar_core.weights import Manifest, write_manifest
+
+
+@click.group(cls=OarGroup)
+def train() -> None:
+    """Train a model, stage by stage; see `oar train STAGE --help`."""
+
+
+_num_images = click.option("--images", "num_images", type=click.IntRange(min=1), help="Default: the recipe's.")
+_stage = click.option(
+    "--stage", default=None, help="Whose backbone. Default: order_finetune where it was run, or any_order."
+)
+
+
+def _resized(run: Run, loop: str, num_images: int | None) -> Run:
+    """The run with another number of training pictures in the recipe's `loop`; None leaves it."""
+    if num_images is None:
+        return run
+    resized = replace(getattr(run.recipe, loop), num_images=num_images)
+    return replace(run, recipe=replace(run.recipe, **{loop: resized}))
+
+
+@train.command()
+@run_options
+@_num_images
+def tokenizer(num_images: int | None, **options: Any) -> None:
+    """Stage 0: the image tokenizer (VQGAN)."""
+    run = _resized(make_run(**options), "tokenizer_loop", num_images)
+    click.echo(run.train_tokenizer())
+
+
+@train.command("any_order")
+@run_options
+@_num_images
+def any_order(num_images: int | None, **options: Any) -> None:
+    """Stage 1: the backbone, on random orders."""
+    run = _resized(make_run(**options), "any_order_loop", num_images)
+    click.echo(run.train_any_order())
+
+
+@train.command("order_finetune")
+@run_options
+@_num_images
+@click.option(
+    "--orders",
+    type=click.Choice(ARMS),
+    default=DISTILLED,
+    show_default=True,
+    help="Orders to specialise on; raster is annealed to.",
+)
+@click.option("--random-share", type=click.FloatRange(0, 1), help="Pictures in random order. Default: the arm's.")
+@click.option("--context-noise", type=click.FloatRange(0, 1), help="Default: the recipe's.")
+def order_finetune(
+    num_images: int | None, orders: str, random_share: float | None, context_noise: float | None, **options: Any
+) -> None:
+    """Stage 3: the backbone and its order policy, on distilled orders (or the backbone on another order)."""
+    run = _resized(make_run(**options), "order_finetune_loop", num_images)
+    config = arm(orders, run.recipe.order_finetune_stage)
+    config = replace(
+        config,
+        random_share=config.random_share if random_share is None else random_share,
+        context_noise=config.context_noise if context_noise is None else context_noise,
+    )
+    recipe_ = replace(run.recipe, order_finetune_stage=config)
+    click.echo(replace(run, recipe=recipe_).train_order_finetune())
+
+
+@train.command("order_policy")
+@run_options
+@_num_images
+@_stage
+def order_policy(num_images: int | None, stage: str | None, **options: Any) -> None:
+    """The order policy alone, on the memory of a backbone that stays as it is."""
+    run = _resized(make_run(**options), "order_policy_loop", num_images)
+    click.echo(run.train_order_policy(stage))
+
+
+@train.command()
+@run_options
+@_num_images
+def evaluator(num_images: int | None, **options: Any) -> None:
+    """The evaluation network that `oar eval quality` measures with; apart from the other stages."""
+    run = _resized(make_run(**options), "evaluator_loop", num_images)
+    click.echo(run.train_evaluator())
+
+
+@train.command()
+@run_options
+@_stage
+@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+def export(weights: Path, stage: str | None, **options: Any) -> None:
+    """Write the run's averaged weights as a model folder and list it in the manifest."""
+    run = make_run(**options)
+    run.export(weights / run.recipe.name, stage)
+    licences = {run.recipe.name: run.recipe.licence}
+    default = run.recipe.name
+    if (weights / "manifest.toml").exists():
+        manifest = Manifest.load(weights)
+        licences = {name: entry.licence for name, entry in manifest.entries.items()} | licences
+        default = manifest.default
+    write_manifest(weights, default, licences)
+    click.echo(weights / run.recipe.name)
+
+
+@click.command(cls=OarCommand)
+@run_options
+@_num_images
+@click.option("--score", type=click.Choice(sorted(SCORES)), default=None, help="Default: the recipe's.")
+@click.option("--distance-weight", type=float, help="Taken off the score per cell of distance to what is known.")
+@click.option("--per-step", type=click.IntRange(min=1), help="Positions to choose at once; more are faster.")
+def distill(
+    num_images: int | None, score: str | None, distance_weight: float | None, per_step: int | None, **options: Any
+) -> None:
+    """Stage 2: the orders in which the any-order model is most certain, of training pictures, and their statistics."""
+    run = make_run(**options)
+    config = run.recipe.distill
+    config = replace(
+        config,
+        num_images=num_images or config.num_images,
+        score=score or config.score,
+        distance_weight=config.distance_weight if distance_weight is None else distance_weight,
+        positions_per_step=per_step or config.positions_per_step,
+    )
+    run = replace(run, recipe=replace(run.recipe, distill=config))
+    run.distill()
+    click.echo(run.orders_folder / STATS)

@@ -1,0 +1,102 @@
+"""Frozen configs of the networks. Each is written into a model's `config.json` and read back unchanged."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self, cast
+
+from oar_core.errors import ConfigError
+
+
+class _Config:
+    """Conversion to and from plain JSON objects; an unknown key is an error, never ignored."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        known = {field.name for field in fields(cls)}  # pyright: ignore[reportArgumentType]
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"{cls.__name__} has no field {', '.join(unknown)}")
+        return cls(**{key: _frozen(value) for key, value in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)  # pyright: ignore[reportArgumentType]
+
+
+def _frozen(value: Any) -> Any:
+    """JSON knows lists where a frozen config holds tuples."""
+    return tuple(cast(list[Any], value)) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class TokenizerConfig(_Config):
+    """A convolutional VQGAN. Pixels per token along an axis: `2 ** len(widths)`."""
+
+    image_size: tuple[int, int] = (64, 64)  # Y, X in pixels
+    widths: tuple[int, ...] = (64, 128, 256)  # channels after each halving, finest first
+    encoder_blocks: int = 1  # residual blocks per resolution
+    decoder_blocks: int = 2
+    head_width: int = 32  # channels at full resolution in the decoder
+    vocab_size: int = 1024
+    code_width: int = 8
+
+    def __post_init__(self) -> None:
+        if any(side % self.patch_size for side in self.image_size):
+            raise ConfigError(f"image_size {self.image_size} is not a multiple of {self.patch_size} pixels per token")
+        if min((*self.widths, self.head_width, self.vocab_size, self.code_width)) < 1:
+            raise ConfigError("widths, vocab_size and code_width are positive")
+
+    @property
+    def patch_size(self) -> int:
+        return 2 ** len(self.widths)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+
+@dataclass(frozen=True)
+class BackboneConfig(_Config):
+    """The decoupled any-order transformer: a causal context stack and a cross-attending query stack."""
+
+    grid: tuple[int, int] = (8, 8)  # h, w in tokens
+    vocab_size: int = 1024
+    condition_vocab: int = 512  # ids of the text tokenizer (or class labels), special ids included
+    max_condition: int = 48  # tokens of the condition prefix
+    width: int = 256
+    num_heads: int = 8
+    num_context_layers: int = 6
+    num_query_layers: int = 6
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ConfigError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        if self.head_width % 4:
+            raise ConfigError(f"head width {self.head_width} is not a multiple of 4, which 2-D rotary angles need")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout} is outside [0, 1)")
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.num_heads
+
+    @property
+    def max_cached(self) -> int:
+        """Cache entries that one sequence can need: its condition prefix and every image token."""
+        return self.max_condition + self.num_tokens
+
+
+@dataclass(frozen=True)
+class OrderPolicyConfig(_Config):
+    """The order policy: a thin head on a backbone's shared memory."""
+
+    width: int = 64
+    num_layers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.num_layers < 1:
+            raise ConfigError("the order policy's width and num_layers are positive")

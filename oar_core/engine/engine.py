@@ -1,0 +1,119 @@
+"""The inference engine: schedule, run, commit. One thread, no network."""
+
+from oar_core.engine.cache_pool import CachePool
+from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished, SequenceStarted
+from oar_core.engine.model_runner import ModelRunner
+from oar_core.engine.scheduler import Scheduler
+from oar_core.engine.sequence import Phase, Sequence, SequenceRequest
+from oar_core.errors import ConfigError, RequestError
+from oar_core.models.backbone import Backbone
+from oar_core.sampling.decode import DecodedGroup
+from oar_core.sampling.request import check_condition
+
+
+class Engine:
+    """Decodes many pictures in one loop of steps; sequences join and leave at any step.
+
+    Invariants: a sequence that was added gets exactly one terminal event (finished or aborted) and nothing after it;
+    slots are held by running sequences only; a picture does not depend on what runs beside it.
+    """
+
+    def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], num_slots: int) -> None:
+        """`unconditional_ids` is the condition prefix that guidance steers away from. Raises ConfigError."""
+        if num_slots < 2:
+            raise ConfigError(f"num_slots is {num_slots}; a guided picture holds 2")
+        try:
+            check_condition(unconditional_ids, backbone.config)
+        except RequestError as error:
+            raise ConfigError(f"unconditional_ids is no condition of this model: {error}") from error
+        self._config = backbone.config
+        self._has_policy = backbone.has_policy
+        self._pool = CachePool(num_slots)
+        self._scheduler = Scheduler(self._pool)
+        self._runner = ModelRunner(backbone, unconditional_ids, num_slots)
+        self._live: dict[str, Sequence] = {}
+        self._events: list[EngineEvent] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has anything to do or to tell."""
+        return bool(self._live or self._events)
+
+    @property
+    def num_free_slots(self) -> int:
+        return self._pool.num_free
+
+    @property
+    def num_running(self) -> int:
+        return len(self._scheduler.running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._scheduler.waiting)
+
+    def add(self, request: SequenceRequest, *, priority: int = 0) -> None:
+        """Queues a picture; it joins at the next step that has slots for it. Raises RequestError."""
+        if request.id in self._live:
+            raise RequestError(f"sequence {request.id} is already in the engine", field="id")
+        sequence = Sequence(request, self._config, priority=priority, has_policy=self._has_policy)
+        self._live[request.id] = sequence
+        self._scheduler.add(sequence)
+
+    def abort(self, sequence_id: str) -> bool:
+        """Ends a sequence now; the next step reports it. False where no such sequence is waiting or running."""
+        sequence = self._live.get(sequence_id)
+        if sequence is None:
+            return False
+        self._end(sequence, Phase.ABORTED)
+        self._events.append(SequenceAborted(sequence_id))
+        return True
+
+    def step(self) -> list[EngineEvent]:
+        """Admits what fits, decodes one group of every running sequence, and reports what happened since the last step.
+
+        Where the model fails, its exception is raised, all running sequences are aborted (the next step reports it) and
+        the waiting ones stay: a failed pass leaves cache entries that nothing may be built on.
+        """
+        try:
+            sequences = self._schedule()
+            self._commit(sequences, self._runner.decode(sequences))
+        except BaseException:
+            for sequence in tuple(self._scheduler.running):
+                self.abort(sequence.id)
+            raise
+        events, self._events = self._events, []
+        return events
+
+    def forecast(self) -> dict[str, int]:
+        """After how many more steps each live sequence will be finished if nothing else arrives or leaves."""
+        return self._scheduler.forecast()
+
+    def remaining_steps(self) -> int:
+        """After how many more steps all present work will be finished."""
+        return max(self.forecast().values(), default=0)
+
+    def _schedule(self) -> list[Sequence]:
+        """Admits and prefills; returns the sequences that decode in this step."""
+        admitted = self._scheduler.admit()
+        self._events += [SequenceStarted(sequence.id, sequence.progress.steps) for sequence in admitted]
+        self._runner.prefill(admitted)
+        for sequence in admitted:
+            if sequence.progress.is_complete:
+                self._finish(sequence)
+        return list(self._scheduler.running)
+
+    def _commit(self, sequences: list[Sequence], groups: list[DecodedGroup]) -> None:
+        for sequence, group in zip(sequences, groups):
+            progress = sequence.progress
+            step, patches = progress.step, progress.accept(group)
+            self._events.append(PatchesDecoded(sequence.id, step, progress.steps, patches))
+            if progress.is_complete:
+                self._finish(sequence)
+
+    def _finish(self, sequence: Sequence) -> None:
+        self._end(sequence, Phase.FINISHED)
+        self._events.append(SequenceFinished(sequence.id, sequence.progress.grid_token_ids))
+
+    def _end(self, sequence: Sequence, phase: Phase) -> None:
+        del self._live[sequence.id]
+        self._scheduler.end(sequence, phase)

@@ -1,0 +1,42 @@
+"""What the engine reports: one type per outcome, emitted by `Engine.step` in the order of happening."""
+
+from dataclasses import dataclass
+
+from oar_core.sampling.progress import Patch
+
+__all__ = [
+    "EngineEvent",
+    "Patch",
+    "PatchesDecoded",
+    "SequenceAborted",
+    "SequenceFinished",
+    "SequenceStarted",
+]
+
+
+@dataclass(frozen=True)
+class SequenceStarted:
+    sequence_id: str
+    steps: int  # decode steps this sequence will take; an upper bound for adaptive group sizes
+
+
+@dataclass(frozen=True)
+class PatchesDecoded:
+    sequence_id: str
+    step: int  # counts from 1
+    steps: int  # the upper bound after this step, which the last step reaches, for adaptive group sizes
+    patches: tuple[Patch, ...]
+
+
+@dataclass(frozen=True)
+class SequenceFinished:
+    sequence_id: str
+    token_ids: tuple[int, ...]  # in grid order, known tokens included
+
+
+@dataclass(frozen=True)
+class SequenceAborted:
+    sequence_id: str
+
+
+EngineEvent = SequenceStarted | PatchesDecoded | SequenceFinished | SequenceAborted

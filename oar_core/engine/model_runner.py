@@ -1,0 +1,29 @@
+"""The engine's only contact with tensors: a backbone and its cache."""
+
+import torch
+
+from oar_core.engine.sequence import Sequence
+from oar_core.models.backbone import Backbone
+from oar_core.sampling.decode import DecodedGroup, decode_step
+from oar_core.sampling.prefill import prefill
+
+
+class ModelRunner:
+    """The cache takes its dtype and device from the backbone."""
+
+    @torch.inference_mode()
+    def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], num_slots: int) -> None:
+        self._backbone = backbone
+        self._unconditional_ids = unconditional_ids
+        self._cache = backbone.new_cache(num_slots)
+
+    def prefill(self, sequences: list[Sequence]) -> None:
+        """Fills the slots of sequences that have just been admitted."""
+        pairs = [sequence.progress.prefill_rows(sequence.slots, self._unconditional_ids) for sequence in sequences]
+        if pairs:
+            prefill(self._backbone, self._cache, [row for pair in pairs for row in pair])
+
+    def decode(self, sequences: list[Sequence]) -> list[DecodedGroup]:
+        """One group of each sequence, all in one step."""
+        rows = [sequence.progress.next_row(sequence.slots) for sequence in sequences]
+        return decode_step(self._backbone, self._cache, rows)

@@ -1,0 +1,71 @@
+"""One picture in the engine: what was asked, how far it is, and the phase of its life."""
+
+from enum import Enum, auto
+
+from oar_core.config import BackboneConfig
+from oar_core.sampling.decode import Slots
+from oar_core.sampling.progress import Progress
+from oar_core.sampling.request import KnownTokens, SequenceRequest
+
+__all__ = ["KnownTokens", "Phase", "Sequence", "SequenceRequest"]
+
+
+class Phase(Enum):
+    WAITING = auto()
+    RUNNING = auto()
+    FINISHED = auto()
+    ABORTED = auto()
+
+
+_NEXT_PHASES = {
+    Phase.WAITING: {Phase.RUNNING, Phase.ABORTED},
+    Phase.RUNNING: {Phase.FINISHED, Phase.ABORTED},
+    Phase.FINISHED: set[Phase](),
+    Phase.ABORTED: set[Phase](),
+}
+
+
+class Sequence:
+    """Holds slots exactly while it runs. Raises a RequestError for a request that the model cannot serve."""
+
+    def __init__(
+        self, request: SequenceRequest, config: BackboneConfig, *, priority: int = 0, has_policy: bool = False
+    ) -> None:
+        self.request = request
+        self.progress = Progress(request, config, has_policy=has_policy)
+        self.priority = priority
+        self._phase = Phase.WAITING
+        self._slots: Slots | None = None
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def num_slots(self) -> int:
+        """How many slots it needs: a pair under guidance."""
+        return 2 if self.request.sampling.is_guided else 1
+
+    @property
+    def slots(self) -> Slots:
+        assert self._slots is not None, f"sequence {self.id} holds no slots while it is {self._phase.name}"
+        return self._slots
+
+    def start(self, slots: Slots) -> None:
+        self._move_to(Phase.RUNNING)
+        self._slots = slots
+
+    def end(self, phase: Phase) -> Slots | None:
+        """Moves to a terminal phase; hands back the slots that it held, if any."""
+        self._move_to(phase)
+        slots, self._slots = self._slots, None
+        return slots
+
+    def _move_to(self, phase: Phase) -> None:
+        if phase not in _NEXT_PHASES[self._phase]:
+            raise RuntimeError(f"sequence {self.id} is {self._phase.name} and cannot become {phase.name}")
+        self._phase = phase

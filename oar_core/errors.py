@@ -1,0 +1,64 @@
+"""The library's exceptions.
+
+OarError
+├── ConfigError          a config contradicts itself
+├── WeightsError         weights are missing, unknown or do not match the manifest
+├── DataError            a training folder cannot be read
+├── CheckpointError      a checkpoint does not fit the run that wants to resume it
+└── RequestError         a generation request that cannot be served; has a stable `code` and the `field` at fault
+    ├── InvalidOrder     the order is unknown, or is no permutation of the grid
+    ├── InvalidSteps     steps outside 1..L, or group sizes that do not sum to L
+    ├── InvalidSampling  temperature, top_k, top_p or guidance out of range
+    ├── PromptTooLong    the prompt has more tokens than the model's condition prefix holds
+    └── InvalidPrompt    no prompt where one is needed
+"""
+
+from typing import ClassVar
+
+
+class OarError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class ConfigError(OarError):
+    pass
+
+
+class WeightsError(OarError):
+    pass
+
+
+class DataError(OarError):
+    pass
+
+
+class CheckpointError(OarError):
+    pass
+
+
+class RequestError(OarError):
+    code: ClassVar[str] = "invalid_request"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidOrder(RequestError):
+    code = "invalid_order"
+
+
+class InvalidSteps(RequestError):
+    code = "invalid_steps"
+
+
+class InvalidSampling(RequestError):
+    code = "invalid_sampling"
+
+
+class PromptTooLong(RequestError):
+    code = "prompt_too_long"
+
+
+class InvalidPrompt(RequestError):
+    code = "invalid_prompt"

@@ -1,0 +1,100 @@
+"""Stored evaluations, and the arms of a study that they make up."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oar_core.errors import DataError
+from oar_core.eval.quality import FORMAT
+from oar_core.eval.stored import digest
+
+Report = dict[str, Any]
+
+
+def load_reports(folder: Path) -> list[Report]:
+    """In the order of their labels and settings. Raises DataError for a folder without any, or of another format."""
+    reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    if not reports:
+        raise DataError(f"{folder} holds no evaluation: `oar eval quality` writes them")
+    if any(report.get("format") != FORMAT for report in reports):
+        raise DataError(f"{folder} holds JSON that is no evaluation of format {FORMAT}")
+    return sorted(reports, key=_sort_key)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Evaluations that differ in the seed alone."""
+
+    label: str
+    reports: tuple[Report, ...]
+
+    @property
+    def first(self) -> Report:
+        return self.reports[0]
+
+    def mean(self, *path: str) -> float:
+        return statistics.fmean(_at(report, path) for report in self.reports)
+
+    def cell(self, *path: str, digits: int = 2) -> str:
+        """The mean, and the standard deviation where there are several seeds."""
+        values = [_at(report, path) for report in self.reports]
+        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        return f"{statistics.fmean(values):.{digits}f}{spread}"
+
+    @property
+    def order(self) -> str:
+        order = self.first["settings"]["plan"]["order"]
+        return order if isinstance(order, str) else "custom"
+
+    @property
+    def curve(self) -> str:
+        """The name of all that differs from it in steps alone, or in the entropy bound of adaptive groups."""
+        settings = self.first["settings"]
+        return f"{self.label}, {settings['plan']['group_sizes']}, guidance {settings['sampling']['guidance']:g}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.curve}, {self.mean('cost', 'mean_steps'):.1f} steps"
+
+    @property
+    def key(self) -> str:
+        """Tells arms of one name apart, in the names of files."""
+        return digest(_identity(self.first))[:6]
+
+
+def group_arms(reports: Sequence[Report]) -> list[Arm]:
+    """One arm for each combination of label, data, evaluator and settings but the seed."""
+    groups: dict[str, list[Report]] = {}
+    for report in reports:
+        groups.setdefault(digest(_identity(report)), []).append(report)
+    return [Arm(members[0]["label"], tuple(members)) for members in groups.values()]
+
+
+def best_guidance(arms: Sequence[Arm]) -> list[Arm]:
+    """Of arms that differ in guidance alone, the one with the least FD-eval."""
+    groups: dict[str, list[Arm]] = {}
+    for arm in arms:
+        settings = {**arm.first["settings"], "seed": None}
+        settings["sampling"] = {**settings["sampling"], "guidance": None}
+        groups.setdefault(json.dumps([arm.label, settings], sort_keys=True), []).append(arm)
+    return [min(group, key=lambda arm: arm.mean("distances", "fd_eval")) for group in groups.values()]
+
+
+def _identity(report: Report) -> list[Any]:
+    settings = {name: value for name, value in report["settings"].items() if name != "seed"}
+    return [*(report[name] for name in ("label", "recipe", "split", "evaluator")), settings]
+
+
+def _sort_key(report: Report) -> tuple[Any, ...]:
+    settings = report["settings"]
+    return report["label"], report["cost"]["mean_steps"], settings["sampling"]["guidance"], settings["seed"]
+
+
+def _at(report: Report, path: tuple[str, ...]) -> float:
+    value: Any = report
+    for name in path:
+        value = value[name]
+    return float(value)

@@ -1,0 +1,134 @@
+"""Many pictures for one evaluation, drawn in chunks that are kept: an evaluation that was interrupted goes on."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from oar_core.eval.stored import digest
+from oar_core.order.plan import PlanSpec
+from oar_core.sampling.generate import generate
+from oar_core.sampling.pipeline import Pipeline
+from oar_core.sampling.progress import Patch
+from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
+from oar_core.tensor_file import load_tensors, save_tensors
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """Picture i is image i of `seed`, so a larger draw begins with the smaller one."""
+
+    plan: PlanSpec
+    sampling: SamplingParams
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Draws:
+    """M pictures and what they cost. `token_ids` and `ranks` are in grid order."""
+
+    token_ids: Int[Tensor, "M L"]
+    ranks: Int[Tensor, "M L"]  # the rank at which each position was decoded, 0 first
+    steps: Int[Tensor, "M"]
+    query_evaluations: Float[Tensor, "M"]  # positions asked of the query stack, guidance's second row included
+    policy_evaluations: Float[Tensor, "M"]  # positions asked of an order policy, which is far smaller
+    seconds: Float[Tensor, "M"]  # of generation, without decoding to pixels; shared out evenly in a batch
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def head(self, count: int) -> "Draws":
+        return Draws(**{name: value[:count] for name, value in vars(self).items()})
+
+
+def draws_path(folder: Path, pipeline: Pipeline, settings: DrawSettings, prompt_source: str) -> Path:
+    """One file per model, settings and source of prompts; how many pictures it holds is not part of its name."""
+    dtype = str(next(pipeline.backbone.parameters()).dtype)
+    return folder / f"{digest(pipeline.model_hash, dtype, asdict(settings), prompt_source)}.safetensors"
+
+
+def draw(
+    pipeline: Pipeline, prompts: Sequence[str], settings: DrawSettings, path: Path, *, batch_size: int = 64
+) -> Draws:
+    """One picture a prompt; those that `path` holds are not made again. A long prompt is cut, as in training.
+
+    Raises a RequestError before any work where the plan does not fit the model.
+    """
+    stored = _load(path)
+    conditions = pipeline.text.encode_captions(list(prompts), max_length=pipeline.backbone.config.max_condition)
+    requests = [
+        SequenceRequest(str(index), condition, settings.seed, index, settings.plan, settings.sampling)
+        for index, condition in enumerate(conditions)
+    ]
+    bar = tqdm(total=len(requests), initial=min(len(stored), len(requests)), desc="drawing", unit="picture")
+    while len(stored) < len(requests):
+        chunk = _draw_chunk(pipeline, requests[len(stored) : len(stored) + batch_size])
+        stored = _joined(stored, chunk) if len(stored) else chunk
+        save_tensors(path, vars(stored), asdict(settings))
+        bar.update(len(chunk))
+    bar.close()
+    return stored.head(len(requests))
+
+
+def _draw_chunk(pipeline: Pipeline, requests: Sequence[SequenceRequest]) -> Draws:
+    count, length = len(requests), pipeline.backbone.config.num_tokens
+    ranks = torch.zeros(count, length, dtype=torch.int16)
+    steps = torch.zeros(count, dtype=torch.int16)
+
+    def note(index: int, _step: int, _steps: int, patches: tuple[Patch, ...]) -> None:
+        steps[index] += 1
+        for patch in patches:
+            ranks[index, patch.position] = patch.rank
+
+    start = time.perf_counter()
+    with counted_positions(pipeline.backbone, ("query", "policy")) as counts:
+        token_ids = generate(pipeline.backbone, requests, pipeline.unconditional_ids, on_step=note)
+    seconds = time.perf_counter() - start
+    return Draws(
+        token_ids=torch.tensor(token_ids, dtype=torch.int32),
+        ranks=ranks,
+        steps=steps,
+        query_evaluations=torch.full((count,), counts["query"] / count),
+        policy_evaluations=torch.full((count,), counts["policy"] / count),
+        seconds=torch.full((count,), seconds / count),
+    )
+
+
+@contextmanager
+def counted_positions(module: nn.Module, parts: Sequence[str]) -> Iterator[dict[str, int]]:
+    """Counts every position that each part is asked for, padding included; 0 for a part that is not there.
+
+    A part is a child module whose first argument has rows and positions for its first two axes.
+    """
+    counts = dict.fromkeys(parts, 0)
+
+    def counter(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            counts[name] += inputs[0].shape[0] * inputs[0].shape[1]
+
+        return count
+
+    children = ((name, child) for name, child in module.named_children() if name in counts)
+    handles = [child.register_forward_pre_hook(counter(name)) for name, child in children]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _load(path: Path) -> Draws:
+    if path.exists():
+        return Draws(**load_tensors(path)[0])
+    return Draws(*(torch.empty(0) for _ in fields(Draws)))
+
+
+def _joined(first: Draws, second: Draws) -> Draws:
+    return Draws(**{name: torch.cat([value, getattr(second, name)]) for name, value in vars(first).items()})

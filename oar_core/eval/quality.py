@@ -1,0 +1,176 @@
+"""One evaluation of one model under one setting: pictures of held-out captions, measured in every way there is."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor, nn
+
+from oar_core.eval.agreement import agreement, relative
+from oar_core.eval.distances import nearest
+from oar_core.eval.draws import Draws, DrawSettings, draw, draws_path
+from oar_core.eval.evaluator import Reading
+from oar_core.eval.floors import Sample, distances, measure_floors, real_sample
+from oar_core.eval.inception import inception_distance
+from oar_core.eval.likelihood import bits_per_token
+from oar_core.eval.memorisation import closeness, nearest_pixels
+from oar_core.eval.rank_maps import class_rank_maps, mean_rank_map, pairwise_entropy, rank_entropy
+from oar_core.eval.reference import Reference, choose
+from oar_core.eval.stored import cached_json, digest
+from oar_core.sampling.pipeline import Pipeline
+
+FORMAT = 1  # of the report; readers refuse others
+
+
+@dataclass(frozen=True)
+class QualitySettings:
+    num_samples: int = 5000
+    batch_size: int = 64
+    num_likelihood: int = 2000  # held-out pictures whose likelihood is measured
+
+
+@dataclass(frozen=True)
+class Quality:
+    """`report` is what is stored as JSON; `samples` are the pictures, beside the `real` ones of their captions."""
+
+    report: dict[str, Any]
+    samples: UInt8[np.ndarray, "M Y X 3"]
+    real: UInt8[np.ndarray, "M Y X 3"]
+
+
+def measure_quality(
+    pipeline: Pipeline, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+) -> Quality:
+    """What costs time is kept in `folder` and not done twice: tokens drawn, floors, likelihood."""
+    chosen = choose(len(reference.held_out.pixels), settings.num_samples)
+    captions = reference.captions
+    prompts = [captions[index] for index in chosen.tolist()]
+    path = draws_path(folder, pipeline, wanted, digest(captions))
+    draws = draw(pipeline, prompts, wanted, path, batch_size=settings.batch_size)
+    pixels = _decode(pipeline, draws.token_ids, settings.batch_size)
+    real = reference.held_out.pixels[chosen.numpy()]
+    floors = _floors(pipeline, reference, chosen, folder)
+    report = {
+        "format": FORMAT,
+        "model": {"name": pipeline.name, "hash": pipeline.model_hash},
+        "evaluator": {"name": reference.evaluator.name, "digest": reference.evaluator.digest},
+        "settings": {
+            **asdict(wanted),
+            "num_samples": settings.num_samples,
+            "num_likelihood": settings.num_likelihood,
+            "dtype": _dtype(pipeline),
+        },
+        "cost": {**_cost(draws), "batch_size": settings.batch_size, "device": _device(pipeline)},
+        **_figures(reference, chosen, pixels, floors),
+        "bits_per_token": _bits(pipeline, reference, settings, folder),
+        "inception_fid": inception_distance(pixels, reference.held_out.pixels),
+        "floors": floors,
+        "orders": _orders(pipeline, reference, chosen, draws),
+    }
+    return Quality(report, pixels, real)
+
+
+def _figures(
+    reference: Reference, chosen: Int[Tensor, "M"], pixels: UInt8[np.ndarray, "M Y X 3"], floors: dict[str, Any]
+) -> dict[str, Any]:
+    reading = reference.evaluator.read(pixels)
+    reached = agreement(reading.classes, reference.labels[chosen], reference.evaluator.vocabulary.names)
+    real = real_sample(reference)
+    return {
+        "distances": asdict(distances(Sample(reading.features, real.row_of[chosen]), real)),
+        "agreement": reached,
+        "relative_agreement": relative(reached, floors["real_agreement"]),
+        "memorisation": _memorisation(reference, reading, pixels),
+    }
+
+
+def _memorisation(reference: Reference, reading: Reading, pixels: UInt8[np.ndarray, "M Y X 3"]) -> dict[str, Any]:
+    """As many generated pictures as the reference has held-out distances."""
+    count = len(reference.feature_distances)
+    features = nearest(reading.features[:count], reference.training_reading.features)
+    return {
+        "features": asdict(closeness(features, reference.feature_distances)),
+        "pixels": asdict(
+            closeness(nearest_pixels(pixels[:count], reference.training.pixels), reference.pixel_distances)
+        ),
+    }
+
+
+def _floors(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor, "M"], folder: Path) -> dict[str, Any]:
+    """Shared by all models with the same tokenizer."""
+    key = digest(FORMAT, reference.key, module_digest(pipeline.tokenizer), len(chosen))
+    return cached_json(folder / f"floors-{key}.json", lambda: asdict(measure_floors(pipeline, reference, chosen)))
+
+
+def _bits(pipeline: Pipeline, reference: Reference, settings: QualitySettings, folder: Path) -> float:
+    """Of held-out pictures with their captions, along random orders; the same for all ways of sampling."""
+    count = min(settings.num_likelihood, len(reference.held_out.pixels))
+    key = digest(FORMAT, pipeline.model_hash, reference.key, count, _dtype(pipeline))
+
+    def compute() -> float:
+        chosen = choose(len(reference.held_out.pixels), count)
+        captions = reference.captions
+        conditions = pipeline.text.encode_captions(
+            [captions[index] for index in chosen.tolist()], max_length=pipeline.backbone.config.max_condition
+        )
+        parts = [pipeline.encode(reference.held_out.pixels[part.numpy()]) for part in chosen.split(settings.batch_size)]
+        return bits_per_token(pipeline.backbone, torch.cat(parts).cpu(), conditions)
+
+    return cached_json(folder / f"likelihood-{key}.json", compute)
+
+
+def _orders(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor, "M"], draws: Draws) -> dict[str, Any]:
+    vocabulary, labels = reference.evaluator.vocabulary, reference.labels[chosen]
+    by_class = {
+        f"{name}={value}": _rounded(rank_map)
+        for column, (name, classes) in enumerate(vocabulary.classes.items())
+        for value, rank_map in class_rank_maps(draws.ranks, labels[:, column], classes, pipeline.grid).items()
+    }
+    return {
+        "rank_entropy": rank_entropy(draws.ranks),
+        "pairwise_entropy": pairwise_entropy(draws.ranks),
+        "rank_map": _rounded(mean_rank_map(draws.ranks, pipeline.grid)),
+        "rank_maps": by_class,
+    }
+
+
+def _cost(draws: Draws) -> dict[str, float]:
+    seconds = draws.seconds.double().sum().item()
+    return {
+        "seconds": seconds,
+        "pictures_per_second": len(draws) / seconds,
+        "mean_steps": draws.steps.double().mean().item(),
+        "query_evaluations": draws.query_evaluations.double().mean().item(),
+        "policy_evaluations": draws.policy_evaluations.double().mean().item(),
+    }
+
+
+def _device(pipeline: Pipeline) -> str:
+    return next(pipeline.backbone.parameters()).device.type
+
+
+def _dtype(pipeline: Pipeline) -> str:
+    return str(next(pipeline.backbone.parameters()).dtype).removeprefix("torch.")
+
+
+def _decode(pipeline: Pipeline, token_ids: Int[Tensor, "M L"], batch_size: int) -> UInt8[np.ndarray, "M Y X 3"]:
+    return np.concatenate([pipeline.decode(part.long()) for part in token_ids.split(batch_size)])
+
+
+def _rounded(values: Tensor) -> list[list[float]]:
+    return [[round(value, 4) for value in row] for row in values.tolist()]
+
+
+def module_digest(module: nn.Module) -> str:
+    """Of names and values, whatever file they came from."""
+    state: Sequence[tuple[str, Tensor]] = sorted(module.state_dict().items())
+    return digest([(name, _bytes_digest(value)) for name, value in state])
+
+
+def _bytes_digest(value: Tensor) -> str:
+    return hashlib.sha256(value.detach().cpu().contiguous().float().numpy().tobytes()).hexdigest()

@@ -1,0 +1,38 @@
+"""Intermediate results that are kept: computed once for each set of inputs, named by a hash of them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of anything that JSON can write."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(pixels: UInt8[np.ndarray, "M Y X 3"], *, num_probes: int = 64) -> str:
+    """Of the shape and of some pictures spread over the set: reading all of it would take as long as using it."""
+    probes = np.linspace(0, len(pixels) - 1, min(num_probes, len(pixels))).astype(int)
+    bytes_digest = hashlib.sha256(np.ascontiguousarray(pixels[probes]).tobytes()).hexdigest()
+    return digest(pixels.shape, bytes_digest)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """In one step, so that a kill leaves no half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def cached_json(path: Path, compute: Callable[[], Any]) -> Any:
+    """What the file holds, or what `compute` gives, which then is in the file."""
+    if not path.exists():
+        write_json(path, compute())
+    return json.loads(path.read_text())

@@ -1,0 +1,88 @@
+"""Evaluations as Markdown tables."""
+
+import statistics
+from collections.abc import Sequence
+
+from oar_core.eval.arms import Arm, Report
+
+
+def one_line_table(reports: Sequence[Report]) -> str:
+    """A Markdown table with one line an evaluation."""
+    return quality_table([Arm(report["label"], (report,)) for report in reports])
+
+
+def quality_table(arms: Sequence[Arm]) -> str:
+    header = ("arm", "order", "steps", "guidance", "seeds", "FD-eval", "KID x1000", "precision", "recall", "agreement",
+              "of real", "queries", "policy queries", "pictures/s")  # fmt: skip
+    return markdown_table(header, [_quality_row(arm) for arm in arms])
+
+
+def _quality_row(arm: Arm) -> list[str]:
+    settings = arm.first["settings"]
+    kid = statistics.fmean(report["distances"]["kid"] for report in arm.reports)
+    error = statistics.fmean(report["distances"]["kid_standard_error"] for report in arm.reports)
+    return [
+        arm.label,
+        arm.order,
+        f"{arm.mean('cost', 'mean_steps'):.1f}",
+        f"{settings['sampling']['guidance']:g}",
+        str(len(arm.reports)),
+        arm.cell("distances", "fd_eval"),
+        f"{1000 * kid:.2f} ± {1000 * error:.2f}",
+        arm.cell("distances", "precision", digits=3),
+        arm.cell("distances", "recall", digits=3),
+        arm.cell("agreement", "mean", digits=3),
+        arm.cell("relative_agreement", "mean", digits=3),
+        f"{arm.mean('cost', 'query_evaluations'):.0f}",
+        f"{arm.mean('cost', 'policy_evaluations'):.0f}",
+        f"{arm.mean('cost', 'pictures_per_second'):.1f}",
+    ]
+
+
+def agreement_table(arms: Sequence[Arm]) -> str:
+    """Per attribute: what is read off generated pictures, off reconstructions and off the real ones."""
+    names = list(arms[0].first["floors"]["real_agreement"])
+    rows = [[arm.name, *(arm.cell("agreement", name, digits=3) for name in names)] for arm in arms]
+    for title, key in (("reconstructions", "reconstruction_agreement"), ("real pictures", "real_agreement")):
+        rows.append([f"*{title}*", *(f"{arms[0].first['floors'][key][name]:.3f}" for name in names)])
+    return markdown_table(("arm", *names), rows)
+
+
+def copying_table(arms: Sequence[Arm]) -> str:
+    header = (
+        "arm",
+        "bits a token",
+        "feature distance ratio",
+        "closer, features",
+        "pixel distance ratio",
+        "closer, pixels",
+    )
+    rows = [
+        [
+            arm.name,
+            arm.cell("bits_per_token", digits=3),
+            *(
+                arm.cell("memorisation", space, figure, digits=3)
+                for space in ("features", "pixels")
+                for figure in ("distance_ratio", "share_closer")
+            ),
+        ]
+        for arm in arms
+    ]
+    return markdown_table(header, rows)
+
+
+def floors_table(arm: Arm) -> str:
+    names = {"halves": "real: two halves", "training": "real: training", "reconstruction": "reconstructions"}
+    rows: list[list[str]] = []
+    for key, title in names.items():
+        values = arm.first["floors"][key]
+        kid = f"{1000 * values['kid']:.2f} ± {1000 * values['kid_standard_error']:.2f}"
+        shares = [f"{values[name]:.3f}" for name in ("precision", "recall")]
+        rows.append([title, str(values["num_samples"]), f"{values['fd_eval']:.2f}", kid, *shares])
+    return markdown_table(("pictures", "number", "FD-eval", "KID x1000", "precision", "recall"), rows)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,70 @@
+"""The contract that every backbone keeps, the native one and imported families alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from oar_core.config import BackboneConfig
+from oar_core.nn.kv_cache import KVCache
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Condition prefixes of a batch: text token ids or class labels, right-padded; pads are ignored."""
+
+    ids: Int[Tensor, "B P"]
+    lengths: Int[Tensor, "B"]  # on the host
+
+    @classmethod
+    def stack(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Self:
+        """One prefix a row, padded to the longest."""
+        return cls(right_padded(rows).to(device), torch.tensor([len(row) for row in rows]))
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Tokens to append to each row's cache, in decode order, right-padded; row b appends `counts[b]` of them."""
+
+    token_ids: Int[Tensor, "B K"]
+    positions: Int[Tensor, "B K"]
+    counts: Int[Tensor, "B"]
+
+
+class Backbone(Protocol):
+    """A network that commits tokens to a KV cache and predicts tokens at queried positions.
+
+    Invariants: a query is never cached and never sees another query; logits at a position depend on the row's
+    condition and committed (token, position) pairs in commit order alone, however they were grouped into calls.
+    """
+
+    config: BackboneConfig
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether it can `score`."""
+        ...
+
+    def new_cache(self, num_slots: int) -> KVCache: ...
+
+    def prefill(self, cache: KVCache, slots: Int[Tensor, "B"], condition: Condition, known: Commit) -> None:
+        """Resets the slots, then commits the condition and the known tokens (edits, resume; often none, K = 0)."""
+        ...
+
+    def step(
+        self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Int[Tensor, "B G"]
+    ) -> Float[Tensor, "B G V"]:
+        """Commits, then predicts the queried positions. A query of no positions (G = 0) commits alone."""
+        ...
+
+    def score(self, cache: KVCache, slots: Int[Tensor, "B"], candidates: Int[Tensor, "B G"]) -> Float[Tensor, "B G"]:
+        """The order policy's view of positions that are not committed: the highest score is to be decoded next."""
+        ...
+
+
+def right_padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "B P"]:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long)

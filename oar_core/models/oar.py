@@ -1,0 +1,314 @@
+"""The native backbone: a decoupled any-order transformer (kin of ARPG, arXiv 2503.10568).
+
+A context stack reads the condition and the committed tokens, in decode order, and leaves one shared memory of keys and
+values. A query stack looks at that memory from any position and predicts the token there. Queries are never cached and
+never see each other, so asking about a position costs nothing that lasts.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from oar_core.config import BackboneConfig
+from oar_core.models.backbone import Commit, Condition
+from oar_core.models.order_policy import OrderPolicy
+from oar_core.nn.attention import CrossAttention, KeyValueStore, SelfAttention, Uncached, additive_mask, compute_dtype
+from oar_core.nn.embed import ConditionEmbedding, QueryEmbedding, TokenEmbedding
+from oar_core.nn.feed_forward import FeedForward
+from oar_core.nn.kv_cache import CacheWindow, KVCache
+from oar_core.nn.norm import Norm
+from oar_core.nn.rope import RotaryTable, Rotation, rotate
+
+INIT_STD = 0.02
+POLICY_PREFIX = "policy."  # of an attached order policy in the state dict
+
+
+class ContextBlock(nn.Module):
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.attention_norm = Norm(config.width)
+        self.attention = SelfAttention(config.width, config.num_heads)
+        self.feed_forward_norm = Norm(config.width)
+        self.feed_forward = FeedForward(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S D"],
+        rotation: Rotation,
+        mask: Float[Tensor, "B 1 S T"],
+        layer: int,
+        store: KeyValueStore,
+    ) -> Float[Tensor, "B S D"]:
+        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask, layer, store))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class QueryBlock(nn.Module):
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.attention_norm = Norm(config.width)
+        self.attention = CrossAttention(config.width, config.num_heads)
+        self.feed_forward_norm = Norm(config.width)
+        self.feed_forward = FeedForward(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B G D"],
+        rotation: Rotation,
+        keys: Float[Tensor, "B N T H"],
+        values: Float[Tensor, "B N T H"],
+        mask: Float[Tensor, "B 1 #G T"],
+    ) -> Float[Tensor, "B G D"]:
+        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, keys, values, mask))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class ContextStack(nn.Module):
+    """Turns the condition and the committed tokens into the shared memory."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.blocks = nn.ModuleList([ContextBlock(config) for _ in range(config.num_context_layers)])
+        self.norm = Norm(config.width)
+        self.memory = nn.Linear(config.width, 2 * config.width, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "B S D"], rotation: Rotation, mask: Float[Tensor, "B 1 S T"], store: KeyValueStore
+    ) -> tuple[Float[Tensor, "B N T H"], Float[Tensor, "B N T H"]]:
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, mask, layer, store)
+        keys, values = self.memory(self.norm(x)).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
+        return store.update(len(self.blocks), rotate(keys, rotation), values)
+
+
+class QueryStack(nn.Module):
+    """Predicts the tokens at queried positions from the shared memory."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([QueryBlock(config) for _ in range(config.num_query_layers)])
+        self.norm = Norm(config.width)
+        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B G D"],
+        rotation: Rotation,
+        keys: Float[Tensor, "B N T H"],
+        values: Float[Tensor, "B N T H"],
+        mask: Float[Tensor, "B 1 #G T"],
+    ) -> Float[Tensor, "B G V"]:
+        for block in self.blocks:
+            x = block(x, rotation, keys, values, mask)
+        return self.head(self.norm(x))
+
+
+class Memory(NamedTuple):
+    """The shared memory of a training pass, and how queries see it: the query of each rank, in decode order."""
+
+    keys: Float[Tensor, "B N T H"]
+    values: Float[Tensor, "B N T H"]
+    mask: Float[Tensor, "B 1 L T"]
+    rotation: Rotation
+
+
+class OarBackbone(nn.Module):
+    """Context stack and query stack with their embeddings; keeps the `Backbone` contract.
+
+    Every condition has at least one token (the unconditional one is a token too), so that a query always sees a key.
+    An order policy may be attached as `policy`; its tensors are then part of the state dict, under that prefix.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_condition = ConditionEmbedding(config.condition_vocab, config.max_condition, config.width)
+        self.embed_token = TokenEmbedding(config.vocab_size, config.num_tokens, config.width)
+        self.embed_query = QueryEmbedding(config.num_tokens, config.width)
+        self.rotary = RotaryTable(config.grid, config.head_width)
+        self.context = ContextStack(config)
+        self.query = QueryStack(config)
+        self.policy: OrderPolicy | None = None
+        self._initialise()
+
+    @property
+    def has_policy(self) -> bool:
+        return self.policy is not None
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(
+        self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L V"]:
+        """Training pass, all ranks at once; tokens and positions are in decode order.
+
+        `logits[:, i]` predicts the token at `positions[:, i]` from the condition and the tokens of rank below i.
+        `token_ids` are context alone, so the caller may corrupt them; the last one of each row is never read.
+        """
+        return self.answer(self.remember(condition, token_ids, positions), positions)
+
+    def remember(self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> Memory:
+        """The first half of `forward`: the context stack."""
+        num_condition, num_context = condition.ids.shape[1], positions.shape[1] - 1
+        dtype = compute_dtype(self.embed_query.shared)
+        context_mask, query_mask = training_masks(
+            condition.lengths.to(positions.device), num_condition, num_context, dtype
+        )
+        x = self._embed_context(condition, token_ids[:, :-1], positions[:, :-1])
+        rotation = self._rotate_context(num_condition, positions, dtype)
+        keys, values = self.context(x, rotation.slice(0, num_condition + num_context), context_mask, Uncached())
+        return Memory(keys, values, query_mask, rotation.slice(num_condition, num_condition + positions.shape[1]))
+
+    def answer(self, memory: Memory, positions: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        """The second half of `forward`: the query stack."""
+        return self.query(self.embed_query(positions), memory.rotation, memory.keys, memory.values, memory.mask)
+
+    def new_cache(self, num_slots: int) -> KVCache:
+        """An empty cache in the weights' dtype and on their device."""
+        weight = self.embed_query.shared
+        return KVCache.allocate(
+            num_layers=self.config.num_context_layers + 1,  # the last is the shared memory
+            num_slots=num_slots,
+            num_heads=self.config.num_heads,
+            capacity=self.config.max_cached,
+            head_width=self.config.head_width,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    @torch.no_grad()
+    def prefill(self, cache: KVCache, slots: Int[Tensor, "B"], condition: Condition, known: Commit) -> None:
+        """Resets the slots, then commits the condition and the known tokens, in one pass.
+
+        Here and in `step`, `slots` and counts may stay on the host, pads of ids and positions are any valid ones, and
+        no gradient is kept: the cache is written in place.
+        """
+        assert int(condition.lengths.min()) > 0, "a condition has at least one token"
+        cache.reset(slots)
+        num_condition = condition.ids.shape[1]
+        in_condition = _within(condition.lengths, num_condition)
+        in_known = _within(known.counts, known.token_ids.shape[1])
+        window = cache.extend(slots, torch.cat([in_condition, in_known], dim=1))
+        lengths = condition.lengths.to(window.lengths.device)[:, None]
+        limits = torch.cat(
+            [lengths.expand(-1, num_condition), _causal_limits(lengths, window.lengths, in_known)], dim=1
+        )
+        x = self._embed_context(condition, known.token_ids, known.positions)
+        self._commit(x, num_condition, known.positions, limits, window)
+
+    @torch.no_grad()
+    def step(
+        self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Int[Tensor, "B G"]
+    ) -> Float[Tensor, "B G V"]:
+        """Commits tokens, then predicts the queried positions. Pads of `query` are any position; drop their logits.
+
+        A query of no positions commits alone.
+        """
+        valid = _within(commit.counts, commit.token_ids.shape[1])
+        window = cache.extend(slots, valid)
+        if valid.shape[1]:
+            limits = _causal_limits(window.starts[:, None], window.lengths, valid)
+            self._commit(self.embed_token(commit.token_ids, commit.positions), 0, commit.positions, limits, window)
+        return self._answer(window, query)
+
+    @torch.no_grad()
+    def score(self, cache: KVCache, slots: Int[Tensor, "B"], candidates: Int[Tensor, "B G"]) -> Float[Tensor, "B G"]:
+        """fp32 scores of the attached order policy. Pads of `candidates` are any position."""
+        assert self.policy is not None, "no order policy is attached"
+        window = cache.extend(slots, torch.zeros(len(slots), 0, dtype=torch.bool))
+        dtype = compute_dtype(self.embed_query.shared)
+        mask = additive_mask(window.visible(window.lengths[:, None]), dtype)
+        keys, values = window.read(self.config.num_context_layers)
+        return self.policy(candidates, self.rotary(candidates, dtype), keys, values, mask)
+
+    def _embed_context(
+        self, condition: Condition, token_ids: Int[Tensor, "B S"], positions: Int[Tensor, "B S"]
+    ) -> Float[Tensor, "B P+S D"]:
+        return torch.cat([self.embed_condition(condition.ids), self.embed_token(token_ids, positions)], dim=1)
+
+    def _rotate_context(self, num_condition: int, positions: Int[Tensor, "B S"], dtype: torch.dtype) -> Rotation:
+        """Rotation of `[condition ; tokens]`, in which the condition does not turn."""
+        nowhere = positions.new_full((positions.shape[0], num_condition), self.rotary.nowhere)
+        return self.rotary(torch.cat([nowhere, positions], dim=1), dtype)
+
+    def _commit(
+        self,
+        x: Float[Tensor, "B S D"],
+        num_condition: int,
+        positions: Int[Tensor, "B K"],
+        limits: Int[Tensor, "B S"],
+        window: CacheWindow,
+    ) -> None:
+        dtype = compute_dtype(self.embed_query.shared)
+        mask = additive_mask(window.visible(limits), dtype)
+        self.context(x, self._rotate_context(num_condition, positions, dtype), mask, window)
+
+    def _answer(self, window: CacheWindow, query: Int[Tensor, "B G"]) -> Float[Tensor, "B G V"]:
+        dtype = compute_dtype(self.embed_query.shared)
+        if not query.shape[1]:
+            return torch.empty(*query.shape, self.config.vocab_size, dtype=dtype, device=query.device)
+        mask = additive_mask(window.visible(window.lengths[:, None]), dtype)
+        keys, values = window.read(self.config.num_context_layers)
+        return self.query(self.embed_query(query), self.rotary(query, dtype), keys, values, mask)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+        nn.init.trunc_normal_(self.embed_query.shared, std=INIT_STD)
+        nn.init.zeros_(self.embed_query.position.weight)
+        for blocks in (self.context.blocks, self.query.blocks):
+            _shrink_outputs(blocks)
+
+
+def _shrink_outputs(blocks: nn.ModuleList) -> None:
+    """Scales what each block adds, so that the residual stream's variance does not grow with depth (GPT-2)."""
+    for block in blocks:
+        assert isinstance(block, ContextBlock | QueryBlock)
+        for linear in (block.attention.out, block.feed_forward.down):
+            nn.init.trunc_normal_(linear.weight, std=INIT_STD / (2 * len(blocks)) ** 0.5)
+
+
+def training_masks(
+    lengths: Int[Tensor, "B"], num_condition: int, num_context: int, dtype: torch.dtype
+) -> tuple[Float[Tensor, "B 1 S S"], Float[Tensor, "B 1 L S"]]:
+    """Additive masks over `[condition ; tokens]` of its own tokens and of the queries of ranks `0..num_context`.
+
+    All see the row's whole condition; the token of rank i also sees ranks up to i, the query of rank i ranks below i.
+    """
+    batch, device = lengths.shape[0], lengths.device
+    in_condition = torch.arange(num_condition, device=device) < lengths[:, None]
+    ranks = torch.arange(num_context, device=device)
+    # Rows: condition tokens at rank -1, then tokens of rank 0, 1, ...: the query of rank i sees what token i - 1 sees.
+    rows = torch.arange(-num_condition, num_context, device=device)
+    earlier = ranks <= rows[:, None]
+    visible = torch.cat(
+        [
+            in_condition[:, None].expand(batch, rows.shape[0], num_condition),
+            earlier.expand(batch, rows.shape[0], num_context),
+        ],
+        dim=2,
+    )
+    mask = additive_mask(visible, dtype)[:, None]
+    # A condition token sees no rank, which is what the query of rank 0 sees.
+    return mask, mask[:, :, num_condition - 1 :]
+
+
+def _within(counts: Int[Tensor, "B"], width: int) -> Bool[Tensor, "B width"]:
+    """Which of `width` right-padded places hold something."""
+    return torch.arange(width, device=counts.device) < counts[:, None]
+
+
+def _causal_limits(
+    starts: Int[Tensor, "B 1"], lengths: Int[Tensor, "B"], valid: Bool[Tensor, "B K"]
+) -> Int[Tensor, "B K"]:
+    """Entries that each new token sees: those before the call, the earlier new ones and itself; pads see the row's."""
+    after = starts + torch.arange(1, valid.shape[1] + 1, device=starts.device)
+    return torch.minimum(after, lengths[:, None])

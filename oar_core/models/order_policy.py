@@ -1,0 +1,74 @@
+"""The order policy: which of the remaining positions a picture should be asked for next.
+
+A Plackett-Luce model over orders: each remaining position has one score, and the next one is theirs by softmax. The
+scores come from a thin head that looks at the backbone's shared memory from every candidate position, much as the query
+stack does, at a small share of its cost. It sees the committed context alone, never a draw of the same step, so every
+order that it chooses is a valid factorisation of the model's distribution.
+"""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from oar_core.config import BackboneConfig, OrderPolicyConfig
+from oar_core.nn.attention import CrossAttention
+from oar_core.nn.embed import QueryEmbedding
+from oar_core.nn.feed_forward import FeedForward
+from oar_core.nn.norm import Norm
+from oar_core.nn.rope import Rotation
+
+INIT_STD = 0.02
+
+
+class PolicyBlock(nn.Module):
+    def __init__(self, config: OrderPolicyConfig, backbone: BackboneConfig) -> None:
+        super().__init__()
+        self.attention_norm = Norm(config.width)
+        self.attention = CrossAttention(config.width, backbone.num_heads, memory_width=backbone.width)
+        self.feed_forward_norm = Norm(config.width)
+        self.feed_forward = FeedForward(config.width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B G width"],
+        rotation: Rotation,
+        keys: Float[Tensor, "B N T H"],
+        values: Float[Tensor, "B N T H"],
+        mask: Float[Tensor, "B 1 #G T"],
+    ) -> Float[Tensor, "B G width"]:
+        x = x + self.attention(self.attention_norm(x), rotation, keys, values, mask)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class OrderPolicy(nn.Module):
+    """Scores of candidate positions, each independent of which others are asked about."""
+
+    def __init__(self, config: OrderPolicyConfig, backbone: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_query = QueryEmbedding(backbone.num_tokens, config.width)
+        self.blocks = nn.ModuleList([PolicyBlock(config, backbone) for _ in range(config.num_layers)])
+        self.norm = Norm(config.width)
+        self.head = nn.Linear(config.width, 1, bias=False)
+        self._initialise()
+
+    def forward(
+        self,
+        candidates: Int[Tensor, "B G"],
+        rotation: Rotation,
+        keys: Float[Tensor, "B N T H"],
+        values: Float[Tensor, "B N T H"],
+        mask: Float[Tensor, "B 1 #G T"],
+    ) -> Float[Tensor, "B G"]:
+        """fp32 scores from the shared memory as far as the additive mask shows it; only their differences count."""
+        x = self.embed_query(candidates)
+        for block in self.blocks:
+            x = block(x, rotation, keys, values, mask)
+        # A product, not a linear layer, which autocast would take back to half precision, where many scores tie.
+        return (self.norm(x).float() * self.head.weight.float()).sum(dim=-1)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+        nn.init.trunc_normal_(self.embed_query.shared, std=INIT_STD)
+        nn.init.zeros_(self.embed_query.position.weight)

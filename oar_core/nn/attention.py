@@ -1,0 +1,111 @@
+"""Attention over keys and values that may come from this call or from a cache."""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from oar_core.nn.rope import Rotation, rotate
+
+
+class KeyValueStore(Protocol):
+    """Where the keys and values of new tokens go, and where those that they attend to come from."""
+
+    def update(
+        self, layer: int, keys: Float[Tensor, "B S N H"], values: Float[Tensor, "B S N H"]
+    ) -> tuple[Float[Tensor, "B N T H"], Float[Tensor, "B N T H"]]: ...
+
+
+class Uncached:
+    """Tokens attend to the tokens of the same call: training."""
+
+    def update(
+        self, layer: int, keys: Float[Tensor, "B S N H"], values: Float[Tensor, "B S N H"]
+    ) -> tuple[Float[Tensor, "B N S H"], Float[Tensor, "B N S H"]]:
+        del layer
+        return keys.transpose(1, 2), values.transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with rotary keys and queries; what a token may see is the mask's business."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S D"],
+        rotation: Rotation,
+        mask: Float[Tensor, "B 1 S T"],
+        layer: int,
+        store: KeyValueStore,
+    ) -> Float[Tensor, "B S D"]:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        # Queries and keys turn together: one pass over memory instead of two.
+        queries, keys = rotate(qkv[:, :, :2], rotation).unbind(2)
+        keys, values = store.update(layer, keys, qkv[:, :, 2])
+        return self.out(attend(queries, keys, values, mask))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from queries to keys and values that are made elsewhere and shared between layers.
+
+    Keys are of `memory_width` (all heads together), the queries' own width unless given.
+    """
+
+    def __init__(self, width: int, num_heads: int, memory_width: int | None = None) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(width, memory_width or width, bias=False)
+        self.out = nn.Linear(memory_width or width, width, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B G width"],
+        rotation: Rotation,
+        keys: Float[Tensor, "B N T H"],
+        values: Float[Tensor, "B N T H"],
+        mask: Float[Tensor, "B 1 #G T"],
+    ) -> Float[Tensor, "B G width"]:
+        queries = rotate(self.query(x).unflatten(-1, (self.num_heads, -1)), rotation)
+        return self.out(attend(queries, keys, values, mask))
+
+
+def attend(
+    queries: Float[Tensor, "B G N H"],
+    keys: Float[Tensor, "B N T H"],
+    values: Float[Tensor, "B N T H"],
+    mask: Float[Tensor, "B 1 #G T"],
+) -> Float[Tensor, "B G D"]:
+    """Softmax attention, heads joined. Every query sees at least one key."""
+    queries = queries.transpose(1, 2)
+    attention = F.scaled_dot_product_attention if queries.is_cuda else _plain_attention
+    return attention(queries, keys, values, mask).transpose(1, 2).flatten(2)
+
+
+def _plain_attention(
+    queries: Float[Tensor, "B N G H"],
+    keys: Float[Tensor, "B N T H"],
+    values: Float[Tensor, "B N T H"],
+    mask: Float[Tensor, "B 1 #G T"],
+) -> Float[Tensor, "B N G H"]:
+    """Attention as two matrix products, for the CPU: PyTorch's fused kernel is no faster forward at these lengths, and
+    its bf16 backward several times slower."""
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + mask
+    return scores.softmax(dim=-1) @ values
+
+
+def additive_mask(visible: Bool[Tensor, "*n"], dtype: torch.dtype) -> Float[Tensor, "*n"]:
+    """0 where visible, minus infinity elsewhere: built once per pass; a boolean mask is converted in each layer."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))
+
+
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype in which matrix products with this weight run, autocast considered."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

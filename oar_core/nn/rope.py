@@ -1,0 +1,60 @@
+"""2-D rotary position angles (RoPE, arXiv 2104.09864, with one half of the angles per grid axis)."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+# Grids have tens of cells a side, not thousands as text has, so the slowest angle turns a useful amount within them.
+BASE = 100.0
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of the angles by which each token's `H / 2` pairs turn."""
+
+    cos: Float[Tensor, "B S half"]
+    sin: Float[Tensor, "B S half"]
+
+    def slice(self, start: int, stop: int) -> "Rotation":
+        return Rotation(self.cos[:, start:stop], self.sin[:, start:stop])
+
+
+class RotaryTable(nn.Module):
+    """Angles of every grid position, and of `nowhere`: the index of tokens that have no position and do not turn.
+
+    A pair is dims `(i, i + H / 2)`; the first `H / 4` pairs turn with the row, the others with the column. The table
+    is a function of the config, so it is no part of the state dict.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, grid: tuple[int, int], head_width: int) -> None:
+        super().__init__()
+        angles = grid_angles(grid, head_width)
+        self.nowhere = angles.shape[0]
+        angles = torch.cat([angles, torch.zeros(1, head_width // 2)])
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self, positions: Int[Tensor, "B S"], dtype: torch.dtype) -> Rotation:
+        return Rotation(self.cos.to(dtype)[positions], self.sin.to(dtype)[positions])
+
+
+def grid_angles(grid: tuple[int, int], head_width: int) -> Float[Tensor, "L half"]:
+    """Angles in radians of each position of the grid `(h, w)`, in raster order."""
+    assert head_width % 4 == 0, f"head width {head_width} does not split into pairs for two axes"
+    height, width = grid
+    frequencies = BASE ** (-torch.arange(head_width // 4) / (head_width // 4))
+    rows = torch.arange(height).repeat_interleave(width)
+    columns = torch.arange(width).repeat(height)
+    return torch.cat([rows[:, None] * frequencies, columns[:, None] * frequencies], dim=-1)
+
+
+def rotate(x: Float[Tensor, "B S *n H"], rotation: Rotation) -> Float[Tensor, "B S *n H"]:
+    """Turns the pairs of `x` by its tokens' angles."""
+    shape = (*x.shape[:2], *(1,) * (x.ndim - 3), x.shape[-1] // 2)
+    cos, sin = rotation.cos.view(shape), rotation.sin.view(shape)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -1,0 +1,171 @@
+"""Plans: in which order an image is decoded, and how many positions at a time."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+from oar_core.errors import InvalidOrder, InvalidSteps
+from oar_core.order.paths import PATHS, Grid, Order, locality, random
+from oar_core.order.permutation import is_permutation
+
+# Chosen step by step: by the model, which is asked about every remaining position, or by its order policy.
+DISTILLED = "distilled"
+CHOSEN_ORDERS = ("confidence", "likelihood", DISTILLED)
+ORDERS = (*PATHS, "random", "locality", *CHOSEN_ORDERS)
+
+# Share of the positions that is decoded after a share t of the steps. Cosine is MaskGIT's (arXiv 2202.04200).
+_DECODED_SHARES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda t: 1 - math.cos(math.pi / 2 * t),
+    "linear": lambda t: t * t,
+    "constant": lambda t: t,
+}
+SCHEDULES = tuple(_DECODED_SHARES)
+ADAPTIVE = "adaptive"
+GROUP_SIZES = (*SCHEDULES, ADAPTIVE)
+
+DEFAULT_ENTROPY_BOUND = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
+MIN_LOOKAHEAD = 16  # positions
+
+
+def group_sizes(kind: str, steps: int, length: int) -> tuple[int, ...]:
+    """How many positions each of `steps` steps decodes: at least 1, never fewer than the step before, sum `length`.
+
+    Kinds: `cosine` (few at first and many at the end: unknown share cos(pi/2 t)), `linear` (growing linearly),
+    `constant` (as equal as can be). Raises InvalidSteps.
+    """
+    if kind not in _DECODED_SHARES:
+        raise InvalidSteps(f"group_sizes {kind!r} is not one of {', '.join(SCHEDULES)}", field="group_sizes")
+    if not 1 <= steps <= length:
+        raise InvalidSteps(f"steps is {steps}; this image takes 1 to {length}", field="steps")
+    share = _DECODED_SHARES[kind]
+    ends = [0]
+    for step in range(1, steps + 1):
+        wanted = math.floor(length * share(step / steps) + 0.5)
+        # At least one position now, and one left for each step to come.
+        ends.append(min(max(wanted, ends[-1] + 1), length - (steps - step)))
+    return tuple(sorted(end - start for start, end in pairwise(ends)))
+
+
+@dataclass(frozen=True)
+class PlanSpec:
+    """What a caller asks for; a plan once the grid, the seed and the given positions are known.
+
+    `order` is a name of ORDERS or a permutation of the positions. `confidence` lets the model choose, step by step,
+    where it is surest, before anything is drawn: a factorisation of the model's distribution like every other order.
+    `likelihood` is the fidelity mode, and never a default: it draws a token at every remaining position and keeps those
+    that the model finds likeliest. To choose among draws biases what is drawn: single pictures are cleaner, and their
+    variety is less than that of the model. `distilled` goes by the model's order policy, where it has one.
+
+    `steps` is None for one position a step. Where `group_sizes` is `adaptive`, a step takes as many positions as are
+    safe together: the sum of their entropies less the greatest, in nats, which bounds what drawing them independently
+    can lose, is at most `entropy_bound`. `steps` is then an upper bound, kept by never falling behind the cosine
+    schedule of as many steps. Raises InvalidOrder and InvalidSteps.
+    """
+
+    order: str | tuple[int, ...] = "random"
+    steps: int | None = None
+    group_sizes: str = "cosine"
+    entropy_bound: float = DEFAULT_ENTROPY_BOUND
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, str):
+            if self.order not in ORDERS:
+                raise InvalidOrder(f"order {self.order!r} is not one of {', '.join(ORDERS)}", field="order")
+        elif not self.order or not is_permutation(self.order):
+            raise InvalidOrder(
+                f"order is no permutation: it has to name each position from 0 to {len(self.order) - 1} once",
+                field="order",
+            )
+        if self.steps is not None and self.steps < 1:
+            raise InvalidSteps(f"steps is {self.steps}; at least 1 is needed", field="steps")
+        if self.group_sizes not in GROUP_SIZES:
+            names = ", ".join(GROUP_SIZES)
+            raise InvalidSteps(f"group_sizes {self.group_sizes!r} is not one of {names}", field="group_sizes")
+        if not 0 <= self.entropy_bound < math.inf:
+            raise InvalidSteps(f"entropy_bound is {self.entropy_bound}; it is 0 or more nats", field="entropy_bound")
+
+    @property
+    def is_adaptive(self) -> bool:
+        return self.group_sizes == ADAPTIVE
+
+    def check_fits(self, length: int) -> None:
+        """Raises InvalidOrder or InvalidSteps where an image of `length` positions cannot be decoded so."""
+        if not isinstance(self.order, str) and len(self.order) != length:
+            raise InvalidOrder(f"order names {len(self.order)} positions; this image has {length}", field="order")
+        if self.steps is not None and self.steps > length:
+            raise InvalidSteps(f"steps is {self.steps}; this image takes 1 to {length}", field="steps")
+
+
+class Group(NamedTuple):
+    """The positions of ranks `start..end - 1`, decoded together in one step."""
+
+    step: int  # counts from 0
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decode path of one image over the positions that were not given."""
+
+    order: Order | None  # by rank; None: chosen at each step by the model
+    group_ends: tuple[int, ...]  # the last is the number of positions to decode; adaptive groups may end later
+    entropy_bound: float | None = None  # of adaptive groups
+
+    @property
+    def is_adaptive(self) -> bool:
+        return self.entropy_bound is not None
+
+    @property
+    def lookahead(self) -> int:
+        """How many next positions an adaptive step looks at where each costs a query of its own: a quarter of all."""
+        return max(MIN_LOOKAHEAD, -(-self.length // 4))
+
+    @property
+    def steps(self) -> int:
+        return len(self.group_ends)
+
+    @property
+    def length(self) -> int:
+        return self.group_ends[-1] if self.group_ends else 0
+
+    def group_of(self, rank: int) -> Group:
+        """The group that decodes a rank. A rank inside a group is where a picture is that was interrupted there."""
+        step = bisect_right(self.group_ends, rank)
+        return Group(step, self.group_ends[step - 1] if step else 0, self.group_ends[step])
+
+
+def make_plan(
+    spec: PlanSpec, grid: Grid, *, seed: int, image_index: int = 0, given: Collection[int] = frozenset()
+) -> Plan:
+    """Lays a spec out over a grid. Ranks and groups count only positions that are not `given` (an edit's kept tokens).
+
+    An edit that leaves fewer positions than `spec.steps` takes one step for each. Raises InvalidOrder, InvalidSteps.
+    """
+    length = grid[0] * grid[1]
+    spec.check_fits(length)
+    remaining = length - len(set(given))
+    if not remaining:
+        return Plan(order=(), group_ends=())
+    steps = remaining if spec.steps is None else min(spec.steps, remaining)
+    schedule = "cosine" if spec.is_adaptive else spec.group_sizes
+    order = _fixed_order(spec.order, grid, seed, image_index, given)
+    return Plan(
+        order=None if order is None else tuple(position for position in order if position not in given),
+        group_ends=tuple(accumulate(group_sizes(schedule, steps, remaining))),
+        entropy_bound=spec.entropy_bound if spec.is_adaptive else None,
+    )
+
+
+def _fixed_order(order: str | Order, grid: Grid, seed: int, image_index: int, given: Collection[int]) -> Order | None:
+    """None where the model chooses step by step."""
+    if not isinstance(order, str):
+        return order
+    if order in CHOSEN_ORDERS:
+        return None
+    if order == "locality":
+        return locality(grid, seed, image_index, given)
+    return random(grid, seed, image_index) if order == "random" else PATHS[order](grid)

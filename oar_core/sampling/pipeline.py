@@ -1,0 +1,128 @@
+"""A model as it is shipped: image tokenizer, text tokenizer, backbone and their defaults, loaded from one folder."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
+from oar_core.errors import WeightsError
+from oar_core.models.oar import OarBackbone
+from oar_core.models.order_policy import OrderPolicy
+from oar_core.order.plan import DISTILLED, ORDERS, PlanSpec
+from oar_core.sampling.sampler import SamplingParams
+from oar_core.text import START_ID, TextTokenizer
+from oar_core.tokenizers.vqgan import VQGAN
+from oar_core.weights import file_digest, read_tensors
+
+CONFIG, BACKBONE, TOKENIZER, TEXT = "config.json", "backbone.safetensors", "tokenizer.safetensors", "text.json"
+POLICY = "policy.safetensors"  # optional: where the config has an entry "policy"
+
+
+@dataclass
+class Pipeline:
+    """`defaults` are sampling defaults: order, steps, group_sizes, guidance, temperature, top_k, top_p."""
+
+    name: str
+    backbone: OarBackbone
+    tokenizer: VQGAN
+    text: TextTokenizer
+    defaults: dict[str, Any]
+    example_prompts: tuple[str, ...]
+    model_hash: str
+
+    unconditional_ids: tuple[int, ...] = (START_ID,)
+
+    @classmethod
+    def load(cls, folder: Path, device: str, dtype: torch.dtype) -> Self:
+        """Raises WeightsError when a file is missing or its tensors do not fit the config."""
+        path = folder / CONFIG
+        if not path.exists():
+            raise WeightsError(f"{path} is missing")
+        config = json.loads(path.read_text())
+        backbone = OarBackbone(BackboneConfig.from_dict(config["backbone"]))
+        tokenizer = VQGAN(TokenizerConfig.from_dict(config["tokenizer"]))
+        _fill(backbone, folder / BACKBONE)
+        if "policy" in config:
+            backbone.policy = OrderPolicy(OrderPolicyConfig.from_dict(config["policy"]), backbone.config)
+            _fill(backbone.policy, folder / POLICY)
+        _fill(tokenizer, folder / TOKENIZER)
+        return cls(
+            name=config["name"],
+            backbone=backbone.to(device=device, dtype=dtype).eval(),
+            tokenizer=tokenizer.to(device=device, memory_format=torch.channels_last).eval(),  # pyright: ignore[reportCallIssue]
+            text=TextTokenizer.load(folder / TEXT),
+            defaults=config["defaults"],
+            example_prompts=tuple(config["example_prompts"]),
+            model_hash=_folder_hash(folder),
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.tokenizer.grid
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """The names of the orders that this model can be asked for."""
+        return ORDERS if self.backbone.has_policy else tuple(name for name in ORDERS if name != DISTILLED)
+
+    @property
+    def default_plan(self) -> PlanSpec:
+        return PlanSpec(**{name: self.defaults[name] for name in ("order", "steps", "group_sizes")})
+
+    @property
+    def default_sampling(self) -> SamplingParams:
+        return SamplingParams(**{name: self.defaults[name] for name in ("guidance", "temperature", "top_k", "top_p")})
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """The start token takes one place of the condition prefix."""
+        return self.backbone.config.max_condition - 1
+
+    def encode_prompt(self, prompt: str) -> tuple[int, ...]:
+        """Condition ids. Raises InvalidPrompt, PromptTooLong."""
+        return self.text.encode(prompt, max_length=self.backbone.config.max_condition)
+
+    @torch.inference_mode()
+    def encode(self, pixels: UInt8[np.ndarray, "B Y X 3"]) -> Int[Tensor, "B L"]:
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device).permute(0, 3, 1, 2)
+        return self.tokenizer.encode(images.float() / 127.5 - 1)
+
+    @torch.inference_mode()
+    def decode(self, token_ids: Int[Tensor, "B L"]) -> UInt8[np.ndarray, "B Y X 3"]:
+        return to_pixels(self.tokenizer.decode(token_ids.to(self._device)))
+
+    @torch.inference_mode()
+    def decode_partial(self, token_ids: Int[Tensor, "B L"], known: Bool[Tensor, "B L"]) -> UInt8[np.ndarray, "B Y X 3"]:
+        return to_pixels(self.tokenizer.decode_partial(token_ids.to(self._device), known.to(self._device)))
+
+    @property
+    def _device(self) -> torch.device:
+        return self.tokenizer.unknown_code.device
+
+
+def to_pixels(images: Float[Tensor, "B 3 Y X"]) -> UInt8[np.ndarray, "B Y X 3"]:
+    """[-1, 1] floats to bytes, rounded to the nearest."""
+    scaled = images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _fill(module: nn.Module, path: Path) -> None:
+    tensors: Mapping[str, Tensor] = read_tensors(path)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit its config: {error}") from error
+
+
+def _folder_hash(folder: Path) -> str:
+    names = [CONFIG, BACKBONE, TOKENIZER, TEXT, *([POLICY] if (folder / POLICY).exists() else [])]
+    digests = "".join(file_digest(folder / name) for name in names)
+    return hashlib.sha256(digests.encode()).hexdigest()[:16]

@@ -1,0 +1,86 @@
+"""What is asked for: one request is one picture."""
+
+from dataclasses import dataclass
+
+from oar_core.config import BackboneConfig
+from oar_core.errors import InvalidOrder, InvalidPrompt, PromptTooLong, RequestError
+from oar_core.order.plan import DISTILLED, PlanSpec
+from oar_core.sampling.sampler import SamplingParams
+
+
+@dataclass(frozen=True)
+class KnownTokens:
+    """Tokens that a picture starts with, in the order in which they enter the cache.
+
+    The last `num_resumed` of them are this plan's own earlier output, in decode order: they count as its first ranks,
+    and the picture goes on as if it had never stopped. Those before are given from outside (an edit keeps them): the
+    plan covers the other positions only. A resumed edit has both. `num_steps` is how many steps made the resumed ones:
+    an adaptive plan has to know it, and goes on where a step ended. Raises RequestError.
+    """
+
+    positions: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    num_resumed: int = 0
+    num_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.positions) != len(self.token_ids):
+            raise RequestError(
+                f"known names {len(self.positions)} positions and {len(self.token_ids)} tokens", field="known"
+            )
+        if len(set(self.positions)) != len(self.positions):
+            raise RequestError("known names a position twice", field="known")
+        if not 0 <= self.num_resumed <= len(self.positions):
+            raise RequestError(
+                f"known resumes {self.num_resumed} tokens and holds {len(self.positions)}", field="known"
+            )
+
+        if not 0 <= self.num_steps <= self.num_resumed:
+            raise RequestError(f"known resumes {self.num_resumed} tokens of {self.num_steps} steps", field="known")
+
+    @property
+    def num_given(self) -> int:
+        return len(self.positions) - self.num_resumed
+
+    @property
+    def given(self) -> frozenset[int]:
+        return frozenset(self.positions[: self.num_given])
+
+    @property
+    def resumed(self) -> tuple[int, ...]:
+        return self.positions[self.num_given :]
+
+
+@dataclass(frozen=True)
+class SequenceRequest:
+    """One picture to make. `id` is the caller's; `condition_ids` come from the model's text tokenizer."""
+
+    id: str
+    condition_ids: tuple[int, ...]
+    seed: int
+    image_index: int
+    plan: PlanSpec
+    sampling: SamplingParams
+    known: KnownTokens = KnownTokens()
+
+    def check_fits(self, config: BackboneConfig, *, has_policy: bool) -> None:
+        """Raises a RequestError where the model cannot serve this. The plan is checked when it is laid out."""
+        check_condition(self.condition_ids, config)
+        if self.plan.order == DISTILLED and not has_policy:
+            raise InvalidOrder("order is distilled, and this model has no order policy", field="order")
+        if not all(0 <= position < config.num_tokens for position in self.known.positions):
+            raise RequestError(f"known names a position outside 0 to {config.num_tokens - 1}", field="known")
+        if not all(0 <= token_id < config.vocab_size for token_id in self.known.token_ids):
+            raise RequestError(f"known holds a token outside 0 to {config.vocab_size - 1}", field="known")
+
+
+def check_condition(condition_ids: tuple[int, ...], config: BackboneConfig) -> None:
+    """Raises InvalidPrompt or PromptTooLong where the ids are no condition prefix of the model."""
+    if not condition_ids:
+        raise InvalidPrompt("the prompt has no tokens", field="prompt")
+    if len(condition_ids) > config.max_condition:
+        raise PromptTooLong(
+            f"the prompt has {len(condition_ids)} tokens; the model takes up to {config.max_condition}", field="prompt"
+        )
+    if not all(0 <= token_id < config.condition_vocab for token_id in condition_ids):
+        raise InvalidPrompt(f"the prompt has a token outside 0 to {config.condition_vocab - 1}", field="prompt")

@@ -1,0 +1,113 @@
+"""Logits to token ids: temperature, top-k, top-p, and the Gumbel-max draw."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from oar_core.errors import InvalidSampling
+
+MAX_TEMPERATURE = 100.0
+MAX_GUIDANCE = 100.0
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How one picture's tokens are drawn. Raises InvalidSampling.
+
+    `temperature` 0 takes the likeliest token. `top_k` keeps that many of the likeliest (0: all); of those, `top_p`
+    keeps the fewest whose probability at this temperature reaches it (1: all). `guidance` 1 is off: no second row.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_range("temperature", self.temperature, 0.0, MAX_TEMPERATURE)
+        _check_range("guidance", self.guidance, 0.0, MAX_GUIDANCE)
+        if self.top_k < 0:
+            raise InvalidSampling(f"top_k is {self.top_k}; it is 0 (off) or positive", field="top_k")
+        if not 0.0 < self.top_p <= 1.0:
+            raise InvalidSampling(f"top_p is {self.top_p}; it lies above 0 and up to 1", field="top_p")
+
+    @property
+    def is_guided(self) -> bool:
+        return self.guidance != 1.0
+
+    @property
+    def truncates(self) -> bool:
+        return self.top_k > 0 or self.top_p < 1.0
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise InvalidSampling(f"{name} is {value}; it lies between {low:g} and {high:g}", field=name)
+
+
+@dataclass(frozen=True)
+class SamplingRows:
+    """The sampling parameters of a batch, one entry per row, so that rows of different wishes share a call."""
+
+    temperature: Float[Tensor, "R"]
+    top_k: Int[Tensor, "R"]
+    top_p: Float[Tensor, "R"]
+    guidance: Float[Tensor, "R"]
+    num_ranked: int  # of the likeliest codes, which truncation has to sort: 0 where no row truncates
+
+    @classmethod
+    def stack(cls, params: Sequence[SamplingParams], vocab_size: int, device: torch.device) -> "SamplingRows":
+        reals = torch.tensor([[p.temperature, p.top_p, p.guidance] for p in params], dtype=torch.float32).to(device)
+        # Off is "all codes", also for a top_k beyond the vocabulary.
+        top_k = [min(p.top_k or vocab_size, vocab_size) for p in params]
+        return cls(
+            temperature=reals[:, 0],
+            top_k=torch.tensor(top_k).to(device),
+            top_p=reals[:, 1],
+            guidance=reals[:, 2],
+            num_ranked=max((k for k, p in zip(top_k, params) if p.truncates), default=0),
+        )
+
+
+def sample(logits: Float[Tensor, "R G V"], rows: SamplingRows, noise: Float[Tensor, "R G V"]) -> Int[Tensor, "R G"]:
+    """One token per query from fp32 logits and standard Gumbel noise: argmax(logits / t + noise), t the temperature.
+
+    Both sides are multiplied by t, which is the same draw and holds down to t = 0.
+    """
+    return (truncated(logits, rows) + rows.temperature[:, None, None] * noise).argmax(dim=-1)
+
+
+def truncated(logits: Float[Tensor, "R G V"], rows: SamplingRows) -> Float[Tensor, "R G V"]:
+    """Logits with minus infinity for the codes that top-k and top-p leave out."""
+    return logits.masked_fill(logits < _cutoff(logits, rows), -math.inf) if rows.num_ranked else logits
+
+
+def _largest(logits: Float[Tensor, "R G V"], count: int) -> Float[Tensor, "R G K"]:
+    """The `count` greatest logits, descending. On a CPU numpy sorts with vector instructions, far faster than torch."""
+    if logits.device.type == "cpu":
+        return torch.from_numpy(np.sort(logits.detach().numpy(), axis=-1)).flip(-1)[..., :count]
+    return logits.topk(count, dim=-1).values
+
+
+def _cutoff(logits: Float[Tensor, "R G V"], rows: SamplingRows) -> Float[Tensor, "R G 1"]:
+    """The least logit that top-k and top-p leave: never above the greatest. Codes that tie with it stay too, so that
+    the outcome does not depend on how a sort treats equals."""
+    ranked = _largest(logits, rows.num_ranked)
+    places = torch.arange(rows.num_ranked, device=logits.device)
+    within_k = (places < rows.top_k[:, None])[:, None]
+    # Below this temperature nothing but the likeliest code has any probability left in fp32.
+    temperature = rows.temperature.clamp(min=1e-6)[:, None, None]
+    scaled = ((ranked - ranked[..., :1]) / temperature).masked_fill(~within_k, -math.inf)
+    probability = scaled.softmax(dim=-1)
+    # Off is tested for: a cumulative sum may round to 1 before its end.
+    all_of_p = (rows.top_p >= 1.0)[:, None, None]
+    within_p = (probability.cumsum(dim=-1) - probability < rows.top_p[:, None, None]) | all_of_p
+    num_kept = (within_k & within_p).sum(dim=-1, keepdim=True).clamp(min=1)
+    least = ranked.gather(-1, num_kept - 1)
+    all_of_k = (rows.top_k == logits.shape[-1])[:, None, None]
+    return least.masked_fill(all_of_p & all_of_k, -math.inf)

@@ -1,0 +1,33 @@
+"""Tensors and a JSON object in one safetensors file.
+
+A file is written beside its final name and moved there in one step, so a kill never leaves half of it.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from oar_core.errors import CheckpointError
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    save_file(contiguous, part, metadata={"meta": json.dumps(meta)})
+    os.replace(part, path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Raises CheckpointError when there is no such file."""
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist")
+    with safe_open(path, framework="pt") as file:
+        meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118

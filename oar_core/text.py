@@ -1,0 +1,69 @@
+"""The text tokenizer: a byte-level BPE trained on a data set's own captions (library: `tokenizers`)."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from oar_core.errors import InvalidPrompt, PromptTooLong
+
+START = "<start>"  # opens every prefix; alone it is the unconditional prefix
+START_ID = 0
+
+
+class TextTokenizer:
+    """Prompts to condition ids. Case and Unicode compatibility forms do not matter; no text is out of vocabulary."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
+        """Learns merges from `texts`; `vocab_size` counts the 256 bytes and the start token."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[START],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        return cls(Tokenizer.from_file(str(path)))
+
+    def save(self, path: Path) -> None:
+        self._tokenizer.save(str(path))
+
+    def to_json(self) -> str:
+        """What `save` writes."""
+        return self._tokenizer.to_str()
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, prompt: str, *, max_length: int) -> tuple[int, ...]:
+        """Start token and the prompt's ids.
+
+        Raises InvalidPrompt for a prompt of white space only, PromptTooLong for more than `max_length` ids.
+        """
+        if not prompt.strip():
+            raise InvalidPrompt("the prompt is empty", field="prompt")
+        ids = self._ids(prompt)
+        if len(ids) > max_length:
+            raise PromptTooLong(f"the prompt has {len(ids)} tokens; this model reads {max_length}", field="prompt")
+        return ids
+
+    def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:
+        """For training: an empty caption gives the unconditional prefix, a long one is cut."""
+        return [self._ids(caption)[:max_length] if caption else (START_ID,) for caption in captions]
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return (START_ID, *self._tokenizer.encode(text, add_special_tokens=False).ids)

@@ -1,0 +1,225 @@
+"""Recipes: named, typed settings of a whole training run. A recipe is a function that returns a `Recipe`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
+from oar_core.errors import ConfigError
+from oar_core.eval.attributes import ATTRIBUTE_SETS, Attribute
+from oar_core.eval.evaluator import EvaluatorConfig
+from oar_core.train.loop import LoopConfig
+from oar_core.train.optim import OptimConfig
+from oar_core.train.stages.any_order import AnyOrderStageConfig
+from oar_core.train.stages.evaluator import EvaluatorStageConfig
+from oar_core.train.stages.order_distill import DistillConfig
+from oar_core.train.stages.order_finetune import OrderFinetuneStageConfig
+from oar_core.train.stages.tokenizer import TokenizerStageConfig
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """What a request that says nothing gets from the model that this recipe makes."""
+
+    order: str = "halton"
+    steps: int = 32
+    group_sizes: str = "cosine"
+    guidance: float = 1.5
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 0.95
+
+
+# Its own seed: no other network starts from the same draw. About five minutes on one core.
+EVALUATOR_LOOP = LoopConfig(
+    num_images=150_000, batch_size=64, seed=90_001, optim=OptimConfig(lr=2e-3, weight_decay=0.02), ema_decay=0.998
+)
+
+
+def _finetune_loop() -> LoopConfig:
+    """On two CPU cores: a quarter of the any-order stage of `sprites_64`, at a third of its learning rate."""
+    return LoopConfig(num_images=60_000, batch_size=32, optim=OptimConfig(lr=3e-4), ema_decay=0.998)
+
+
+def _policy_loop() -> LoopConfig:
+    return LoopConfig(num_images=30_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    licence: str
+    caption_source: str  # a key of `captions.CAPTION_SOURCES`
+    text_vocab: int
+    tokenizer: TokenizerConfig
+    tokenizer_loop: LoopConfig
+    backbone: BackboneConfig
+    any_order_loop: LoopConfig
+    tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
+    any_order_stage: AnyOrderStageConfig = field(default_factory=AnyOrderStageConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    order_finetune_loop: LoopConfig = field(default_factory=_finetune_loop)
+    order_finetune_stage: OrderFinetuneStageConfig = field(default_factory=OrderFinetuneStageConfig)
+    order_policy: OrderPolicyConfig = field(default_factory=OrderPolicyConfig)
+    order_policy_loop: LoopConfig = field(default_factory=_policy_loop)
+    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+    example_prompts: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()  # label columns that the evaluator reads
+    evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
+    evaluator_loop: LoopConfig = EVALUATOR_LOOP
+    evaluator_stage: EvaluatorStageConfig = field(default_factory=EvaluatorStageConfig)
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.grid != self.backbone.grid:
+            raise ConfigError(f"tokenizer grid {self.tokenizer.grid} differs from the backbone's {self.backbone.grid}")
+        if self.tokenizer.vocab_size != self.backbone.vocab_size:
+            raise ConfigError("tokenizer and backbone differ in vocab_size")
+        if self.text_vocab > self.backbone.condition_vocab:
+            raise ConfigError("the text vocabulary does not fit the backbone's condition_vocab")
+
+
+SPRITE_PROMPTS = (
+    "a person with short red hair, brown shirt and blue trousers, walking, seen from the front",
+    "an orc with steel breastplate, gold leggings and steel boots, slashing, facing right",
+    "a dark-skinned hero with a purple afro, chainmail and long brown skirt, casting a spell, seen from the front",
+    "a figure with pink hair, suit and tie and white trousers, seen from the left",
+    "a villager with a blue topknot, cyan shirt, red trousers and golden boots, shooting a bow, facing right",
+)
+
+
+def sprites_64() -> Recipe:
+    """64x64 sprites on two CPU cores: 64 tokens of 10 bits, 8x8 pixels each."""
+    return Recipe(
+        name="sprites-64",
+        licence="CC-BY-SA-3.0",
+        caption_source="sprites",
+        text_vocab=1024,
+        tokenizer=TokenizerConfig(image_size=(64, 64), widths=(64, 128, 256), vocab_size=1024, code_width=8),
+        tokenizer_loop=LoopConfig(
+            num_images=144_000,
+            batch_size=32,
+            optim=OptimConfig(lr=6e-4, betas=(0.8, 0.95), weight_decay=0.01),
+            ema_decay=0.998,
+        ),
+        backbone=BackboneConfig(
+            grid=(8, 8),
+            vocab_size=1024,
+            condition_vocab=1024,
+            max_condition=64,
+            width=256,
+            num_heads=8,
+            num_context_layers=5,
+            num_query_layers=3,
+        ),
+        any_order_loop=LoopConfig(num_images=240_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.999),
+        example_prompts=SPRITE_PROMPTS,
+        attributes=ATTRIBUTE_SETS["sprites"],
+    )
+
+
+def pictures_64() -> Recipe:
+    """`sprites_64` for anybody's pictures: their captions as they are, 64x64 pixels, two CPU cores."""
+    return replace(
+        sprites_64(),
+        name="pictures-64",
+        licence="yours",
+        caption_source="plain",
+        attributes=(),
+        example_prompts=("a picture",),
+    )
+
+
+def sprites_64_fine() -> Recipe:
+    """`sprites_64` with 4x4 pixels a token, 256 tokens: closer to the pixels, four times the decoding."""
+    base = sprites_64()
+    return replace(
+        base,
+        name="sprites-64-fine",
+        tokenizer=replace(base.tokenizer, widths=(64, 128)),
+        backbone=replace(base.backbone, grid=(16, 16)),
+    )
+
+
+def sprites_64_gpu() -> Recipe:
+    """The larger twin of `sprites_64`: four times the tokens, for one data-centre GPU."""
+    return Recipe(
+        name="sprites-64-gpu",
+        licence="CC-BY-SA-3.0",
+        caption_source="sprites",
+        text_vocab=1024,
+        tokenizer=TokenizerConfig(
+            image_size=(64, 64), widths=(128, 256), encoder_blocks=2, decoder_blocks=3, head_width=64, vocab_size=2048
+        ),
+        tokenizer_loop=LoopConfig(
+            num_images=3_000_000, batch_size=256, optim=OptimConfig(lr=6e-4, betas=(0.8, 0.95), weight_decay=0.01)
+        ),
+        backbone=BackboneConfig(
+            grid=(16, 16),
+            vocab_size=2048,
+            condition_vocab=1024,
+            max_condition=64,
+            width=512,
+            num_heads=8,
+            num_context_layers=8,
+            num_query_layers=8,
+            dropout=0.1,
+        ),
+        any_order_loop=LoopConfig(num_images=8_000_000, batch_size=512, optim=OptimConfig(lr=8e-4)),
+        distill=DistillConfig(num_images=50_000, batch_size=256),
+        order_finetune_loop=LoopConfig(num_images=2_000_000, batch_size=512, optim=OptimConfig(lr=3e-4)),
+        order_policy=OrderPolicyConfig(width=128),
+        order_policy_loop=LoopConfig(num_images=1_000_000, batch_size=512, optim=OptimConfig(lr=1e-3)),
+        example_prompts=SPRITE_PROMPTS,
+        attributes=ATTRIBUTE_SETS["sprites"],
+    )
+
+
+def fashion() -> Recipe:
+    """Product photographs of 60x80 pixels on a canvas of 64x80: an 8x10 grid, which is not square."""
+    return Recipe(
+        name="fashion",
+        licence="research use",
+        caption_source="titles",
+        text_vocab=2048,
+        tokenizer=TokenizerConfig(image_size=(80, 64), widths=(64, 128, 256), vocab_size=1024, code_width=8),
+        tokenizer_loop=LoopConfig(
+            num_images=200_000,
+            batch_size=32,
+            optim=OptimConfig(lr=6e-4, betas=(0.8, 0.95), weight_decay=0.01),
+            ema_decay=0.998,
+        ),
+        backbone=BackboneConfig(
+            grid=(10, 8),
+            vocab_size=1024,
+            condition_vocab=2048,
+            max_condition=64,
+            width=256,
+            num_heads=8,
+            num_context_layers=5,
+            num_query_layers=3,
+            dropout=0.1,
+        ),
+        any_order_loop=LoopConfig(num_images=320_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.999),
+        example_prompts=(
+            "women's red tshirts",
+            "men's black casual shoes",
+            "unisex silver watches",
+            "women's blue handbags",
+        ),
+        attributes=ATTRIBUTE_SETS["fashion"],
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "sprites-64": sprites_64,
+    "pictures-64": pictures_64,
+    "sprites-64-fine": sprites_64_fine,
+    "sprites-64-gpu": sprites_64_gpu,
+    "fashion": fashion,
+}
+
+
+def recipe(name: str) -> Recipe:
+    """Raises ConfigError for an unknown name."""
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
+    return RECIPES[name]()

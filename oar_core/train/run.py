@@ -1,0 +1,277 @@
+"""A recipe's stages, run in one folder, each in a folder of its own, then `export` to a model folder.
+
+`tokenizer`, `any_order`, `orders/<score>` (distillation), `order_finetune` (or `order_finetune-<arm>`), and
+`<stage>-policy`: an order policy that was trained alone, on the memory of that stage's backbone. Apart from them stands
+`evaluator`, the network that evaluations measure with.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+from tqdm import tqdm
+
+from oar_core.errors import CheckpointError, ConfigError
+from oar_core.eval.attributes import AttributeVocabulary
+from oar_core.eval.evaluator import EvaluatorNet, save_evaluator
+from oar_core.eval.order_stats import agreement, foreground_patches, order_stats
+from oar_core.models.oar import POLICY_PREFIX, OarBackbone
+from oar_core.models.order_policy import OrderPolicy
+from oar_core.sampling.pipeline import BACKBONE, CONFIG, POLICY, TEXT, TOKENIZER
+from oar_core.text import TextTokenizer
+from oar_core.tokenizers.vqgan import VQGAN
+from oar_core.train.captions import CAPTION_SOURCES, Row
+from oar_core.train.checkpoint import load_tensors, save_tensors, under_prefix
+from oar_core.train.data import ImageSet, load_images
+from oar_core.train.loop import CHECKPOINT, train
+from oar_core.train.recipes import Recipe
+from oar_core.train.stages.any_order import AnyOrderStage
+from oar_core.train.stages.evaluator import EvaluatorStage
+from oar_core.train.stages.order_distill import SCORES, OrderSet, distill_orders, extract_orders, load_orders
+from oar_core.train.stages.order_finetune import DISTILLED, OrderFinetuneStage, OrderPolicyStage
+from oar_core.train.stages.tokenizer import TokenizerStage
+from oar_core.train.tokens import Captioner, TokenSet
+
+TOKENIZER_STAGE, ANY_ORDER_STAGE, FINETUNE_STAGE = "tokenizer", "any_order", "order_finetune"
+EVALUATOR_STAGE = "evaluator"
+ORDERS, CACHE = "orders", "cache"
+STATS = "stats.json"
+NUM_COMPARED = 64  # pictures on which the score functions are compared
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a recipe's training happens, on which data and device."""
+
+    recipe: Recipe
+    data: Path
+    folder: Path
+    device: torch.device
+
+    def images(self, split: str) -> ImageSet:
+        return load_images(self.data, split, self.recipe.tokenizer.image_size, self.folder / CACHE)
+
+    def train_tokenizer(self) -> Path:
+        recipe = self.recipe
+        with seeded_init(recipe.tokenizer_loop.seed):
+            stage = TokenizerStage(self.images("train"), recipe.tokenizer, recipe.tokenizer_stage)
+        return train(stage, recipe.tokenizer_loop, self.folder / TOKENIZER_STAGE, self.device)
+
+    def train_any_order(self) -> Path:
+        recipe = self.recipe
+        tokens = self.tokens("train")
+        text = self.text_tokenizer(tokens.rows)
+        caption = CAPTION_SOURCES[recipe.caption_source]
+        with seeded_init(recipe.any_order_loop.seed):
+            stage = AnyOrderStage(tokens, text, caption, recipe.backbone, recipe.any_order_stage)
+        return train(stage, recipe.any_order_loop, self.folder / ANY_ORDER_STAGE, self.device)
+
+    def distill(self) -> OrderSet:
+        """Stage 2, on the any-order backbone; goes on from the shards that are there, then writes the statistics."""
+        config = self.recipe.distill
+        # In half precision twice as fast on a CPU that has it, and orders hardly differ (Spearman 0.99).
+        tokens, backbone = self.tokens("train"), self.backbone(ANY_ORDER_STAGE).to(torch.bfloat16)
+        captioner = self._captioner(tokens, 0.0)
+        stamp = {"checkpoint": (self.folder / ANY_ORDER_STAGE / CHECKPOINT).stat().st_mtime_ns}
+        orders = distill_orders(backbone, captioner, config, self.orders_folder, stamp)
+        stats = self._order_stats(orders) | {"agreement": self._agreement(orders, backbone, captioner)}
+        (self.orders_folder / STATS).write_text(json.dumps(stats, indent=1) + "\n")
+        return orders
+
+    def train_order_finetune(self) -> Path:
+        """Stage 3, from the any-order weights. See `order_finetune.arm` for other orders than distilled ones."""
+        recipe, config = self.recipe, self.recipe.order_finetune_stage
+        captioner = self._captioner(self.tokens("train"), config.unconditional_share)
+        backbone = self.backbone(ANY_ORDER_STAGE).train()
+        backbone.policy = None
+        if config.policy_weight:
+            with seeded_init(recipe.order_finetune_loop.seed):
+                backbone.policy = OrderPolicy(recipe.order_policy, recipe.backbone)
+        distilled = load_orders(self.orders_folder) if config.orders == DISTILLED else None
+        stage = OrderFinetuneStage(captioner, backbone, config, distilled)
+        return train(stage, recipe.order_finetune_loop, self.folder / finetune_stage(config.orders), self.device)
+
+    def train_order_policy(self, stage: str | None = None) -> Path:
+        """An order policy alone, on the memory of a stage's backbone; that of the latest stage unless named."""
+        recipe, stage = self.recipe, stage or self.latest_stage
+        with seeded_init(recipe.order_policy_loop.seed):
+            policy = OrderPolicy(recipe.order_policy, recipe.backbone)
+        captioner = self._captioner(self.tokens("train"), recipe.order_finetune_stage.unconditional_share)
+        num_ranks, orders = recipe.order_finetune_stage.policy_ranks, load_orders(self.orders_folder)
+        policy_stage = OrderPolicyStage(captioner, self.backbone(stage), policy, num_ranks, orders)
+        return train(policy_stage, recipe.order_policy_loop, self.folder / policy_folder(stage), self.device)
+
+    @property
+    def orders_folder(self) -> Path:
+        return self.folder / ORDERS / self.recipe.distill.score
+
+    @property
+    def latest_stage(self) -> str:
+        """Of those that train a backbone: fine-tuning on distilled orders where it has begun, any-order otherwise."""
+        return FINETUNE_STAGE if (self.folder / FINETUNE_STAGE / CHECKPOINT).exists() else ANY_ORDER_STAGE
+
+    def train_evaluator(self) -> Path:
+        """Trains, then writes what `Evaluator.load` reads. Raises ConfigError where the recipe has no attributes."""
+        recipe = self.recipe
+        if not recipe.attributes:
+            raise ConfigError(f"recipe {recipe.name} names no attributes for an evaluator to read")
+        images = self.images("train")
+        vocabulary = AttributeVocabulary.build(recipe.attributes, images.rows)
+        with seeded_init(recipe.evaluator_loop.seed):
+            stage = EvaluatorStage(images, vocabulary, recipe.evaluator, recipe.evaluator_stage)
+        folder = self.folder / EVALUATOR_STAGE
+        train(stage, recipe.evaluator_loop, folder, self.device)
+        net = EvaluatorNet(recipe.evaluator, vocabulary.sizes)
+        net.load_state_dict(self._averaged(EVALUATOR_STAGE, ""))
+        settle_norms(net.to(self.device), images, recipe.evaluator_loop.seed)
+        save_evaluator(folder, recipe.name, net, vocabulary)
+        return folder
+
+    def tokenizer(self) -> VQGAN:
+        """The trained (averaged) tokenizer. Raises CheckpointError when its stage has not been run."""
+        module = VQGAN(self.recipe.tokenizer)
+        module.load_state_dict(self._averaged(TOKENIZER_STAGE, "tokenizer."))
+        return module.to(self.device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+
+    def backbone(self, stage: str | None = None) -> OarBackbone:
+        """The trained (averaged) backbone of a stage, of the latest one unless named, with its order policy if there
+        is one: the one that was trained alone, or else beside it. Raises CheckpointError for a stage not run yet."""
+        stage = stage or self.latest_stage
+        module, state = OarBackbone(self.recipe.backbone), self._averaged(stage, "")
+        alone = policy_folder(stage)
+        if (self.folder / alone / CHECKPOINT).exists():
+            state = {name: value for name, value in state.items() if not name.startswith(POLICY_PREFIX)}
+            state |= {POLICY_PREFIX + name: value for name, value in self._averaged(alone, "").items()}
+        if any(name.startswith(POLICY_PREFIX) for name in state):
+            module.policy = OrderPolicy(self.recipe.order_policy, self.recipe.backbone)
+        module.load_state_dict(state)
+        return module.to(self.device).eval()
+
+    def tokens(self, split: str) -> TokenSet:
+        """The split's pictures as token ids, computed once per tokenizer checkpoint."""
+        images = self.images(split)
+        path = self.folder / CACHE / f"tokens-{split}.safetensors"
+        stamp = (self.folder / TOKENIZER_STAGE / CHECKPOINT).stat().st_mtime_ns
+        stored, meta = load_tensors(path) if path.exists() else ({}, {})
+        if meta.get("stamp") != stamp:
+            stored = {"token_ids": tokenize(self.tokenizer(), images, self.device)}
+            save_tensors(path, stored, {"stamp": stamp})
+        rows: list[Row] = list(images.rows)
+        return TokenSet(stored["token_ids"], rows, torch.from_numpy(images.row_of).long())
+
+    def text_tokenizer(self, rows: list[Row]) -> TextTokenizer:
+        """Trained on the training captions, eight wordings of each, and kept in the run folder."""
+        path = self.folder / TEXT
+        if not path.exists():
+            rng = random.Random(self.recipe.any_order_loop.seed)
+            caption = CAPTION_SOURCES[self.recipe.caption_source]
+            captions = (caption(row, rng) for row in rows for _ in range(8))
+            TextTokenizer.train(captions, self.recipe.text_vocab).save(path)
+        return TextTokenizer.load(path)
+
+    def export(self, folder: Path, stage: str | None = None) -> None:
+        """Writes the model folder that `Pipeline.load` reads, weights in half precision, with the backbone of a stage
+        (the latest unless named) and its order policy, if it has one."""
+        folder.mkdir(parents=True, exist_ok=True)
+        backbone = self.backbone(stage)
+        policy, backbone.policy = backbone.policy, None
+        parts: list[tuple[nn.Module, str]] = [(self.tokenizer(), TOKENIZER), (backbone, BACKBONE)]
+        (folder / POLICY).unlink(missing_ok=True)
+        if policy is not None:
+            parts.append((policy, POLICY))
+        for module, name in parts:
+            save_file(_half(module), folder / name)
+            (folder / name).chmod(0o644)  # safetensors makes files that their owner alone can read
+        TextTokenizer.load(self.folder / TEXT).save(folder / TEXT)
+        config = {
+            "name": self.recipe.name,
+            "tokenizer": self.recipe.tokenizer.to_dict(),
+            "backbone": self.recipe.backbone.to_dict(),
+            **({} if policy is None else {"policy": policy.config.to_dict()}),
+            "defaults": asdict(self.recipe.defaults),
+            "example_prompts": self.recipe.example_prompts,
+        }
+        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+
+    def _captioner(self, tokens: TokenSet, unconditional_share: float) -> Captioner:
+        return Captioner(
+            tokens,
+            self.text_tokenizer(tokens.rows),
+            CAPTION_SOURCES[self.recipe.caption_source],
+            self.recipe.backbone.max_condition,
+            unconditional_share,
+        )
+
+    def _order_stats(self, orders: OrderSet) -> dict[str, Any]:
+        grid, pixels = self.recipe.backbone.grid, self.images("train").pixels
+        foreground = [foreground_patches(pixels[part.numpy()], grid) for part in orders.indices.split(1024)]
+        return asdict(order_stats(orders.orders, grid, torch.cat(foreground)))
+
+    def _agreement(self, orders: OrderSet, backbone: OarBackbone, captioner: Captioner) -> dict[str, Any]:
+        """Between the score functions, on the first pictures that were distilled."""
+        indices = orders.indices[:NUM_COMPARED]
+        condition = captioner.fixed(indices, self.recipe.distill.seed, self.device)
+        token_ids = captioner.tokens.token_ids[indices].long().to(self.device)
+        found: dict[str, Tensor] = {}
+        for score in tqdm(SCORES, desc="comparing scores", unit="score"):
+            config = replace(self.recipe.distill, score=score)
+            found[score] = extract_orders(backbone, condition, token_ids, config).cpu()
+        return agreement(found)
+
+    def _averaged(self, stage: str, prefix: str) -> dict[str, Tensor]:
+        tensors, _ = load_tensors(self.folder / stage / CHECKPOINT)
+        averaged = under_prefix("ema", tensors)
+        state = {name.removeprefix(prefix): value for name, value in averaged.items() if name.startswith(prefix)}
+        if not state:
+            raise CheckpointError(f"{self.folder / stage} holds no averaged weights")
+        return state
+
+
+def finetune_stage(orders: str) -> str:
+    """The folder of a fine-tuning arm."""
+    return FINETUNE_STAGE if orders == DISTILLED else f"{FINETUNE_STAGE}-{orders}"
+
+
+def policy_folder(stage: str) -> str:
+    return f"{stage}-policy"
+
+
+@torch.inference_mode()
+def tokenize(tokenizer: VQGAN, images: ImageSet, device: torch.device) -> Tensor:
+    """Token ids (M, L) as int16 of a whole split."""
+    batches = torch.arange(len(images)).split(256)
+    ids: list[Tensor] = []
+    for indices in tqdm(batches, desc="tokenizing", unit="batch"):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            ids.append(tokenizer.encode(images.images(indices).to(device)).to("cpu", torch.int16))
+    return torch.cat(ids)
+
+
+def settle_norms(net: nn.Module, images: ImageSet, seed: int, *, num_images: int = 4096) -> None:
+    """Batch statistics of the averaged weights: those that training kept belong to the last weights."""
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:num_images]
+    device = next(net.parameters()).device
+    update_bn((images.images(part).to(device) for part in chosen.split(256)), net)
+
+
+@contextmanager
+def seeded_init(seed: int) -> Iterator[None]:
+    """Seeds parameter initialisation, and leaves the global generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _half(module: nn.Module) -> dict[str, Tensor]:
+    state = module.state_dict()
+    return {
+        name: (value.half() if value.is_floating_point() else value).cpu().contiguous() for name, value in state.items()
+    }

@@ -1,0 +1,172 @@
+"""Stage 2: the order in which the frozen any-order model is most certain, for each training picture.
+
+Teacher forced: the model is asked about every remaining position, the one of the best score is next, and its true token
+is committed. One order a picture is kept, in shards, so that an extraction that was killed goes on from its last shard.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from oar_core.errors import CheckpointError, ConfigError
+from oar_core.models.backbone import Backbone, Commit, Condition
+from oar_core.order.paths import Grid
+from oar_core.sampling.confidence import entropy, log_odds_of_best, log_probability, margin
+from oar_core.train.checkpoint import load_tensors, save_tensors
+from oar_core.train.tokens import Captioner
+
+SHARDS = "[0-9]*.safetensors"
+
+Score = Callable[[Float[Tensor, "B G V"], Int[Tensor, "B G"]], Float[Tensor, "B G"]]
+
+# Of fp32 logits and true tokens; the highest score comes first. Max probability is compared by its log-odds: they do
+# not tie over a flat background.
+SCORES: dict[str, Score] = {
+    "max_probability": lambda logits, _: log_odds_of_best(logits),
+    "true_log_probability": log_probability,
+    "negative_entropy": lambda logits, _: -entropy(logits),
+    "margin": lambda logits, _: margin(logits),
+}
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    num_images: int = 20_000  # the first ones of a seeded permutation of the training set
+    score: str = "max_probability"  # a key of SCORES
+    distance_weight: float = 0.0  # taken off the score for each cell of distance to the nearest known position
+    positions_per_step: int = 1  # more are faster, and rank positions of a step by what is known before all of them
+    batch_size: int = 64
+    block_size: int = 1024  # images per shard
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise ConfigError(f"unknown score {self.score!r}; there are {', '.join(SCORES)}")
+        if min(self.num_images, self.positions_per_step, self.batch_size, self.block_size) < 1:
+            raise ConfigError("num_images, positions_per_step, batch_size and block_size are positive")
+
+
+@dataclass(frozen=True)
+class OrderSet:
+    """One order for each of some pictures: `orders[n, i]` is the position of rank i of picture `indices[n]`."""
+
+    indices: Int[Tensor, "M"]
+    orders: Int[Tensor, "M L"]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@torch.inference_mode()
+def extract_orders(
+    backbone: Backbone, condition: Condition, token_ids: Int[Tensor, "B L"], config: DistillConfig
+) -> Int[Tensor, "B L"]:
+    """The orders of a batch of pictures, whose tokens are in grid order, under one cache and L / per_step calls."""
+    batch, length = token_ids.shape
+    cache, slots = backbone.new_cache(batch), torch.arange(batch)
+    chosen = token_ids[:, :0]
+    backbone.prefill(cache, slots, condition, _commit(token_ids, chosen))
+    remaining = torch.arange(length, device=token_ids.device).expand(batch, -1)
+    distance = DistancePenalty(backbone.config.grid, config.distance_weight, batch, token_ids.device)
+    parts: list[Tensor] = []
+    while remaining.shape[1]:
+        logits = backbone.step(cache, slots, _commit(token_ids, chosen), remaining).float()
+        scores = SCORES[config.score](logits, token_ids.gather(1, remaining)) - distance.of(remaining)
+        columns = scores.argsort(dim=-1, descending=True, stable=True)[:, : config.positions_per_step]
+        chosen = remaining.gather(1, columns)
+        distance.add(chosen)
+        parts.append(chosen)
+        left = torch.ones_like(remaining, dtype=torch.bool).scatter_(1, columns, False)
+        remaining = remaining[left].view(batch, -1)
+    return torch.cat(parts, dim=1)
+
+
+def _commit(token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B K"]) -> Commit:
+    counts = torch.full((len(positions),), positions.shape[1])
+    return Commit(token_ids.gather(1, positions), positions, counts)
+
+
+class DistancePenalty:
+    """`weight` times the distance, in cells, of a position to the nearest known one; nothing while none is known."""
+
+    def __init__(self, grid: Grid, weight: float, batch: int, device: torch.device) -> None:
+        cells = torch.cartesian_prod(torch.arange(grid[0], device=device), torch.arange(grid[1], device=device)).float()
+        self._weight = weight
+        self._distances = torch.cdist(cells, cells)
+        self._nearest = torch.full((batch, len(cells)), torch.inf, device=device)
+
+    def of(self, positions: Int[Tensor, "B G"]) -> Float[Tensor, "B G"]:
+        nearest = self._nearest.gather(1, positions)
+        return self._weight * nearest.masked_fill(nearest.isinf(), 0)
+
+    def add(self, positions: Int[Tensor, "B K"]) -> None:
+        self._nearest = torch.minimum(self._nearest, self._distances[positions].amin(dim=1))
+
+
+def distill_orders(
+    backbone: Backbone, captioner: Captioner, config: DistillConfig, folder: Path, stamp: dict[str, Any]
+) -> OrderSet:
+    """Extracts the orders of `num_images` pictures into `folder`, a shard for each block; finished ones are kept.
+
+    `stamp` names what the orders are made with; shards of another stamp or config are removed first.
+    """
+    picked = torch.randperm(len(captioner.tokens), generator=torch.Generator().manual_seed(config.seed))
+    blocks = picked[: config.num_images].split(config.block_size)
+    stamp = {**stamp, "config": {key: value for key, value in asdict(config).items() if key not in _FREE}}
+    for path in folder.glob(SHARDS):
+        if load_tensors(path)[1]["stamp"] != stamp:
+            path.unlink()
+    total = sum(map(len, blocks))
+    with tqdm(total=total, desc="distilling", unit="image", mininterval=2.0) as bar:
+        for number, indices in enumerate(blocks):
+            path = folder / f"{number:05d}.safetensors"
+            if not _is_finished(path, indices):
+                orders = _extract_block(backbone, captioner, config, indices, bar)
+                save_tensors(path, {"indices": indices, "orders": compact(orders)}, {"stamp": stamp})
+            else:
+                bar.update(len(indices))
+    return load_orders(folder, len(blocks))
+
+
+_FREE = {"num_images", "batch_size"}  # they do not change a picture's order
+
+
+def _is_finished(path: Path, indices: Int[Tensor, "M"]) -> bool:
+    """The last shard of a smaller extraction holds fewer pictures."""
+    return path.exists() and torch.equal(load_tensors(path)[0]["indices"], indices)
+
+
+def _extract_block(
+    backbone: Backbone, captioner: Captioner, config: DistillConfig, indices: Int[Tensor, "M"], bar: "tqdm[Any]"
+) -> Int[Tensor, "M L"]:
+    parts: list[Tensor] = []
+    device = backbone.new_cache(1).keys.device
+    for batch in indices.split(config.batch_size):
+        condition = captioner.fixed(batch, config.seed, device)
+        token_ids = captioner.tokens.token_ids[batch].long().to(device)
+        parts.append(extract_orders(backbone, condition, token_ids, config).cpu())
+        bar.update(len(batch))
+    return torch.cat(parts)
+
+
+def compact(orders: Int[Tensor, "M L"]) -> Tensor:
+    """As bytes where positions fit one, as 16-bit words otherwise."""
+    return orders.to(torch.uint8 if orders.shape[1] <= 256 else torch.uint16)
+
+
+def load_orders(folder: Path, num_shards: int | None = None) -> OrderSet:
+    """All the shards of a folder, or the first ones. Raises CheckpointError where there is none."""
+    paths = sorted(folder.glob(SHARDS))[:num_shards]
+    if not paths:
+        raise CheckpointError(f"{folder} holds no distilled orders; run `oar distill` first")
+    shards = [load_tensors(path)[0] for path in paths]
+    return OrderSet(
+        torch.cat([shard["indices"] for shard in shards]),
+        torch.cat([shard["orders"].long() for shard in shards]),
+    )

@@ -1,0 +1,46 @@
+"""The API process: `create_app(settings)`. It never imports torch."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+
+from server.api import faults, generations, health, models, stream
+from server.api.deps import Services
+from server.api.middleware import BodyLimit, CountAnswers
+from server.jobs.embedded import redis_url
+from server.observability.metrics import ApiMetrics
+from server.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    metrics = ApiMetrics()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        with redis_url(settings) as url:
+            services = Services.connect(settings, metrics, url)
+            app.state.services = services
+            fan_in = asyncio.create_task(services.hub.run())
+            try:
+                yield
+            finally:
+                fan_in.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await fan_in
+                await services.connection.close()
+
+    app = FastAPI(title="OAR server", summary="Images, painted patch by patch", version="0.1.0", lifespan=lifespan)
+    faults.install(app)
+    for router in (generations.router, stream.router, models.router, health.router):
+        app.include_router(router)
+    app.add_api_route("/", _home, include_in_schema=False)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(CountAnswers, count=metrics.count_answer)
+    return app
+
+
+async def _home() -> RedirectResponse:
+    return RedirectResponse("/docs")

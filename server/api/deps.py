@@ -1,0 +1,67 @@
+"""What the routes share: one bundle of services per application, made when it starts."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from server.api.prompts import PromptMeter
+from server.errors import ModelNotFound, ModelNotReady
+from server.jobs.connection import RedisConnection
+from server.jobs.events import EventHub, EventLog
+from server.jobs.queue import JobQueue
+from server.jobs.store import ImageStore, Registry
+from server.observability.metrics import ApiMetrics
+from server.schemas.model import ModelInfo
+from server.settings import Settings
+
+
+@dataclass
+class Services:
+    settings: Settings
+    metrics: ApiMetrics
+    connection: RedisConnection
+    queue: JobQueue
+    log: EventLog
+    hub: EventHub
+    images: ImageStore
+    registry: Registry
+    prompts: PromptMeter
+    num_sockets: int = 0
+
+    @classmethod
+    def connect(cls, settings: Settings, metrics: ApiMetrics, url: str) -> "Services":
+        connection = RedisConnection(url, settings.command_timeout)
+        registry = Registry(connection)
+        return cls(
+            settings=settings,
+            metrics=metrics,
+            connection=connection,
+            queue=JobQueue(connection, settings),
+            log=EventLog(connection),
+            hub=EventHub(connection),
+            images=ImageStore(connection),
+            registry=registry,
+            prompts=PromptMeter(registry),
+        )
+
+    async def default_model(self) -> str | None:
+        return self.settings.models[0] if self.settings.models else await self.registry.default_model()
+
+    async def find_model(self, name: str | None) -> ModelInfo:
+        """Raises ModelNotFound, or ModelNotReady for one that is to be served but was never published yet."""
+        wanted = name or await self.default_model()
+        info = await self.registry.model(wanted) if wanted else None
+        if info is not None:
+            return info
+        if wanted is None or wanted in self.settings.models:
+            raise ModelNotReady("no worker has loaded the model yet", field="model", retry_after=2)
+        raise ModelNotFound(f"there is no model {wanted[:80]!r}", field="model")
+
+
+def get_services(connection: HTTPConnection) -> Services:
+    return connection.app.state.services
+
+
+Shared = Annotated[Services, Depends(get_services)]

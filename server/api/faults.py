@@ -1,0 +1,96 @@
+"""Everything that can go wrong with an HTTP request, as the one JSON error shape."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from server.errors import (
+    BodyTooLarge,
+    InternalError,
+    InvalidJson,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    ServerError,
+    UnsupportedMediaType,
+)
+
+logger = logging.getLogger(__name__)
+
+SAMPLING_FIELDS = {"temperature", "top_k", "top_p", "guidance"}
+MESSAGES = {"order": "order is an order's name or a list of grid positions"}
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(ServerError, _on_server_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_mistake)
+
+
+def respond(error: ServerError) -> JSONResponse:
+    return JSONResponse(error.to_json(), status_code=error.status, headers=error.headers)
+
+
+def _on_server_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServerError)
+    return respond(error)
+
+
+def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults: list[dict[str, Any]] = list(error.errors())
+    return respond(from_fault(faults[0], request.headers.get("content-type", "")))
+
+
+def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return respond(from_http_exception(error))
+
+
+def _on_mistake(request: Request, error: Exception) -> JSONResponse:
+    logger.error("unhandled error at %s %s", request.method, request.url.path, exc_info=error)
+    return respond(InternalError("the server made a mistake; its log says more"))
+
+
+def from_fault(fault: dict[str, Any], content_type: str) -> ServerError:
+    """The first of pydantic's complaints."""
+    kind, where = str(fault["type"]), [str(part) for part in fault["loc"]]
+    field = where[1] if len(where) > 1 else None
+    if kind == "json_invalid":
+        return InvalidJson("the body is no JSON")
+    if where[0] == "path":
+        return NotFound("there is nothing here")
+    if field is None:
+        if "json" not in content_type.lower():
+            return UnsupportedMediaType("send the body as JSON, with content-type: application/json")
+        return InvalidRequest("invalid_request", "the body has to be a JSON object")
+    if kind == "extra_forbidden":
+        return InvalidRequest("unknown_field", f"there is no field {field[:80]!r}", field=field[:80])
+    if kind == "missing":
+        return InvalidRequest("missing_field", f"{field} is required", field=field)
+    return InvalidRequest(_code(field), MESSAGES.get(field, f"{field}: {fault['msg']}"), field=field)
+
+
+def _code(field: str) -> str:
+    if field in SAMPLING_FIELDS:
+        return "invalid_sampling"
+    return "invalid_steps" if field == "group_sizes" else f"invalid_{field}"
+
+
+def from_http_exception(error: HTTPException) -> ServerError:
+    """What Starlette and FastAPI raise themselves."""
+    if error.status_code == 404:
+        return NotFound("there is nothing here")
+    if error.status_code == 405:
+        return MethodNotAllowed("this address does not take this method")
+    if error.status_code == 413:
+        return BodyTooLarge(str(error.detail))
+    if error.status_code == 400:
+        # FastAPI says so of a body that its JSON reader gave up on: too deep, a number too long, no UTF-8.
+        return InvalidJson("the body is no JSON that can be read")
+    return InternalError("the server made a mistake; its log says more")

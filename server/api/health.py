@@ -1,0 +1,40 @@
+"""`/live`: this process answers. `/ready`: a request would be served. `/metrics`: Prometheus' text format."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from server.api.deps import Services, Shared
+from server.errors import ModelNotReady, RedisUnavailable
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/live")
+async def live() -> dict[str, str]:
+    return {"status": "live"}
+
+
+@router.get("/ready")
+async def ready(services: Shared) -> dict[str, str]:
+    """503 until Redis answers and a live worker has the default model."""
+    model = await services.default_model()
+    if model is None or not any(model in worker.models for worker in await services.registry.workers()):
+        raise ModelNotReady("no worker is ready", retry_after=1)
+    return {"status": "ready", "model": model}
+
+
+@router.get("/metrics")
+async def metrics(services: Shared) -> Response:
+    workers = await _gather(services)
+    return Response(services.metrics.exposition(workers), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _gather(services: Services) -> dict[str, str]:
+    """Queue depths as of now, and the workers' texts; without Redis, what this process knows itself."""
+    try:
+        for info in await services.registry.models():
+            services.metrics.queue_depth.labels(info.name).set(await services.queue.depth(info.name))
+        workers = await services.registry.workers()
+        return {worker.name: await services.registry.metrics(worker.name) for worker in workers}
+    except RedisUnavailable:
+        return {}

@@ -1,0 +1,106 @@
+"""ASGI middleware: the body limit, and the count of answers."""
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.faults import respond
+from server.errors import BodyTooLarge
+
+DRAIN_BYTES = 32 << 20
+DRAIN_SECONDS = 5.0
+
+
+class BodyLimit:
+    """Refuses large bodies without keeping them: by the announced length, else while they come in."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = _content_length(scope)
+        if announced is not None and announced > self.limit:
+            await self._refuse(scope, receive, send)
+            return
+        # A length that was announced is enforced by the HTTP parser.
+        body = receive if announced is not None else await self._read(receive)
+        if body is None:
+            await self._refuse(scope, receive, send)
+        else:
+            await self.app(scope, body, send)
+
+    async def _read(self, receive: Receive) -> Receive | None:
+        """A chunked body, read up to the limit and no further; None if it is longer."""
+        messages: list[Message] = []
+        size = 0
+        while True:
+            message = await receive()
+            messages.append(message)
+            size += len(message.get("body", b""))
+            if size > self.limit:
+                return None
+            if not message.get("more_body", False):
+                return _replay(messages, receive)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = respond(BodyTooLarge(f"the body is larger than {self.limit} bytes"))
+        # A client that still writes would see a broken connection instead of the answer.
+        await _drain(receive)
+        await response(scope, receive, send)
+
+
+def _content_length(scope: Scope) -> int | None:
+    """None for a chunked body; 0 where there is none."""
+    headers = dict(scope["headers"])
+    if b"transfer-encoding" in headers:
+        return None
+    value: bytes = headers.get(b"content-length", b"0")
+    return int(value) if value.isdigit() else 0
+
+
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    waiting = iter(messages)
+
+    async def replayed() -> Message:
+        return next(waiting, None) or await receive()
+
+    return replayed
+
+
+async def _drain(receive: Receive) -> None:
+    size = 0
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while size < DRAIN_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+class CountAnswers:
+    """Tells `count(method, route, status)` of every answer; the route is the template, never the address."""
+
+    def __init__(self, app: ASGIApp, count: Callable[[str, str, int], None]) -> None:
+        self.app = app
+        self.count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                path = getattr(scope.get("route"), "path", "unmatched")
+                self.count(scope["method"], path, message["status"])
+            await send(message)
+
+        await self.app(scope, receive, counted)

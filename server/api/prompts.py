@@ -1,0 +1,34 @@
+"""Whether a prompt fits a model, counted with the text tokenizer that a worker published: the API refuses at once."""
+
+from tokenizers import Tokenizer
+
+from server.errors import InvalidRequest
+from server.jobs.store import Registry
+from server.schemas.model import ModelInfo
+
+
+class PromptMeter:
+    """Counts tokens; keeps one text tokenizer a model in memory."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._tokenizers: dict[str, Tokenizer] = {}  # by the model's hash
+
+    async def check(self, prompt: str, model: ModelInfo) -> None:
+        """Raises InvalidRequest for a prompt of more tokens than the model reads."""
+        tokenizer = await self._tokenizer(model)
+        if tokenizer is None:
+            return
+        count = len(tokenizer.encode(prompt, add_special_tokens=False).ids)
+        if count > model.max_prompt_tokens:
+            message = f"the prompt has {count} tokens; {model.name} reads {model.max_prompt_tokens}"
+            raise InvalidRequest("prompt_too_long", message, field="prompt")
+
+    async def _tokenizer(self, model: ModelInfo) -> Tokenizer | None:
+        """None where the worker published none: then the worker checks alone."""
+        if model.model_hash not in self._tokenizers:
+            text = await self._registry.text_tokenizer(model.name)
+            if text is None:
+                return None
+            self._tokenizers[model.model_hash] = Tokenizer.from_str(text)
+        return self._tokenizers[model.model_hash]

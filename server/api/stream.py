@@ -1,0 +1,123 @@
+"""`WS /v1/generations/{id}/stream?after=SEQ`: replays a job's events after SEQ, then goes on live.
+
+The socket is closed with 1000 after the terminal event. An error is a frame `{"error": ...}` and a close code of its
+own: 4400 bad `after`, 4404 unknown job, 4410 expired job, 1013 try again with `after=` the last `seq`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+
+from server.api.deps import Services, get_services
+from server.errors import InternalError, InvalidRequest, ServerError, SlowClient, TooManySockets
+
+logger = logging.getLogger(__name__)
+router = APIRouter()
+
+IDLE_CLOSE_CODE = 1013
+
+
+@router.websocket("/v1/generations/{job_id}/stream")
+async def stream(socket: WebSocket, job_id: str) -> None:
+    services = get_services(socket)
+    await socket.accept()
+    services.num_sockets += 1
+    services.metrics.sockets.inc()
+    try:
+        await _serve(socket, services, job_id)
+    except WebSocketDisconnect:
+        logger.debug("client left job=%s", job_id)
+    finally:
+        services.num_sockets -= 1
+        services.metrics.sockets.dec()
+
+
+async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
+    try:
+        if services.num_sockets > services.settings.max_sockets:
+            raise TooManySockets("this server has no free websocket", retry_after=5)
+        await _until_one_ends(_pump(socket, services, job_id), _listen(socket))
+    except ServerError as error:
+        await _close_with(socket, services, error)
+    except (WebSocketDisconnect, asyncio.CancelledError):
+        raise
+    except Exception:
+        logger.exception("websocket failed job=%s", job_id)
+        await _close_with(socket, services, InternalError("the server made a mistake; its log says more"))
+
+
+async def _pump(socket: WebSocket, services: Services, job_id: str) -> None:
+    """Reads the log at the client's own speed; nothing is buffered here."""
+    after = _after(socket)
+    job = await services.queue.load(job_id)
+    seq = min(after, job.seq)
+    async with services.hub.watch(job_id, seq):
+        while True:
+            batch = await services.log.read(job_id, seq)
+            for event in batch:
+                await _send(socket, services, event.to_json())
+                seq = event.seq
+            if batch and batch[-1].is_terminal:
+                await socket.close(1000)
+                return
+            if not batch and await _is_over(services, job_id, seq):
+                await socket.close(1000)
+                return
+            if not batch and not await services.hub.wait(job_id, seq, services.settings.socket_idle):
+                await socket.close(IDLE_CLOSE_CODE, "no event for a long time")
+                return
+
+
+async def _is_over(services: Services, job_id: str, seq: int) -> bool:
+    """Whether `after` was the terminal event or beyond it: there is nothing to wait for."""
+    job = await services.queue.load(job_id)
+    return job.state.is_terminal and seq >= job.seq
+
+
+async def _send(socket: WebSocket, services: Services, text: str) -> None:
+    try:
+        await asyncio.wait_for(socket.send_text(text), services.settings.socket_send_timeout)
+    except TimeoutError as error:
+        services.metrics.slow_clients.inc()
+        raise SlowClient("the client does not read") from error
+
+
+async def _listen(socket: WebSocket) -> None:
+    """What clients say is ignored; that they leave is not."""
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+
+
+async def _until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Runs all until the first ends, stops the others, and raises what the first one raised."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        # The others may have failed meanwhile, of the same cause.
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def _close_with(socket: WebSocket, services: Services, error: ServerError) -> None:
+    try:
+        async with asyncio.timeout(services.settings.socket_send_timeout):
+            await socket.send_json(error.to_json())
+            await socket.close(error.close_code, error.code)
+    except (TimeoutError, RuntimeError):
+        logger.info("could not say why a websocket is closed code=%s", error.code)
+
+
+def _after(socket: WebSocket) -> int:
+    text = socket.query_params.get("after", "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise InvalidRequest("invalid_after", "after is the seq of an event", field="after")
+    return int(text)

@@ -1,0 +1,49 @@
+"""The `oar` command. Each verb is imported when it is called: `oar api` never imports torch."""
+
+import importlib
+from typing import cast
+
+import click
+
+# verb -> (module, attribute, help). The library's verbs are found in its own table of commands.
+LIBRARY = "oar_core.cli"
+VERBS = {
+    "serve": ("server.cli.serve", "serve", "Run everything: Redis, API and workers."),
+    "api": ("server.cli.api", "api", "Run an API process."),
+    "worker": ("server.cli.worker", "worker", "Run a worker process."),
+    "generate": ("server.cli.generate", "generate", "Make pictures, in this process or on a server."),
+    "models": ("server.cli.models", "models", "List the models of the manifest."),
+    "train": (LIBRARY, "train", "Train a model, stage by stage."),
+    "distill": (LIBRARY, "distill", "Find the orders in which a model is most certain."),
+    "eval": (LIBRARY, "eval", "Measure a model."),
+    "bench": (LIBRARY, "bench", "Measure the engine's speed."),
+}
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        module_name, attribute, _ = VERBS[cmd_name]
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"`oar {cmd_name}` needs {error.name}: pip install 'oar-server[worker]'"
+            ) from error
+        if module_name == LIBRARY:
+            return cast("dict[str, click.Command]", module.commands)[attribute]
+        return cast(click.Command, getattr(module, attribute))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in VERBS.items()])
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(package_name="oar-server", message="%(version)s")
+def main() -> None:
+    """Order-aware autoregressive image generation: serve, generate, train, measure."""

@@ -1,0 +1,77 @@
+"""`oar serve`: Redis, API and workers under one roof; one line with the URL when they are ready."""
+
+import signal
+import threading
+import urllib.error
+import urllib.request
+from types import FrameType
+
+import click
+
+from server.cli.inherit import listen
+from server.cli.options import to_environment, with_settings
+from server.cli.supervisor import Child, ChildRefused, Supervisor
+from server.jobs.embedded import EmbeddedRedisError, redis_url
+from server.observability.logging import configure_logging
+from server.settings import Settings
+
+TEND_SECONDS = 0.1
+STOP_MARGIN = 5.0  # seconds beyond the workers' own drain
+PROBE_SECONDS = 2.0
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@click.command()
+@with_settings
+def serve(settings: Settings) -> None:
+    """Run everything: Redis (unless REDIS_URL names one), API and workers. Ctrl-C stops all of it."""
+    configure_logging(settings.log_format, settings.log_level)
+    stop = threading.Event()
+    with listen(settings) as listener:
+        try:
+            with redis_url(settings) as url:
+                children = [Child("API", "api"), *(Child(f"worker {i}", "worker") for i in range(settings.workers))]
+                environment = {**to_environment(settings), "REDIS_URL": url}
+                supervisor = Supervisor(children, environment, listener.fileno())
+                _stop_on_signals(stop, supervisor)
+                try:
+                    _tend(supervisor, stop, address(settings.host, listener.getsockname()[1]))
+                finally:
+                    supervisor.stop(settings.drain_seconds + STOP_MARGIN)
+        except (ChildRefused, EmbeddedRedisError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+def address(host: str, port: int) -> str:
+    reachable = ANY_ADDRESS.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _tend(supervisor: Supervisor, stop: threading.Event, url: str) -> None:
+    threading.Thread(target=_announce, args=(url, stop), daemon=True).start()
+    while not stop.wait(TEND_SECONDS):
+        supervisor.tend()
+
+
+def _announce(url: str, stop: threading.Event) -> None:
+    """Prints the one line."""
+    while not stop.wait(TEND_SECONDS):
+        try:
+            with urllib.request.urlopen(f"{url}/ready", timeout=PROBE_SECONDS):
+                break
+        except (urllib.error.URLError, OSError):
+            continue
+    if not stop.is_set():
+        click.echo(url)
+
+
+def _stop_on_signals(stop: threading.Event, supervisor: Supervisor) -> None:
+    """The first signal stops in order, the second at once."""
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            supervisor.kill()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)

@@ -1,0 +1,32 @@
+"""`oar worker`: also what `oar serve` runs."""
+
+import logging
+
+import click
+
+from oar_core.errors import OarError
+from server.cli.inherit import EXIT_CONFIG, end_with_parent
+from server.cli.options import with_settings
+from server.jobs.embedded import EmbeddedRedisError
+from server.observability.logging import configure_logging
+from server.settings import Settings
+from server.worker.bridge import WorkerCrashed
+from server.worker.worker import run_worker
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@with_settings
+def worker(settings: Settings) -> None:
+    """Run a worker process: models and engine."""
+    configure_logging(settings.log_format, settings.log_level)
+    end_with_parent()
+    try:
+        run_worker(settings)
+    except (OarError, EmbeddedRedisError) as error:
+        logger.error("worker cannot start: %s", error)
+        raise SystemExit(EXIT_CONFIG) from error
+    except WorkerCrashed as error:
+        logger.exception("worker crashed")
+        raise SystemExit(1) from error

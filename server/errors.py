@@ -1,0 +1,165 @@
+"""The server's exceptions and the one JSON shape that they have on the wire.
+
+ServerError              status  code
+├── InvalidJson            400   invalid_json
+├── InvalidRequest         422   given (invalid_prompt, invalid_order, unknown_field ...)
+├── NotFound               404   not_found
+│   ├── ModelNotFound      404   model_not_found
+│   ├── JobNotFound        404   job_not_found
+│   └── ImageNotFound      404   image_not_found
+├── MethodNotAllowed       405   method_not_allowed
+├── NotFinished            409   job_not_finished
+├── NoImage                409   job_has_no_image
+├── JobExpired             410   job_expired
+├── BodyTooLarge           413   body_too_large
+├── UnsupportedMediaType   415   unsupported_media_type
+├── IdempotencyConflict    422   idempotency_key_reused
+├── QueueFull              429   queue_full            Retry-After
+├── TooManySockets         503   too_many_sockets      Retry-After
+├── ModelNotReady          503   model_not_ready       Retry-After
+├── RedisUnavailable       503   redis_unavailable     Retry-After
+├── SlowClient             503   slow_client           (websockets only)
+└── InternalError          500   internal_error
+
+On a websocket an error is sent as a frame of the same shape before the socket is closed with `close_code`.
+"""
+
+import math
+from typing import Any, ClassVar
+
+
+class ServerError(Exception):
+    status: ClassVar[int] = 500
+    code: str = "internal_error"
+    type: ClassVar[str] = "server_error"
+    close_code: ClassVar[int] = 1011
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = _sendable(message)
+        self.field = None if field is None else _sendable(field)
+        self.retry_after = retry_after
+
+    def to_json(self) -> dict[str, Any]:
+        return {"error": {"code": self.code, "message": self.message, "field": self.field, "type": self.type}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.retry_after is None:
+            return {}
+        return {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+
+
+def _sendable(text: str) -> str:
+    """Half a character of a client's text becomes a question mark."""
+    return text.encode(errors="replace").decode()
+
+
+class InternalError(ServerError):
+    pass
+
+
+class _ClientError(ServerError):
+    type = "invalid_request_error"
+    close_code = 4400
+
+
+class InvalidJson(_ClientError):
+    status = 400
+    code = "invalid_json"
+
+
+class InvalidRequest(_ClientError):
+    status = 422
+    code = "invalid_request"
+
+    def __init__(self, code: str, message: str, *, field: str | None = None) -> None:
+        super().__init__(message, field=field)
+        self.code = code
+
+
+class NotFound(_ClientError):
+    status = 404
+    code = "not_found"
+    type = "not_found_error"
+    close_code = 4404
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+
+class ImageNotFound(NotFound):
+    code = "image_not_found"
+
+
+class MethodNotAllowed(_ClientError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class NotFinished(_ClientError):
+    status = 409
+    code = "job_not_finished"
+    type = "conflict_error"
+
+
+class NoImage(_ClientError):
+    status = 409
+    code = "job_has_no_image"
+    type = "conflict_error"
+
+
+class JobExpired(_ClientError):
+    status = 410
+    code = "job_expired"
+    type = "not_found_error"
+    close_code = 4410
+
+
+class BodyTooLarge(_ClientError):
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(_ClientError):
+    status = 415
+    code = "unsupported_media_type"
+
+
+class IdempotencyConflict(_ClientError):
+    status = 422
+    code = "idempotency_key_reused"
+    type = "conflict_error"
+
+
+class QueueFull(_ClientError):
+    status = 429
+    code = "queue_full"
+    type = "rate_limit_error"
+
+
+class _Unavailable(ServerError):
+    status = 503
+    type = "unavailable_error"
+    close_code = 1013
+
+
+class TooManySockets(_Unavailable):
+    code = "too_many_sockets"
+
+
+class ModelNotReady(_Unavailable):
+    code = "model_not_ready"
+
+
+class RedisUnavailable(_Unavailable):
+    code = "redis_unavailable"
+
+
+class SlowClient(_Unavailable):
+    code = "slow_client"

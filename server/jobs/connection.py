@@ -1,0 +1,105 @@
+"""Two Redis clients, because one cannot serve both uses.
+
+`blocking` waits inside Redis, so its socket has no timeout and nothing is retried: redis-py 8 would give up a blocking
+read after 5 s and start it again 10 times. `command` answers within seconds or fails; it never repeats a command by
+itself, because a repeated XADD is a duplicate. Only `retry` repeats, and only what changes nothing the second time.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from server.errors import RedisUnavailable
+
+T = TypeVar("T")
+Word = str | bytes | int | float
+
+RETRY_DELAYS = (0.02, 0.1, 0.3)  # seconds
+UNREACHABLE = (RedisConnectionError, RedisTimeoutError, OSError)
+REFUSING = (OutOfMemoryError, ReadOnlyError)
+
+
+class RedisConnection:
+    """Replies are Redis' own, undecoded: bytes, integers, None and lists of them."""
+
+    def __init__(self, url: str, command_timeout: float = 5.0) -> None:
+        self._command_timeout = command_timeout
+        self._blocking = _client(url, None, command_timeout)
+        self._command = _client(url, command_timeout, command_timeout)
+
+    async def once(self, *words: Word) -> Any:
+        """One command, never repeated. Raises redis-py's errors."""
+        return await _execute(self._command, words)
+
+    async def again(self, *words: Word) -> Any:
+        """One command that changes nothing the second time. Raises RedisUnavailable."""
+        return await self.retry(lambda: _execute(self._command, words))
+
+    async def block(self, seconds: float, *words: Word) -> Any:
+        """One command that waits inside Redis for `seconds`, never repeated. Raises redis-py's errors, TimeoutError."""
+        async with asyncio.timeout(seconds + self._command_timeout):
+            return await _execute(self._blocking, words)
+
+    async def pipeline(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """Commands in one round trip; an error of one of them is its reply. Raises when Redis cannot be reached."""
+        async with self._command.pipeline(transaction=False) as pipeline:
+            for words in commands:
+                pipeline.execute_command(*words)  # pyright: ignore[reportUnknownMemberType, reportUnusedCoroutine]
+            return await pipeline.execute(raise_on_error=False)
+
+    async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Runs an idempotent call, again if Redis cannot be reached.
+
+        Raises RedisUnavailable when it stays away, is full, or is a replica.
+        """
+        for delay in (*RETRY_DELAYS, None):
+            try:
+                return await call()
+            except REFUSING as error:
+                raise unavailable(error) from error
+            except UNREACHABLE as error:
+                if delay is None:
+                    raise unavailable(error) from error
+                await asyncio.sleep(delay)
+        raise AssertionError("the loop above returns or raises")
+
+    async def is_alive(self) -> bool:
+        try:
+            await self.once("PING")
+        except (RedisError, OSError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        await self._blocking.aclose()
+        await self._command.aclose()
+
+
+def unavailable(error: Exception) -> RedisUnavailable:
+    return RedisUnavailable(f"the job queue cannot be reached ({type(error).__name__})", retry_after=2)
+
+
+async def _execute(client: Redis, words: Sequence[Word]) -> Any:
+    return await cast(Awaitable[Any], client.execute_command(*words))  # pyright: ignore[reportUnknownMemberType]
+
+
+def _client(url: str, socket_timeout: float | None, connect_timeout: float) -> Redis:
+    client: Redis = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+        url,
+        protocol=2,
+        decode_responses=False,
+        socket_timeout=socket_timeout,
+        socket_connect_timeout=connect_timeout,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+    # redis-py turns replies into shapes that differ between its versions; ours are read as they come.
+    client.response_callbacks.clear()
+    return client

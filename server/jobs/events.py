@@ -1,0 +1,160 @@
+"""The event log of each job, and one blocking read per process that watches many logs."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from server.errors import RedisUnavailable
+from server.jobs import keys
+from server.jobs.connection import UNREACHABLE, RedisConnection
+from server.schemas.events import EVENTS, TERMINAL_TYPES, Event
+
+logger = logging.getLogger(__name__)
+
+BLOCK_SECONDS = 5
+WAKE_TTL_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    job_id: str
+    seq: int
+    type: str
+    at: float  # Unix seconds by Redis' clock
+    body: str  # JSON object of the event's own fields
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.type in TERMINAL_TYPES
+
+    def to_json(self) -> str:
+        head = f'{{"type":"{self.type}","seq":{self.seq},"job_id":"{self.job_id}","at":{self.at:.3f}'
+        return f"{head}}}" if self.body == "{}" else f"{head},{self.body[1:]}"
+
+    def parse(self) -> Event:
+        return EVENTS.validate_json(self.to_json())
+
+
+class EventLog:
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+
+    async def read(self, job_id: str, after: int = 0, count: int = 64) -> list[StoredEvent]:
+        """Up to `count` events with a number above `after`, oldest first; returns at once."""
+        words = ("XRANGE", keys.events(job_id), f"({after}-0", "+", "COUNT", count)
+        reply: list[Any] = await self._connection.again(*words)
+        return [_stored(job_id, entry, fields) for entry, fields in reply]
+
+    async def read_all(self, job_id: str) -> list[StoredEvent]:
+        events: list[StoredEvent] = []
+        while batch := await self.read(job_id, events[-1].seq if events else 0, count=256):
+            events += batch
+        return events
+
+
+@dataclass
+class _Watched:
+    seq: int  # the newest number that is known
+    changed: asyncio.Event
+    watchers: int = 0
+
+
+class EventHub:
+    """Wakes who waits for a job's next event: one XREAD over all watched logs, not one connection for each.
+
+    It tells only that there is more; readers fetch from their own place in the log as fast as their clients take it.
+    So a slow client costs no memory here, and nothing can be skipped.
+    """
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._watched: dict[str, _Watched] = {}
+        self._wake_key = keys.wake(secrets.token_hex(8))
+        self._wake_cursor = "0-0"
+        self._is_down = False
+
+    @asynccontextmanager
+    async def watch(self, job_id: str, after: int) -> AsyncGenerator[None]:
+        """Keeps a log watched while a reader goes through it."""
+        watched = self._watched.setdefault(job_id, _Watched(after, asyncio.Event()))
+        watched.watchers += 1
+        try:
+            await self._wake()
+            yield
+        finally:
+            watched.watchers -= 1
+            if not watched.watchers:
+                del self._watched[job_id]
+
+    async def wait(self, job_id: str, after: int, timeout: float) -> bool:
+        """Waits inside `watch` until there is an event with a number above `after`; False after `timeout` seconds.
+
+        Raises RedisUnavailable when Redis went away meanwhile.
+        """
+        watched = self._watched[job_id]
+        deadline = asyncio.get_running_loop().time() + timeout
+        while watched.seq <= after:
+            if self._is_down:
+                raise RedisUnavailable("the event log cannot be reached", retry_after=2)
+            remaining = deadline - asyncio.get_running_loop().time()
+            if remaining <= 0:
+                return False
+            try:
+                await asyncio.wait_for(watched.changed.wait(), remaining)
+            except TimeoutError:
+                return False
+        return True
+
+    async def run(self) -> None:
+        """The fan-in loop; runs until it is cancelled."""
+        while True:
+            try:
+                await self._read_once()
+                self._is_down = False
+            except (*UNREACHABLE, RedisError) as error:
+                logger.warning("event fan-in: %s", error)
+                self._is_down = True
+                self._notify_all()
+                await asyncio.sleep(0.5)
+
+    async def _wake(self) -> None:
+        await self._connection.again("XADD", self._wake_key, "MAXLEN", 1, "*", "w", "")
+        await self._connection.again("EXPIRE", self._wake_key, WAKE_TTL_SECONDS)
+
+    async def _read_once(self) -> None:
+        cursors = {keys.events(job_id): f"{watched.seq}-0" for job_id, watched in self._watched.items()}
+        cursors[self._wake_key] = self._wake_cursor
+        words = ("XREAD", "BLOCK", BLOCK_SECONDS * 1000, "STREAMS", *cursors, *cursors.values())
+        streams: list[Any] = await self._connection.block(BLOCK_SECONDS, *words) or []
+        for key, items in streams:
+            self._advance(key.decode(), items[-1][0].decode())
+
+    def _advance(self, key: str, newest: str) -> None:
+        if key == self._wake_key:
+            self._wake_cursor = newest
+            return
+        watched = self._watched.get(key.removeprefix(keys.events("")))
+        if watched is not None:
+            watched.seq = max(watched.seq, int(newest.partition("-")[0]))
+            self._notify(watched)
+
+    def _notify(self, watched: _Watched) -> None:
+        watched.changed.set()
+        watched.changed = asyncio.Event()
+
+    def _notify_all(self) -> None:
+        for watched in self._watched.values():
+            self._notify(watched)
+
+
+def _stored(job_id: str, entry: bytes, words: list[bytes]) -> StoredEvent:
+    fields = dict(zip(words[::2], words[1::2]))
+    seq = int(entry.partition(b"-")[0])
+    at = int(fields[b"at"]) / 1000
+    return StoredEvent(job_id, seq, fields[b"type"].decode(), at, fields[b"body"].decode())

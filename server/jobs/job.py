@@ -1,0 +1,85 @@
+"""A job: its states, the transitions that are legal, and its record as read from Redis."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from server.jobs.keys import Field
+from server.schemas.generation import GenerationParams
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in TERMINAL
+
+
+ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
+TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELED})
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    # A queued job fails when its deadline has passed or its attempts are used up.
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELED, JobState.FAILED}),
+    # A running job is queued again when its worker hands it back.
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.RUNNING, *TERMINAL}),
+    JobState.COMPLETED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELED: frozenset(),
+}
+
+
+class IllegalTransition(RuntimeError):
+    """Our own mistake: the scripts let no job go this way."""
+
+
+def check_transition(before: JobState, after: JobState) -> None:
+    if after not in TRANSITIONS[before]:
+        raise IllegalTransition(f"a job that is {before} cannot become {after}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The hash of a job. Times are Unix seconds by Redis' clock."""
+
+    id: str
+    state: JobState
+    params: GenerationParams
+    priority: str
+    entry: str
+    owner: str
+    epoch: int
+    attempts: int
+    seq: int
+    cancel_requested: bool
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    result: str  # JSON body of the terminal event; empty before
+
+    @classmethod
+    def from_hash(cls, job_id: str, fields: Mapping[str, str]) -> "Job":
+        return cls(
+            id=job_id,
+            state=JobState(fields[Field.STATE]),
+            params=GenerationParams.model_validate_json(fields[Field.PARAMS]),
+            priority=fields[Field.PRIORITY],
+            entry=fields[Field.ENTRY],
+            owner=fields.get(Field.OWNER, ""),
+            epoch=int(fields.get(Field.EPOCH, 0)),
+            attempts=int(fields.get(Field.ATTEMPTS, 0)),
+            seq=int(fields[Field.SEQ]),
+            cancel_requested=fields.get(Field.CANCEL) == "1",
+            created_at=int(fields[Field.CREATED]) / 1000,
+            started_at=_seconds(fields.get(Field.STARTED)),
+            finished_at=_seconds(fields.get(Field.FINISHED)),
+            result=fields.get(Field.RESULT, ""),
+        )
+
+
+def _seconds(milliseconds: str | None) -> float | None:
+    return int(milliseconds) / 1000 if milliseconds else None

@@ -1,0 +1,99 @@
+"""Every Redis key, named once.
+
+| key | type | holds |
+|---|---|---|
+| `job:{id}` | hash | the fields of `Field`; kept `result_ttl` after the end |
+| `tomb:{id}` | string | the final state, kept `tombstone_ttl`: an expired job is not an unknown one |
+| `ev:{id}` | stream | the job's events, ids `1-0`, `2-0` ... |
+| `img:{id}:{i}` | string | finished PNGs |
+| `q:{model}:{priority}` | stream | job ids that wait or run; one consumer group |
+| `idem:{tenant}:{key}` | string | fingerprint and job id of an idempotent submit |
+| `ctl:{worker}` | stream | ids of jobs that the worker is to cancel |
+| `model:{name}` | string | what a worker published about a model (JSON); never expires |
+| `text:{name}` | string | the model's text tokenizer (JSON of the `tokenizers` library) |
+| `models`, `models:default` | set, string | names of published models; the one used when a request names none |
+| `worker:{name}`, `workers` | string, sorted set | heartbeats, by Redis' milliseconds |
+| `metrics:{worker}` | string | a worker's metrics in Prometheus' text format |
+| `wake:{api}` | stream | makes an API process' blocking read look at newly watched jobs |
+"""
+
+from enum import StrEnum
+
+GROUP = "workers"
+RELEASED = "released"  # the consumer that holds entries which a stopping worker handed back
+DEFAULT_PRIORITY = "normal"
+DEFAULT_TENANT = "-"
+MODELS = "models"
+DEFAULT_MODEL = "models:default"
+WORKERS = "workers"
+CONTROL_PREFIX = "ctl:"
+
+
+class Field(StrEnum):
+    """The fields of a job's hash."""
+
+    STATE = "state"
+    MODEL = "model"
+    PRIORITY = "priority"
+    PARAMS = "params"  # GenerationParams as JSON
+    WORK = "work"  # row-steps: images x steps x rows per image
+    ENTRY = "entry"  # id of the entry in the queue's stream
+    OWNER = "owner"  # worker that may write
+    EPOCH = "epoch"  # grows with each claim; owner and epoch fence every write
+    NONCE = "nonce"  # of the last claim, so that a repeated call changes nothing
+    ATTEMPTS = "attempts"
+    SEQ = "seq"  # number of the latest event
+    CANCEL = "cancel"  # 1 when asked for
+    DEADLINE = "deadline"  # milliseconds, 0 is none
+    CREATED = "created"
+    STARTED = "started"
+    FINISHED = "finished"
+    RESULT = "result"  # body of the terminal event
+
+
+def job(job_id: str) -> str:
+    return f"job:{job_id}"
+
+
+def tombstone(job_id: str) -> str:
+    return f"tomb:{job_id}"
+
+
+def events(job_id: str) -> str:
+    return f"ev:{job_id}"
+
+
+def image(job_id: str, index: int) -> str:
+    return f"img:{job_id}:{index}"
+
+
+def queue(model: str, priority: str = DEFAULT_PRIORITY) -> str:
+    return f"q:{model}:{priority}"
+
+
+def idempotency(key: str, tenant: str = DEFAULT_TENANT) -> str:
+    return f"idem:{tenant}:{key}"
+
+
+def control(worker: str) -> str:
+    return f"{CONTROL_PREFIX}{worker}"
+
+
+def model(name: str) -> str:
+    return f"model:{name}"
+
+
+def text_tokenizer(model_name: str) -> str:
+    return f"text:{model_name}"
+
+
+def worker(name: str) -> str:
+    return f"worker:{name}"
+
+
+def metrics(worker_name: str) -> str:
+    return f"metrics:{worker_name}"
+
+
+def wake(api: str) -> str:
+    return f"wake:{api}"

@@ -1,0 +1,61 @@
+"""The Lua scripts, and how they are run: by digest, loaded again when Redis does not know them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from server.jobs.connection import RedisConnection, Word
+
+
+@dataclass(frozen=True)
+class Script:
+    name: str
+    text: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Call:
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[Word]
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.args)
+
+
+@cache
+def script(name: str) -> Script:
+    folder = resources.files("server.jobs") / "lua"
+    text = (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+async def run(connection: RedisConnection, name: str, keys: Sequence[str], args: Sequence[Word]) -> Any:
+    """Runs one script; every script of ours is idempotent, so it is repeated when Redis cannot be reached."""
+    replies = await run_many(connection, [Call(script(name), keys, args)])
+    return replies[0]
+
+
+async def run_many(connection: RedisConnection, calls: Sequence[Call]) -> list[Any]:
+    """Runs scripts in one round trip. Raises RedisUnavailable, or the first error that a script raised."""
+    return await connection.retry(lambda: _attempt(connection, calls))
+
+
+async def _attempt(connection: RedisConnection, calls: Sequence[Call]) -> list[Any]:
+    commands = [call.words for call in calls]
+    replies = await connection.pipeline(commands)
+    if any(isinstance(reply, NoScriptError) for reply in replies):
+        for text in {call.script.text for call in calls}:
+            await connection.once("SCRIPT", "LOAD", text)
+        replies = await connection.pipeline(commands)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies

@@ -1,0 +1,80 @@
+"""Finished pictures, and what workers publish about themselves and their models."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from server.jobs import keys
+from server.jobs.connection import RedisConnection
+from server.schemas.model import ModelInfo, WorkerInfo
+
+
+class ImageStore:
+    """PNGs are written by `finish`, in the same script as the terminal event: both are there, or neither."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+
+    async def read(self, job_id: str, index: int) -> bytes | None:
+        return await self._connection.again("GET", keys.image(job_id, index))
+
+
+class Registry:
+    """Models and live workers."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+
+    async def publish_models(self, models: Sequence[ModelInfo], text_tokenizers: Mapping[str, str]) -> None:
+        """The first one becomes the default. Kept for ever, so that a restarted API answers at once."""
+        for info in models:
+            if info.name in text_tokenizers:
+                text = text_tokenizers[info.name]
+                await self._connection.again("SET", keys.text_tokenizer(info.name), text)
+            await self._connection.again("SET", keys.model(info.name), info.model_dump_json())
+            await self._connection.again("SADD", keys.MODELS, info.name)
+        if models:
+            await self._connection.again("SET", keys.DEFAULT_MODEL, models[0].name)
+
+    async def default_model(self) -> str | None:
+        name: bytes | None = await self._connection.again("GET", keys.DEFAULT_MODEL)
+        return name.decode() if name else None
+
+    async def model(self, name: str) -> ModelInfo | None:
+        text: bytes | None = await self._connection.again("GET", keys.model(name))
+        return ModelInfo.model_validate_json(text) if text else None
+
+    async def text_tokenizer(self, model_name: str) -> str | None:
+        text: bytes | None = await self._connection.again("GET", keys.text_tokenizer(model_name))
+        return text.decode() if text else None
+
+    async def models(self) -> list[ModelInfo]:
+        names: list[bytes] = sorted(await self._connection.again("SMEMBERS", keys.MODELS))
+        found = [await self.model(name.decode()) for name in names]
+        return [info for info in found if info is not None]
+
+    async def beat(self, info: WorkerInfo, ttl: float) -> None:
+        await self._connection.again("SET", keys.worker(info.name), info.model_dump_json(), "PX", int(ttl * 1000))
+        await self._connection.again("ZADD", keys.WORKERS, time.time(), info.name)
+
+    async def leave(self, worker: str) -> None:
+        await self._connection.again("DEL", keys.worker(worker), keys.metrics(worker))
+        await self._connection.again("ZREM", keys.WORKERS, worker)
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Workers whose heartbeat has not run out; the others are forgotten."""
+        names: list[bytes] = await self._connection.again("ZRANGE", keys.WORKERS, 0, -1)
+        alive: list[WorkerInfo] = []
+        for name in names:
+            text: bytes | None = await self._connection.again("GET", keys.worker(name.decode()))
+            if text:
+                alive.append(WorkerInfo.model_validate_json(text))
+            else:
+                await self._connection.again("ZREM", keys.WORKERS, name)
+        return alive
+
+    async def publish_metrics(self, worker: str, text: bytes, ttl: float) -> None:
+        await self._connection.again("SET", keys.metrics(worker), text, "PX", int(ttl * 1000))
+
+    async def metrics(self, worker: str) -> str:
+        text: bytes | None = await self._connection.again("GET", keys.metrics(worker))
+        return text.decode() if text else ""

@@ -1,0 +1,89 @@
+"""`POST /v1/generations`: what is asked, what it means once defaults are filled in, and how it goes."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from server.schemas.base import Accepted, Sent
+
+MAX_SEED = 2**63 - 1
+State = Literal["queued", "running", "completed", "failed", "canceled"]
+
+
+class GenerationRequest(Accepted):
+    """Limits that depend on a model or a setting are checked later, with the same error shape."""
+
+    prompt: str = Field(description="What the picture shows")
+    model: str | None = Field(None, max_length=200, description="A name from GET /v1/models, or the default one")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Decides every draw; chosen and returned if absent")
+    n: int = Field(1, ge=1, description="Images to make: same seed, image index 0 to n-1")
+    order: str | list[int] | None = Field(None, description="An order's name, or a permutation of all grid positions")
+    steps: int | None = Field(None, ge=1, description="Decode steps, at most the number of grid positions")
+    group_sizes: str | None = Field(None, description="How many positions each step decodes, by a schedule's name")
+    guidance: float | None = Field(None, ge=0, le=100, description="Classifier-free guidance; 1 is none")
+    temperature: float | None = Field(None, ge=0, le=100, description="Flattens (> 1) or sharpens (< 1) the draws")
+    top_k: int | None = Field(None, ge=0, le=1 << 31, description="Draw from the k likeliest tokens; 0 is all")
+    top_p: float | None = Field(None, gt=0, le=1, description="Draw from the likeliest tokens that sum up to this")
+    previews: bool = Field(True, description="Whether to send `preview` events")
+
+
+class GenerationParams(Sent):
+    """A request with every default filled in and checked against the model; what a job carries."""
+
+    model: str
+    prompt: str
+    seed: int
+    n: int
+    order: str | tuple[int, ...]
+    steps: int
+    group_sizes: str
+    guidance: float
+    temperature: float
+    top_k: int
+    top_p: float
+    previews: bool = True
+
+    @property
+    def rows_per_image(self) -> int:
+        """Engine rows of one image: a guided one also runs the unconditional branch."""
+        return 1 if self.guidance == 1 else 2
+
+
+class Failure(Sent):
+    """Why a job failed: the same words as in an HTTP error."""
+
+    code: str
+    message: str
+    field: str | None = None
+
+
+class ImageLink(Sent):
+    index: int
+    url: str
+
+
+class Timings(Sent):
+    """Unix seconds by Redis' clock; absent until it happened."""
+
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+class GenerationStatus(Sent):
+    """The answer of POST, GET and DELETE alike."""
+
+    id: str
+    status: State
+    seed: int
+    params: GenerationParams
+    seq: Annotated[int, Field(description="Number of the job's latest event")]
+    attempts: int
+    cancel_requested: bool
+    position: Annotated[int | None, Field(description="Jobs waiting ahead; 0 is next, null when it does not wait")]
+    eta: Annotated[float | None, Field(description="Seconds until it is likely finished; null when not known")]
+    timings: Timings
+    images: tuple[ImageLink, ...] = ()
+    error: Failure | None = None
+    url: str
+    stream_url: str

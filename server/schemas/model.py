@@ -1,0 +1,41 @@
+"""What a worker publishes about a model, so that the API can check requests and answer `/v1/models` alone."""
+
+from server.schemas.base import Sent
+
+
+class GenerationDefaults(Sent):
+    """What a request that does not say otherwise gets."""
+
+    order: str = "raster"
+    steps: int = 16
+    group_sizes: str = "cosine"
+    guidance: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+class ModelInfo(Sent):
+    name: str
+    grid: tuple[int, int]  # h, w in tokens
+    image_size: tuple[int, int]  # Y, X in pixels
+    orders: tuple[str, ...]
+    group_sizes: tuple[str, ...]
+    defaults: GenerationDefaults
+    max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
+    example_prompts: tuple[str, ...] = ()
+    model_hash: str = ""
+    created: int = 0  # Unix seconds
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+class WorkerInfo(Sent):
+    """A worker's heartbeat."""
+
+    name: str
+    models: tuple[str, ...]
+    slots: int
+    step_seconds: float = 0.0  # smoothed time of one engine step; 0 before the first

@@ -1,0 +1,79 @@
+"""Every setting of the server, in one place: environment variables with the prefix `OAR_`, and `REDIS_URL`.
+
+A command line flag of the same name wins over the environment, and the environment over the default.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="OAR_", frozen=True, extra="ignore", populate_by_name=True)
+
+    # where
+    host: str = Field("127.0.0.1", description="Address that the API listens on")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0 lets the system choose one")
+    data_dir: Path = Field(Path(".oar"), description="Folder for the bundled Redis' data and the workers' names")
+    redis_url: str | None = Field(
+        None, validation_alias="REDIS_URL", description="A Redis >= 6.2 or Valkey; unset starts the bundled one"
+    )
+
+    # models and the engine
+    models: Names = Field((), description="Models to serve, comma separated; the manifest's default when empty")
+    weights_dir: Path = Field(Path("weights"), description="Folder with manifest.toml and the models")
+    workers: int = Field(1, ge=1, le=64, description="Worker processes that `oar serve` runs")
+    slots: int = Field(64, ge=1, le=4096, description="Cache slots of a worker's engine; a guided image takes two")
+    threads: int = Field(0, ge=0, le=1024, description="Threads of torch in a worker; 0 leaves torch's choice")
+    device: str = Field("auto", description="Device of a worker: auto, cpu or cuda[:index]")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Number format of the engine")
+    preview_interval: float = Field(0.25, ge=0.02, le=60, description="Least seconds between previews of one image")
+    preview_batch: int = Field(8, ge=1, le=256, description="Images decoded together for previews")
+
+    # leases and endings
+    lease_seconds: float = Field(15, ge=0.5, le=600, description="A job whose worker is silent this long is taken over")
+    max_attempts: int = Field(3, ge=1, le=20, description="Times that a job is begun before it is failed for good")
+    job_deadline: float = Field(0, ge=0, description="Seconds from acceptance after which a job fails; 0 is never")
+    drain_seconds: float = Field(10, ge=0, le=600, description="Seconds that a stopping worker lets its jobs finish")
+    result_ttl: float = Field(3600, ge=1, description="Seconds that a finished job, its events and images are kept")
+    tombstone_ttl: float = Field(86400, ge=1, description="Seconds that an expired job's id is still known as expired")
+    idempotency_ttl: float = Field(86400, ge=1, description="Seconds that an Idempotency-Key is remembered")
+
+    # limits
+    max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body in bytes")
+    max_prompt_chars: int = Field(1000, ge=1, description="Longest prompt in characters")
+    max_n: int = Field(16, ge=1, le=256, description="Most images of one request")
+    queue_depth: int = Field(256, ge=1, description="Most jobs of one model that wait or run before 429")
+    max_wait: float = Field(60, ge=0, description="Most seconds that `Prefer: wait=N` holds a request open")
+    max_sockets: int = Field(1024, ge=1, description="Most open websockets of one API process")
+    socket_idle: float = Field(600, ge=0.1, description="Seconds without an event after which a websocket is closed")
+    socket_send_timeout: float = Field(20, ge=0.1, description="Seconds that a client may take to accept one frame")
+    socket_ping: float = Field(20, ge=0.1, description="Seconds between websocket pings, and to wait for the answer")
+    command_timeout: float = Field(5, ge=0.1, description="Seconds that one Redis command may take")
+
+    # watching
+    worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of a worker's own /metrics; 0 is none")
+    log_format: Literal["text", "json"] = Field("text", description="One line a record: key=value text, or JSON")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record to log")
+
+    @cached_property
+    def heartbeat_seconds(self) -> float:
+        return min(self.lease_seconds / 3, 2.0)
+
+
+def environment_name(field: str) -> str:
+    """The environment variable that sets `field`."""
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else f"OAR_{field.upper()}"

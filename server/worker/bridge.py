@@ -1,0 +1,233 @@
+"""Between Redis and the engine: takes jobs for free rows, renews leases, hears of cancels, sends previews, stops."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from redis.exceptions import RedisError, ResponseError
+
+from server.errors import RedisUnavailable
+from server.jobs import scripts
+from server.jobs.connection import UNREACHABLE, RedisConnection
+from server.jobs.control import ControlStream
+from server.jobs.events import EventLog
+from server.jobs.queue import WorkerQueue
+from server.jobs.store import Registry
+from server.observability.metrics import WorkerMetrics
+from server.schemas.model import WorkerInfo
+from server.settings import Settings
+from server.worker.desk import Desk
+from server.worker.engine_thread import EngineThread, Report, Stop
+from server.worker.models import LoadedModel
+from server.worker.running import Canvas
+
+logger = logging.getLogger(__name__)
+
+BLOCK_SECONDS = 0.5
+PAUSE_SECONDS = 0.5
+FLUSH_SECONDS = 2.0
+
+
+class WorkerCrashed(RuntimeError):
+    """The model failed. The process has to end; its jobs are begun again by the next one."""
+
+
+class Bridge:
+    """To be made inside a running event loop."""
+
+    def __init__(
+        self, settings: Settings, connection: RedisConnection, worker: str, models: Sequence[LoadedModel]
+    ) -> None:
+        self.metrics = WorkerMetrics()
+        self._settings = settings
+        self._connection = connection
+        self._worker = worker
+        self._models = {model.name: model for model in models}
+        self._queues = {name: WorkerQueue(connection, settings, worker, name) for name in self._models}
+        self._log = EventLog(connection)
+        self._registry = Registry(connection)
+        self._control = ControlStream(connection, worker)
+        self._stopping = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._crash: asyncio.Future[None] = self._loop.create_future()
+        self._engine = EngineThread({name: model.engine for name, model in self._models.items()}, self._report)
+        self._desk = Desk(
+            connection, self._queues, self._models, self.metrics, self._engine.send, on_crash=self._on_crash
+        )
+
+    def stop(self) -> None:
+        """Takes no more jobs; `run` returns when those that run have ended or were handed back."""
+        self._stopping.set()
+        self._desk.wake()
+
+    async def run(self) -> None:
+        """Serves until `stop`. Raises WorkerCrashed."""
+        await self._announce()
+        self._engine.start()
+        work = (self._desk.outbox.run(), self._beats(), self._cancels(), self._previews())
+        background = [asyncio.create_task(coroutine) for coroutine in work]
+        takers = [asyncio.create_task(self._takes(queue)) for queue in self._queues.values()]
+        try:
+            await _wait_for_stop(self._stopping, self._crash, [*background, *takers])
+            await asyncio.gather(*takers)
+            await self._drain()
+        finally:
+            for task in (*background, *takers):
+                task.cancel()
+            await asyncio.wait((*background, *takers))
+            self._engine.send(Stop())
+            self._desk.renderer.close()
+
+    def _report(self, report: Report) -> None:
+        """On the engine's thread."""
+        self._loop.call_soon_threadsafe(self._desk.on_report, report)
+
+    def _on_crash(self, error: BaseException) -> None:
+        if not self._crash.done():
+            self._crash.set_exception(error)
+
+    # taking
+
+    async def _takes(self, queue: WorkerQueue) -> None:
+        backlog: deque[tuple[str, str]] | None = None
+        while not self._stopping.is_set():
+            try:
+                if backlog is None:
+                    backlog = deque(await queue.unfinished())
+                while not self._desk.has_room(queue.model) and not self._stopping.is_set():
+                    await self._desk.wait_for_change()
+                await self._take_one(queue, backlog)
+            except (RedisUnavailable, *UNREACHABLE) as error:
+                logger.warning("cannot take jobs: %s", error)
+                await asyncio.sleep(PAUSE_SECONDS)
+            except ResponseError as error:
+                if "NOGROUP" not in str(error):
+                    raise
+                await queue.open()
+
+    async def _take_one(self, queue: WorkerQueue, backlog: deque[tuple[str, str]]) -> None:
+        """What this worker held when it died goes first, then what others left, then new jobs."""
+        if self._stopping.is_set():
+            return
+        item = backlog.popleft() if backlog else await queue.take_over() or await queue.take(BLOCK_SECONDS)
+        claim = await queue.claim(*item) if item is not None else None
+        if claim is not None:
+            self._desk.begin(claim, await self._log.read_all(claim.job_id) if claim.is_restart else ())
+
+    # beside the engine
+
+    async def _announce(self) -> None:
+        await self._control.remove()
+        for queue in self._queues.values():
+            await queue.open()
+        models = self._models.values()
+        texts = {model.name: model.pipeline.text.to_json() for model in models}
+        await self._registry.publish_models([model.info() for model in models], texts)
+        await self._beat()
+
+    async def _beats(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_seconds)
+            try:
+                await self._renew()
+                await self._beat()
+            except RedisUnavailable as error:
+                logger.warning("no heartbeat: %s", error)
+
+    async def _renew(self) -> None:
+        jobs = [job for job in self._desk.jobs if job.ending is None]
+        calls = [self._queues[job.claim.model].renew_call(job.claim) for job in jobs]
+        answers = await scripts.run_many(self._connection, calls) if calls else []
+        for job, answer in zip(jobs, answers):
+            if answer < 0 and job.ending is None:
+                self._desk.lose(job)
+            elif answer == 1:
+                self._desk.cancel(job)
+            elif answer == 2:
+                self._desk.expire(job)
+
+    async def _beat(self) -> None:
+        slots = sum(model.slots for model in self._models.values())
+        info = WorkerInfo(
+            name=self._worker,
+            models=tuple(self._models),
+            slots=slots,
+            step_seconds=round(self._desk.step_seconds, 6),
+        )
+        await self._registry.publish_metrics(self._worker, self.metrics.exposition(), self._settings.lease_seconds)
+        await self._registry.beat(info, self._settings.lease_seconds)
+
+    async def _cancels(self) -> None:
+        while True:
+            try:
+                for job_id in await self._control.read(BLOCK_SECONDS):
+                    if (job := self._desk.find(job_id)) is not None:
+                        self._desk.cancel(job)
+            except (*UNREACHABLE, RedisError) as error:
+                logger.warning("cannot hear of cancels: %s", error)
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _previews(self) -> None:
+        """At most half of the time goes into previews, however slow they are."""
+        while True:
+            start = time.monotonic()
+            for model in self._models.values():
+                await self._preview(model)
+            busy = time.monotonic() - start
+            await asyncio.sleep(max(self._settings.preview_interval / 2, busy))
+
+    async def _preview(self, model: LoadedModel) -> None:
+        due = [
+            (job, image, canvas)
+            for job in self._desk.jobs
+            if job.claim.model == model.name and job.claim.params.previews and job.ending is None
+            for image, canvas in enumerate(job.canvases)
+            if self._is_due(canvas)
+        ][: self._settings.preview_batch]
+        if not due:
+            return
+        previews = await self._desk.renderer.preview(
+            model.pipeline, [canvas for _, _, canvas in due], [image for _, image, _ in due]
+        )
+        for (job, _, canvas), preview in zip(due, previews):
+            canvas.num_previewed, canvas.previewed_at = preview.known, time.monotonic()
+            if canvas.finished is None:
+                self._desk.outbox.put(job, "preview", preview.body())
+                self.metrics.previews.labels(model.name).inc()
+
+    def _is_due(self, canvas: Canvas) -> bool:
+        has_news = canvas.finished is None and len(canvas.positions) > canvas.num_previewed
+        return has_news and time.monotonic() - canvas.previewed_at >= self._settings.preview_interval
+
+    # stopping
+
+    async def _drain(self) -> None:
+        """Lets jobs finish within the bound, then hands the rest back."""
+        deadline = time.monotonic() + self._settings.drain_seconds
+        while self._desk.jobs and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await self._desk.outbox.wait_until_idle()
+                for job in self._desk.jobs:
+                    self._desk.abort(job)
+                    await self._queues[job.claim.model].release(job.claim)
+                    logger.info("job handed back job=%s", job.claim.job_id)
+                await self._registry.leave(self._worker)
+                await self._control.remove()
+        except (TimeoutError, RedisUnavailable) as error:
+            logger.warning("stopped without handing everything back: %s", error or "too slow")
+
+
+async def _wait_for_stop(
+    stopping: asyncio.Event, crash: asyncio.Future[None], tasks: Sequence[asyncio.Task[None]]
+) -> None:
+    """Raises WorkerCrashed when the engine or one of the tasks fails before."""
+    stop = asyncio.create_task(stopping.wait())
+    done, _ = await asyncio.wait((stop, crash, *tasks), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    for future in done - {stop}:
+        if (error := future.exception()) is not None:
+            raise WorkerCrashed(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,224 @@
+"""The jobs of one worker: engine reports become job events, and every job gets exactly one ending."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished
+from oar_core.errors import RequestError
+from server.jobs.connection import RedisConnection
+from server.jobs.events import StoredEvent
+from server.jobs.job import JobState
+from server.jobs.queue import LATE, Claim, WorkerQueue
+from server.observability.metrics import WorkerMetrics
+from server.schemas.events import Canceled, Completed, Failed, Restarted
+from server.schemas.generation import Failure, ImageLink
+from server.worker.engine_thread import Abort, Add, Command, Crashed, Refused, Report, Stepped
+from server.worker.models import LoadedModel
+from server.worker.outbox import Outbox
+from server.worker.preview import Renderer
+from server.worker.running import Ending, RunningJob, parse_sequence_id
+
+logger = logging.getLogger(__name__)
+
+SMOOTHING = 0.1
+
+
+class Desk:
+    """Runs on the event loop's thread alone."""
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        queues: Mapping[str, WorkerQueue],
+        models: Mapping[str, LoadedModel],
+        metrics: WorkerMetrics,
+        send: Callable[[Command], None],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        """`send` gives the engine's thread a command; `on_crash` hears of what this process cannot survive."""
+        self.outbox = Outbox(connection, queues, on_lost=self.lose, on_cancel=self.cancel, on_ended=self._forget)
+        self.renderer = Renderer()
+        self.step_seconds = 0.0
+        self._models = models
+        self._metrics = metrics
+        self._send = send
+        self._on_crash = on_crash
+        self._jobs: dict[str, RunningJob] = {}
+        self._rows: Counter[str] = Counter()  # engine rows in use, by model
+        self._room = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def jobs(self) -> tuple[RunningJob, ...]:
+        return tuple(self._jobs.values())
+
+    def find(self, job_id: str) -> RunningJob | None:
+        return self._jobs.get(job_id)
+
+    def has_room(self, model: str) -> bool:
+        return self._rows[model] < self._models[model].slots
+
+    async def wait_for_change(self) -> None:
+        """Until rows were taken or given back, or `wake` was called."""
+        self._room.clear()
+        await self._room.wait()
+
+    def wake(self) -> None:
+        self._room.set()
+
+    def begin(self, claim: Claim, log: Sequence[StoredEvent]) -> None:
+        """Starts a job, or goes on from its event log when another worker began it."""
+        job = RunningJob.begin(claim, log)
+        self._jobs[claim.job_id] = job
+        logger.info("job begun job=%s model=%s attempt=%d", claim.job_id, claim.model, claim.attempt)
+        self._metrics.queue_time.labels(claim.model).observe(claim.age)
+        if claim.is_restart:
+            known = tuple(len(canvas.positions) for canvas in job.canvases)
+            self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
+            self._metrics.restarted.labels(claim.model).inc()
+        try:
+            requests = job.requests(self._models[claim.model].pipeline.encode_prompt(claim.params.prompt))
+        except RequestError as error:
+            self._fail(job, error)
+            return
+        for index, request in enumerate(requests):
+            job.live.add(index)
+            self._use_rows(job, +1)
+            self._send(Add(claim.model, request))
+
+    def _use_rows(self, job: RunningJob, images: int) -> None:
+        self._rows[job.claim.model] += images * job.claim.params.rows_per_image
+        self._metrics.rows_used.labels(job.claim.model).set(self._rows[job.claim.model])
+        self._room.set()
+
+    def on_report(self, report: Report) -> None:
+        match report:
+            case Stepped():
+                self._count_step(report)
+                for event in report.events:
+                    self._on_event(event)
+            case Refused(sequence_id=text, error=error):
+                job, image = self._owner(text)
+                if job is not None:
+                    self._leave(job, image)
+                    self._fail(job, error)
+            case Crashed(error=error):
+                self._on_crash(error)
+
+    def _count_step(self, report: Stepped) -> None:
+        previous = self.step_seconds or report.seconds
+        self.step_seconds = previous + SMOOTHING * (report.seconds - previous)
+        self._metrics.steps.labels(report.model).inc()
+        self._metrics.inter_step.labels(report.model).observe(report.seconds)
+        self._metrics.batch_rows.labels(report.model).observe(report.rows)
+
+    def _on_event(self, event: EngineEvent) -> None:
+        job, image = self._owner(event.sequence_id)
+        if job is None:
+            return
+        match event:
+            case PatchesDecoded():
+                self._on_patches(job, image, event)
+            case SequenceFinished(token_ids=token_ids):
+                job.canvases[image].finished = token_ids
+                self._leave(job, image)
+                if job.is_drawn:
+                    self._spawn(self._complete(job))
+            case SequenceAborted():
+                self._leave(job, image)
+            case _:
+                pass
+
+    def _on_patches(self, job: RunningJob, image: int, event: PatchesDecoded) -> None:
+        if job.ending is not None:
+            return
+        model = job.claim.model
+        patches = event.patches
+        job.canvases[image].add((patch.position for patch in patches), (patch.token_id for patch in patches))
+        width = self._models[model].pipeline.grid[1]
+        self.outbox.put(job, "patches", job.describe(image, event.step, event.steps, event.patches, width).body())
+        self._metrics.patches.labels(model).inc(len(event.patches))
+        if not job.has_patches:
+            job.has_patches = True
+            self._metrics.first_patch.labels(model).observe(job.age)
+
+    def _leave(self, job: RunningJob, image: int) -> None:
+        """A sequence is out of the engine."""
+        if image in job.live:
+            job.live.remove(image)
+            self._use_rows(job, -1)
+
+    async def _complete(self, job: RunningJob) -> None:
+        start = time.monotonic()
+        token_ids = [canvas.finished for canvas in job.canvases if canvas.finished is not None]
+        images = await self.renderer.finish(self._models[job.claim.model].pipeline, token_ids)
+        self._metrics.render.labels(job.claim.model).observe(time.monotonic() - start)
+        links = tuple(
+            ImageLink(index=index, url=f"/v1/generations/{job.claim.job_id}/images/{index}")
+            for index in range(len(images))
+        )
+        body = Completed(images=links, seconds=round(time.monotonic() - job.claimed_at, 3)).body()
+        self.outbox.end(job, Ending(JobState.COMPLETED, body, images))
+
+    def _fail(self, job: RunningJob, error: RequestError) -> None:
+        body = Failed(error=Failure(code=error.code, message=str(error), field=error.field)).body()
+        self.abort(job)
+        self.outbox.end(job, Ending(JobState.FAILED, body))
+
+    def cancel(self, job: RunningJob) -> None:
+        self.abort(job)
+        self.outbox.end(job, Ending(JobState.CANCELED, Canceled().body()))
+
+    def abort(self, job: RunningJob) -> None:
+        for image in job.live:
+            self._send(Abort(job.claim.model, job.sequence_id(image)))
+
+    def expire(self, job: RunningJob) -> None:
+        """The job's deadline has passed."""
+        self.abort(job)
+        self.outbox.end(job, Ending(JobState.FAILED, LATE.body()))
+
+    def lose(self, job: RunningJob) -> None:
+        """Another worker has the job now: nothing more is written."""
+        logger.warning("lost job=%s", job.claim.job_id)
+        self._metrics.lost.labels(job.claim.model).inc()
+        self.abort(job)
+        self._drop(job)
+
+    def _forget(self, job: RunningJob) -> None:
+        """The job's ending is in Redis."""
+        assert job.ending is not None
+        model, outcome = job.claim.model, job.ending.state
+        logger.info("job ended job=%s outcome=%s seconds=%.3f", job.claim.job_id, outcome, job.age)
+        self._metrics.jobs.labels(model, outcome.value).inc()
+        if outcome is JobState.COMPLETED:
+            self._metrics.images.labels(model).inc(len(job.canvases))
+            self._metrics.e2e.labels(model).observe(job.age)
+        self._drop(job)
+
+    def _drop(self, job: RunningJob) -> None:
+        """A lost job may be back already, with a higher epoch."""
+        if self._jobs.get(job.claim.job_id) is job:
+            del self._jobs[job.claim.job_id]
+        for image in tuple(job.live):
+            self._leave(job, image)
+
+    def _owner(self, sequence_id: str) -> tuple[RunningJob | None, int]:
+        """None for a job that is gone, or that was lost and taken again since."""
+        job_id, epoch, image = parse_sequence_id(sequence_id)
+        job = self._jobs.get(job_id)
+        return (job if job is not None and job.claim.epoch == epoch else None), image
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_crash(error)

@@ -1,0 +1,107 @@
+"""The thread that owns the engines: takes commands, steps whatever has work, reports. It never waits for Redis."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from oar_core.engine.engine import Engine
+from oar_core.engine.events import EngineEvent, PatchesDecoded
+from oar_core.engine.sequence import SequenceRequest
+from oar_core.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Add:
+    model: str
+    request: SequenceRequest
+
+
+@dataclass(frozen=True)
+class Abort:
+    model: str
+    sequence_id: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    pass
+
+
+Command = Add | Abort | Stop
+
+
+@dataclass(frozen=True)
+class Stepped:
+    model: str
+    events: tuple[EngineEvent, ...]
+    seconds: float
+    rows: int  # pictures that shared the step
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The engine cannot serve this sequence."""
+
+    sequence_id: str
+    error: RequestError
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """The model failed; nothing that this process holds can be trusted any more."""
+
+    error: BaseException
+
+
+Report = Stepped | Refused | Crashed
+
+
+class EngineThread(threading.Thread):
+    def __init__(self, engines: Mapping[str, Engine], report: Callable[[Report], None]) -> None:
+        """`report` is called on this thread."""
+        super().__init__(name="engine", daemon=True)
+        self._engines = engines
+        self._report = report
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+
+    def send(self, command: Command) -> None:
+        self._commands.put(command)
+
+    def run(self) -> None:
+        try:
+            while self._obey():
+                for name, engine in self._engines.items():
+                    if engine.has_work:
+                        self._step(name, engine)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the process has to hear of it
+            self._report(Crashed(error))
+
+    def _obey(self) -> bool:
+        """Carries out what was sent; waits for a command when there is no other work. False after Stop."""
+        is_idle = not any(engine.has_work for engine in self._engines.values())
+        while is_idle or not self._commands.empty():
+            command = self._commands.get()
+            is_idle = False
+            if isinstance(command, Stop):
+                return False
+            self._carry_out(command)
+        return True
+
+    def _carry_out(self, command: Add | Abort) -> None:
+        engine = self._engines[command.model]
+        if isinstance(command, Abort):
+            engine.abort(command.sequence_id)
+            return
+        try:
+            engine.add(command.request)
+        except RequestError as error:
+            self._report(Refused(command.request.id, error))
+
+    def _step(self, name: str, engine: Engine) -> None:
+        start = time.perf_counter()
+        events = engine.step()
+        seconds = time.perf_counter() - start
+        rows = sum(isinstance(event, PatchesDecoded) for event in events)
+        self._report(Stepped(name, tuple(events), seconds, rows))

@@ -1,0 +1,97 @@
+"""The models of a worker: loaded from the manifest, checked, warmed up."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from oar_core.engine.engine import Engine
+from oar_core.order.plan import GROUP_SIZES, PlanSpec
+from oar_core.sampling.pipeline import Pipeline
+from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
+from oar_core.weights import Manifest
+from server.schemas.model import GenerationDefaults, ModelInfo
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_STEPS = 2
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    name: str
+    pipeline: Pipeline
+    engine: Engine
+    slots: int
+    created: int  # Unix seconds
+
+    @property
+    def num_tokens(self) -> int:
+        height, width = self.pipeline.grid
+        return height * width
+
+    def info(self) -> ModelInfo:
+        defaults = {key: value for key, value in self.pipeline.defaults.items() if value is not None}
+        defaults.setdefault("steps", self.num_tokens)
+        return ModelInfo(
+            name=self.name,
+            grid=self.pipeline.grid,
+            image_size=self.pipeline.tokenizer.config.image_size,
+            orders=self.pipeline.orders,
+            group_sizes=GROUP_SIZES,
+            defaults=GenerationDefaults.model_validate(defaults),
+            max_prompt_tokens=self.pipeline.max_prompt_tokens,
+            example_prompts=self.pipeline.example_prompts,
+            model_hash=self.pipeline.model_hash,
+            created=self.created,
+        )
+
+    def warm_up(self) -> None:
+        """One small picture through all that a job needs, so that the first job is not the slow one."""
+        plan, sampling = PlanSpec("raster", min(WARM_UP_STEPS, self.num_tokens)), SamplingParams(guidance=2.0)
+        ids = self.pipeline.unconditional_ids
+        self.engine.add(SequenceRequest("warm-up", ids, 0, 0, plan, sampling))
+        while self.engine.has_work:
+            self.engine.step()
+        token_ids = torch.zeros(1, self.num_tokens, dtype=torch.long)
+        self.pipeline.decode(token_ids)
+        self.pipeline.decode_partial(token_ids, torch.zeros(1, self.num_tokens, dtype=torch.bool))
+
+
+def load_models(settings: Settings) -> list[LoadedModel]:
+    """The wanted models, the default one first. Raises WeightsError."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    manifest = Manifest.load(settings.weights_dir)
+    device = _device(settings.device)
+    dtype = _dtype(settings.dtype, device)
+    return [
+        _load(name, manifest.folder(name), device, dtype, settings) for name in settings.models or (manifest.default,)
+    ]
+
+
+def _load(name: str, folder: Path, device: str, dtype: torch.dtype, settings: Settings) -> LoadedModel:
+    start = time.monotonic()
+    pipeline = Pipeline.load(folder, device, dtype)
+    engine = Engine(pipeline.backbone, pipeline.unconditional_ids, settings.slots)
+    model = LoadedModel(name, pipeline, engine, settings.slots, int((folder / "config.json").stat().st_mtime))
+    model.warm_up()
+    seconds = time.monotonic() - start
+    logger.info("model loaded model=%s hash=%s device=%s seconds=%.2f", name, pipeline.model_hash, device, seconds)
+    return model
+
+
+def _device(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _dtype(wanted: str, device: str) -> torch.dtype:
+    if wanted == "auto":
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]

@@ -1,0 +1,102 @@
+"""What goes to Redis about running jobs: gathered while a round trip is under way, then sent in one."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from server.errors import RedisUnavailable
+from server.jobs import scripts
+from server.jobs.connection import RedisConnection
+from server.jobs.queue import WorkerQueue
+from server.worker.running import Ending, RunningJob
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+
+
+class Outbox:
+    """Writes are numbered and fenced, so after a failure the same ones are simply sent again."""
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        queues: Mapping[str, WorkerQueue],
+        *,
+        on_lost: Callable[[RunningJob], None],
+        on_cancel: Callable[[RunningJob], None],
+        on_ended: Callable[[RunningJob], None],
+    ) -> None:
+        self._connection = connection
+        self._queues = queues
+        self._on_lost, self._on_cancel, self._on_ended = on_lost, on_cancel, on_ended
+        self._dirty: dict[str, RunningJob] = {}
+        self._has_work = asyncio.Event()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+
+    def put(self, job: RunningJob, kind: str, body: str) -> None:
+        """Nothing is written after an ending."""
+        if job.ending is None:
+            job.pending.append((kind, body))
+            self._mark(job)
+
+    def end(self, job: RunningJob, ending: Ending) -> None:
+        """The first ending counts."""
+        if job.ending is None:
+            job.ending = ending
+            self._mark(job)
+
+    async def wait_until_idle(self) -> None:
+        await self._is_idle.wait()
+
+    async def run(self) -> None:
+        """The sending loop; runs until it is cancelled."""
+        while True:
+            await self._has_work.wait()
+            jobs, self._dirty = list(self._dirty.values()), {}
+            self._has_work.clear()
+            await self._send(jobs)
+            if not self._dirty:
+                self._is_idle.set()
+
+    def _mark(self, job: RunningJob) -> None:
+        self._dirty[job.claim.job_id] = job
+        self._has_work.set()
+        self._is_idle.clear()
+
+    async def _send(self, jobs: list[RunningJob]) -> None:
+        # Events that are added while Redis is asked go with the next round.
+        counts = [len(job.pending) for job in jobs]
+        endings = [job.ending for job in jobs]
+        calls: list[scripts.Call] = []
+        for job, ending in zip(jobs, endings):
+            queue = self._queues[job.claim.model]
+            calls.append(queue.emit_call(job.claim, job.seq, job.pending))
+            if ending is not None:
+                calls.append(queue.finish_call(job.claim, ending.state, ending.body, ending.images))
+        replies = iter(await self._insist(calls))
+        for job, count, ending in zip(jobs, counts, endings):
+            seq, is_canceled = next(replies)
+            # A repeated emit finds the job ended; then the answer to the ending counts.
+            is_lost = seq < 0 if ending is None else next(replies) < 0
+            self._settle(job, count, is_lost=is_lost, ending=ending)
+            if is_canceled and ending is None:
+                self._on_cancel(job)
+
+    def _settle(self, job: RunningJob, count: int, *, is_lost: bool, ending: Ending | None) -> None:
+        del job.pending[:count]
+        job.seq += count
+        if is_lost:
+            self._on_lost(job)
+        elif ending is not None:
+            self._on_ended(job)
+
+    async def _insist(self, calls: list[scripts.Call]) -> list[Any]:
+        while True:
+            try:
+                return await scripts.run_many(self._connection, calls)
+            except RedisUnavailable as error:
+                logger.warning("outbox waits for redis: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)

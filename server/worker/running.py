@@ -1,0 +1,126 @@
+"""A job while this worker has it: its canvases, and what is still to be written about it."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from oar_core.engine.events import Patch
+from oar_core.engine.sequence import KnownTokens, SequenceRequest
+from oar_core.order.plan import PlanSpec
+from oar_core.sampling.sampler import SamplingParams
+from server.jobs.events import StoredEvent
+from server.jobs.job import JobState
+from server.jobs.queue import Claim
+from server.schemas.events import Patches, PatchInfo
+from server.schemas.generation import GenerationParams
+
+
+@dataclass
+class Canvas:
+    """One image: positions and token ids in decode order."""
+
+    positions: list[int] = field(default_factory=list[int])
+    token_ids: list[int] = field(default_factory=list[int])
+    num_steps: int = 0  # that made them
+    finished: tuple[int, ...] | None = None  # token ids by position
+    num_previewed: int = 0
+    previewed_at: float = field(default_factory=time.monotonic)
+
+    def add(self, positions: Iterable[int], token_ids: Iterable[int]) -> None:
+        """What one step decoded."""
+        self.positions.extend(positions)
+        self.token_ids.extend(token_ids)
+        self.num_steps += 1
+
+    @property
+    def known(self) -> KnownTokens:
+        return KnownTokens(tuple(self.positions), tuple(self.token_ids), len(self.positions), self.num_steps)
+
+
+@dataclass(frozen=True)
+class Ending:
+    state: JobState
+    body: str
+    images: tuple[bytes, ...] = ()
+
+
+@dataclass
+class RunningJob:
+    claim: Claim
+    canvases: list[Canvas]
+    seq: int  # number of the latest event that Redis has
+    pending: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # (type, body), not yet in Redis
+    ending: Ending | None = None
+    live: set[int] = field(default_factory=set[int])  # images whose sequences are in the engine
+    claimed_at: float = field(default_factory=time.monotonic)
+    has_patches: bool = False
+
+    @classmethod
+    def begin(cls, claim: Claim, log: Sequence[StoredEvent]) -> "RunningJob":
+        """From the job's event log: the log is the checkpoint."""
+        canvases = [Canvas() for _ in range(claim.params.n)]
+        for stored in log:
+            event = stored.parse() if stored.type == "patches" else None
+            if isinstance(event, Patches):
+                patches = event.patches
+                canvases[event.image].add((patch.position for patch in patches), (patch.token for patch in patches))
+        return cls(claim, canvases, claim.seq)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the job was accepted."""
+        return self.claim.age + time.monotonic() - self.claimed_at
+
+    @property
+    def is_drawn(self) -> bool:
+        return all(canvas.finished is not None for canvas in self.canvases)
+
+    def sequence_id(self, image: int) -> str:
+        """Unique for each claim: reports about a sequence of a lost claim are not ours."""
+        return f"{self.claim.job_id}/{self.claim.epoch}/{image}"
+
+    def requests(self, condition_ids: tuple[int, ...]) -> list[SequenceRequest]:
+        """One sequence for each image."""
+        return [
+            sequence_request(self.claim.params, condition_ids, self.sequence_id(image), image, canvas.known)
+            for image, canvas in enumerate(self.canvases)
+        ]
+
+    def describe(self, image: int, step: int, steps: int, patches: Sequence[Patch], width: int) -> Patches:
+        """The event of one step of one image; `width` is the grid's."""
+        return Patches(
+            image=image,
+            step=step,
+            steps=steps,
+            patches=tuple(
+                PatchInfo(
+                    rank=patch.rank,
+                    position=patch.position,
+                    row=patch.position // width,
+                    col=patch.position % width,
+                    token=patch.token_id,
+                    confidence=round(patch.confidence, 4),
+                )
+                for patch in patches
+            ),
+        )
+
+
+def parse_sequence_id(text: str) -> tuple[str, int, int]:
+    """Job id, epoch and image index."""
+    job_id, epoch, image = text.rsplit("/", 2)
+    return job_id, int(epoch), int(image)
+
+
+def sequence_request(
+    params: GenerationParams, condition_ids: tuple[int, ...], sequence_id: str, image: int, known: KnownTokens
+) -> SequenceRequest:
+    return SequenceRequest(
+        id=sequence_id,
+        condition_ids=condition_ids,
+        seed=params.seed,
+        image_index=image,
+        plan=PlanSpec(order=params.order, steps=params.steps, group_sizes=params.group_sizes),
+        sampling=SamplingParams(params.temperature, params.top_k, params.top_p, params.guidance),
+        known=known,
+    )

@@ -1,0 +1,200 @@
+import dataclasses
+
+import pytest
+
+from oar_core.engine.engine import Engine
+from oar_core.engine.events import PatchesDecoded, SequenceAborted, SequenceFinished, SequenceStarted
+from oar_core.errors import ConfigError, InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
+from oar_core.order.plan import PlanSpec
+from oar_core.sampling.generate import generate
+from oar_core.sampling.request import KnownTokens, SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
+from tests.engine.backbones import TINY, UNCONDITIONAL, HashBackbone
+from tests.engine.requests import diverse_requests, make_request
+
+
+def make_engine(num_slots: int = 4, backbone: HashBackbone | None = None) -> Engine:
+    return Engine(backbone or HashBackbone(), UNCONDITIONAL, num_slots)
+
+
+def drain(engine: Engine) -> list:
+    events = []
+    while engine.has_work:
+        events += engine.step()
+    return events
+
+
+def test_a_picture_is_started_decoded_step_by_step_and_finished():
+    engine = make_engine()
+    engine.add(make_request(order="hilbert", steps=6))
+    events = drain(engine)
+    started, *decoded, finished = events
+    assert started == SequenceStarted("picture-0", 6)
+    assert [(event.step, event.steps) for event in decoded] == [(step, 6) for step in range(1, 7)]
+    patches = [patch for event in decoded for patch in event.patches]
+    assert [patch.rank for patch in patches] == list(range(TINY.num_tokens))
+    by_position = sorted(patches, key=lambda patch: patch.position)
+    assert finished == SequenceFinished("picture-0", tuple(patch.token_id for patch in by_position))
+
+
+def test_an_abort_while_running_frees_the_slots_at_once_and_says_so_once():
+    engine = make_engine()
+    engine.add(make_request(1, order="raster"))
+    engine.step()
+    assert (engine.num_running, engine.num_free_slots) == (1, 2)
+    assert engine.abort("picture-1")
+    assert (engine.num_running, engine.num_free_slots) == (0, 4)
+    assert engine.has_work
+    assert engine.step() == [SequenceAborted("picture-1")]
+    assert not engine.has_work
+    assert not engine.abort("picture-1")
+
+
+def test_an_abort_while_waiting_never_starts():
+    engine = make_engine(num_slots=2)
+    engine.add(make_request(1))
+    engine.add(make_request(2))
+    assert engine.abort("picture-2")
+    events = drain(engine)
+    assert [event for event in events if event.sequence_id == "picture-2"] == [SequenceAborted("picture-2")]
+
+
+def test_an_unknown_sequence_is_not_aborted():
+    assert not make_engine().abort("nobody")
+
+
+def test_an_id_is_free_again_after_its_end_and_not_before():
+    engine = make_engine()
+    engine.add(make_request(0))
+    with pytest.raises(RequestError, match="picture-0 is already in the engine"):
+        engine.add(make_request(0))
+    drain(engine)
+    engine.add(make_request(0))
+    assert engine.num_waiting == 1
+
+
+def test_the_forecast_is_what_happens_where_group_sizes_are_fixed():
+    engine = make_engine(num_slots=5)
+    for request in diverse_requests(15):
+        if request.plan.group_sizes != "adaptive":
+            engine.add(request)
+    forecast, remaining = engine.forecast(), engine.remaining_steps()
+    finished: dict[str, int] = {}
+    step = 0
+    while engine.has_work:
+        step += 1
+        finished |= {event.sequence_id: step for event in engine.step() if isinstance(event, SequenceFinished)}
+        assert engine.remaining_steps() == remaining - step
+    assert finished == forecast
+    assert step == remaining
+
+
+def test_no_picture_is_later_than_forecast_where_groups_are_adaptive():
+    engine = make_engine(num_slots=5)
+    for request in diverse_requests(12):
+        engine.add(dataclasses.replace(request, plan=dataclasses.replace(request.plan, group_sizes="adaptive")))
+    forecast, step = engine.forecast(), 0
+    while engine.has_work:
+        step += 1
+        for event in engine.step():
+            if isinstance(event, SequenceFinished):
+                assert step <= forecast[event.sequence_id]
+        assert all(step + left <= forecast[name] for name, left in engine.forecast().items())
+    assert step < max(forecast.values())
+
+
+def test_a_step_that_fails_leaks_no_slots_and_ends_what_ran():
+    backbone = HashBackbone()
+    engine = make_engine(num_slots=3, backbone=backbone)
+    for index in range(4):
+        engine.add(make_request(index, order="raster", steps=5))
+    first = engine.step()
+    assert [event.sequence_id for event in first if isinstance(event, SequenceStarted)] == ["picture-0", "picture-1"]
+    backbone.fail_next = True
+    with pytest.raises(FloatingPointError, match="the device is gone"):
+        engine.step()
+    assert (engine.num_running, engine.num_free_slots, engine.num_waiting) == (0, 3, 2)
+    rest = drain(engine)
+    assert rest[:2] == [SequenceAborted("picture-0"), SequenceAborted("picture-1")]
+    finished = {event.sequence_id for event in rest if isinstance(event, SequenceFinished)}
+    assert finished == {"picture-2", "picture-3"}
+    assert engine.num_free_slots == 3
+
+
+def test_events_before_a_failure_are_not_lost():
+    backbone = HashBackbone()
+    backbone.fail_next = True
+    engine = make_engine(backbone=backbone)
+    engine.add(make_request())
+    with pytest.raises(FloatingPointError):
+        engine.step()
+    assert engine.step() == [SequenceStarted("picture-0", TINY.num_tokens), SequenceAborted("picture-0")]
+
+
+def test_a_picture_that_is_known_already_finishes_without_decoding():
+    tokens = tuple(range(TINY.num_tokens))
+    engine = make_engine()
+    engine.add(make_request(known=KnownTokens(tokens[::-1], tokens)))
+    assert engine.remaining_steps() == 1
+    assert engine.step() == [SequenceStarted("picture-0", 0), SequenceFinished("picture-0", tokens[::-1])]
+    assert engine.num_free_slots == 4
+
+
+def test_ranks_and_steps_of_a_resumed_picture_go_on_where_they_were():
+    engine = make_engine()
+    engine.add(
+        make_request(order="raster", steps=5, group_sizes="constant", known=KnownTokens(*[tuple(range(10))] * 2, 10))
+    )
+    started, first, *_ = engine.step()
+    assert started == SequenceStarted("picture-0", 5)
+    assert isinstance(first, PatchesDecoded)
+    assert (first.step, [patch.rank for patch in first.patches]) == (3, [10, 11])
+
+
+REQUEST = SequenceRequest("x", (1,), 0, 0, PlanSpec(), SamplingParams())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "field"),
+    [
+        ({"plan": PlanSpec(steps=TINY.num_tokens + 1)}, InvalidSteps, "steps"),
+        ({"plan": PlanSpec(order=(1, 0))}, InvalidOrder, "order"),
+        ({"condition_ids": ()}, InvalidPrompt, "prompt"),
+        ({"condition_ids": (TINY.condition_vocab,)}, InvalidPrompt, "prompt"),
+        ({"condition_ids": (1,) * (TINY.max_condition + 1)}, PromptTooLong, "prompt"),
+        ({"known": KnownTokens((TINY.num_tokens,), (0,))}, RequestError, "known"),
+        ({"known": KnownTokens((0,), (TINY.vocab_size,))}, RequestError, "known"),
+        ({"plan": PlanSpec("raster"), "known": KnownTokens((3,), (0,), 1)}, RequestError, "known"),
+    ],
+)
+def test_what_the_model_cannot_serve_is_refused_when_it_is_added(changes, error, field):
+    engine = make_engine()
+    with pytest.raises(error) as caught:
+        engine.add(dataclasses.replace(REQUEST, **changes))
+    assert caught.value.field == field
+    assert not engine.has_work
+
+
+@pytest.mark.parametrize("known", [((0, 1), (3,), 0), ((2, 2), (3, 4), 0), ((0,), (3,), 2), ((0,), (3,), -1)])
+def test_known_tokens_that_contradict_themselves_are_refused(known):
+    with pytest.raises(RequestError) as caught:
+        KnownTokens(*known)
+    assert caught.value.field == "known"
+
+
+def test_an_engine_needs_room_for_a_guided_picture_and_a_real_unconditional_prefix():
+    with pytest.raises(ConfigError, match="a guided picture holds 2"):
+        make_engine(num_slots=1)
+    with pytest.raises(ConfigError, match="unconditional_ids"):
+        Engine(HashBackbone(), (), 4)
+
+
+def test_a_distilled_order_needs_a_policy():
+    backbone = HashBackbone()
+    backbone.has_policy = False
+    request = make_request(order="distilled")
+    with pytest.raises(InvalidOrder, match="this model has no order policy") as error:
+        make_engine(backbone=backbone).add(request)
+    assert error.value.field == "order"
+    with pytest.raises(InvalidOrder, match="this model has no order policy"):
+        generate(backbone, [request], UNCONDITIONAL)

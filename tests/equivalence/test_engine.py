@@ -1,0 +1,143 @@
+"""What may not change a picture: company, arrival, slots, interruption. Real backbone, fp32 on the CPU."""
+
+import dataclasses
+import random
+
+import pytest
+
+from oar_core.engine.engine import Engine
+from oar_core.engine.events import SequenceFinished
+from oar_core.errors import RequestError
+from oar_core.sampling.generate import generate
+from oar_core.sampling.progress import Patch
+from oar_core.sampling.request import KnownTokens, SequenceRequest
+from tests.engine.backbones import UNCONDITIONAL, HashBackbone, tiny_backbone
+from tests.engine.requests import ORDERS, decoded_patches, diverse_requests, make_request
+
+
+def alone(requests: list[SequenceRequest]) -> dict[str, tuple[int, ...]]:
+    return {request.id: generate(tiny_backbone(), [request], UNCONDITIONAL)[0] for request in requests}
+
+
+@pytest.fixture(scope="module")
+def requests() -> list[SequenceRequest]:
+    return diverse_requests(21)
+
+
+@pytest.fixture(scope="module")
+def truth(requests) -> dict[str, tuple[int, ...]]:
+    return alone(requests)
+
+
+def test_the_tiny_model_makes_different_pictures(truth):
+    assert len(set(truth.values())) == len(truth)
+
+
+def test_batched_equals_alone(requests, truth):
+    assert generate(tiny_backbone(), requests, UNCONDITIONAL) == list(truth.values())
+
+
+@pytest.mark.parametrize("num_slots", [2, 7, 64])
+def test_the_engine_equals_generate_whatever_arrives_and_leaves_when(requests, truth, num_slots):
+    rng = random.Random(num_slots)
+    arrivals = rng.sample(requests, len(requests))
+    doomed = {request.id for request in rng.sample(requests, 5)}
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, num_slots)
+    made: dict[str, tuple[int, ...]] = {}
+    while arrivals or engine.has_work:
+        for _ in range(min(len(arrivals), rng.randrange(4))):
+            engine.add(arrivals.pop())
+        if doomed and rng.random() < 0.3:
+            sequence_id = rng.choice(sorted(doomed))
+            if engine.abort(sequence_id):
+                doomed.remove(sequence_id)
+        made |= {event.sequence_id: event.token_ids for event in engine.step() if isinstance(event, SequenceFinished)}
+    assert len(made) >= 16
+    assert made == {sequence_id: truth[sequence_id] for sequence_id in made}
+    assert engine.num_free_slots == num_slots
+
+
+@pytest.mark.parametrize("given", [(), (13, 0, 6)])
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_a_resumed_picture_equals_the_uninterrupted_one_wherever_it_was_cut(order, given):
+    """Six cosine groups: the cuts fall on every boundary and inside every group that has an inside."""
+    edit = KnownTokens(given, (7,) * len(given))
+    request = make_request(4, order=order, steps=6, known=edit)
+    whole = decoded_patches(tiny_backbone(), request)
+    for cut in range(len(whole) + 1):
+        done = whole[:cut]
+        known = KnownTokens(
+            (*given, *(patch.position for patch in done)),
+            (*edit.token_ids, *(patch.token_id for patch in done)),
+            num_resumed=cut,
+        )
+        rest = decoded_patches(tiny_backbone(), dataclasses.replace(request, known=known))
+        assert [(p.rank, p.position, p.token_id) for p in rest] == [
+            (p.rank, p.position, p.token_id) for p in whole[cut:]
+        ]
+        assert [p.confidence for p in rest] == pytest.approx([p.confidence for p in whole[cut:]], abs=1e-4)
+
+
+def steps_of(request: SequenceRequest) -> list[tuple[int, int, tuple[Patch, ...]]]:
+    steps: list[tuple[int, int, tuple[Patch, ...]]] = []
+    generate(tiny_backbone(), [request], UNCONDITIONAL, on_step=lambda index, *step: steps.append(step))
+    return steps
+
+
+@pytest.mark.parametrize("given", [(), (13, 0, 6)])
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_an_adaptive_picture_goes_on_after_any_step_as_if_it_had_never_stopped(order, given):
+    request = make_request(
+        4, order=order, steps=12, group_sizes="adaptive", entropy_bound=5.0, known=KnownTokens(given, (7,) * len(given))
+    )
+    whole = steps_of(request)
+    assert [step for step, _, _ in whole] == list(range(1, len(whole) + 1))
+    assert len(whole) < 12
+    for cut in range(len(whole) + 1):
+        done = [patch for _, _, patches in whole[:cut] for patch in patches]
+        known = KnownTokens(
+            (*given, *(patch.position for patch in done)),
+            (*(7,) * len(given), *(patch.token_id for patch in done)),
+            num_resumed=len(done),
+            num_steps=cut,
+        )
+        rest = steps_of(dataclasses.replace(request, known=known))
+        assert [(step, steps) for step, steps, _ in rest] == [(step, steps) for step, steps, _ in whole[cut:]]
+        assert [(p.rank, p.position, p.token_id) for _, _, patches in rest for p in patches] == [
+            (p.rank, p.position, p.token_id) for _, _, patches in whole[cut:] for p in patches
+        ]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_an_adaptive_picture_never_takes_more_than_its_steps_and_says_how_many_are_left_at_most(order):
+    for steps, bound in ((None, 0.0), (7, 0.0), (7, 3.0), (3, 1.0), (None, 1e6)):
+        made = steps_of(make_request(1, order=order, steps=steps, group_sizes="adaptive", entropy_bound=bound))
+        promised = [total for _, total, _ in made]
+        assert promised == sorted(promised, reverse=True)
+        assert promised[-1] == len(made) <= (steps or 20)
+        assert bound or len(made) == (steps or 20)
+    assert len(made) <= 2
+
+
+def test_an_adaptive_plan_is_not_resumed_without_the_number_of_its_steps():
+    request = make_request(1, order="confidence", group_sizes="adaptive", known=KnownTokens((3,), (1,), num_resumed=1))
+    with pytest.raises(RequestError, match="after how many steps"):
+        generate(tiny_backbone(), [request], UNCONDITIONAL)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_an_edit_keeps_what_is_given_and_decodes_the_rest(order):
+    given = KnownTokens((3, 17, 8), (1, 2, 3))
+    request = make_request(5, order=order, steps=4, known=given)
+    patches = decoded_patches(tiny_backbone(), request)
+    assert sorted(patch.position for patch in patches) == sorted(set(range(20)) - set(given.positions))
+    picture = generate(tiny_backbone(), [request], UNCONDITIONAL)[0]
+    assert [picture[position] for position in given.positions] == [1, 2, 3]
+
+
+def test_the_group_sizes_change_the_picture_and_not_which_positions_a_fixed_order_visits():
+    one, all_at_once = (
+        decoded_patches(HashBackbone(), make_request(order="halton", steps=steps)) for steps in (None, 1)
+    )
+    assert [p.position for p in one] == [p.position for p in all_at_once]
+    assert [p.token_id for p in one] != [p.token_id for p in all_at_once]

@@ -1,0 +1,13 @@
+import numpy as np
+
+from oar_core.eval.sheet import contact_sheet
+
+
+def test_pictures_stand_row_by_row_at_full_sharpness() -> None:
+    tiles = [np.full((2, 3, 3), shade, dtype=np.uint8) for shade in (0, 50, 100)]
+    sheet = np.asarray(contact_sheet(tiles, 2, scale=4, gap=1))
+    assert sheet.shape == (2 * 9 + 1, 2 * 13 + 1, 3)
+    assert (sheet[1:9, 1:13] == 0).all()
+    assert (sheet[1:9, 14:26] == 50).all()
+    assert (sheet[10:18, 1:13] == 100).all()
+    assert (sheet[10:18, 14:26] == 225).all()

@@ -1,0 +1,45 @@
+"""The same equivalences on a CUDA device. Skipped where there is none."""
+
+import pytest
+import torch
+
+from oar_core.engine.engine import Engine
+from oar_core.engine.events import SequenceFinished
+from oar_core.models.backbone import Condition
+from oar_core.models.oar import OarBackbone
+from oar_core.sampling.generate import generate
+from tests.engine.backbones import TINY, UNCONDITIONAL, tiny_backbone
+from tests.engine.requests import diverse_requests
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.fixture
+def backbone() -> OarBackbone:
+    return tiny_backbone().to("cuda")
+
+
+def test_training_logits_equal_those_of_the_cpu(backbone: OarBackbone) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, TINY.num_tokens)
+    token_ids = torch.randint(TINY.vocab_size, shape, generator=generator)
+    positions = torch.rand(shape, generator=generator).argsort(-1)
+    condition = Condition.stack([(1,), (1, 2, 3), (2, 3)], torch.device("cpu"))
+    on_cuda = backbone(Condition(condition.ids.cuda(), condition.lengths), token_ids.cuda(), positions.cuda())
+    on_cpu = tiny_backbone()(condition, token_ids, positions)
+    torch.testing.assert_close(on_cuda.cpu(), on_cpu, atol=2e-4, rtol=1e-3)
+
+
+def test_the_engine_equals_the_reference_loop(backbone: OarBackbone) -> None:
+    requests = diverse_requests(16)
+    engine = Engine(backbone, UNCONDITIONAL, num_slots=32)
+    for request in requests:
+        engine.add(request)
+    finished: dict[str, tuple[int, ...]] = {}
+    while engine.has_work:
+        finished |= {e.sequence_id: e.token_ids for e in engine.step() if isinstance(e, SequenceFinished)}
+    alone = [generate(backbone, [request], UNCONDITIONAL)[0] for request in requests]
+    assert [finished[request.id] for request in requests] == alone

@@ -1,0 +1,75 @@
+"""A model folder with and without an order policy."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from oar_core.errors import InvalidOrder, WeightsError
+from oar_core.order.plan import ORDERS, PlanSpec
+from oar_core.sampling.generate import generate
+from oar_core.sampling.pipeline import CONFIG, POLICY, Pipeline
+from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
+from tests.server.tiny import NAME, write_tiny_weights
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_tiny_weights(tmp_path)
+    return tmp_path / NAME
+
+
+def load(folder: Path) -> Pipeline:
+    return Pipeline.load(folder, "cpu", torch.float32)
+
+
+def without_policy(folder: Path) -> None:
+    (folder / POLICY).unlink()
+    config = json.loads((folder / CONFIG).read_text())
+    del config["policy"]
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+def change_policy(folder: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    tensors = {
+        name: torch.randn(value.shape, generator=generator) for name, value in load_file(folder / POLICY).items()
+    }
+    save_file(tensors, folder / POLICY)
+
+
+def positions_of(pipeline: Pipeline) -> list[int]:
+    seen: list[int] = []
+    request = SequenceRequest("a", (0, 3), 1, 0, PlanSpec(order="distilled", steps=5), SamplingParams())
+    generate(
+        pipeline.backbone, [request], (0,), on_step=lambda i, step, steps, new: seen.extend(p.position for p in new)
+    )
+    return seen
+
+
+def test_a_model_without_a_policy_offers_every_order_but_distilled(folder: Path) -> None:
+    without_policy(folder)
+    pipeline = load(folder)
+    assert set(ORDERS) - set(pipeline.orders) == {"distilled"}
+    with pytest.raises(InvalidOrder, match="no order policy"):
+        positions_of(pipeline)
+
+
+def test_a_model_with_a_policy_offers_distilled_and_goes_by_it(folder: Path) -> None:
+    first = load(folder)
+    assert first.orders == ORDERS
+    order = positions_of(first)
+    assert sorted(order) == list(range(20))
+    change_policy(folder)
+    second = load(folder)
+    assert positions_of(second) != order
+    assert second.model_hash != first.model_hash
+
+
+def test_a_policy_that_the_config_promises_has_to_be_there(folder: Path) -> None:
+    (folder / POLICY).unlink()
+    with pytest.raises(WeightsError, match=r"policy\.safetensors is missing"):
+        load(folder)

@@ -1,0 +1,95 @@
+"""The bundled Valkey: started, shared, stopped, and never left behind."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from server.jobs.embedded import MAX_SOCKET_PATH, EmbeddedRedis
+
+ROOT = Path(__file__).parents[3]
+HOLDER = """
+import sys, time
+from pathlib import Path
+from server.jobs.embedded import EmbeddedRedis
+EmbeddedRedis(Path(sys.argv[1])).start()
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+def client(server: EmbeddedRedis) -> Redis:
+    return Redis.from_url(server.url)
+
+
+def wait_until_gone(server: EmbeddedRedis) -> None:
+    deadline = time.monotonic() + 10
+    while server.socket.exists():
+        assert time.monotonic() < deadline, "Valkey is still running"
+        time.sleep(0.02)
+
+
+def test_the_last_user_stops_it_and_the_data_stays(tmp_path: Path) -> None:
+    first, second = EmbeddedRedis(tmp_path), EmbeddedRedis(tmp_path)
+    first.start()
+    second.start()
+    with client(first) as redis:
+        redis.set("key", "value")
+        assert redis.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        assert redis.config_get("appendonly") == {"appendonly": "yes"}
+        assert redis.config_get("port") == {"port": "0"}
+    assert stat.S_IMODE(first.folder.stat().st_mode) == 0o700
+    first.stop()
+    with client(second) as redis:
+        assert redis.get("key") == b"value"
+    second.stop()
+    assert not second.socket.exists()
+    second.start()
+    with client(second) as redis:
+        assert redis.get("key") == b"value"
+    second.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_when_its_user_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "up\n"
+        server = EmbeddedRedis(tmp_path)
+        assert server.socket.exists()
+        holder.send_signal(number)
+    wait_until_gone(server)
+
+
+def test_it_is_started_again_when_it_is_killed(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    with client(server) as redis:
+        redis.set("key", "value")
+        pid = redis.info("server")["process_id"]
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not server._is_ours():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with client(server) as redis:
+        assert redis.get("key") == b"value"
+    server.stop()
+
+
+def test_a_long_folder_gets_a_short_socket(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 90)
+    server = EmbeddedRedis(folder)
+    assert len(os.fsencode(server.socket)) <= MAX_SOCKET_PATH
+    server.start()
+    with client(server) as redis:
+        assert redis.ping()
+    server.stop()

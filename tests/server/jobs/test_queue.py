@@ -1,0 +1,296 @@
+"""The protocol against a real Valkey, with a worker that is this test."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from server.errors import IdempotencyConflict, JobExpired, JobNotFound, QueueFull, RedisUnavailable
+from server.jobs import keys, scripts
+from server.jobs.connection import RedisConnection
+from server.jobs.control import ControlStream
+from server.jobs.events import EventLog
+from server.jobs.job import TRANSITIONS, JobState
+from server.jobs.queue import Claim, Idempotency, JobQueue, WorkerQueue
+from server.jobs.store import ImageStore
+from server.schemas.generation import GenerationParams
+from server.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+PARAMS = GenerationParams(
+    model="tiny", prompt="a red circle", seed=7, n=2, order="raster", steps=3, group_sizes="cosine",
+    guidance=2.0, temperature=1.0, top_k=0, top_p=1.0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def queue(connection: RedisConnection, settings: Settings) -> JobQueue:
+    return JobQueue(connection, settings)
+
+
+@pytest.fixture
+def log(connection: RedisConnection) -> EventLog:
+    return EventLog(connection)
+
+
+async def open_worker(connection: RedisConnection, settings: Settings, name: str = "one") -> WorkerQueue:
+    worker = WorkerQueue(connection, settings, name, "tiny")
+    await worker.open()
+    return worker
+
+
+async def take(worker: WorkerQueue) -> Claim:
+    item = await worker.take(0.2)
+    assert item is not None
+    claim = await worker.claim(*item)
+    assert claim is not None
+    return claim
+
+
+async def run(connection: RedisConnection, call: scripts.Call) -> Any:
+    return (await scripts.run_many(connection, [call]))[0]
+
+
+async def kinds(log: EventLog, job_id: str) -> list[str]:
+    events = await log.read_all(job_id)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    return [event.type for event in events]
+
+
+async def test_a_job_goes_from_submit_to_its_pictures(
+    connection: RedisConnection, settings: Settings, queue: JobQueue, log: EventLog
+) -> None:
+    worker = await open_worker(connection, settings)
+    job_id = (await queue.submit(PARAMS)).job_id
+    assert (await queue.load(job_id)).state is JobState.QUEUED
+    claim = await take(worker)
+    assert (claim.job_id, claim.params, claim.attempt, claim.seq) == (job_id, PARAMS, 1, 2)
+    assert await run(connection, worker.emit_call(claim, 2, [("patches", '{"a":1}'), ("preview", "{}")])) == [4, 0]
+    assert await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", [b"\x89PNG0", b"\xff1"])) == 1
+    job = await queue.load(job_id)
+    assert job.state is JobState.COMPLETED
+    assert job.started_at is not None
+    assert await kinds(log, job_id) == ["queued", "started", "patches", "preview", "completed"]
+    images = ImageStore(connection)
+    assert [await images.read(job_id, i) for i in range(3)] == [b"\x89PNG0", b"\xff1", None]
+    assert await queue.depth("tiny") == 0
+    assert await connection.once("XLEN", keys.queue("tiny")) == 0
+
+
+async def test_repeated_calls_change_nothing(
+    connection: RedisConnection, settings: Settings, queue: JobQueue, log: EventLog
+) -> None:
+    """A reply may be lost, so each script is sent again; its effect must not double."""
+    worker = await open_worker(connection, settings)
+    job_id = (await queue.submit(PARAMS)).job_id
+    claim = await take(worker)
+    emit = worker.emit_call(claim, 2, [("patches", "{}"), ("patches", "{}")])
+    assert await run(connection, emit) == await run(connection, emit) == [4, 0]
+    finish = worker.finish_call(claim, JobState.COMPLETED, "{}", [b"1"])
+    assert await run(connection, finish) == await run(connection, finish) == 1
+    assert await run(connection, emit) == [-1, 0]
+    assert await kinds(log, job_id) == ["queued", "started", "patches", "patches", "completed"]
+
+
+async def test_a_worker_that_lost_its_job_writes_nothing(
+    connection: RedisConnection, settings: Settings, queue: JobQueue, log: EventLog
+) -> None:
+    slow = await open_worker(connection, settings)
+    job_id = (await queue.submit(PARAMS)).job_id
+    stale = await take(slow)
+    await asyncio.sleep(settings.lease_seconds + 0.1)
+    quick = await open_worker(connection, settings, "two")
+    item = await quick.take_over()
+    assert item is not None
+    claim = await quick.claim(*item)
+    assert claim is not None
+    assert (claim.attempt, claim.is_restart) == (2, True)
+    assert await run(connection, slow.emit_call(stale, 2, [("patches", "{}")])) == [-1, 0]
+    assert await run(connection, slow.finish_call(stale, JobState.COMPLETED, "{}")) == -1
+    assert await run(connection, slow.renew_call(stale)) == -1
+    assert await run(connection, quick.finish_call(claim, JobState.COMPLETED, "{}")) == 1
+    assert await kinds(log, job_id) == ["queued", "started", "completed"]
+
+
+async def test_a_renewed_lease_is_not_taken_over(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker, other = await open_worker(connection, settings), await open_worker(connection, settings, "two")
+    await queue.submit(PARAMS)
+    claim = await take(worker)
+    for _ in range(4):
+        await asyncio.sleep(settings.lease_seconds / 3)
+        assert await run(connection, worker.renew_call(claim)) == 0
+    assert await other.take_over() is None
+
+
+async def test_a_restarted_worker_finds_its_jobs_without_waiting(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    job_id = (await queue.submit(PARAMS)).job_id
+    await take(await open_worker(connection, settings))
+    again = await open_worker(connection, settings)
+    unfinished = await again.unfinished()
+    assert [found for _, found in unfinished] == [job_id]
+    claim = await again.claim(*unfinished[0])
+    assert claim is not None
+    assert claim.attempt == 2
+
+
+async def test_a_job_that_kills_its_workers_fails(
+    connection: RedisConnection, settings: Settings, queue: JobQueue, log: EventLog
+) -> None:
+    worker = await open_worker(connection, settings)
+    job_id = (await queue.submit(PARAMS)).job_id
+    await take(worker)
+    for _ in range(settings.max_attempts - 1):
+        assert await worker.claim(*(await worker.unfinished())[0]) is not None
+    assert await worker.claim(*(await worker.unfinished())[0]) is None
+    job = await queue.load(job_id)
+    assert job.state is JobState.FAILED
+    assert "attempts_exhausted" in job.result
+    assert await kinds(log, job_id) == ["queued", "started", "failed"]
+
+
+async def test_a_job_handed_back_keeps_its_place_and_its_attempts(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker, other = await open_worker(connection, settings), await open_worker(connection, settings, "two")
+    first, second = (await queue.submit(PARAMS)).job_id, (await queue.submit(PARAMS)).job_id
+    claim = await take(worker)
+    assert claim.job_id == first
+    await worker.release(claim)
+    assert (await queue.load(first)).state is JobState.QUEUED
+    item = await other.take_over()
+    assert item is not None
+    assert item[1] == first
+    again = await other.claim(*item)
+    assert again is not None
+    assert again.attempt == 1
+    assert again.is_restart
+    assert (await take(other)).job_id == second
+
+
+async def test_a_waiting_job_is_canceled_at_once(
+    connection: RedisConnection, settings: Settings, queue: JobQueue, log: EventLog
+) -> None:
+    worker = await open_worker(connection, settings)
+    job_id = (await queue.submit(PARAMS)).job_id
+    assert await queue.cancel(await queue.load(job_id)) is JobState.CANCELED
+    assert await queue.cancel(await queue.load(job_id)) is JobState.CANCELED
+    assert await kinds(log, job_id) == ["queued", "canceled"]
+    assert await worker.take(0.05) is None
+
+
+async def test_the_worker_of_a_running_job_hears_of_its_cancel_in_three_ways(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker = await open_worker(connection, settings)
+    job_id = (await queue.submit(PARAMS)).job_id
+    claim = await take(worker)
+    job = await queue.load(job_id)
+    assert await queue.cancel(job) is await queue.cancel(job) is JobState.RUNNING
+    assert await ControlStream(connection, "one").read(0.2) == [job_id]
+    assert await run(connection, worker.emit_call(claim, 2, [("patches", "{}")])) == [3, 1]
+    assert await run(connection, worker.renew_call(claim)) == 1
+
+
+async def test_a_canceled_job_whose_worker_died_ends_when_it_is_taken_over(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker = await open_worker(connection, settings)
+    job_id = (await queue.submit(PARAMS)).job_id
+    await take(worker)
+    await queue.cancel(await queue.load(job_id))
+    assert await worker.claim(*(await worker.unfinished())[0]) is None
+    assert (await queue.load(job_id)).state is JobState.CANCELED
+
+
+async def test_a_job_past_its_deadline_fails_before_it_is_begun(
+    connection: RedisConnection, settings: Settings
+) -> None:
+    hasty = settings.model_copy(update={"job_deadline": 0.05})
+    queue, worker = JobQueue(connection, hasty), await open_worker(connection, hasty)
+    job_id = (await queue.submit(PARAMS)).job_id
+    await asyncio.sleep(0.1)
+    item = await worker.take(0.2)
+    assert item is not None
+    assert await worker.claim(*item) is None
+    assert "deadline_exceeded" in (await queue.load(job_id)).result
+
+
+async def test_the_depth_limit_counts_waiting_and_running_jobs(connection: RedisConnection, settings: Settings) -> None:
+    small = settings.model_copy(update={"queue_depth": 2})
+    queue, worker = JobQueue(connection, small), await open_worker(connection, small)
+    await queue.submit(PARAMS)
+    claim = await take(worker)
+    await queue.submit(PARAMS)
+    with pytest.raises(QueueFull) as refusal:
+        await queue.submit(PARAMS)
+    assert refusal.value.headers["Retry-After"] == "1"
+    await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}"))
+    await queue.submit(PARAMS)
+
+
+async def test_an_idempotency_key_gives_the_first_job_again(connection: RedisConnection, queue: JobQueue) -> None:
+    first = await queue.submit(PARAMS, Idempotency("key", "request"))
+    again = await queue.submit(PARAMS, Idempotency("key", "request"))
+    assert (again.job_id, first.is_replay, again.is_replay) == (first.job_id, False, True)
+    assert await queue.depth("tiny") == 1
+    with pytest.raises(IdempotencyConflict):
+        await queue.submit(PARAMS, Idempotency("key", "another request"))
+
+
+async def test_expired_is_not_unknown(connection: RedisConnection, settings: Settings) -> None:
+    brief = settings.model_copy(update={"result_ttl": 0.05})
+    queue, worker = JobQueue(connection, brief), await open_worker(connection, brief)
+    job_id = (await queue.submit(PARAMS)).job_id
+    await run(connection, worker.finish_call(await take(worker), JobState.COMPLETED, "{}", [b"png"]))
+    await asyncio.sleep(0.1)
+    with pytest.raises(JobExpired):
+        await queue.load(job_id)
+    with pytest.raises(JobNotFound):
+        await queue.load("gen-never")
+    left = {key.decode() for key in await connection.once("KEYS", f"*{job_id}*")}
+    assert left == {keys.tombstone(job_id)}
+
+
+async def test_the_place_counts_jobs_and_work_ahead(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker = await open_worker(connection, settings)
+    jobs = [await queue.load((await queue.submit(PARAMS)).job_id) for _ in range(3)]
+    places = [await queue.place(job) for job in jobs]
+    work = PARAMS.n * PARAMS.steps * 2
+    assert [(place.waiting_ahead, place.work_ahead) for place in places] == [(0, 0), (1, work), (2, 2 * work)]
+    await take(worker)
+    places = [await queue.place(job) for job in jobs]
+    assert [(place.waiting_ahead, place.work_ahead) for place in places] == [(None, 0), (0, work), (1, 2 * work)]
+
+
+async def test_scripts_survive_a_script_flush(connection: RedisConnection, queue: JobQueue) -> None:
+    await queue.submit(PARAMS)
+    await connection.once("SCRIPT", "FLUSH")
+    await queue.submit(PARAMS)
+    assert await queue.depth("tiny") == 2
+
+
+async def test_without_redis_a_submit_fails_quickly(settings: Settings) -> None:
+    connection = RedisConnection("unix:///nowhere/redis.sock")
+    with pytest.raises(RedisUnavailable):
+        await asyncio.wait_for(JobQueue(connection, settings).submit(PARAMS), 3)
+    assert not await connection.is_alive()
+    await connection.close()
+
+
+async def test_a_blocking_read_outlasts_the_command_timeout(redis_server: Any) -> None:
+    """redis-py 8 gives up blocking reads after 5 s and starts them again: ours has no socket timeout."""
+    connection = RedisConnection(redis_server.url, command_timeout=0.5)
+    reply = await connection.block(1.0, "XREAD", "BLOCK", 1000, "STREAMS", "nothing", "$")
+    assert reply is None
+    await connection.close()
+
+
+def test_the_table_of_transitions_names_what_the_scripts_do() -> None:
+    assert TRANSITIONS[JobState.QUEUED] == {JobState.RUNNING, JobState.CANCELED, JobState.FAILED}

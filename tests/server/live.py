@@ -1,0 +1,122 @@
+"""`oar serve` in a process of its own, and a small client for it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from websockets.sync.client import connect
+
+from tests.server.processes import find_processes
+
+READY_SECONDS = 40.0
+STOP_SECONDS = 15.0
+ROOT = Path(__file__).parents[2]
+
+
+class LiveServer:
+    def __init__(self, data_dir: Path, weights_dir: Path, **settings: str) -> None:
+        self.data_dir = data_dir
+        self.log = data_dir / "serve.log"
+        environment = {
+            "OAR_DATA_DIR": str(data_dir / "data"),
+            "OAR_WEIGHTS_DIR": str(weights_dir),
+            "OAR_PORT": "0",
+            "OAR_THREADS": "1",
+            "OAR_PREVIEW_INTERVAL": "0.02",
+            "OAR_LEASE_SECONDS": "3",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            **settings,
+        }
+        inherited = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+        self._environment = inherited | environment
+
+    def __enter__(self) -> Self:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "server.cli", "serve"],
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        assert line.startswith("http://"), f"no URL: {line!r}\n{self.log.read_text()}"
+        self.url = line
+        self.client = httpx.Client(base_url=line, timeout=20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.stop(signal.SIGINT)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def stop(self, number: signal.Signals) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+    def children(self, verb: str) -> list[int]:
+        """Process ids of our children that run `oar VERB`."""
+        return find_processes("server.cli", f" {verb} ", parent=self.process.pid)
+
+    def post(self, wait: float = 0, **body: Any) -> httpx.Response:
+        headers = {"Prefer": f"wait={wait:.0f}"} if wait else {}
+        return self.client.post("/v1/generations", json={"prompt": "a red circle", **body}, headers=headers)
+
+    def submit(self, **body: Any) -> dict[str, Any]:
+        answer = self.post(**body)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    def stream(self, job_id: str, after: int | str = 0) -> "Stream":
+        return Stream(self.socket_url(job_id, after))
+
+    def socket_url(self, job_id: str, after: int | str = 0) -> str:
+        return f"{self.url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after={after}"
+
+    def events(self, job_id: str, after: int = 0) -> list[dict[str, Any]]:
+        """All events to the end."""
+        with self.stream(job_id, after) as stream:
+            return list(stream)
+
+    def png(self, job_id: str, index: int = 0) -> bytes:
+        answer = self.client.get(f"/v1/generations/{job_id}/images/{index}")
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+
+class Stream:
+    """Iterates over a websocket's frames until it is closed; then `close_code` is known."""
+
+    def __init__(self, url: str) -> None:
+        self._connect = connect(url, open_timeout=20, max_size=None, max_queue=None)
+
+    def __enter__(self) -> Self:
+        self._socket = self._connect.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            return json.loads(self._socket.recv(timeout=20))
+        except ConnectionClosed:
+            raise StopIteration from None
+
+    @property
+    def close_code(self) -> int | None:
+        return self._socket.protocol.close_code

@@ -1,0 +1,214 @@
+"""The path of a request on a running server: POST, queue, worker, events, websocket, PNG."""
+
+import base64
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oar_core.engine.engine import Engine
+from oar_core.engine.events import PatchesDecoded, SequenceFinished
+from oar_core.engine.sequence import KnownTokens
+from oar_core.order.plan import ORDERS, PlanSpec, make_plan
+from oar_core.sampling.pipeline import Pipeline
+from server.schemas.events import EVENTS
+from server.schemas.generation import GenerationParams
+from server.worker.running import sequence_request
+from tests.server.live import LiveServer
+from tests.server.tiny import DEFAULTS, GRID, NAME, NUM_TOKENS
+
+
+def patches(events: list[dict[str, Any]], image: int = 0) -> list[dict[str, Any]]:
+    return [patch for event in events if event["type"] == "patches" and event["image"] == image
+            for patch in event["patches"]]  # fmt: skip
+
+
+def check_log(events: list[dict[str, Any]], n: int = 1) -> None:
+    """What every finished job's log keeps to."""
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert [event["type"] for event in events][:2] == ["queued", "started"]
+    assert events[-1]["type"] == "completed"
+    for image in range(n):
+        decoded = patches(events, image)
+        assert [patch["rank"] for patch in decoded] == list(range(NUM_TOKENS))
+        assert sorted(patch["position"] for patch in decoded) == list(range(NUM_TOKENS))
+        assert all(patch["position"] == patch["row"] * GRID[1] + patch["col"] for patch in decoded)
+    for event in events:
+        EVENTS.validate_python(event)
+
+
+def test_a_prompt_becomes_a_picture(live: LiveServer) -> None:
+    answer = live.post(seed=7, order="spiral", steps=5)
+    assert answer.status_code == 202
+    accepted = answer.json()
+    assert answer.headers["Location"] == accepted["url"]
+    assert accepted["seed"] == 7
+    assert accepted["stream_url"] == f"/v1/generations/{accepted['id']}/stream"
+    events = live.events(accepted["id"])
+    check_log(events)
+    steps = [event["step"] for event in events if event["type"] == "patches"]
+    assert steps == [1, 2, 3, 4, 5]
+    order = make_plan(PlanSpec("spiral", 5), GRID, seed=7).order
+    assert tuple(patch["position"] for patch in patches(events)) == order
+    status = live.client.get(accepted["url"]).json()
+    assert (status["status"], status["attempts"], status["position"], status["eta"]) == ("completed", 1, None, None)
+    assert status["seq"] == len(events)
+    picture = Image.open(io.BytesIO(live.png(accepted["id"])))
+    assert (picture.format, picture.size) == ("PNG", (20, 16))
+
+
+def test_an_absent_seed_is_chosen_and_returned(live: LiveServer) -> None:
+    first, second = live.post(wait=10).json(), live.post(wait=10).json()
+    assert first["seed"] != second["seed"]
+    again = live.post(wait=10, seed=first["seed"]).json()
+    assert live.png(first["id"]) == live.png(again["id"])
+
+
+def test_prefer_wait_answers_with_the_finished_job(live: LiveServer) -> None:
+    answer = live.post(wait=15, n=2)
+    assert answer.status_code == 200
+    assert answer.headers["Preference-Applied"] == "wait=15"
+    assert [image["index"] for image in answer.json()["images"]] == [0, 1]
+
+
+def test_the_images_of_a_job_share_its_seed_and_differ(live: LiveServer) -> None:
+    job = live.submit(n=3, seed=5)
+    events = live.events(job["id"])
+    check_log(events, n=3)
+    pngs = [live.png(job["id"], index) for index in range(3)]
+    assert len(set(pngs)) == 3
+    assert live.client.get(f"{job['url']}/images/3").json()["error"]["code"] == "image_not_found"
+
+
+def test_a_picture_is_cached_for_ever_by_its_etag(live: LiveServer) -> None:
+    url = live.post(wait=15).json()["images"][0]["url"]
+    first = live.client.get(url)
+    assert "immutable" in first.headers["Cache-Control"]
+    again = live.client.get(url, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_previews_show_the_canvas_and_can_be_turned_off(live: LiveServer) -> None:
+    previews: list[dict[str, Any]] = []
+    for _ in range(30):  # the tiny model may be done before the first preview is due
+        job = live.submit(n=16, steps=NUM_TOKENS)
+        previews += [event for event in live.events(job["id"]) if event["type"] == "preview"]
+        if previews:
+            break
+    assert previews
+    for event in previews:
+        picture = Image.open(io.BytesIO(base64.b64decode(event["data"])))
+        assert (picture.format, picture.size) == ("WEBP", (event["width"], event["height"])) == ("WEBP", (20, 16))
+        assert 0 < event["known"] < event["total"] == NUM_TOKENS
+    silent = live.submit(n=8, steps=NUM_TOKENS, previews=False)
+    assert not [event for event in live.events(silent["id"]) if event["type"] == "preview"]
+
+
+def test_32_jobs_at_once_give_the_pictures_that_each_gives_alone(live: LiveServer, weights_dir: Path) -> None:
+    orders = [*ORDERS, list(reversed(range(NUM_TOKENS)))]
+    wishes = [
+        {"seed": index, "order": orders[index % len(orders)], "steps": 1 + index % NUM_TOKENS,
+         "guidance": 1.0 if index % 3 else 3.0, "temperature": 0.5 + index % 4 / 2, "top_k": index % 5 * 4}
+        for index in range(32)
+    ]  # fmt: skip
+    jobs = [live.submit(**wish) for wish in wishes]
+    pipeline = Pipeline.load(weights_dir / NAME, "cpu", torch.float32)
+    for job in jobs:
+        events = live.events(job["id"])
+        check_log(events)
+        params = GenerationParams.model_validate(job["params"])
+        alone = draw_alone(pipeline, params)
+        assert [(patch["position"], patch["token"]) for patch in patches(events)] == alone
+        tokens = torch.tensor([[token for _, token in sorted(alone)]])
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(live.png(job["id"])))), pipeline.decode(tokens)[0])
+
+
+def draw_alone(pipeline: Pipeline, params: GenerationParams) -> list[tuple[int, int]]:
+    """(position, token) in decode order, by an engine of its own."""
+    engine = Engine(pipeline.backbone, pipeline.unconditional_ids, 2)
+    engine.add(sequence_request(params, pipeline.encode_prompt(params.prompt), "alone", 0, KnownTokens()))
+    events = []
+    while engine.has_work:
+        events += engine.step()
+    assert isinstance(events[-1], SequenceFinished)
+    return [(patch.position, patch.token_id) for event in events if isinstance(event, PatchesDecoded)
+            for patch in event.patches]  # fmt: skip
+
+
+def test_a_running_job_is_canceled_within_a_step(live: LiveServer) -> None:
+    job = live.submit(n=16, steps=NUM_TOKENS, guidance=3.0, previews=False)
+    with live.stream(job["id"]) as stream:
+        for event in stream:
+            if event["type"] == "patches":
+                break
+        answer = live.client.delete(job["url"])
+        assert answer.status_code in (200, 202)
+        rest = list(stream)
+    assert rest[-1]["type"] == "canceled"
+    assert live.client.get(job["url"]).json()["status"] == "canceled"
+    assert live.client.get(f"{job['url']}/images/0").json()["error"]["code"] == "job_has_no_image"
+    assert live.client.delete(job["url"]).json()["status"] == "canceled"
+    assert live.post(wait=15).status_code == 200, "the rows are free again"
+
+
+def test_an_idempotency_key_makes_one_job_of_two_requests(live: LiveServer) -> None:
+    headers = {"Idempotency-Key": "test-key"}
+    answers = [live.client.post("/v1/generations", json={"prompt": "a circle"}, headers=headers) for _ in range(2)]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    other = live.client.post("/v1/generations", json={"prompt": "a square"}, headers=headers)
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_prompt_may_have_as_many_tokens_as_the_model_says(live: LiveServer) -> None:
+    """The API counts with the text tokenizer that the worker published, as the worker does."""
+    limit = live.client.get(f"/v1/models/{NAME}").json()["max_prompt_tokens"]
+    letters = "zq" * limit  # no merge was learned for them: a token each, and one for the space in front
+    assert live.post(wait=15, prompt=letters[: limit - 1]).json()["status"] == "completed"
+    error = live.post(prompt=letters[:limit]).json()["error"]
+    assert (error["code"], error["field"]) == ("prompt_too_long", "prompt")
+    assert error["message"] == f"the prompt has {limit + 1} tokens; {NAME} reads {limit}"
+
+
+def test_models_tell_what_a_request_may_ask_for(live: LiveServer) -> None:
+    listed = live.client.get("/v1/models").json()
+    assert listed["object"] == "list"
+    (model,) = listed["data"]
+    assert (model["id"], model["object"], model["is_default"], tuple(model["grid"])) == (NAME, "model", True, GRID)
+    assert model["defaults"] == DEFAULTS
+    assert model["orders"] == list(ORDERS)
+    for prompt in model["example_prompts"]:
+        assert live.post(wait=15, prompt=prompt).json()["status"] == "completed"
+    assert live.client.get(f"/v1/models/{NAME}").json() == model
+
+
+def test_health_and_metrics(live: LiveServer) -> None:
+    assert live.client.get("/live").status_code == live.client.get("/ready").status_code == 200
+    live.post(wait=15)
+    text = live.client.get("/metrics").text
+    for name in ("oar_requests_total", "oar_http_requests_total", "oar_queue_depth", "oar_ws_connections"):
+        assert name in text
+    assert 'route="/v1/generations"' in text
+    assert "gen-" not in text, "an id became a label"
+
+
+def test_the_workers_metrics_are_seen_through_the_api(live: LiveServer) -> None:
+    live.post(wait=15)
+    deadline = time.monotonic() + 10
+    while "oar_jobs_total" not in (text := live.client.get("/metrics").text):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert 'worker="worker-' in text
+    assert text.count("# TYPE oar_jobs_total ") <= 1
+    histograms = ("time_to_first_patch_seconds", "inter_step_latency_seconds", "e2e_latency_seconds", "batch_rows")
+    for name in (*histograms, "queue_time_seconds", "patches_generated_total", "images_generated_total", "steps_total"):
+        assert f"oar_{name}" in text
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
+def test_the_api_describes_itself(live: LiveServer, path: str) -> None:
+    assert live.client.get(path).status_code == 200

@@ -1,0 +1,40 @@
+import pytest
+from click.testing import CliRunner
+
+from server.cli import main
+from server.cli.options import load_settings, to_environment
+from server.settings import Settings, environment_name
+
+
+def test_every_setting_has_a_description_and_appears_in_the_help() -> None:
+    text = " ".join(CliRunner().invoke(main, ["serve", "--help"]).output.split())
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert f"--{name.replace('_', '-')}" in text
+        assert f"env: {environment_name(name)};" in text
+
+
+def test_flags_win_over_the_environment_and_that_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings({}).port == 8000
+    monkeypatch.setenv("OAR_PORT", "9000")
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
+    monkeypatch.setenv("OAR_MODELS", "one, two,")
+    assert (load_settings({}).port, load_settings({}).redis_url) == (9000, "redis://elsewhere")
+    assert load_settings({}).models == ("one", "two")
+    assert load_settings({"port": "9001", "redis_url": "redis://here"}).port == 9001
+    assert load_settings({"redis_url": "redis://here"}).redis_url == "redis://here"
+
+
+def test_a_child_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings({"models": "one,two", "port": "1", "redis_url": "redis://here", "drain_seconds": "2.5"})
+    for name, value in to_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings({}) == settings
+
+
+@pytest.mark.parametrize(("name", "value"), [("OAR_PORT", "x"), ("OAR_QUEUE_DEPTH", "0"), ("OAR_LOG_FORMAT", "xml")])
+def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(main, ["api"])
+    assert result.exit_code == 2
+    assert name in result.output

@@ -1,0 +1,72 @@
+"""The websocket: replay, live, both at once, and how it ends."""
+
+import contextlib
+import random
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.server.live import LiveServer
+from tests.server.tiny import NUM_TOKENS
+
+
+def test_a_finished_job_replays_its_log_and_closes(live: LiveServer) -> None:
+    job = live.post(wait=15).json()
+    with live.stream(job["id"]) as stream:
+        events = list(stream)
+        assert stream.close_code == 1000
+    assert events[-1]["type"] == "completed"
+    assert len(events) == job["seq"]
+
+
+def test_after_skips_what_the_client_has(live: LiveServer) -> None:
+    job = live.post(wait=15).json()
+    everything = live.events(job["id"])
+    for after in range(len(everything) + 1):
+        assert live.events(job["id"], after) == everything[after:]
+    assert live.events(job["id"], 10**9) == []
+
+
+def test_a_reader_that_breaks_off_at_random_gets_the_same_log(live: LiveServer) -> None:
+    job = live.submit(n=4, steps=NUM_TOKENS)
+    chance = random.Random(5)
+    pieced = []
+    while not pieced or pieced[-1]["type"] != "completed":
+        with live.stream(job["id"], pieced[-1]["seq"] if pieced else 0) as stream:
+            for event in stream:
+                pieced.append(event)
+                if chance.random() < 0.1:
+                    break
+    assert pieced == live.events(job["id"])
+
+
+def test_many_readers_of_a_running_job_see_the_same(live: LiveServer) -> None:
+    job = live.submit(n=4, steps=NUM_TOKENS)
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(live.stream(job["id"])) for _ in range(5)]
+        logs = [list(stream) for stream in streams]
+    assert all(log == logs[0] for log in logs)
+    assert logs[0][-1]["type"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("job_id", "after", "code", "close_code"),
+    [("gen-unknown", "0", "job_not_found", 4404), ("gen-unknown", "-1", "invalid_after", 4400),
+     ("gen-unknown", "x", "invalid_after", 4400), ("%00%ff", "0", "job_not_found", 4404)],
+)  # fmt: skip
+def test_an_error_is_a_frame_and_a_close_code(
+    live: LiveServer, job_id: str, after: str, code: str, close_code: int
+) -> None:
+    with live.stream(job_id, after) as stream:
+        (frame,) = list(stream)
+        assert frame["error"]["code"] == code
+        assert stream.close_code == close_code
+
+
+def test_what_a_client_says_is_ignored(live: LiveServer) -> None:
+    job = live.submit(n=2)
+    with connect(live.socket_url(job["id"])) as socket:
+        for garbage in ("{", "\x00", b"\xff\xfe", ""):
+            socket.send(garbage)
+        kinds = list(socket)
+    assert '"completed"' in kinds[-1]

@@ -1,0 +1,76 @@
+"""The public surface, pinned: a change here is a change for clients."""
+
+from typing import get_args
+
+from server import errors
+from server.api.app import create_app
+from server.errors import ServerError
+from server.jobs.job import JobState
+from server.schemas.events import TERMINAL_TYPES, Event
+from server.schemas.generation import GenerationRequest, GenerationStatus, State
+from server.settings import Settings, environment_name
+
+
+def test_routes() -> None:
+    paths = create_app(Settings()).openapi()["paths"]
+    assert {(method.upper(), path) for path, methods in paths.items() for method in methods} == {
+        ("POST", "/v1/generations"),
+        ("GET", "/v1/generations/{job_id}"),
+        ("DELETE", "/v1/generations/{job_id}"),
+        ("GET", "/v1/generations/{job_id}/images/{index}"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/{name}"),
+        ("GET", "/live"),
+        ("GET", "/ready"),
+        ("GET", "/metrics"),
+    }
+
+
+def test_request_and_status_fields() -> None:
+    assert set(GenerationRequest.model_fields) == {
+        "model", "prompt", "seed", "n", "order", "steps", "group_sizes", "guidance", "temperature", "top_k", "top_p",
+        "previews",
+    }  # fmt: skip
+    assert set(GenerationStatus.model_fields) == {
+        "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
+        "error", "url", "stream_url",
+    }  # fmt: skip
+
+
+def test_events_and_states() -> None:
+    types = {event.model_fields["type"].default for event in get_args(Event)}
+    assert types == {"queued", "started", "patches", "preview", "restarted", "completed", "failed", "canceled"}
+    assert set(get_args(State)) == set(JobState)
+    assert {state for state in JobState if state.is_terminal} == TERMINAL_TYPES
+
+
+def test_error_codes_and_statuses() -> None:
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, ServerError)]
+    public = {value.code: value.status for value in classes if not value.__name__.startswith("_")}
+    assert public == {
+        "internal_error": 500,
+        "invalid_json": 400,
+        "not_found": 404,
+        "model_not_found": 404,
+        "job_not_found": 404,
+        "image_not_found": 404,
+        "method_not_allowed": 405,
+        "job_not_finished": 409,
+        "job_has_no_image": 409,
+        "job_expired": 410,
+        "body_too_large": 413,
+        "unsupported_media_type": 415,
+        "idempotency_key_reused": 422,
+        "queue_full": 429,
+        "too_many_sockets": 503,
+        "model_not_ready": 503,
+        "redis_unavailable": 503,
+        "slow_client": 503,
+        "invalid_request": 422,
+    }
+
+
+def test_settings() -> None:
+    names = {environment_name(name) for name in Settings.model_fields}
+    assert {"OAR_HOST", "OAR_PORT", "OAR_DATA_DIR", "OAR_MODELS", "OAR_WEIGHTS_DIR", "REDIS_URL"} <= names
+    assert all(name.startswith("OAR_") for name in names - {"REDIS_URL"})

@@ -1,0 +1,50 @@
+"""The manifest of shipped weights."""
+
+from pathlib import Path
+
+import pytest
+
+from oar_core.errors import WeightsError
+from oar_core.weights import Manifest, write_manifest
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name)
+    write_manifest(tmp_path, "two", {"one": "MIT", "two": "CC0-1.0"})
+    return tmp_path
+
+
+def test_the_manifest_names_models_default_and_licences(weights: Path) -> None:
+    manifest = Manifest.load(weights)
+    assert manifest.models == ("one", "two")
+    assert manifest.default == "two"
+    assert manifest.entries["one"].licence == "MIT"
+    assert manifest.folder("one") == weights / "one"
+
+
+def test_an_unknown_model_is_named(weights: Path) -> None:
+    with pytest.raises(WeightsError, match=r"'three'.*one, two"):
+        Manifest.load(weights).folder("three")
+
+
+def test_a_missing_file_is_named(weights: Path) -> None:
+    (weights / "one" / "config.json").unlink()
+    with pytest.raises(WeightsError, match="missing"):
+        Manifest.load(weights).folder("one")
+
+
+def test_a_changed_file_is_refused(weights: Path) -> None:
+    (weights / "one" / "config.json").write_text("changed")
+    with pytest.raises(WeightsError, match="sha256"):
+        Manifest.load(weights).folder("one")
+
+
+def test_no_manifest_and_a_broken_one_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="does not exist"):
+        Manifest.load(tmp_path)
+    (tmp_path / "manifest.toml").write_text('[models.a]\nlicence = "MIT"\n')
+    with pytest.raises(WeightsError, match="sha256"):
+        Manifest.load(tmp_path)

@@ -1,0 +1,237 @@
+"""Fine-tuning on orders, the policy's loss, and noise in the context."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from oar_core.config import OrderPolicyConfig
+from oar_core.errors import ConfigError
+from oar_core.models.oar import OarBackbone
+from oar_core.models.order_policy import OrderPolicy
+from oar_core.order.paths import halton
+from oar_core.order.permutation import is_permutation
+from oar_core.train.context_noise import corrupt_context
+from oar_core.train.loop import Step
+from oar_core.train.losses import plackett_luce
+from oar_core.train.stages.order_distill import OrderSet
+from oar_core.train.stages.order_finetune import (
+    ARMS,
+    OrderFinetuneStage,
+    OrderFinetuneStageConfig,
+    OrderPolicyStage,
+    arm,
+    policy_scores,
+)
+from tests.engine.backbones import TINY
+from tests.train.test_order_distill import make_captioner
+
+LENGTH = TINY.num_tokens
+
+
+def make_step(number: int = 0, num_steps: int = 10, seed: int = 0) -> Step:
+    return Step(number, num_steps, torch.device("cpu"), torch.Generator().manual_seed(seed))
+
+
+def make_backbone(*, has_policy: bool = True) -> OarBackbone:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = OarBackbone(TINY)
+        if has_policy:
+            backbone.policy = OrderPolicy(OrderPolicyConfig(width=16, num_layers=1), TINY)
+    return backbone
+
+
+def some_orders(count: int = 8) -> OrderSet:
+    generator = torch.Generator().manual_seed(5)
+    return OrderSet(torch.arange(2, 2 + count), torch.rand(count, LENGTH, generator=generator).argsort(-1))
+
+
+class Recorder(OarBackbone):
+    """Remembers what it was asked to read."""
+
+    def remember(self, condition, token_ids, positions):
+        self.seen = token_ids, positions
+        return super().remember(condition, token_ids, positions)
+
+
+def positions_seen(config: OrderFinetuneStageConfig, step: Step, count: int = 8) -> torch.Tensor:
+    backbone = Recorder(TINY)
+    distilled = some_orders() if config.orders == "distilled" else None
+    stage = OrderFinetuneStage(make_captioner(), backbone, config, distilled)
+    stage.loss(torch.arange(count), step)
+    return backbone.seen[1]
+
+
+def test_plackett_luce_is_the_softmax_over_what_is_not_placed():
+    scores = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    ranks = torch.tensor([[0, 2, 4], [1, 3, 0]])
+    nats = plackett_luce(scores, ranks)
+    for b in range(2):
+        for k in range(3):
+            rank = int(ranks[b, k])
+            assert nats[b, k].item() == pytest.approx(-scores[b, k, rank:].log_softmax(-1)[0].item(), abs=1e-6)
+
+
+def test_plackett_luce_over_all_ranks_is_a_distribution_over_orders():
+    scores = torch.randn(4, generator=torch.Generator().manual_seed(1))
+    orders = torch.cartesian_prod(*[torch.arange(4)] * 4)
+    orders = orders[[is_permutation(order) for order in orders.tolist()]]
+    by_rank = scores[orders][:, None].expand(-1, 4, -1)
+    nats = plackett_luce(by_rank, torch.arange(4).expand(len(orders), -1)).sum(dim=1)
+    assert nats.neg().exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_policy_scores_are_those_of_the_context_before_each_rank():
+    backbone, captioner, orders = make_backbone().eval(), make_captioner(), some_orders(3)
+    assert backbone.policy is not None
+    torch.nn.init.normal_(backbone.policy.head.weight)
+    condition = captioner.fixed(orders.indices, 0, torch.device("cpu"))
+    token_ids = captioner.tokens.token_ids[orders.indices].gather(1, orders.orders)
+    ranks = torch.tensor([[0, 5], [3, 1], [LENGTH - 2, 7]])
+    changed = token_ids.clone()
+    for row, rank in enumerate(ranks[:, 0].tolist()):
+        changed[row, rank:] = (changed[row, rank:] + 1) % TINY.vocab_size
+    with torch.no_grad():
+        before, after = (
+            policy_scores(backbone.policy, backbone.remember(condition, ids, orders.orders), orders.orders, ranks)
+            for ids in (token_ids, changed)
+        )
+    torch.testing.assert_close(after[:, 0], before[:, 0])
+    assert (after[1:2, 1] - before[1:2, 1]).abs().max() == 0, "rank 1 sees nothing that rank 3 does not"
+    assert (after[0, 1] - before[0, 1]).abs().max() > 1e-6
+
+
+def test_only_what_has_an_order_is_trained_on_with_its_order():
+    seen = positions_seen(OrderFinetuneStageConfig(random_share=0.0), make_step())
+    assert torch.equal(seen, some_orders().orders)
+
+
+def test_the_random_share_is_the_share_of_pictures_in_random_order():
+    config = OrderFinetuneStageConfig(random_share=0.5)
+    orders = some_orders().orders
+    kept = [
+        (positions_seen(config, make_step(seed=seed)) == orders).all(dim=1).float().mean().item() for seed in range(30)
+    ]
+    assert sum(kept) / len(kept) == pytest.approx(0.5, abs=0.12)
+    assert not (positions_seen(replace(config, random_share=1.0), make_step()) == orders).all(dim=1).any()
+
+
+def test_pictures_in_random_order_come_from_the_whole_training_set():
+    backbone, captioner = Recorder(TINY), make_captioner()
+    stage = OrderFinetuneStage(captioner, backbone, OrderFinetuneStageConfig(random_share=1.0), some_orders(2))
+    pictures = set()
+    for seed in range(20):
+        stage.loss(torch.arange(2), make_step(seed=seed))
+        token_ids, positions = backbone.seen
+        by_position = token_ids.gather(1, positions.argsort(-1))
+        pictures |= {
+            row for ids in by_position for row in range(12) if torch.equal(captioner.tokens.token_ids[row], ids)
+        }
+    assert pictures == set(range(12))
+
+
+def test_an_annealed_share_falls_from_one_over_the_first_half():
+    config = arm("raster", OrderFinetuneStageConfig())
+    assert [config.random_share_at(t) for t in (0.0, 0.25, 0.5, 0.9)] == [1.0, 0.5, 0.0, 0.0]
+    assert replace(config, random_share=0.3).random_share_at(0.49) == 0.3
+
+
+def test_each_arm_trains_on_its_order():
+    late = make_step(9)
+    assert positions_seen(arm("raster", OrderFinetuneStageConfig()), late).tolist() == [list(range(LENGTH))] * 8
+    fixed = OrderFinetuneStageConfig(orders="halton", random_share=0.0)
+    assert positions_seen(fixed, late).tolist() == [list(halton(TINY.grid))] * 8
+    near = positions_seen(replace(fixed, orders="locality"), late).tolist()
+    assert len({tuple(order) for order in near}) == 8
+    assert all(is_permutation(order) for order in near)
+    assert all(abs(order[1] - order[0]) in {1, TINY.grid[1]} for order in near)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_has_a_finite_loss_and_teaches_all_that_it_trains(name):
+    config = arm(name, OrderFinetuneStageConfig(context_noise=0.2, random_share=0.0))
+    backbone = make_backbone(has_policy=bool(config.policy_weight))
+    stage = OrderFinetuneStage(make_captioner(), backbone, config, some_orders() if name == "distilled" else None)
+    losses = stage.loss(torch.arange(8), make_step(9))
+    losses["total"].backward()
+    untaught = {key for key, value in backbone.named_parameters() if value.grad is None or not value.grad.any()}
+    assert untaught == set()
+    assert ("policy" in losses) == (name == "distilled")
+    groups = [parameter for group in stage.param_groups() for parameter in group.parameters]
+    assert len(groups) == len(list(backbone.parameters()))
+
+
+def test_the_policy_takes_no_part_in_the_gradient_of_the_backbone():
+    gradients = []
+    for weight in (1.0, 50.0):
+        backbone = make_backbone()
+        config = OrderFinetuneStageConfig(policy_weight=weight)
+        stage = OrderFinetuneStage(make_captioner(), backbone, config, some_orders())
+        stage.loss(torch.arange(8), make_step())["total"].backward()
+        gradients.append(backbone.context.memory.weight.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_distilled_orders_are_given_exactly_where_they_are_trained_on():
+    for config, distilled in ((OrderFinetuneStageConfig(), None), (arm("halton", OrderFinetuneStageConfig()), 1)):
+        with pytest.raises(ConfigError):
+            OrderFinetuneStage(make_captioner(), make_backbone(), config, distilled and some_orders())
+
+
+@pytest.mark.parametrize("values", [{"orders": "zigzag"}, {"random_share": 1.5}])
+def test_an_impossible_fine_tuning_is_refused(values):
+    with pytest.raises(ConfigError):
+        OrderFinetuneStageConfig(**values)
+
+
+def test_a_policy_learns_orders_that_the_context_tells():
+    """Every picture is written backwards from the last position: 20 positions, so chance is far from 0 nats."""
+    backbone = make_backbone(has_policy=False).eval()
+    policy = OrderPolicy(OrderPolicyConfig(width=32, num_layers=1), TINY)
+    backwards = torch.arange(LENGTH).flip(0).expand(8, -1)
+    stage = OrderPolicyStage(make_captioner(), backbone, policy, 6, OrderSet(torch.arange(8), backwards))
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2)
+    losses = []
+    for number in range(60):
+        loss = stage.loss(torch.arange(8), make_step(number, 60, number))["total"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 1.8
+    assert sum(losses[-5:]) / 5 < 0.5
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+def test_no_noise_draws_nothing():
+    step = make_step()
+    before = step.generator.get_state()
+    token_ids = torch.zeros(3, 4, dtype=torch.long)
+    assert corrupt_context(token_ids, 0.0, 9, step) is token_ids
+    assert torch.equal(step.generator.get_state(), before)
+
+
+def test_noise_hits_half_of_its_highest_share_on_average_and_falls_to_nothing():
+    token_ids = torch.full((400, 50), 1000)
+    shares = [
+        (corrupt_context(token_ids, 0.4, 1000, make_step(number)) != 1000).float().mean().item()
+        for number in (0, 5, 10)
+    ]
+    assert shares == pytest.approx([0.2, 0.1, 0.0], abs=0.02)
+
+
+def test_noise_is_in_the_context_and_not_in_the_targets(monkeypatch):
+    backbone = Recorder(TINY)
+    config = OrderFinetuneStageConfig(random_share=0.0, context_noise=1.0)
+    stage = OrderFinetuneStage(make_captioner(), backbone, config, some_orders())
+    targets = []
+    monkeypatch.setattr(
+        "oar_core.train.stages.order_finetune.token_cross_entropy",
+        lambda logits, token_ids: targets.append(token_ids) or logits.mean(),
+    )
+    stage.loss(torch.arange(8), make_step())
+    orders = some_orders()
+    clean = make_captioner().tokens.token_ids[orders.indices].gather(1, orders.orders)
+    assert torch.equal(targets[0], clean)
+    assert 0.2 < (backbone.seen[0] != clean).float().mean() < 0.8

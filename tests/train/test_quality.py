@@ -1,0 +1,219 @@
+"""The whole evaluation, from a run to the tables, through the commands."""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from oar_core.cli import commands
+from oar_core.cli import quality as quality_cli
+from oar_core.eval import quality as quality_module
+from oar_core.eval import report as report_module
+from oar_core.eval.arms import best_guidance, group_arms, load_reports
+from oar_core.eval.attributes import Attribute
+from oar_core.eval.evaluator import EvaluatorConfig
+from oar_core.eval.plots import Curve, draw_curves
+from oar_core.eval.report import write_report
+from oar_core.train.loop import LoopConfig
+from oar_core.train.recipes import Recipe
+from oar_core.train.run import Run
+from oar_core.weights import write_manifest
+
+Evaluate = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path, module_recipe: Recipe) -> Run:
+    folder = tmp_path_factory.mktemp("quality")
+    run = Run(module_recipe, picture_folder, folder / "run", torch.device("cpu"))
+    run.train_tokenizer()
+    run.train_any_order()
+    run.train_evaluator()
+    run.export(folder / "weights" / "tiny")
+    write_manifest(folder / "weights", "tiny", {"tiny": "CC0-1.0"})
+    return run
+
+
+@pytest.fixture(scope="module")
+def module_recipe(base_recipe: Recipe) -> Recipe:
+    return replace(
+        base_recipe,
+        attributes=(Attribute("text"),),
+        evaluator=EvaluatorConfig(widths=(8, 16)),
+        evaluator_loop=LoopConfig(num_images=480, batch_size=24, seed=1),
+    )
+
+
+@pytest.fixture
+def evaluate(trained: Run, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
+    """Calls `oar eval ...` with the tiny run in place of the recipe that is named."""
+    monkeypatch.setattr(quality_cli, "make_run", lambda *_arguments, **_options: trained)
+
+    def call(command: str, *options: str) -> Result:
+        arguments = [command, "--data", str(trained.data), "--run", str(trained.folder), *options]
+        return CliRunner().invoke(commands["eval"], arguments, catch_exceptions=False)
+
+    return call
+
+
+@pytest.fixture
+def measured(evaluate: Evaluate, trained: Run, tmp_path: Path) -> list[dict[str, Any]]:
+    result = evaluate(
+        "quality", "--weights", str(trained.folder.parent / "weights"), "--samples", "24", "--batch", "10",
+        "--steps", "2", "--steps", "8", "--seed", "0", "--seed", "1", "--order", "halton",
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return load_reports(tmp_path / "out")
+
+
+def test_every_figure_is_in_the_report(measured: list[dict[str, Any]]) -> None:
+    assert len(measured) == 4
+    for report in measured:
+        assert report["settings"]["plan"]["order"] == "halton"
+        assert report["settings"]["num_samples"] == report["distances"]["num_samples"] == 24
+        assert report["distances"]["fd_eval"] > 0
+        assert 0 <= report["distances"]["precision"] <= 1
+        assert set(report["agreement"]) == {"text", "mean"}
+        assert report["memorisation"]["pixels"]["num_real"] == 12
+        assert 0 < report["bits_per_token"] < 8
+        assert report["inception_fid"].keys() <= {"fid", "num_samples", "num_real", "unavailable"}
+        assert report["floors"]["reconstruction"]["num_samples"] == 24
+        assert report["floors"]["halves"]["num_samples"] == 6
+        assert report["floors"]["tokenizer"]["psnr"] > 0
+        assert report["orders"]["pairwise_entropy"] == 0.0
+        assert len(report["orders"]["rank_map"]) == 4
+    assert [report["cost"]["mean_steps"] for report in measured] == [2, 2, 8, 8]
+    assert [report["cost"]["query_evaluations"] for report in measured] == [32] * 4
+    assert [report["settings"]["seed"] for report in measured] == [0, 1, 0, 1]
+
+
+def test_each_evaluation_has_a_contact_sheet(measured: list[dict[str, Any]], tmp_path: Path) -> None:
+    for path in (tmp_path / "out").glob("*.json"):
+        with Image.open(path.with_suffix(".png")) as sheet:
+            assert sheet.width > 2 * 8 * 16
+
+
+def test_a_second_evaluation_draws_nothing_and_says_the_same(
+    evaluate: Evaluate, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--weights", str(trained.folder.parent / "weights"), "--samples", "12", "--guidance", "1")
+    first = evaluate("quality", *options, "--out", str(tmp_path / "out"))
+
+    def fail(*_arguments: Any, **_options: Any) -> None:
+        raise AssertionError("was stored already")
+
+    monkeypatch.setattr("oar_core.eval.draws.generate", fail)
+    monkeypatch.setattr(quality_module, "measure_floors", fail)
+    monkeypatch.setattr(quality_module, "bits_per_token", fail)
+    second = evaluate("quality", *options, "--out", str(tmp_path / "out"))
+    assert first.stdout == second.stdout
+    last = json.loads(second.stdout.splitlines()[-1])
+    assert last["settings"]["sampling"]["guidance"] == 1
+    assert last["cost"]["query_evaluations"] == 16
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "part", "name"),
+    [
+        ("--group-sizes", "linear", "plan", "group_sizes"),
+        ("--group-sizes", "adaptive", "plan", "group_sizes"),
+        ("--entropy-bound", "2.5", "plan", "entropy_bound"),
+        ("--temperature", "0.5", "sampling", "temperature"),
+        ("--top-k", "3", "sampling", "top_k"),
+        ("--top-p", "0.9", "sampling", "top_p"),
+    ],
+)
+def test_each_wish_arrives(
+    evaluate: Evaluate, trained: Run, tmp_path: Path, option: str, value: str, part: str, name: str
+) -> None:
+    weights = str(trained.folder.parent / "weights")
+    result = evaluate(
+        "quality", "--weights", weights, "--samples", "8", option, value, "--dtype", "bfloat16", "--label", "an arm",
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    stored = json.loads(result.stdout.splitlines()[-1])
+    assert str(stored["settings"][part][name]) == value
+    assert stored["settings"]["dtype"] == "bfloat16"
+    assert stored["label"] == "an arm"
+
+
+def test_the_evaluators_accuracy_is_told_per_attribute(evaluate: Evaluate) -> None:
+    told = json.loads(evaluate("evaluator").stdout)
+    assert told["num_images"] == 12
+    assert 0 <= told["accuracy"]["text"] == told["accuracy"]["mean"] <= 1
+
+
+def test_seeds_are_one_arm_with_a_spread(measured: list[dict[str, Any]]) -> None:
+    arms = group_arms(measured)
+    assert [len(arm.reports) for arm in arms] == [2, 2]
+    pair = [report["distances"]["fd_eval"] for report in arms[0].reports]
+    assert arms[0].mean("distances", "fd_eval") == pytest.approx(sum(pair) / 2)
+    spread = abs(pair[0] - pair[1]) / 2**0.5
+    assert arms[0].cell("distances", "fd_eval") == f"{sum(pair) / 2:.2f} ± {spread:.2f}"
+
+
+def test_the_best_guidance_of_each_arm_is_that_of_the_least_distance(measured: list[dict[str, Any]]) -> None:
+    stronger = copy.deepcopy(measured)
+    for report in stronger:
+        report["settings"]["sampling"]["guidance"] = 9.0
+        report["distances"]["fd_eval"] += -1e-3 if report["settings"]["plan"]["steps"] == 2 else 1e-3
+    best = best_guidance(group_arms([*measured, *stronger]))
+    usual = measured[0]["settings"]["sampling"]["guidance"]
+    found = {arm.first["settings"]["plan"]["steps"]: arm.first["settings"]["sampling"]["guidance"] for arm in best}
+    assert found == {2: 9.0, 8: usual}
+
+
+def test_class_maps_are_shown_of_orders_that_follow_the_picture(measured: list[dict[str, Any]], tmp_path: Path) -> None:
+    report = copy.deepcopy(measured[0])
+    report["orders"] |= {"pairwise_entropy": 0.5, "rank_maps": {"colour=red": report["orders"]["rank_map"]}}
+    write_report([report, *measured[2:]], tmp_path / "arms.md")
+    sheets = list((tmp_path / "arms").glob("classes-*.png"))
+    assert len(sheets) == 1
+    assert f"arms/{sheets[0].name}" in (tmp_path / "arms.md").read_text()
+
+
+def test_the_report_is_made_from_json_alone(
+    measured: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "why_no_plots", lambda: "no plots here")
+    for sheet in (tmp_path / "out").glob("*.png"):
+        sheet.unlink()
+    result = CliRunner().invoke(commands["eval"], ["report", str(tmp_path / "out"), "-o", str(tmp_path / "arms.md")])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "arms.md").read_text()
+    for heading in ("### Floors", "### Prompt agreement", "### Likelihood and copying", "### Orders"):
+        assert heading in text
+    assert "No plots: no plots here." in text
+    assert "Inception FID: unavailable" in text
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| tiny, halton | halton |")]
+    assert [row[3].strip() for row in rows] == ["2.0", "8.0"]
+    maps = list((tmp_path / "arms").glob("order-*.png"))
+    assert maps
+    assert all(f"arms/{path.name}" in text for path in maps)
+
+
+def test_plots_are_drawn_where_matplotlib_is(measured: list[dict[str, Any]], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert write_report(measured, tmp_path / "arms.md") == []
+    text = (tmp_path / "arms.md").read_text()
+    plots = [path for path in (tmp_path / "arms").glob("*.png") if not path.name.startswith("order-")]
+    assert len(plots) == 2
+    assert all(f"arms/{path.name}" in text for path in plots)
+    draw_curves([Curve("one", ((8.0, 2.0), (16.0, 1.0)))], "steps", "FD-eval", tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert plot.width > 300
+
+
+def test_a_folder_without_evaluations_is_refused(tmp_path: Path) -> None:
+    arguments = ["report", str(tmp_path), "-o", str(tmp_path / "arms.md")]
+    assert "holds no evaluation" in CliRunner().invoke(commands["eval"], arguments).output
+    (tmp_path / "other.json").write_text("{}")
+    assert "no evaluation of format" in CliRunner().invoke(commands["eval"], arguments).output

@@ -1,0 +1,161 @@
+"""A recipe from pictures to a model folder that generates."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from oar_core.cli import commands
+from oar_core.errors import CheckpointError, WeightsError
+from oar_core.eval.likelihood import bits_per_token
+from oar_core.order.plan import PlanSpec
+from oar_core.sampling.generate import generate
+from oar_core.sampling.pipeline import Pipeline
+from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
+from oar_core.train.recipes import RECIPES, Recipe, recipe
+from oar_core.train.run import STATS, Run
+from oar_core.train.stages.order_distill import load_orders
+from oar_core.train.stages.order_finetune import arm
+from oar_core.weights import Manifest, write_manifest
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trained(tmp_path: Path, picture_folder: Path, tiny_recipe: Recipe) -> Run:
+    run = Run(tiny_recipe, picture_folder, tmp_path / "run", CPU)
+    run.train_tokenizer()
+    run.train_any_order()
+    return run
+
+
+def test_a_run_exports_a_model_that_generates(trained: Run, tmp_path: Path) -> None:
+    trained.export(tmp_path / "weights" / "tiny")
+    write_manifest(tmp_path / "weights", "tiny", {"tiny": "CC0-1.0"})
+    pipeline = Pipeline.load(Manifest.load(tmp_path / "weights").folder("tiny"), "cpu", torch.float32)
+    request = SequenceRequest(
+        "a", pipeline.encode_prompt("a red square"), 1, 0, PlanSpec(steps=4), SamplingParams(guidance=2.0)
+    )
+    token_ids = generate(pipeline.backbone, [request], pipeline.unconditional_ids)
+    pixels = pipeline.decode(torch.tensor(token_ids))
+    assert pixels.shape == (1, 16, 16, 3)
+    assert pixels.dtype == np.uint8
+    assert pipeline.grid == (4, 4)
+    assert pipeline.defaults["steps"] == 4
+
+
+def test_a_file_that_was_changed_is_not_loaded(trained: Run, tmp_path: Path) -> None:
+    trained.export(tmp_path / "weights" / "tiny")
+    write_manifest(tmp_path / "weights", "tiny", {"tiny": "CC0-1.0"})
+    path = tmp_path / "weights" / "tiny" / "backbone.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(WeightsError, match="sha256"):
+        Manifest.load(tmp_path / "weights").folder("tiny")
+
+
+def test_the_exported_text_tokenizer_is_the_one_that_was_trained_with(trained: Run, tmp_path: Path) -> None:
+    trained.export(tmp_path / "tiny")
+    rows = trained.images("train").rows
+    pipeline = Pipeline.load(tmp_path / "tiny", "cpu", torch.float32)
+    assert pipeline.encode_prompt("A  blue square") == trained.text_tokenizer(list(rows)).encode(
+        "a  BLUE square", max_length=8
+    )
+
+
+def test_tokens_are_computed_anew_for_another_tokenizer(trained: Run) -> None:
+    before = trained.tokens("train").token_ids
+    assert torch.equal(trained.tokens("train").token_ids, before)
+    stale = trained.folder / "cache" / "tokens-train.safetensors"
+    stamp = stale.stat().st_mtime_ns
+    (trained.folder / "tokenizer" / "checkpoint.safetensors").touch()
+    trained.tokens("train")
+    assert stale.stat().st_mtime_ns != stamp
+
+
+def test_held_out_bits_of_an_untrained_head_are_those_of_chance(trained: Run) -> None:
+    backbone = trained.backbone()
+    torch.nn.init.zeros_(backbone.query.head.weight)
+    tokens = trained.tokens("test")
+    bits = bits_per_token(backbone, tokens.token_ids.long(), [(0,)] * len(tokens))
+    assert bits == pytest.approx(4.0, abs=1e-5)
+
+
+def test_an_untrained_stage_is_named(tmp_path: Path, picture_folder: Path, tiny_recipe: Recipe) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        Run(tiny_recipe, picture_folder, tmp_path / "empty", CPU).tokenizer()
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_is_consistent_and_named_after_itself(name: str) -> None:
+    assert recipe(name).name == name
+
+
+def test_distillation_fine_tuning_and_a_policy_make_a_model_that_paints_by_it(trained: Run, tmp_path: Path) -> None:
+    orders = trained.distill()
+    assert len(orders) == 20
+    stats = json.loads((trained.orders_folder / STATS).read_text())
+    assert np.array(stats["mean_rank"]).shape == (4, 4)
+    assert set(stats["agreement"]["max_probability / margin"]) == {"spearman", "kendall"}
+    assert stats["background_rank"] is not None
+    before = trained.backbone("any_order").state_dict()
+    assert trained.train_order_finetune() == trained.folder / "order_finetune" / "checkpoint.safetensors"
+    tuned = trained.backbone()
+    assert tuned.has_policy
+    assert not torch.equal(tuned.state_dict()["embed_token.token.weight"], before["embed_token.token.weight"])
+    trained.export(tmp_path / "tiny")
+    pipeline = Pipeline.load(tmp_path / "tiny", "cpu", torch.float32)
+    request = SequenceRequest("a", (0,), 1, 0, PlanSpec(order="distilled", steps=4), SamplingParams(guidance=2.0))
+    assert len(generate(pipeline.backbone, [request], pipeline.unconditional_ids)[0]) == 16
+    for name, value in pipeline.backbone.state_dict().items():
+        torch.testing.assert_close(value, tuned.state_dict()[name], rtol=1e-2, atol=1e-3)
+
+
+def test_a_policy_trained_alone_leaves_the_backbone_and_replaces_the_one_beside_it(trained: Run) -> None:
+    trained.distill()
+    before = trained.backbone()
+    assert not before.has_policy
+    assert trained.train_order_policy() == trained.folder / "any_order-policy" / "checkpoint.safetensors"
+    after = trained.backbone()
+    assert after.has_policy
+    assert all(torch.equal(after.state_dict()[name], value) for name, value in before.state_dict().items())
+    trained.train_order_finetune()
+    beside = trained.backbone().state_dict()["policy.head.weight"]
+    trained.train_order_policy("order_finetune")
+    assert not torch.equal(trained.backbone().state_dict()["policy.head.weight"], beside)
+
+
+def test_an_arm_has_a_folder_of_its_own_and_no_policy(trained: Run) -> None:
+    recipe_ = replace(trained.recipe, order_finetune_stage=arm("raster", trained.recipe.order_finetune_stage))
+    path = replace(trained, recipe=recipe_).train_order_finetune()
+    assert path.parent.name == "order_finetune-raster"
+    assert not trained.backbone("order_finetune-raster").has_policy
+    assert trained.latest_stage == "any_order"
+
+
+def test_fine_tuning_without_orders_says_what_to_run(trained: Run) -> None:
+    with pytest.raises(CheckpointError, match="oar distill"):
+        trained.train_order_finetune()
+
+
+def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "sprites-64", lambda: trained.recipe)
+    options = ["--data", str(trained.data), "--run", str(trained.folder), "--device", "cpu"]
+
+    def call(*words: str) -> str:
+        result = CliRunner().invoke(commands[words[0]], [*words[1:], *options])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "no distilled orders" in CliRunner().invoke(commands["train"], ["order_finetune", *options]).output
+    call("distill", "--images", "6", "--per-step", "4", "--distance-weight", "0.5")
+    assert len(load_orders(trained.orders_folder)) == 6
+    call("train", "order_finetune", "--images", "16", "--random-share", "0.5", "--context-noise", "0.1")
+    call("train", "order_finetune", "--images", "16", "--orders", "locality")
+    call("train", "order_policy", "--images", "16", "--stage", "any_order")
+    call("train", "export", "--stage", "any_order", "--weights", str(tmp_path / "weights"))
+    assert Pipeline.load(tmp_path / "weights" / "tiny", "cpu", torch.float32).backbone.has_policy
