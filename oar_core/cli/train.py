@@ -24,12 +24,13 @@ _stage = click.option(
 )
 
 
-def _resized(run: Run, loop: str, num_images: int | None) -> Run:
-    """The run with another number of training pictures in the recipe's `loop`; None leaves it."""
-    if num_images is None:
-        return run
-    resized = replace(getattr(run.recipe, loop), num_images=num_images)
-    return replace(run, recipe=replace(run.recipe, **{loop: resized}))
+_seed = click.option("--seed", type=click.IntRange(min=0), help="Has a folder of its own. Default: the recipe's.")
+
+
+def _changed(run: Run, loop: str, **wishes: int | None) -> Run:
+    """The run with other settings in the recipe's `loop`; None leaves one as it is."""
+    said = {name: value for name, value in wishes.items() if value is not None}
+    return replace(run, recipe=replace(run.recipe, **{loop: replace(getattr(run.recipe, loop), **said)}))
 
 
 @train.command()
@@ -37,7 +38,7 @@ def _resized(run: Run, loop: str, num_images: int | None) -> Run:
 @_num_images
 def tokenizer(num_images: int | None, **options: Any) -> None:
     """Stage 0: the image tokenizer (VQGAN)."""
-    run = _resized(make_run(**options), "tokenizer_loop", num_images)
+    run = _changed(make_run(**options), "tokenizer_loop", num_images=num_images)
     click.echo(run.train_tokenizer())
 
 
@@ -46,7 +47,7 @@ def tokenizer(num_images: int | None, **options: Any) -> None:
 @_num_images
 def any_order(num_images: int | None, **options: Any) -> None:
     """Stage 1: the backbone, on random orders."""
-    run = _resized(make_run(**options), "any_order_loop", num_images)
+    run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
     click.echo(run.train_any_order())
 
 
@@ -62,11 +63,17 @@ def any_order(num_images: int | None, **options: Any) -> None:
 )
 @click.option("--random-share", type=click.FloatRange(0, 1), help="Pictures in random order. Default: the arm's.")
 @click.option("--context-noise", type=click.FloatRange(0, 1), help="Default: the recipe's.")
+@_seed
 def order_finetune(
-    num_images: int | None, orders: str, random_share: float | None, context_noise: float | None, **options: Any
+    num_images: int | None,
+    orders: str,
+    random_share: float | None,
+    context_noise: float | None,
+    seed: int | None,
+    **options: Any,
 ) -> None:
     """Stage 3: the backbone and its order policy, on distilled orders (or the backbone on another order)."""
-    run = _resized(make_run(**options), "order_finetune_loop", num_images)
+    run = _changed(make_run(**options), "order_finetune_loop", num_images=num_images, seed=seed)
     config = arm(orders, run.recipe.order_finetune_stage)
     config = replace(
         config,
@@ -77,13 +84,24 @@ def order_finetune(
     click.echo(replace(run, recipe=recipe_).train_order_finetune())
 
 
+@train.command("from_scratch")
+@run_options
+@_num_images
+@click.option("--orders", type=click.Choice([name for name in ARMS if name != DISTILLED]), default="raster")
+@_seed
+def from_scratch(num_images: int | None, orders: str, seed: int | None, **options: Any) -> None:
+    """A rival of the three stages: the backbone on one order from the start, with the compute of stages 1 and 3."""
+    run = _changed(make_run(**options), "any_order_loop", num_images=num_images, seed=seed)
+    click.echo(run.train_from_scratch(orders))
+
+
 @train.command("order_policy")
 @run_options
 @_num_images
 @_stage
 def order_policy(num_images: int | None, stage: str | None, **options: Any) -> None:
     """The order policy alone, on the memory of a backbone that stays as it is."""
-    run = _resized(make_run(**options), "order_policy_loop", num_images)
+    run = _changed(make_run(**options), "order_policy_loop", num_images=num_images)
     click.echo(run.train_order_policy(stage))
 
 
@@ -92,8 +110,18 @@ def order_policy(num_images: int | None, stage: str | None, **options: Any) -> N
 @_num_images
 def evaluator(num_images: int | None, **options: Any) -> None:
     """The evaluation network that `oar eval quality` measures with; apart from the other stages."""
-    run = _resized(make_run(**options), "evaluator_loop", num_images)
+    run = _changed(make_run(**options), "evaluator_loop", num_images=num_images)
     click.echo(run.train_evaluator())
+
+
+@train.command()
+@run_options
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="A model folder, as in weights/.")
+def adopt(model: Path, **options: Any) -> None:
+    """Begin a run with a trained model: its tokenizer and backbone stand for stages 0 and 1."""
+    run = make_run(**options)
+    run.adopt(model)
+    click.echo(run.folder)
 
 
 @train.command()

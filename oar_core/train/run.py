@@ -25,7 +25,7 @@ from oar_core.eval.evaluator import EvaluatorNet, save_evaluator
 from oar_core.eval.order_stats import agreement, foreground_patches, order_stats
 from oar_core.models.oar import POLICY_PREFIX, OarBackbone
 from oar_core.models.order_policy import OrderPolicy
-from oar_core.sampling.pipeline import BACKBONE, CONFIG, POLICY, TEXT, TOKENIZER
+from oar_core.sampling.pipeline import BACKBONE, CONFIG, POLICY, TEXT, TOKENIZER, Pipeline
 from oar_core.text import TextTokenizer
 from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.train.captions import CAPTION_SOURCES, Row
@@ -36,12 +36,12 @@ from oar_core.train.recipes import Recipe
 from oar_core.train.stages.any_order import AnyOrderStage
 from oar_core.train.stages.evaluator import EvaluatorStage
 from oar_core.train.stages.order_distill import SCORES, OrderSet, distill_orders, extract_orders, load_orders
-from oar_core.train.stages.order_finetune import DISTILLED, OrderFinetuneStage, OrderPolicyStage
+from oar_core.train.stages.order_finetune import DISTILLED, OrderFinetuneStage, OrderPolicyStage, arm
 from oar_core.train.stages.tokenizer import TokenizerStage
 from oar_core.train.tokens import Captioner, TokenSet
 
 TOKENIZER_STAGE, ANY_ORDER_STAGE, FINETUNE_STAGE = "tokenizer", "any_order", "order_finetune"
-EVALUATOR_STAGE = "evaluator"
+EVALUATOR_STAGE, SCRATCH_STAGE = "evaluator", "from_scratch"
 ORDERS, CACHE = "orders", "cache"
 STATS = "stats.json"
 NUM_COMPARED = 64  # pictures on which the score functions are compared
@@ -74,6 +74,24 @@ class Run:
             stage = AnyOrderStage(tokens, text, caption, recipe.backbone, recipe.any_order_stage)
         return train(stage, recipe.any_order_loop, self.folder / ANY_ORDER_STAGE, self.device)
 
+    def adopt(self, folder: Path) -> None:
+        """Begins the run with a model folder: its tokenizers and backbone take the place of the first two stages.
+
+        Raises ConfigError where its networks are not the recipe's, WeightsError for a folder that cannot be read.
+        """
+        pipeline, recipe = Pipeline.load(folder, "cpu", torch.float32), self.recipe
+        if (pipeline.tokenizer.config, pipeline.backbone.config) != (recipe.tokenizer, recipe.backbone):
+            raise ConfigError(f"the networks of {folder} are not those of recipe {recipe.name}")
+        pipeline.backbone.policy = None  # a policy belongs to the orders that it was distilled from
+        paths = [self.folder / stage / CHECKPOINT for stage in (TOKENIZER_STAGE, ANY_ORDER_STAGE)]
+        for path in paths:
+            if path.exists():
+                raise ConfigError(f"{path} exists; a run adopts a model before anything is trained in it")
+        for path, prefix, module in zip(paths, ("tokenizer.", ""), (pipeline.tokenizer, pipeline.backbone)):
+            averaged = {f"ema/{prefix}{name}": value for name, value in module.state_dict().items()}
+            save_tensors(path, averaged, {"adopted": pipeline.model_hash, "loop": None})
+        pipeline.text.save(self.folder / TEXT)
+
     def distill(self) -> OrderSet:
         """Stage 2, on the any-order backbone; goes on from the shards that are there, then writes the statistics."""
         config = self.recipe.distill
@@ -97,7 +115,19 @@ class Run:
                 backbone.policy = OrderPolicy(recipe.order_policy, recipe.backbone)
         distilled = load_orders(self.orders_folder) if config.orders == DISTILLED else None
         stage = OrderFinetuneStage(captioner, backbone, config, distilled)
-        return train(stage, recipe.order_finetune_loop, self.folder / finetune_stage(config.orders), self.device)
+        loop = recipe.order_finetune_loop
+        return train(stage, loop, self.folder / finetune_stage(config.orders, loop.seed), self.device)
+
+    def train_from_scratch(self, orders: str) -> Path:
+        """A rival of the three stages: one order from the first step on, for as many pictures as stages 1 and 3 see."""
+        recipe = self.recipe
+        config = replace(arm(orders, recipe.order_finetune_stage), random_share=0.0, is_annealed=False)
+        num_images = recipe.any_order_loop.num_images + recipe.order_finetune_loop.num_images
+        loop = replace(recipe.any_order_loop, num_images=num_images)
+        with seeded_init(loop.seed):
+            backbone = OarBackbone(recipe.backbone)
+        stage = OrderFinetuneStage(self._captioner(self.tokens("train"), config.unconditional_share), backbone, config)
+        return train(stage, loop, self.folder / scratch_stage(orders, loop.seed), self.device)
 
     def train_order_policy(self, stage: str | None = None) -> Path:
         """An order policy alone, on the memory of a stage's backbone; that of the latest stage unless named."""
@@ -235,9 +265,19 @@ class Run:
         return state
 
 
-def finetune_stage(orders: str) -> str:
+def finetune_stage(orders: str, seed: int = 0) -> str:
     """The folder of a fine-tuning arm."""
-    return FINETUNE_STAGE if orders == DISTILLED else f"{FINETUNE_STAGE}-{orders}"
+    name = FINETUNE_STAGE if orders == DISTILLED else f"{FINETUNE_STAGE}-{orders}"
+    return _seeded(name, seed)
+
+
+def scratch_stage(orders: str, seed: int = 0) -> str:
+    """The folder of a backbone that never saw another order."""
+    return _seeded(f"{SCRATCH_STAGE}-{orders}", seed)
+
+
+def _seeded(name: str, seed: int) -> str:
+    return f"{name}-seed{seed}" if seed else name
 
 
 def policy_folder(stage: str) -> str:

@@ -13,6 +13,7 @@ from server.api.middleware import BodyLimit, CountAnswers
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
 from server.settings import Settings
+from server.tasks import stop_tasks
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -27,9 +28,7 @@ def create_app(settings: Settings) -> FastAPI:
             try:
                 yield
             finally:
-                fan_in.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await fan_in
+                await stop_tasks([fan_in])
                 await services.connection.close()
 
     app = FastAPI(title="OAR server", summary="Images, painted patch by patch", version="0.1.0", lifespan=lifespan)

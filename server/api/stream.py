@@ -13,6 +13,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from server.api.deps import Services, get_services
 from server.errors import InternalError, InvalidRequest, ServerError, SlowClient, TooManySockets
+from server.tasks import stop_tasks
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -79,7 +80,8 @@ async def _is_over(services: Services, job_id: str, seq: int) -> bool:
 
 async def _send(socket: WebSocket, services: Services, text: str) -> None:
     try:
-        await asyncio.wait_for(socket.send_text(text), services.settings.socket_send_timeout)
+        async with asyncio.timeout(services.settings.socket_send_timeout):
+            await socket.send_text(text)
     except TimeoutError as error:
         services.metrics.slow_clients.inc()
         raise SlowClient("the client does not read") from error
@@ -99,12 +101,12 @@ async def _until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        # The others may have failed meanwhile, of the same cause.
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
+        await stop_tasks(tasks)
+    for task in tasks:
+        # The others may have failed meanwhile, of the same cause: that is to be looked at, and not to be raised.
+        error = None if task.cancelled() else task.exception()
+        if task in done and error is not None:
+            raise error
 
 
 async def _close_with(socket: WebSocket, services: Services, error: ServerError) -> None:

@@ -1,5 +1,6 @@
 """`oar serve`: Redis, API and workers under one roof; one line with the URL when they are ready."""
 
+import queue
 import signal
 import threading
 import urllib.error
@@ -26,16 +27,15 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 def serve(settings: Settings) -> None:
     """Run everything: Redis (unless REDIS_URL names one), API and workers. Ctrl-C stops all of it."""
     configure_logging(settings.log_format, settings.log_level)
-    stop = threading.Event()
     with listen(settings) as listener:
         try:
             with redis_url(settings) as url:
                 children = [Child("API", "api"), *(Child(f"worker {i}", "worker") for i in range(settings.workers))]
                 environment = {**to_environment(settings), "REDIS_URL": url}
                 supervisor = Supervisor(children, environment, listener.fileno())
-                _stop_on_signals(stop, supervisor)
+                signals = _listen_to_signals(supervisor)
                 try:
-                    _tend(supervisor, stop, address(settings.host, listener.getsockname()[1]))
+                    _tend(supervisor, signals, address(settings.host, listener.getsockname()[1]))
                 finally:
                     supervisor.stop(settings.drain_seconds + STOP_MARGIN)
         except (ChildRefused, EmbeddedRedisError) as error:
@@ -47,10 +47,20 @@ def address(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def _tend(supervisor: Supervisor, stop: threading.Event, url: str) -> None:
+def _tend(supervisor: Supervisor, signals: "queue.SimpleQueue[int]", url: str) -> None:
+    """Returns at the first signal. Raises ChildRefused."""
+    stop = threading.Event()
     threading.Thread(target=_announce, args=(url, stop), daemon=True).start()
-    while not stop.wait(TEND_SECONDS):
-        supervisor.tend()
+    try:
+        while True:
+            supervisor.tend()
+            try:
+                signals.get(timeout=TEND_SECONDS)
+                return
+            except queue.Empty:
+                continue
+    finally:
+        stop.set()
 
 
 def _announce(url: str, stop: threading.Event) -> None:
@@ -65,13 +75,22 @@ def _announce(url: str, stop: threading.Event) -> None:
         click.echo(url)
 
 
-def _stop_on_signals(stop: threading.Event, supervisor: Supervisor) -> None:
-    """The first signal stops in order, the second at once."""
+def _listen_to_signals(supervisor: Supervisor) -> "queue.SimpleQueue[int]":
+    """The first signal stops in order, the second at once.
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
+    A handler runs between any two instructions of the main thread. An Event's lock may be held there, and setting it
+    would wait for ever; a SimpleQueue may be put to from anywhere.
+    """
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    is_stopping = False
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        nonlocal is_stopping
+        if is_stopping:
             supervisor.kill()
-        stop.set()
+        is_stopping = True
+        signals.put(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
+    return signals

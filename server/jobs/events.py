@@ -106,7 +106,8 @@ class EventHub:
             if remaining <= 0:
                 return False
             try:
-                await asyncio.wait_for(watched.changed.wait(), remaining)
+                async with asyncio.timeout(remaining):
+                    await watched.changed.wait()
             except TimeoutError:
                 return False
         return True

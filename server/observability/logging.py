@@ -1,7 +1,9 @@
 """One line a record on standard error: `time level logger message key=value ...`, or JSON."""
 
+import faulthandler
 import json
 import logging
+import signal
 import sys
 from datetime import UTC, datetime
 from typing import Literal
@@ -31,6 +33,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(log_format: Literal["text", "json"], level: str) -> None:
+    """Also lets `kill -USR1` write where every thread of a process is, for one that hangs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
@@ -38,6 +41,8 @@ def configure_logging(log_format: Literal["text", "json"], level: str) -> None:
     root.setLevel(level.upper())
     for name in LOUD_LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
 
 
 def _time(record: logging.LogRecord) -> str:

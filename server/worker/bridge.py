@@ -18,6 +18,7 @@ from server.jobs.store import Registry
 from server.observability.metrics import WorkerMetrics
 from server.schemas.model import WorkerInfo
 from server.settings import Settings
+from server.tasks import stop_tasks
 from server.worker.desk import Desk
 from server.worker.engine_thread import EngineThread, Report, Stop
 from server.worker.models import LoadedModel
@@ -74,9 +75,7 @@ class Bridge:
             await asyncio.gather(*takers)
             await self._drain()
         finally:
-            for task in (*background, *takers):
-                task.cancel()
-            await asyncio.wait((*background, *takers))
+            await stop_tasks([*background, *takers])
             self._engine.send(Stop())
             self._desk.renderer.close()
 

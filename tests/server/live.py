@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from websockets.sync.client import connect
 from tests.server.processes import find_processes
 
 READY_SECONDS = 40.0
-STOP_SECONDS = 15.0
+STOP_SECONDS = 25.0  # more than `oar serve` gives its children before it kills them
 ROOT = Path(__file__).parents[2]
 
 
@@ -61,7 +62,25 @@ class LiveServer:
     def stop(self, number: signal.Signals) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(STOP_SECONDS)
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not stop:\n{self._where_it_hangs()}") from None
+        log = self.log.read_text()
+        assert "killed a process that did not stop" not in log, log
+        return code
+
+    def _where_it_hangs(self) -> str:
+        """The log with the stacks of all threads; then nothing is left running."""
+        pids = [self.process.pid, *self.children("api"), *self.children("worker")]
+        for number in (signal.SIGUSR1, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, number)
+            time.sleep(0.5)
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return self.log.read_text()
 
     def children(self, verb: str) -> list[int]:
         """Process ids of our children that run `oar VERB`."""

@@ -18,8 +18,8 @@ from oar_core.train.optim import ParamGroup
 from oar_core.train.stages.order_distill import OrderSet
 from oar_core.train.tokens import Captioner
 
-DISTILLED, LOCALITY = "distilled", "locality"
-ARMS = (DISTILLED, "raster", "halton", LOCALITY)
+DISTILLED, LOCALITY, RANDOM = "distilled", "locality", "random"
+ARMS = (DISTILLED, "raster", "halton", LOCALITY, RANDOM)
 ANNEAL_UNTIL = 0.5  # of the run
 
 
@@ -45,7 +45,8 @@ class OrderFinetuneStageConfig:
 
 
 def arm(orders: str, config: OrderFinetuneStageConfig) -> OrderFinetuneStageConfig:
-    """The stage's config for one of ARMS: raster is annealed to, as in RAR; only distilled orders teach a policy."""
+    """The stage's config for one of ARMS: raster is annealed to, as in RAR; random is more of the any-order stage; only
+    distilled orders teach a policy."""
     if orders == DISTILLED:
         return replace(config, orders=orders)
     config = replace(config, orders=orders, policy_weight=0.0)
@@ -117,6 +118,8 @@ class OrderFinetuneStage:
 
 
 def _arm_orders(name: str, grid: Grid, count: int, step: Step) -> Int[Tensor, "B L"]:
+    if name == RANDOM:
+        return torch.rand(count, grid[0] * grid[1], generator=step.generator).argsort(dim=-1)
     if name != LOCALITY:
         return torch.tensor(PATHS[name](grid)).expand(count, -1)
     seeds = torch.randint(2**62, (count,), generator=step.generator).tolist()
