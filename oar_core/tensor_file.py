@@ -26,8 +26,21 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Raises CheckpointError when there is no such file."""
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _meta(file)  # noqa: SIM118
+
+
+def load_meta(path: Path) -> dict[str, Any]:
+    """The JSON object alone. Raises CheckpointError when there is no such file."""
+    with _open(path) as file:
+        return _meta(file)
+
+
+def _open(path: Path) -> Any:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist")
-    with safe_open(path, framework="pt") as file:
-        meta = json.loads((file.metadata() or {}).get("meta", "{}"))
-        return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
+    return safe_open(path, framework="pt")
+
+
+def _meta(file: Any) -> dict[str, Any]:
+    return json.loads((file.metadata() or {}).get("meta", "{}"))

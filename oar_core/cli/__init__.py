@@ -1,8 +1,8 @@
-"""The library's commands: train, distill, eval, bench. The `oar` command mounts them when one of them is called."""
+"""The library's commands. The `oar` command mounts them when one of them is called."""
 
 import click
 
-from oar_core.cli import bench, evaluate, quality, train
+from oar_core.cli import bench, evaluate, quality, study, train
 
 for _measurement in (quality.quality, quality.evaluator, quality.report):
     evaluate.evaluate.add_command(_measurement)
@@ -11,5 +11,6 @@ commands: dict[str, click.Command] = {
     "train": train.train,
     "distill": train.distill,
     "eval": evaluate.evaluate,
+    "study": study.study,
     "bench": bench.bench,
 }

@@ -1,7 +1,5 @@
 """One evaluation of one model under one setting: pictures of held-out captions, measured in every way there is."""
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from oar_core.eval.agreement import agreement, relative
+from oar_core.eval.digests import module_digest
 from oar_core.eval.distances import nearest
 from oar_core.eval.draws import Draws, DrawSettings, draw, draws_path
 from oar_core.eval.evaluator import Reading
-from oar_core.eval.floors import Sample, distances, measure_floors, real_sample
+from oar_core.eval.floors import Distances, Sample, distances, measure_floors, real_sample
 from oar_core.eval.inception import inception_distance
 from oar_core.eval.likelihood import bits_per_token
 from oar_core.eval.memorisation import closeness, nearest_pixels
@@ -47,11 +46,7 @@ def measure_quality(
     pipeline: Pipeline, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
 ) -> Quality:
     """What costs time is kept in `folder` and not done twice: tokens drawn, floors, likelihood."""
-    chosen = choose(len(reference.held_out.pixels), settings.num_samples)
-    captions = reference.captions
-    prompts = [captions[index] for index in chosen.tolist()]
-    path = draws_path(folder, pipeline, wanted, digest(captions))
-    draws = draw(pipeline, prompts, wanted, path, batch_size=settings.batch_size)
+    chosen, draws = _drawn(pipeline, reference, wanted, settings, folder)
     pixels = _decode(pipeline, draws.token_ids, settings.batch_size)
     real = reference.held_out.pixels[chosen.numpy()]
     floors = _floors(pipeline, reference, chosen, folder)
@@ -73,6 +68,27 @@ def measure_quality(
         "orders": _orders(pipeline, reference, chosen, draws),
     }
     return Quality(report, pixels, real)
+
+
+def measure_distances(
+    pipeline: Pipeline, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+) -> Distances:
+    """The distances alone, as `measure_quality` finds them: for settings that are tried and left."""
+    chosen, draws = _drawn(pipeline, reference, wanted, settings, folder)
+    reading = reference.evaluator.read(_decode(pipeline, draws.token_ids, settings.batch_size))
+    real = real_sample(reference)
+    return distances(Sample(reading.features, real.row_of[chosen]), real)
+
+
+def _drawn(
+    pipeline: Pipeline, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+) -> tuple[Int[Tensor, "M"], Draws]:
+    """Which held-out pictures lend their captions, and what was drawn from these."""
+    chosen = choose(len(reference.held_out.pixels), settings.num_samples)
+    captions = reference.captions
+    path = draws_path(folder, pipeline, wanted, digest(captions))
+    prompts = [captions[index] for index in chosen.tolist()]
+    return chosen, draw(pipeline, prompts, wanted, path, batch_size=settings.batch_size)
 
 
 def _figures(
@@ -164,13 +180,3 @@ def _decode(pipeline: Pipeline, token_ids: Int[Tensor, "M L"], batch_size: int) 
 
 def _rounded(values: Tensor) -> list[list[float]]:
     return [[round(value, 4) for value in row] for row in values.tolist()]
-
-
-def module_digest(module: nn.Module) -> str:
-    """Of names and values, whatever file they came from."""
-    state: Sequence[tuple[str, Tensor]] = sorted(module.state_dict().items())
-    return digest([(name, _bytes_digest(value)) for name, value in state])
-
-
-def _bytes_digest(value: Tensor) -> str:
-    return hashlib.sha256(value.detach().cpu().contiguous().float().numpy().tobytes()).hexdigest()

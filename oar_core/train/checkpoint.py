@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from oar_core.tensor_file import load_meta as load_meta
 from oar_core.tensor_file import load_tensors as load_tensors
 from oar_core.tensor_file import save_tensors as save_tensors
 

@@ -42,7 +42,11 @@ class LoopConfig:
 
     @property
     def num_steps(self) -> int:
-        return max(1, self.num_images // self.batch_size)
+        return num_steps(self.num_images, self.batch_size)
+
+
+def num_steps(num_images: int, batch_size: int) -> int:
+    return max(1, num_images // batch_size)
 
 
 @dataclass(frozen=True)

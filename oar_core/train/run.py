@@ -21,17 +21,19 @@ from tqdm import tqdm
 
 from oar_core.errors import CheckpointError, ConfigError
 from oar_core.eval.attributes import AttributeVocabulary
+from oar_core.eval.digests import module_digest
 from oar_core.eval.evaluator import EvaluatorNet, save_evaluator
 from oar_core.eval.order_stats import agreement, foreground_patches, order_stats
+from oar_core.eval.stored import digest
 from oar_core.models.oar import POLICY_PREFIX, OarBackbone
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.sampling.pipeline import BACKBONE, CONFIG, POLICY, TEXT, TOKENIZER, Pipeline
 from oar_core.text import TextTokenizer
 from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.train.captions import CAPTION_SOURCES, Row
-from oar_core.train.checkpoint import load_tensors, save_tensors, under_prefix
+from oar_core.train.checkpoint import load_meta, load_tensors, save_tensors, under_prefix
 from oar_core.train.data import ImageSet, load_images
-from oar_core.train.loop import CHECKPOINT, train
+from oar_core.train.loop import CHECKPOINT, num_steps, train
 from oar_core.train.recipes import Recipe
 from oar_core.train.stages.any_order import AnyOrderStage
 from oar_core.train.stages.evaluator import EvaluatorStage
@@ -230,6 +232,28 @@ class Run:
             "example_prompts": self.recipe.example_prompts,
         }
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+
+    def pipeline(self, stage: str, dtype: torch.dtype) -> Pipeline:
+        """A stage's backbone with all that drawing needs, as `export` would write it and `Pipeline.load` read it."""
+        backbone, tokenizer = self.backbone(stage), self.tokenizer()
+        model_hash = digest(module_digest(backbone), module_digest(tokenizer))
+        return Pipeline(
+            name=self.recipe.name,
+            backbone=backbone.to(dtype=dtype),
+            tokenizer=tokenizer,
+            text=TextTokenizer.load(self.folder / TEXT),
+            defaults=asdict(self.recipe.defaults),
+            example_prompts=self.recipe.example_prompts,
+            model_hash=model_hash,
+        )
+
+    def is_trained(self, stage: str) -> bool:
+        """Whether a stage was trained to its end."""
+        path = self.folder / stage / CHECKPOINT
+        if not path.exists():
+            return False
+        meta = load_meta(path)
+        return meta["loop"] is None or meta["step"] == num_steps(meta["loop"]["num_images"], meta["loop"]["batch_size"])
 
     def _captioner(self, tokens: TokenSet, unconditional_share: float) -> Captioner:
         return Captioner(

@@ -16,6 +16,7 @@ VERBS = {
     "train": (LIBRARY, "train", "Train a model, stage by stage."),
     "distill": (LIBRARY, "distill", "Find the orders in which a model is most certain."),
     "eval": (LIBRARY, "eval", "Measure a model."),
+    "study": (LIBRARY, "study", "Compare orders of generation."),
     "bench": (LIBRARY, "bench", "Measure the engine's speed."),
 }
 

@@ -1,0 +1,88 @@
+"""`oar study`: the comparison of orders, trained, measured and told."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oar_core.cli.options import OarGroup, make_run, run_options
+from oar_core.eval.evaluator import Evaluator
+from oar_core.eval.reference import Reference
+from oar_core.train.run import CACHE, EVALUATOR_STAGE, Run
+from oar_core.train.study import STUDY_ARMS, Study, StudyConfig
+from oar_core.train.study_report import write_study_report
+
+_DEFAULTS = StudyConfig()
+
+
+@click.group(cls=OarGroup)
+def study() -> None:
+    """Compare orders of generation: arms of equal compute, trained and measured alike."""
+
+
+def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the JSON files."),
+        click.option("--arm", "labels", multiple=True, type=click.Choice([arm.label for arm in STUDY_ARMS]),
+                     help="May be repeated. Default: all."),
+        click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=_DEFAULTS.num_seeds,
+                     show_default=True, help="Of the arms that carry the claim."),
+        click.option("--samples", "num_samples", type=click.IntRange(min=8), default=_DEFAULTS.num_samples,
+                     show_default=True, help="Pictures a figure."),
+        click.option("--finetune-images", type=click.IntRange(min=1), help="Default: the recipe's."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return run_options(command)
+
+
+def _make_study(
+    out: Path,
+    labels: tuple[str, ...],
+    num_seeds: int,
+    num_samples: int,
+    finetune_images: int | None,
+    **options: Any,
+) -> Study:
+    run = make_run(**options)
+    if finetune_images is not None:
+        loop = replace(run.recipe.order_finetune_loop, num_images=finetune_images)
+        run = replace(run, recipe=replace(run.recipe, order_finetune_loop=loop))
+    arms = tuple(arm for arm in STUDY_ARMS if not labels or arm.label in labels)
+    return Study(run, StudyConfig(num_samples=num_samples, num_seeds=num_seeds), out, arms)
+
+
+@study.command("train")
+@_study_options
+def train_(**options: Any) -> None:
+    """Train the arms, from the run's any-order backbone and distilled orders."""
+    _make_study(**options).train()
+
+
+@study.command()
+@_study_options
+@click.option("--evaluator", "evaluator_folder", type=click.Path(path_type=Path), help="Default: the run's own.")
+def measure(evaluator_folder: Path | None, **options: Any) -> None:
+    """Measure every arm that is trained; several processes may do so side by side."""
+    study_ = _make_study(**options)
+    for path in study_.measure(_reference(study_.run, evaluator_folder)):
+        click.echo(path)
+    missing = study_.missing()
+    click.echo(f"{len(missing)} figures are missing", err=True)
+
+
+@study.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Markdown; pictures go beside it.")
+def report(folder: Path, out: Path) -> None:
+    """Tables, plots and maps from what was measured, of each data set in FOLDER, and from nothing else."""
+    for note in write_study_report(folder, out):
+        click.echo(note, err=True)
+    click.echo(out)
+
+
+def _reference(run: Run, evaluator_folder: Path | None) -> Reference:
+    evaluator = Evaluator.load(evaluator_folder or run.folder / EVALUATOR_STAGE, run.device)
+    return Reference.read(evaluator, run.images("test"), run.images("train"), run.folder / CACHE)

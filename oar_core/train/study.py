@@ -1,0 +1,229 @@
+"""The study of orders: which arms there are, and how each of them is trained and measured.
+
+An arm is a way of training and a way of drawing. All arms have seen the same number of training pictures: those of the
+any-order stage and of a fine-tuning on top of it, or as many in one order from the start. What was measured lies in one
+JSON file a figure, under a name that says what it is; a study that was interrupted goes on with what is missing.
+"""
+
+import fcntl
+import json
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oar_core.eval.draws import DrawSettings
+from oar_core.eval.quality import QualitySettings, measure_distances, measure_quality
+from oar_core.eval.reference import Reference
+from oar_core.eval.sheet import side_by_side
+from oar_core.eval.stored import cached_json, write_json
+from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS
+from oar_core.sampling.pipeline import Pipeline
+from oar_core.train.run import STATS, Run, finetune_stage, scratch_stage
+from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, arm
+
+SHEET_PICTURES = 64
+TUNING, LOCKS, DISTILLATION = "tuning", "locks", "distilled/stats.json"
+
+
+@dataclass(frozen=True)
+class Training:
+    orders: str  # one of `order_finetune.ARMS`
+    is_from_scratch: bool = False
+
+    def stage(self, seed: int) -> str:
+        return (scratch_stage if self.is_from_scratch else finetune_stage)(self.orders, seed)
+
+    def run(self, run: Run, seed: int) -> None:
+        recipe = run.recipe
+        if self.is_from_scratch:
+            recipe = replace(recipe, any_order_loop=replace(recipe.any_order_loop, seed=seed))
+            replace(run, recipe=recipe).train_from_scratch(self.orders)
+            return
+        recipe = replace(
+            recipe,
+            order_finetune_loop=replace(recipe.order_finetune_loop, seed=seed),
+            order_finetune_stage=arm(self.orders, recipe.order_finetune_stage),
+        )
+        replace(run, recipe=recipe).train_order_finetune()
+
+
+@dataclass(frozen=True)
+class StudyArm:
+    label: str
+    training: Training
+    order: str
+    carries_claim: bool = False  # measured with several seeds
+    entropy_bounds: tuple[float, ...] = ()  # of adaptive groups, beside the fixed numbers of steps
+
+
+ANY_ORDER, SCRATCH = "any-order, random order", "raster from scratch"
+RASTER, HALTON = "annealed to raster", "fine-tuned on Halton order"
+OAR, OAR_POLICY = "OAR, every position scored", "OAR, order policy"
+BOUNDS = (2.0, 4.0, 8.0, 16.0)
+
+STUDY_ARMS = (
+    StudyArm(ANY_ORDER, Training(RANDOM), "random", carries_claim=True),
+    StudyArm(RASTER, Training("raster"), "raster", carries_claim=True),
+    StudyArm(OAR_POLICY, Training(DISTILLED), "distilled", carries_claim=True, entropy_bounds=BOUNDS),
+    StudyArm(OAR, Training(DISTILLED), "confidence"),
+    StudyArm("any-order, Halton order", Training(RANDOM), "halton"),
+    StudyArm("any-order, confidence order", Training(RANDOM), "confidence"),
+    StudyArm("any-order, likelihood order", Training(RANDOM), "likelihood"),
+    StudyArm(HALTON, Training("halton"), "halton"),
+    StudyArm("fine-tuned on locality orders", Training(LOCALITY), "locality"),
+    StudyArm(SCRATCH, Training("raster", is_from_scratch=True), "raster"),
+)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    num_samples: int = 5000
+    num_seeds: int = 3  # of the arms that carry the claim; the others have one
+    steps: tuple[int | None, ...] = (None, 16, 32, 8)  # None: one position a step; claims stand on the first two
+    guidances: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0)
+    tuning_samples: int = 1000
+    tuning_steps: int = 16
+    batch_size: int = 64
+    dtype: str = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Figure:
+    arm: StudyArm
+    seed: int
+    steps: int | None
+    entropy_bound: float | None = None
+
+    @property
+    def name(self) -> str:
+        steps = "all" if self.steps is None else str(self.steps)
+        size = steps if self.entropy_bound is None else f"bound{self.entropy_bound:g}"
+        return f"{slug(self.arm.label)}.{size}.seed{self.seed}"
+
+
+def figures(config: StudyConfig, arms: Sequence[StudyArm] = STUDY_ARMS) -> list[Figure]:
+    """What is to be measured, what the claims stand on first."""
+    claims = [arm for arm in arms if arm.carries_claim]
+    others = [arm for arm in arms if not arm.carries_claim]
+    main, more = config.steps[:2], config.steps[2:]
+    return [
+        *(Figure(arm, 0, steps) for steps, arm in product(main, claims)),
+        *(Figure(arm, seed, steps) for seed, steps, arm in product(range(1, config.num_seeds), main, claims)),
+        *(Figure(arm, 0, steps) for arm, steps in product(others, main)),
+        *(Figure(arm, 0, None, bound) for arm in arms for bound in arm.entropy_bounds),
+        *(Figure(arm, 0, steps) for arm, steps in product(arms, more)),
+    ]
+
+
+@dataclass(frozen=True)
+class Study:
+    run: Run
+    config: StudyConfig
+    out: Path  # of the JSON files; contact sheets and what was drawn stay in the run's folder
+    arms: tuple[StudyArm, ...] = STUDY_ARMS
+
+    def train(self) -> None:
+        """Trains every arm that is not trained yet, in the sequence in which the figures want them, and keeps what was
+        found out about the distilled orders."""
+        stats = self.run.orders_folder / STATS
+        if stats.exists():
+            write_json(self.out / DISTILLATION, json.loads(stats.read_text()))
+        for training, seed in dict.fromkeys((figure.arm.training, figure.seed) for figure in self._figures):
+            if not self.run.is_trained(training.stage(seed)):
+                training.run(self.run, seed)
+
+    def measure(self, reference: Reference) -> Generator[Path]:
+        """Measures what is missing and can be measured, and yields each new file. Others may measure beside us."""
+        for figure in self._figures:
+            path, stage = self.path(figure), figure.arm.training.stage(figure.seed)
+            if path.exists() or not self.run.is_trained(stage):
+                continue
+            with self._claimed(figure) as is_ours:
+                if is_ours and not path.exists():
+                    self._measure(figure, stage, reference)
+                    yield path
+
+    def missing(self) -> list[Figure]:
+        return [figure for figure in self._figures if not self.path(figure).exists()]
+
+    def path(self, figure: Figure) -> Path:
+        return self.out / f"{figure.name}.json"
+
+    @property
+    def _figures(self) -> list[Figure]:
+        return figures(self.config, self.arms)
+
+    def _measure(self, figure: Figure, stage: str, reference: Reference) -> None:
+        config, dtype = self.config, getattr(torch, self.config.dtype)
+        pipeline = self.run.pipeline(stage, dtype)
+        wanted = draw_settings(pipeline, figure, self._guidance(figure.arm, reference))
+        settings = QualitySettings(num_samples=config.num_samples, batch_size=config.batch_size)
+        result = measure_quality(pipeline, reference, wanted, settings, self.run.folder / "samples")
+        if figure.arm.order not in CHOSEN_ORDERS:
+            result.report["orders"]["rank_maps"] = {}  # the same for every class
+        report = {
+            "label": figure.arm.label,
+            "recipe": self.run.recipe.name,
+            "split": "test",
+            "training": {**asdict(figure.arm.training), "seed": figure.seed, "pictures": self._num_pictures},
+            **result.report,
+        }
+        pair = result.samples[:SHEET_PICTURES], result.real[:SHEET_PICTURES]
+        sheet = self.run.folder / "sheets" / f"{figure.name}.png"
+        sheet.parent.mkdir(exist_ok=True)
+        side_by_side(*pair).save(sheet, optimize=True)
+        write_json(self.path(figure), report)
+
+    @property
+    def _num_pictures(self) -> int:
+        return self.run.recipe.any_order_loop.num_images + self.run.recipe.order_finetune_loop.num_images
+
+    def _guidance(self, arm: StudyArm, reference: Reference) -> float:
+        """The arm's best, on fewer and other pictures than its figures have; found once."""
+        config = self.config
+
+        def compute() -> dict[str, Any]:
+            pipeline = self.run.pipeline(arm.training.stage(0), getattr(torch, config.dtype))
+            figure = Figure(arm, TUNING_SEED, config.tuning_steps)
+            settings = QualitySettings(num_samples=config.tuning_samples, batch_size=config.batch_size)
+            found = {
+                scale: measure_distances(
+                    pipeline, reference, draw_settings(pipeline, figure, scale), settings, self.run.folder / "samples"
+                ).fd_eval
+                for scale in config.guidances
+            }
+            return {"label": arm.label, "guidance": min(found, key=found.__getitem__), "fd_eval": found}
+
+        return cached_json(self.out / TUNING / f"{slug(arm.label)}.json", compute)["guidance"]
+
+    @contextmanager
+    def _claimed(self, figure: Figure) -> Generator[bool]:
+        """Whether nobody else is at this figure; the claim ends with the process that has it."""
+        path = self.run.folder / LOCKS / figure.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+
+TUNING_SEED = 1000  # of draws
+
+
+def draw_settings(pipeline: Pipeline, figure: Figure, guidance: float) -> DrawSettings:
+    plan = replace(pipeline.default_plan, order=figure.arm.order, steps=figure.steps)
+    if figure.entropy_bound is not None:
+        plan = replace(plan, group_sizes=ADAPTIVE, entropy_bound=figure.entropy_bound)
+    return DrawSettings(plan, replace(pipeline.default_sampling, guidance=guidance), figure.seed)
+
+
+def slug(text: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split())

@@ -1,0 +1,150 @@
+"""What the study is to show, claim by claim, checked against the figures that are there."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from oar_core.eval.arms import Arm
+from oar_core.order.plan import ADAPTIVE
+from oar_core.train.study import ANY_ORDER, OAR, OAR_POLICY, RASTER
+
+FEW_STEPS = 16
+PSNR = {"sprites-64": 28.0}
+USUAL_PSNR = 25.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`is_met` is None where figures are missing."""
+
+    text: str
+    wanted: str
+    measured: str
+    is_met: bool | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The arms of one data set, to be looked up."""
+
+    arms: tuple[Arm, ...]
+
+    def find(self, label: str, steps: int | None) -> Arm | None:
+        for arm in self.arms:
+            plan = arm.first["settings"]["plan"]
+            if (arm.label, plan["steps"]) == (label, steps) and plan["group_sizes"] != ADAPTIVE:
+                return arm
+        return None
+
+    def fixed(self, label: str) -> list[Arm]:
+        return [arm for arm in self.arms if arm.label == label and not is_adaptive(arm)]
+
+    def adaptive(self, label: str) -> list[Arm]:
+        return [arm for arm in self.arms if arm.label == label and is_adaptive(arm)]
+
+
+def is_adaptive(arm: Arm) -> bool:
+    return arm.first["settings"]["plan"]["group_sizes"] == ADAPTIVE
+
+
+def distance(arm: Arm) -> float:
+    return arm.mean("distances", "fd_eval")
+
+
+def claims(arms: Sequence[Arm]) -> list[Claim]:
+    found = Figures(tuple(arms))
+    return [*_quality(found), *_few_steps(found), _policy(found), *_adaptive(found), _agreement(found),
+            *_tokenizer(found)]  # fmt: skip
+
+
+def _quality(found: Figures) -> Iterator[Claim]:
+    for label in (OAR, OAR_POLICY):
+        yield _compared(
+            f"{label}, against any-order in random order, one token a step", "at least 15 % less",
+            found.find(label, None), found.find(ANY_ORDER, None), lambda change: change <= -0.15,
+        )  # fmt: skip
+    for label in (OAR, OAR_POLICY):
+        yield _compared(
+            f"{label}, against annealed raster, one token a step", "less",
+            found.find(label, None), found.find(RASTER, None), lambda change: change < 0,
+        )  # fmt: skip
+    best = min(found.fixed(RASTER), key=distance, default=None)
+    yield _compared(
+        f"{OAR_POLICY}, {FEW_STEPS} steps, against annealed raster's best", "less",
+        found.find(OAR_POLICY, FEW_STEPS), best, lambda change: change < 0,
+    )  # fmt: skip
+
+
+def _few_steps(found: Figures) -> Iterator[Claim]:
+    for label in (OAR, OAR_POLICY):
+        yield _compared(
+            f"{label}, {FEW_STEPS} steps, against one token a step", "at most 5 % more",
+            found.find(label, FEW_STEPS), found.find(label, None), lambda change: change <= 0.05,
+        )  # fmt: skip
+
+
+def _policy(found: Figures) -> Claim:
+    text = "the order policy, against scoring every position, one token a step"
+    wanted = "at most 2 % more, of a tenth of the queries"
+    policy, scored = found.find(OAR_POLICY, None), found.find(OAR, None)
+    if policy is None or scored is None:
+        return Claim(text, wanted, "not measured", None)
+    change = distance(policy) / distance(scored) - 1
+    share = policy.mean("cost", "query_evaluations") / scored.mean("cost", "query_evaluations")
+    return Claim(
+        text, wanted, f"{100 * change:+.1f} %, {100 * share:.1f} % of the queries", change <= 0.02 and share <= 0.1
+    )
+
+
+def _adaptive(found: Figures) -> Iterator[Claim]:
+    """Of the adaptive groups that lose at most 2 % to one token a step, those of the fewest steps."""
+    texts = (
+        ("adaptive groups that lose at most 2 % to one token a step", "at most a quarter of the steps"),
+        ("fixed group sizes that lose as little, against these", "at least 1.5 times the steps"),
+    )
+    reference = found.find(OAR_POLICY, None)
+    if reference is None or not found.adaptive(OAR_POLICY):
+        yield from (Claim(*text, "not measured", None) for text in texts)
+        return
+    bound = 1.02 * distance(reference)
+    good = min((arm for arm in found.adaptive(OAR_POLICY) if distance(arm) <= bound), key=_steps, default=None)
+    if good is None:
+        best = min(found.adaptive(OAR_POLICY), key=distance)
+        told = (
+            f"none; the best is {100 * (distance(best) / distance(reference) - 1):+.1f} % in {_steps(best):.1f} steps"
+        )
+        yield from (Claim(*text, told, False) for text in texts)
+        return
+    share = _steps(good) / _steps(reference)
+    yield Claim(*texts[0], f"{_steps(good):.1f} of {_steps(reference):.0f} steps", share <= 0.25)
+    equal = min((arm for arm in found.fixed(OAR_POLICY) if distance(arm) <= max(bound, distance(good))), key=_steps)
+    ratio = _steps(equal) / _steps(good)
+    yield Claim(*texts[1], f"{_steps(equal):.0f} steps, {ratio:.2f} times as many", ratio >= 1.5)
+
+
+def _agreement(found: Figures) -> Claim:
+    text, wanted = f"{OAR_POLICY}, {FEW_STEPS} steps: prompt agreement", "at least 90 % of real pictures"
+    arm = found.find(OAR_POLICY, FEW_STEPS)
+    if arm is None:
+        return Claim(text, wanted, "not measured", None)
+    share = arm.mean("relative_agreement", "mean")
+    return Claim(text, wanted, f"{100 * share:.1f} %", share >= 0.9)
+
+
+def _tokenizer(found: Figures) -> Iterator[Claim]:
+    first = found.arms[0].first
+    tokenizer, least = first["floors"]["tokenizer"], PSNR.get(first["recipe"], USUAL_PSNR)
+    psnr, used = tokenizer["psnr"], tokenizer["codes_used"]
+    yield Claim("tokenizer, held-out pictures", f"at least {least:.0f} dB", f"{psnr:.2f} dB", psnr >= least)
+    yield Claim("codes used on held-out pictures", "at least 95 %", f"{100 * used:.1f} %", used >= 0.95)
+
+
+def _compared(text: str, wanted: str, arm: Arm | None, rival: Arm | None, is_met: Callable[[float], bool]) -> Claim:
+    if arm is None or rival is None:
+        return Claim(text, wanted, "not measured", None)
+    change = distance(arm) / distance(rival) - 1
+    values = f"{arm.cell('distances', 'fd_eval')} against {rival.cell('distances', 'fd_eval')}"
+    return Claim(text, wanted, f"{100 * change:+.1f} % ({values})", is_met(change))
+
+
+def _steps(arm: Arm) -> float:
+    return arm.mean("cost", "mean_steps")

@@ -1,0 +1,178 @@
+"""The study told: one Markdown page out of its stored JSON files, and out of nothing else."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oar_core.eval.arms import Arm, group_arms, load_reports
+from oar_core.eval.plots import Curve, draw_curves, why_no_plots
+from oar_core.eval.rank_maps import heat_map, heat_sheet
+from oar_core.eval.tables import agreement_table, copying_table, floors_table, markdown_table, quality_table
+from oar_core.order.plan import CHOSEN_ORDERS
+from oar_core.train.study import DISTILLATION, STUDY_ARMS, TUNING, slug
+from oar_core.train.study_claims import Figures, claims, distance, is_adaptive
+
+NOTES = "notes.md"  # what people say about the figures; it stands at the top of the page
+ALL = "one a step"
+
+HOW_TO_READ = """Every arm has seen the same number of training pictures: those of the any-order stage and of a
+fine-tuning on top of it, or as many in raster order from the start. Arms with several seeds were fine-tuned and drawn
+anew with each, from one any-order backbone; `±` is the standard deviation over them. Guidance is each arm's best of a
+few, found at 16 steps on fewer pictures of another seed. FD-eval is the Frechet distance to held-out pictures on
+features of this project's own evaluation network: it is not FID, and compares with no figure outside this page."""
+
+
+def write_study_report(folder: Path, out: Path) -> list[str]:
+    """`folder` has one folder of figures a data set; returns why plots are missing."""
+    pictures = out.with_suffix("")
+    pictures.mkdir(parents=True, exist_ok=True)
+    notes = [why_no_plots()] if why_no_plots() else []
+    sections = ["# Orders of generation, compared", HOW_TO_READ]
+    if (folder / NOTES).exists():
+        sections.append((folder / NOTES).read_text().strip())
+    for data in sorted(path for path in folder.iterdir() if path.is_dir()):
+        sections += _data_set(data, pictures, has_plots=not notes)
+    out.write_text("\n\n".join(sections + [f"No plots: {note}." for note in notes]) + "\n")
+    return notes
+
+
+def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
+    arms = _sorted(group_arms(load_reports(folder)))
+    first = arms[0].first
+    evaluator, samples = first["evaluator"]["digest"], first["settings"]["num_samples"]
+    named = f"{samples:,} pictures a figure, {first['settings']['dtype']}, evaluator {evaluator}."
+    sections = [f"## {folder.name}", named, "### Claims", _claims_table(arms)]
+    sections += ["### FD-eval by number of steps", _steps_table(arms)]
+    if has_plots:
+        sections += _plots(arms, folder.name, pictures)
+    sections += _adaptive_section(arms)
+    sections += ["### Everything measured", quality_table(arms)]
+    sections += ["### Guidance", _guidance_table(folder)]
+    sections += ["### Floors", floors_table(arms[0])]
+    longest = [arm for arm in arms if not is_adaptive(arm) and arm.first["settings"]["plan"]["steps"] is None]
+    sections += ["### Prompt agreement, one token a step", agreement_table(longest)]
+    sections += ["### Likelihood along random orders, and copying, one token a step", copying_table(longest)]
+    return sections + _orders_section(longest, folder, pictures)
+
+
+def _sorted(arms: Sequence[Arm]) -> list[Arm]:
+    labels = [arm.label for arm in STUDY_ARMS]
+
+    def key(arm: Arm) -> tuple[int, bool, float]:
+        place = labels.index(arm.label) if arm.label in labels else len(labels)
+        return place, is_adaptive(arm), -arm.mean("cost", "mean_steps")
+
+    return sorted(arms, key=key)
+
+
+def _claims_table(arms: Sequence[Arm]) -> str:
+    verdicts = {None: "open", True: "yes", False: "**no**"}
+    rows = [(claim.text, claim.wanted, claim.measured, verdicts[claim.is_met]) for claim in claims(arms)]
+    return markdown_table(("claim", "wanted", "measured", "met"), rows)
+
+
+def _steps_table(arms: Sequence[Arm]) -> str:
+    found = Figures(tuple(arms))
+    steps = sorted({arm.first["settings"]["plan"]["steps"] or 0 for arm in arms if not is_adaptive(arm)})
+    columns = [*([None] if 0 in steps else []), *sorted((count for count in steps if count), reverse=True)]
+    rows: list[list[str]] = []
+    for label in dict.fromkeys(arm.label for arm in arms):
+        figures = [found.find(label, count) for count in columns]
+        rows.append([label, *("" if arm is None else arm.cell("distances", "fd_eval") for arm in figures)])
+    return markdown_table(("arm", *(ALL if count is None else str(count) for count in columns)), rows)
+
+
+def _adaptive_section(arms: Sequence[Arm]) -> list[str]:
+    chosen = [arm for arm in arms if is_adaptive(arm)]
+    if not chosen:
+        return []
+    rows = [
+        [arm.label, f"{arm.first['settings']['plan']['entropy_bound']:g}", f"{arm.mean('cost', 'mean_steps'):.1f}",
+         arm.cell("distances", "fd_eval"), arm.cell("agreement", "mean", digits=3)]
+        for arm in chosen
+    ]  # fmt: skip
+    return ["### Adaptive groups", markdown_table(("arm", "bound, nats", "mean steps", "FD-eval", "agreement"), rows)]
+
+
+def _guidance_table(folder: Path) -> str:
+    tuned: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted((folder / TUNING).glob("*.json"))]
+    scales = list(dict.fromkeys(scale for entry in tuned for scale in entry["fd_eval"]))
+    rows = [
+        [
+            entry["label"],
+            *(f"{entry['fd_eval'].get(scale, float('nan')):.2f}" for scale in scales),
+            f"{entry['guidance']:g}",
+        ]
+        for entry in tuned
+    ]
+    return markdown_table(("arm", *(f"guidance {scale}" for scale in scales), "taken"), rows)
+
+
+def _plots(arms: Sequence[Arm], name: str, folder: Path) -> list[str]:
+    lines: list[str] = []
+    for figure, axis in (("mean_steps", "steps"), ("query_evaluations", "query evaluations per picture")):
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for arm in arms:
+            label = f"{arm.label}, adaptive" if is_adaptive(arm) else arm.label
+            curves.setdefault(label, []).append((arm.mean("cost", figure), distance(arm)))
+        path = folder / f"{name}-{figure.replace('_', '-')}.png"
+        draw_curves([Curve(label, tuple(sorted(points))) for label, points in curves.items()], axis, "FD-eval", path)
+        lines.append(f"![FD-eval against {axis}]({folder.name}/{path.name})")
+    return lines
+
+
+def _orders_section(arms: Sequence[Arm], folder: Path, pictures: Path) -> list[str]:
+    """Heat maps of every arm, and of every class where the order follows the picture."""
+    maps = {arm.label: torch.tensor(arm.first["orders"]["rank_map"]) for arm in arms}
+    path = pictures / f"{folder.name}-orders.png"
+    heat_sheet(maps, columns=4).save(path)
+    rows = [
+        [arm.label, *(f"{arm.first['orders'][name]:.3f}" for name in ("rank_entropy", "pairwise_entropy"))]
+        for arm in arms
+    ]
+    sections = [
+        "### Orders",
+        "Mean rank of each position, first ones dark, one token a step:",
+        f"![mean ranks of each arm]({pictures.name}/{path.name})",
+        "Entropies are 0 for one fixed order and 1 for random ones.",
+        markdown_table(("arm", "rank entropy", "pairwise entropy"), rows),
+    ]
+    for arm in arms:
+        by_class = arm.first["orders"]["rank_maps"]
+        if arm.order in CHOSEN_ORDERS and by_class:
+            path = pictures / f"{folder.name}-classes-{slug(arm.label)}.png"
+            heat_sheet({name: torch.tensor(values) for name, values in by_class.items()}).save(path)
+            sections.append(f"By class, {arm.label}:\n\n![mean ranks by class]({pictures.name}/{path.name})")
+    return sections + _distillation_section(folder, pictures)
+
+
+def _distillation_section(folder: Path, pictures: Path) -> list[str]:
+    path = folder / DISTILLATION
+    if not path.exists():
+        return []
+    stats = json.loads(path.read_text())
+    ranks = torch.tensor(stats["mean_rank"])
+    picture = pictures / f"{folder.name}-distilled.png"
+    heat_map(ranks / (ranks.numel() - 1)).save(picture)
+    rows = [
+        [pair, *(f"{values[name]:.2f}" for name in ("spearman", "kendall"))]
+        for pair, values in stats["agreement"].items()
+    ]
+    return [
+        "### Distilled orders",
+        f"Mean rank in the orders of {stats['num_images']:,} training pictures:",
+        f"![mean ranks]({pictures.name}/{picture.name})",
+        _figure_and_ground(stats),
+        "Agreement between score functions on the same pictures (rank correlations):",
+        markdown_table(("scores", "Spearman", "Kendall"), rows),
+    ]
+
+
+def _figure_and_ground(stats: dict[str, Any]) -> str:
+    ranks = [stats[f"{part}_rank"] for part in ("foreground", "background")]
+    if None in ranks:
+        return "All patches are of one kind, figure or ground."
+    return f"Patches of the figure have mean rank {ranks[0]:.1f}, those of the white ground {ranks[1]:.1f}."

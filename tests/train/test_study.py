@@ -1,0 +1,249 @@
+"""The study of orders, from a run to its page: every arm trained, measured once, and told."""
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from oar_core.cli import commands
+from oar_core.cli import study as study_cli
+from oar_core.errors import ConfigError
+from oar_core.eval.arms import group_arms
+from oar_core.eval.attributes import Attribute
+from oar_core.eval.evaluator import Evaluator, EvaluatorConfig
+from oar_core.eval.reference import Reference
+from oar_core.train.loop import LoopConfig
+from oar_core.train.recipes import Recipe
+from oar_core.train.run import ANY_ORDER_STAGE, CACHE, EVALUATOR_STAGE, Run
+from oar_core.train.study import (
+    ANY_ORDER,
+    OAR,
+    OAR_POLICY,
+    RASTER,
+    SCRATCH,
+    STUDY_ARMS,
+    Figure,
+    Study,
+    StudyConfig,
+    figures,
+)
+from oar_core.train.study_claims import claims
+
+CPU = torch.device("cpu")
+LABELS = (ANY_ORDER, RASTER, OAR_POLICY, OAR, SCRATCH)
+CONFIG = StudyConfig(
+    num_samples=24,
+    num_seeds=2,
+    steps=(None, 4, 2),
+    guidances=(1.0, 2.0),
+    tuning_samples=12,
+    tuning_steps=2,
+    batch_size=12,
+    dtype="float32",
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path, base_recipe: Recipe) -> Study:
+    """Trained, and nothing measured."""
+    recipe = replace(
+        base_recipe,
+        attributes=(Attribute("text"),),
+        evaluator=EvaluatorConfig(widths=(8, 16)),
+        evaluator_loop=LoopConfig(num_images=240, batch_size=24, seed=1),
+    )
+    folder = tmp_path_factory.mktemp("study")
+    run = Run(recipe, picture_folder, folder / "run", CPU)
+    run.train_tokenizer()
+    run.train_any_order()
+    run.train_evaluator()
+    run.distill()
+    arms = tuple(replace(arm, entropy_bounds=arm.entropy_bounds[:1]) for arm in STUDY_ARMS if arm.label in LABELS)
+    made = Study(run, CONFIG, folder / "figures" / "tiny", arms)
+    made.train()
+    return made
+
+
+@pytest.fixture(scope="module")
+def reference(study: Study) -> Reference:
+    run = study.run
+    evaluator = Evaluator.load(run.folder / EVALUATOR_STAGE, CPU)
+    return Reference.read(evaluator, run.images("test"), run.images("train"), run.folder / CACHE)
+
+
+@pytest.fixture(scope="module")
+def measured(study: Study, reference: Reference) -> list[dict[str, Any]]:
+    paths = list(study.measure(reference))
+    assert len(paths) == len(set(paths)) == len(figures(CONFIG, study.arms))
+    assert not study.missing()
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def test_claims_are_measured_first_and_nothing_twice() -> None:
+    found = figures(StudyConfig())
+    assert len({figure.name for figure in found}) == len(found)
+    assert {figure.arm.label for figure in found[:3]} == {ANY_ORDER, RASTER, OAR_POLICY}
+    assert {figure.seed for figure in found if figure.arm.carries_claim and figure.steps == 16} == {0, 1, 2}
+    assert {figure.seed for figure in found if not figure.arm.carries_claim} == {0}
+
+
+def test_every_arm_is_trained_in_a_folder_of_its_own(study: Study) -> None:
+    stages = {figure.arm.training.stage(figure.seed) for figure in figures(CONFIG, study.arms)}
+    assert stages == {
+        "order_finetune", "order_finetune-seed1", "order_finetune-random", "order_finetune-random-seed1",
+        "order_finetune-raster", "order_finetune-raster-seed1", "from_scratch-raster",
+    }  # fmt: skip
+    assert all(study.run.is_trained(stage) for stage in stages)
+    assert not study.run.is_trained("order_finetune-halton")
+
+
+def test_the_arm_from_scratch_sees_as_many_pictures_as_two_stages(study: Study) -> None:
+    loop, finetune = study.run.recipe.any_order_loop, study.run.recipe.order_finetune_loop
+    curve = (study.run.folder / "from_scratch-raster" / "curve.csv").read_text().splitlines()
+    assert int(curve[-1].split(",")[0]) == (loop.num_images + finetune.num_images) // loop.batch_size
+
+
+def test_seeds_differ_and_arms_start_from_one_backbone(study: Study) -> None:
+    states = {
+        stage: study.run.backbone(stage).state_dict()["context.norm.weight"]
+        for stage in (ANY_ORDER_STAGE, "order_finetune-raster", "order_finetune-raster-seed1", "from_scratch-raster")
+    }
+    assert len({tuple(state.tolist()) for state in states.values()}) == 4
+
+
+def test_each_figure_says_how_it_came_about(measured: list[dict[str, Any]], study: Study) -> None:
+    by_label = {report["label"]: report for report in measured}
+    assert set(by_label) == set(LABELS)
+    assert by_label[SCRATCH]["training"] == {"orders": "raster", "is_from_scratch": True, "seed": 0, "pictures": 96}
+    assert by_label[OAR]["settings"]["plan"]["order"] == "confidence"
+    assert not by_label[RASTER]["orders"]["rank_maps"]
+    tuned = json.loads((study.out / "tuning" / "annealed-to-raster.json").read_text())
+    assert by_label[RASTER]["settings"]["sampling"]["guidance"] == tuned["guidance"]
+    assert set(tuned["fd_eval"]) == {"1.0", "2.0"}
+    assert {report["settings"]["seed"] for report in measured if report["label"] == ANY_ORDER} == {0, 1}
+    adaptive = [report for report in measured if report["settings"]["plan"]["group_sizes"] == "adaptive"]
+    assert [report["label"] for report in adaptive] == [OAR_POLICY]
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_is_measured_is_not_measured_again(study: Study, reference: Reference, tmp_path: Path) -> None:
+    assert list(study.measure(reference)) == []
+    without_checkpoints = replace(study, run=replace(study.run, folder=tmp_path))
+    assert list(without_checkpoints.measure(reference)) == []
+
+
+def test_a_figure_that_another_process_is_at_is_left_to_it(study: Study, reference: Reference, tmp_path: Path) -> None:
+    beside = replace(study, out=tmp_path, config=replace(CONFIG, num_seeds=1, steps=(2,)), arms=study.arms[:1])
+    (figure,) = beside.missing()
+    with beside._claimed(figure) as is_ours:
+        assert is_ours
+        assert list(beside.measure(reference)) == []
+    assert len(list(beside.measure(reference))) == 1
+
+
+def test_an_arm_that_is_not_trained_is_left_for_later(study: Study, reference: Reference, tmp_path: Path) -> None:
+    arms = tuple(arm for arm in STUDY_ARMS if arm.training.orders == "halton")
+    later = replace(study, out=tmp_path, arms=arms)
+    assert list(later.measure(reference)) == []
+    assert {figure.arm for figure in later.missing()} == set(arms)
+
+
+def test_the_page_is_made_from_json_alone(measured: list[dict[str, Any]], study: Study, tmp_path: Path) -> None:
+    assert measured
+    folder = study.out.parent
+    (folder / "notes.md").write_text("## What came out\n\nSquares.\n")
+    result = CliRunner().invoke(commands["study"], ["report", str(folder), "-o", str(tmp_path / "orders.md")])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "orders.md").read_text()
+    for part in ("Squares.", "### Claims", "### Adaptive groups", "### Guidance", "### Distilled orders", "±"):
+        assert part in text
+    pictures = [path.name for path in (tmp_path / "orders").iterdir()]
+    assert {"tiny-orders.png", "tiny-distilled.png", "tiny-mean-steps.png"} <= set(pictures)
+    assert all(name in text for name in pictures)
+
+
+def changed(measured: list[dict[str, Any]], distances: dict[tuple[str, int | None], float]) -> list[dict[str, Any]]:
+    """Reports with other distances, by label and steps."""
+    reports = [copy.deepcopy(report) for report in measured]
+    for report in reports:
+        plan = report["settings"]["plan"]
+        steps = -1 if plan["group_sizes"] == "adaptive" else plan["steps"]
+        report["distances"]["fd_eval"] = distances.get((report["label"], steps), 10.0)
+    return reports
+
+
+def test_claims_are_judged_by_the_figures(measured: list[dict[str, Any]]) -> None:
+    for report in measured:
+        if report["settings"]["plan"]["steps"] == 4:
+            report["settings"]["plan"]["steps"] = 16
+    good = {(OAR, None): 8.0, (OAR, 16): 8.1, (OAR_POLICY, None): 8.1, (OAR_POLICY, 16): 8.4, (OAR_POLICY, -1): 8.2}
+    verdicts = _verdicts(changed(measured, good))
+    for label in (OAR, OAR_POLICY):
+        assert verdicts[f"{label}, against any-order in random order, one token a step"]
+        assert verdicts[f"{label}, 16 steps, against one token a step"]
+    assert verdicts[f"{OAR_POLICY}, 16 steps, against annealed raster's best"]
+    bad = {(OAR_POLICY, None): 9.0, (OAR_POLICY, 16): 9.6, (RASTER, 16): 8.5}
+    verdicts = _verdicts(changed(measured, good | bad))
+    assert not verdicts[f"{OAR_POLICY}, against any-order in random order, one token a step"]
+    assert not verdicts[f"{OAR_POLICY}, 16 steps, against annealed raster's best"]
+    assert not verdicts[f"{OAR_POLICY}, 16 steps, against one token a step"]
+    assert verdicts[f"{OAR_POLICY}, against annealed raster, one token a step"]
+    alone = [report for report in measured if report["label"] == ANY_ORDER]
+    assert set(_verdicts(alone).values()) <= {None, True, False}
+    assert _verdicts(alone)[f"{OAR}, against annealed raster, one token a step"] is None
+
+
+def _verdicts(reports: list[dict[str, Any]]) -> dict[str, bool | None]:
+    return {claim.text: claim.is_met for claim in claims(group_arms(reports))}
+
+
+def test_the_commands_train_and_measure(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture_folder: Path
+) -> None:
+    monkeypatch.setattr(study_cli, "make_run", lambda **_options: study.run)
+    monkeypatch.setattr(study_cli, "StudyConfig", lambda **wishes: replace(CONFIG, steps=(2,), **wishes))
+    options = ["--data", str(picture_folder), "--run", str(study.run.folder), "--out", str(tmp_path / "out"),
+               "--arm", RASTER, "--seeds", "1", "--samples", "12"]  # fmt: skip
+    assert CliRunner().invoke(commands["study"], ["train", *options], catch_exceptions=False).exit_code == 0
+    result = CliRunner().invoke(commands["study"], ["measure", *options], catch_exceptions=False)
+    assert result.stdout.split() == [str(tmp_path / "out" / "annealed-to-raster.2.seed0.json")]
+    assert "0 figures are missing" in result.stderr
+
+
+@pytest.fixture
+def exported(study: Study, tmp_path: Path) -> Path:
+    study.run.export(tmp_path / "model", "order_finetune")
+    return tmp_path / "model"
+
+
+def test_a_run_adopts_a_model_and_goes_on_from_it(study: Study, exported: Path, tmp_path: Path) -> None:
+    adopting = replace(study.run, folder=tmp_path / "adopted")
+    adopting.adopt(exported)
+    assert adopting.is_trained(ANY_ORDER_STAGE)
+    ours, theirs = adopting.backbone(ANY_ORDER_STAGE), study.run.backbone("order_finetune")
+    assert not ours.has_policy
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(value, theirs.state_dict()[name], atol=2e-3, rtol=2e-3)
+    adopting.distill()
+    adopting.train_order_finetune()
+    with pytest.raises(ConfigError, match="before anything is trained"):
+        adopting.adopt(exported)
+
+
+def test_a_model_of_another_shape_is_not_adopted(study: Study, exported: Path, tmp_path: Path) -> None:
+    recipe = study.run.recipe
+    wider = replace(recipe, backbone=replace(recipe.backbone, width=32))
+    other = replace(study.run, recipe=wider, folder=tmp_path / "other")
+    with pytest.raises(ConfigError, match="not those of recipe tiny"):
+        other.adopt(exported)
+
+
+def test_figures_are_named_by_what_they_are() -> None:
+    arm = STUDY_ARMS[2]
+    assert Figure(arm, 1, None).name == "oar-order-policy.all.seed1"
+    assert Figure(arm, 0, None, 4.0).name == "oar-order-policy.bound4.seed0"
