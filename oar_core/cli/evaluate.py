@@ -10,10 +10,11 @@ import torch
 
 from oar_core.cli.options import OarGroup, default_device, make_run, run_options
 from oar_core.eval.likelihood import bits_per_token
-from oar_core.eval.painting import paint, strip
+from oar_core.eval.painting import animate, paint, strip
 from oar_core.eval.reconstruction import measure_reconstruction
 from oar_core.eval.samples import draw_samples
 from oar_core.eval.sheet import contact_sheet, side_by_side
+from oar_core.order.plan import ORDERS
 from oar_core.sampling.pipeline import Pipeline, to_pixels
 from oar_core.weights import Manifest
 
@@ -111,4 +112,39 @@ def painting(
     plan = replace(plan, order=order or plan.order, steps=steps or plan.steps)
     result = paint(pipeline, prompt or pipeline.example_prompts[0], seed, plan, pipeline.default_sampling)
     strip(pipeline, result).save(out, optimize=True)
+    click.echo(out)
+
+
+@evaluate.command()
+@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@click.option("--model", default=None, help="Default: the manifest's.")
+@click.option("--prompt", "prompts", multiple=True, help="May be repeated. Default: the model's examples.")
+@click.option("--seed", default=7, show_default=True)
+@click.option(
+    "--order", "orders", type=click.Choice(ORDERS), multiple=True, help="May be repeated. Default: the model's."
+)
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Animated WebP.")
+def animation(
+    weights: Path,
+    model: str | None,
+    prompts: tuple[str, ...],
+    seed: int,
+    orders: tuple[str, ...],
+    steps: int | None,
+    out: Path,
+) -> None:
+    """The same pictures under several orders, one row an order, painted side by side."""
+    manifest = Manifest.load(weights)
+    pipeline = Pipeline.load(manifest.folder(model or manifest.default), default_device(), torch.float32)
+    plan = replace(pipeline.default_plan, steps=steps or pipeline.default_plan.steps)
+    paintings = {
+        order: [
+            paint(pipeline, prompt, seed, replace(plan, order=order), pipeline.default_sampling)
+            for prompt in prompts or pipeline.example_prompts
+        ]
+        for order in orders or (plan.order,)
+        if isinstance(order, str)
+    }
+    animate(pipeline, paintings, out)
     click.echo(out)

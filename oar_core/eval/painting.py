@@ -1,11 +1,13 @@
 """How one picture came about: its canvas at some steps, and the rank at which each position was written."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from oar_core.eval.sheet import contact_sheet
 from oar_core.order.plan import PlanSpec
@@ -15,28 +17,33 @@ from oar_core.sampling.progress import Patch
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 
+STEP_MILLISECONDS, HOLD_MILLISECONDS = 120, 3000
+NAME_HEIGHT = 16  # pixels
+MARK = np.array([255, 120, 0], dtype=np.uint8)
 DARK, LIGHT = np.array([38, 20, 72]), np.array([252, 233, 160])
 
 
 @dataclass(frozen=True)
 class Painting:
-    """`token_ids` are in grid order; `ranks[p]` is the rank at which position p was decoded, 0 first."""
+    """In grid order: `ranks[p]`, from 0, is the rank at which position p was decoded, `steps[p]` the step, from 1."""
 
     token_ids: Int[np.ndarray, "L"]
     ranks: Int[np.ndarray, "L"]
+    steps: Int[np.ndarray, "L"]
 
 
 def paint(pipeline: Pipeline, prompt: str, seed: int, plan: PlanSpec, sampling: SamplingParams) -> Painting:
     """Raises a RequestError for what cannot be served."""
     ranks = np.zeros(pipeline.backbone.config.num_tokens, dtype=np.int64)
+    steps = np.zeros_like(ranks)
 
-    def note(_index: int, _step: int, _steps: int, patches: tuple[Patch, ...]) -> None:
+    def note(_index: int, step: int, _steps: int, patches: tuple[Patch, ...]) -> None:
         for patch in patches:
-            ranks[patch.position] = patch.rank
+            ranks[patch.position], steps[patch.position] = patch.rank, step
 
     request = SequenceRequest("painting", pipeline.encode_prompt(prompt), seed, 0, plan, sampling)
     (token_ids,) = generate(pipeline.backbone, [request], pipeline.unconditional_ids, on_step=note)
-    return Painting(np.array(token_ids), ranks)
+    return Painting(np.array(token_ids), ranks, steps)
 
 
 def strip(pipeline: Pipeline, painting: Painting, *, num_frames: int = 6, zoom: int = 6) -> Image.Image:
@@ -46,6 +53,54 @@ def strip(pipeline: Pipeline, painting: Painting, *, num_frames: int = 6, zoom: 
     token_ids = torch.from_numpy(painting.token_ids)[None].expand(num_frames, -1)
     canvases = pipeline.decode_partial(token_ids, known)
     return contact_sheet([*canvases, rank_map(pipeline, painting)], num_frames + 1, scale=zoom)
+
+
+def animate(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], path: Path, *, zoom: int = 3) -> None:
+    """An animated WebP: a row of pictures under each name, all of them a step further in each frame. The patches of a
+    step are marked in the frame that shows them; the finished pictures stay for a while."""
+    last = max(int(painting.steps.max()) for row in paintings.values() for painting in row)
+    frames = [_frame(pipeline, paintings, step, zoom) for step in range(last + 1)]
+    frames.append(_frame(pipeline, paintings, last + 1, zoom))
+    durations = [STEP_MILLISECONDS] * (len(frames) - 1) + [HOLD_MILLISECONDS]
+    first, *others = frames
+    first.save(path, save_all=True, append_images=others, duration=durations, loop=0, lossless=True, method=4)
+
+
+def _frame(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], step: int, zoom: int) -> Image.Image:
+    rows = [_named(name, _canvases(pipeline, row, step, zoom)) for name, row in paintings.items()]
+    frame = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        frame.paste(row, (0, top))
+        top += row.height
+    return frame
+
+
+def _canvases(pipeline: Pipeline, row: Sequence[Painting], step: int, zoom: int) -> Image.Image:
+    """The canvases after a step, its own patches in frames."""
+    token_ids = torch.from_numpy(np.stack([painting.token_ids for painting in row]))
+    steps = np.stack([painting.steps for painting in row])
+    canvases = pipeline.decode_partial(token_ids, torch.from_numpy(steps <= step))
+    patch = pipeline.tokenizer.config.patch_size
+    tiles = [np.ascontiguousarray(canvas.repeat(zoom, 0).repeat(zoom, 1)) for canvas in canvases]
+    for tile, new in zip(tiles, steps == step):
+        for position in np.flatnonzero(new):
+            _outline(tile, np.divmod(position, pipeline.grid[1]), patch * zoom)
+    return contact_sheet(tiles, len(tiles))
+
+
+def _outline(tile: UInt8[np.ndarray, "Y X 3"], cell: tuple[int, int], side: int) -> None:
+    top, left = cell[0] * side, cell[1] * side
+    patch = tile[top : top + side, left : left + side]
+    for edge in (patch[:2], patch[-2:], patch[:, :2], patch[:, -2:]):
+        edge[:] = MARK
+
+
+def _named(name: str, pictures: Image.Image) -> Image.Image:
+    row = Image.new("RGB", (pictures.width, pictures.height + NAME_HEIGHT), "white")
+    ImageDraw.Draw(row).text((2, 2), name, fill="black")
+    row.paste(pictures, (0, NAME_HEIGHT))
+    return row
 
 
 def rank_map(pipeline: Pipeline, painting: Painting) -> UInt8[np.ndarray, "Y X 3"]:

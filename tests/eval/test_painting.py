@@ -1,10 +1,13 @@
 """Paintings: the ranks of a picture and the strip that shows them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 
-from oar_core.eval.painting import Painting, paint, rank_map, strip
+from oar_core.eval.painting import MARK, NAME_HEIGHT, Painting, animate, paint, rank_map, strip
 from oar_core.order.paths import spiral
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.pipeline import Pipeline
@@ -35,3 +38,25 @@ def test_the_strip_ends_with_the_finished_picture_and_the_map(tiny_pipeline: Pip
     last = image[2:-2:2, 2 + 2 * (2 * width + 2) :][:, : 2 * width : 2]
     finished = tiny_pipeline.decode(torch.from_numpy(painting.token_ids)[None])[0]
     assert np.array_equal(last, finished)
+
+
+def test_an_animation_has_a_frame_a_step_and_ends_with_the_pictures(
+    tiny_pipeline: Pipeline, painting: Painting, tmp_path: Path
+) -> None:
+    """One blank frame before them, and one without marks after them."""
+    path = tmp_path / "a.webp"
+    animate(tiny_pipeline, {"spiral": [painting, painting], "again": [painting]}, path, zoom=2)
+    with Image.open(path) as image:
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+    assert [bool((frame == MARK).all(-1).any()) for frame in frames] == [False, *[True] * 5, False]
+    height, width = tiny_pipeline.tokenizer.config.image_size
+    last = frames[-1][NAME_HEIGHT + 2 : NAME_HEIGHT + 2 + 2 * height : 2, 2 : 2 + 2 * width : 2]
+    finished = tiny_pipeline.decode(torch.from_numpy(painting.token_ids)[None])[0]
+    assert np.array_equal(last, finished)
+
+
+def test_each_position_has_the_step_that_wrote_it(painting: Painting) -> None:
+    by_rank = painting.steps[np.argsort(painting.ranks)]
+    assert by_rank[0] == 1
+    assert by_rank[-1] == 5
+    assert (np.diff(by_rank) >= 0).all()
