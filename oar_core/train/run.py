@@ -118,7 +118,8 @@ class Run:
         distilled = load_orders(self.orders_folder) if config.orders == DISTILLED else None
         stage = OrderFinetuneStage(captioner, backbone, config, distilled)
         loop = recipe.order_finetune_loop
-        return train(stage, loop, self.folder / finetune_stage(config.orders, loop.seed), self.device)
+        name = finetune_stage(config.orders, loop.seed, config.context_noise)
+        return train(stage, loop, self.folder / name, self.device)
 
     def train_from_scratch(self, orders: str) -> Path:
         """A rival of the three stages: one order from the first step on, for as many pictures as stages 1 and 3 see."""
@@ -289,10 +290,10 @@ class Run:
         return state
 
 
-def finetune_stage(orders: str, seed: int = 0) -> str:
+def finetune_stage(orders: str, seed: int = 0, context_noise: float = 0.0) -> str:
     """The folder of a fine-tuning arm."""
     name = FINETUNE_STAGE if orders == DISTILLED else f"{FINETUNE_STAGE}-{orders}"
-    return _seeded(name, seed)
+    return _seeded(f"{name}-noise{context_noise:g}" if context_noise else name, seed)
 
 
 def scratch_stage(orders: str, seed: int = 0) -> str:

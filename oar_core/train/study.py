@@ -34,9 +34,12 @@ TUNING, LOCKS, DISTILLATION = "tuning", "locks", "distilled/stats.json"
 class Training:
     orders: str  # one of `order_finetune.ARMS`
     is_from_scratch: bool = False
+    context_noise: float = 0.0  # of a fine-tuning
 
     def stage(self, seed: int) -> str:
-        return (scratch_stage if self.is_from_scratch else finetune_stage)(self.orders, seed)
+        if self.is_from_scratch:
+            return scratch_stage(self.orders, seed)
+        return finetune_stage(self.orders, seed, self.context_noise)
 
     def run(self, run: Run, seed: int) -> None:
         recipe = run.recipe
@@ -47,7 +50,9 @@ class Training:
         recipe = replace(
             recipe,
             order_finetune_loop=replace(recipe.order_finetune_loop, seed=seed),
-            order_finetune_stage=arm(self.orders, recipe.order_finetune_stage),
+            order_finetune_stage=replace(
+                arm(self.orders, recipe.order_finetune_stage), context_noise=self.context_noise
+            ),
         )
         replace(run, recipe=recipe).train_order_finetune()
 
@@ -74,6 +79,7 @@ STUDY_ARMS = (
     StudyArm("any-order, Halton order", Training(RANDOM), "halton"),
     StudyArm("any-order, confidence order", Training(RANDOM), "confidence"),
     StudyArm("any-order, likelihood order", Training(RANDOM), "likelihood"),
+    StudyArm("OAR, order policy, trained with context noise", Training(DISTILLED, context_noise=0.2), "distilled"),
     StudyArm(HALTON, Training("halton"), "halton"),
     StudyArm("fine-tuned on locality orders", Training(LOCALITY), "locality"),
     StudyArm(SCRATCH, Training("raster", is_from_scratch=True), "raster"),
