@@ -121,13 +121,8 @@ def test_seeds_differ_and_arms_start_from_one_backbone(study: Study) -> None:
 def test_each_figure_says_how_it_came_about(measured: list[dict[str, Any]], study: Study) -> None:
     by_label = {report["label"]: report for report in measured}
     assert set(by_label) == set(LABELS)
-    assert by_label[SCRATCH]["training"] == {
-        "orders": "raster",
-        "is_from_scratch": True,
-        "context_noise": 0.0,
-        "seed": 0,
-        "pictures": 96,
-    }
+    training = {"orders": "raster", "is_from_scratch": True, "context_noise": 0.0, "seed": 0, "pictures": 96}
+    assert by_label[SCRATCH]["training"] == training
     assert by_label[OAR]["settings"]["plan"]["order"] == "confidence"
     assert not by_label[RASTER]["orders"]["rank_maps"]
     tuned = json.loads((study.out / "tuning" / "annealed-to-raster.json").read_text())
