@@ -144,15 +144,18 @@ class Study:
                 training.run(self.run, seed)
 
     def measure(self, reference: Reference) -> Generator[Path]:
-        """Measures what is missing and can be measured, and yields each new file. Others may measure beside us."""
-        for figure in self._figures:
-            path, stage = self.path(figure), figure.arm.training.stage(figure.seed)
-            if path.exists() or not self.run.is_trained(stage):
-                continue
+        """Measures what is missing and can be measured, and yields each new file. Others may train and measure beside
+        us: what matters most of what has become possible is next."""
+        left = self._figures
+        while (figure := next(filter(self._can_be_measured, left), None)) is not None:
+            left.remove(figure)
             with self._claimed(figure) as is_ours:
-                if is_ours and not path.exists():
-                    self._measure(figure, stage, reference)
-                    yield path
+                if is_ours and not self.path(figure).exists():
+                    self._measure(figure, reference)
+                    yield self.path(figure)
+
+    def _can_be_measured(self, figure: Figure) -> bool:
+        return not self.path(figure).exists() and self.run.is_trained(figure.arm.training.stage(figure.seed))
 
     def missing(self) -> list[Figure]:
         return [figure for figure in self._figures if not self.path(figure).exists()]
@@ -164,9 +167,9 @@ class Study:
     def _figures(self) -> list[Figure]:
         return figures(self.config, self.arms)
 
-    def _measure(self, figure: Figure, stage: str, reference: Reference) -> None:
-        config, dtype = self.config, getattr(torch, self.config.dtype)
-        pipeline = self.run.pipeline(stage, dtype)
+    def _measure(self, figure: Figure, reference: Reference) -> None:
+        config = self.config
+        pipeline = self.run.pipeline(figure.arm.training.stage(figure.seed), getattr(torch, config.dtype))
         wanted = draw_settings(pipeline, figure, self._guidance(figure.arm, reference))
         settings = QualitySettings(num_samples=config.num_samples, batch_size=config.batch_size)
         result = measure_quality(pipeline, reference, wanted, settings, self.run.folder / "samples")
