@@ -7,8 +7,9 @@ import click
 import torch
 
 from oar_core.errors import OarError
+from oar_core.eval.evaluator import Evaluator
 from oar_core.train.recipes import RECIPES, recipe
-from oar_core.train.run import Run
+from oar_core.train.run import EVALUATOR_STAGE, Run
 
 
 class OarCommand(click.Command):
@@ -41,6 +42,23 @@ def run_options(command: Any) -> Any:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+EVALUATORS = Path("weights") / "evaluators"
+
+evaluator_option = click.option(
+    "--evaluator",
+    "evaluator_folder",
+    type=click.Path(path_type=Path),
+    help=f"Default: the run's own, or the recipe's in {EVALUATORS}.",
+)
+
+
+def load_evaluator(run: Run, folder: Path | None) -> Evaluator:
+    """Raises WeightsError where there is none."""
+    own = run.folder / EVALUATOR_STAGE
+    usual = own if own.exists() else EVALUATORS / run.recipe.name
+    return Evaluator.load(folder or usual, run.device)
 
 
 def make_run(recipe_name: str, data: Path, folder: Path, device: str | None) -> Run:

@@ -9,11 +9,10 @@ from typing import Any
 import click
 import torch
 
-from oar_core.cli.options import make_run, run_options
+from oar_core.cli.options import evaluator_option, load_evaluator, make_run, run_options
 from oar_core.eval.agreement import agreement
 from oar_core.eval.arms import load_reports
 from oar_core.eval.draws import DrawSettings
-from oar_core.eval.evaluator import Evaluator
 from oar_core.eval.quality import Quality, QualitySettings, measure_quality
 from oar_core.eval.reference import Reference
 from oar_core.eval.report import write_report
@@ -22,25 +21,22 @@ from oar_core.eval.stored import digest, write_json
 from oar_core.eval.tables import one_line_table
 from oar_core.order.plan import GROUP_SIZES, ORDERS
 from oar_core.sampling.pipeline import Pipeline
-from oar_core.train.run import CACHE, EVALUATOR_STAGE, Run
+from oar_core.train.run import CACHE
 from oar_core.weights import Manifest
 
 SHEET_PICTURES = 64
 _DEFAULTS = QualitySettings()
-_evaluator_option = click.option(
-    "--evaluator", "evaluator_folder", type=click.Path(path_type=Path), help="Default: the run's own."
-)
 _split_option = click.option("--split", default="test", show_default=True)
 
 
 @click.command()
 @run_options
-@_evaluator_option
+@evaluator_option
 @_split_option
 def evaluator(evaluator_folder: Path | None, split: str, **options: Any) -> None:
     """Accuracy of the evaluation network on held-out pictures, per attribute."""
     run = make_run(**options)
-    network, images = _load_evaluator(run, evaluator_folder), run.images(split)
+    network, images = load_evaluator(run, evaluator_folder), run.images(split)
     labels = network.vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
     shares = agreement(network.read(images.pixels).classes, labels, network.vocabulary.names)
     click.echo(json.dumps({"num_images": len(images), "evaluator": network.digest, "accuracy": shares}))
@@ -48,7 +44,7 @@ def evaluator(evaluator_folder: Path | None, split: str, **options: Any) -> None
 
 @click.command()
 @run_options
-@_evaluator_option
+@evaluator_option
 @_split_option
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
 @click.option("--model", default=None, help="Default: the manifest's.")
@@ -90,7 +86,7 @@ def quality(
     manifest = Manifest.load(weights)
     pipeline = Pipeline.load(manifest.folder(model or manifest.default), str(run.device), getattr(torch, dtype))
     reference = Reference.read(
-        _load_evaluator(run, evaluator_folder), run.images(split), run.images("train"), folder / CACHE
+        load_evaluator(run, evaluator_folder), run.images(split), run.images("train"), folder / CACHE
     )
     settings = QualitySettings(num_samples=num_samples, batch_size=batch_size)
     written: list[dict[str, Any]] = []
@@ -142,10 +138,6 @@ def report(folder: Path, out: Path) -> None:
 
 def _said(**wishes: Any) -> dict[str, Any]:
     return {name: value for name, value in wishes.items() if value is not None}
-
-
-def _load_evaluator(run: Run, folder: Path | None) -> Evaluator:
-    return Evaluator.load(folder or run.folder / EVALUATOR_STAGE, run.device)
 
 
 def _write(folder: Path, report: dict[str, Any], result: Quality) -> Path:

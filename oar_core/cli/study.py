@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from oar_core.cli.options import OarGroup, make_run, run_options
-from oar_core.eval.evaluator import Evaluator
+from oar_core.cli.options import OarGroup, evaluator_option, load_evaluator, make_run, run_options
 from oar_core.eval.reference import Reference
-from oar_core.train.run import CACHE, EVALUATOR_STAGE, Run
+from oar_core.train.run import CACHE, Run
 from oar_core.train.study import STUDY_ARMS, Study, StudyConfig
 from oar_core.train.study_report import write_study_report
 
@@ -63,7 +62,7 @@ def train_(**options: Any) -> None:
 
 @study.command()
 @_study_options
-@click.option("--evaluator", "evaluator_folder", type=click.Path(path_type=Path), help="Default: the run's own.")
+@evaluator_option
 def measure(evaluator_folder: Path | None, **options: Any) -> None:
     """Measure every arm that is trained; several processes may do so side by side."""
     study_ = _make_study(**options)
@@ -84,5 +83,6 @@ def report(folder: Path, out: Path) -> None:
 
 
 def _reference(run: Run, evaluator_folder: Path | None) -> Reference:
-    evaluator = Evaluator.load(evaluator_folder or run.folder / EVALUATOR_STAGE, run.device)
-    return Reference.read(evaluator, run.images("test"), run.images("train"), run.folder / CACHE)
+    return Reference.read(
+        load_evaluator(run, evaluator_folder), run.images("test"), run.images("train"), run.folder / CACHE
+    )

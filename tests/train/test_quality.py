@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +15,18 @@ from PIL import Image
 
 from oar_core.cli import commands
 from oar_core.cli import quality as quality_cli
+from oar_core.cli.options import EVALUATORS, load_evaluator
+from oar_core.errors import WeightsError
 from oar_core.eval import quality as quality_module
 from oar_core.eval import report as report_module
 from oar_core.eval.arms import best_guidance, group_arms, load_reports
 from oar_core.eval.attributes import Attribute
-from oar_core.eval.evaluator import EvaluatorConfig
+from oar_core.eval.evaluator import Evaluator, EvaluatorConfig
 from oar_core.eval.plots import Curve, draw_curves
 from oar_core.eval.report import write_report
 from oar_core.train.loop import LoopConfig
-from oar_core.train.recipes import Recipe
-from oar_core.train.run import Run
+from oar_core.train.recipes import Recipe, recipe
+from oar_core.train.run import EVALUATOR_STAGE, Run
 from oar_core.weights import write_manifest
 
 Evaluate = Callable[..., Result]
@@ -217,3 +220,20 @@ def test_a_folder_without_evaluations_is_refused(tmp_path: Path) -> None:
     assert "holds no evaluation" in CliRunner().invoke(commands["eval"], arguments).output
     (tmp_path / "other.json").write_text("{}")
     assert "no evaluation of format" in CliRunner().invoke(commands["eval"], arguments).output
+
+
+def test_a_run_without_an_evaluator_takes_the_shipped_one(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = replace(trained, folder=tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match="evaluators/tiny"):
+        load_evaluator(without, None)
+    shutil.copytree(trained.folder / EVALUATOR_STAGE, tmp_path / EVALUATORS / "tiny")
+    own, shipped = load_evaluator(trained, None), load_evaluator(without, None)
+    assert own.digest == shipped.digest == load_evaluator(without, trained.folder / EVALUATOR_STAGE).digest
+
+
+def test_the_shipped_evaluator_reads_what_its_recipe_names() -> None:
+    evaluator = Evaluator.load(Path(__file__).parents[2] / EVALUATORS / "sprites-64", torch.device("cpu"))
+    assert evaluator.vocabulary.names == tuple(attribute.column for attribute in recipe("sprites-64").attributes)
