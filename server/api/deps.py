@@ -12,6 +12,7 @@ from server.jobs.connection import RedisConnection
 from server.jobs.events import EventHub, EventLog
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, Registry
+from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
 from server.schemas.model import ModelInfo
 from server.settings import Settings
@@ -28,7 +29,9 @@ class Services:
     images: ImageStore
     registry: Registry
     prompts: PromptMeter
+    sweeper: Sweeper
     num_sockets: int = 0
+    is_stopping: bool = False
 
     @classmethod
     def connect(cls, settings: Settings, metrics: ApiMetrics, url: str) -> "Services":
@@ -44,6 +47,7 @@ class Services:
             images=ImageStore(connection),
             registry=registry,
             prompts=PromptMeter(registry),
+            sweeper=Sweeper(connection, settings),
         )
 
     async def default_model(self) -> str | None:

@@ -42,6 +42,14 @@ class RedisConnection:
         """One command that changes nothing the second time. Raises RedisUnavailable."""
         return await self.retry(lambda: _execute(self._command, words))
 
+    async def again_many(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """Commands in one round trip that change nothing the second time. Raises as `again`, or an error of one."""
+        replies = await self.retry(lambda: self.pipeline(commands))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
     async def block(self, seconds: float, *words: Word) -> Any:
         """One command that waits inside Redis for `seconds`, never repeated. Raises redis-py's errors, TimeoutError."""
         async with asyncio.timeout(seconds + self._command_timeout):

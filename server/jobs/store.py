@@ -63,14 +63,13 @@ class Registry:
     async def workers(self) -> list[WorkerInfo]:
         """Workers whose heartbeat has not run out; the others are forgotten."""
         names: list[bytes] = await self._connection.again("ZRANGE", keys.WORKERS, 0, -1)
-        alive: list[WorkerInfo] = []
-        for name in names:
-            text: bytes | None = await self._connection.again("GET", keys.worker(name.decode()))
-            if text:
-                alive.append(WorkerInfo.model_validate_json(text))
-            else:
-                await self._connection.again("ZREM", keys.WORKERS, name)
-        return alive
+        if not names:
+            return []
+        texts = await self._connection.again("MGET", *(keys.worker(name.decode()) for name in names))
+        silent = [name for name, text in zip(names, texts) if text is None]
+        if silent:
+            await self._connection.again("ZREM", keys.WORKERS, *silent)
+        return [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
 
     async def publish_metrics(self, worker: str, text: bytes, ttl: float) -> None:
         await self._connection.again("SET", keys.metrics(worker), text, "PX", int(ttl * 1000))

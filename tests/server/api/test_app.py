@@ -20,7 +20,7 @@ from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
-from server.jobs.queue import Claim, WorkerQueue
+from server.jobs.queue import Claim, NewEvent, WorkerQueue
 from server.jobs.store import Registry
 from server.schemas.events import Completed
 from server.schemas.generation import ImageLink
@@ -78,7 +78,7 @@ async def worker(connection: RedisConnection, settings: Settings, model_info: Mo
 async def take(worker: WorkerQueue) -> Claim:
     item = await worker.take(1)
     assert item is not None
-    claim = await worker.claim(*item)
+    claim = await worker.claim(item)
     assert claim is not None
     return claim
 
@@ -159,7 +159,7 @@ async def test_a_live_stream_follows_the_log(
     claim = await take(worker)
     for seq in range(2, 5):
         await asyncio.sleep(0.05)
-        await scripts.run_many(connection, [worker.emit_call(claim, seq, [("patches", '{"image":0}')])])
+        await scripts.run_many(connection, [worker.emit_call(claim, seq, [NewEvent("patches", '{"image":0}')])])
     await finish(connection, worker, claim)
     events, close_code = await reading
     assert [event["type"] for event in events] == ["queued", "started", "patches", "patches", "patches", "completed"]
