@@ -7,8 +7,11 @@ if state == '' or is_terminal(state) then
   redis.call('ZREM', KEYS[6], id)
   return state
 end
-local pending = redis.call('XPENDING', KEYS[3], group, field('entry'), field('entry'), 1)
-local is_held = state == 'running' and #pending > 0 and pending[1][3] < lease
+local is_held = false
+if state == 'running' then
+  local pending = redis.call('XPENDING', KEYS[3], group, field('entry'), field('entry'), 1)
+  is_held = #pending > 0 and pending[1][3] < lease
+end
 local wish = order()
 if is_held and wish ~= 0 then
   redis.call('ZADD', KEYS[6], now + lease, id)

@@ -6,22 +6,25 @@ if not entry then
   return {-1, 0, 0}
 end
 local queues, group, aging = {unpack(KEYS, 2)}, ARGV[1], tonumber(ARGV[2])
-local height = level(tonumber(ARGV[3]), entry, aging)
-local delivered = last_delivered(queues[tonumber(ARGV[3])], group) or '0-0'
+local own_index = tonumber(ARGV[3])
+local height = level(own_index, entry, aging)
+local delivered = last_delivered(queues[own_index], group) or '0-0'
 local was_begun = not is_before(delivered, entry)
 local waiting, ahead = 0, 0
 each_job(queues, group, function(_, other, index, work, is_waiting, is_begun)
-  if other == entry then
+  if other == entry and index == own_index then
     return
   end
+  -- Entries of two streams may have the same id.
+  local is_older = is_before(other, entry) or (other == entry and index < own_index)
   local is_ahead
   if is_begun ~= was_begun then
     is_ahead = is_begun
   elseif is_begun then
-    is_ahead = not is_waiting or is_before(other, entry)
+    is_ahead = not is_waiting or is_older
   else
     local other_height = level(index, other, aging)
-    is_ahead = other_height < height or (other_height == height and is_before(other, entry))
+    is_ahead = other_height < height or (other_height == height and is_older)
   end
   if is_ahead then
     ahead = ahead + work

@@ -35,7 +35,7 @@ async def test_the_highest_is_taken_first_and_the_oldest_of_it(connection: Redis
 
 
 async def test_waiting_raises_a_job_by_one_level_at_a_time(connection: RedisConnection, settings: Settings) -> None:
-    """With a level each 0.4 s, a low job of 0.5 s ties with new normal ones, and is older; a high one is still first."""
+    """With a level each 0.4 s a low job of 0.45 s ties with a new normal one, and is older; a high one comes first."""
     slow = settings.model_copy(update={"priority_aging_seconds": 0.4})
     queue, worker = JobQueue(connection, slow), await open_worker(connection, slow)
     (low,) = await submit(queue, "low")

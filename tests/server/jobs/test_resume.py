@@ -18,6 +18,13 @@ def patches(position: int) -> NewEvent:
     return NewEvent("patches", Patches(image=0, step=1, steps=3, patches=(patch,)).body())
 
 
+async def open_pair(
+    connection: RedisConnection, settings: Settings, first: str, second: str
+) -> tuple[WorkerQueue, WorkerQueue]:
+    """Workers whose models have these hashes."""
+    return await open_worker(connection, settings, "one", first), await open_worker(connection, settings, "two", second)
+
+
 async def canvas_of(connection: RedisConnection, claim: Claim) -> list[int]:
     """Positions that a worker would go on from."""
     log = await EventLog(connection).read_patches(claim.job_id, claim.base)
@@ -36,7 +43,7 @@ async def hand_over(connection: RedisConnection, before: WorkerQueue, claim: Cla
 
 
 async def test_the_same_model_goes_on(connection: RedisConnection, settings: Settings) -> None:
-    one, two = [await open_worker(connection, settings, name, "hash") for name in ("one", "two")]
+    one, two = await open_pair(connection, settings, "same", "same")
     await JobQueue(connection, settings).submit(PARAMS)
     claim = await hand_over(connection, one, await begin(connection, one, 0, 1), two)
     assert (claim.base, claim.is_anew) == (0, False)
@@ -47,10 +54,7 @@ async def test_another_model_of_the_name_begins_anew_and_says_so(
     connection: RedisConnection, settings: Settings
 ) -> None:
     """The weights were replaced while the job ran: going on would make a picture of two models' tokens."""
-    old, new = (
-        await open_worker(connection, settings, "one", "old"),
-        await open_worker(connection, settings, "two", "new"),
-    )
+    old, new = await open_pair(connection, settings, "old", "new")
     queue = JobQueue(connection, settings)
     job = await queue.load((await queue.submit(PARAMS)).job_id)
     first = await begin(connection, old, 0, 1)
@@ -69,10 +73,7 @@ async def test_the_new_begin_is_kept_though_its_worker_dies_at_once(
     connection: RedisConnection, settings: Settings
 ) -> None:
     """What another model drew counts for nobody again, however early the first worker of the new one dies."""
-    old, new = (
-        await open_worker(connection, settings, "one", "old"),
-        await open_worker(connection, settings, "two", "new"),
-    )
+    old, new = await open_pair(connection, settings, "old", "new")
     await JobQueue(connection, settings).submit(PARAMS)
     claim = await hand_over(connection, old, await begin(connection, old, 0, 1), new)
     (taken,) = await new.unfinished()
@@ -90,10 +91,7 @@ async def test_the_new_begin_is_kept_though_its_worker_dies_at_once(
 
 
 async def test_a_claim_that_is_repeated_begins_anew_once(connection: RedisConnection, settings: Settings) -> None:
-    old, new = (
-        await open_worker(connection, settings, "one", "old"),
-        await open_worker(connection, settings, "two", "new"),
-    )
+    old, new = await open_pair(connection, settings, "old", "new")
     job_id = (await JobQueue(connection, settings).submit(PARAMS)).job_id
     await run(connection, old.release_call(await begin(connection, old, 0)))
     taken = await new.take(0.2)
