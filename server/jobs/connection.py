@@ -6,6 +6,7 @@ itself, because a repeated XADD is a duplicate. Only `retry` repeats, and only w
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -63,17 +64,18 @@ class RedisConnection:
             return await pipeline.execute(raise_on_error=False)
 
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Runs an idempotent call, again if Redis cannot be reached.
+        """Runs an idempotent call, again if Redis cannot be reached: not after `command_timeout`, as who asks waits.
 
         Raises RedisUnavailable when it stays away, is full, or is a replica.
         """
+        deadline = time.monotonic() + self._command_timeout
         for delay in (*RETRY_DELAYS, None):
             try:
                 return await call()
             except REFUSING as error:
                 raise unavailable(error) from error
             except UNREACHABLE as error:
-                if delay is None:
+                if delay is None or time.monotonic() >= deadline:
                     raise unavailable(error) from error
                 await asyncio.sleep(delay)
         raise AssertionError("the loop above returns or raises")

@@ -96,5 +96,8 @@ async def test_a_claim_that_is_repeated_begins_anew_once(connection: RedisConnec
     await run(connection, old.release_call(await begin(connection, old, 0)))
     taken = await new.take(0.2)
     assert taken is not None
-    assert await new.claim(taken) == await new.claim(taken)
+    first, again = await new.claim(taken), await new.claim(taken)
+    assert first is not None
+    assert again is not None
+    assert (again.epoch, again.seq, again.base, again.is_anew) == (first.epoch, first.seq, first.base, True)
     assert (await kinds(connection, job_id)).count("restarted") == 1
