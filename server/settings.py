@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     socket_idle: float = Field(600, ge=0.1, description="Seconds without an event after which a websocket is closed")
     socket_send_timeout: float = Field(20, ge=0.1, description="Seconds that a client may take to accept one frame")
     socket_ping: float = Field(20, ge=0.1, description="Seconds between websocket pings, and to wait for the answer")
+    registry_seconds: float = Field(
+        1, ge=0, le=60, description="Seconds that the API trusts what it knows of models and workers"
+    )
     command_timeout: float = Field(5, ge=0.1, description="Seconds that one Redis command may take")
 
     # watching

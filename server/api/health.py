@@ -5,6 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.api.deps import Services, Shared
 from server.errors import ModelNotReady, RedisUnavailable
+from server.jobs.estimate import Fleet
 
 router = APIRouter(tags=["health"])
 
@@ -20,7 +21,7 @@ async def ready(services: Shared) -> dict[str, str]:
     if services.is_stopping:
         raise ModelNotReady("this process is stopping", retry_after=1)
     model = await services.default_model()
-    if model is None or not (await services.queue.fleet(model)).workers:
+    if model is None or not Fleet.of(model, await services.registry.workers()).workers:
         raise ModelNotReady("no worker is ready", retry_after=1)
     return {"status": "ready", "model": model}
 

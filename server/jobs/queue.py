@@ -20,7 +20,7 @@ from server.jobs.connection import RedisConnection
 from server.jobs.estimate import Fleet, retry_after
 from server.jobs.job import Job, JobState
 from server.jobs.keys import Field
-from server.jobs.store import Registry
+from server.jobs.store import RecentRegistry, Registry
 from server.schemas.events import Failed
 from server.schemas.generation import Failure, GenerationParams
 from server.settings import Settings
@@ -103,6 +103,7 @@ class JobQueue:
     def __init__(self, connection: RedisConnection, settings: Settings) -> None:
         self._connection = connection
         self._settings = settings
+        self._registry = RecentRegistry(Registry(connection), settings.registry_seconds)
 
     async def submit(
         self, params: GenerationParams, idempotency: Idempotency | None = None, retry_of: str = ""
@@ -156,8 +157,8 @@ class JobQueue:
         return QueueFull(f"{num_jobs} jobs wait or run already", retry_after=seconds)
 
     async def fleet(self, model: str) -> Fleet:
-        """The living workers of a model."""
-        return Fleet.of(model, await Registry(self._connection).workers())
+        """The workers of a model that were alive `registry_seconds` ago."""
+        return Fleet.of(model, await self._registry.workers())
 
     async def load(self, job_id: str) -> Job:
         """Raises JobExpired when the job is past its keeping time, JobNotFound when it never was."""

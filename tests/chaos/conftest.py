@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from oar_core.sampling.pipeline import Pipeline
 from tests.chaos.harness import SCALE, Atelier, House, Nursery
-from tests.server.tiny import write_tiny_weights
+from tests.server.tiny import NAME, write_tiny_weights
 
 FIGURES: dict[str, Any] = {}
 STARTED = time.monotonic()
@@ -73,5 +74,5 @@ async def house(tmp_path: Path, weights_dir: Path, nursery: Nursery) -> AsyncIte
 
 
 @pytest.fixture
-def atelier(tiny_pipeline: Pipeline) -> Atelier:
-    return Atelier(tiny_pipeline)
+def atelier(weights_dir: Path) -> Atelier:
+    return Atelier(Pipeline.load(weights_dir / NAME, "cpu", torch.float32))

@@ -35,7 +35,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
 
 @pytest.fixture
 def settings(redis_server: EmbeddedRedis, tmp_path: Path) -> Settings:
-    return Settings(redis_url=redis_server.url, data_dir=tmp_path, lease_seconds=0.6, result_ttl=30, tombstone_ttl=60)
+    return Settings(
+        redis_url=redis_server.url,
+        data_dir=tmp_path,
+        lease_seconds=0.6,
+        result_ttl=30,
+        tombstone_ttl=60,
+        registry_seconds=0,
+    )
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ LIMITS = {
     "socket_idle": 0.4,
     "command_timeout": 1.0,
     "sweep_seconds": 0.1,
+    "registry_seconds": 0,
 }
 
 
