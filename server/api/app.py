@@ -24,11 +24,11 @@ def create_app(settings: Settings) -> FastAPI:
         with redis_url(settings) as url:
             services = Services.connect(settings, metrics, url)
             app.state.services = services
-            fan_in = asyncio.create_task(services.hub.run())
+            background = [asyncio.create_task(services.hub.run()), asyncio.create_task(services.sweeper.run())]
             try:
                 yield
             finally:
-                await stop_tasks([fan_in])
+                await stop_tasks(background)
                 await services.connection.close()
 
     app = FastAPI(title="OAR server", summary="Images, painted patch by patch", version="0.1.0", lifespan=lifespan)

@@ -11,7 +11,8 @@ from server.errors import ModelNotFound, ModelNotReady
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventHub, EventLog
 from server.jobs.queue import JobQueue
-from server.jobs.store import ImageStore, Registry
+from server.jobs.store import ImageStore, RecentRegistry, Registry
+from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
 from server.schemas.model import ModelInfo
 from server.settings import Settings
@@ -27,8 +28,11 @@ class Services:
     hub: EventHub
     images: ImageStore
     registry: Registry
+    recent: RecentRegistry
     prompts: PromptMeter
+    sweeper: Sweeper
     num_sockets: int = 0
+    is_stopping: bool = False
 
     @classmethod
     def connect(cls, settings: Settings, metrics: ApiMetrics, url: str) -> "Services":
@@ -43,16 +47,18 @@ class Services:
             hub=EventHub(connection),
             images=ImageStore(connection),
             registry=registry,
+            recent=RecentRegistry(registry, settings.registry_seconds),
             prompts=PromptMeter(registry),
+            sweeper=Sweeper(connection, settings),
         )
 
     async def default_model(self) -> str | None:
-        return self.settings.models[0] if self.settings.models else await self.registry.default_model()
+        return self.settings.models[0] if self.settings.models else await self.recent.default_model()
 
     async def find_model(self, name: str | None) -> ModelInfo:
         """Raises ModelNotFound, or ModelNotReady for one that is to be served but was never published yet."""
         wanted = name or await self.default_model()
-        info = await self.registry.model(wanted) if wanted else None
+        info = await self.recent.model(wanted) if wanted else None
         if info is not None:
             return info
         if wanted is None or wanted in self.settings.models:

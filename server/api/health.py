@@ -5,6 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.api.deps import Services, Shared
 from server.errors import ModelNotReady, RedisUnavailable
+from server.jobs.estimate import Fleet
 
 router = APIRouter(tags=["health"])
 
@@ -16,9 +17,11 @@ async def live() -> dict[str, str]:
 
 @router.get("/ready")
 async def ready(services: Shared) -> dict[str, str]:
-    """503 until Redis answers and a live worker has the default model."""
+    """503 until Redis answers and a live worker has the default model; again as soon as that worker or we stop."""
+    if services.is_stopping:
+        raise ModelNotReady("this process is stopping", retry_after=1)
     model = await services.default_model()
-    if model is None or not any(model in worker.models for worker in await services.registry.workers()):
+    if model is None or not Fleet.of(model, await services.registry.workers()).workers:
         raise ModelNotReady("no worker is ready", retry_after=1)
     return {"status": "ready", "model": model}
 

@@ -12,6 +12,7 @@ VERBS = {
     "api": ("server.cli.api", "api", "Run an API process."),
     "worker": ("server.cli.worker", "worker", "Run a worker process."),
     "generate": ("server.cli.generate", "generate", "Make pictures, in this process or on a server."),
+    "jobs": ("server.cli.jobs", "jobs", "See what waits, runs and failed; cancel and repeat."),
     "models": ("server.cli.models", "models", "List the models of the manifest."),
     "train": (LIBRARY, "train", "Train a model, stage by stage."),
     "distill": (LIBRARY, "distill", "Find the orders in which a model is most certain."),

@@ -5,7 +5,7 @@ import logging
 import click
 
 from oar_core.errors import OarError
-from server.cli.inherit import EXIT_CONFIG, end_with_parent
+from server.cli.inherit import EXIT_CONFIG, end_with_parent, tell_ready
 from server.cli.options import with_settings
 from server.jobs.embedded import EmbeddedRedisError
 from server.observability.logging import configure_logging
@@ -23,7 +23,7 @@ def worker(settings: Settings) -> None:
     configure_logging(settings.log_format, settings.log_level)
     end_with_parent()
     try:
-        run_worker(settings)
+        run_worker(settings, on_ready=tell_ready)
     except (OarError, EmbeddedRedisError) as error:
         logger.error("worker cannot start: %s", error)
         raise SystemExit(EXIT_CONFIG) from error

@@ -40,7 +40,14 @@ class Desk:
         on_crash: Callable[[BaseException], None],
     ) -> None:
         """`send` gives the engine's thread a command; `on_crash` hears of what this process cannot survive."""
-        self.outbox = Outbox(connection, queues, on_lost=self.lose, on_cancel=self.cancel, on_ended=self._forget)
+        self.outbox = Outbox(
+            connection,
+            queues,
+            on_lost=self.lose,
+            on_cancel=self.cancel,
+            on_late=self.expire,
+            on_ended=self._forget,
+        )
         self.renderer = Renderer()
         self.step_seconds = 0.0
         self._models = models
@@ -71,14 +78,16 @@ class Desk:
         self._room.set()
 
     def begin(self, claim: Claim, log: Sequence[StoredEvent]) -> None:
-        """Starts a job, or goes on from its event log when another worker began it."""
+        """Starts a job, or goes on from the `patches` of its event log when another worker began it."""
         job = RunningJob.begin(claim, log)
         self._jobs[claim.job_id] = job
         logger.info("job begun job=%s model=%s attempt=%d", claim.job_id, claim.model, claim.attempt)
         self._metrics.queue_time.labels(claim.model).observe(claim.age)
         if claim.is_restart:
             known = tuple(len(canvas.positions) for canvas in job.canvases)
-            self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
+            # The script has said so itself where the job begins anew, with another model.
+            if not claim.is_anew:
+                self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
             self._metrics.restarted.labels(claim.model).inc()
         try:
             requests = job.requests(self._models[claim.model].pipeline.encode_prompt(claim.params.prompt))

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 
 from prometheus_client import start_http_server
 
@@ -16,18 +17,23 @@ from server.worker.models import LoadedModel, load_models
 logger = logging.getLogger(__name__)
 
 
-def run_worker(settings: Settings) -> None:
-    """Returns after a signal. Raises WeightsError, EmbeddedRedisError, WorkerCrashed."""
+def run_worker(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
+    """Returns after a signal; calls `on_ready` when it takes jobs.
+
+    Raises WeightsError, EmbeddedRedisError, WorkerCrashed.
+    """
     identity = Identity(settings.data_dir)
     try:
         models = load_models(settings)
         with redis_url(settings) as url:
-            asyncio.run(_serve(settings, url, identity.name, models))
+            asyncio.run(_serve(settings, url, identity.name, models, on_ready))
     finally:
         identity.close()
 
 
-async def _serve(settings: Settings, url: str, name: str, models: list[LoadedModel]) -> None:
+async def _serve(
+    settings: Settings, url: str, name: str, models: list[LoadedModel], on_ready: Callable[[], None]
+) -> None:
     connection = RedisConnection(url, settings.command_timeout)
     try:
         bridge = Bridge(settings, connection, name, models)
@@ -37,7 +43,7 @@ async def _serve(settings: Settings, url: str, name: str, models: list[LoadedMod
         if settings.worker_metrics_port:
             start_http_server(settings.worker_metrics_port, registry=bridge.metrics.registry)
         logger.info("worker ready name=%s models=%s", name, ",".join(model.name for model in models))
-        await bridge.run()
+        await bridge.run(on_ready)
     finally:
         await connection.close()
     logger.info("worker stopped name=%s", name)
