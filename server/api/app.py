@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse
 from server.api import faults, generations, health, models, stream
 from server.api.deps import Services
 from server.api.middleware import BodyLimit, CountAnswers
+from server.errors import RedisUnavailable
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
 from server.settings import Settings
@@ -29,6 +30,8 @@ def create_app(settings: Settings) -> FastAPI:
                 yield
             finally:
                 await stop_tasks([fan_in])
+                with contextlib.suppress(RedisUnavailable):
+                    await services.exporter.release()
                 await services.connection.close()
 
     app = FastAPI(title="OAR server", summary="Images, painted patch by patch", version="0.1.0", lifespan=lifespan)

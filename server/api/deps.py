@@ -10,6 +10,7 @@ from server.api.prompts import PromptMeter
 from server.errors import ModelNotFound, ModelNotReady
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventHub, EventLog
+from server.jobs.gauge import ExporterLease, QueueGauge
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, Registry
 from server.observability.metrics import ApiMetrics
@@ -28,6 +29,8 @@ class Services:
     images: ImageStore
     registry: Registry
     prompts: PromptMeter
+    gauge: QueueGauge
+    exporter: ExporterLease
     num_sockets: int = 0
 
     @classmethod
@@ -44,6 +47,8 @@ class Services:
             images=ImageStore(connection),
             registry=registry,
             prompts=PromptMeter(registry),
+            gauge=QueueGauge(connection),
+            exporter=ExporterLease(connection, settings.metrics_lease),
         )
 
     async def default_model(self) -> str | None:

@@ -1,6 +1,7 @@
 """ASGI middleware: the body limit, and the count of answers."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,9 +87,9 @@ async def _drain(receive: Receive) -> None:
 
 
 class CountAnswers:
-    """Tells `count(method, route, status)` of every answer; the route is the template, never the address."""
+    """Tells `count(method, route, status, seconds)` of every answer; the route is the template, never the address."""
 
-    def __init__(self, app: ASGIApp, count: Callable[[str, str, int], None]) -> None:
+    def __init__(self, app: ASGIApp, count: Callable[[str, str, int, float], None]) -> None:
         self.app = app
         self.count = count
 
@@ -96,11 +97,12 @@ class CountAnswers:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        start = time.monotonic()
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 path = getattr(scope.get("route"), "path", "unmatched")
-                self.count(scope["method"], path, message["status"])
+                self.count(scope["method"], path, message["status"], time.monotonic() - start)
             await send(message)
 
         await self.app(scope, receive, counted)

@@ -55,12 +55,14 @@ async def _pump(socket: WebSocket, services: Services, job_id: str) -> None:
     after = _after(socket)
     job = await services.queue.load(job_id)
     seq = min(after, job.seq)
+    services.metrics.resumed.inc(after > 0)
     async with services.hub.watch(job_id, seq):
         while True:
             batch = await services.log.read(job_id, seq)
             for event in batch:
                 await _send(socket, services, event.to_json())
                 seq = event.seq
+                services.metrics.replayed.inc(seq <= job.seq)
             if batch and batch[-1].is_terminal:
                 await socket.close(1000)
                 return

@@ -14,6 +14,7 @@
 | `models`, `models:default` | set, string | names of published models; the one used when a request names none |
 | `worker:{name}`, `workers` | string, sorted set | heartbeats, by Redis' milliseconds |
 | `metrics:{worker}` | string | a worker's metrics in Prometheus' text format |
+| `exporter` | string | the API process whose `/metrics` speaks for the queue and the workers; expires |
 | `wake:{api}` | stream | makes an API process' blocking read look at newly watched jobs |
 """
 
@@ -26,6 +27,7 @@ DEFAULT_TENANT = "-"
 MODELS = "models"
 DEFAULT_MODEL = "models:default"
 WORKERS = "workers"
+EXPORTER = "exporter"
 CONTROL_PREFIX = "ctl:"
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -148,6 +149,7 @@ class WorkerQueue:
         self._settings = settings
         self._worker = worker
         self._stream = keys.queue(model)
+        self.concluded: Counter[str] = Counter()  # jobs that ended instead of beginning: canceled, late, worn_out
 
     async def open(self) -> None:
         """Makes the consumer group, reading from the start: jobs may have come before the first worker."""
@@ -190,6 +192,7 @@ class WorkerQueue:
             ],
         )
         if reply[0] != b"claimed":
+            self.concluded.update(word.decode() for word in reply[2:])
             return None
         return Claim(
             job_id=job_id,

@@ -15,6 +15,7 @@ from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.queue import WorkerQueue
 from server.jobs.store import Registry
+from server.observability.exposition import expose, own
 from server.observability.metrics import WorkerMetrics
 from server.schemas.model import WorkerInfo
 from server.settings import Settings
@@ -41,7 +42,7 @@ class Bridge:
     def __init__(
         self, settings: Settings, connection: RedisConnection, worker: str, models: Sequence[LoadedModel]
     ) -> None:
-        self.metrics = WorkerMetrics()
+        self.metrics = WorkerMetrics([model.name for model in models])
         self._settings = settings
         self._connection = connection
         self._worker = worker
@@ -112,6 +113,7 @@ class Bridge:
             return
         item = backlog.popleft() if backlog else await queue.take_over() or await queue.take(BLOCK_SECONDS)
         claim = await queue.claim(*item) if item is not None else None
+        self.metrics.count_conclusions(queue.model, queue.concluded)
         if claim is not None:
             self._desk.begin(claim, await self._log.read_all(claim.job_id) if claim.is_restart else ())
 
@@ -155,7 +157,9 @@ class Bridge:
             slots=slots,
             step_seconds=round(self._desk.step_seconds, 6),
         )
-        await self._registry.publish_metrics(self._worker, self.metrics.exposition(), self._settings.lease_seconds)
+        await self._registry.publish_metrics(
+            self._worker, expose(own(self.metrics.registry)), self._settings.lease_seconds
+        )
         await self._registry.beat(info, self._settings.lease_seconds)
 
     async def _cancels(self) -> None:

@@ -43,6 +43,7 @@ class Desk:
         self.outbox = Outbox(connection, queues, on_lost=self.lose, on_cancel=self.cancel, on_ended=self._forget)
         self.renderer = Renderer()
         self.step_seconds = 0.0
+        self._latest_seconds = 0.0  # of the latest step
         self._models = models
         self._metrics = metrics
         self._send = send
@@ -74,6 +75,7 @@ class Desk:
         """Starts a job, or goes on from its event log when another worker began it."""
         job = RunningJob.begin(claim, log)
         self._jobs[claim.job_id] = job
+        self._metrics.running.labels(claim.model).inc()
         logger.info("job begun job=%s model=%s attempt=%d", claim.job_id, claim.model, claim.attempt)
         self._metrics.queue_time.labels(claim.model).observe(claim.age)
         if claim.is_restart:
@@ -112,9 +114,10 @@ class Desk:
     def _count_step(self, report: Stepped) -> None:
         previous = self.step_seconds or report.seconds
         self.step_seconds = previous + SMOOTHING * (report.seconds - previous)
-        self._metrics.steps.labels(report.model).inc()
-        self._metrics.inter_step.labels(report.model).observe(report.seconds)
-        self._metrics.batch_rows.labels(report.model).observe(report.rows)
+        self._latest_seconds = report.seconds
+        occupancy = report.load.slots / self._models[report.model].slots
+        self._metrics.count_step(report.model, report.seconds, report.rows, occupancy)
+        self._metrics.count_query(report.model, report.load.positions, report.load.pads)
 
     def _on_event(self, event: EngineEvent) -> None:
         job, image = self._owner(event.sequence_id)
@@ -127,6 +130,7 @@ class Desk:
                 job.canvases[image].finished = token_ids
                 self._leave(job, image)
                 if job.is_drawn:
+                    self._metrics.decode.labels(job.claim.model).observe(time.monotonic() - job.first_patch_at)
                     self._spawn(self._complete(job))
             case SequenceAborted():
                 self._leave(job, image)
@@ -144,6 +148,8 @@ class Desk:
         self._metrics.patches.labels(model).inc(len(event.patches))
         if not job.has_patches:
             job.has_patches = True
+            job.first_patch_at = time.monotonic()
+            self._metrics.prefill.labels(model).observe(self._latest_seconds)
             self._metrics.first_patch.labels(model).observe(job.age)
 
     def _leave(self, job: RunningJob, image: int) -> None:
@@ -179,6 +185,7 @@ class Desk:
 
     def expire(self, job: RunningJob) -> None:
         """The job's deadline has passed."""
+        self._metrics.expired.labels(job.claim.model).inc(job.ending is None)
         self.abort(job)
         self.outbox.end(job, Ending(JobState.FAILED, LATE.body()))
 
@@ -204,6 +211,7 @@ class Desk:
         """A lost job may be back already, with a higher epoch."""
         if self._jobs.get(job.claim.job_id) is job:
             del self._jobs[job.claim.job_id]
+            self._metrics.running.labels(job.claim.model).dec()
         for image in tuple(job.live):
             self._leave(job, image)
 

@@ -4,10 +4,13 @@ import asyncio
 import logging
 import signal
 
-from prometheus_client import start_http_server
+import torch
+from prometheus_client import CollectorRegistry, start_http_server
 
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import redis_url
+from server.observability.exposition import Labelled
+from server.observability.metrics import WorkerMetrics
 from server.settings import Settings
 from server.worker.bridge import Bridge
 from server.worker.identity import Identity
@@ -31,13 +34,26 @@ async def _serve(settings: Settings, url: str, name: str, models: list[LoadedMod
     connection = RedisConnection(url, settings.command_timeout)
     try:
         bridge = Bridge(settings, connection, name, models)
+        for model in models:
+            describe(bridge.metrics, model)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, bridge.stop)
         if settings.worker_metrics_port:
-            start_http_server(settings.worker_metrics_port, registry=bridge.metrics.registry)
+            registry = CollectorRegistry(auto_describe=False)
+            registry.register(Labelled(bridge.metrics.registry, worker=name))
+            start_http_server(settings.worker_metrics_port, registry=registry)
         logger.info("worker ready name=%s models=%s", name, ",".join(model.name for model in models))
         await bridge.run()
     finally:
         await connection.close()
     logger.info("worker stopped name=%s", name)
+
+
+def describe(metrics: WorkerMetrics, model: LoadedModel) -> None:
+    """The facts about a loaded model that do not change."""
+    weight = next(model.pipeline.backbone.parameters())
+    metrics.set_build(torch.__version__, weight.device.type, str(weight.dtype).removeprefix("torch."))
+    metrics.slots.labels(model.name).set(model.slots)
+    metrics.cache_bytes.labels(model.name).set(model.engine.cache_bytes)
+    metrics.load_seconds.labels(model.name).set(model.load_seconds)
