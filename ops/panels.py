@@ -121,7 +121,7 @@ ROWS = (
                   (Query(within(FIRST_PATCH, 1), "share"),), 4, 4, (0.9, 0.99)),
             Panel("tile", "Pictures within 5 s", "Share of the jobs, from acceptance on.", "percentunit",
                   (Query(within(E2E, 5), "share"),), 4, 4, (0.9, 0.99)),
-            Panel("tile", "Jobs that succeed", "Of those that completed or failed; cancels do not count.", "percentunit",
+            Panel("tile", "Jobs that succeed", "Of those that completed or failed.", "percentunit",
                   (Query(f"{COMPLETED} / ({ENDED} > 0)", "share"),),
                   4, 4, (0.95, 0.999)),
             Panel("tile", "Answers without a fault", "Share of HTTP answers below 500.", "percentunit",

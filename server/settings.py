@@ -71,6 +71,9 @@ class Settings(BaseSettings):
         True, description="Whether the API's /metrics repeats the workers'; false where these are scraped themselves"
     )
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of a worker's own /metrics; 0 is none")
+    otlp_endpoint: str | None = Field(
+        None, description="URL that traces are sent to by OTLP, as http://collector:4318/v1/traces; unset sends none"
+    )
     log_format: Literal["text", "json"] = Field("text", description="One line a record: key=value text, or JSON")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record to log")
 

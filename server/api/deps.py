@@ -14,6 +14,7 @@ from server.jobs.gauge import ExporterLease, QueueGauge
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, Registry
 from server.observability.metrics import ApiMetrics
+from server.observability.tracing import NO_TRACING, Tracing
 from server.schemas.model import ModelInfo
 from server.settings import Settings
 
@@ -31,17 +32,18 @@ class Services:
     prompts: PromptMeter
     gauge: QueueGauge
     exporter: ExporterLease
+    tracing: Tracing
     num_sockets: int = 0
 
     @classmethod
-    def connect(cls, settings: Settings, metrics: ApiMetrics, url: str) -> "Services":
+    def connect(cls, settings: Settings, metrics: ApiMetrics, url: str, tracing: Tracing = NO_TRACING) -> "Services":
         connection = RedisConnection(url, settings.command_timeout)
         registry = Registry(connection)
         return cls(
             settings=settings,
             metrics=metrics,
             connection=connection,
-            queue=JobQueue(connection, settings),
+            queue=JobQueue(connection, settings, tracing.traceparent),
             log=EventLog(connection),
             hub=EventHub(connection),
             images=ImageStore(connection),
@@ -49,6 +51,7 @@ class Services:
             prompts=PromptMeter(registry),
             gauge=QueueGauge(connection),
             exporter=ExporterLease(connection, settings.metrics_lease),
+            tracing=tracing,
         )
 
     async def default_model(self) -> str | None:

@@ -47,6 +47,7 @@ class Field(StrEnum):
     SEQ = "seq"  # number of the latest event
     CANCEL = "cancel"  # 1 when asked for
     DEADLINE = "deadline"  # milliseconds, 0 is none
+    TRACE = "trace"  # W3C traceparent of the request, where traces are asked for
     CREATED = "created"
     STARTED = "started"
     FINISHED = "finished"

@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
@@ -68,19 +68,25 @@ class Claim:
 class JobQueue:
     """What the API does with jobs."""
 
-    def __init__(self, connection: RedisConnection, settings: Settings) -> None:
+    def __init__(
+        self, connection: RedisConnection, settings: Settings, traceparent: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`traceparent` tells the trace that a submitted job belongs to, if any."""
         self._connection = connection
         self._settings = settings
+        self._traceparent = traceparent
 
     async def submit(self, params: GenerationParams, idempotency: Idempotency | None = None) -> Submitted:
         """Accepts a job. Raises QueueFull, IdempotencyConflict or RedisUnavailable; never enqueues twice."""
         job_id = f"gen-{uuid.uuid4().hex}"
-        fields = {
+        fields: dict[Field, str | int] = {
             Field.MODEL: params.model,
             Field.PRIORITY: keys.DEFAULT_PRIORITY,
             Field.PARAMS: params.model_dump_json(),
             Field.WORK: params.n * params.steps * params.rows_per_image,
         }
+        if trace := self._traceparent():
+            fields[Field.TRACE] = trace
         reply = await scripts.run(
             self._connection,
             "submit",
@@ -203,6 +209,11 @@ class WorkerQueue:
             age=int(reply[4]) / 1000,
             params=GenerationParams.model_validate_json(reply[5]),
         )
+
+    async def traceparent(self, job_id: str) -> str:
+        """Of the request that submitted the job; empty where traces were not asked for."""
+        trace: bytes | None = await self._connection.again("HGET", keys.job(job_id), Field.TRACE)
+        return (trace or b"").decode()
 
     async def release(self, claim: Claim) -> None:
         args = (self._worker, claim.epoch, keys.GROUP, keys.RELEASED)

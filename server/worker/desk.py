@@ -14,6 +14,7 @@ from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
 from server.jobs.queue import LATE, Claim, WorkerQueue
 from server.observability.metrics import WorkerMetrics
+from server.observability.tracing import NO_TRACING, Tracing
 from server.schemas.events import Canceled, Completed, Failed, Restarted
 from server.schemas.generation import Failure, ImageLink
 from server.worker.engine_thread import Abort, Add, Command, Crashed, Refused, Report, Stepped
@@ -38,12 +39,14 @@ class Desk:
         metrics: WorkerMetrics,
         send: Callable[[Command], None],
         on_crash: Callable[[BaseException], None],
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """`send` gives the engine's thread a command; `on_crash` hears of what this process cannot survive."""
         self.outbox = Outbox(connection, queues, on_lost=self.lose, on_cancel=self.cancel, on_ended=self._forget)
         self.renderer = Renderer()
         self.step_seconds = 0.0
         self._latest_seconds = 0.0  # of the latest step
+        self._tracing = tracing
         self._models = models
         self._metrics = metrics
         self._send = send
@@ -130,6 +133,7 @@ class Desk:
                 job.canvases[image].finished = token_ids
                 self._leave(job, image)
                 if job.is_drawn:
+                    self._tracing.drawn(job.claim.job_id)
                     self._metrics.decode.labels(job.claim.model).observe(time.monotonic() - job.first_patch_at)
                     self._spawn(self._complete(job))
             case SequenceAborted():
@@ -212,6 +216,7 @@ class Desk:
         if self._jobs.get(job.claim.job_id) is job:
             del self._jobs[job.claim.job_id]
             self._metrics.running.labels(job.claim.model).dec()
+            self._tracing.end(job.claim.job_id, job.ending.state if job.ending else "lost")
         for image in tuple(job.live):
             self._leave(job, image)
 

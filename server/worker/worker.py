@@ -11,6 +11,7 @@ from server.jobs.connection import RedisConnection
 from server.jobs.embedded import redis_url
 from server.observability.exposition import Labelled
 from server.observability.metrics import WorkerMetrics
+from server.observability.tracing import open_tracing
 from server.settings import Settings
 from server.worker.bridge import Bridge
 from server.worker.identity import Identity
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_worker(settings: Settings) -> None:
-    """Returns after a signal. Raises WeightsError, EmbeddedRedisError, WorkerCrashed."""
+    """Returns after a signal. Raises WeightsError, EmbeddedRedisError, TracingUnavailable, WorkerCrashed."""
     identity = Identity(settings.data_dir)
     try:
         models = load_models(settings)
@@ -32,8 +33,9 @@ def run_worker(settings: Settings) -> None:
 
 async def _serve(settings: Settings, url: str, name: str, models: list[LoadedModel]) -> None:
     connection = RedisConnection(url, settings.command_timeout)
+    tracing = open_tracing(settings, "oar-worker")
     try:
-        bridge = Bridge(settings, connection, name, models)
+        bridge = Bridge(settings, connection, name, models, tracing)
         for model in models:
             describe(bridge.metrics, model)
         loop = asyncio.get_running_loop()
@@ -47,6 +49,7 @@ async def _serve(settings: Settings, url: str, name: str, models: list[LoadedMod
         await bridge.run()
     finally:
         await connection.close()
+        await asyncio.to_thread(tracing.close)
     logger.info("worker stopped name=%s", name)
 
 
