@@ -95,4 +95,6 @@ class OtelTracing:
             spans.whole.end()
 
     def close(self) -> None:
+        for job_id in tuple(self._jobs):
+            self.end(job_id, "handed_back")
         self._provider.shutdown()
