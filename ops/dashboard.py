@@ -14,10 +14,12 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from ops.panels import GRID, ROWS, VARIABLES, Panel, Row, Variable
+from ops.panels import GRID, ROWS, TONES, VARIABLES, Panel, Row, Variable
+from server.observability.metrics import JOB_OUTCOMES, REQUEST_OUTCOMES
 
 PATH = Path("docker/grafana/dashboards/oar.json")
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+OUTCOMES = {*JOB_OUTCOMES, *REQUEST_OUTCOMES}
 GOOD, FAIR, BAD = "green", "yellow", "red"
 
 
@@ -122,9 +124,18 @@ def _lines(panel: Panel) -> timeseries.Panel:
         .legend(legend.placement(words.LegendPlacement.BOTTOM))
         .tooltip(common.VizTooltipOptions().mode(words.TooltipDisplayMode.MULTI))
     )
+    for name, color in TONES.items():
+        if _has_series(panel, name):
+            fixed = models.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": color})
+            lines = lines.override_by_name(name, [fixed])
     if panel.kind == "stack":
         lines = lines.stacking(common.StackingConfig().mode(words.StackingMode.NORMAL).group("A"))
     return lines
+
+
+def _has_series(panel: Panel, name: str) -> bool:
+    legends = [query.legend for query in panel.queries]
+    return name in legends or ("{{outcome}}" in legends and name in OUTCOMES)
 
 
 def main() -> None:

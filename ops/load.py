@@ -11,7 +11,7 @@ import httpx
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-NUM_THREADS = 24
+NUM_THREADS = 64  # most jobs that are followed at a time
 TIMEOUT = 60.0
 
 

@@ -113,6 +113,13 @@ FAULTS = '(sum (rate(oar_http_requests_total{status=~"5.."}[$interval])) or vect
 COMPLETED = rate("oar_jobs_total", f'{ENGINE},outcome="completed"')
 ENDED = rate("oar_jobs_total", f'{ENGINE},outcome=~"completed|failed"')
 
+# What a series means is its colour, in every panel.
+TONES = {
+    "completed": "green", "accepted": "green", "failed": "red", "rejected": "orange", "canceled": "purple",
+    "canceled while it waited": "blue", "replayed": "blue", "lost": "orange", "reclaimed": "blue", "5xx": "red",
+    "429": "orange", "dead letters": "red", "expired": "orange",
+}  # fmt: skip
+
 ROWS = (
     Row(
         "Promises",
@@ -156,8 +163,9 @@ ROWS = (
         (
             Panel("lines", "Requests, by outcome", "What became of submitted requests.", "reqps",
                   (Query(rate("oar_requests_total", "", "outcome"), "{{outcome}}"),), 6),
-            Panel("lines", "Jobs that ended, by outcome", "As workers ended them.", "ops",
-                  (Query(rate("oar_jobs_total", by="outcome"), "{{outcome}}"),), 6),
+            Panel("lines", "Jobs that ended, by outcome", "As workers ended them, and those canceled before.", "ops",
+                  (Query(rate("oar_jobs_total", by="outcome"), "{{outcome}}"),
+                   Query("sum (rate(oar_jobs_canceled_waiting_total[$interval]))", "canceled while it waited")), 6),
             Panel("stack", "Patches a second, by worker", "Decoded tokens.", "ops",
                   (Query(rate("oar_patches_generated_total", by="worker"), "{{worker}}"),), 6),
             Panel("lines", "Pictures and previews a second", "Finished pictures, and half-done ones that were shown.",
@@ -203,8 +211,8 @@ ROWS = (
                   (Query(f"sum (oar_cache_bytes{{{ENGINE}}})", "bytes"),), 4),
             Panel("tile", "Model load", "The slowest worker's reading, checking and warming up.", "s",
                   (Query(f"max (oar_model_load_seconds{{{ENGINE}}})", "seconds"),), 4),
-            Panel("tile", "Builds", "Different versions, devices and formats.",
-                  "short", (Query("count (count by (version, torch, device, dtype) (oar_build_info))", "builds"),), 4),
+            Panel("tile", "Versions", "Of API and workers; more than one is a rolling update.",
+                  "short", (Query("count (count by (version) (oar_build_info))", "versions"),), 4),
         ),
     ),
     Row(

@@ -21,21 +21,25 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from tqdm import tqdm
 
 from ops.dashboard import place
 from ops.load import Load
-from ops.panels import GRID, ROWS, Panel, Unit, fill
+from ops.panels import GRID, ROWS, TONES, Panel, Unit, fill
 from ops.prometheus import Prometheus, Series, find_binary
 
 RULES = Path("docker/prometheus/rules.yml")
 COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#17becf", "#7f7f7f")
+TONE_COLORS = {"green": "#2e8b57", "red": "#c0392b", "orange": "#e08e0b", "purple": "#8e6bbf", "blue": "#1f77b4"}
 GOOD, FAIR, BAD = "#2e8b57", "#c98a00", "#c0392b"
 CELL = (0.82, 0.36)  # inches of a grid cell
 TITLE_ROWS = 2
+PROMPTS = ("a person with short red hair, brown shirt and blue trousers, walking", "an orc with golden boots, walking")
 STEP = 2.0  # seconds between points
 VALUES = {"model": ".*", "quantile": "0.95", "interval": "20s"}
+TITLE: dict[str, Any] = {"fontsize": 9, "loc": "left", "fontweight": "bold", "color": "#222222", "pad": 5}
 STYLE = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -54,7 +58,7 @@ STYLE = {
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("docs/dashboard.png"))
 @click.option("--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"))
 @click.option("--workers", type=int, default=1, show_default=True)
-@click.option("--phases", default="0.5:25,2:40,6:30,0.5:30", show_default=True, help="Jobs a second : seconds, ...")
+@click.option("--phases", default="0.2:20,0.5:40,1.2:30,0.2:30", show_default=True, help="Jobs a second : seconds, ...")
 def main(out: Path, weights: Path, workers: int, phases: str) -> None:
     """Run a load and draw the dashboard."""
     if find_binary() is None:
@@ -127,8 +131,13 @@ def draw(prometheus: Prometheus, start: float, end: float, subject: str) -> Figu
                 left, bottom = (where.x + 0.75) / GRID, 1 - (where.y + where.h - 1.25) / height
                 size = (where.w - 1.0) / GRID, (where.h - 2.55) / height
                 if panel.kind == "tile":
-                    left, bottom = (where.x + 0.2) / GRID, 1 - (where.y + where.h - 0.15) / height
-                    size = (where.w - 0.4) / GRID, (where.h - 0.3) / height
+                    left, bottom = (where.x + 0.1) / GRID, 1 - (where.y + where.h - 0.1) / height
+                    size = (where.w - 0.2) / GRID, (where.h - 0.2) / height
+                card = ((where.x + 0.1) / GRID, 1 - (where.y + where.h - 0.1) / height)
+                sides = (where.w - 0.2) / GRID, (where.h - 0.2) / height
+                figure.add_artist(
+                    Rectangle(card, *sides, facecolor="white", edgecolor="#dddddd", linewidth=0.8, zorder=-1)
+                )
                 axes = figure.add_axes((left, bottom, *size))
                 paint(axes, panel, found, (start, end))
             top = max(where.y + where.h for _, where in places)
@@ -151,11 +160,13 @@ def paint(axes: Axes, panel: Panel, found: list[tuple[str, Series]], span: tuple
     if panel.kind == "tile":
         _paint_tile(axes, panel, found)
         return
-    axes.set_title(panel.title, fontsize=9, loc="left", fontweight="bold", color="#222222", pad=5)
+    axes.set_title(panel.title, **TITLE)
+    axes.set_axisbelow(True)
     axes.set_xlim(0, span[1] - span[0])
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} s"))
     if panel.kind == "heatmap":
+        axes.set_title(f"{panel.title} (jobs in {VALUES['interval']})", **TITLE)
         _paint_heatmap(axes, found, span)
         return
     times = [np.asarray(series["times"]) - span[0] for _, series in found]
@@ -165,7 +176,7 @@ def paint(axes: Axes, panel: Panel, found: list[tuple[str, Series]], span: tuple
         axes.stackplot(grid, rows, labels=[name for name, _ in found], colors=COLORS, alpha=0.75, linewidth=0)
     else:
         for index, (at, (name, series)) in enumerate(zip(times, found)):
-            color = COLORS[index % len(COLORS)]
+            color = TONE_COLORS[TONES[name]] if name in TONES else COLORS[index % len(COLORS)]
             axes.plot(at, series["values"], color=color, linewidth=1.4, label=name)
             axes.fill_between(at, series["values"], color=color, alpha=0.07, linewidth=0)
     top = max((max(series["values"]) for _, series in found), default=0.0)
@@ -188,7 +199,7 @@ def _paint_tile(axes: Axes, panel: Panel, found: list[tuple[str, Series]]) -> No
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.axvspan(0, 1, color=color, alpha=0.1, linewidth=0)
-    if found:
+    if found and np.ptp(found[0][1]["values"]) > 0:
         times, values = np.asarray(found[0][1]["times"]), np.asarray(found[0][1]["values"])
         spread = np.ptp(times) or 1
         highest = max(float(values.max()), 1e-9)
@@ -219,7 +230,6 @@ def _paint_heatmap(axes: Axes, found: list[tuple[str, Series]], span: tuple[floa
     bar = axes.figure.colorbar(mesh, ax=axes, pad=0.01, fraction=0.025)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(labelsize=7, length=0)
-    bar.set_label(f"jobs in {VALUES['interval']}", fontsize=7)
 
 
 def tone(value: float, bounds: tuple[float, float] | None) -> str:

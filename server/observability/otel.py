@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry. Import it only where traces are asked for."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -55,7 +55,7 @@ class OtelTracing:
         return cls(provider)
 
     @contextmanager
-    def request(self, method: str, headers: Mapping[str, str]) -> Iterator[_HttpSpan]:
+    def request(self, method: str, headers: Mapping[str, str]) -> Generator[_HttpSpan]:
         parent = PROPAGATOR.extract(headers)
         attributes = {"http.request.method": method}
         with self._tracer.start_as_current_span(method, parent, SpanKind.SERVER, attributes) as span:

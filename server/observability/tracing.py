@@ -4,8 +4,8 @@ The trace travels with the job, in its hash. No span is made for a step. Nothing
 `OAR_OTLP_ENDPOINT` asks for traces.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from server.settings import Settings
@@ -25,7 +25,7 @@ class Tracing(Protocol):
     @property
     def is_on(self) -> bool: ...
 
-    def request(self, method: str, headers: Mapping[str, str]) -> "RequestContext":
+    def request(self, method: str, headers: Mapping[str, str]) -> AbstractContextManager[RequestSpan]:
         """Around the serving of a request; its `traceparent` header makes the span a part of the client's trace."""
         ...
 
@@ -50,19 +50,13 @@ class Tracing(Protocol):
         ...
 
 
-class RequestContext(Protocol):
-    def __enter__(self) -> RequestSpan: ...
-
-    def __exit__(self, *_: object) -> bool | None: ...
-
-
 class NoTracing:
     """Tells nobody."""
 
     is_on = False
 
     @contextmanager
-    def request(self, method: str, headers: Mapping[str, str]) -> Iterator[RequestSpan]:  # noqa: ARG002
+    def request(self, method: str, headers: Mapping[str, str]) -> Generator[RequestSpan]:  # noqa: ARG002
         yield self
 
     def answered(self, route: str, status: int) -> None:
