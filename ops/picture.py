@@ -58,7 +58,7 @@ STYLE = {
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("docs/dashboard.png"))
 @click.option("--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"))
 @click.option("--workers", type=int, default=1, show_default=True)
-@click.option("--phases", default="0.2:20,0.5:40,1.2:30,0.2:30", show_default=True, help="Jobs a second : seconds, ...")
+@click.option("--phases", default="0.2:20,0.6:30,2:30,0.2:30", show_default=True, help="Jobs a second : seconds, ...")
 def main(out: Path, weights: Path, workers: int, phases: str) -> None:
     """Run a load and draw the dashboard."""
     if find_binary() is None:
@@ -128,8 +128,8 @@ def draw(prometheus: Prometheus, start: float, end: float, subject: str) -> Figu
             places = place(row, top + 1)
             for panel, where in places:
                 found = ask(prometheus, panel, start, end)
-                left, bottom = (where.x + 0.75) / GRID, 1 - (where.y + where.h - 1.25) / height
-                size = (where.w - 1.0) / GRID, (where.h - 2.55) / height
+                left, bottom = (where.x + 0.95) / GRID, 1 - (where.y + where.h - 1.5) / height
+                size = (where.w - 1.25) / GRID, (where.h - 2.75) / height
                 if panel.kind == "tile":
                     left, bottom = (where.x + 0.1) / GRID, 1 - (where.y + where.h - 0.1) / height
                     size = (where.w - 0.2) / GRID, (where.h - 0.2) / height
