@@ -97,7 +97,9 @@ class Desk:
 
     def _use_rows(self, job: RunningJob, images: int) -> None:
         self._rows[job.claim.model] += images * job.claim.params.rows_per_image
-        self._metrics.rows_used.labels(job.claim.model).set(self._rows[job.claim.model])
+        # The last images of a job may wait in the engine for slots.
+        used = min(self._rows[job.claim.model], self._models[job.claim.model].slots)
+        self._metrics.rows_used.labels(job.claim.model).set(used)
         self._room.set()
 
     def on_report(self, report: Report) -> None:
