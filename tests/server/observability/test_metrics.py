@@ -298,3 +298,29 @@ async def test_the_worker_counts_jobs_that_ended_before_they_began(
     assert item is not None
     assert await worker.claim(*item) is None
     assert worker.concluded == {"late": 1}
+
+
+# what is counted where
+
+
+async def test_a_cancel_before_a_worker_has_the_job_is_counted_once(
+    connection: RedisConnection, settings: Settings, model_info: ModelInfo
+) -> None:
+    await Registry(connection).publish_models([model_info], {})
+    async with serving(settings) as client:
+        job = (await client.post("/v1/generations", json={"prompt": "x"})).json()
+        for _ in range(2):
+            assert (await client.delete(job["url"])).json()["status"] == "canceled"
+        text = (await client.get("/metrics")).text
+    assert value(text, "oar_jobs_canceled_waiting_total") == 1
+    assert value(text, "oar_requests_total", outcome="accepted") == 1
+    assert value(text, "oar_http_request_duration_seconds_count", route="/v1/generations") == 1
+
+
+def test_a_stream_that_goes_on_is_counted_with_what_it_is_sent_again(live: LiveServer) -> None:
+    job = live.post(wait=15).json()
+    names = ("oar_ws_resumed_total", "oar_ws_replayed_events_total")
+    before = [value(live.client.get("/metrics").text, name) or 0 for name in names]
+    events = live.events(job["id"], after=2)
+    after = [value(live.client.get("/metrics").text, name) or 0 for name in names]
+    assert [now - then for now, then in zip(after, before)] == [1, len(events)]
