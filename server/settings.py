@@ -76,7 +76,16 @@ class Settings(BaseSettings):
     command_timeout: float = Field(5, ge=0.1, description="Seconds that one Redis command may take")
 
     # watching
+    metrics_lease: float = Field(
+        45, ge=1, description="Seconds that a scraped API speaks for the queue; longer than the scrape interval"
+    )
+    metrics_workers: bool = Field(
+        True, description="Whether the API's /metrics repeats the workers'; false where these are scraped themselves"
+    )
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of a worker's own /metrics; 0 is none")
+    otlp_endpoint: str | None = Field(
+        None, description="URL that traces are sent to by OTLP, as http://collector:4318/v1/traces; unset sends none"
+    )
     log_format: Literal["text", "json"] = Field("text", description="One line a record: key=value text, or JSON")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record to log")
 

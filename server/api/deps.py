@@ -9,11 +9,14 @@ from starlette.requests import HTTPConnection
 from server.api.prompts import PromptMeter
 from server.errors import ModelNotFound, ModelNotReady
 from server.jobs.connection import RedisConnection
+from server.jobs.dead import DeadLetters
 from server.jobs.events import EventHub, EventLog
+from server.jobs.gauge import ExporterLease, QueueGauge
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
+from server.observability.tracing import NO_TRACING, Tracing
 from server.schemas.model import ModelInfo
 from server.settings import Settings
 
@@ -31,25 +34,33 @@ class Services:
     recent: RecentRegistry
     prompts: PromptMeter
     sweeper: Sweeper
+    dead: DeadLetters
+    gauge: QueueGauge
+    exporter: ExporterLease
+    tracing: Tracing
     num_sockets: int = 0
     is_stopping: bool = False
 
     @classmethod
-    def connect(cls, settings: Settings, metrics: ApiMetrics, url: str) -> "Services":
+    def connect(cls, settings: Settings, metrics: ApiMetrics, url: str, tracing: Tracing = NO_TRACING) -> "Services":
         connection = RedisConnection(url, settings.command_timeout)
         registry = Registry(connection)
         return cls(
             settings=settings,
             metrics=metrics,
             connection=connection,
-            queue=JobQueue(connection, settings),
+            queue=JobQueue(connection, settings, tracing.traceparent),
             log=EventLog(connection),
             hub=EventHub(connection),
             images=ImageStore(connection),
             registry=registry,
             recent=RecentRegistry(registry, settings.registry_seconds),
             prompts=PromptMeter(registry),
-            sweeper=Sweeper(connection, settings),
+            sweeper=Sweeper(connection, settings, metrics.count_swept),
+            dead=DeadLetters(connection),
+            gauge=QueueGauge(connection),
+            exporter=ExporterLease(connection, settings.metrics_lease),
+            tracing=tracing,
         )
 
     async def default_model(self) -> str | None:

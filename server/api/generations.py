@@ -73,6 +73,7 @@ async def cancel(job_id: str, response: Response, services: Shared) -> Generatio
     """Ends a waiting job at once and a running one within a step (202); a finished one stays as it is."""
     job = await services.queue.load(job_id)
     state = await services.queue.cancel(job)
+    services.metrics.canceled_waiting.inc(job.state is JobState.QUEUED and state is JobState.CANCELED)
     response.status_code = 202 if state is JobState.RUNNING else 200
     return await describe(services, await services.queue.load(job_id))
 

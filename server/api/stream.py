@@ -35,6 +35,7 @@ class Reader:
 
     job_id: str
     seq: int = 0
+    opened_at: int = 0  # number of the latest event when the socket was opened
 
 
 @router.websocket("/v1/generations/{job_id}/stream")
@@ -71,7 +72,8 @@ async def _pump(socket: WebSocket, services: Services, reader: Reader) -> None:
     """Reads the log at the client's own speed; nothing is buffered here."""
     after = _after(socket)
     job = await services.queue.load(reader.job_id)
-    reader.seq = min(after, job.seq)
+    reader.seq, reader.opened_at = min(after, job.seq), job.seq
+    services.metrics.resumed.inc(after > 0)
     async with services.hub.watch(reader.job_id, reader.seq):
         while True:
             batch = await services.log.read(reader.job_id, reader.seq)
@@ -95,6 +97,7 @@ async def _send_batch(socket: WebSocket, services: Services, reader: Reader, bat
             return
         await _send(socket, services, event.to_json())
         reader.seq = event.seq
+        services.metrics.replayed.inc(event.seq <= reader.opened_at)
 
 
 async def _is_over(services: Services, job_id: str, seq: int) -> bool:

@@ -11,6 +11,7 @@ VERBS = {
     "serve": ("server.cli.serve", "serve", "Run everything: Redis, API and workers."),
     "api": ("server.cli.api", "api", "Run an API process."),
     "worker": ("server.cli.worker", "worker", "Run a worker process."),
+    "top": ("server.cli.top", "top", "Watch queue and workers."),
     "generate": ("server.cli.generate", "generate", "Make pictures, in this process or on a server."),
     "jobs": ("server.cli.jobs", "jobs", "See what waits, runs and failed; cancel and repeat."),
     "models": ("server.cli.models", "models", "List the models of the manifest."),

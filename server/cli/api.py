@@ -11,9 +11,10 @@ from fastapi import FastAPI
 
 from server.api.app import create_app
 from server.api.deps import Services
-from server.cli.inherit import end_with_parent, inherited_listener, listen, tell_ready
+from server.cli.inherit import EXIT_CONFIG, end_with_parent, inherited_listener, listen, tell_ready
 from server.cli.options import with_settings
 from server.observability.logging import configure_logging
+from server.observability.tracing import TracingUnavailable
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,11 @@ def api(settings: Settings) -> None:
     listener = inherited_listener() or listen(settings)
     host, port = listener.getsockname()[:2]
     logger.info("api listens on http://%s:%d", host, port)
-    app = create_app(settings)
+    try:
+        app = create_app(settings)
+    except TracingUnavailable as error:
+        logger.error("api cannot start: %s", error)
+        raise SystemExit(EXIT_CONFIG) from error
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -9,6 +9,7 @@ from server.cli.inherit import EXIT_CONFIG, end_with_parent, tell_ready
 from server.cli.options import with_settings
 from server.jobs.embedded import EmbeddedRedisError
 from server.observability.logging import configure_logging
+from server.observability.tracing import TracingUnavailable
 from server.settings import Settings
 from server.worker.bridge import WorkerCrashed
 from server.worker.worker import run_worker
@@ -24,7 +25,7 @@ def worker(settings: Settings) -> None:
     end_with_parent()
     try:
         run_worker(settings, on_ready=tell_ready)
-    except (OarError, EmbeddedRedisError) as error:
+    except (OarError, EmbeddedRedisError, TracingUnavailable) as error:
         logger.error("worker cannot start: %s", error)
         raise SystemExit(EXIT_CONFIG) from error
     except WorkerCrashed as error:

@@ -31,6 +31,9 @@ class DeadLetters:
         reply: list[Any] = await self._connection.again("XREVRANGE", keys.DEAD, "+", "-", "COUNT", count)
         return [_parse(entry, words) for entry, words in reply]
 
+    async def count(self) -> int:
+        return await self._connection.again("XLEN", keys.DEAD)
+
     async def find(self, job_id: str) -> DeadLetter | None:
         reply: list[Any] = await self._connection.again("XREVRANGE", keys.DEAD, "+", "-")
         return next((_parse(entry, words) for entry, words in reply if words[1].decode() == job_id), None)

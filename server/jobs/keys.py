@@ -18,6 +18,7 @@
 | `models`, `models:default` | set, string | names of published models; the one used when a request names none |
 | `worker:{name}`, `workers` | string, sorted set | heartbeats, by Redis' milliseconds |
 | `metrics:{worker}` | string | a worker's metrics in Prometheus' text format |
+| `exporter` | string | the API process whose `/metrics` speaks for the queue and the workers; expires |
 | `wake:{api}` | stream | makes an API process' blocking read look at newly watched jobs |
 """
 
@@ -34,6 +35,7 @@ WORKERS = "workers"
 DUE = "due"
 SWEEPER = "sweeper"
 DEAD = "dead"
+EXPORTER = "exporter"
 CONTROL_PREFIX = "ctl:"
 
 
@@ -59,6 +61,7 @@ class Field(StrEnum):
     RETRY_OF = "retry_of"  # the dead job that this one repeats
     CANCEL = "cancel"  # 1 when asked for
     DEADLINE = "deadline"  # milliseconds, 0 is none
+    TRACE = "trace"  # W3C traceparent of the request, where traces are asked for
     CREATED = "created"
     STARTED = "started"
     FINISHED = "finished"

@@ -7,7 +7,8 @@ waited count as one level more, and within a level the oldest comes first: no jo
 import hashlib
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple, cast
@@ -100,10 +101,14 @@ class Claim:
 class JobQueue:
     """What the API does with jobs."""
 
-    def __init__(self, connection: RedisConnection, settings: Settings) -> None:
+    def __init__(
+        self, connection: RedisConnection, settings: Settings, traceparent: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`traceparent` tells the trace that a submitted job belongs to, if any."""
         self._connection = connection
         self._settings = settings
         self._registry = RecentRegistry(Registry(connection), settings.registry_seconds)
+        self._traceparent = traceparent
 
     async def submit(
         self, params: GenerationParams, idempotency: Idempotency | None = None, retry_of: str = ""
@@ -114,13 +119,15 @@ class JobQueue:
         """
         job_id = f"gen-{uuid.uuid4().hex}"
         deadline = self._settings.job_deadline if params.deadline is None else params.deadline
-        fields = {
+        fields: dict[Field, str | int] = {
             Field.MODEL: params.model,
             Field.PRIORITY: params.priority,
             Field.PARAMS: params.model_dump_json(),
             Field.ROWS: params.rows_per_image,
             Field.RETRY_OF: retry_of,
         }
+        if trace := self._traceparent():
+            fields[Field.TRACE] = trace
         reply = await scripts.run(
             self._connection,
             "submit",
@@ -237,6 +244,7 @@ class WorkerQueue:
         self._worker = worker
         self._model_hash = model_hash
         self._streams = keys.queues(model)
+        self.concluded: Counter[str] = Counter()  # jobs that ended instead of beginning: canceled, late, worn_out
 
     async def open(self) -> None:
         """Makes the consumer groups, reading from the start: jobs may have come before the first worker."""
@@ -294,6 +302,7 @@ class WorkerQueue:
             ],
         )
         if reply[0] != b"claimed":
+            self.concluded.update(word.decode() for word in reply[2:])
             return None
         return Claim(
             job_id=taken.job_id,
@@ -306,6 +315,11 @@ class WorkerQueue:
             is_anew=reply[6] == 1,
             params=GenerationParams.model_validate_json(reply[7]),
         )
+
+    async def traceparent(self, job_id: str) -> str:
+        """Of the request that submitted the job; empty where traces were not asked for."""
+        trace: bytes | None = await self._connection.again("HGET", keys.job(job_id), Field.TRACE)
+        return (trace or b"").decode()
 
     def release_call(self, claim: Claim) -> scripts.Call:
         """Hands the job back, to be taken next. Answers 1, or -1 when lost."""

@@ -7,6 +7,7 @@ swept at once would do no harm, for the script that ends a job lets the first on
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
@@ -23,10 +24,14 @@ LEASE_ROUNDS = 3  # rounds that a silent sweeper keeps its lease
 
 
 class Sweeper:
-    def __init__(self, connection: RedisConnection, settings: Settings) -> None:
+    def __init__(
+        self, connection: RedisConnection, settings: Settings, on_ended: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`on_ended` hears the final state of each job that this sweeper ended."""
         self.name = secrets.token_hex(8)
         self._connection = connection
         self._settings = settings
+        self._on_ended = on_ended
 
     async def run(self) -> None:
         """Sweeps until it is cancelled."""
@@ -51,7 +56,7 @@ class Sweeper:
     async def _look_at(self, job_id: str) -> None:
         where = await self._connection.again("HMGET", keys.job(job_id), keys.Field.MODEL, keys.Field.PRIORITY)
         model, priority = ((word or b"").decode() for word in where)
-        state = await scripts.run(
+        reply, is_ended = await scripts.run(
             self._connection,
             "expire",
             job_keys(job_id, model, priority),
@@ -60,4 +65,7 @@ class Sweeper:
                 *lifetimes(self._settings),
             ],
         )
-        logger.info("swept job=%s state=%s", job_id, state.decode() or "gone")
+        state = reply.decode()
+        logger.info("swept job=%s state=%s", job_id, state or "gone")
+        if is_ended:
+            self._on_ended(state)

@@ -13,9 +13,11 @@ from server.jobs import scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
-from server.jobs.queue import Taken, WorkerQueue
+from server.jobs.queue import Claim, Taken, WorkerQueue
 from server.jobs.store import Registry
+from server.observability.exposition import expose, own
 from server.observability.metrics import WorkerMetrics
+from server.observability.tracing import NO_TRACING, Tracing
 from server.schemas.model import WorkerInfo
 from server.settings import Settings
 from server.tasks import stop_tasks
@@ -39,9 +41,15 @@ class Bridge:
     """To be made inside a running event loop."""
 
     def __init__(
-        self, settings: Settings, connection: RedisConnection, worker: str, models: Sequence[LoadedModel]
+        self,
+        settings: Settings,
+        connection: RedisConnection,
+        worker: str,
+        models: Sequence[LoadedModel],
+        tracing: Tracing = NO_TRACING,
     ) -> None:
-        self.metrics = WorkerMetrics()
+        self.metrics = WorkerMetrics([model.name for model in models])
+        self._tracing = tracing
         self._settings = settings
         self._connection = connection
         self._worker = worker
@@ -58,7 +66,13 @@ class Bridge:
         self._crash: asyncio.Future[None] = self._loop.create_future()
         self._engine = EngineThread({name: model.engine for name, model in self._models.items()}, self._report)
         self._desk = Desk(
-            connection, self._queues, self._models, self.metrics, self._engine.send, on_crash=self._on_crash
+            connection,
+            self._queues,
+            self._models,
+            self.metrics,
+            self._engine.send,
+            on_crash=self._on_crash,
+            tracing=tracing,
         )
 
     def stop(self) -> None:
@@ -135,9 +149,17 @@ class Bridge:
             backlog.append(taken)
         # It leaves the backlog when it has begun: if Redis goes away meanwhile, the same claim is made again.
         claim = await queue.claim(backlog[0])
+        self.metrics.count_conclusions(queue.model, queue.concluded)
         if claim is not None:
-            self._desk.begin(claim, await self._log.read_patches(claim.job_id, claim.base) if claim.is_restart else ())
+            log = await self._log.read_patches(claim.job_id, claim.base) if claim.is_restart else ()
+            await self._trace(queue, claim)
+            self._desk.begin(claim, log)
         backlog.popleft()
+
+    async def _trace(self, queue: WorkerQueue, claim: Claim) -> None:
+        if self._tracing.is_on:
+            trace = await queue.traceparent(claim.job_id)
+            self._tracing.begin(claim.job_id, claim.model, trace, claim.age, claim.attempt)
 
     # beside the engine
 
@@ -180,7 +202,9 @@ class Bridge:
             step_seconds=round(self._desk.step_seconds, 6),
             is_draining=self._stopping.is_set(),
         )
-        await self._registry.publish_metrics(self._worker, self.metrics.exposition(), self._settings.lease_seconds)
+        await self._registry.publish_metrics(
+            self._worker, expose(own(self.metrics.registry)), self._settings.lease_seconds
+        )
         await self._registry.beat(info, self._settings.lease_seconds)
 
     async def _cancels(self) -> None:

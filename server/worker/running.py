@@ -55,6 +55,7 @@ class RunningJob:
     live: set[int] = field(default_factory=set[int])  # images whose sequences are in the engine
     claimed_at: float = field(default_factory=time.monotonic)
     has_patches: bool = False
+    first_patch_at: float = field(default_factory=time.monotonic)
 
     @classmethod
     def begin(cls, claim: Claim, log: Sequence[StoredEvent]) -> "RunningJob":

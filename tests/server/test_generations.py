@@ -208,8 +208,19 @@ def test_the_workers_metrics_are_seen_through_the_api(live: LiveServer) -> None:
         time.sleep(0.2)
     assert 'worker="worker-' in text
     assert text.count("# TYPE oar_jobs_total ") <= 1
-    histograms = ("time_to_first_patch_seconds", "inter_step_latency_seconds", "e2e_latency_seconds", "batch_rows")
-    for name in (*histograms, "queue_time_seconds", "patches_generated_total", "images_generated_total", "steps_total"):
+    histograms = (
+        "time_to_first_patch_seconds",
+        "inter_step_latency_seconds",
+        "e2e_request_latency_seconds",
+        "batch_rows",
+    )
+    for name in (
+        *histograms,
+        "request_queue_time_seconds",
+        "patches_generated_total",
+        "images_generated_total",
+        "steps_total",
+    ):
         assert f"oar_{name}" in text
 
 

@@ -1,6 +1,7 @@
 -- KEYS[7] dead letters. ARGV: group, worker, nonce, entry, most attempts, result ttl, tombstone ttl, body if late,
 -- body if worn out, hash of the worker's model, longest list of dead letters, reason if worn out.
--- Returns {'claimed', epoch, attempts, seq, ms since submit, base, 1 if begun anew, params} | {'ended', state} | {'gone'}.
+-- Returns {'claimed', epoch, attempts, seq, ms since submit, base, 1 if begun anew, params} | {'ended', state, why} |
+-- {'gone'}.
 local group, worker, nonce, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local pending = redis.call('XPENDING', KEYS[3], group, entry, entry, 1)
 if #pending == 0 or pending[1][2] ~= worker then
@@ -14,17 +15,17 @@ end
 if field('nonce') ~= nonce then
   if field('cancel') == '1' then
     conclude(group, 'canceled', '{}', ARGV[6], ARGV[7])
-    return {'ended', 'canceled'}
+    return {'ended', 'canceled', 'canceled'}
   end
   if is_late() then
     conclude(group, 'failed', ARGV[8], ARGV[6], ARGV[7])
-    return {'ended', 'failed'}
+    return {'ended', 'failed', 'late'}
   end
   if number('attempts') >= tonumber(ARGV[5]) then
     conclude(group, 'failed', ARGV[9], ARGV[6], ARGV[7])
     redis.call('XADD', KEYS[7], 'MAXLEN', ARGV[11], '*', 'job', field('id'), 'model', field('model'),
       'reason', ARGV[12], 'attempts', field('attempts'), 'at', now, 'params', field('params'))
-    return {'ended', 'failed'}
+    return {'ended', 'failed', 'worn_out'}
   end
   local attempts = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
   local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)

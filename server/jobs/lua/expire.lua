@@ -1,11 +1,11 @@
 -- ARGV: group, job id, lease ms, body if late, result ttl, tombstone ttl. Looks at a job whose time has come.
 -- A job that no worker holds ends here; one that a living worker holds is that worker's to end, and is looked at again.
--- Returns the state afterwards.
+-- Returns the state afterwards, and 1 if this call ended the job.
 local group, id, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local state = field('state')
 if state == '' or is_terminal(state) then
   redis.call('ZREM', KEYS[6], id)
-  return state
+  return {state, 0}
 end
 local is_held = false
 if state == 'running' then
@@ -24,4 +24,5 @@ elseif number('deadline') > 0 then
 else
   redis.call('ZREM', KEYS[6], id)
 end
-return field('state')
+local after = field('state')
+return {after, is_terminal(after) and 1 or 0}
