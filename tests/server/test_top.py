@@ -2,30 +2,45 @@
 
 import json
 import math
-import threading
+import time
+from dataclasses import asdict
 
 import pytest
 from click.testing import CliRunner
 
 from server.cli import main
-from server.cli.top import Look, ModelRow, Snapshot, WorkerRow, median, render, summarise
+from server.cli.top import Look, ModelRow, Snapshot, WorkerRow, look, median, render, summarise
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME, NUM_TOKENS
 
+PATCHES = "oar_patches_generated_total"
+
 
 def test_one_snapshot_of_a_live_server(live: LiveServer) -> None:
-    worker = threading.Thread(target=lambda: [live.post(wait=15) for _ in range(4)])
-    worker.start()
-    result = CliRunner().invoke(main, ["top", "--json", "--url", live.url, "--interval", "6"])
-    worker.join()
+    """Between two looks that know what was done: how fast that was is no matter."""
+    before = look(live.client)
+    for _ in range(4):
+        assert live.post(wait=60).json()["status"] == "completed"
+    end = time.monotonic() + 60
+    while (now := look(live.client)).total(PATCHES) - before.total(PATCHES) < 4 * NUM_TOKENS:
+        assert time.monotonic() < end, "the worker's counters do not arrive"
+        time.sleep(0.2)
+    result = CliRunner().invoke(main, ["top", "--json", "--url", live.url, "--interval", "0.1"])
     assert result.exit_code == 0, result.output
-    snapshot = json.loads(result.output)
+    told = json.loads(result.output)
+    snapshot = asdict(summarise(live.url, now, before))
+    assert {key: type(value) for key, value in told.items()} == {
+        key: list if isinstance(value, tuple) else type(value) for key, value in snapshot.items()
+    }
+    assert (told["url"], told["accepted"]) == (live.url, snapshot["accepted"])
+    assert [model.keys() for model in told["models"]] == [model.keys() for model in snapshot["models"]]
     assert snapshot["url"] == live.url
     assert snapshot["accepted"] >= 4
     (model,) = snapshot["models"]
     assert (model["name"], model["workers"], model["waiting"], model["slots"]) == (NAME, 1, 0, 64)
-    assert model["patches_per_second"] * 7 >= 2 * NUM_TOKENS
-    assert 0 < model["first_patch"] <= model["e2e"] * 5
+    assert model["patches_per_second"] > 0
+    assert model["first_patch"] > 0
+    assert model["e2e"] > 0
     assert model["padding"] == 0, "pictures one after another pad nothing"
     (row,) = snapshot["workers"]
     assert row["name"].startswith("worker-")

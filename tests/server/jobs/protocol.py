@@ -28,7 +28,7 @@ async def open_worker(
 
 
 async def take(worker: WorkerQueue) -> Claim:
-    taken = await worker.take(0.2)
+    taken = await worker.take(10)
     assert taken is not None
     claim = await worker.claim(taken)
     assert claim is not None
