@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint types imports pytest test-slow chaos bench painting format clean
+.PHONY: serve test lint types imports pytest test-slow chaos bench dashboard dashboard-picture painting format clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/oar serve
@@ -27,11 +27,18 @@ pytest: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m "slow or data"
 
+# Ends in one JSON line with the figures. OAR_CHAOS_SCALE=1 is the full run; the default, 0.1, takes some minutes.
 chaos: $(VENV)/.test
-	$(BIN)/python -m pytest -m chaos
+	@$(BIN)/python -m pytest -m chaos tests/chaos
 
 bench: $(VENV)/.serve
 	$(BIN)/oar bench batching
+
+dashboard: $(VENV)/.test
+	$(BIN)/python -m ops.dashboard
+
+dashboard-picture: $(VENV)/.test
+	$(BIN)/python -m ops.picture
 
 painting: $(VENV)/.serve
 	$(BIN)/oar eval painting --out docs/painting.png
@@ -52,5 +59,5 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.serve
-	$(INSTALL) --editable '.[worker,test,plot]'
+	$(INSTALL) --editable '.[worker,test,plot,ops,otel]'
 	@touch $@

@@ -1,17 +1,18 @@
 # The API: no torch, no model code is imported. Build from the repository's root: docker build -f docker/api.Dockerfile .
-FROM python:3.11-slim-bookworm AS build
+FROM python:3.11.13-slim-bookworm AS build
 WORKDIR /src
+RUN python -m venv /opt/oar
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY oar_core oar_core
 COPY server server
-RUN python -m venv /opt/oar && /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt .
+RUN /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel]'
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11.13-slim-bookworm
 RUN useradd --system --create-home --uid 10001 oar
 COPY --from=build /opt/oar /opt/oar
-USER oar
+USER 10001
 WORKDIR /home/oar
 ENV PATH=/opt/oar/bin:$PATH OAR_HOST=0.0.0.0 OAR_PORT=8000 OAR_LOG_FORMAT=json
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/live', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/live', timeout=2)"]
 ENTRYPOINT ["oar", "api"]

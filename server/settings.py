@@ -45,7 +45,16 @@ class Settings(BaseSettings):
     # leases and endings
     lease_seconds: float = Field(15, ge=0.5, le=600, description="A job whose worker is silent this long is taken over")
     max_attempts: int = Field(3, ge=1, le=20, description="Times that a job is begun before it is failed for good")
-    job_deadline: float = Field(0, ge=0, description="Seconds from acceptance after which a job fails; 0 is never")
+    job_deadline: float = Field(0, ge=0, description="Deadline of a job that names none, in seconds; 0 is never")
+    max_deadline: float = Field(86400, ge=1, description="Longest deadline that a request may name, in seconds")
+    sweep_seconds: float = Field(1, ge=0.05, le=60, description="Seconds between looks for jobs past their deadline")
+    priority_aging_seconds: float = Field(
+        30, ge=0.1, description="Seconds of waiting after which a job counts as one priority higher"
+    )
+    dead_length: int = Field(1000, ge=1, description="Most jobs kept in the list of those that were begun too often")
+    ready_grace: float = Field(
+        0, ge=0, le=600, description="Seconds that a stopping API still serves, while /ready says no"
+    )
     drain_seconds: float = Field(10, ge=0, le=600, description="Seconds that a stopping worker lets its jobs finish")
     result_ttl: float = Field(3600, ge=1, description="Seconds that a finished job, its events and images are kept")
     tombstone_ttl: float = Field(86400, ge=1, description="Seconds that an expired job's id is still known as expired")
@@ -61,10 +70,22 @@ class Settings(BaseSettings):
     socket_idle: float = Field(600, ge=0.1, description="Seconds without an event after which a websocket is closed")
     socket_send_timeout: float = Field(20, ge=0.1, description="Seconds that a client may take to accept one frame")
     socket_ping: float = Field(20, ge=0.1, description="Seconds between websocket pings, and to wait for the answer")
+    registry_seconds: float = Field(
+        1, ge=0, le=60, description="Seconds that the API trusts what it knows of models and workers"
+    )
     command_timeout: float = Field(5, ge=0.1, description="Seconds that one Redis command may take")
 
     # watching
+    metrics_lease: float = Field(
+        45, ge=1, description="Seconds that a scraped API speaks for the queue; longer than the scrape interval"
+    )
+    metrics_workers: bool = Field(
+        True, description="Whether the API's /metrics repeats the workers'; false where these are scraped themselves"
+    )
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of a worker's own /metrics; 0 is none")
+    otlp_endpoint: str | None = Field(
+        None, description="URL that traces are sent to by OTLP, as http://collector:4318/v1/traces; unset sends none"
+    )
     log_format: Literal["text", "json"] = Field("text", description="One line a record: key=value text, or JSON")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record to log")
 

@@ -7,7 +7,7 @@ from oar_core.engine.scheduler import Scheduler
 from oar_core.engine.sequence import Phase, Sequence, SequenceRequest
 from oar_core.errors import ConfigError, RequestError
 from oar_core.models.backbone import Backbone
-from oar_core.sampling.decode import DecodedGroup
+from oar_core.sampling.decode import DecodedGroup, StepLoad
 from oar_core.sampling.request import check_condition
 
 
@@ -42,6 +42,16 @@ class Engine:
     @property
     def num_free_slots(self) -> int:
         return self._pool.num_free
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of all slots; they are allocated at the start."""
+        return self._runner.cache_bytes
+
+    @property
+    def load(self) -> StepLoad:
+        """What the latest step asked of the backbone."""
+        return self._runner.load
 
     @property
     def num_running(self) -> int:

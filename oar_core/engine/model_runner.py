@@ -4,7 +4,7 @@ import torch
 
 from oar_core.engine.sequence import Sequence
 from oar_core.models.backbone import Backbone
-from oar_core.sampling.decode import DecodedGroup, decode_step
+from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.prefill import prefill
 
 
@@ -16,6 +16,11 @@ class ModelRunner:
         self._backbone = backbone
         self._unconditional_ids = unconditional_ids
         self._cache = backbone.new_cache(num_slots)
+        self.load = StepLoad()  # of the latest step
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._cache.num_bytes
 
     def prefill(self, sequences: list[Sequence]) -> None:
         """Fills the slots of sequences that have just been admitted."""
@@ -26,4 +31,5 @@ class ModelRunner:
     def decode(self, sequences: list[Sequence]) -> list[DecodedGroup]:
         """One group of each sequence, all in one step."""
         rows = [sequence.progress.next_row(sequence.slots) for sequence in sequences]
-        return decode_step(self._backbone, self._cache, rows)
+        self.load = StepLoad()
+        return decode_step(self._backbone, self._cache, rows, self.load)

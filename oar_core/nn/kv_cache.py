@@ -44,6 +44,11 @@ class KVCache:
     def capacity(self) -> int:
         return self.keys.shape[3] - 1
 
+    @property
+    def num_bytes(self) -> int:
+        """Of keys and values."""
+        return self.keys.nbytes + self.values.nbytes
+
     def reset(self, slots: Int[Tensor, "B"]) -> None:
         """Empties the slots. Entries are zeroed: masked attention multiplies them by 0, which a NaN survives."""
         self.lengths[slots.cpu()] = 0

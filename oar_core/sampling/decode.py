@@ -63,14 +63,38 @@ class DecodedGroup:
     confidences: tuple[float, ...]
 
 
+@dataclass
+class StepLoad:
+    """What a step asks of the backbone. A call's rows are padded to its widest query; a guided picture has two."""
+
+    slots: int = 0
+    positions: int = 0  # that are queried, pads included
+    pads: int = 0
+
+    def add(self, rows: Sequence[DecodeRow]) -> None:
+        """The rows of one call."""
+        width = max(len(row.query) for row in rows)
+        for row in rows:
+            count = len(row.slots.all)
+            self.slots += count
+            self.positions += count * width
+            self.pads += count * (width - len(row.query))
+
+
 @torch.inference_mode()
-def decode_step(backbone: Backbone, cache: KVCache, rows: Sequence[DecodeRow]) -> list[DecodedGroup]:
+def decode_step(
+    backbone: Backbone, cache: KVCache, rows: Sequence[DecodeRow], load: StepLoad | None = None
+) -> list[DecodedGroup]:
     """Decodes one group of each row, which may differ in everything; the results come in the order of `rows`.
 
     Rows with a fixed group are narrow, rows that choose ask for every remaining position: each chooser's rows go to the
-    backbone in a call of their own, so that neither pads the other. The host waits for the device once.
+    backbone in a call of their own, so that neither pads the other. The host waits for the device once. What is asked
+    for is added to `load`.
     """
     calls = _calls(rows)
+    if load is not None:
+        for call in calls:
+            load.add([rows[index] for index in call])
     outputs = [_decode_call(backbone, cache, [rows[index] for index in call]) for call in calls]
     flat: list[float] = torch.cat([output.flatten() for output in outputs]).tolist() if outputs else []
     groups: dict[int, DecodedGroup] = {}

@@ -9,27 +9,34 @@ from fastapi.responses import RedirectResponse
 
 from server.api import faults, generations, health, models, stream
 from server.api.deps import Services
-from server.api.middleware import BodyLimit, CountAnswers
+from server.api.middleware import BodyLimit, CountAnswers, TraceRequests
+from server.errors import RedisUnavailable
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
+from server.observability.tracing import Tracing, open_tracing
 from server.settings import Settings
 from server.tasks import stop_tasks
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
+    """Raises TracingUnavailable."""
     metrics = ApiMetrics()
+    traces = tracing or open_tracing(settings, "oar-api")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         with redis_url(settings) as url:
-            services = Services.connect(settings, metrics, url)
+            services = Services.connect(settings, metrics, url, traces)
             app.state.services = services
-            fan_in = asyncio.create_task(services.hub.run())
+            background = [asyncio.create_task(services.hub.run()), asyncio.create_task(services.sweeper.run())]
             try:
                 yield
             finally:
-                await stop_tasks([fan_in])
+                await stop_tasks(background)
+                with contextlib.suppress(RedisUnavailable):
+                    await services.exporter.release()
                 await services.connection.close()
+                await asyncio.to_thread(traces.close)
 
     app = FastAPI(title="OAR server", summary="Images, painted patch by patch", version="0.1.0", lifespan=lifespan)
     faults.install(app)
@@ -38,6 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_api_route("/", _home, include_in_schema=False)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(CountAnswers, count=metrics.count_answer)
+    if traces.is_on:
+        app.add_middleware(TraceRequests, tracing=traces)
     return app
 
 

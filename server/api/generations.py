@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from server.api.deps import Services, Shared
 from server.api.validation import resolve
 from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, NotFinished, ServerError
+from server.jobs.estimate import eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Idempotency, Place
 from server.schemas.events import Completed, Failed
@@ -20,6 +21,7 @@ from server.schemas.generation import GenerationRequest, GenerationStatus, Image
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+SECONDS = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
 MAX_KEY_LENGTH = 200
 COMPLETED = TypeAdapter(Completed)
 FAILED = TypeAdapter(Failed)
@@ -32,9 +34,14 @@ async def submit(
     services: Shared,
     prefer: Annotated[str, Header()] = "",
     idempotency_key: Annotated[str | None, Header()] = None,
+    cancel_after: Annotated[str | None, Header()] = None,
 ) -> GenerationStatus:
-    """Accepts a job: 202, or 200 when `Prefer: wait=N` was given and it ended within N seconds."""
+    """Accepts a job: 202, or 200 when `Prefer: wait=N` was given and it ended within N seconds.
+
+    `Cancel-After: seconds` is the field `deadline` as a header; where both are given, the sooner counts.
+    """
     try:
+        request = _with_deadline(request, cancel_after)
         model = await services.find_model(request.model)
         params = resolve(request, model, services.settings)
         await services.prompts.check(params.prompt, model)
@@ -66,6 +73,7 @@ async def cancel(job_id: str, response: Response, services: Shared) -> Generatio
     """Ends a waiting job at once and a running one within a step (202); a finished one stays as it is."""
     job = await services.queue.load(job_id)
     state = await services.queue.cancel(job)
+    services.metrics.canceled_waiting.inc(job.state is JobState.QUEUED and state is JobState.CANCELED)
     response.status_code = 202 if state is JobState.RUNNING else 200
     return await describe(services, await services.queue.load(job_id))
 
@@ -90,7 +98,7 @@ async def image(job_id: str, index: int, request: Request, services: Shared) -> 
 
 
 async def describe(services: Services, job: Job) -> GenerationStatus:
-    place = await services.queue.place(job) if not job.state.is_terminal else Place(None, 0)
+    place = await services.queue.place(job) if not job.state.is_terminal else Place(None, 0, 0)
     url = f"/v1/generations/{job.id}"
     return GenerationStatus(
         id=job.id,
@@ -104,6 +112,7 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
         eta=None if job.state.is_terminal else await _eta(services, job, place),
         timings=Timings(created_at=job.created_at, started_at=job.started_at, finished_at=job.finished_at),
         images=_images(job),
+        retry_of=job.retry_of,
         error=FAILED.validate_json(job.result).error if job.state is JobState.FAILED else None,
         url=url,
         stream_url=f"{url}/stream",
@@ -111,17 +120,10 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
 
 
 async def _eta(services: Services, job: Job, place: Place) -> float | None:
-    """From the workers' measured step times: all lengths are known."""
-    workers = [worker for worker in await services.registry.workers() if job.params.model in worker.models]
-    slots = sum(worker.slots for worker in workers)
-    step_seconds = max((worker.step_seconds for worker in workers), default=0.0)
-    if not slots or not step_seconds:
-        return None
+    ahead = place.work_ahead if place.waiting_ahead is not None else 0
     rows = job.params.n * job.params.rows_per_image
-    own = math.ceil(rows / slots) * job.params.steps * step_seconds
-    if job.started_at is not None:
-        return round(max(0.0, own - (time.time() - job.started_at)), 3)
-    return round(place.work_ahead / slots * step_seconds + own, 3)
+    seconds = eta(ahead, place.own_work, rows, await services.queue.fleet(job.params.model))
+    return None if seconds is None else round(seconds, 3)
 
 
 async def _wait_for_end(services: Services, job: Job, seconds: float) -> Job:
@@ -139,6 +141,16 @@ async def _wait_for_end(services: Services, job: Job, seconds: float) -> Job:
 
 def _images(job: Job) -> tuple[ImageLink, ...]:
     return COMPLETED.validate_json(job.result).images if job.state is JobState.COMPLETED else ()
+
+
+def _with_deadline(request: GenerationRequest, cancel_after: str | None) -> GenerationRequest:
+    """Raises InvalidRequest."""
+    if cancel_after is None:
+        return request
+    if not SECONDS.fullmatch(cancel_after) or not float(cancel_after):
+        raise InvalidRequest("invalid_deadline", "Cancel-After is a number of seconds", field="Cancel-After")
+    seconds = min(float(cancel_after), request.deadline or math.inf)
+    return request.model_copy(update={"deadline": seconds})
 
 
 def _idempotency(key: str | None, request: GenerationRequest) -> Idempotency | None:

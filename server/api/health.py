@@ -1,10 +1,13 @@
 """`/live`: this process answers. `/ready`: a request would be served. `/metrics`: Prometheus' text format."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.api.deps import Services, Shared
 from server.errors import ModelNotReady, RedisUnavailable
+from server.jobs.estimate import Fleet
+from server.observability.exposition import Source, expose, own, published
+from server.observability.metrics import FleetMetrics
 
 router = APIRouter(tags=["health"])
 
@@ -16,25 +19,47 @@ async def live() -> dict[str, str]:
 
 @router.get("/ready")
 async def ready(services: Shared) -> dict[str, str]:
-    """503 until Redis answers and a live worker has the default model."""
+    """503 until Redis answers and a live worker has the default model; again as soon as that worker or we stop."""
+    if services.is_stopping:
+        raise ModelNotReady("this process is stopping", retry_after=1)
     model = await services.default_model()
-    if model is None or not any(model in worker.models for worker in await services.registry.workers()):
+    if model is None or not Fleet.of(model, await services.registry.workers()).workers:
         raise ModelNotReady("no worker is ready", retry_after=1)
     return {"status": "ready", "model": model}
 
 
 @router.get("/metrics")
-async def metrics(services: Shared) -> Response:
-    workers = await _gather(services)
-    return Response(services.metrics.exposition(workers), media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request, services: Shared) -> Response:
+    """Of this process; and of the queue and the workers if this is the one API process that speaks for them."""
+    shared = await _gather(services, speak="all" in request.query_params)
+    return Response(expose(own(services.metrics.registry), *shared), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _gather(services: Services) -> dict[str, str]:
-    """Queue depths as of now, and the workers' texts; without Redis, what this process knows itself."""
+async def _gather(services: Services, *, speak: bool) -> list[Source]:
+    """The queue as of now and the workers' texts; nothing without Redis. `speak` is for people: it takes no lease."""
+    facts = services.metrics
     try:
-        for info in await services.registry.models():
-            services.metrics.queue_depth.labels(info.name).set(await services.queue.depth(info.name))
-        workers = await services.registry.workers()
-        return {worker.name: await services.registry.metrics(worker.name) for worker in workers}
+        facts.redis_up.set(0)
+        is_speaker = not speak and await services.exporter.hold()
+        sources = await _fleet(services) if speak or is_speaker else []
+        facts.speaks.set(is_speaker)
+        facts.redis_up.set(1)
     except RedisUnavailable:
-        return {}
+        facts.speaks.set(0)
+        return []
+    return sources
+
+
+async def _fleet(services: Services) -> list[Source]:
+    fleet = FleetMetrics()
+    workers = await services.registry.workers()
+    for info in await services.registry.models():
+        queue = await services.gauge.read(info.name)
+        fleet.queue_depth.labels(info.name).set(queue.depth)
+        fleet.queue_waiting.labels(info.name).set(queue.waiting)
+        fleet.oldest_age.labels(info.name).set(queue.oldest_age)
+        fleet.workers.labels(info.name).set(sum(info.name in worker.models for worker in workers))
+    fleet.dead_letters.set(await services.dead.count())
+    texts = {worker.name: await services.registry.metrics(worker.name) for worker in workers}
+    repeated = texts if services.settings.metrics_workers else {}
+    return [own(fleet.registry), *(published(name, text) for name, text in repeated.items())]

@@ -1,15 +1,18 @@
-"""ASGI middleware: the body limit, and the count of answers."""
+"""ASGI middleware: the body limit, the count of answers, and their traces."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.faults import respond
 from server.errors import BodyTooLarge
+from server.observability.tracing import Tracing
 
 DRAIN_BYTES = 32 << 20
 DRAIN_SECONDS = 5.0
+UNTRACED = frozenset({"/live", "/ready", "/metrics"})
 
 
 class BodyLimit:
@@ -86,9 +89,9 @@ async def _drain(receive: Receive) -> None:
 
 
 class CountAnswers:
-    """Tells `count(method, route, status)` of every answer; the route is the template, never the address."""
+    """Tells `count(method, route, status, seconds)` of every answer; the route is the template, never the address."""
 
-    def __init__(self, app: ASGIApp, count: Callable[[str, str, int], None]) -> None:
+    def __init__(self, app: ASGIApp, count: Callable[[str, str, int, float], None]) -> None:
         self.app = app
         self.count = count
 
@@ -96,11 +99,34 @@ class CountAnswers:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        start = time.monotonic()
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 path = getattr(scope.get("route"), "path", "unmatched")
-                self.count(scope["method"], path, message["status"])
+                self.count(scope["method"], path, message["status"], time.monotonic() - start)
             await send(message)
 
         await self.app(scope, receive, counted)
+
+
+class TraceRequests:
+    """A span for each HTTP request but those of probes."""
+
+    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+        self.app = app
+        self.tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in UNTRACED:
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        with self.tracing.request(scope["method"], headers) as span:
+
+            async def told(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    span.answered(getattr(scope.get("route"), "path", "unmatched"), message["status"])
+                await send(message)
+
+            await self.app(scope, receive, told)

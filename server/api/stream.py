@@ -1,24 +1,41 @@
 """`WS /v1/generations/{id}/stream?after=SEQ`: replays a job's events after SEQ, then goes on live.
 
-The socket is closed with 1000 after the terminal event. An error is a frame `{"error": ...}` and a close code of its
-own: 4400 bad `after`, 4404 unknown job, 4410 expired job, 1013 try again with `after=` the last `seq`.
+The socket is closed with 1000 after the terminal event. An error is a frame `{"error": ..., "seq": ...}` and a close
+code of its own: 4400 bad `after`, 4404 unknown job, 4410 expired job, 1013 try again with `after=` that `seq`, the last
+one that was sent; the reason of the close says it too.
+
+A client that reads slowly misses previews that newer ones replaced, and nothing else. One that does not read at all
+for `socket_send_timeout` is closed with 1013; it has as long again to read why.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from server.api.deps import Services, get_services
 from server.errors import InternalError, InvalidRequest, ServerError, SlowClient, TooManySockets
+from server.jobs.events import StoredEvent
 from server.tasks import stop_tasks
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
 
 IDLE_CLOSE_CODE = 1013
+STALE_SECONDS = 0.25  # after which a preview that waits to be sent is looked up again
+
+
+@dataclass
+class Reader:
+    """How far a client is: the number of the last event that it was sent."""
+
+    job_id: str
+    seq: int = 0
+    opened_at: int = 0  # number of the latest event when the socket was opened
 
 
 @router.websocket("/v1/generations/{job_id}/stream")
@@ -37,39 +54,50 @@ async def stream(socket: WebSocket, job_id: str) -> None:
 
 
 async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
+    reader = Reader(job_id)
     try:
         if services.num_sockets > services.settings.max_sockets:
             raise TooManySockets("this server has no free websocket", retry_after=5)
-        await _until_one_ends(_pump(socket, services, job_id), _listen(socket))
+        await _until_one_ends(_pump(socket, services, reader), _listen(socket))
     except ServerError as error:
-        await _close_with(socket, services, error)
+        await _close_with(socket, services, error, reader)
     except (WebSocketDisconnect, asyncio.CancelledError):
         raise
     except Exception:
         logger.exception("websocket failed job=%s", job_id)
-        await _close_with(socket, services, InternalError("the server made a mistake; its log says more"))
+        await _close_with(socket, services, InternalError("the server made a mistake; its log says more"), reader)
 
 
-async def _pump(socket: WebSocket, services: Services, job_id: str) -> None:
+async def _pump(socket: WebSocket, services: Services, reader: Reader) -> None:
     """Reads the log at the client's own speed; nothing is buffered here."""
     after = _after(socket)
-    job = await services.queue.load(job_id)
-    seq = min(after, job.seq)
-    async with services.hub.watch(job_id, seq):
+    job = await services.queue.load(reader.job_id)
+    reader.seq, reader.opened_at = min(after, job.seq), job.seq
+    services.metrics.resumed.inc(after > 0)
+    async with services.hub.watch(reader.job_id, reader.seq):
         while True:
-            batch = await services.log.read(job_id, seq)
-            for event in batch:
-                await _send(socket, services, event.to_json())
-                seq = event.seq
-            if batch and batch[-1].is_terminal:
+            batch = await services.log.read(reader.job_id, reader.seq)
+            await _send_batch(socket, services, reader, batch)
+            is_terminal = bool(batch) and batch[-1].is_terminal and batch[-1].seq == reader.seq
+            if is_terminal or (not batch and await _is_over(services, reader.job_id, reader.seq)):
                 await socket.close(1000)
                 return
-            if not batch and await _is_over(services, job_id, seq):
-                await socket.close(1000)
+            if batch:
+                continue
+            if not await services.hub.wait(reader.job_id, reader.seq, services.settings.socket_idle):
+                await socket.close(IDLE_CLOSE_CODE, f"no event for a long time seq={reader.seq}")
                 return
-            if not batch and not await services.hub.wait(job_id, seq, services.settings.socket_idle):
-                await socket.close(IDLE_CLOSE_CODE, "no event for a long time")
-                return
+
+
+async def _send_batch(socket: WebSocket, services: Services, reader: Reader, batch: list[StoredEvent]) -> None:
+    """Ends early before a preview that may be stale by now: the next batch has the newest one in its place."""
+    start = time.monotonic()
+    for event in batch:
+        if event.type == "preview" and time.monotonic() - start > STALE_SECONDS:
+            return
+        await _send(socket, services, event.to_json())
+        reader.seq = event.seq
+        services.metrics.replayed.inc(event.seq <= reader.opened_at)
 
 
 async def _is_over(services: Services, job_id: str, seq: int) -> bool:
@@ -109,12 +137,12 @@ async def _until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
             raise error
 
 
-async def _close_with(socket: WebSocket, services: Services, error: ServerError) -> None:
+async def _close_with(socket: WebSocket, services: Services, error: ServerError, reader: Reader) -> None:
     try:
         async with asyncio.timeout(services.settings.socket_send_timeout):
-            await socket.send_json(error.to_json())
-            await socket.close(error.close_code, error.code)
-    except (TimeoutError, RuntimeError):
+            await socket.send_json({**error.to_json(), "seq": reader.seq})
+            await socket.close(error.close_code, f"{error.code} seq={reader.seq}")
+    except (TimeoutError, RuntimeError, WebSocketDisconnect):
         logger.info("could not say why a websocket is closed code=%s", error.code)
 
 

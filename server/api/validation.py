@@ -28,6 +28,8 @@ def resolve(request: GenerationRequest, model: ModelInfo, settings: Settings) ->
         top_k=defaults.top_k if request.top_k is None else request.top_k,
         top_p=_or_default(request.top_p, defaults.top_p),
         previews=request.previews,
+        priority=request.priority,
+        deadline=_deadline(request.deadline, settings),
     )
 
 
@@ -42,6 +44,13 @@ def _check_prompt(prompt: str, settings: Settings) -> None:
 def _check_n(n: int, settings: Settings) -> None:
     if n > settings.max_n:
         raise InvalidRequest("invalid_n", f"n is {n}; the limit is {settings.max_n}", field="n")
+
+
+def _deadline(deadline: float | None, settings: Settings) -> float | None:
+    if deadline is not None and deadline > settings.max_deadline:
+        message = f"deadline is {deadline:g} s; the limit is {settings.max_deadline:g} s"
+        raise InvalidRequest("invalid_deadline", message, field="deadline")
+    return deadline
 
 
 def _order(order: str | list[int] | None, model: ModelInfo) -> str | tuple[int, ...]:

@@ -2,14 +2,19 @@
 
 import asyncio
 import logging
+import socket
+from types import FrameType
 
 import click
 import uvicorn
+from fastapi import FastAPI
 
 from server.api.app import create_app
-from server.cli.inherit import end_with_parent, inherited_listener, listen
+from server.api.deps import Services
+from server.cli.inherit import EXIT_CONFIG, end_with_parent, inherited_listener, listen, tell_ready
 from server.cli.options import with_settings
 from server.observability.logging import configure_logging
+from server.observability.tracing import TracingUnavailable
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -27,8 +32,13 @@ def api(settings: Settings) -> None:
     listener = inherited_listener() or listen(settings)
     host, port = listener.getsockname()[:2]
     logger.info("api listens on http://%s:%d", host, port)
+    try:
+        app = create_app(settings)
+    except TracingUnavailable as error:
+        logger.error("api cannot start: %s", error)
+        raise SystemExit(EXIT_CONFIG) from error
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -37,4 +47,28 @@ def api(settings: Settings) -> None:
         ws_ping_timeout=settings.socket_ping,
         ws_max_size=MAX_FRAME_BYTES,
     )
-    asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+    asyncio.run(_Server(config, app, settings.ready_grace).serve(sockets=[listener]))
+
+
+class _Server(uvicorn.Server):
+    """Says at `/ready` that it stops before it does, so that a balancer can send nothing more."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, grace: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._grace = grace
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        if self.started:
+            tell_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        services: Services | None = getattr(self._app.state, "services", None)
+        if services is None or services.is_stopping or not self._grace:
+            super().handle_exit(sig, frame)
+            return
+        services.is_stopping = True
+        stop = super().handle_exit
+        self._loop.call_soon_threadsafe(lambda: self._loop.call_later(self._grace, stop, sig, frame))

@@ -25,7 +25,10 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 @click.command()
 @with_settings
 def serve(settings: Settings) -> None:
-    """Run everything: Redis (unless REDIS_URL names one), API and workers. Ctrl-C stops all of it."""
+    """Run everything: Redis (unless REDIS_URL names one), API and workers.
+
+    Ctrl-C stops all of it; SIGUSR2 replaces API and workers one after another, while they serve.
+    """
     configure_logging(settings.log_format, settings.log_level)
     with listen(settings) as listener:
         try:
@@ -48,15 +51,16 @@ def address(host: str, port: int) -> str:
 
 
 def _tend(supervisor: Supervisor, signals: "queue.SimpleQueue[int]", url: str) -> None:
-    """Returns at the first signal. Raises ChildRefused."""
+    """Returns at the first signal to stop. Raises ChildRefused."""
     stop = threading.Event()
     threading.Thread(target=_announce, args=(url, stop), daemon=True).start()
     try:
         while True:
             supervisor.tend()
             try:
-                signals.get(timeout=TEND_SECONDS)
-                return
+                if signals.get(timeout=TEND_SECONDS) != signal.SIGUSR2:
+                    return
+                supervisor.roll()
             except queue.Empty:
                 continue
     finally:
@@ -76,7 +80,7 @@ def _announce(url: str, stop: threading.Event) -> None:
 
 
 def _listen_to_signals(supervisor: Supervisor) -> "queue.SimpleQueue[int]":
-    """The first signal stops in order, the second at once.
+    """The first signal to stop stops in order, the second at once.
 
     A handler runs between any two instructions of the main thread. An Event's lock may be held there, and setting it
     would wait for ever; a SimpleQueue may be put to from anywhere.
@@ -86,11 +90,12 @@ def _listen_to_signals(supervisor: Supervisor) -> "queue.SimpleQueue[int]":
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         nonlocal is_stopping
-        if is_stopping:
-            supervisor.kill()
-        is_stopping = True
+        if number != signal.SIGUSR2:
+            if is_stopping:
+                supervisor.kill()
+            is_stopping = True
         signals.put(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, on_signal)
     return signals

@@ -5,10 +5,11 @@ import logging
 import click
 
 from oar_core.errors import OarError
-from server.cli.inherit import EXIT_CONFIG, end_with_parent
+from server.cli.inherit import EXIT_CONFIG, end_with_parent, tell_ready
 from server.cli.options import with_settings
 from server.jobs.embedded import EmbeddedRedisError
 from server.observability.logging import configure_logging
+from server.observability.tracing import TracingUnavailable
 from server.settings import Settings
 from server.worker.bridge import WorkerCrashed
 from server.worker.worker import run_worker
@@ -23,8 +24,8 @@ def worker(settings: Settings) -> None:
     configure_logging(settings.log_format, settings.log_level)
     end_with_parent()
     try:
-        run_worker(settings)
-    except (OarError, EmbeddedRedisError) as error:
+        run_worker(settings, on_ready=tell_ready)
+    except (OarError, EmbeddedRedisError, TracingUnavailable) as error:
         logger.error("worker cannot start: %s", error)
         raise SystemExit(EXIT_CONFIG) from error
     except WorkerCrashed as error:

@@ -6,6 +6,7 @@ itself, because a repeated XADD is a duplicate. Only `retry` repeats, and only w
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -42,6 +43,14 @@ class RedisConnection:
         """One command that changes nothing the second time. Raises RedisUnavailable."""
         return await self.retry(lambda: _execute(self._command, words))
 
+    async def again_many(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """Commands in one round trip that change nothing the second time. Raises as `again`, or an error of one."""
+        replies = await self.retry(lambda: self.pipeline(commands))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
     async def block(self, seconds: float, *words: Word) -> Any:
         """One command that waits inside Redis for `seconds`, never repeated. Raises redis-py's errors, TimeoutError."""
         async with asyncio.timeout(seconds + self._command_timeout):
@@ -55,17 +64,18 @@ class RedisConnection:
             return await pipeline.execute(raise_on_error=False)
 
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Runs an idempotent call, again if Redis cannot be reached.
+        """Runs an idempotent call, again if Redis cannot be reached: not after `command_timeout`, as who asks waits.
 
         Raises RedisUnavailable when it stays away, is full, or is a replica.
         """
+        deadline = time.monotonic() + self._command_timeout
         for delay in (*RETRY_DELAYS, None):
             try:
                 return await call()
             except REFUSING as error:
                 raise unavailable(error) from error
             except UNREACHABLE as error:
-                if delay is None:
+                if delay is None or time.monotonic() >= deadline:
                     raise unavailable(error) from error
                 await asyncio.sleep(delay)
         raise AssertionError("the loop above returns or raises")

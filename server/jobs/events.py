@@ -1,4 +1,10 @@
-"""The event log of each job, and one blocking read per process that watches many logs."""
+"""The event log of each job, and one blocking read per process that watches many logs.
+
+All events of a job are counted together, 1, 2, 3 ... Previews are nearly all of its bytes and each makes the one before
+worthless, so only the newest of each image is kept, in a stream of its own; the number of one that was replaced is not
+used again. What a reader gets therefore grows in `seq`, and a number that is missing was a preview; no other event is
+ever missing. A job of n images needs at most n previews' memory for them, however long it runs.
+"""
 
 import asyncio
 import logging
@@ -46,16 +52,31 @@ class EventLog:
         self._connection = connection
 
     async def read(self, job_id: str, after: int = 0, count: int = 64) -> list[StoredEvent]:
-        """Up to `count` events with a number above `after`, oldest first; returns at once."""
-        words = ("XRANGE", keys.events(job_id), f"({after}-0", "+", "COUNT", count)
-        reply: list[Any] = await self._connection.again(*words)
-        return [_stored(job_id, entry, fields) for entry, fields in reply]
+        """Up to `count` events with a number above `after`, and the previews between them; returns at once."""
+        behind = (f"({after}-0", "+")
+        replies = await self._connection.again_many(
+            [
+                ("XRANGE", keys.previews(job_id), *behind),
+                ("XRANGE", keys.events(job_id), *behind, "COUNT", count),
+            ]
+        )
+        # Whatever was numbered before one of these previews was in the log when it was read, which was afterwards.
+        previews, events = ([_stored(job_id, entry, fields) for entry, fields in reply] for reply in replies)
+        if len(events) == count:
+            previews = [preview for preview in previews if preview.seq < events[-1].seq]
+        return sorted((*previews, *events), key=lambda event: event.seq)
 
-    async def read_all(self, job_id: str) -> list[StoredEvent]:
+    async def read_all(self, job_id: str, after: int = 0) -> list[StoredEvent]:
         events: list[StoredEvent] = []
-        while batch := await self.read(job_id, events[-1].seq if events else 0, count=256):
+        while batch := await self.read(job_id, events[-1].seq if events else after, count=256):
             events += batch
         return events
+
+    async def read_patches(self, job_id: str, after: int = 0) -> list[StoredEvent]:
+        """The `patches` events alone: the checkpoint that a resumed job goes on from."""
+        reply: list[Any] = await self._connection.again("XRANGE", keys.events(job_id), f"({after}-0", "+")
+        stored = (_stored(job_id, entry, fields) for entry, fields in reply)
+        return [event for event in stored if event.type == "patches"]
 
 
 @dataclass
@@ -129,7 +150,11 @@ class EventHub:
         await self._connection.again("EXPIRE", self._wake_key, WAKE_TTL_SECONDS)
 
     async def _read_once(self) -> None:
-        cursors = {keys.events(job_id): f"{watched.seq}-0" for job_id, watched in self._watched.items()}
+        cursors = {
+            key: f"{watched.seq}-0"
+            for job_id, watched in self._watched.items()
+            for key in (keys.events(job_id), keys.previews(job_id))
+        }
         cursors[self._wake_key] = self._wake_cursor
         words = ("XREAD", "BLOCK", BLOCK_SECONDS * 1000, "STREAMS", *cursors, *cursors.values())
         streams: list[Any] = await self._connection.block(BLOCK_SECONDS, *words) or []
@@ -140,7 +165,7 @@ class EventHub:
         if key == self._wake_key:
             self._wake_cursor = newest
             return
-        watched = self._watched.get(key.removeprefix(keys.events("")))
+        watched = self._watched.get(key.partition(":")[2])
         if watched is not None:
             watched.seq = max(watched.seq, int(newest.partition("-")[0]))
             self._notify(watched)

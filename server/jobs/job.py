@@ -59,6 +59,7 @@ class Job:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    retry_of: str | None  # the dead job that this one repeats
     result: str  # JSON body of the terminal event; empty before
 
     @classmethod
@@ -77,6 +78,7 @@ class Job:
             created_at=int(fields[Field.CREATED]) / 1000,
             started_at=_seconds(fields.get(Field.STARTED)),
             finished_at=_seconds(fields.get(Field.FINISHED)),
+            retry_of=fields.get(Field.RETRY_OF) or None,
             result=fields.get(Field.RESULT, ""),
         )
 

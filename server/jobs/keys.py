@@ -4,9 +4,13 @@
 |---|---|---|
 | `job:{id}` | hash | the fields of `Field`; kept `result_ttl` after the end |
 | `tomb:{id}` | string | the final state, kept `tombstone_ttl`: an expired job is not an unknown one |
-| `ev:{id}` | stream | the job's events, ids `1-0`, `2-0` ... |
+| `ev:{id}` | stream | the job's events but previews, ids `1-0`, `2-0` ... |
+| `pv:{id}` | stream | the newest preview of each image, under its number in the same count |
 | `img:{id}:{i}` | string | finished PNGs |
-| `q:{model}:{priority}` | stream | job ids that wait or run; one consumer group |
+| `q:{model}:{priority}` | stream | job ids that wait or run, with their work; one consumer group |
+| `due` | sorted set | ids of jobs that somebody has to look at, by Redis' milliseconds: deadlines, cancels |
+| `sweeper` | string | the API process that looks at them, for as long as its lease lasts |
+| `dead` | stream | jobs that were begun too often, with what a retry needs; bounded length |
 | `idem:{tenant}:{key}` | string | fingerprint and job id of an idempotent submit |
 | `ctl:{worker}` | stream | ids of jobs that the worker is to cancel |
 | `model:{name}` | string | what a worker published about a model (JSON); never expires |
@@ -14,6 +18,7 @@
 | `models`, `models:default` | set, string | names of published models; the one used when a request names none |
 | `worker:{name}`, `workers` | string, sorted set | heartbeats, by Redis' milliseconds |
 | `metrics:{worker}` | string | a worker's metrics in Prometheus' text format |
+| `exporter` | string | the API process whose `/metrics` speaks for the queue and the workers; expires |
 | `wake:{api}` | stream | makes an API process' blocking read look at newly watched jobs |
 """
 
@@ -21,11 +26,16 @@ from enum import StrEnum
 
 GROUP = "workers"
 RELEASED = "released"  # the consumer that holds entries which a stopping worker handed back
+PRIORITIES = ("high", "normal", "low")  # as workers take them
 DEFAULT_PRIORITY = "normal"
 DEFAULT_TENANT = "-"
 MODELS = "models"
 DEFAULT_MODEL = "models:default"
 WORKERS = "workers"
+DUE = "due"
+SWEEPER = "sweeper"
+DEAD = "dead"
+EXPORTER = "exporter"
 CONTROL_PREFIX = "ctl:"
 
 
@@ -37,14 +47,21 @@ class Field(StrEnum):
     PRIORITY = "priority"
     PARAMS = "params"  # GenerationParams as JSON
     WORK = "work"  # row-steps: images x steps x rows per image
+    DONE = "done"  # row-steps that are in the log
+    ROWS = "rows"  # engine rows of one image
     ENTRY = "entry"  # id of the entry in the queue's stream
     OWNER = "owner"  # worker that may write
     EPOCH = "epoch"  # grows with each claim; owner and epoch fence every write
     NONCE = "nonce"  # of the last claim, so that a repeated call changes nothing
     ATTEMPTS = "attempts"
     SEQ = "seq"  # number of the latest event
+    MODEL_HASH = "hash"  # of the model that drew what is in the log
+    BASE = "base"  # events up to this number do not count for a resume: another model drew them
+    ANEW = "anew"  # epoch of the claim that set the base
+    RETRY_OF = "retry_of"  # the dead job that this one repeats
     CANCEL = "cancel"  # 1 when asked for
     DEADLINE = "deadline"  # milliseconds, 0 is none
+    TRACE = "trace"  # W3C traceparent of the request, where traces are asked for
     CREATED = "created"
     STARTED = "started"
     FINISHED = "finished"
@@ -63,12 +80,21 @@ def events(job_id: str) -> str:
     return f"ev:{job_id}"
 
 
+def previews(job_id: str) -> str:
+    return f"pv:{job_id}"
+
+
 def image(job_id: str, index: int) -> str:
     return f"img:{job_id}:{index}"
 
 
 def queue(model: str, priority: str = DEFAULT_PRIORITY) -> str:
     return f"q:{model}:{priority}"
+
+
+def queues(model: str) -> list[str]:
+    """All queues of a model, the highest priority first."""
+    return [queue(model, priority) for priority in PRIORITIES]
 
 
 def idempotency(key: str, tenant: str = DEFAULT_TENANT) -> str:

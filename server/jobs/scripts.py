@@ -30,15 +30,18 @@ class Call:
         return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.args)
 
 
+LIBRARIES = {"submit": ("queues",), "take": ("queues",), "position": ("queues",)}
+
+
 @cache
 def script(name: str) -> Script:
     folder = resources.files("server.jobs") / "lua"
-    text = (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    text = "".join((folder / f"{part}.lua").read_text() for part in ("prelude", *LIBRARIES.get(name, ()), name))
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 async def run(connection: RedisConnection, name: str, keys: Sequence[str], args: Sequence[Word]) -> Any:
-    """Runs one script; every script of ours is idempotent, so it is repeated when Redis cannot be reached."""
+    """Runs one script; every script but `take` is idempotent, so it is repeated when Redis cannot be reached."""
     replies = await run_many(connection, [Call(script(name), keys, args)])
     return replies[0]
 
@@ -46,6 +49,11 @@ async def run(connection: RedisConnection, name: str, keys: Sequence[str], args:
 async def run_many(connection: RedisConnection, calls: Sequence[Call]) -> list[Any]:
     """Runs scripts in one round trip. Raises RedisUnavailable, or the first error that a script raised."""
     return await connection.retry(lambda: _attempt(connection, calls))
+
+
+async def run_once(connection: RedisConnection, name: str, keys: Sequence[str], args: Sequence[Word]) -> Any:
+    """Runs one script that must not be repeated. Raises redis-py's errors."""
+    return (await _attempt(connection, [Call(script(name), keys, args)]))[0]
 
 
 async def _attempt(connection: RedisConnection, calls: Sequence[Call]) -> list[Any]:

@@ -1,11 +1,14 @@
 """Finished pictures, and what workers publish about themselves and their models."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.schemas.model import ModelInfo, WorkerInfo
+
+T = TypeVar("T")
 
 
 class ImageStore:
@@ -19,7 +22,7 @@ class ImageStore:
 
 
 class Registry:
-    """Models and live workers."""
+    """Models and live workers, as they are now."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
@@ -63,14 +66,13 @@ class Registry:
     async def workers(self) -> list[WorkerInfo]:
         """Workers whose heartbeat has not run out; the others are forgotten."""
         names: list[bytes] = await self._connection.again("ZRANGE", keys.WORKERS, 0, -1)
-        alive: list[WorkerInfo] = []
-        for name in names:
-            text: bytes | None = await self._connection.again("GET", keys.worker(name.decode()))
-            if text:
-                alive.append(WorkerInfo.model_validate_json(text))
-            else:
-                await self._connection.again("ZREM", keys.WORKERS, name)
-        return alive
+        if not names:
+            return []
+        texts = await self._connection.again("MGET", *(keys.worker(name.decode()) for name in names))
+        silent = [name for name, text in zip(names, texts) if text is None]
+        if silent:
+            await self._connection.again("ZREM", keys.WORKERS, *silent)
+        return [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
 
     async def publish_metrics(self, worker: str, text: bytes, ttl: float) -> None:
         await self._connection.again("SET", keys.metrics(worker), text, "PX", int(ttl * 1000))
@@ -78,3 +80,34 @@ class Registry:
     async def metrics(self, worker: str) -> str:
         text: bytes | None = await self._connection.again("GET", keys.metrics(worker))
         return text.decode() if text else ""
+
+
+class RecentRegistry:
+    """Models and workers as they were at most `seconds` ago, so that a submit has one question for Redis and not five.
+
+    What was not there is asked for again.
+    """
+
+    def __init__(self, registry: Registry, seconds: float) -> None:
+        self._registry = registry
+        self._seconds = seconds
+        self._known: dict[str, tuple[float, Any]] = {}
+
+    async def default_model(self) -> str | None:
+        return await self._recall("", self._registry.default_model)
+
+    async def model(self, name: str) -> ModelInfo | None:
+        return await self._recall(f"model {name}", lambda: self._registry.model(name))
+
+    async def workers(self) -> list[WorkerInfo]:
+        return await self._recall("workers", self._registry.workers)
+
+    async def _recall(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        until, value = self._known.get(what, (0.0, None))
+        if time.monotonic() < until:
+            return cast(T, value)
+        self._known.pop(what, None)
+        value = await ask()
+        if value:
+            self._known[what] = (time.monotonic() + self._seconds, value)
+        return value

@@ -1,88 +1,131 @@
-"""Metrics, prefix `oar_`. Labels come from small closed sets: never a prompt, an id or a path."""
+"""Metrics, prefix `oar_`, named and bucketed as vLLM's are; `docs/metrics.md` lists them all.
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+Labels come from small closed sets: never a prompt, an id or a path. What a client sends can make no new series.
+"""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
+from collections import Counter as CounterOf
+from collections.abc import Sequence
+from importlib.metadata import version
 
-LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
+from prometheus_client import Histogram
+
+from server.observability.families import Families
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 STEP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS"})
+ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+RATIO_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+REQUEST_OUTCOMES = ("accepted", "replayed", "rejected")
+JOB_OUTCOMES = ("completed", "failed", "canceled")
+SWEPT_OUTCOMES = ("failed", "canceled")
 
 
-class ApiMetrics:
+class ApiMetrics(Families):
+    """What one API process knows of itself."""
+
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._answers = Counter(
-            "oar_http_requests", "Answers by route and status", ("method", "route", "status"), registry=self.registry
+        super().__init__()
+        self._answers = self.counter("oar_http_requests", "Answers by route and status", "method", "route", "status")
+        self._answer_time = self.histogram(
+            "oar_http_request_duration_seconds", "From a request to the head of its answer", LATENCY_BUCKETS, "route"
         )
-        self.requests = Counter(
-            "oar_requests", "Generation requests: accepted, replayed, rejected", ("outcome",), registry=self.registry
-        )
-        self.queue_depth = Gauge(
-            "oar_queue_depth", "Jobs of a model that wait or run", ("model",), registry=self.registry
-        )
-        self.sockets = Gauge("oar_ws_connections", "Open websockets", registry=self.registry)
-        self.slow_clients = Counter(
-            "oar_ws_slow_client_closed", "Websockets closed because the client did not read", registry=self.registry
-        )
+        self.requests = self.counter("oar_requests", "Generation requests: accepted, replayed, rejected", "outcome")
+        self.canceled_waiting = self.counter("oar_jobs_canceled_waiting", "Jobs canceled before a worker had them")
+        self._swept = self.counter("oar_jobs_swept", "Jobs that no worker was there to end, by outcome", "outcome")
+        self.sockets = self.gauge("oar_ws_connections", "Open websockets")
+        self.resumed = self.counter("oar_ws_resumed", "Websockets opened with `after`: a stream that goes on")
+        self.replayed = self.counter("oar_ws_replayed_events", "Events sent that were older than their websocket")
+        self.slow_clients = self.counter("oar_ws_slow_client_closed", "Streams closed because the client did not read")
+        self.redis_up = self.gauge("oar_redis_up", "Whether Redis answered this scrape")
+        self.speaks = self.gauge("oar_fleet_exporter", "Whether this process' answer holds the queue and the workers")
+        self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype")
+        self._build.labels(version("oar-server"), "none", "none", "none").set(1)
+        for outcome in REQUEST_OUTCOMES:
+            self.requests.labels(outcome)
+        for outcome in SWEPT_OUTCOMES:
+            self._swept.labels(outcome)
 
-    def count_answer(self, method: str, route: str, status: int) -> None:
+    def count_swept(self, outcome: str) -> None:
+        self._swept.labels(outcome).inc()
+
+    def count_answer(self, method: str, route: str, status: int, seconds: float) -> None:
+        """`route` is the template of a route of ours; any client can choose a method."""
         self._answers.labels(method if method in METHODS else "other", route, str(status)).inc()
-
-    def exposition(self, workers: Mapping[str, str]) -> bytes:
-        """Our own metrics and those that the workers published, which get a `worker` label."""
-        merged = CollectorRegistry()
-        merged.register(_Published(workers))
-        return generate_latest(self.registry) + generate_latest(merged)
+        self._answer_time.labels(route).observe(seconds)
 
 
-class WorkerMetrics:
+class FleetMetrics(Families):
+    """What is true of the whole system: made anew for each scrape, by the one API process that speaks for all."""
+
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.jobs = self._counter("oar_jobs", "Jobs that ended: completed, failed, canceled", "model", "outcome")
-        self.lost = self._counter("oar_lease_lost", "Jobs that another worker took over", "model")
-        self.restarted = self._counter("oar_jobs_restarted", "Jobs begun again after their worker went", "model")
-        self.patches = self._counter("oar_patches_generated", "Decoded tokens", "model")
-        self.images = self._counter("oar_images_generated", "Finished images", "model")
-        self.steps = self._counter("oar_steps", "Engine steps", "model")
-        self.previews = self._counter("oar_previews", "Rendered previews", "model")
-        self.queue_time = self._histogram("oar_queue_time_seconds", "From acceptance to a worker")
-        self.first_patch = self._histogram("oar_time_to_first_patch_seconds", "From acceptance to the first patch")
-        self.e2e = self._histogram("oar_e2e_latency_seconds", "From acceptance to the finished pictures")
-        self.render = self._histogram("oar_image_decode_encode_seconds", "Tokens to PNG, for all images of a job")
-        self.inter_step = self._histogram("oar_inter_step_latency_seconds", "One engine step", STEP_BUCKETS)
-        self.batch_rows = self._histogram("oar_batch_rows", "Pictures that shared an engine step", ROW_BUCKETS)
-        self.rows_used = Gauge("oar_rows_used", "Engine rows that jobs hold", ("model",), registry=self.registry)
-
-    def exposition(self) -> bytes:
-        return generate_latest(self.registry)
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
-
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...] = LATENCY_BUCKETS) -> Histogram:
-        return Histogram(name, text, ("model",), buckets=buckets, registry=self.registry)
+        super().__init__()
+        self.queue_depth = self.gauge("oar_queue_depth", "Jobs of a model that wait or run", "model")
+        self.queue_waiting = self.gauge("oar_queue_waiting", "Jobs of a model that no worker has", "model")
+        self.oldest_age = self.gauge("oar_queue_oldest_age_seconds", "Age of the oldest job that waits", "model")
+        self.workers = self.gauge("oar_workers", "Workers of a model whose heartbeat is heard", "model")
+        self.dead_letters = self.gauge("oar_dead_letters", "Dead letters that are kept, of all models")
 
 
-class _Published:
-    """Collects texts of several workers as one set of families."""
+class WorkerMetrics(Families):
+    """What one worker knows of itself, for each of its models."""
 
-    def __init__(self, workers: Mapping[str, str]) -> None:
-        self._workers = workers
+    def __init__(self, models: Sequence[str] = ()) -> None:
+        """Counters of the models start at 0: a rate is known from the first event on."""
+        super().__init__()
+        self.jobs = self.counter("oar_jobs", "Jobs that this worker ended, by outcome", "model", "outcome")
+        self.running = self.gauge("oar_jobs_running", "Jobs that this worker has", "model")
+        self.expired = self.counter("oar_jobs_expired", "Jobs failed because their deadline passed", "model")
+        self.dead = self.counter("oar_jobs_dead_lettered", "Jobs failed because their workers died too often", "model")
+        self.restarted = self.counter("oar_jobs_reclaimed", "Jobs taken over from another worker", "model")
+        self.lost = self.counter("oar_lease_lost", "Jobs that another worker took over", "model")
+        self.patches = self.counter("oar_patches_generated", "Decoded tokens", "model")
+        self.images = self.counter("oar_images_generated", "Finished images", "model")
+        self.previews = self.counter("oar_previews", "Rendered previews", "model")
+        self.steps = self.counter("oar_steps", "Engine steps", "model")
+        self.queue_time = self._latency("oar_request_queue_time_seconds", "From acceptance to a worker")
+        self.prefill = self._latency("oar_request_prefill_time_seconds", "The step that prefilled and drew first")
+        self.decode = self._latency("oar_request_decode_time_seconds", "From the first patch to the last")
+        self.render = self._latency("oar_image_encode_time_seconds", "Tokens to PNG, for all images of a job")
+        self.first_patch = self._latency("oar_time_to_first_patch_seconds", "From acceptance to the first patch")
+        self.e2e = self._latency("oar_e2e_request_latency_seconds", "From acceptance to the finished pictures")
+        self.inter_step = self.histogram("oar_inter_step_latency_seconds", "One engine step", STEP_BUCKETS, "model")
+        self.batch_rows = self.histogram("oar_batch_rows", "Pictures that shared an engine step", ROW_BUCKETS, "model")
+        self.occupancy = self.histogram(
+            "oar_batch_occupancy_ratio", "Share of the cache slots that a step decoded", RATIO_BUCKETS, "model"
+        )
+        self.positions = self.counter("oar_positions_queried", "Positions asked of the model, pads included", "model")
+        self.pads = self.counter("oar_positions_padded", "Positions asked that were pads", "model")
+        self.rows_used = self.gauge("oar_cache_slots_used", "Cache slots that jobs hold", "model")
+        self.slots = self.gauge("oar_cache_slots", "Cache slots of the engine", "model")
+        self.cache_bytes = self.gauge("oar_cache_bytes", "Bytes of all cache slots", "model")
+        self.load_seconds = self.gauge("oar_model_load_seconds", "Reading, checking and warming up a model", "model")
+        self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype")
+        for model in models:
+            self.start("model", model)
+            for outcome in JOB_OUTCOMES:
+                self.jobs.labels(model, outcome)
 
-    def collect(self) -> Iterable[Metric]:
-        samples: dict[str, list[tuple[str, dict[str, str], float]]] = defaultdict(list)
-        families: dict[str, Metric] = {}
-        for worker, text in self._workers.items():
-            for family in text_string_to_metric_families(text):
-                families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-                for sample in family.samples:
-                    samples[family.name].append((sample.name, {**sample.labels, "worker": worker}, sample.value))
-        for name, family in families.items():
-            for sample_name, labels, value in samples[name]:
-                family.add_sample(sample_name, labels, value)
-            yield family
+    def count_conclusions(self, model: str, reasons: CounterOf[str]) -> None:
+        """Jobs that ended when this worker was to begin them: `canceled`, `late`, `worn_out`. Empties `reasons`."""
+        for reason, count in reasons.items():
+            self.jobs.labels(model, "canceled" if reason == "canceled" else "failed").inc(count)
+        self.expired.labels(model).inc(reasons["late"])
+        self.dead.labels(model).inc(reasons["worn_out"])
+        reasons.clear()
+
+    def count_step(self, model: str, seconds: float, rows: int, occupancy: float) -> None:
+        self.steps.labels(model).inc()
+        self.inter_step.labels(model).observe(seconds)
+        self.batch_rows.labels(model).observe(rows)
+        self.occupancy.labels(model).observe(occupancy)
+
+    def count_query(self, model: str, positions: int, pads: int) -> None:
+        self.positions.labels(model).inc(positions)
+        self.pads.labels(model).inc(pads)
+
+    def set_build(self, torch: str, device: str, dtype: str) -> None:
+        self._build.labels(version("oar-server"), torch, device, dtype).set(1)
+
+    def _latency(self, name: str, text: str) -> Histogram:
+        return self.histogram(name, text, LATENCY_BUCKETS, "model")

@@ -1,4 +1,7 @@
-"""The events of a job. Each has `type`, `seq` (1, 2, 3 ... without gaps), `job_id` and `at` (Unix seconds).
+"""The events of a job. Each has `type`, `seq`, `job_id` and `at` (Unix seconds).
+
+`seq` counts a job's events from 1. A preview that was replaced by a newer one is not kept, so a number that a reader
+does not see was a preview; every other event is seen.
 
 A worker writes only an event's own fields; Redis' script adds `seq` and `at`, the reader adds `job_id`.
 Clients are to ignore fields that they do not know.
@@ -68,11 +71,15 @@ class Preview(_Event):
 
 
 class Restarted(_Event):
-    """Another worker took the job over. Every image goes on from its `known` positions; 0 clears the canvas."""
+    """Another worker took the job over. Every image goes on from its `known` positions; 0 clears the canvas.
+
+    `reason` is `model_changed` where the worker has another model of that name: then all are cleared.
+    """
 
     type: Literal["restarted"] = "restarted"
     attempt: int = 1
     known: tuple[int, ...] = ()
+    reason: Literal["worker_left", "model_changed"] = "worker_left"
 
 
 class Completed(_Event):

@@ -7,6 +7,7 @@ from pydantic import Field
 from server.schemas.base import Accepted, Sent
 
 MAX_SEED = 2**63 - 1
+Priority = Literal["low", "normal", "high"]
 State = Literal["queued", "running", "completed", "failed", "canceled"]
 
 
@@ -25,6 +26,8 @@ class GenerationRequest(Accepted):
     top_k: int | None = Field(None, ge=0, le=1 << 31, description="Draw from the k likeliest tokens; 0 is all")
     top_p: float | None = Field(None, gt=0, le=1, description="Draw from the likeliest tokens that sum up to this")
     previews: bool = Field(True, description="Whether to send `preview` events")
+    priority: Priority = Field("normal", description="Who is served first; waiting raises it")
+    deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
 
 
 class GenerationParams(Sent):
@@ -42,6 +45,8 @@ class GenerationParams(Sent):
     top_k: int
     top_p: float
     previews: bool = True
+    priority: Priority = "normal"
+    deadline: float | None = None  # seconds from acceptance
 
     @property
     def rows_per_image(self) -> int:
@@ -84,6 +89,7 @@ class GenerationStatus(Sent):
     eta: Annotated[float | None, Field(description="Seconds until it is likely finished; null when not known")]
     timings: Timings
     images: tuple[ImageLink, ...] = ()
+    retry_of: Annotated[str | None, Field(description="The dead job that this one repeats")] = None
     error: Failure | None = None
     url: str
     stream_url: str

@@ -39,3 +39,4 @@ class WorkerInfo(Sent):
     models: tuple[str, ...]
     slots: int
     step_seconds: float = 0.0  # smoothed time of one engine step; 0 before the first
+    is_draining: bool = False  # it takes no more jobs

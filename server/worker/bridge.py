@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
@@ -13,16 +13,18 @@ from server.jobs import scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
-from server.jobs.queue import WorkerQueue
+from server.jobs.queue import Claim, Taken, WorkerQueue
 from server.jobs.store import Registry
+from server.observability.exposition import expose, own
 from server.observability.metrics import WorkerMetrics
+from server.observability.tracing import NO_TRACING, Tracing
 from server.schemas.model import WorkerInfo
 from server.settings import Settings
 from server.tasks import stop_tasks
 from server.worker.desk import Desk
 from server.worker.engine_thread import EngineThread, Report, Stop
 from server.worker.models import LoadedModel
-from server.worker.running import Canvas
+from server.worker.running import Canvas, RunningJob
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +41,23 @@ class Bridge:
     """To be made inside a running event loop."""
 
     def __init__(
-        self, settings: Settings, connection: RedisConnection, worker: str, models: Sequence[LoadedModel]
+        self,
+        settings: Settings,
+        connection: RedisConnection,
+        worker: str,
+        models: Sequence[LoadedModel],
+        tracing: Tracing = NO_TRACING,
     ) -> None:
-        self.metrics = WorkerMetrics()
+        self.metrics = WorkerMetrics([model.name for model in models])
+        self._tracing = tracing
         self._settings = settings
         self._connection = connection
         self._worker = worker
         self._models = {model.name: model for model in models}
-        self._queues = {name: WorkerQueue(connection, settings, worker, name) for name in self._models}
+        self._queues = {
+            name: WorkerQueue(connection, settings, worker, name, model.pipeline.model_hash)
+            for name, model in self._models.items()
+        }
         self._log = EventLog(connection)
         self._registry = Registry(connection)
         self._control = ControlStream(connection, worker)
@@ -55,7 +66,13 @@ class Bridge:
         self._crash: asyncio.Future[None] = self._loop.create_future()
         self._engine = EngineThread({name: model.engine for name, model in self._models.items()}, self._report)
         self._desk = Desk(
-            connection, self._queues, self._models, self.metrics, self._engine.send, on_crash=self._on_crash
+            connection,
+            self._queues,
+            self._models,
+            self.metrics,
+            self._engine.send,
+            on_crash=self._on_crash,
+            tracing=tracing,
         )
 
     def stop(self) -> None:
@@ -63,15 +80,21 @@ class Bridge:
         self._stopping.set()
         self._desk.wake()
 
-    async def run(self) -> None:
-        """Serves until `stop`. Raises WorkerCrashed."""
+    async def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serves until `stop`; calls `on_ready` when it takes jobs. Raises WorkerCrashed.
+
+        It stops in three steps: no more jobs are taken, and whoever asks is told so first; those that run may finish;
+        after `drain_seconds` the rest is handed back.
+        """
         await self._announce()
         self._engine.start()
         work = (self._desk.outbox.run(), self._beats(), self._cancels(), self._previews())
         background = [asyncio.create_task(coroutine) for coroutine in work]
         takers = [asyncio.create_task(self._takes(queue)) for queue in self._queues.values()]
+        on_ready()
         try:
             await _wait_for_stop(self._stopping, self._crash, [*background, *takers])
+            await self._tell_of_stop()
             await asyncio.gather(*takers)
             await self._drain()
         finally:
@@ -90,30 +113,53 @@ class Bridge:
     # taking
 
     async def _takes(self, queue: WorkerQueue) -> None:
-        backlog: deque[tuple[str, str]] | None = None
+        backlog: deque[Taken] = deque()
+        is_complete = False  # a job may have been given to us by an answer that was lost
         while not self._stopping.is_set():
             try:
-                if backlog is None:
-                    backlog = deque(await queue.unfinished())
+                if not is_complete:
+                    backlog += await self._missing(queue, backlog)
+                    is_complete = True
                 while not self._desk.has_room(queue.model) and not self._stopping.is_set():
                     await self._desk.wait_for_change()
                 await self._take_one(queue, backlog)
             except (RedisUnavailable, *UNREACHABLE) as error:
                 logger.warning("cannot take jobs: %s", error)
                 await asyncio.sleep(PAUSE_SECONDS)
+                is_complete = False
             except ResponseError as error:
                 if "NOGROUP" not in str(error):
                     raise
                 await queue.open()
 
-    async def _take_one(self, queue: WorkerQueue, backlog: deque[tuple[str, str]]) -> None:
+    async def _missing(self, queue: WorkerQueue, backlog: Collection[Taken]) -> list[Taken]:
+        """Jobs that are ours by Redis' account and that we know nothing of."""
+        known = {taken.entry for taken in backlog}
+        unfinished = await queue.unfinished()
+        return [taken for taken in unfinished if taken.entry not in known and self._desk.find(taken.job_id) is None]
+
+    async def _take_one(self, queue: WorkerQueue, backlog: deque[Taken]) -> None:
         """What this worker held when it died goes first, then what others left, then new jobs."""
         if self._stopping.is_set():
             return
-        item = backlog.popleft() if backlog else await queue.take_over() or await queue.take(BLOCK_SECONDS)
-        claim = await queue.claim(*item) if item is not None else None
+        if not backlog:
+            taken = await queue.take(BLOCK_SECONDS)
+            if taken is None:
+                return
+            backlog.append(taken)
+        # It leaves the backlog when it has begun: if Redis goes away meanwhile, the same claim is made again.
+        claim = await queue.claim(backlog[0])
+        self.metrics.count_conclusions(queue.model, queue.concluded)
         if claim is not None:
-            self._desk.begin(claim, await self._log.read_all(claim.job_id) if claim.is_restart else ())
+            log = await self._log.read_patches(claim.job_id, claim.base) if claim.is_restart else ()
+            await self._trace(queue, claim)
+            self._desk.begin(claim, log)
+        backlog.popleft()
+
+    async def _trace(self, queue: WorkerQueue, claim: Claim) -> None:
+        if self._tracing.is_on:
+            trace = await queue.traceparent(claim.job_id)
+            self._tracing.begin(claim.job_id, claim.model, trace, claim.age, claim.attempt)
 
     # beside the engine
 
@@ -154,8 +200,11 @@ class Bridge:
             models=tuple(self._models),
             slots=slots,
             step_seconds=round(self._desk.step_seconds, 6),
+            is_draining=self._stopping.is_set(),
         )
-        await self._registry.publish_metrics(self._worker, self.metrics.exposition(), self._settings.lease_seconds)
+        await self._registry.publish_metrics(
+            self._worker, expose(own(self.metrics.registry)), self._settings.lease_seconds
+        )
         await self._registry.beat(info, self._settings.lease_seconds)
 
     async def _cancels(self) -> None:
@@ -193,7 +242,7 @@ class Bridge:
         for (job, _, canvas), preview in zip(due, previews):
             canvas.num_previewed, canvas.previewed_at = preview.known, time.monotonic()
             if canvas.finished is None:
-                self._desk.outbox.put(job, "preview", preview.body())
+                self._desk.outbox.put(job, "preview", preview.body(), preview.image)
                 self.metrics.previews.labels(model.name).inc()
 
     def _is_due(self, canvas: Canvas) -> bool:
@@ -201,6 +250,12 @@ class Bridge:
         return has_news and time.monotonic() - canvas.previewed_at >= self._settings.preview_interval
 
     # stopping
+
+    async def _tell_of_stop(self) -> None:
+        try:
+            await self._beat()
+        except RedisUnavailable as error:
+            logger.warning("cannot tell that this worker stops: %s", error)
 
     async def _drain(self) -> None:
         """Lets jobs finish within the bound, then hands the rest back."""
@@ -210,14 +265,20 @@ class Bridge:
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self._desk.outbox.wait_until_idle()
-                for job in self._desk.jobs:
-                    self._desk.abort(job)
-                    await self._queues[job.claim.model].release(job.claim)
-                    logger.info("job handed back job=%s", job.claim.job_id)
+                await self._hand_back(self._desk.jobs)
                 await self._registry.leave(self._worker)
                 await self._control.remove()
         except (TimeoutError, RedisUnavailable) as error:
             logger.warning("stopped without handing everything back: %s", error or "too slow")
+
+    async def _hand_back(self, jobs: Sequence[RunningJob]) -> None:
+        for job in jobs:
+            self._desk.abort(job)
+        calls = [self._queues[job.claim.model].release_call(job.claim) for job in jobs]
+        answers = await scripts.run_many(self._connection, calls) if calls else []
+        for job, answer in zip(jobs, answers):
+            if answer == 1:
+                logger.info("job handed back job=%s", job.claim.job_id)
 
 
 async def _wait_for_stop(

@@ -14,6 +14,7 @@ from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
 from server.jobs.queue import LATE, Claim, WorkerQueue
 from server.observability.metrics import WorkerMetrics
+from server.observability.tracing import NO_TRACING, Tracing
 from server.schemas.events import Canceled, Completed, Failed, Restarted
 from server.schemas.generation import Failure, ImageLink
 from server.worker.engine_thread import Abort, Add, Command, Crashed, Refused, Report, Stepped
@@ -38,11 +39,21 @@ class Desk:
         metrics: WorkerMetrics,
         send: Callable[[Command], None],
         on_crash: Callable[[BaseException], None],
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """`send` gives the engine's thread a command; `on_crash` hears of what this process cannot survive."""
-        self.outbox = Outbox(connection, queues, on_lost=self.lose, on_cancel=self.cancel, on_ended=self._forget)
+        self.outbox = Outbox(
+            connection,
+            queues,
+            on_lost=self.lose,
+            on_cancel=self.cancel,
+            on_late=self.expire,
+            on_ended=self._forget,
+        )
         self.renderer = Renderer()
         self.step_seconds = 0.0
+        self._latest_seconds = 0.0  # of the latest step
+        self._tracing = tracing
         self._models = models
         self._metrics = metrics
         self._send = send
@@ -71,14 +82,18 @@ class Desk:
         self._room.set()
 
     def begin(self, claim: Claim, log: Sequence[StoredEvent]) -> None:
-        """Starts a job, or goes on from its event log when another worker began it."""
+        """Starts a job, or goes on from the `patches` of its event log when another worker began it."""
         job = RunningJob.begin(claim, log)
+        # A job that was lost may come back before that is known; it is one job still.
+        self._metrics.running.labels(claim.model).inc(claim.job_id not in self._jobs)
         self._jobs[claim.job_id] = job
         logger.info("job begun job=%s model=%s attempt=%d", claim.job_id, claim.model, claim.attempt)
         self._metrics.queue_time.labels(claim.model).observe(claim.age)
         if claim.is_restart:
             known = tuple(len(canvas.positions) for canvas in job.canvases)
-            self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
+            # The script has said so itself where the job begins anew, with another model.
+            if not claim.is_anew:
+                self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
             self._metrics.restarted.labels(claim.model).inc()
         try:
             requests = job.requests(self._models[claim.model].pipeline.encode_prompt(claim.params.prompt))
@@ -92,7 +107,9 @@ class Desk:
 
     def _use_rows(self, job: RunningJob, images: int) -> None:
         self._rows[job.claim.model] += images * job.claim.params.rows_per_image
-        self._metrics.rows_used.labels(job.claim.model).set(self._rows[job.claim.model])
+        # The last images of a job may wait in the engine for slots.
+        used = min(self._rows[job.claim.model], self._models[job.claim.model].slots)
+        self._metrics.rows_used.labels(job.claim.model).set(used)
         self._room.set()
 
     def on_report(self, report: Report) -> None:
@@ -112,9 +129,10 @@ class Desk:
     def _count_step(self, report: Stepped) -> None:
         previous = self.step_seconds or report.seconds
         self.step_seconds = previous + SMOOTHING * (report.seconds - previous)
-        self._metrics.steps.labels(report.model).inc()
-        self._metrics.inter_step.labels(report.model).observe(report.seconds)
-        self._metrics.batch_rows.labels(report.model).observe(report.rows)
+        self._latest_seconds = report.seconds
+        occupancy = report.load.slots / self._models[report.model].slots
+        self._metrics.count_step(report.model, report.seconds, report.rows, occupancy)
+        self._metrics.count_query(report.model, report.load.positions, report.load.pads)
 
     def _on_event(self, event: EngineEvent) -> None:
         job, image = self._owner(event.sequence_id)
@@ -127,6 +145,8 @@ class Desk:
                 job.canvases[image].finished = token_ids
                 self._leave(job, image)
                 if job.is_drawn:
+                    self._tracing.drawn(job.claim.job_id)
+                    self._metrics.decode.labels(job.claim.model).observe(time.monotonic() - job.first_patch_at)
                     self._spawn(self._complete(job))
             case SequenceAborted():
                 self._leave(job, image)
@@ -144,6 +164,8 @@ class Desk:
         self._metrics.patches.labels(model).inc(len(event.patches))
         if not job.has_patches:
             job.has_patches = True
+            job.first_patch_at = time.monotonic()
+            self._metrics.prefill.labels(model).observe(self._latest_seconds)
             self._metrics.first_patch.labels(model).observe(job.age)
 
     def _leave(self, job: RunningJob, image: int) -> None:
@@ -179,6 +201,7 @@ class Desk:
 
     def expire(self, job: RunningJob) -> None:
         """The job's deadline has passed."""
+        self._metrics.expired.labels(job.claim.model).inc(job.ending is None)
         self.abort(job)
         self.outbox.end(job, Ending(JobState.FAILED, LATE.body()))
 
@@ -204,6 +227,8 @@ class Desk:
         """A lost job may be back already, with a higher epoch."""
         if self._jobs.get(job.claim.job_id) is job:
             del self._jobs[job.claim.job_id]
+            self._metrics.running.labels(job.claim.model).dec()
+            self._tracing.end(job.claim.job_id, job.ending.state if job.ending else "lost")
         for image in tuple(job.live):
             self._leave(job, image)
 

@@ -10,6 +10,7 @@ from oar_core.engine.engine import Engine
 from oar_core.engine.events import EngineEvent, PatchesDecoded
 from oar_core.engine.sequence import SequenceRequest
 from oar_core.errors import RequestError
+from oar_core.sampling.decode import StepLoad
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Stepped:
     events: tuple[EngineEvent, ...]
     seconds: float
     rows: int  # pictures that shared the step
+    load: StepLoad
 
 
 @dataclass(frozen=True)
@@ -104,4 +106,4 @@ class EngineThread(threading.Thread):
         events = engine.step()
         seconds = time.perf_counter() - start
         rows = sum(isinstance(event, PatchesDecoded) for event in events)
-        self._report(Stepped(name, tuple(events), seconds, rows))
+        self._report(Stepped(name, tuple(events), seconds, rows, engine.load))

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ class LoadedModel:
     engine: Engine
     slots: int
     created: int  # Unix seconds
+    load_seconds: float
 
     @property
     def num_tokens(self) -> int:
@@ -78,11 +79,12 @@ def _load(name: str, folder: Path, device: str, dtype: torch.dtype, settings: Se
     start = time.monotonic()
     pipeline = Pipeline.load(folder, device, dtype)
     engine = Engine(pipeline.backbone, pipeline.unconditional_ids, settings.slots)
-    model = LoadedModel(name, pipeline, engine, settings.slots, int((folder / "config.json").stat().st_mtime))
+    created = int((folder / "config.json").stat().st_mtime)
+    model = LoadedModel(name, pipeline, engine, settings.slots, created, load_seconds=0.0)
     model.warm_up()
     seconds = time.monotonic() - start
     logger.info("model loaded model=%s hash=%s device=%s seconds=%.2f", name, pipeline.model_hash, device, seconds)
-    return model
+    return replace(model, load_seconds=seconds)
 
 
 def _device(wanted: str) -> str:

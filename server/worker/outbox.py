@@ -8,7 +8,7 @@ from typing import Any
 from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
-from server.jobs.queue import WorkerQueue
+from server.jobs.queue import NewEvent, WorkerQueue
 from server.worker.running import Ending, RunningJob
 
 logger = logging.getLogger(__name__)
@@ -26,20 +26,22 @@ class Outbox:
         *,
         on_lost: Callable[[RunningJob], None],
         on_cancel: Callable[[RunningJob], None],
+        on_late: Callable[[RunningJob], None],
         on_ended: Callable[[RunningJob], None],
     ) -> None:
         self._connection = connection
         self._queues = queues
-        self._on_lost, self._on_cancel, self._on_ended = on_lost, on_cancel, on_ended
+        self._on_lost, self._on_ended = on_lost, on_ended
+        self._on_order = {1: on_cancel, 2: on_late}
         self._dirty: dict[str, RunningJob] = {}
         self._has_work = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
-    def put(self, job: RunningJob, kind: str, body: str) -> None:
-        """Nothing is written after an ending."""
+    def put(self, job: RunningJob, kind: str, body: str, image: int = 0) -> None:
+        """Nothing is written after an ending. `image` tells whose preview it is."""
         if job.ending is None:
-            job.pending.append((kind, body))
+            job.add(NewEvent(kind, body, image))
             self._mark(job)
 
     def end(self, job: RunningJob, ending: Ending) -> None:
@@ -69,6 +71,8 @@ class Outbox:
     async def _send(self, jobs: list[RunningJob]) -> None:
         # Events that are added while Redis is asked go with the next round.
         counts = [len(job.pending) for job in jobs]
+        for job, count in zip(jobs, counts):
+            job.num_sending = count
         endings = [job.ending for job in jobs]
         calls: list[scripts.Call] = []
         for job, ending in zip(jobs, endings):
@@ -78,15 +82,16 @@ class Outbox:
                 calls.append(queue.finish_call(job.claim, ending.state, ending.body, ending.images))
         replies = iter(await self._insist(calls))
         for job, count, ending in zip(jobs, counts, endings):
-            seq, is_canceled = next(replies)
+            seq, order = next(replies)
             # A repeated emit finds the job ended; then the answer to the ending counts.
             is_lost = seq < 0 if ending is None else next(replies) < 0
             self._settle(job, count, is_lost=is_lost, ending=ending)
-            if is_canceled and ending is None:
-                self._on_cancel(job)
+            if order and ending is None:
+                self._on_order[order](job)
 
     def _settle(self, job: RunningJob, count: int, *, is_lost: bool, ending: Ending | None) -> None:
         del job.pending[:count]
+        job.num_sending = 0
         job.seq += count
         if is_lost:
             self._on_lost(job)

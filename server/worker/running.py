@@ -10,7 +10,7 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
-from server.jobs.queue import Claim
+from server.jobs.queue import Claim, NewEvent
 from server.schemas.events import Patches, PatchInfo
 from server.schemas.generation import GenerationParams
 
@@ -49,22 +49,34 @@ class RunningJob:
     claim: Claim
     canvases: list[Canvas]
     seq: int  # number of the latest event that Redis has
-    pending: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # (type, body), not yet in Redis
+    pending: list[NewEvent] = field(default_factory=list[NewEvent])  # not yet in Redis
+    num_sending: int = 0  # of them, from the first: their numbers are given
     ending: Ending | None = None
     live: set[int] = field(default_factory=set[int])  # images whose sequences are in the engine
     claimed_at: float = field(default_factory=time.monotonic)
     has_patches: bool = False
+    first_patch_at: float = field(default_factory=time.monotonic)
 
     @classmethod
     def begin(cls, claim: Claim, log: Sequence[StoredEvent]) -> "RunningJob":
-        """From the job's event log: the log is the checkpoint."""
+        """From the `patches` of the job's event log: the log is the checkpoint."""
         canvases = [Canvas() for _ in range(claim.params.n)]
         for stored in log:
-            event = stored.parse() if stored.type == "patches" else None
+            event = stored.parse()
             if isinstance(event, Patches):
                 patches = event.patches
                 canvases[event.image].add((patch.position for patch in patches), (patch.token for patch in patches))
         return cls(claim, canvases, claim.seq)
+
+    def add(self, event: NewEvent) -> None:
+        """A preview takes the place of one of the same image that is not on its way yet: Redis may be away for long."""
+        if event.type == "preview":
+            self.pending[self.num_sending :] = [
+                other
+                for other in self.pending[self.num_sending :]
+                if other.type != "preview" or other.image != event.image
+            ]
+        self.pending.append(event)
 
     @property
     def age(self) -> float:

@@ -198,3 +198,17 @@ def test_a_distilled_order_needs_a_policy():
     assert error.value.field == "order"
     with pytest.raises(InvalidOrder, match="this model has no order policy"):
         generate(backbone, [request], UNCONDITIONAL)
+
+
+def test_the_load_is_that_of_the_latest_step():
+    engine = make_engine(num_slots=4)
+    engine.add(make_request(1, order="raster", steps=2))
+    engine.step()
+    assert (engine.load.slots, engine.load.pads) == (2, 0)
+    engine.add(make_request(3, order="raster", steps=TINY.num_tokens))
+    engine.step()
+    assert engine.load.slots == 3
+    assert engine.load.pads > 0
+    drain(engine)
+    engine.step()
+    assert (engine.load.slots, engine.load.positions) == (0, 0)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from oar_core.models.backbone import Commit
 from oar_core.sampling.confidence import log_odds_of_best, surest
-from oar_core.sampling.decode import Chooser, DecodeRow, Slots, decode_step
+from oar_core.sampling.decode import Chooser, DecodeRow, Slots, StepLoad, decode_step
 from oar_core.sampling.prefill import PrefillRow, prefill
 from oar_core.sampling.sampler import SamplingParams
 from tests.engine.backbones import HashBackbone
@@ -216,3 +216,17 @@ def test_the_surest_come_first_and_ties_go_by_position_whatever_the_padding(scor
     row = torch.tensor([[*map(float, scores), *[99.0] * padding]])
     chosen = surest(row, torch.tensor([len(scores)]), take)[0].tolist()
     assert chosen == sorted(range(len(scores)), key=lambda column: (-scores[column], column))[:take]
+
+
+def test_a_steps_load_counts_the_pads_of_each_call(primed):
+    """Rows that choose are padded to the widest of them, in a call of their own; a guided picture is asked twice."""
+    load = StepLoad()
+    rows = [
+        make_row(Slots(0), Chooser.FIXED, query=(1, 2, 3), take=3),
+        make_row(Slots(1, 2), Chooser.FIXED, query=(4,), take=1, sampling=SamplingParams(guidance=2.0)),
+        make_row(Slots(3), Chooser.CONFIDENCE, query=tuple(range(12))),
+    ]
+    decode_step(*primed, rows, load)
+    assert load == StepLoad(slots=4, positions=3 * 3 + 12, pads=2 * 2)
+    decode_step(*primed, rows[2:], load)
+    assert load == StepLoad(slots=5, positions=3 * 3 + 12 + 12, pads=2 * 2)

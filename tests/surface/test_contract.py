@@ -29,11 +29,11 @@ def test_routes() -> None:
 def test_request_and_status_fields() -> None:
     assert set(GenerationRequest.model_fields) == {
         "model", "prompt", "seed", "n", "order", "steps", "group_sizes", "guidance", "temperature", "top_k", "top_p",
-        "previews",
+        "previews", "priority", "deadline",
     }  # fmt: skip
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
-        "error", "url", "stream_url",
+        "error", "url", "stream_url", "retry_of",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
--- KEYS[5..] pictures. ARGV: worker, epoch, group, state, body, result ttl, tombstone ttl, then the pictures.
+-- KEYS[7..] pictures. ARGV: worker, epoch, group, state, body, result ttl, tombstone ttl, then the pictures.
 -- Returns 1, or -1 when the job is no longer this worker's. A repeated call changes nothing.
 local worker, epoch, state = ARGV[1], ARGV[2], ARGV[4]
 if field('state') == state and field('owner') == worker and field('epoch') == epoch then
@@ -7,8 +7,8 @@ end
 if not is_mine(worker, epoch) then
   return -1
 end
-for i = 5, #KEYS do
-  redis.call('SET', KEYS[i], ARGV[i + 3], 'PX', ARGV[6])
+for i = 7, #KEYS do
+  redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[6])
 end
 conclude(ARGV[3], state, ARGV[5], ARGV[6], ARGV[7])
 return 1

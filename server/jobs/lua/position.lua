@@ -1,37 +1,34 @@
--- KEYS: job, queue. ARGV: group. Returns {jobs waiting ahead or -1 when it does not wait, row-steps of all jobs ahead}.
-local entry = redis.call('HGET', KEYS[1], 'entry')
+-- KEYS: job, then the model's queues. ARGV: group, ms of waiting that count as one level, index of the job's queue.
+-- Returns {jobs waiting ahead or -1 when it does not wait, row-steps left of all jobs ahead, row-steps left of its own}.
+local state, entry = unpack(redis.call('HMGET', KEYS[1], 'state', 'entry'))
+local own = math.max(0, number('work') - number('done'))
 if not entry then
-  return {-1, 0}
+  return {-1, 0, 0}
 end
-local delivered = '0-0'
-if redis.call('EXISTS', KEYS[2]) == 1 then
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[2])) do
-    local facts = {}
-    for i = 1, #group, 2 do
-      facts[group[i]] = group[i + 1]
-    end
-    if facts['name'] == ARGV[1] then
-      delivered = facts['last-delivered-id']
-    end
+local queues, group, aging = {unpack(KEYS, 2)}, ARGV[1], tonumber(ARGV[2])
+local own_index = tonumber(ARGV[3])
+local height = level(own_index, entry, aging)
+local delivered = last_delivered(queues[own_index], group) or '0-0'
+local was_begun = not is_before(delivered, entry)
+local waiting, ahead = 0, 0
+each_job(queues, group, function(_, other, index, work, is_waiting, is_begun)
+  if other == entry and index == own_index then
+    return
   end
-end
-local function parts(id)
-  local ms, seq = string.match(id, '(%d+)-(%d+)')
-  return tonumber(ms), tonumber(seq)
-end
-local function is_later(a, b)
-  local a_ms, a_seq = parts(a)
-  local b_ms, b_seq = parts(b)
-  return a_ms > b_ms or (a_ms == b_ms and a_seq > b_seq)
-end
-local waiting, work = 0, 0
-for _, item in ipairs(redis.call('XRANGE', KEYS[2], '-', '(' .. entry)) do
-  if is_later(item[1], delivered) then
-    waiting = waiting + 1
+  -- Entries of two streams may have the same id.
+  local is_older = is_before(other, entry) or (other == entry and index < own_index)
+  local is_ahead
+  if is_begun ~= was_begun then
+    is_ahead = is_begun
+  elseif is_begun then
+    is_ahead = not is_waiting or is_older
+  else
+    local other_height = level(index, other, aging)
+    is_ahead = other_height < height or (other_height == height and is_older)
   end
-  work = work + tonumber(redis.call('HGET', 'job:' .. item[2][2], 'work') or 0)
-end
-if redis.call('HGET', KEYS[1], 'state') ~= 'queued' then
-  waiting = -1
-end
-return {waiting, work}
+  if is_ahead then
+    ahead = ahead + work
+    waiting = waiting + (is_waiting and 1 or 0)
+  end
+end)
+return {state == 'queued' and waiting or -1, ahead, own}

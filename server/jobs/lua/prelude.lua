@@ -1,4 +1,5 @@
--- Joined in front of every script. KEYS[1..4] of a script about one job: job, events, queue, tombstone.
+-- Joined in front of every script. KEYS[1..6] of a script about one job: job, events, queue, tombstone, previews, due.
+-- Times are Redis' own, in milliseconds.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -16,6 +17,18 @@ local function append(kind, body)
   return seq
 end
 
+-- A preview takes the place of the one before of the same image. They have a stream of their own: a stream frees its
+-- memory by whole nodes, so previews that were deleted between patches would stay.
+local function append_preview(image, body)
+  local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+  local before = field('preview' .. image)
+  if before ~= '' then
+    redis.call('XDEL', KEYS[5], before .. '-0')
+  end
+  redis.call('XADD', KEYS[5], seq .. '-0', 'type', 'preview', 'at', now, 'body', body)
+  redis.call('HSET', KEYS[1], 'preview' .. image, seq)
+end
+
 local function leave_queue(group, entry)
   redis.call('XACK', KEYS[3], group, entry)
   redis.call('XDEL', KEYS[3], entry)
@@ -29,12 +42,27 @@ local function is_mine(worker, epoch)
   return field('state') == 'running' and field('owner') == worker and field('epoch') == epoch
 end
 
+local function is_late()
+  local deadline = number('deadline')
+  return deadline > 0 and now >= deadline
+end
+
+-- What the job's worker has to do: 0 go on, 1 cancel, 2 the deadline has passed.
+local function order()
+  if field('cancel') == '1' then
+    return 1
+  end
+  return is_late() and 2 or 0
+end
+
 -- The one way for a job to end: terminal event, result, lifetimes, tombstone, and out of the queue.
 local function conclude(group, state, body, result_ttl, tombstone_ttl)
   redis.call('HSET', KEYS[1], 'state', state, 'finished', now, 'result', body)
   append(state, body)
   leave_queue(group, field('entry'))
+  redis.call('ZREM', KEYS[6], field('id'))
   redis.call('PEXPIRE', KEYS[1], result_ttl)
   redis.call('PEXPIRE', KEYS[2], result_ttl)
+  redis.call('PEXPIRE', KEYS[5], result_ttl)
   redis.call('SET', KEYS[4], state, 'PX', tombstone_ttl)
 end

@@ -4,11 +4,4 @@ if not is_mine(ARGV[1], ARGV[2]) then
   return -1
 end
 redis.call('XCLAIM', KEYS[3], ARGV[3], ARGV[1], 0, field('entry'), 'JUSTID')
-if field('cancel') == '1' then
-  return 1
-end
-local deadline = number('deadline')
-if deadline > 0 and now >= deadline then
-  return 2
-end
-return 0
+return order()

@@ -1,27 +1,38 @@
--- KEYS[5] idempotency key. ARGV: job id, depth limit, deadline after ms, fingerprint ('' is none), its ttl ms,
--- then the job's fields in pairs. Repeating a call with the same job id changes nothing.
--- Returns {'accepted'} | {'replayed', id} | {'conflict', id} | {'full', jobs}.
+-- KEYS[7] idempotency key, KEYS[8..] the model's queues. ARGV: job id, depth limit, deadline after ms, fingerprint
+-- ('' is none), its ttl ms, group, work, then the job's fields in pairs. Repeating a call with the same job id changes
+-- nothing. Returns {'accepted'} | {'replayed', id} | {'conflict', id} | {'full', jobs, row-steps that are left of them}.
 local id, depth, deadline, fingerprint = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return {'accepted'}
 end
 if fingerprint ~= '' then
-  local known = redis.call('HMGET', KEYS[5], 'fingerprint', 'job')
+  local known = redis.call('HMGET', KEYS[7], 'fingerprint', 'job')
   if known[1] then
     return {known[1] == fingerprint and 'replayed' or 'conflict', known[2]}
   end
 end
-local jobs = redis.call('XLEN', KEYS[3])
-if jobs >= depth then
-  return {'full', jobs}
+local queues = {unpack(KEYS, 8)}
+local jobs = 0
+for _, queue in ipairs(queues) do
+  jobs = jobs + redis.call('XLEN', queue)
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 6))
-local entry = redis.call('XADD', KEYS[3], '*', 'job', id)
-redis.call('HSET', KEYS[1], 'state', 'queued', 'entry', entry, 'created', now,
+if jobs >= depth then
+  local left = 0
+  each_job(queues, ARGV[6], function(_, _, _, work)
+    left = left + work
+  end)
+  return {'full', jobs, left}
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 8))
+local entry = redis.call('XADD', KEYS[3], '*', 'job', id, 'work', ARGV[7])
+redis.call('HSET', KEYS[1], 'id', id, 'work', ARGV[7], 'state', 'queued', 'entry', entry, 'created', now,
   'deadline', deadline > 0 and now + deadline or 0)
 append('queued', '{}')
+if deadline > 0 then
+  redis.call('ZADD', KEYS[6], now + deadline, id)
+end
 if fingerprint ~= '' then
-  redis.call('HSET', KEYS[5], 'fingerprint', fingerprint, 'job', id)
-  redis.call('PEXPIRE', KEYS[5], ARGV[5])
+  redis.call('HSET', KEYS[7], 'fingerprint', fingerprint, 'job', id)
+  redis.call('PEXPIRE', KEYS[7], ARGV[5])
 end
 return {'accepted'}

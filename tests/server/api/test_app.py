@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +21,7 @@ from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
-from server.jobs.queue import Claim, WorkerQueue
+from server.jobs.queue import Claim, NewEvent, WorkerQueue
 from server.jobs.store import Registry
 from server.schemas.events import Completed
 from server.schemas.generation import ImageLink
@@ -30,7 +31,15 @@ from server.settings import Settings
 pytestmark = pytest.mark.anyio
 
 BODY = {"prompt": "a red circle", "seed": 7}
-LIMITS = {"queue_depth": 3, "result_ttl": 1.0, "max_sockets": 2, "socket_idle": 0.4, "command_timeout": 1.0}
+LIMITS = {
+    "queue_depth": 3,
+    "result_ttl": 1.0,
+    "max_sockets": 2,
+    "socket_idle": 0.4,
+    "command_timeout": 1.0,
+    "sweep_seconds": 0.1,
+    "registry_seconds": 0,
+}
 
 
 class ApiThread:
@@ -78,7 +87,7 @@ async def worker(connection: RedisConnection, settings: Settings, model_info: Mo
 async def take(worker: WorkerQueue) -> Claim:
     item = await worker.take(1)
     assert item is not None
-    claim = await worker.claim(*item)
+    claim = await worker.claim(item)
     assert claim is not None
     return claim
 
@@ -115,7 +124,8 @@ async def test_overload_is_told_quickly_and_says_when_to_come_back(
     for _ in range(3):
         assert (await client.post("/v1/generations", json=BODY)).status_code == 202
     refused = await client.post("/v1/generations", json=BODY)
-    assert (refused.status_code, code(refused), refused.headers["Retry-After"]) == (429, "queue_full", "1")
+    # Three jobs of 3 steps of 0.5 s, in two slots.
+    assert (refused.status_code, code(refused), refused.headers["Retry-After"]) == (429, "queue_full", "3")
     await finish(connection, worker, await take(worker))
     assert (await client.post("/v1/generations", json=BODY)).status_code == 202
 
@@ -124,17 +134,17 @@ async def test_prefer_wait_gives_up_with_202(client: httpx.AsyncClient, worker: 
     start = time.monotonic()
     answer = await client.post("/v1/generations", json=BODY, headers={"Prefer": "respond-async, wait=1"})
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
-    assert 0.9 < time.monotonic() - start < 3
+    assert time.monotonic() - start > 0.9
 
 
 async def test_prefer_wait_answers_as_soon_as_the_job_ends(
     client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
 ) -> None:
-    waiting = asyncio.create_task(client.post("/v1/generations", json=BODY, headers={"Prefer": "wait=10"}))
+    waiting = asyncio.create_task(client.post("/v1/generations", json=BODY, headers={"Prefer": "wait=60"}))
     start = time.monotonic()
     await finish(connection, worker, await take(worker))
     assert (await waiting).status_code == 200
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 30
 
 
 async def test_an_expired_job_is_gone_not_unknown(
@@ -151,6 +161,113 @@ async def test_an_expired_job_is_gone_not_unknown(
     assert (frame["error"]["code"], close_code) == ("job_expired", 4410)
 
 
+async def test_expired_and_unknown_are_different_answers_everywhere(
+    client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue, url: str
+) -> None:
+    expired = (await client.post("/v1/generations", json=BODY)).json()["id"]
+    await finish(connection, worker, await take(worker))
+    await asyncio.sleep(LIMITS["result_ttl"] + 0.2)
+    for job_id, status, kind, closed in ((expired, 410, "job_expired", 4410), ("gen-no", 404, "job_not_found", 4404)):
+        path = f"/v1/generations/{job_id}"
+        for answer in (await client.get(path), await client.delete(path), await client.get(f"{path}/images/0")):
+            assert (answer.status_code, code(answer)) == (status, kind)
+        for after in (0, 3, 99):
+            (frame,), close_code = await frames(url, job_id, after)
+            assert (frame["error"]["code"], close_code) == (kind, closed)
+
+
+async def test_the_idempotency_key_of_an_expired_job_says_expired(
+    client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
+) -> None:
+    headers = {"Idempotency-Key": "expired"}
+    await client.post("/v1/generations", json=BODY, headers=headers)
+    await finish(connection, worker, await take(worker))
+    await asyncio.sleep(LIMITS["result_ttl"] + 0.2)
+    answer = await client.post("/v1/generations", json=BODY, headers=headers)
+    assert (answer.status_code, code(answer)) == (410, "job_expired")
+
+
+async def test_a_full_queue_without_workers_is_503(
+    client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
+) -> None:
+    await Registry(connection).leave("test")
+    for _ in range(3):
+        assert (await client.post("/v1/generations", json=BODY)).status_code == 202
+    refused = await client.post("/v1/generations", json=BODY)
+    assert (refused.status_code, code(refused)) == (503, "model_not_ready")
+    assert int(refused.headers["Retry-After"]) >= 5
+
+
+async def test_a_higher_priority_is_served_first(client: httpx.AsyncClient, worker: WorkerQueue) -> None:
+    jobs = [
+        (await client.post("/v1/generations", json={**BODY, "priority": priority})).json()
+        for priority in ("low", "normal", "high")
+    ]
+    assert [job["position"] for job in jobs] == [0, 0, 0]
+    positions = [(await client.get(job["url"])).json()["position"] for job in jobs]
+    assert positions == [2, 1, 0]
+    etas = [(await client.get(job["url"])).json()["eta"] for job in jobs]
+    assert etas == sorted(etas, reverse=True)
+    assert [(await take(worker)).job_id for _ in jobs] == [job["id"] for job in reversed(jobs)]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "field"),
+    [
+        ({"deadline": 0}, {}, "deadline"),
+        ({"deadline": -1}, {}, "deadline"),
+        ({"deadline": "1"}, {}, "deadline"),
+        ({"deadline": 1e6}, {}, "deadline"),
+        ({}, {"Cancel-After": "soon"}, "Cancel-After"),
+        ({}, {"Cancel-After": "-1"}, "Cancel-After"),
+        ({}, {"Cancel-After": "0"}, "Cancel-After"),
+        ({}, {"Cancel-After": "1e3"}, "Cancel-After"),
+        ({}, {"Cancel-After": "1000000"}, "deadline"),
+    ],
+)
+async def test_a_bad_deadline_names_its_field(
+    client: httpx.AsyncClient, worker: WorkerQueue, body: dict[str, Any], headers: dict[str, str], field: str
+) -> None:
+    answer = await client.post("/v1/generations", json={**BODY, **body}, headers=headers)
+    assert (answer.status_code, code(answer)) == (422, "invalid_deadline")
+    assert answer.json()["error"]["field"] == field
+
+
+async def test_a_bad_priority_names_its_field(client: httpx.AsyncClient, worker: WorkerQueue) -> None:
+    answer = await client.post("/v1/generations", json={**BODY, "priority": "urgent"})
+    assert (answer.status_code, code(answer)) == (422, "invalid_priority")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [({"deadline": 0.3}, {}), ({}, {"Cancel-After": "0.3"}), ({"deadline": 0.3}, {"Cancel-After": "60"}),
+     ({"deadline": 60}, {"Cancel-After": "0.3"})],
+)  # fmt: skip
+async def test_a_waiting_job_ends_at_its_deadline_though_nobody_works(
+    client: httpx.AsyncClient, worker: WorkerQueue, url: str, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    job = (await client.post("/v1/generations", json={**BODY, **body}, headers=headers)).json()
+    assert job["params"]["deadline"] == 0.3
+    answer = {}
+    deadline = time.monotonic() + 10
+    while answer.get("status") != "failed":
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+        answer = (await client.get(job["url"])).json()
+    assert answer["error"]["code"] == "deadline_exceeded"
+    events, close_code = await frames(url, job["id"])
+    assert ([event["type"] for event in events], close_code) == (["queued", "failed"], 1000)
+
+
+async def test_a_worker_that_stops_is_not_ready(
+    client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
+) -> None:
+    assert (await client.get("/ready")).status_code == 200
+    stopping = WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5, is_draining=True)
+    await Registry(connection).beat(stopping, 5)
+    assert (await client.get("/ready")).status_code == 503
+
+
 async def test_a_live_stream_follows_the_log(
     client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue, url: str
 ) -> None:
@@ -159,7 +276,7 @@ async def test_a_live_stream_follows_the_log(
     claim = await take(worker)
     for seq in range(2, 5):
         await asyncio.sleep(0.05)
-        await scripts.run_many(connection, [worker.emit_call(claim, seq, [("patches", '{"image":0}')])])
+        await scripts.run_many(connection, [worker.emit_call(claim, seq, [NewEvent("patches", '{"image":0}')])])
     await finish(connection, worker, claim)
     events, close_code = await reading
     assert [event["type"] for event in events] == ["queued", "started", "patches", "patches", "patches", "completed"]
@@ -174,6 +291,91 @@ async def test_a_socket_without_events_is_closed_to_be_opened_again(
     job = (await client.post("/v1/generations", json=BODY)).json()
     events, close_code = await frames(url, job["id"])
     assert ([event["type"] for event in events], close_code) == (["queued"], 1013)
+
+
+class DeafClient:
+    """Opens a stream and reads nothing until it is told to; its buffers are as small as the kernel allows."""
+
+    async def open(self, url: str, job_id: str) -> None:
+        address = httpx.URL(url)
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        raw.connect((address.host, address.port))
+        raw.setblocking(False)
+        self._raw = raw
+        self._uri = f"ws://{address.host}:{address.port}/v1/generations/{job_id}/stream"
+        self._socket = await connect(self._uri, sock=raw, max_queue=1, max_size=None, compression=None)
+
+    async def read(self) -> tuple[list[dict[str, Any]], int | None, str | None]:
+        """All that comes now, the close code and its reason."""
+        received: list[dict[str, Any]] = []
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                received.append(json.loads(await self._socket.recv()))
+        return received, self._socket.close_code, self._socket.close_reason
+
+    async def close(self) -> None:
+        await self._socket.close()
+        self._raw.close()
+
+
+@pytest.fixture
+async def deaf() -> AsyncIterator[DeafClient]:
+    client = DeafClient()
+    yield client
+    await client.close()
+
+
+def big_preview(number: int) -> NewEvent:
+    return NewEvent("preview", json.dumps({"image": 0, "number": number, "data": "x" * 400_000}))
+
+
+async def test_a_slow_client_gets_the_newest_preview_and_every_patch(
+    client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue, url: str, deaf: DeafClient
+) -> None:
+    """Sixteen megabytes of previews would wait for it otherwise, all but the last of them worthless."""
+    job = (await client.post("/v1/generations", json=BODY)).json()
+    await deaf.open(url, job["id"])
+    claim = await take(worker)
+    for number in range(40):
+        events = [NewEvent("patches", json.dumps({"image": 0, "number": number})), big_preview(number)]
+        await scripts.run_many(connection, [worker.emit_call(claim, 2 + 2 * number, events)])
+        await asyncio.sleep(0.02)
+    await finish(connection, worker, claim)
+    received, close_code, _ = await deaf.read()
+    assert close_code == 1000
+    assert received[-1]["type"] == "completed"
+    assert [event["number"] for event in received if event["type"] == "patches"] == list(range(40))
+    previews = [event["number"] for event in received if event["type"] == "preview"]
+    assert previews[-1] == 39
+    assert len(previews) < 30, "stale ones were left out"
+    seqs = [event["seq"] for event in received]
+    assert seqs == sorted(set(seqs))
+
+
+async def test_a_client_that_does_not_read_is_closed_and_told_where_it_was(
+    redis_server: EmbeddedRedis, connection: RedisConnection, worker: WorkerQueue, deaf: DeafClient
+) -> None:
+    settings = Settings(redis_url=redis_server.url, socket_send_timeout=1.0)
+    patience = 1.5 * settings.socket_send_timeout  # it is closed after one timeout, and may hear why for another
+    with ApiThread(settings) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+            job = (await client.post("/v1/generations", json=BODY)).json()
+            await deaf.open(url, job["id"])
+            claim = await take(worker)
+            events = [NewEvent("patches", json.dumps({"image": 0, "data": "x" * 400_000})) for _ in range(40)]
+            await scripts.run_many(connection, [worker.emit_call(claim, 2, events)])
+            await asyncio.sleep(patience)
+            received, close_code, reason = await deaf.read()
+            last = received.pop()
+            assert (last["error"]["code"], close_code) == ("slow_client", 1013)
+            assert last["seq"] == received[-1]["seq"]
+            assert reason == f"slow_client seq={last['seq']}"
+            assert [event["seq"] for event in received] == list(range(1, last["seq"] + 1))
+            assert "oar_ws_slow_client_closed_total 1.0" in (await client.get("/metrics")).text
+            await finish(connection, worker, claim)
+            rest, _ = await frames(url, job["id"], last["seq"])
+            assert [event["seq"] for event in rest] == list(range(last["seq"] + 1, 44))
 
 
 async def test_sockets_are_limited(client: httpx.AsyncClient, worker: WorkerQueue, url: str) -> None:

@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 
-from server.errors import IdempotencyConflict, JobExpired, JobNotFound, QueueFull, RedisUnavailable
+from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, RedisUnavailable
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.job import TRANSITIONS, JobState
-from server.jobs.queue import Claim, Idempotency, JobQueue, WorkerQueue
-from server.jobs.store import ImageStore
+from server.jobs.queue import Claim, Idempotency, JobQueue, NewEvent, WorkerQueue
+from server.jobs.store import ImageStore, Registry
 from server.schemas.generation import GenerationParams
+from server.schemas.model import WorkerInfo
 from server.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +44,7 @@ async def open_worker(connection: RedisConnection, settings: Settings, name: str
 async def take(worker: WorkerQueue) -> Claim:
     item = await worker.take(0.2)
     assert item is not None
-    claim = await worker.claim(*item)
+    claim = await worker.claim(item)
     assert claim is not None
     return claim
 
@@ -66,7 +67,9 @@ async def test_a_job_goes_from_submit_to_its_pictures(
     assert (await queue.load(job_id)).state is JobState.QUEUED
     claim = await take(worker)
     assert (claim.job_id, claim.params, claim.attempt, claim.seq) == (job_id, PARAMS, 1, 2)
-    assert await run(connection, worker.emit_call(claim, 2, [("patches", '{"a":1}'), ("preview", "{}")])) == [4, 0]
+    assert await run(
+        connection, worker.emit_call(claim, 2, [NewEvent("patches", '{"a":1}'), NewEvent("preview", "{}")])
+    ) == [4, 0]
     assert await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", [b"\x89PNG0", b"\xff1"])) == 1
     job = await queue.load(job_id)
     assert job.state is JobState.COMPLETED
@@ -85,7 +88,7 @@ async def test_repeated_calls_change_nothing(
     worker = await open_worker(connection, settings)
     job_id = (await queue.submit(PARAMS)).job_id
     claim = await take(worker)
-    emit = worker.emit_call(claim, 2, [("patches", "{}"), ("patches", "{}")])
+    emit = worker.emit_call(claim, 2, [NewEvent("patches", "{}"), NewEvent("patches", "{}")])
     assert await run(connection, emit) == await run(connection, emit) == [4, 0]
     finish = worker.finish_call(claim, JobState.COMPLETED, "{}", [b"1"])
     assert await run(connection, finish) == await run(connection, finish) == 1
@@ -101,12 +104,12 @@ async def test_a_worker_that_lost_its_job_writes_nothing(
     stale = await take(slow)
     await asyncio.sleep(settings.lease_seconds + 0.1)
     quick = await open_worker(connection, settings, "two")
-    item = await quick.take_over()
+    item = await quick.take(0.2)
     assert item is not None
-    claim = await quick.claim(*item)
+    claim = await quick.claim(item)
     assert claim is not None
     assert (claim.attempt, claim.is_restart) == (2, True)
-    assert await run(connection, slow.emit_call(stale, 2, [("patches", "{}")])) == [-1, 0]
+    assert await run(connection, slow.emit_call(stale, 2, [NewEvent("patches", "{}")])) == [-1, 0]
     assert await run(connection, slow.finish_call(stale, JobState.COMPLETED, "{}")) == -1
     assert await run(connection, slow.renew_call(stale)) == -1
     assert await run(connection, quick.finish_call(claim, JobState.COMPLETED, "{}")) == 1
@@ -122,7 +125,7 @@ async def test_a_renewed_lease_is_not_taken_over(
     for _ in range(4):
         await asyncio.sleep(settings.lease_seconds / 3)
         assert await run(connection, worker.renew_call(claim)) == 0
-    assert await other.take_over() is None
+    assert await other.take(0.05) is None
 
 
 async def test_a_restarted_worker_finds_its_jobs_without_waiting(
@@ -132,8 +135,8 @@ async def test_a_restarted_worker_finds_its_jobs_without_waiting(
     await take(await open_worker(connection, settings))
     again = await open_worker(connection, settings)
     unfinished = await again.unfinished()
-    assert [found for _, found in unfinished] == [job_id]
-    claim = await again.claim(*unfinished[0])
+    assert [taken.job_id for taken in unfinished] == [job_id]
+    claim = await again.claim(unfinished[0])
     assert claim is not None
     assert claim.attempt == 2
 
@@ -145,8 +148,8 @@ async def test_a_job_that_kills_its_workers_fails(
     job_id = (await queue.submit(PARAMS)).job_id
     await take(worker)
     for _ in range(settings.max_attempts - 1):
-        assert await worker.claim(*(await worker.unfinished())[0]) is not None
-    assert await worker.claim(*(await worker.unfinished())[0]) is None
+        assert await worker.claim((await worker.unfinished())[0]) is not None
+    assert await worker.claim((await worker.unfinished())[0]) is None
     job = await queue.load(job_id)
     assert job.state is JobState.FAILED
     assert "attempts_exhausted" in job.result
@@ -160,12 +163,12 @@ async def test_a_job_handed_back_keeps_its_place_and_its_attempts(
     first, second = (await queue.submit(PARAMS)).job_id, (await queue.submit(PARAMS)).job_id
     claim = await take(worker)
     assert claim.job_id == first
-    await worker.release(claim)
+    assert await run(connection, worker.release_call(claim)) == 1
     assert (await queue.load(first)).state is JobState.QUEUED
-    item = await other.take_over()
+    item = await other.take(0.2)
     assert item is not None
-    assert item[1] == first
-    again = await other.claim(*item)
+    assert item.job_id == first
+    again = await other.claim(item)
     assert again is not None
     assert again.attempt == 1
     assert again.is_restart
@@ -192,7 +195,7 @@ async def test_the_worker_of_a_running_job_hears_of_its_cancel_in_three_ways(
     job = await queue.load(job_id)
     assert await queue.cancel(job) is await queue.cancel(job) is JobState.RUNNING
     assert await ControlStream(connection, "one").read(0.2) == [job_id]
-    assert await run(connection, worker.emit_call(claim, 2, [("patches", "{}")])) == [3, 1]
+    assert await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}")])) == [3, 1]
     assert await run(connection, worker.renew_call(claim)) == 1
 
 
@@ -203,7 +206,7 @@ async def test_a_canceled_job_whose_worker_died_ends_when_it_is_taken_over(
     job_id = (await queue.submit(PARAMS)).job_id
     await take(worker)
     await queue.cancel(await queue.load(job_id))
-    assert await worker.claim(*(await worker.unfinished())[0]) is None
+    assert await worker.claim((await worker.unfinished())[0]) is None
     assert (await queue.load(job_id)).state is JobState.CANCELED
 
 
@@ -216,7 +219,7 @@ async def test_a_job_past_its_deadline_fails_before_it_is_begun(
     await asyncio.sleep(0.1)
     item = await worker.take(0.2)
     assert item is not None
-    assert await worker.claim(*item) is None
+    assert await worker.claim(item) is None
     assert "deadline_exceeded" in (await queue.load(job_id)).result
 
 
@@ -226,9 +229,13 @@ async def test_the_depth_limit_counts_waiting_and_running_jobs(connection: Redis
     await queue.submit(PARAMS)
     claim = await take(worker)
     await queue.submit(PARAMS)
+    with pytest.raises(ModelNotReady, match="no worker is alive"):
+        await queue.submit(PARAMS)
+    await Registry(connection).beat(WorkerInfo(name="one", models=("tiny",), slots=2, step_seconds=1.0), 5)
     with pytest.raises(QueueFull) as refusal:
         await queue.submit(PARAMS)
-    assert refusal.value.headers["Retry-After"] == "1"
+    work = 2 * PARAMS.n * PARAMS.steps * PARAMS.rows_per_image
+    assert refusal.value.headers["Retry-After"] == str(work // 2), "two slots do two row-steps a second"
     await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}"))
     await queue.submit(PARAMS)
 

@@ -1,0 +1,21 @@
+# A worker for NVIDIA GPUs, with the shipped weights: torch's own Linux wheels bring CUDA. The host needs a driver and its container toolkit.
+FROM python:3.11.13-slim-bookworm AS build
+WORKDIR /src
+RUN python -m venv /opt/oar
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+# By itself and first: it is large and changes seldom.
+RUN /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt 'torch==2.13.0'
+COPY oar_core oar_core
+COPY server server
+RUN /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt '.[worker,otel]'
+
+FROM python:3.11.13-slim-bookworm
+RUN useradd --system --create-home --uid 10001 oar
+COPY --from=build /opt/oar /opt/oar
+COPY weights /opt/weights
+USER 10001
+WORKDIR /home/oar
+ENV PATH=/opt/oar/bin:$PATH OAR_WEIGHTS_DIR=/opt/weights OAR_DEVICE=cuda OAR_LOG_FORMAT=json OAR_WORKER_METRICS_PORT=9101
+EXPOSE 9101
+HEALTHCHECK --interval=10s --timeout=3s --start-period=120s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9101/metrics', timeout=2)"]
+ENTRYPOINT ["oar", "worker"]

@@ -1,0 +1,101 @@
+"""A Prometheus of one's own beside a running server, and its HTTP API."""
+
+import json
+import math
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+READY_SECONDS = 30.0
+Series = dict[str, Any]
+
+
+def find_binary() -> str | None:
+    """Debian's package is `prometheus`."""
+    return shutil.which("prometheus")
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+class Prometheus:
+    """Scrapes each job's addresses every second and evaluates the rules."""
+
+    def __init__(self, folder: Path, jobs: dict[str, Sequence[str]], rules: Path) -> None:
+        self._folder = folder
+        config = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(rules.resolve())],
+            "scrape_configs": [
+                {"job_name": name, "static_configs": [{"targets": list(targets)}]} for name, targets in jobs.items()
+            ],
+        }
+        self._config = folder / "prometheus.yml"
+        self._config.write_text(json.dumps(config))  # JSON is YAML
+
+    def __enter__(self) -> Self:
+        binary = find_binary()
+        assert binary is not None, "prometheus is not installed"
+        port = free_port()
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        words = (f"--config.file={self._config}", f"--storage.tsdb.path={self._folder / 'data'}")
+        with (self._folder / "prometheus.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [binary, *words, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._is_ready():
+            assert self._process.poll() is None, (self._folder / "prometheus.log").read_text()
+            assert time.monotonic() < deadline, "prometheus does not become ready"
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self._process.terminate()
+        self._process.wait()
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.client.get("/-/ready").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def query(self, expr: str) -> list[Series]:
+        """The series as of now: `metric`, its labels, and `value`, a number. Raises ValueError for a bad query."""
+        return [
+            {"metric": series["metric"], "value": float(series["value"][1])}
+            for series in self._ask("/api/v1/query", query=expr)["result"]
+        ]
+
+    def query_range(self, expr: str, start: float, end: float, step: float) -> list[Series]:
+        """The series over time: `metric`, `times` in Unix seconds, and `values`, without what is no number."""
+        found: list[Series] = []
+        for series in self._ask("/api/v1/query_range", query=expr, start=start, end=end, step=step)["result"]:
+            points = [(at, float(text)) for at, text in series["values"] if math.isfinite(float(text))]
+            if points:
+                times, values = zip(*points)
+                found.append({"metric": series["metric"], "times": times, "values": values})
+        return found
+
+    def targets(self) -> list[dict[str, Any]]:
+        return self._ask("/api/v1/targets")["activeTargets"]
+
+    def rules(self) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = self._ask("/api/v1/rules")["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+    def _ask(self, path: str, **params: str | float) -> dict[str, Any]:
+        answer = self.client.get(path, params=params).json()
+        if answer["status"] != "success":
+            raise ValueError(f"{params.get('query', path)}: {answer['error']}")
+        return answer["data"]

@@ -1,0 +1,201 @@
+"""`oar jobs`: look at the queue of this data folder's Redis, or of REDIS_URL's, and help jobs that failed."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from server.cli.options import load_settings
+from server.errors import ServerError
+from server.jobs.connection import RedisConnection
+from server.jobs.dead import DeadLetter, DeadLetters
+from server.jobs.embedded import EmbeddedRedisError, redis_url
+from server.jobs.job import Job
+from server.jobs.queue import Idempotency, JobQueue
+from server.jobs.store import Registry
+from server.schemas.generation import GenerationParams
+from server.settings import Settings
+
+T = TypeVar("T")
+PROMPT_CHARS = 50
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+limit_option = click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="Most lines.")
+id_argument = click.argument("job_id", metavar="ID")
+
+
+@click.group()
+def jobs() -> None:
+    """See what waits, runs and failed; cancel and repeat."""
+
+
+@jobs.command("list")
+@click.option("--model", help="Jobs of one model alone.")
+@click.option("--all", "with_ended", is_flag=True, help="Ended jobs that are still kept, too.")
+@limit_option
+@as_json_option
+def list_jobs(model: str | None, with_ended: bool, limit: int, as_json: bool) -> None:
+    """List jobs that wait or run, by priority."""
+    found = _run(lambda desk: desk.find(model, with_ended=with_ended, limit=limit))
+    if as_json:
+        _print_json([_facts(job) for job in found])
+        return
+    for job in found:
+        age = _time(job.created_at)
+        click.echo(f"{job.id}  {job.state:<9}  {job.priority:<6}  {age}  {job.params.model}  {_prompt(job)}")
+
+
+@jobs.command()
+@id_argument
+@as_json_option
+def show(job_id: str, as_json: bool) -> None:
+    """Show all that is known of a job."""
+    facts = _facts(_run(lambda desk: desk.queue.load(job_id)))
+    if as_json:
+        _print_json(facts)
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:<17} {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@jobs.command()
+@limit_option
+@as_json_option
+def dead(limit: int, as_json: bool) -> None:
+    """List jobs that were begun too often and given up, the newest first."""
+    letters = _run(lambda desk: desk.dead.list(limit))
+    if as_json:
+        _print_json([_letter(letter) for letter in letters])
+        return
+    for letter in letters:
+        words = (letter.job_id, _time(letter.at), letter.model, letter.reason, f"attempts={letter.attempts}")
+        click.echo("  ".join(words))
+
+
+@jobs.command()
+@id_argument
+@as_json_option
+def retry(job_id: str, as_json: bool) -> None:
+    """Submit a dead, failed or canceled job's parameters as a new job. Said twice, it is still one new job."""
+    new = _run(lambda desk: desk.retry(job_id))
+    if as_json:
+        _print_json(_facts(new))
+    else:
+        click.echo(new.id)
+
+
+@jobs.command()
+@id_argument
+@as_json_option
+def cancel(job_id: str, as_json: bool) -> None:
+    """End a waiting job at once, a running one within a step."""
+    job = _run(lambda desk: desk.cancel(job_id))
+    if as_json:
+        _print_json(_facts(job))
+    else:
+        click.echo(job.state if job.state.is_terminal else f"{job.state}, cancel requested")
+
+
+class _Desk:
+    """What the verbs do, once Redis is connected."""
+
+    def __init__(self, connection: RedisConnection, settings: Settings) -> None:
+        self.queue = JobQueue(connection, settings)
+        self.dead = DeadLetters(connection)
+        self._registry = Registry(connection)
+
+    async def find(self, model: str | None, *, with_ended: bool, limit: int) -> list[Job]:
+        models = [model] if model else [info.name for info in await self._registry.models()]
+        ids = [job_id for name in models for job_id in await self.queue.active(name)]
+        found = await self._load(ids[:limit])
+        if with_ended and len(found) < limit:
+            ended = await self._load(await self.queue.ended())
+            ended.sort(key=lambda job: -job.created_at)
+            found += [job for job in ended if model in (None, job.params.model)]
+        return found[:limit]
+
+    async def _load(self, ids: list[str]) -> list[Job]:
+        """Those that are not gone meanwhile."""
+        found: list[Job] = []
+        for job_id in ids:
+            try:
+                found.append(await self.queue.load(job_id))
+            except ServerError:
+                continue
+        return found
+
+    async def retry(self, job_id: str) -> Job:
+        letter = await self.dead.find(job_id)
+        params = letter.params if letter else await self._params_of_ended(job_id)
+        idempotency = Idempotency(f"retry:{job_id}", params.model_dump_json())
+        submitted = await self.queue.submit(params, idempotency, retry_of=job_id)
+        if letter is not None:
+            await self.dead.remove(letter)
+        return await self.queue.load(submitted.job_id)
+
+    async def _params_of_ended(self, job_id: str) -> GenerationParams:
+        job = await self.queue.load(job_id)
+        if job.state not in ("failed", "canceled"):
+            raise click.ClickException(f"job {job_id} is {job.state}; only dead, failed and canceled jobs are repeated")
+        return job.params
+
+    async def cancel(self, job_id: str) -> Job:
+        await self.queue.cancel(await self.queue.load(job_id))
+        return await self.queue.load(job_id)
+
+
+def _run(work: Callable[[_Desk], Awaitable[T]]) -> T:
+    settings = load_settings({})
+
+    async def connected(url: str) -> T:
+        connection = RedisConnection(url, settings.command_timeout)
+        try:
+            return await work(_Desk(connection, settings))
+        finally:
+            await connection.close()
+
+    try:
+        with redis_url(settings) as url:
+            return asyncio.run(connected(url))
+    except (ServerError, EmbeddedRedisError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "state": job.state.value,
+        "model": job.params.model,
+        "priority": job.priority,
+        "attempts": job.attempts,
+        "worker": job.owner or None,
+        "seq": job.seq,
+        "cancel_requested": job.cancel_requested,
+        "retry_of": job.retry_of,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "params": job.params.model_dump(mode="json"),
+        "result": json.loads(job.result) if job.result else None,
+    }
+
+
+def _letter(letter: DeadLetter) -> dict[str, Any]:
+    return {**asdict(letter), "params": letter.params.model_dump(mode="json")}
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _prompt(job: Job) -> str:
+    prompt = job.params.prompt.replace("\n", " ")
+    return prompt if len(prompt) <= PROMPT_CHARS else f"{prompt[: PROMPT_CHARS - 1]}…"

@@ -1,0 +1,55 @@
+"""Dead letters: jobs that were begun too often, listed for whoever looks after the server."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from server.jobs import keys
+from server.jobs.connection import RedisConnection
+from server.schemas.generation import GenerationParams
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """Outlives its job: the parameters are here, so that it can be repeated when the job has expired."""
+
+    entry: str
+    job_id: str
+    model: str
+    reason: str  # the stable code that the job failed with
+    attempts: int
+    at: float  # Unix seconds by Redis' clock
+    params: GenerationParams
+
+
+class DeadLetters:
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+
+    async def list(self, count: int = 100) -> list[DeadLetter]:
+        """The newest first."""
+        reply: list[Any] = await self._connection.again("XREVRANGE", keys.DEAD, "+", "-", "COUNT", count)
+        return [_parse(entry, words) for entry, words in reply]
+
+    async def count(self) -> int:
+        return await self._connection.again("XLEN", keys.DEAD)
+
+    async def find(self, job_id: str) -> DeadLetter | None:
+        reply: list[Any] = await self._connection.again("XREVRANGE", keys.DEAD, "+", "-")
+        return next((_parse(entry, words) for entry, words in reply if words[1].decode() == job_id), None)
+
+    async def remove(self, letter: DeadLetter) -> None:
+        await self._connection.again("XDEL", keys.DEAD, letter.entry)
+
+
+def _parse(entry: bytes, words: Sequence[bytes]) -> DeadLetter:
+    fields = {key.decode(): value.decode() for key, value in zip(words[::2], words[1::2])}
+    return DeadLetter(
+        entry=entry.decode(),
+        job_id=fields["job"],
+        model=fields["model"],
+        reason=fields["reason"],
+        attempts=int(fields["attempts"]),
+        at=int(fields["at"]) / 1000,
+        params=GenerationParams.model_validate_json(fields["params"]),
+    )

@@ -1,0 +1,47 @@
+"""How full a model's queue is, and which of several API processes says so in `/metrics`."""
+
+import secrets
+from dataclasses import dataclass
+
+from server.jobs import keys, scripts
+from server.jobs.connection import RedisConnection
+
+
+@dataclass(frozen=True)
+class QueueFacts:
+    depth: int  # jobs that wait or run
+    waiting: int  # jobs that no worker has
+    oldest_age: float  # seconds since the oldest waiting one was accepted; 0 when none waits
+
+
+class QueueGauge:
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+
+    async def read(self, model: str) -> QueueFacts:
+        """Raises RedisUnavailable."""
+        reply = await scripts.run(self._connection, "gauge", keys.queues(model), [keys.GROUP, keys.RELEASED])
+        return QueueFacts(int(reply[0]), int(reply[1]), int(reply[2]) / 1000)
+
+
+class ExporterLease:
+    """Held by one API process, and renewed by each scrape of it: facts about the whole system are exposed once.
+
+    If every replica exposed them, sums over instances would multiply them.
+    """
+
+    def __init__(self, connection: RedisConnection, seconds: float) -> None:
+        self._connection = connection
+        self._milliseconds = int(seconds * 1000)
+        self._name = secrets.token_hex(8)
+
+    async def hold(self) -> bool:
+        """Takes or renews it; False while another process has it. Raises RedisUnavailable."""
+        args = [self._name, self._milliseconds]
+        return await scripts.run(self._connection, "hold", [keys.EXPORTER], args) == 1
+
+    async def release(self) -> None:
+        """Lets the next process that is scraped have it at once. Raises RedisUnavailable."""
+        holder: bytes | None = await self._connection.again("GET", keys.EXPORTER)
+        if holder == self._name.encode():
+            await self._connection.again("DEL", keys.EXPORTER)

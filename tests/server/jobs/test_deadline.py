@@ -1,0 +1,148 @@
+"""Deadlines, with and without a worker, and the sweeper that ends what nobody else does."""
+
+import asyncio
+import time
+
+import pytest
+
+from server.jobs import keys
+from server.jobs.connection import RedisConnection
+from server.jobs.events import EventLog
+from server.jobs.job import JobState
+from server.jobs.queue import JobQueue, NewEvent
+from server.jobs.sweeper import Sweeper
+from server.settings import Settings
+from tests.server.jobs.protocol import PARAMS, kinds, open_worker, params, run, take
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def queue(connection: RedisConnection, settings: Settings) -> JobQueue:
+    return JobQueue(connection, settings)
+
+
+async def test_a_late_job_fails_before_it_is_begun(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker = await open_worker(connection, settings)
+    job_id = (await queue.submit(params(deadline=0.05))).job_id
+    await asyncio.sleep(0.1)
+    taken = await worker.take(0.2)
+    assert taken is not None
+    assert await worker.claim(taken) is None
+    assert "deadline_exceeded" in (await queue.load(job_id)).result
+    assert await kinds(connection, job_id) == ["queued", "failed"]
+
+
+async def test_a_request_s_deadline_wins_over_the_setting(connection: RedisConnection, settings: Settings) -> None:
+    hasty = settings.model_copy(update={"job_deadline": 0.01})
+    queue, worker = JobQueue(connection, hasty), await open_worker(connection, hasty)
+    job_id = (await queue.submit(params(deadline=60.0))).job_id
+    await asyncio.sleep(0.05)
+    assert (await take(worker)).job_id == job_id
+
+
+async def test_a_running_job_s_worker_hears_of_it_with_the_next_step(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker = await open_worker(connection, settings)
+    await queue.submit(params(deadline=0.1))
+    claim = await take(worker)
+    assert await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}")])) == [3, 0]
+    await asyncio.sleep(0.15)
+    assert await run(connection, worker.emit_call(claim, 3, [NewEvent("patches", "{}")])) == [4, 2]
+    assert await run(connection, worker.renew_call(claim)) == 2
+
+
+async def test_a_late_job_ends_though_no_worker_is_alive(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    late, patient = (await queue.submit(params(deadline=0.05))).job_id, (await queue.submit(PARAMS)).job_id
+    sweeper = Sweeper(connection, settings)
+    assert await sweeper.sweep() == 0
+    await asyncio.sleep(0.1)
+    assert await sweeper.sweep() == 1
+    assert await sweeper.sweep() == 0
+    assert "deadline_exceeded" in (await queue.load(late)).result
+    assert await kinds(connection, late) == ["queued", "failed"]
+    assert (await queue.load(patient)).state is JobState.QUEUED
+    assert await queue.depth("tiny") == 1
+
+
+async def test_a_running_job_is_its_workers_to_end_until_that_is_dead(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker, sweeper = await open_worker(connection, settings), Sweeper(connection, settings)
+    job_id = (await queue.submit(params(deadline=0.05))).job_id
+    claim = await take(worker)
+    await asyncio.sleep(0.1)
+    assert await sweeper.sweep() == 1
+    assert (await queue.load(job_id)).state is JobState.RUNNING
+    await asyncio.sleep(settings.lease_seconds + 0.1)
+    assert await sweeper.sweep() == 1
+    assert (await queue.load(job_id)).state is JobState.FAILED
+    assert await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}")])) == [-1, 0]
+    assert await kinds(connection, job_id) == ["queued", "started", "failed"]
+
+
+async def test_a_canceled_job_whose_worker_died_ends_though_no_worker_is_alive(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker, sweeper = await open_worker(connection, settings), Sweeper(connection, settings)
+    job_id = (await queue.submit(PARAMS)).job_id
+    await take(worker)
+    assert await queue.cancel(await queue.load(job_id)) is JobState.RUNNING
+    deadline = time.monotonic() + 10
+    while (await queue.load(job_id)).state is JobState.RUNNING:
+        assert time.monotonic() < deadline
+        await sweeper.sweep()
+        await asyncio.sleep(0.1)
+    assert await kinds(connection, job_id) == ["queued", "started", "canceled"]
+    assert await connection.once("ZCARD", keys.DUE) == 0
+
+
+async def test_exactly_one_sweeps_and_another_takes_over_when_it_stops(
+    connection: RedisConnection, settings: Settings
+) -> None:
+    quick = settings.model_copy(update={"sweep_seconds": 0.1})
+    first, second = Sweeper(connection, quick), Sweeper(connection, quick)
+    assert await first.sweep() == 0
+    assert await second.sweep() is None
+    assert await first.sweep() == 0
+    await asyncio.sleep(0.35)
+    assert await second.sweep() == 0
+    assert await first.sweep() is None
+
+
+async def test_two_sweepers_at_once_end_a_job_once(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    """As when a sweeper was frozen and its lease went to another."""
+    job_id = (await queue.submit(params(deadline=0.02))).job_id
+    await asyncio.sleep(0.05)
+    sweepers = [Sweeper(connection, settings) for _ in range(4)]
+    await asyncio.gather(*(sweeper._look_at(job_id) for sweeper in sweepers))
+    assert await kinds(connection, job_id) == ["queued", "failed"]
+
+
+async def test_a_sweeper_outlives_redis_outages(settings: Settings) -> None:
+    connection = RedisConnection("unix:///nowhere/redis.sock")
+    task = asyncio.create_task(Sweeper(connection, settings.model_copy(update={"sweep_seconds": 0.05})).run())
+    await asyncio.sleep(1)
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
+    await connection.close()
+
+
+async def test_ended_jobs_leave_no_trace_in_the_index(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker = await open_worker(connection, settings)
+    await queue.submit(params(deadline=60.0))
+    await run(connection, worker.finish_call(await take(worker), JobState.COMPLETED, "{}"))
+    waiting = (await queue.submit(params(deadline=60.0))).job_id
+    await queue.cancel(await queue.load(waiting))
+    assert await connection.once("ZCARD", keys.DUE) == 0
+    assert [event.type for event in await EventLog(connection).read_all(waiting)] == ["queued", "canceled"]

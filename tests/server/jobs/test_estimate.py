@@ -1,0 +1,59 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.jobs.estimate import MAX_RETRY_SECONDS, START_SECONDS, Fleet, Speed, eta, retry_after
+from server.schemas.model import WorkerInfo
+
+seconds = st.just(0.0) | st.floats(1e-4, 10)
+fleets = st.builds(Fleet, st.lists(st.builds(Speed, st.integers(1, 256), seconds), max_size=4).map(tuple))
+work = st.integers(0, 10**7)
+
+
+@given(work, work, fleets)
+def test_retry_after_grows_with_the_depth_and_is_never_below_a_second(less: int, more: int, fleet: Fleet) -> None:
+    less, more = sorted((less, more))
+    assert 1 <= retry_after(less, fleet) <= retry_after(more, fleet) <= MAX_RETRY_SECONDS
+
+
+@given(work, work, st.integers(1, 10**4), st.integers(1, 64), fleets)
+def test_eta_grows_with_what_is_ahead_and_is_never_negative(
+    less: int, more: int, own: int, rows: int, fleet: Fleet
+) -> None:
+    less, more = sorted((less, more))
+    near, far = eta(less, own, rows, fleet), eta(more, own, rows, fleet)
+    if near is None or far is None:
+        assert not fleet.is_measured
+    else:
+        assert 0 <= near <= far
+
+
+@given(work, fleets, st.builds(Speed, st.integers(1, 256), st.floats(1e-4, 10)))
+def test_another_worker_as_fast_as_the_rest_makes_nobody_wait_longer(total: int, fleet: Fleet, speed: Speed) -> None:
+    if fleet.is_measured:
+        other = Speed(speed.slots, fleet.step_seconds)
+        assert retry_after(total, Fleet((*fleet.workers, other))) <= retry_after(total, fleet) + 1e-9
+
+
+def test_the_figures_are_the_known_lengths() -> None:
+    fleet = Fleet((Speed(64, 0.05), Speed(32, 0.1)))
+    assert fleet.rate == pytest.approx(64 / 0.05 + 32 / 0.1)
+    assert retry_after(16_000, fleet) == pytest.approx(10)
+    # 20 steps of 4 rows, at the slower worker's speed, after what is ahead.
+    assert eta(1_600, 80, 4, fleet) == pytest.approx(1 + 20 * 0.1)
+    # 100 rows do not fit into one step of 64 slots.
+    assert eta(0, 1000, 100, fleet) == pytest.approx(16 * 0.1)
+
+
+def test_without_a_worker_one_has_to_start_first() -> None:
+    assert retry_after(0, Fleet()) == START_SECONDS
+    assert eta(0, 1, 1, Fleet()) is None
+
+
+def test_only_workers_that_take_the_models_jobs_count() -> None:
+    workers = [
+        WorkerInfo(name="a", models=("x",), slots=4, step_seconds=0.1),
+        WorkerInfo(name="b", models=("y",), slots=4, step_seconds=0.1),
+        WorkerInfo(name="c", models=("x", "y"), slots=4, step_seconds=0.1, is_draining=True),
+    ]
+    assert Fleet.of("x", workers).workers == (Speed(4, 0.1),)

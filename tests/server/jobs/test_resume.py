@@ -1,0 +1,103 @@
+"""Another worker goes on with a job only with the model that began it."""
+
+import pytest
+
+from server.jobs.connection import RedisConnection
+from server.jobs.events import EventLog
+from server.jobs.queue import Claim, JobQueue, NewEvent, WorkerQueue
+from server.schemas.events import Patches, PatchInfo, Restarted
+from server.settings import Settings
+from server.worker.running import RunningJob
+from tests.server.jobs.protocol import PARAMS, kinds, open_worker, run, take
+
+pytestmark = pytest.mark.anyio
+
+
+def patches(position: int) -> NewEvent:
+    patch = PatchInfo(rank=position, position=position, row=0, col=position, token=position, confidence=1.0)
+    return NewEvent("patches", Patches(image=0, step=1, steps=3, patches=(patch,)).body())
+
+
+async def open_pair(
+    connection: RedisConnection, settings: Settings, first: str, second: str
+) -> tuple[WorkerQueue, WorkerQueue]:
+    """Workers whose models have these hashes."""
+    return await open_worker(connection, settings, "one", first), await open_worker(connection, settings, "two", second)
+
+
+async def canvas_of(connection: RedisConnection, claim: Claim) -> list[int]:
+    """Positions that a worker would go on from."""
+    log = await EventLog(connection).read_patches(claim.job_id, claim.base)
+    return RunningJob.begin(claim, log).canvases[0].positions
+
+
+async def begin(connection: RedisConnection, worker: WorkerQueue, *positions: int) -> Claim:
+    claim = await take(worker)
+    await run(connection, worker.emit_call(claim, claim.seq, [patches(position) for position in positions]))
+    return claim
+
+
+async def hand_over(connection: RedisConnection, before: WorkerQueue, claim: Claim, after: WorkerQueue) -> Claim:
+    assert await run(connection, before.release_call(claim)) == 1
+    return await take(after)
+
+
+async def test_the_same_model_goes_on(connection: RedisConnection, settings: Settings) -> None:
+    one, two = await open_pair(connection, settings, "same", "same")
+    await JobQueue(connection, settings).submit(PARAMS)
+    claim = await hand_over(connection, one, await begin(connection, one, 0, 1), two)
+    assert (claim.base, claim.is_anew) == (0, False)
+    assert await canvas_of(connection, claim) == [0, 1]
+
+
+async def test_another_model_of_the_name_begins_anew_and_says_so(
+    connection: RedisConnection, settings: Settings
+) -> None:
+    """The weights were replaced while the job ran: going on would make a picture of two models' tokens."""
+    old, new = await open_pair(connection, settings, "old", "new")
+    queue = JobQueue(connection, settings)
+    job = await queue.load((await queue.submit(PARAMS)).job_id)
+    first = await begin(connection, old, 0, 1)
+    assert (await queue.place(job)).own_work == 12 - 2 * 2
+    claim = await hand_over(connection, old, first, new)
+    assert (claim.is_anew, claim.is_restart) == (True, True)
+    assert await canvas_of(connection, claim) == []
+    assert await kinds(connection, job.id) == ["queued", "started", "patches", "patches", "restarted"]
+    event = (await EventLog(connection).read_all(job.id))[-1].parse()
+    assert isinstance(event, Restarted)
+    assert (event.known, event.reason, event.attempt) == ((0, 0), "model_changed", 1)
+    assert (await queue.place(job)).own_work == 12
+
+
+async def test_the_new_begin_is_kept_though_its_worker_dies_at_once(
+    connection: RedisConnection, settings: Settings
+) -> None:
+    """What another model drew counts for nobody again, however early the first worker of the new one dies."""
+    old, new = await open_pair(connection, settings, "old", "new")
+    await JobQueue(connection, settings).submit(PARAMS)
+    claim = await hand_over(connection, old, await begin(connection, old, 0, 1), new)
+    (taken,) = await new.unfinished()
+    again = await new.claim(taken)
+    assert again is not None
+    assert (again.is_anew, again.base) == (False, claim.base)
+    assert await canvas_of(connection, again) == []
+    await run(connection, new.emit_call(again, again.seq, [patches(2)]))
+    (taken,) = await new.unfinished()
+    last = await new.claim(taken)
+    assert last is not None
+    assert await canvas_of(connection, last) == [2]
+    back = await hand_over(connection, new, last, old)
+    assert await canvas_of(connection, back) == []
+
+
+async def test_a_claim_that_is_repeated_begins_anew_once(connection: RedisConnection, settings: Settings) -> None:
+    old, new = await open_pair(connection, settings, "old", "new")
+    job_id = (await JobQueue(connection, settings).submit(PARAMS)).job_id
+    await run(connection, old.release_call(await begin(connection, old, 0)))
+    taken = await new.take(0.2)
+    assert taken is not None
+    first, again = await new.claim(taken), await new.claim(taken)
+    assert first is not None
+    assert again is not None
+    assert (again.epoch, again.seq, again.base, again.is_anew) == (first.epoch, first.seq, first.base, True)
+    assert (await kinds(connection, job_id)).count("restarted") == 1

@@ -1,0 +1,102 @@
+"""How `oar serve` stops and restarts under load: it says so first, and nothing is lost."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.server.live import LiveServer
+from tests.server.test_generations import check_log
+from tests.server.test_processes import wait_for, wait_for_patches
+from tests.server.tiny import NUM_TOKENS
+
+BUSY = {"n": 4, "steps": NUM_TOKENS, "guidance": 3.0}
+NARROW = {"OAR_SLOTS": "2", "OAR_THREADS": "1"}
+
+
+def is_ready(server: LiveServer) -> bool | None:
+    """None when nobody answers."""
+    try:
+        return httpx.get(f"{server.url}/ready", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return None
+
+
+def test_a_stop_under_load_says_so_first_and_loses_nothing(tmp_path: Path, weights_dir: Path) -> None:
+    with LiveServer(tmp_path, weights_dir, **NARROW, OAR_DRAIN_SECONDS="1") as server:
+        jobs = [server.submit(**BUSY) for _ in range(20)]
+        wait_for_patches(server, jobs[0]["id"], 5)
+        seen: list[bool | None] = []
+        server.process.send_signal(signal.SIGTERM)
+        while server.process.poll() is None:
+            seen.append(is_ready(server))
+        assert False in seen, "it answered 503 before it was gone"
+        assert True not in seen[seen.index(False) :], "and did not change its mind"
+        assert server.stop(signal.SIGTERM) == 0
+    with LiveServer(tmp_path, weights_dir) as server:
+        for job in jobs:
+            events = server.events(job["id"])
+            check_log(events, n=4)
+            assert [event["type"] for event in events].count("completed") == 1
+
+
+def test_an_api_that_stops_is_not_ready_for_a_grace(tmp_path: Path, weights_dir: Path) -> None:
+    with LiveServer(tmp_path, weights_dir, OAR_READY_GRACE="2") as server:
+        (pid,) = server.children("api")
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: is_ready(server) is False)
+        assert server.post().status_code == 202, "it still serves"
+        wait_for(lambda: server.children("api") not in ([], [pid]))
+        wait_for(lambda: is_ready(server))
+
+
+def test_a_rolling_restart_replaces_all_and_nobody_is_refused(tmp_path: Path, weights_dir: Path) -> None:
+    with LiveServer(tmp_path, weights_dir, **NARROW, OAR_WORKERS="2") as server:
+        long = server.submit(n=8, steps=NUM_TOKENS, guidance=3.0)
+        before = {*server.children("api"), *server.children("worker")}
+        jobs: list[dict[str, Any]] = []
+        stop = threading.Event()
+
+        def submit() -> None:
+            while not stop.is_set():
+                jobs.append(submit_as_clients_should(server, f"rolling-{len(jobs)}"))
+                time.sleep(0.1)
+
+        clients = threading.Thread(target=submit)
+        clients.start()
+        try:
+            server.process.send_signal(signal.SIGUSR2)
+            wait_for(lambda: len(now_running(server)) == 3 and not before & now_running(server), 60)
+        finally:
+            stop.set()
+            clients.join()
+        assert len(jobs) > 3
+        check_log(server.events(long["id"]), n=8)
+        for job in jobs:
+            check_log(server.events(job["id"]))
+        assert "could not be replaced" not in server.log.read_text()
+
+
+def now_running(server: LiveServer) -> set[int]:
+    return {*server.children("api"), *server.children("worker")}
+
+
+def submit_as_clients_should(server: LiveServer, key: str) -> dict[str, Any]:
+    """A connection may be closed just when it is opened; an Idempotency-Key makes it safe to say it again."""
+    for _ in range(3):
+        try:
+            answer = httpx.post(
+                f"{server.url}/v1/generations",
+                json={"prompt": "a red circle"},
+                headers={"Idempotency-Key": key},
+                timeout=10,
+            )
+        except httpx.TransportError:
+            continue
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+    raise AssertionError("refused three times")
