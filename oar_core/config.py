@@ -100,3 +100,22 @@ class OrderPolicyConfig(_Config):
     def __post_init__(self) -> None:
         if self.width < 1 or self.num_layers < 1:
             raise ConfigError("the order policy's width and num_layers are positive")
+
+
+ORDER_SCORES = ("max_probability", "negative_entropy", "margin")
+
+
+@dataclass(frozen=True)
+class OrderScore(_Config):
+    """How a model scores the remaining positions where it chooses its own order; the highest score comes next.
+
+    One of ORDER_SCORES, less `distance_weight` for each cell of distance to the nearest known position: a positive
+    weight keeps to what is known, a negative one spreads out.
+    """
+
+    name: str = "max_probability"
+    distance_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ORDER_SCORES:
+            raise ConfigError(f"unknown order score {self.name!r}; there are {', '.join(ORDER_SCORES)}")

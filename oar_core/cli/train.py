@@ -24,6 +24,28 @@ _stage = click.option(
 )
 
 
+def _score_options(command: Any) -> Any:
+    """Which orders are meant, of those that were distilled by different scores."""
+    options = [
+        click.option("--score", type=click.Choice(sorted(SCORES)), help="Of distilled orders. Default: the recipe's."),
+        click.option("--distance-weight", type=float,
+                     help="Taken off the score per cell of distance to what is known. Default: the recipe's."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _scored(run: Run, score: str | None, distance_weight: float | None) -> Run:
+    config = run.recipe.distill
+    config = replace(
+        config,
+        score=score or config.score,
+        distance_weight=config.distance_weight if distance_weight is None else distance_weight,
+    )
+    return replace(run, recipe=replace(run.recipe, distill=config))
+
+
 _seed = click.option("--seed", type=click.IntRange(min=0), help="Has a folder of its own. Default: the recipe's.")
 
 
@@ -64,16 +86,20 @@ def any_order(num_images: int | None, **options: Any) -> None:
 @click.option("--random-share", type=click.FloatRange(0, 1), help="Pictures in random order. Default: the arm's.")
 @click.option("--context-noise", type=click.FloatRange(0, 1), help="Default: the recipe's.")
 @_seed
+@_score_options
 def order_finetune(
     num_images: int | None,
     orders: str,
     random_share: float | None,
     context_noise: float | None,
     seed: int | None,
+    score: str | None,
+    distance_weight: float | None,
     **options: Any,
 ) -> None:
     """Stage 3: the backbone and its order policy, on distilled orders (or the backbone on another order)."""
-    run = _changed(make_run(**options), "order_finetune_loop", num_images=num_images, seed=seed)
+    run = _scored(make_run(**options), score, distance_weight)
+    run = _changed(run, "order_finetune_loop", num_images=num_images, seed=seed)
     config = arm(orders, run.recipe.order_finetune_stage)
     config = replace(
         config,
@@ -99,9 +125,12 @@ def from_scratch(num_images: int | None, orders: str, seed: int | None, **option
 @run_options
 @_num_images
 @_stage
-def order_policy(num_images: int | None, stage: str | None, **options: Any) -> None:
+@_score_options
+def order_policy(
+    num_images: int | None, stage: str | None, score: str | None, distance_weight: float | None, **options: Any
+) -> None:
     """The order policy alone, on the memory of a backbone that stays as it is."""
-    run = _changed(make_run(**options), "order_policy_loop", num_images=num_images)
+    run = _changed(_scored(make_run(**options), score, distance_weight), "order_policy_loop", num_images=num_images)
     click.echo(run.train_order_policy(stage))
 
 
@@ -128,9 +157,10 @@ def adopt(model: Path, **options: Any) -> None:
 @run_options
 @_stage
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-def export(weights: Path, stage: str | None, **options: Any) -> None:
+@_score_options
+def export(weights: Path, stage: str | None, score: str | None, distance_weight: float | None, **options: Any) -> None:
     """Write the run's averaged weights as a model folder and list it in the manifest."""
-    run = make_run(**options)
+    run = _scored(make_run(**options), score, distance_weight)
     run.export(weights / run.recipe.name, stage)
     licences = {run.recipe.name: run.recipe.licence}
     default = run.recipe.name
@@ -145,20 +175,17 @@ def export(weights: Path, stage: str | None, **options: Any) -> None:
 @click.command(cls=OarCommand)
 @run_options
 @_num_images
-@click.option("--score", type=click.Choice(sorted(SCORES)), default=None, help="Default: the recipe's.")
-@click.option("--distance-weight", type=float, help="Taken off the score per cell of distance to what is known.")
+@_score_options
 @click.option("--per-step", type=click.IntRange(min=1), help="Positions to choose at once; more are faster.")
 def distill(
     num_images: int | None, score: str | None, distance_weight: float | None, per_step: int | None, **options: Any
 ) -> None:
     """Stage 2: the orders in which the any-order model is most certain, of training pictures, and their statistics."""
-    run = make_run(**options)
+    run = _scored(make_run(**options), score, distance_weight)
     config = run.recipe.distill
     config = replace(
         config,
         num_images=num_images or config.num_images,
-        score=score or config.score,
-        distance_weight=config.distance_weight if distance_weight is None else distance_weight,
         positions_per_step=per_step or config.positions_per_step,
     )
     run = replace(run, recipe=replace(run.recipe, distill=config))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from oar_core.config import BackboneConfig
+from oar_core.config import BackboneConfig, OrderScore
 from oar_core.nn.kv_cache import KVCache
 
 
@@ -42,6 +42,7 @@ class Backbone(Protocol):
     """
 
     config: BackboneConfig
+    order_score: OrderScore  # by which it chooses its own order
 
     @property
     def has_policy(self) -> bool:

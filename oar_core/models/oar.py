@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from oar_core.config import BackboneConfig
+from oar_core.config import BackboneConfig, OrderScore
 from oar_core.models.backbone import Commit, Condition
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.nn.attention import CrossAttention, KeyValueStore, SelfAttention, Uncached, additive_mask, compute_dtype
@@ -134,6 +134,7 @@ class OarBackbone(nn.Module):
         self.context = ContextStack(config)
         self.query = QueryStack(config)
         self.policy: OrderPolicy | None = None
+        self.order_score = OrderScore()
         self._initialise()
 
     @property

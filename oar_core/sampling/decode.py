@@ -13,6 +13,7 @@ from oar_core.nn.kv_cache import KVCache
 from oar_core.sampling.confidence import entropy, log_odds_of_best, log_probability, safe_together, surest
 from oar_core.sampling.guidance import guide
 from oar_core.sampling.noise import gumbel
+from oar_core.sampling.order_score import score_positions
 from oar_core.sampling.sampler import SamplingParams, SamplingRows, sample
 
 
@@ -160,7 +161,7 @@ def _chosen(backbone: Backbone, cache: KVCache, batch: "_Batch") -> tuple[Float[
     if batch.chooser is Chooser.LIKELIHOOD:
         scores = log_probability(logits, _draw(logits, query, batch))
     else:
-        scores = log_odds_of_best(logits)
+        scores = score_positions(logits, query, batch.widths, backbone.config.grid, backbone.order_score)
     columns = surest(scores, batch.widths, batch.most)
     return logits.take_along_dim(columns[..., None], dim=1), query.gather(1, columns)
 

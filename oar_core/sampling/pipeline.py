@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
+from oar_core.config import BackboneConfig, OrderPolicyConfig, OrderScore, TokenizerConfig
 from oar_core.errors import WeightsError
 from oar_core.models.oar import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
@@ -50,6 +50,8 @@ class Pipeline:
         backbone = OarBackbone(BackboneConfig.from_dict(config["backbone"]))
         tokenizer = VQGAN(TokenizerConfig.from_dict(config["tokenizer"]))
         _fill(backbone, folder / BACKBONE)
+        if "order_score" in config:
+            backbone.order_score = OrderScore.from_dict(config["order_score"])
         if "policy" in config:
             backbone.policy = OrderPolicy(OrderPolicyConfig.from_dict(config["policy"]), backbone.config)
             _fill(backbone.policy, folder / POLICY)

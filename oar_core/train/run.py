@@ -1,8 +1,8 @@
 """A recipe's stages, run in one folder, each in a folder of its own, then `export` to a model folder.
 
-`tokenizer`, `any_order`, `orders/<score>` (distillation), `order_finetune` (or `order_finetune-<arm>`), and
-`<stage>-policy`: an order policy that was trained alone, on the memory of that stage's backbone. Apart from them stands
-`evaluator`, the network that evaluations measure with.
+`tokenizer`, `any_order`, `orders/<score>` (distillation), `order_finetune` (or `order_finetune-<arm>`),
+`from_scratch-<arm>`, and `<stage>-policy`: an order policy that was trained alone, on the memory of that stage's
+backbone. Apart from them stands `evaluator`, the network that evaluations measure with.
 """
 
 import json
@@ -144,7 +144,7 @@ class Run:
 
     @property
     def orders_folder(self) -> Path:
-        return self.folder / ORDERS / self.recipe.distill.score
+        return self.folder / ORDERS / self.recipe.distill.name
 
     @property
     def latest_stage(self) -> str:
@@ -186,6 +186,7 @@ class Run:
         if any(name.startswith(POLICY_PREFIX) for name in state):
             module.policy = OrderPolicy(self.recipe.order_policy, self.recipe.backbone)
         module.load_state_dict(state)
+        module.order_score = self.recipe.distill.order_score
         return module.to(self.device).eval()
 
     def tokens(self, split: str) -> TokenSet:
@@ -228,6 +229,7 @@ class Run:
             "name": self.recipe.name,
             "tokenizer": self.recipe.tokenizer.to_dict(),
             "backbone": self.recipe.backbone.to_dict(),
+            "order_score": backbone.order_score.to_dict(),
             **({} if policy is None else {"policy": policy.config.to_dict()}),
             "defaults": asdict(self.recipe.defaults),
             "example_prompts": self.recipe.example_prompts,

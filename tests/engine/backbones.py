@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from oar_core.config import BackboneConfig, OrderPolicyConfig
+from oar_core.config import BackboneConfig, OrderPolicyConfig, OrderScore
 from oar_core.models.backbone import Commit, Condition
 from oar_core.models.oar import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
@@ -50,6 +50,7 @@ class HashBackbone:
 
     def __init__(self, config: BackboneConfig = TINY) -> None:
         self.config = config
+        self.order_score = OrderScore()
         self.num_step_rows = 0
         self.num_queries = 0
         self.fail_next = False

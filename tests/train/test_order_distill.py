@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, ConfigError
 from oar_core.models.backbone import Condition
 from oar_core.order.permutation import is_permutation
+from oar_core.sampling.confidence import log_probability
+from oar_core.sampling.order_score import CERTAINTIES
 from oar_core.text import TextTokenizer
 from oar_core.train.captions import plain_caption
 from oar_core.train.checkpoint import load_tensors
 from oar_core.train.stages.order_distill import (
     SCORES,
-    DistancePenalty,
+    TRUE_LOG_PROBABILITY,
     DistillConfig,
     compact,
     distill_orders,
@@ -67,7 +70,7 @@ def test_each_position_had_the_best_score_of_those_remaining(batch, score):
     """Against the training pass, in which the context of a rank are the true tokens before it."""
     condition, token_ids = batch
     backbone = tiny_backbone()
-    orders = extract_orders(backbone, *batch, DistillConfig(score=score))
+    orders = extract_orders(backbone, *batch, DistillConfig(score=score, distance_weight=0))
     for rank in (0, 4, LENGTH - 2):
         scores = []
         for candidate in range(rank, LENGTH):
@@ -76,7 +79,7 @@ def test_each_position_had_the_best_score_of_those_remaining(batch, score):
             with torch.no_grad():
                 logits = backbone(condition, token_ids.gather(1, swapped), swapped)[:, rank : rank + 1]
             true = token_ids.gather(1, swapped[:, rank : rank + 1])
-            scores.append(SCORES[score](logits, true))
+            scores.append(certainty(score, logits, true))
         best = torch.cat(scores, dim=1)
         assert (best[:, 0] >= best.max(dim=1).values - 1e-4).all()
 
@@ -84,7 +87,7 @@ def test_each_position_had_the_best_score_of_those_remaining(batch, score):
 def test_the_scores_are_what_their_names_say():
     logits = torch.tensor([[[2.0, 1.0, -1.0, 0.5]]])
     log_probabilities = logits.log_softmax(-1)[0, 0]
-    values = {name: score(logits, torch.tensor([[2]])).item() for name, score in SCORES.items()}
+    values = {name: certainty(name, logits, torch.tensor([[2]])).item() for name in SCORES}
     probability = log_probabilities[0].exp().item()
     assert values["max_probability"] == pytest.approx(torch.tensor(probability).logit().item(), rel=1e-4)
     assert values["true_log_probability"] == pytest.approx(log_probabilities[2].item())
@@ -93,26 +96,36 @@ def test_the_scores_are_what_their_names_say():
 
 
 def test_the_score_functions_find_different_orders(batch):
-    found = {tuple(extract_orders(tiny_backbone(), *batch, DistillConfig(score=s)).flatten().tolist()) for s in SCORES}
+    found = {tuple(extract_orders(tiny_backbone(), *batch, free(s)).flatten().tolist()) for s in SCORES}
     assert len(found) == len(SCORES)
 
 
 def test_a_heavy_distance_makes_every_step_go_to_a_neighbour(batch):
     near = extract_orders(tiny_backbone(), *batch, DistillConfig(distance_weight=1e3))
-    free = extract_orders(tiny_backbone(), *batch, DistillConfig())
-    assert torch.equal(near[:, 0], free[:, 0])
+    first = extract_orders(tiny_backbone(), *batch, DistillConfig(distance_weight=0))[:, 0]
+    assert torch.equal(near[:, 0], first)
     for order in near.tolist():
         for rank in range(1, LENGTH):
             y, x = divmod(order[rank], TINY.grid[1])
             assert any(abs(y - v) + abs(x - u) == 1 for v, u in (divmod(p, TINY.grid[1]) for p in order[:rank]))
 
 
-def test_the_distance_is_that_to_the_nearest_known_position():
-    penalty = DistancePenalty((2, 3), 2.0, 1, torch.device("cpu"))
-    everywhere = torch.arange(6)[None]
-    assert penalty.of(everywhere).tolist() == [[0.0] * 6]
-    penalty.add(torch.tensor([[0, 5]]))
-    assert penalty.of(everywhere)[0].tolist() == pytest.approx([0, 2, 2, 2, 2, 0])
+def certainty(score: str, logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    return log_probability(logits, true) if score == TRUE_LOG_PROBABILITY else CERTAINTIES[score](logits)
+
+
+def free(score: str) -> DistillConfig:
+    return DistillConfig(score=score, distance_weight=0)
+
+
+def test_orders_of_different_scores_have_different_names() -> None:
+    configs = [DistillConfig(score=score, distance_weight=weight) for score in SCORES for weight in (0, -1, 1, -0.5)]
+    assert len({config.name for config in configs}) == len(configs)
+
+
+def test_a_score_that_needs_the_truth_is_replaced_where_pictures_are_made() -> None:
+    assert DistillConfig(score=TRUE_LOG_PROBABILITY).order_score.name == "max_probability"
+    assert DistillConfig(score="margin", distance_weight=0.5).order_score == OrderScore("margin", 0.5)
 
 
 def run(folder: Path, config: DistillConfig = CONFIG, stamp: int = 0):

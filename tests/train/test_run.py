@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from oar_core.cli import commands
+from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, WeightsError
 from oar_core.eval.likelihood import bits_per_token
 from oar_core.order.plan import PlanSpec
@@ -152,10 +153,14 @@ def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monke
         return result.output
 
     assert "no distilled orders" in CliRunner().invoke(commands["train"], ["order_finetune", *options]).output
-    call("distill", "--images", "6", "--per-step", "4", "--distance-weight", "0.5")
-    assert len(load_orders(trained.orders_folder)) == 6
-    call("train", "order_finetune", "--images", "16", "--random-share", "0.5", "--context-noise", "0.1")
+    score = ("--score", "margin", "--distance-weight", "0.5")
+    assert "no distilled orders" in CliRunner().invoke(commands["train"], ["order_finetune", *score, *options]).output
+    call("distill", "--images", "6", "--per-step", "4", *score)
+    assert len(load_orders(trained.folder / "orders" / "margin+0.5")) == 6
+    call("train", "order_finetune", "--images", "16", "--random-share", "0.5", "--context-noise", "0.1", *score)
     call("train", "order_finetune", "--images", "16", "--orders", "locality")
-    call("train", "order_policy", "--images", "16", "--stage", "any_order")
-    call("train", "export", "--stage", "any_order", "--weights", str(tmp_path / "weights"))
-    assert Pipeline.load(tmp_path / "weights" / "tiny", "cpu", torch.float32).backbone.has_policy
+    call("train", "order_policy", "--images", "16", "--stage", "any_order", *score)
+    call("train", "export", "--stage", "any_order", "--weights", str(tmp_path / "weights"), *score)
+    backbone = Pipeline.load(tmp_path / "weights" / "tiny", "cpu", torch.float32).backbone
+    assert backbone.has_policy
+    assert backbone.order_score == OrderScore("margin", 0.5)

@@ -4,7 +4,6 @@ Teacher forced: the model is asked about every remaining position, the one of th
 is committed. One order a picture is kept, in shards, so that an extraction that was killed goes on from its last shard.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,27 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from oar_core.config import ORDER_SCORES, OrderScore
 from oar_core.errors import CheckpointError, ConfigError
 from oar_core.models.backbone import Backbone, Commit, Condition
 from oar_core.order.paths import Grid
-from oar_core.sampling.confidence import entropy, log_odds_of_best, log_probability, margin
+from oar_core.sampling.confidence import log_probability
+from oar_core.sampling.order_score import distance_to_known, score_positions
 from oar_core.train.checkpoint import load_tensors, save_tensors
 from oar_core.train.tokens import Captioner
 
 SHARDS = "[0-9]*.safetensors"
 
-Score = Callable[[Float[Tensor, "B G V"], Int[Tensor, "B G"]], Float[Tensor, "B G"]]
-
-# Of fp32 logits and true tokens; the highest score comes first. Max probability is compared by its log-odds: they do
-# not tie over a flat background.
-SCORES: dict[str, Score] = {
-    "max_probability": lambda logits, _: log_odds_of_best(logits),
-    "true_log_probability": log_probability,
-    "negative_entropy": lambda logits, _: -entropy(logits),
-    "margin": lambda logits, _: margin(logits),
-}
+# Looks at what is to be told: it orders training pictures, and is of no use where a picture is made.
+TRUE_LOG_PROBABILITY = "true_log_probability"
+SCORES = (*ORDER_SCORES, TRUE_LOG_PROBABILITY)
 
 
 @dataclass(frozen=True)
 class DistillConfig:
     num_images: int = 20_000  # the first ones of a seeded permutation of the training set
-    score: str = "max_probability"  # a key of SCORES
-    distance_weight: float = 0.0  # taken off the score for each cell of distance to the nearest known position
+    score: str = "negative_entropy"  # one of SCORES
+    distance_weight: float = -1.0  # of `OrderScore`: negative weights spread out
     positions_per_step: int = 1  # more are faster, and rank positions of a step by what is known before all of them
     batch_size: int = 64
     block_size: int = 1024  # images per shard
@@ -50,6 +44,16 @@ class DistillConfig:
             raise ConfigError(f"unknown score {self.score!r}; there are {', '.join(SCORES)}")
         if min(self.num_images, self.positions_per_step, self.batch_size, self.block_size) < 1:
             raise ConfigError("num_images, positions_per_step, batch_size and block_size are positive")
+
+    @property
+    def name(self) -> str:
+        """Tells orders of different scores apart."""
+        return f"{self.score}{self.distance_weight:+g}" if self.distance_weight else self.score
+
+    @property
+    def order_score(self) -> OrderScore:
+        """What comes nearest to the score where a picture is made and its tokens are not known."""
+        return OrderScore("max_probability" if self.score == TRUE_LOG_PROBABILITY else self.score, self.distance_weight)
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,12 @@ def extract_orders(
     chosen = token_ids[:, :0]
     backbone.prefill(cache, slots, condition, _commit(token_ids, chosen))
     remaining = torch.arange(length, device=token_ids.device).expand(batch, -1)
-    distance = DistancePenalty(backbone.config.grid, config.distance_weight, batch, token_ids.device)
     parts: list[Tensor] = []
     while remaining.shape[1]:
         logits = backbone.step(cache, slots, _commit(token_ids, chosen), remaining).float()
-        scores = SCORES[config.score](logits, token_ids.gather(1, remaining)) - distance.of(remaining)
+        scores = _scores(logits, token_ids, remaining, backbone.config.grid, config)
         columns = scores.argsort(dim=-1, descending=True, stable=True)[:, : config.positions_per_step]
         chosen = remaining.gather(1, columns)
-        distance.add(chosen)
         parts.append(chosen)
         left = torch.ones_like(remaining, dtype=torch.bool).scatter_(1, columns, False)
         remaining = remaining[left].view(batch, -1)
@@ -92,21 +94,18 @@ def _commit(token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B K"]) -> Com
     return Commit(token_ids.gather(1, positions), positions, counts)
 
 
-class DistancePenalty:
-    """`weight` times the distance, in cells, of a position to the nearest known one; nothing while none is known."""
-
-    def __init__(self, grid: Grid, weight: float, batch: int, device: torch.device) -> None:
-        cells = torch.cartesian_prod(torch.arange(grid[0], device=device), torch.arange(grid[1], device=device)).float()
-        self._weight = weight
-        self._distances = torch.cdist(cells, cells)
-        self._nearest = torch.full((batch, len(cells)), torch.inf, device=device)
-
-    def of(self, positions: Int[Tensor, "B G"]) -> Float[Tensor, "B G"]:
-        nearest = self._nearest.gather(1, positions)
-        return self._weight * nearest.masked_fill(nearest.isinf(), 0)
-
-    def add(self, positions: Int[Tensor, "B K"]) -> None:
-        self._nearest = torch.minimum(self._nearest, self._distances[positions].amin(dim=1))
+def _scores(
+    logits: Float[Tensor, "B G V"],
+    token_ids: Int[Tensor, "B L"],
+    remaining: Int[Tensor, "B G"],
+    grid: Grid,
+    config: DistillConfig,
+) -> Float[Tensor, "B G"]:
+    widths = torch.full((len(remaining),), remaining.shape[1], device=remaining.device)
+    if config.score != TRUE_LOG_PROBABILITY:
+        return score_positions(logits, remaining, widths, grid, config.order_score)
+    certainty = log_probability(logits, token_ids.gather(1, remaining))
+    return certainty - config.distance_weight * distance_to_known(remaining, widths, grid)
 
 
 def distill_orders(
