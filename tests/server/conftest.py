@@ -79,9 +79,22 @@ def live(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Iterato
         yield server
 
 
-def pytest_sessionfinish() -> None:
-    """No test may leave a process of ours running; one that has let go of everything may still be ending."""
+BASE = pytest.StashKey[str]()  # the folder under which this session's tests have all of theirs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remember_base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    request.config.stash[BASE] = str(tmp_path_factory.getbasetemp())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No test may leave a process of ours running; one that has let go of everything may still be ending.
+
+    Another session of tests may run on this machine: its processes are its own affair.
+    """
+    if (base := session.config.stash.get(BASE, None)) is None:
+        return
     deadline = time.monotonic() + 5
-    while (left := find_processes("server.jobs.guard", "pytest-of")) and time.monotonic() < deadline:
+    while (left := find_processes("server.jobs.guard", base)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left, f"processes left: {left}"
