@@ -20,7 +20,7 @@ from oar_core.train.stages.tokenizer import TokenizerStageConfig
 class SamplingDefaults:
     """What a request that says nothing gets from the model that this recipe makes."""
 
-    order: str = "halton"
+    order: str = "random"
     steps: int = 32
     group_sizes: str = "cosine"
     guidance: float = 1.5
