@@ -6,14 +6,14 @@ own: 4400 bad `after`, 4404 unknown job, 4410 expired job, 1013 try again with `
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from contextlib import aclosing
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from server.api.deps import Services, get_services
-from server.errors import InternalError, InvalidRequest, ServerError, SlowClient, TooManySockets
-from server.tasks import stop_tasks
+from server.api.following import follow, parse_seq
+from server.errors import InternalError, ServerError, SlowClient, TooManySockets
+from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -40,7 +40,7 @@ async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
     try:
         if services.num_sockets > services.settings.max_sockets:
             raise TooManySockets("this server has no free websocket", retry_after=5)
-        await _until_one_ends(_pump(socket, services, job_id), _listen(socket))
+        await until_one_ends(_pump(socket, services, job_id), _listen(socket))
     except ServerError as error:
         await _close_with(socket, services, error)
     except (WebSocketDisconnect, asyncio.CancelledError):
@@ -52,30 +52,16 @@ async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
 
 async def _pump(socket: WebSocket, services: Services, job_id: str) -> None:
     """Reads the log at the client's own speed; nothing is buffered here."""
-    after = _after(socket)
+    after = parse_seq(socket.query_params.get("after", "0"), "after")
     job = await services.queue.load(job_id)
-    seq = min(after, job.seq)
-    async with services.hub.watch(job_id, seq):
-        while True:
-            batch = await services.log.read(job_id, seq)
-            for event in batch:
-                await _send(socket, services, event.to_json())
-                seq = event.seq
-            if batch and batch[-1].is_terminal:
-                await socket.close(1000)
-                return
-            if not batch and await _is_over(services, job_id, seq):
-                await socket.close(1000)
-                return
-            if not batch and not await services.hub.wait(job_id, seq, services.settings.socket_idle):
+    async with aclosing(follow(services, job, after, services.settings.socket_idle)) as batches:
+        async for batch in batches:
+            if not batch:
                 await socket.close(IDLE_CLOSE_CODE, "no event for a long time")
                 return
-
-
-async def _is_over(services: Services, job_id: str, seq: int) -> bool:
-    """Whether `after` was the terminal event or beyond it: there is nothing to wait for."""
-    job = await services.queue.load(job_id)
-    return job.state.is_terminal and seq >= job.seq
+            for event in batch:
+                await _send(socket, services, event.to_json())
+    await socket.close(1000)
 
 
 async def _send(socket: WebSocket, services: Services, text: str) -> None:
@@ -95,20 +81,6 @@ async def _listen(socket: WebSocket) -> None:
             raise WebSocketDisconnect(message.get("code", 1005))
 
 
-async def _until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Runs all until the first ends, stops the others, and raises what the first one raised."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await stop_tasks(tasks)
-    for task in tasks:
-        # The others may have failed meanwhile, of the same cause: that is to be looked at, and not to be raised.
-        error = None if task.cancelled() else task.exception()
-        if task in done and error is not None:
-            raise error
-
-
 async def _close_with(socket: WebSocket, services: Services, error: ServerError) -> None:
     try:
         async with asyncio.timeout(services.settings.socket_send_timeout):
@@ -116,10 +88,3 @@ async def _close_with(socket: WebSocket, services: Services, error: ServerError)
             await socket.close(error.close_code, error.code)
     except (TimeoutError, RuntimeError):
         logger.info("could not say why a websocket is closed code=%s", error.code)
-
-
-def _after(socket: WebSocket) -> int:
-    text = socket.query_params.get("after", "0")
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise InvalidRequest("invalid_after", "after is the seq of an event", field="after")
-    return int(text)

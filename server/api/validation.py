@@ -28,6 +28,7 @@ def resolve(request: GenerationRequest, model: ModelInfo, settings: Settings) ->
         top_k=defaults.top_k if request.top_k is None else request.top_k,
         top_p=_or_default(request.top_p, defaults.top_p),
         previews=request.previews,
+        model_hash=model.model_hash,
     )
 
 

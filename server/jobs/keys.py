@@ -6,6 +6,7 @@
 | `tomb:{id}` | string | the final state, kept `tombstone_ttl`: an expired job is not an unknown one |
 | `ev:{id}` | stream | the job's events, ids `1-0`, `2-0` ... |
 | `img:{id}:{i}` | string | finished PNGs |
+| `src:{id}` | string | the PNG that an edit starts from; transparent where it paints; kept as long as the job |
 | `q:{model}:{priority}` | stream | job ids that wait or run; one consumer group |
 | `idem:{tenant}:{key}` | string | fingerprint and job id of an idempotent submit |
 | `ctl:{worker}` | stream | ids of jobs that the worker is to cancel |
@@ -49,6 +50,7 @@ class Field(StrEnum):
     STARTED = "started"
     FINISHED = "finished"
     RESULT = "result"  # body of the terminal event
+    SOURCE = "source"  # key of the picture that an edit starts from
 
 
 def job(job_id: str) -> str:
@@ -65,6 +67,10 @@ def events(job_id: str) -> str:
 
 def image(job_id: str, index: int) -> str:
     return f"img:{job_id}:{index}"
+
+
+def source(job_id: str) -> str:
+    return f"src:{job_id}"
 
 
 def queue(model: str, priority: str = DEFAULT_PRIORITY) -> str:

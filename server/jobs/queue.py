@@ -22,6 +22,8 @@ from server.settings import Settings
 LATE = Failed(error=Failure(code="deadline_exceeded", message="the job's deadline passed before it was finished"))
 WORN_OUT = Failed(error=Failure(code="attempts_exhausted", message="the job's worker died too often"))
 
+SOURCE_SUBMIT_MS = 60_000  # a source whose job was not accepted is forgotten after this
+
 
 @dataclass(frozen=True)
 class Idempotency:
@@ -71,8 +73,11 @@ class JobQueue:
         self._connection = connection
         self._settings = settings
 
-    async def submit(self, params: GenerationParams, idempotency: Idempotency | None = None) -> Submitted:
-        """Accepts a job. Raises QueueFull, IdempotencyConflict or RedisUnavailable; never enqueues twice."""
+    async def submit(
+        self, params: GenerationParams, idempotency: Idempotency | None = None, source: bytes | None = None
+    ) -> Submitted:
+        """Accepts a job, with the `source` PNG of an edit. Raises QueueFull, IdempotencyConflict or RedisUnavailable;
+        never enqueues twice."""
         job_id = f"gen-{uuid.uuid4().hex}"
         fields = {
             Field.MODEL: params.model,
@@ -80,6 +85,9 @@ class JobQueue:
             Field.PARAMS: params.model_dump_json(),
             Field.WORK: params.n * params.steps * params.rows_per_image,
         }
+        if source is not None:
+            fields[Field.SOURCE] = keys.source(job_id)
+            await self._connection.again("SET", keys.source(job_id), source, "PX", SOURCE_SUBMIT_MS)
         reply = await scripts.run(
             self._connection,
             "submit",

@@ -65,6 +65,7 @@ class Preview(_Event):
     height: int
     mime: Literal["image/webp"] = "image/webp"
     data: str
+    partial_index: int | None = None  # counts the partial images that were asked for; null for any other preview
 
 
 class Restarted(_Event):

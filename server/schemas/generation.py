@@ -27,6 +27,20 @@ class GenerationRequest(Accepted):
     previews: bool = Field(True, description="Whether to send `preview` events")
 
 
+class EditParams(Sent):
+    """How the source picture of a job enters it; the picture itself is stored beside the job.
+
+    `inpaint` paints anew what the mask opens, without a trace of what was there. `vary` keeps a share of it. `outpaint`
+    lays the source on the canvas and paints around it.
+    """
+
+    mode: Literal["inpaint", "vary", "outpaint"]
+    offset: tuple[int, int] = (0, 0)  # pixels down and right, of the source's corner on the canvas; outpaint only
+    strength: float = 1.0  # share of the masked tokens that is drawn anew; vary only
+    feather: int = 0  # pixels over which the edge of the mask fades
+    num_kept: int = 0  # tokens of the source that stay
+
+
 class GenerationParams(Sent):
     """A request with every default filled in and checked against the model; what a job carries."""
 
@@ -42,6 +56,9 @@ class GenerationParams(Sent):
     top_k: int
     top_p: float
     previews: bool = True
+    partial_images: int = 0  # previews of each image that are spread evenly over its steps
+    edit: EditParams | None = None
+    model_hash: str = ""
 
     @property
     def rows_per_image(self) -> int:
@@ -87,3 +104,4 @@ class GenerationStatus(Sent):
     error: Failure | None = None
     url: str
     stream_url: str
+    events_url: str

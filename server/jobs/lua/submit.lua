@@ -19,6 +19,10 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 6))
 local entry = redis.call('XADD', KEYS[3], '*', 'job', id)
 redis.call('HSET', KEYS[1], 'state', 'queued', 'entry', entry, 'created', now,
   'deadline', deadline > 0 and now + deadline or 0)
+-- The source picture of an edit was stored before, for a short while: with the job it stays.
+if field('source') ~= '' then
+  redis.call('PERSIST', field('source'))
+end
 append('queued', '{}')
 if fingerprint ~= '' then
   redis.call('HSET', KEYS[5], 'fingerprint', fingerprint, 'job', id)
