@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from server.api import edits, faults, generations, health, images, models, stream
+from server.api import documents, edits, faults, generations, health, images, models, stream
 from server.api.deps import Services
 from server.api.middleware import BodyLimit, CountAnswers
 from server.jobs.embedded import redis_url
@@ -37,6 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
     faults.install(app)
     for router in (generations.router, edits.router, images.router, stream.router, models.router, health.router):
         app.include_router(router)
+    document = app.openapi
+    app.openapi = lambda: documents.tidy(document())
     app.add_api_route("/", _home, include_in_schema=False)
     uploads: dict[str, int] = dict.fromkeys(UPLOAD_PATHS, settings.max_upload_bytes)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=uploads)

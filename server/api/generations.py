@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import TypeAdapter
 
 from server.api import documents
@@ -31,8 +31,12 @@ PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 COMPLETED = TypeAdapter(Completed)
 FAILED = TypeAdapter(Failed)
 
-Prefer = Annotated[str, Header(description="`wait=N` holds the answer back until the job ends, at most N seconds")]
-Key = Annotated[str | None, Header(description="Makes one job of repeated requests")]
+JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
+Prefer = Annotated[
+    str,
+    Header(description="`wait=N` holds the answer back until the job ends, at most N seconds", examples=["wait=30"]),
+]
+Key = Annotated[str | None, Header(description="Makes one job of repeated requests", examples=["order-1729"])]
 ENDED: dict[int | str, dict[str, Any]] = {200: {"model": GenerationStatus, "description": "The job has ended"}}
 EXAMPLES = {
     "shortest": {"value": {"prompt": "a person with short red hair, walking"}},
@@ -78,7 +82,7 @@ async def answer(services: Services, submitted: Submitted, response: Response, p
 
 
 @router.get("/{job_id}", response_model=GenerationStatus, responses=documents.errors(*documents.JOB))
-async def look(job_id: str, services: Shared) -> GenerationStatus:
+async def look(job_id: JobId, services: Shared) -> GenerationStatus:
     return await describe(services, await services.queue.load(job_id))
 
 
@@ -90,7 +94,7 @@ async def look(job_id: str, services: Shared) -> GenerationStatus:
         **documents.errors(*documents.JOB),
     },
 )
-async def cancel(job_id: str, response: Response, services: Shared) -> GenerationStatus:
+async def cancel(job_id: JobId, response: Response, services: Shared) -> GenerationStatus:
     """Ends a waiting job at once and a running one within a step (202); a finished one stays as it is."""
     job = await services.queue.load(job_id)
     state = await services.queue.cancel(job)
@@ -107,14 +111,20 @@ async def cancel(job_id: str, response: Response, services: Shared) -> Generatio
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         204: {"description": "The job has ended and all its events are known: a browser need not come again"},
-        **documents.errors(*documents.JOB, TooManySockets("this server has no free event stream", retry_after=5)),
+        **documents.errors(
+            *documents.JOB,
+            InvalidRequest("invalid_after", "after is the seq of an event", field="after"),
+            TooManySockets("this server has no free event stream", retry_after=5),
+        ),
     },
 )
 async def events(
-    job_id: str,
+    job_id: JobId,
     services: Shared,
-    after: Annotated[str, Query(description="The `seq` of the last event that is known")] = "0",
-    last_event_id: Annotated[str | None, Header(description="The same, as browsers send it; it counts more")] = None,
+    after: Annotated[str, Query(description="The `seq` of the last event that is known", examples=["12"])] = "0",
+    last_event_id: Annotated[
+        str | None, Header(description="The same, as browsers send it; it counts more", examples=["12"])
+    ] = None,
 ) -> Response:
     """The websocket's events as server-sent ones: replays those after a number, then goes on live."""
     known = parse_seq(after, "after") if last_event_id is None else parse_seq(last_event_id, "Last-Event-ID")
@@ -155,8 +165,8 @@ async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[st
     },
 )
 async def image(
-    job_id: str,
-    index: int,
+    job_id: JobId,
+    index: Annotated[int, Path(description="The image, counted from 0", examples=[0])],
     services: Shared,
     kind: Annotated[OutputFormat, Query(alias="format", description="What it is encoded as")] = "png",
     compression: Annotated[int, Query(ge=0, le=100, description="Quality of webp and jpeg")] = 100,

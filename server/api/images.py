@@ -51,7 +51,10 @@ router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"])
 CLIENT_LEFT = 499  # nobody reads it; it is counted
 FAILED = TypeAdapter(Failed)
 PREVIEW = TypeAdapter(Preview)
-Key = Annotated[str | None, Header(description="Makes one job of repeated requests")]
+Key = Annotated[
+    str | None,
+    Header(description="Makes one job of repeated requests, which its client's leaving does not cancel"),
+]
 
 EXAMPLES = {
     "shortest": {"value": {"prompt": "a person with short red hair, walking"}},

@@ -1,6 +1,8 @@
 """`GET /v1/models`: OpenAI's list, with what this server's models can do."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 
 from server.api import documents
 from server.api.deps import Shared
@@ -16,7 +18,7 @@ async def list_models(services: Shared) -> ModelList:
 
 
 @router.get("/{name}", response_model=ModelEntry, responses=documents.errors(*documents.MODEL))
-async def show_model(name: str, services: Shared) -> ModelEntry:
+async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], services: Shared) -> ModelEntry:
     return _entry(await services.find_model(name), await services.default_model())
 
 

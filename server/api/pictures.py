@@ -40,7 +40,7 @@ def render(png: bytes, wanted: Rendition, recipe: dict[str, Any]) -> bytes:
 
 def reencode(picture: bytes, kind: Literal["png", "webp", "jpeg"], compression: int) -> bytes:
     buffer = io.BytesIO()
-    options = {} if kind == "png" else {"quality": compression}
+    options = {} if kind == "png" else {"quality": max(1, compression)}  # 0 stands for the library's own choice
     with Image.open(io.BytesIO(picture)) as opened:
         opened.convert("RGB").save(buffer, kind.upper(), **options)
     return buffer.getvalue()

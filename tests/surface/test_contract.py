@@ -17,7 +17,11 @@ def test_routes() -> None:
         ("POST", "/v1/generations"),
         ("GET", "/v1/generations/{job_id}"),
         ("DELETE", "/v1/generations/{job_id}"),
+        ("GET", "/v1/generations/{job_id}/events"),
         ("GET", "/v1/generations/{job_id}/images/{index}"),
+        ("POST", "/v1/edits"),
+        ("POST", "/v1/images/generations"),
+        ("POST", "/v1/images/edits"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/{name}"),
         ("GET", "/live"),
@@ -34,6 +38,7 @@ def test_request_and_status_fields() -> None:
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
         "error", "url", "stream_url",
+        "events_url",
     }  # fmt: skip
 
 
@@ -66,6 +71,8 @@ def test_error_codes_and_statuses() -> None:
         "model_not_ready": 503,
         "redis_unavailable": 503,
         "slow_client": 503,
+        "job_failed": 500,
+        "wait_too_long": 504,
         "invalid_request": 422,
     }
 
