@@ -59,12 +59,17 @@ def errors(*examples: ServerError, openai: bool = False) -> dict[int | str, dict
 
 
 def tidy(document: dict[str, Any]) -> dict[str, Any]:
-    """Takes out FastAPI's own 422, which it says every route with a parameter to have: no answer here has its shape."""
+    """Takes out FastAPI's own 422, which it says every route with a parameter to have: no answer here has its shape.
+    Puts back in what it takes out: the nulls of examples."""
     for methods in document["paths"].values():
         for operation in methods.values():
-            reply = operation["responses"].get("422", {})
-            if "HTTPValidationError" in str(reply.get("content", {}).get("application/json", {}).get("schema")):
-                del operation["responses"]["422"]
+            for status, reply in list(operation["responses"].items()):
+                content = reply.get("content", {}).get("application/json", {})
+                if "HTTPValidationError" in str(content.get("schema")):
+                    del operation["responses"][status]
+                for example in content.get("examples", {}).values():
+                    error = example["value"]["error"]
+                    error.setdefault("param" if "OpenAI" in str(content["schema"]) else "field", None)
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
     return document

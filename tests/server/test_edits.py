@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -223,13 +224,6 @@ def test_bombs_cost_neither_time_nor_memory(live: LiveServer) -> None:
     assert int(peak.split()[1]) < 1 << 20, f"{peak}: more than a gigabyte"
 
 
-def test_a_source_is_forgotten_with_its_job(tmp_path: Path, weights_dir: Path) -> None:
-    """It is kept as long as the job: gone with it, and not before."""
-    with LiveServer(tmp_path, weights_dir, OAR_RESULT_TTL="1") as server:
-        job = edit(server).json()
-        wait_for(lambda: server.client.get(job["url"]).status_code == 410, 10)
-
-
 def send_broken(live: LiveServer, count: int, seed: int) -> set[int]:
     """Through both routes, in both ways; returns the statuses that came back."""
     statuses: set[int] = set()
@@ -276,8 +270,6 @@ def test_thousands_of_broken_pictures_are_answered(live: LiveServer) -> None:
 @pytest.mark.slow
 def test_thousands_of_broken_forms_are_answered(live: LiveServer) -> None:
     """The multipart body itself is damaged, not the pictures in it."""
-    import random
-
     request = live.client.build_request(
         "POST", URL, data={"prompt": "x", "steps": "1"}, files={"image": encode(picture()), "mask": encode(mask())}
     )

@@ -1,6 +1,7 @@
 """Server-sent events: the websocket's log, for clients that have only HTTP."""
 
 import json
+import os
 import random
 import signal
 import threading
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.server.live import LiveServer
@@ -95,8 +97,6 @@ def test_silence_is_filled_with_comments_and_ends(tmp_path: Path, weights_dir: P
     settings = {"OAR_STREAM_HEARTBEAT": "0.05", "OAR_SOCKET_IDLE": "0.5", "OAR_MAX_SOCKETS": "2"}
     with LiveServer(tmp_path, weights_dir, **settings) as server:
         (worker,) = server.children("worker")
-        import os
-
         os.kill(worker, signal.SIGSTOP)
         job = server.submit()
         answer = server.client.get(f"{job['url']}/events")
@@ -126,8 +126,6 @@ def test_open_streams_do_not_hold_a_stop_up(tmp_path: Path, weights_dir: Path) -
         begun = threading.Event()
 
         def follow() -> None:
-            import httpx
-
             try:
                 with httpx.stream("GET", f"{server.url}{job['events_url']}", timeout=30) as answer:
                     for _ in answer.iter_bytes():
