@@ -20,6 +20,16 @@ from server.tasks import until_one_ends
 logger = logging.getLogger(__name__)
 
 HEARTBEAT = ": no news\n\n"
+# For the OpenAPI document: one event.
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "The `seq`, where the stream can be taken up again"},
+        "event": {"type": "string", "description": "The type, as in the data"},
+        "data": {"type": "string", "description": "JSON on one line"},
+    },
+    "required": ["event", "data"],
+}
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx would gather events into blocks
 
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from server.api import documents
 from server.api.deps import Services, Shared
-from server.api.event_stream import HEARTBEAT, EventStream, check_room, frame
+from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow, parse_seq
 from server.api.intake import accept, idempotency, rejections_counted, wait_for_end
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe, render
@@ -108,7 +108,7 @@ async def cancel(job_id: JobId, response: Response, services: Shared) -> Generat
     responses={
         200: {
             "description": "Events in the order of their `seq`, which is each one's `id`, to the terminal one",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": SCHEMA}},
         },
         204: {"description": "The job has ended and all its events are known: a browser need not come again"},
         **documents.errors(

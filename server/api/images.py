@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from server.api import documents
 from server.api.deps import Services, Shared
-from server.api.event_stream import HEARTBEAT, EventStream, check_room, frame
+from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow
 from server.api.forms import check, read_form
 from server.api.intake import accept, cancel_unfinished, idempotency, rejections_counted, wait_while_connected
@@ -83,7 +83,7 @@ EDIT_ERRORS = documents.errors(
 ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The pictures; with `stream`, events of the types `*.partial_image` and `*.completed`",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": SCHEMA}},
     }
 }
 
