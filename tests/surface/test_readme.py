@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -76,7 +77,7 @@ def test_openais_client_paints_and_curl_edits(live: LiveServer, tmp_path: Path) 
     mask.paste((0, 0, 0, 0), (0, 32, 64, 64))
     mask.save(tmp_path / "mask.png")
     words = shlex.split(command)
-    fields = dict(word.split("=", 1) for flag, word in zip(words, words[1:]) if flag == "-F")
+    fields = dict(word.split("=", 1) for flag, word in pairwise(words) if flag == "-F")
     files = {name: (tmp_path / value[1:]).read_bytes() for name, value in fields.items() if value.startswith("@")}
     texts = {name: value for name, value in fields.items() if not value.startswith("@")}
     for kind in (texts.pop("output_format"), "png"):
