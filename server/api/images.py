@@ -89,7 +89,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Order:
+class Delivery:
     """What was asked for, as far as the answer depends on it."""
 
     kind: str  # image_generation or image_edit: the prefix of the events' types
@@ -121,8 +121,8 @@ async def generate(wanted: ImagesRequest, request: Request, services: Shared, id
     """Makes pictures from a prompt, as OpenAI's `images.generate`."""
     with rejections_counted(services):
         key = idempotency(idempotency_key, wanted)
-        order, job = await _submit(services, "image_generation", wanted, key)
-    return await _deliver(services, request, order, job)
+        delivery, job = await _submit(services, "image_generation", wanted, key)
+    return await _deliver(services, request, delivery, job)
 
 
 @router.post(
@@ -146,13 +146,13 @@ async def edit(request: Request, services: Shared, idempotency_key: Key = None) 
         if wanted.input_fidelity not in {None, "low"}:
             raise _lie("input_fidelity", "what the mask leaves is kept exactly, and nothing else can be chosen")
         source = await asyncio.to_thread(prepare, image, mask, wanted, model, services.settings)
-        order, job = await _submit(services, "image_edit", wanted, key, source)
-    return await _deliver(services, request, order, job)
+        delivery, job = await _submit(services, "image_edit", wanted, key, source)
+    return await _deliver(services, request, delivery, job)
 
 
 async def _submit(
     services: Services, kind: str, wanted: ImagesRequest, key: Idempotency | None, source: Source | None = None
-) -> tuple[Order, Job]:
+) -> tuple[Delivery, Job]:
     model = await services.find_model(wanted.model)
     check_promises(wanted, model)
     if wanted.stream:
@@ -167,17 +167,17 @@ async def _submit(
     )
     job = await services.queue.load(submitted.job_id)
     text_tokens = await services.prompts.count(wanted.prompt, model) or 0
-    return Order(kind, wanted, model, text_tokens, can_come_back=key is not None), job
+    return Delivery(kind, wanted, model, text_tokens, can_come_back=key is not None), job
 
 
-async def _deliver(services: Services, request: Request, order: Order, job: Job) -> Response:
-    if not order.wanted.stream:
-        return await _answer(services, request, order, job)
+async def _deliver(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
+    if not delivery.wanted.stream:
+        return await _answer(services, request, delivery, job)
     return EventStream(
         services,
-        _frames(services, order, job),
+        _frames(services, delivery, job),
         error_body=ServerError.to_openai_json,
-        on_close=None if order.can_come_back else lambda: cancel_unfinished(services, job.id),
+        on_close=None if delivery.can_come_back else lambda: cancel_unfinished(services, job.id),
     )
 
 
@@ -204,11 +204,11 @@ def _lie(field: str, sentence: str) -> InvalidRequest:
     return InvalidRequest(f"invalid_{field}", f"{field}: {sentence}", field=field)
 
 
-async def _answer(services: Services, request: Request, order: Order, job: Job) -> Response:
+async def _answer(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
     seconds = services.settings.images_wait
     ended = await wait_while_connected(services, request, job, seconds)
     if ended is None or not ended.state.is_terminal:
-        if ended is not None or not order.can_come_back:
+        if ended is not None or not delivery.can_come_back:
             await cancel_unfinished(services, job.id)
         if ended is None:
             return Response(status_code=CLIENT_LEFT)
@@ -216,29 +216,30 @@ async def _answer(services: Services, request: Request, order: Order, job: Job) 
     if ended.state is not JobState.COMPLETED:
         raise _fault(ended)
     indices = range(ended.params.n)
-    if order.wanted.response_format == "url":
+    if delivery.wanted.response_format == "url":
         base = f"{request.base_url}v1/generations/{job.id}/images"
-        data = [ImageData(url=f"{base}/{index}?{order.rendition.query}") for index in indices]
+        data = [ImageData(url=f"{base}/{index}?{delivery.rendition.query}") for index in indices]
     else:
-        data = [ImageData(b64_json=await _finished(services, order, ended, index)) for index in indices]
+        data = [ImageData(b64_json=await _finished(services, delivery, ended, index)) for index in indices]
     response = ImagesResponse(
         created=int(ended.finished_at or time.time()),
         data=data,
-        output_format=order.rendition.format,
-        size=order.model.size,
-        usage=order.usage(ended, ended.params.n),
-        oar=order.facts(ended),
+        output_format=delivery.rendition.format,
+        size=delivery.model.size,
+        usage=delivery.usage(ended, ended.params.n),
+        oar=delivery.facts(ended),
     )
     return JSONResponse(response.model_dump(mode="json", exclude_none=True))
 
 
-async def _frames(services: Services, order: Order, job: Job) -> AsyncGenerator[str]:
+async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGenerator[str]:
     """Partial images as they come, then the finished ones."""
     deadline = time.monotonic() + services.settings.images_wait
-    async with aclosing(follow(services, job, 0, services.settings.stream_heartbeat)) as batches:
+    silence = min(services.settings.stream_heartbeat, services.settings.images_wait)
+    async with aclosing(follow(services, job, 0, silence)) as batches:
         async for batch in batches:
             for stored in batch:
-                if stored.type == "preview" and (text := await _partial(order, job, stored)) is not None:
+                if stored.type == "preview" and (text := await _partial(delivery, job, stored)) is not None:
                     yield text
             if not batch:
                 yield HEARTBEAT
@@ -248,44 +249,44 @@ async def _frames(services: Services, order: Order, job: Job) -> AsyncGenerator[
     if ended.state is not JobState.COMPLETED:
         raise _fault(ended)
     for index in range(ended.params.n):
-        whole = order.usage(ended, 1)
+        whole = delivery.usage(ended, 1)
         event = FinishedImage(
-            type=f"{order.kind}.completed",  # pyright: ignore[reportArgumentType]
-            b64_json=await _finished(services, order, ended, index),
+            type=f"{delivery.kind}.completed",  # pyright: ignore[reportArgumentType]
+            b64_json=await _finished(services, delivery, ended, index),
             created_at=int(ended.finished_at or time.time()),
-            size=order.model.size,
-            output_format=order.rendition.format,
-            oar=order.facts(ended, index),
+            size=delivery.model.size,
+            output_format=delivery.rendition.format,
+            oar=delivery.facts(ended, index),
             usage=whole if index == 0 else Usage.of(text=0, kept=0, drawn=whole.output_tokens),
         )
         yield frame(event.type, event.model_dump_json())
 
 
-async def _partial(order: Order, job: Job, stored: StoredEvent) -> str | None:
+async def _partial(delivery: Delivery, job: Job, stored: StoredEvent) -> str | None:
     """None for a preview that is no partial image."""
     preview = PREVIEW.validate_json(stored.to_json())
     if preview.partial_index is None:
         return None
-    wanted = order.rendition
+    wanted = delivery.rendition
     picture = await asyncio.to_thread(reencode, base64.b64decode(preview.data), wanted.format, wanted.compression)
     event = PartialImage(
-        type=f"{order.kind}.partial_image",  # pyright: ignore[reportArgumentType]
+        type=f"{delivery.kind}.partial_image",  # pyright: ignore[reportArgumentType]
         partial_image_index=preview.partial_index,
         b64_json=base64.b64encode(picture).decode(),
         created_at=int(stored.at),
-        size=order.model.size,
+        size=delivery.model.size,
         output_format=wanted.format,
-        oar=order.facts(job, preview.image),
+        oar=delivery.facts(job, preview.image),
     )
     return frame(event.type, event.model_dump_json())
 
 
-async def _finished(services: Services, order: Order, job: Job, index: int) -> str:
+async def _finished(services: Services, delivery: Delivery, job: Job, index: int) -> str:
     """Base64 of a finished picture. Raises JobExpired."""
     png = await services.images.read(job.id, index)
     if png is None:
         raise JobExpired(f"the images of job {job.id} are no longer kept")
-    picture = await asyncio.to_thread(render, png, order.rendition, recipe(job.params, index))
+    picture = await asyncio.to_thread(render, png, delivery.rendition, recipe(job.params, index))
     return base64.b64encode(picture).decode()
 
 

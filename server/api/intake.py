@@ -14,7 +14,7 @@ from server.api.event_stream import wait_until_left
 from server.api.uploads import Source
 from server.api.validation import resolve
 from server.errors import InvalidRequest, ServerError
-from server.jobs.job import Job, JobState
+from server.jobs.job import Job
 from server.jobs.queue import Idempotency, Submitted
 from server.schemas.generation import GenerationRequest
 from server.schemas.model import ModelInfo
@@ -91,10 +91,11 @@ async def wait_while_connected(services: Services, request: Request, job: Job, s
 
 
 async def cancel_unfinished(services: Services, job_id: str) -> None:
-    """For whoever waited is gone; a job that has ended stays as it is."""
+    """For nobody waits for it any more; a job that has ended stays as it is."""
     try:
         job = await services.queue.load(job_id)
-        if not job.state.is_terminal and await services.queue.cancel(job) is not JobState.COMPLETED:
-            logger.info("canceled, its client left job=%s", job_id)
+        if not job.state.is_terminal:
+            await services.queue.cancel(job)
+            logger.info("canceled, as nobody waits for it job=%s", job_id)
     except ServerError as error:
         logger.warning("could not cancel job=%s: %s", job_id, error)
