@@ -1,5 +1,6 @@
 """Edits on a running server: what the mask leaves stays to the pixel, and nothing that is sent breaks anything."""
 
+import asyncio
 import base64
 import io
 import os
@@ -19,6 +20,8 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.edit import Edit, paint_edit
 from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.sampler import SamplingParams
+from server.api.app import create_app
+from server.settings import Settings
 from tests.server.live import LiveServer
 from tests.server.test_bad_input import check
 from tests.server.test_processes import SLOW, wait_for
@@ -212,6 +215,18 @@ def test_an_edit_may_be_larger_than_other_bodies_and_not_endless(live: LiveServe
     answer = edit(live, image=base64.b64encode(padded).decode())
     assert answer.status_code == 200, "what follows a picture's end is nobody's business"
     check(live.client.post(URL, content=bytes(9 << 20)), 413, "body_too_large")
+
+
+def test_the_limit_of_an_upload_is_a_setting(tmp_path: Path) -> None:
+    app = create_app(Settings(data_dir=tmp_path, max_upload_bytes=2048))
+
+    async def answers() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return [await client.post(path, content=bytes(2049)) for path in (URL, "/v1/images/edits")]
+
+    for answer in asyncio.run(answers()):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+        assert "2048" in answer.json()["error"]["message"]
 
 
 def test_bombs_cost_neither_time_nor_memory(live: LiveServer) -> None:
