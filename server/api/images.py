@@ -30,10 +30,9 @@ from server.errors import (
     UnsupportedMediaType,
     WaitTooLong,
 )
-from server.jobs.events import StoredEvent
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Idempotency
-from server.schemas.events import Failed, Preview
+from server.schemas.events import Failed, Partial
 from server.schemas.images import (
     FinishedImage,
     ImageData,
@@ -50,7 +49,7 @@ router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"])
 
 CLIENT_LEFT = 499  # nobody reads it; it is counted
 FAILED = TypeAdapter(Failed)
-PREVIEW = TypeAdapter(Preview)
+PARTIAL = TypeAdapter(Partial)
 Key = Annotated[
     str | None,
     Header(description="Makes one job of repeated requests, which its client's leaving does not cancel"),
@@ -239,8 +238,8 @@ async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGene
     async with aclosing(follow(services, job, 0, silence)) as batches:
         async for batch in batches:
             for stored in batch:
-                if stored.type == "preview" and (text := await _partial(delivery, job, stored)) is not None:
-                    yield text
+                if stored.type == "partial":
+                    yield await _partial(delivery, job, PARTIAL.validate_json(stored.to_json()))
             if not batch:
                 yield HEARTBEAT
             if time.monotonic() > deadline and not (batch and batch[-1].is_terminal):
@@ -262,21 +261,17 @@ async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGene
         yield frame(event.type, event.model_dump_json())
 
 
-async def _partial(delivery: Delivery, job: Job, stored: StoredEvent) -> str | None:
-    """None for a preview that is no partial image."""
-    preview = PREVIEW.validate_json(stored.to_json())
-    if preview.partial_index is None:
-        return None
+async def _partial(delivery: Delivery, job: Job, partial: Partial) -> str:
     wanted = delivery.rendition
-    picture = await asyncio.to_thread(reencode, base64.b64decode(preview.data), wanted.format, wanted.compression)
+    picture = await asyncio.to_thread(reencode, base64.b64decode(partial.data), wanted.format, wanted.compression)
     event = PartialImage(
         type=f"{delivery.kind}.partial_image",  # pyright: ignore[reportArgumentType]
-        partial_image_index=preview.partial_index,
+        partial_image_index=partial.index,
         b64_json=base64.b64encode(picture).decode(),
-        created_at=int(stored.at),
+        created_at=int(partial.at),
         size=delivery.model.size,
         output_format=wanted.format,
-        oar=delivery.facts(job, preview.image),
+        oar=delivery.facts(job, partial.image),
     )
     return frame(event.type, event.model_dump_json())
 

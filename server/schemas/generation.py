@@ -56,7 +56,7 @@ class GenerationParams(Sent):
     top_k: int
     top_p: float
     previews: bool = True
-    partial_images: int = 0  # previews of each image that are spread evenly over its steps
+    partial_images: int = 0  # `partial` events of each image, spread evenly over its steps
     edit: EditParams | None = None
     model_hash: str = ""
 

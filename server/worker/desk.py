@@ -160,8 +160,8 @@ class Desk:
     async def _send_partial(self, job: RunningJob, snapshot: Snapshot) -> None:
         model = job.claim.model
         async with job.partials:
-            (preview,) = await self.renderer.preview(self._models[model].pipeline, [snapshot])
-            self.outbox.put(job, "preview", preview.body())
+            (partial,) = await self.renderer.preview(self._models[model].pipeline, [snapshot])
+            self.outbox.put(job, partial.type, partial.body())
         self._metrics.previews.labels(model).inc()
 
     def _leave(self, job: RunningJob, image: int) -> None:

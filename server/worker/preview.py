@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from oar_core.sampling.pipeline import Pipeline
-from server.schemas.events import Preview
+from server.schemas.events import Partial, Preview
 from server.schemas.generation import EditParams
 from server.worker.edits import JobEdit
 from server.worker.running import Snapshot
@@ -32,7 +32,7 @@ class Renderer:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, render_pngs, pipeline, token_ids, edit)
 
-    async def preview(self, pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview]:
+    async def preview(self, pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
         return await asyncio.get_running_loop().run_in_executor(self._threads, _previews, pipeline, snapshots)
 
     async def open_edit(self, pipeline: Pipeline, params: EditParams, png: bytes, seed: int) -> JobEdit:
@@ -51,7 +51,7 @@ def render_pngs(
     return tuple(_encode(picture, "PNG") for picture in (edit.lay(pixels) if edit else pixels))
 
 
-def _previews(pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview]:
+def _previews(pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
     height, width = pipeline.grid
     token_ids = torch.zeros(len(snapshots), height * width, dtype=torch.long)
     mask = torch.zeros_like(token_ids, dtype=torch.bool)
@@ -65,18 +65,20 @@ def _previews(pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview
     ]
 
 
-def _preview(snapshot: Snapshot, picture: UInt8[np.ndarray, "Y X 3"], total: int) -> Preview:
+def _preview(snapshot: Snapshot, picture: UInt8[np.ndarray, "Y X 3"], total: int) -> Preview | Partial:
     # A partial image may be sent on in another format: it loses nothing here.
     options = {"quality": WEBP_QUALITY} if snapshot.partial_index is None else {"lossless": True}
-    return Preview(
+    preview = Preview(
         image=snapshot.image,
         known=len(snapshot.positions),
         total=total,
         width=picture.shape[1],
         height=picture.shape[0],
         data=base64.b64encode(_encode(picture, "WEBP", **options)).decode(),
-        partial_index=snapshot.partial_index,
     )
+    if snapshot.partial_index is None:
+        return preview
+    return Partial(**preview.model_dump(exclude={"type"}), index=snapshot.partial_index)
 
 
 def _encode(picture: UInt8[np.ndarray, "Y X 3"], kind: str, **options: int) -> bytes:

@@ -12,7 +12,7 @@ from oar_core.sampling.sampler import SamplingParams
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
 from server.jobs.queue import Claim
-from server.schemas.events import Patches, PatchInfo, Preview
+from server.schemas.events import Partial, Patches, PatchInfo
 from server.schemas.generation import GenerationParams
 from server.worker.edits import JobEdit
 
@@ -86,12 +86,12 @@ class RunningJob:
         """From the job's event log: the log is the checkpoint."""
         canvases = [Canvas(edit.given if edit else KnownTokens()) for _ in range(claim.params.n)]
         for stored in log:
-            event = stored.parse() if stored.type in {"patches", "preview"} else None
+            event = stored.parse() if stored.type in {"patches", "partial"} else None
             if isinstance(event, Patches):
                 patches = event.patches
                 canvases[event.image].add((patch.position for patch in patches), (patch.token for patch in patches))
-            elif isinstance(event, Preview) and event.partial_index is not None:
-                canvases[event.image].num_partials = event.partial_index + 1
+            elif isinstance(event, Partial):
+                canvases[event.image].num_partials = event.index + 1
         return cls(claim, canvases, claim.seq, edit=edit)
 
     @property

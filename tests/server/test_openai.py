@@ -144,7 +144,7 @@ def test_partial_images_are_spread_over_the_steps(live: LiveServer, client: open
     step, seen = 0, []
     for event in live.events(job_id):
         step = event.get("step", step)
-        if event["type"] == "preview":
+        if event["type"] == "partial":
             seen.append((step, event["known"]))
     assert len(seen) == partial_images
     known = [sum(len(event["patches"]) for event in live.events(job_id) if event["type"] == "patches"

@@ -4,7 +4,7 @@ import pytest
 
 from server.jobs.events import StoredEvent
 from server.jobs.queue import Claim
-from server.schemas.events import Patches, PatchInfo, Preview
+from server.schemas.events import Partial, Patches, PatchInfo, Preview
 from server.schemas.generation import GenerationParams
 from server.worker.running import RunningJob
 
@@ -58,7 +58,7 @@ def test_a_job_that_is_begun_again_makes_only_those_that_were_not_sent() -> None
     position = PatchInfo(rank=0, position=0, row=0, col=0, token=1, confidence=1)
     events = [
         *(Patches(image=0, step=step, steps=8, patches=(position,)) for step in range(1, 6)),
-        Preview(image=0, known=2, total=8, width=1, height=1, data="", partial_index=0),
+        Partial(image=0, known=2, total=8, width=1, height=1, data="", index=0),
         Preview(image=1, known=2, total=8, width=1, height=1, data=""),
     ]  # fmt: skip
     log = [StoredEvent("gen-x", seq, event.type, 0.0, event.body()) for seq, event in enumerate(events, 3)]

@@ -44,7 +44,17 @@ def test_request_and_status_fields() -> None:
 
 def test_events_and_states() -> None:
     types = {event.model_fields["type"].default for event in get_args(Event)}
-    assert types == {"queued", "started", "patches", "preview", "restarted", "completed", "failed", "canceled"}
+    assert types == {
+        "queued",
+        "started",
+        "patches",
+        "preview",
+        "partial",
+        "restarted",
+        "completed",
+        "failed",
+        "canceled",
+    }
     assert set(get_args(State)) == set(JobState)
     assert {state for state in JobState if state.is_terminal} == TERMINAL_TYPES
 
