@@ -26,8 +26,11 @@ class ApiMetrics:
             "oar_queue_depth", "Jobs of a model that wait or run", ("model",), registry=self.registry
         )
         self.sockets = Gauge("oar_ws_connections", "Open websockets", registry=self.registry)
+        self.event_streams = Gauge("oar_sse_connections", "Open event streams", registry=self.registry)
         self.slow_clients = Counter(
-            "oar_ws_slow_client_closed", "Websockets closed because the client did not read", registry=self.registry
+            "oar_ws_slow_client_closed",
+            "Websockets and event streams closed because the client did not read",
+            registry=self.registry,
         )
 
     def count_answer(self, method: str, route: str, status: int) -> None:

@@ -8,18 +8,20 @@ from collections.abc import Callable, Collection, Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
+from oar_core.errors import RequestError
 from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
-from server.jobs.queue import Taken, WorkerQueue
-from server.jobs.store import Registry
+from server.jobs.queue import Claim, Taken, WorkerQueue
+from server.jobs.store import ImageStore, Registry
 from server.observability.metrics import WorkerMetrics
 from server.schemas.model import WorkerInfo
 from server.settings import Settings
 from server.tasks import stop_tasks
 from server.worker.desk import Desk
+from server.worker.edits import JobEdit, SourceMissing
 from server.worker.engine_thread import EngineThread, Report, Stop
 from server.worker.models import LoadedModel
 from server.worker.running import Canvas, RunningJob
@@ -52,6 +54,7 @@ class Bridge:
         }
         self._log = EventLog(connection)
         self._registry = Registry(connection)
+        self._images = ImageStore(connection)
         self._control = ControlStream(connection, worker)
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -136,8 +139,28 @@ class Bridge:
         # It leaves the backlog when it has begun: if Redis goes away meanwhile, the same claim is made again.
         claim = await queue.claim(backlog[0])
         if claim is not None:
-            self._desk.begin(claim, await self._log.read_patches(claim.job_id, claim.base) if claim.is_restart else ())
+            await self._begin(claim)
         backlog.popleft()
+
+    async def _begin(self, claim: Claim) -> None:
+        log = await self._log.read_checkpoint(claim.job_id, claim.base) if claim.is_restart else ()
+        try:
+            edit = await self._open_edit(claim)
+        except RequestError as error:
+            self._desk.refuse(claim, error)
+            return
+        self._desk.begin(claim, log, edit)
+
+    async def _open_edit(self, claim: Claim) -> JobEdit | None:
+        """Raises RequestError when the job's source picture cannot be edited."""
+        params = claim.params.edit
+        if params is None:
+            return None
+        png = await self._images.read_source(claim.job_id)
+        if png is None:
+            raise SourceMissing("the picture that was to be edited is no longer kept", field="image")
+        pipeline = self._models[claim.model].pipeline
+        return await self._desk.renderer.open_edit(pipeline, params, png, claim.params.seed)
 
     # beside the engine
 
@@ -212,9 +235,8 @@ class Bridge:
         ][: self._settings.preview_batch]
         if not due:
             return
-        previews = await self._desk.renderer.preview(
-            model.pipeline, [canvas for _, _, canvas in due], [image for _, image, _ in due]
-        )
+        snapshots = [job.snapshot(image) for job, image, _ in due]
+        previews = await self._desk.renderer.preview(model.pipeline, snapshots)
         for (job, _, canvas), preview in zip(due, previews):
             canvas.num_previewed, canvas.previewed_at = preview.known, time.monotonic()
             if canvas.finished is None:
@@ -222,7 +244,7 @@ class Bridge:
                 self.metrics.previews.labels(model.name).inc()
 
     def _is_due(self, canvas: Canvas) -> bool:
-        has_news = canvas.finished is None and len(canvas.positions) > canvas.num_previewed
+        has_news = canvas.finished is None and canvas.num_known > max(canvas.num_previewed, len(canvas.given.positions))
         return has_news and time.monotonic() - canvas.previewed_at >= self._settings.preview_interval
 
     # stopping

@@ -152,7 +152,7 @@ async def test_an_expired_job_is_gone_not_unknown(
 ) -> None:
     job = (await client.post("/v1/generations", json=BODY)).json()
     await finish(connection, worker, await take(worker))
-    assert (await client.get(f"{job['url']}/images/0")).content == b"png"
+    assert (await client.get(f"{job['url']}/images/0?metadata=false")).content == b"png"
     await asyncio.sleep(LIMITS["result_ttl"] + 0.2)
     for path in (job["url"], f"{job['url']}/images/0"):
         answer = await client.get(path)
@@ -233,9 +233,41 @@ async def test_a_bad_deadline_names_its_field(
     assert answer.json()["error"]["field"] == field
 
 
-async def test_a_bad_priority_names_its_field(client: httpx.AsyncClient, worker: WorkerQueue) -> None:
-    answer = await client.post("/v1/generations", json={**BODY, "priority": "urgent"})
+@pytest.mark.parametrize("path", ["/v1/generations", "/v1/images/generations"])
+async def test_a_bad_priority_names_its_field(client: httpx.AsyncClient, worker: WorkerQueue, path: str) -> None:
+    answer = await client.post(path, json={**BODY, "priority": "urgent"})
     assert (answer.status_code, code(answer)) == (422, "invalid_priority")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_openai_request_fails_at_its_deadline(
+    client: httpx.AsyncClient, worker: WorkerQueue, stream: bool
+) -> None:
+    body = {**BODY, "deadline": 0.2, "stream": stream}
+    answer = await client.post("/v1/images/generations", json=body)
+    if stream:
+        (error,) = [line for line in answer.text.splitlines() if '"error"' in line]
+        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
+    else:
+        assert (answer.status_code, code(answer)) == (500, "deadline_exceeded")
+    late = await client.post("/v1/images/generations", json={**body, "deadline": 1e6})
+    assert (late.status_code, code(late)) == (422, "invalid_deadline")
+
+
+async def test_a_higher_priority_is_served_first_for_openais_clients_too(
+    client: httpx.AsyncClient, worker: WorkerQueue
+) -> None:
+    first = (await client.post("/v1/generations", json=BODY)).json()
+    asking = asyncio.create_task(client.post("/v1/images/generations", json={**BODY, "priority": "high"}))
+    deadline = time.monotonic() + 10
+    while (await client.get(first["url"])).json()["position"] != 1:
+        assert time.monotonic() < deadline, await asking
+        await asyncio.sleep(0.02)
+    claim = await take(worker)
+    assert (claim.priority, claim.job_id != first["id"]) == ("high", True)
+    await client.delete(f"/v1/generations/{claim.job_id}")
+    asking.cancel()
+    await asyncio.wait([asking])
 
 
 @pytest.mark.parametrize(
@@ -330,6 +362,16 @@ def big_preview(number: int) -> NewEvent:
     return NewEvent("preview", json.dumps({"image": 0, "number": number, "data": "x" * 400_000}))
 
 
+def check_slow(received: list[dict[str, Any]]) -> None:
+    assert received[-1]["type"] == "completed"
+    assert [event["number"] for event in received if event["type"] == "patches"] == list(range(40))
+    previews = [event["number"] for event in received if event["type"] == "preview"]
+    assert previews[-1] == 39
+    assert len(previews) < 30, "stale ones were left out"
+    seqs = [event["seq"] for event in received]
+    assert seqs == sorted(set(seqs))
+
+
 async def test_a_slow_client_gets_the_newest_preview_and_every_patch(
     client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue, url: str, deaf: DeafClient
 ) -> None:
@@ -344,13 +386,33 @@ async def test_a_slow_client_gets_the_newest_preview_and_every_patch(
     await finish(connection, worker, claim)
     received, close_code, _ = await deaf.read()
     assert close_code == 1000
-    assert received[-1]["type"] == "completed"
-    assert [event["number"] for event in received if event["type"] == "patches"] == list(range(40))
-    previews = [event["number"] for event in received if event["type"] == "preview"]
-    assert previews[-1] == 39
-    assert len(previews) < 30, "stale ones were left out"
-    seqs = [event["seq"] for event in received]
-    assert seqs == sorted(set(seqs))
+    check_slow(received)
+
+
+async def test_a_slow_reader_of_server_sent_events_gets_them_too(
+    client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue, url: str
+) -> None:
+    job = (await client.post("/v1/generations", json=BODY)).json()
+    address = httpx.URL(url)
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    raw.settimeout(20)
+    raw.connect((address.host, address.port))
+    raw.sendall(f"GET {job['events_url']} HTTP/1.0\r\n\r\n".encode())
+    claim = await take(worker)
+    for number in range(40):
+        events = [NewEvent("patches", json.dumps({"image": 0, "number": number})), big_preview(number)]
+        await scripts.run_many(connection, [worker.emit_call(claim, 2 + 2 * number, events)])
+        await asyncio.sleep(0.02)
+    await finish(connection, worker, claim)
+
+    def read() -> str:
+        with raw:
+            return b"".join(iter(lambda: raw.recv(1 << 20), b"")).decode()
+
+    text = await asyncio.to_thread(read)
+    received = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+    check_slow(received)
 
 
 async def test_a_client_that_does_not_read_is_closed_and_told_where_it_was(
