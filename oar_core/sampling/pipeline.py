@@ -28,8 +28,9 @@ POLICY = "policy.safetensors"  # optional: where the config has an entry "policy
 
 @dataclass
 class Pipeline:
-    """`defaults` are sampling defaults: order, steps, group_sizes, guidance, temperature, top_k, top_p; a model may also
-    name its entropy_bound."""
+    """`defaults` are sampling defaults: order, steps, group_sizes, guidance, temperature, top_k, top_p.
+
+    A model may also name its entropy_bound."""
 
     name: str
     backbone: OarBackbone
