@@ -108,6 +108,7 @@ def _in_process(request: GenerationRequest) -> list[bytes]:
     from oar_core.engine.events import PatchesDecoded, SequenceFinished
     from oar_core.engine.sequence import KnownTokens
     from oar_core.errors import OarError
+    from server.api.pictures import Rendition, recipe, render
     from server.api.validation import resolve
     from server.worker.models import load_models
     from server.worker.preview import render_pngs
@@ -131,4 +132,5 @@ def _in_process(request: GenerationRequest) -> list[bytes]:
             finished |= {
                 int(event.sequence_id): event.token_ids for event in events if isinstance(event, SequenceFinished)
             }
-    return list(render_pngs(model.pipeline, [finished[image] for image in range(params.n)]))
+    pngs = render_pngs(model.pipeline, [finished[image] for image in range(params.n)])
+    return [render(png, Rendition(), recipe(params, image)) for image, png in enumerate(pngs)]

@@ -16,6 +16,7 @@ from server.jobs.store import ImageStore, Registry
 from server.schemas.generation import GenerationParams
 from server.schemas.model import WorkerInfo
 from server.settings import Settings
+from tests.server.jobs.protocol import end_lease
 
 pytestmark = pytest.mark.anyio
 
@@ -131,7 +132,7 @@ async def test_a_worker_that_lost_its_job_writes_nothing(
     slow = await open_worker(connection, settings)
     job_id = (await queue.submit(PARAMS)).job_id
     stale = await take(slow)
-    await asyncio.sleep(settings.lease_seconds + 0.1)
+    await end_lease(connection, stale)
     quick = await open_worker(connection, settings, "two")
     item = await quick.take(0.2)
     assert item is not None
@@ -151,9 +152,8 @@ async def test_a_renewed_lease_is_not_taken_over(
     worker, other = await open_worker(connection, settings), await open_worker(connection, settings, "two")
     await queue.submit(PARAMS)
     claim = await take(worker)
-    for _ in range(4):
-        await asyncio.sleep(settings.lease_seconds / 3)
-        assert await run(connection, worker.renew_call(claim)) == 0
+    await end_lease(connection, claim)
+    assert await run(connection, worker.renew_call(claim)) == 0
     assert await other.take(0.05) is None
 
 

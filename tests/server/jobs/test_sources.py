@@ -11,7 +11,7 @@ from server.jobs.queue import JobQueue, WorkerQueue
 from server.jobs.sweeper import Sweeper
 from server.schemas.generation import EditParams
 from server.settings import Settings
-from tests.server.jobs.protocol import open_worker, params, run, take
+from tests.server.jobs.protocol import make_late, open_worker, params, run, take
 
 pytestmark = pytest.mark.anyio
 
@@ -25,10 +25,6 @@ class House:
         self.connection, self.worker, self.job_id = connection, worker, job_id
         self.queue = JobQueue(connection, settings)
         self.sweeper = Sweeper(connection, settings.model_copy(update={"lease_seconds": 0.0}))
-
-    async def make_late(self) -> None:
-        await self.connection.once("HSET", keys.job(self.job_id), keys.Field.DEADLINE, 1)
-        await self.connection.once("ZADD", keys.DUE, 1, self.job_id)
 
     async def cancel(self) -> None:
         await self.queue.cancel(await self.queue.load(self.job_id))
@@ -58,7 +54,7 @@ async def canceled_while_it_waited(house: House) -> None:
 
 
 async def late_when_it_was_claimed(house: House) -> None:
-    await house.make_late()
+    await make_late(house.connection, house.job_id)
     taken = await house.worker.take(0.2)
     assert taken is not None
     assert await house.worker.claim(taken) is None
@@ -77,13 +73,13 @@ async def begun_too_often(house: House) -> None:
 
 
 async def late_and_swept_while_it_waited(house: House) -> None:
-    await house.make_late()
+    await make_late(house.connection, house.job_id)
     assert await house.sweeper.sweep() == 1
 
 
 async def late_and_swept_after_its_worker_died(house: House) -> None:
     await take(house.worker)
-    await house.make_late()
+    await make_late(house.connection, house.job_id)
     assert await house.sweeper.sweep() == 1
 
 
