@@ -15,6 +15,8 @@ ServerError              status  code
 ├── UnsupportedMediaType   415   unsupported_media_type
 ├── IdempotencyConflict    422   idempotency_key_reused
 ├── QueueFull              429   queue_full            Retry-After
+├── JobFailed              500   given (deadline_exceeded, attempts_exhausted; /v1/images/* only)
+├── WaitTooLong            504   wait_too_long         (/v1/images/* only; the job is canceled)
 ├── TooManySockets         503   too_many_sockets      Retry-After
 ├── ModelNotReady          503   model_not_ready       Retry-After
 ├── RedisUnavailable       503   redis_unavailable     Retry-After
@@ -42,6 +44,10 @@ class ServerError(Exception):
 
     def to_json(self) -> dict[str, Any]:
         return {"error": {"code": self.code, "message": self.message, "field": self.field, "type": self.type}}
+
+    def to_openai_json(self) -> dict[str, Any]:
+        """The shape that OpenAI's clients read."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.field, "code": self.code}}
 
     @property
     def headers(self) -> dict[str, str]:
@@ -141,6 +147,20 @@ class QueueFull(_ClientError):
     status = 429
     code = "queue_full"
     type = "rate_limit_error"
+
+
+class JobFailed(ServerError):
+    code = "job_failed"
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class WaitTooLong(ServerError):
+    status = 504
+    code = "wait_too_long"
+    type = "timeout_error"
 
 
 class _Unavailable(ServerError):

@@ -62,12 +62,17 @@ class Settings(BaseSettings):
 
     # limits
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body in bytes")
+    max_upload_bytes: int = Field(8 << 20, ge=1024, description="Largest body of a request that may carry pictures")
+    max_image_bytes: int = Field(4 << 20, ge=64, description="Largest picture or mask of an edit, in bytes")
+    max_image_pixels: int = Field(4 << 20, ge=64, description="Largest picture or mask of an edit, in pixels")
     max_prompt_chars: int = Field(1000, ge=1, description="Longest prompt in characters")
     max_n: int = Field(16, ge=1, le=256, description="Most images of one request")
     queue_depth: int = Field(256, ge=1, description="Most jobs of one model that wait or run before 429")
     max_wait: float = Field(60, ge=0, description="Most seconds that `Prefer: wait=N` holds a request open")
-    max_sockets: int = Field(1024, ge=1, description="Most open websockets of one API process")
-    socket_idle: float = Field(600, ge=0.1, description="Seconds without an event after which a websocket is closed")
+    images_wait: float = Field(300, ge=0.1, description="Most seconds that /v1/images/* waits for its pictures")
+    max_sockets: int = Field(1024, ge=1, description="Most open websockets and event streams of one API process")
+    socket_idle: float = Field(600, ge=0.1, description="Seconds without an event after which a stream is closed")
+    stream_heartbeat: float = Field(15, ge=0.05, description="Seconds of silence after which an event stream says so")
     socket_send_timeout: float = Field(20, ge=0.1, description="Seconds that a client may take to accept one frame")
     socket_ping: float = Field(20, ge=0.1, description="Seconds between websocket pings, and to wait for the answer")
     registry_seconds: float = Field(

@@ -1,7 +1,7 @@
-"""Stopping asyncio tasks, for good."""
+"""Running asyncio tasks beside each other, and stopping them for good."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 AGAIN_SECONDS = 0.2
@@ -18,3 +18,17 @@ async def stop_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=AGAIN_SECONDS)
+
+
+async def until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Runs all until the first ends, stops the others, and raises what the first one raised."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await stop_tasks(tasks)
+    for task in tasks:
+        # The others may have failed meanwhile, of the same cause: that is to be looked at, and not to be raised.
+        error = None if task.cancelled() else task.exception()
+        if task in done and error is not None:
+            raise error

@@ -80,11 +80,14 @@ class Edit:
     def finish(
         self, pipeline: Pipeline, token_ids: Sequence[Sequence[int]], *, feather: int = 0
     ) -> UInt8[np.ndarray, "B Y X 3"]:
-        """Decodes pictures and lays the canvas over them: exactly so outside the mask; inside, over the `feather`
-        pixels next to its edge, the canvas fades out."""
-        painted = pipeline.decode(torch.tensor(token_ids)).astype(np.float32)
+        """Decodes pictures and lays them into the canvas, as `lay` does."""
+        return self.lay(pipeline.decode(torch.tensor(token_ids)), feather=feather)
+
+    def lay(self, painted: UInt8[np.ndarray, "B Y X 3"], *, feather: int = 0) -> UInt8[np.ndarray, "B Y X 3"]:
+        """Lays the canvas over painted pictures: exactly so outside the mask; inside, over the `feather` pixels next to
+        its edge, the canvas fades out."""
         alpha = opacity(self.mask, feather)[..., None]
-        return (self.canvas + alpha * (painted - self.canvas)).round().astype(np.uint8)
+        return (self.canvas + alpha * (painted.astype(np.float32) - self.canvas)).round().astype(np.uint8)
 
 
 def paint_edit(

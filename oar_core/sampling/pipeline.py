@@ -16,7 +16,7 @@ from oar_core.config import BackboneConfig, OrderPolicyConfig, OrderScore, Token
 from oar_core.errors import WeightsError
 from oar_core.models.oar import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
-from oar_core.order.plan import DISTILLED, ORDERS, PlanSpec
+from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, DISTILLED, ORDERS, PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.text import START_ID, TextTokenizer
 from oar_core.tokenizers.vqgan import VQGAN
@@ -28,7 +28,9 @@ POLICY = "policy.safetensors"  # optional: where the config has an entry "policy
 
 @dataclass
 class Pipeline:
-    """`defaults` are sampling defaults: order, steps, group_sizes, guidance, temperature, top_k, top_p."""
+    """`defaults` are sampling defaults: order, steps, group_sizes, guidance, temperature, top_k, top_p.
+
+    A model may also name its entropy_bound."""
 
     name: str
     backbone: OarBackbone
@@ -77,7 +79,8 @@ class Pipeline:
 
     @property
     def default_plan(self) -> PlanSpec:
-        return PlanSpec(**{name: self.defaults[name] for name in ("order", "steps", "group_sizes")})
+        named = {name: self.defaults[name] for name in ("order", "steps", "group_sizes")}
+        return PlanSpec(**named, entropy_bound=self.defaults.get("entropy_bound", DEFAULT_ENTROPY_BOUND))
 
     @property
     def default_sampling(self) -> SamplingParams:

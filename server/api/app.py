@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from server.api import faults, generations, health, models, stream
+from server.api import documents, edits, faults, generations, health, images, models, stream
 from server.api.deps import Services
 from server.api.middleware import BodyLimit, CountAnswers, TraceRequests
 from server.errors import RedisUnavailable
@@ -16,6 +16,8 @@ from server.observability.metrics import ApiMetrics
 from server.observability.tracing import Tracing, open_tracing
 from server.settings import Settings
 from server.tasks import stop_tasks
+
+UPLOAD_PATHS = ("/v1/edits", "/v1/images/edits")
 
 
 def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
@@ -40,10 +42,13 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
 
     app = FastAPI(title="OAR server", summary="Images, painted patch by patch", version="0.1.0", lifespan=lifespan)
     faults.install(app)
-    for router in (generations.router, stream.router, models.router, health.router):
+    for router in (generations.router, edits.router, images.router, stream.router, models.router, health.router):
         app.include_router(router)
+    document = app.openapi
+    app.openapi = lambda: documents.tidy(document())
     app.add_api_route("/", _home, include_in_schema=False)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    uploads: dict[str, int] = dict.fromkeys(UPLOAD_PATHS, settings.max_upload_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=uploads)
     app.add_middleware(CountAnswers, count=metrics.count_answer)
     if traces.is_on:
         app.add_middleware(TraceRequests, tracing=traces)

@@ -22,6 +22,8 @@ from server.errors import (
 logger = logging.getLogger(__name__)
 
 SAMPLING_FIELDS = {"temperature", "top_k", "top_p", "guidance"}
+STEP_FIELDS = {"group_sizes", "entropy_bound"}
+OPENAI_PATHS = ("/v1/images/",)
 MESSAGES = {"order": "order is an order's name or a list of grid positions"}
 
 
@@ -32,29 +34,34 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_mistake)
 
 
-def respond(error: ServerError) -> JSONResponse:
-    return JSONResponse(error.to_json(), status_code=error.status, headers=error.headers)
+def respond(error: ServerError, path: str) -> JSONResponse:
+    """In the shape that the clients of this address read."""
+    if not path.startswith(OPENAI_PATHS):
+        return JSONResponse(error.to_json(), status_code=error.status, headers=error.headers)
+    # OpenAI's clients send again what was in conflict or failed, unless they are told that it would go the same way.
+    headers = error.headers or {"x-should-retry": "false"}
+    return JSONResponse(error.to_openai_json(), status_code=error.status, headers=headers)
 
 
-def _on_server_error(_request: Request, error: Exception) -> JSONResponse:
+def _on_server_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServerError)
-    return respond(error)
+    return respond(error, request.url.path)
 
 
 def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults: list[dict[str, Any]] = list(error.errors())
-    return respond(from_fault(faults[0], request.headers.get("content-type", "")))
+    return respond(from_fault(faults[0], request.headers.get("content-type", "")), request.url.path)
 
 
-def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:
+def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return respond(from_http_exception(error))
+    return respond(from_http_exception(error), request.url.path)
 
 
 def _on_mistake(request: Request, error: Exception) -> JSONResponse:
     logger.error("unhandled error at %s %s", request.method, request.url.path, exc_info=error)
-    return respond(InternalError("the server made a mistake; its log says more"))
+    return respond(InternalError("the server made a mistake; its log says more"), request.url.path)
 
 
 def from_fault(fault: dict[str, Any], content_type: str) -> ServerError:
@@ -79,7 +86,7 @@ def from_fault(fault: dict[str, Any], content_type: str) -> ServerError:
 def _code(field: str) -> str:
     if field in SAMPLING_FIELDS:
         return "invalid_sampling"
-    return "invalid_steps" if field == "group_sizes" else f"invalid_{field}"
+    return "invalid_steps" if field in STEP_FIELDS else f"invalid_{field}"
 
 
 def from_http_exception(error: HTTPException) -> ServerError:

@@ -1,60 +1,86 @@
-"""`/v1/generations`: submit, look, cancel, fetch pictures."""
+"""`/v1/generations`: submit, look, cancel, follow, fetch pictures."""
 
+import asyncio
 import hashlib
-import math
 import re
-import time
-from typing import Annotated
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import TypeAdapter
 
+from server.api import documents
 from server.api.deps import Services, Shared
-from server.api.validation import resolve
-from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, NotFinished, ServerError
+from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
+from server.api.following import follow, parse_seq
+from server.api.intake import accept, idempotency, rejections_counted, wait_for_end, with_deadline
+from server.api.pictures import MEDIA_TYPES, Rendition, recipe, render
+from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, NotFinished, NotFound, TooManySockets
 from server.jobs.estimate import eta
 from server.jobs.job import Job, JobState
-from server.jobs.queue import Idempotency, Place
+from server.jobs.queue import Place, Submitted
 from server.schemas.events import Completed, Failed
 from server.schemas.generation import GenerationRequest, GenerationStatus, ImageLink, Timings
+from server.schemas.images import OutputFormat
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
-SECONDS = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
-MAX_KEY_LENGTH = 200
 COMPLETED = TypeAdapter(Completed)
 FAILED = TypeAdapter(Failed)
 
+JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
+Prefer = Annotated[
+    str,
+    Header(description="`wait=N` holds the answer back until the job ends, at most N seconds", examples=["wait=30"]),
+]
+Key = Annotated[str | None, Header(description="Makes one job of repeated requests", examples=["order-1729"])]
+CancelAfter = Annotated[
+    str | None,
+    Header(
+        description="The field `deadline` as a header, in seconds; where both are given, the sooner counts",
+        examples=["60"],
+    ),
+]
+ENDED: dict[int | str, dict[str, Any]] = {200: {"model": GenerationStatus, "description": "The job has ended"}}
+EXAMPLES = {
+    "shortest": {"value": {"prompt": "a person with short red hair, walking"}},
+    "exact": {"value": {"prompt": "an orc, walking", "seed": 7, "order": "spiral", "steps": 16, "guidance": 1.5}},
+}
 
-@router.post("", status_code=202, response_model=GenerationStatus)
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=GenerationStatus,
+    responses={**ENDED, **documents.errors(*documents.SUBMIT)},
+    openapi_extra={"requestBody": {"content": {"application/json": {"examples": EXAMPLES}}}},
+)
 async def submit(
     request: GenerationRequest,
     response: Response,
     services: Shared,
-    prefer: Annotated[str, Header()] = "",
-    idempotency_key: Annotated[str | None, Header()] = None,
-    cancel_after: Annotated[str | None, Header()] = None,
+    prefer: Prefer = "",
+    idempotency_key: Key = None,
+    cancel_after: CancelAfter = None,
 ) -> GenerationStatus:
-    """Accepts a job: 202, or 200 when `Prefer: wait=N` was given and it ended within N seconds.
-
-    `Cancel-After: seconds` is the field `deadline` as a header; where both are given, the sooner counts.
-    """
-    try:
-        request = _with_deadline(request, cancel_after)
+    """Accepts a job: 202, or 200 when `Prefer: wait=N` was given and it ended within N seconds."""
+    with rejections_counted(services):
+        request = with_deadline(request, cancel_after)
         model = await services.find_model(request.model)
-        params = resolve(request, model, services.settings)
-        await services.prompts.check(params.prompt, model)
-        submitted = await services.queue.submit(params, _idempotency(idempotency_key, request))
-    except ServerError:
-        services.metrics.requests.labels("rejected").inc()
-        raise
-    services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()
+        key = idempotency(idempotency_key, request)
+        submitted = await accept(services, request, model, idempotency=key)
+    return await answer(services, submitted, response, prefer)
+
+
+async def answer(services: Services, submitted: Submitted, response: Response, prefer: str) -> GenerationStatus:
+    """At once, or when the job has ended within the seconds that the client prefers to wait."""
     job = await services.queue.load(submitted.job_id)
     wait = PREFER_WAIT.search(prefer)
     if wait is not None:
         seconds = min(float(wait[1]), services.settings.max_wait)
-        job = await _wait_for_end(services, job, seconds)
+        job = await wait_for_end(services, job, seconds)
         response.headers["Preference-Applied"] = f"wait={seconds:.0f}"
         if job.state.is_terminal:
             response.status_code = 200
@@ -63,13 +89,20 @@ async def submit(
     return status
 
 
-@router.get("/{job_id}", response_model=GenerationStatus)
-async def look(job_id: str, services: Shared) -> GenerationStatus:
+@router.get("/{job_id}", response_model=GenerationStatus, responses=documents.errors(*documents.JOB))
+async def look(job_id: JobId, services: Shared) -> GenerationStatus:
     return await describe(services, await services.queue.load(job_id))
 
 
-@router.delete("/{job_id}", response_model=GenerationStatus)
-async def cancel(job_id: str, response: Response, services: Shared) -> GenerationStatus:
+@router.delete(
+    "/{job_id}",
+    response_model=GenerationStatus,
+    responses={
+        202: {"model": GenerationStatus, "description": "It runs, and ends within a step"},
+        **documents.errors(*documents.JOB),
+    },
+)
+async def cancel(job_id: JobId, response: Response, services: Shared) -> GenerationStatus:
     """Ends a waiting job at once and a running one within a step (202); a finished one stays as it is."""
     job = await services.queue.load(job_id)
     state = await services.queue.cancel(job)
@@ -78,8 +111,78 @@ async def cancel(job_id: str, response: Response, services: Shared) -> Generatio
     return await describe(services, await services.queue.load(job_id))
 
 
-@router.get("/{job_id}/images/{index}", response_class=Response, responses={200: {"content": {"image/png": {}}}})
-async def image(job_id: str, index: int, request: Request, services: Shared) -> Response:
+@router.get(
+    "/{job_id}/events",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Events in the order of their `seq`, which is each one's `id`, to the terminal one",
+            "content": {"text/event-stream": {"schema": SCHEMA}},
+        },
+        204: {"description": "The job has ended and all its events are known: a browser need not come again"},
+        **documents.errors(
+            *documents.JOB,
+            InvalidRequest("invalid_after", "after is the seq of an event", field="after"),
+            TooManySockets("this server has no free event stream", retry_after=5),
+        ),
+    },
+)
+async def events(
+    job_id: JobId,
+    services: Shared,
+    after: Annotated[str, Query(description="The `seq` of the last event that is known", examples=["12"])] = "0",
+    last_event_id: Annotated[
+        str | None, Header(description="The same, as browsers send it; it counts more", examples=["12"])
+    ] = None,
+) -> Response:
+    """The websocket's events as server-sent ones: replays those after a number, then goes on live.
+
+    A `seq` that is missing was a preview that a newer one replaced.
+    """
+    known = parse_seq(after, "after") if last_event_id is None else parse_seq(last_event_id, "Last-Event-ID")
+    job = await services.queue.load(job_id)
+    if job.state.is_terminal and known >= job.seq:
+        return Response(status_code=204)
+    check_room(services)
+    return EventStream(services, _frames(services, job, known))
+
+
+async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[str]:
+    heartbeat, quiet = services.settings.stream_heartbeat, 0.0
+    async with aclosing(follow(services, job, known, heartbeat)) as followed:
+        async for event in followed:
+            quiet = 0.0 if event else quiet + heartbeat
+            if quiet >= services.settings.socket_idle:
+                return
+            yield frame(event.type, event.to_json(), event.seq) if event else HEARTBEAT
+
+
+@router.get(
+    "/{job_id}/images/{index}",
+    response_class=Response,
+    responses={
+        200: {"description": "The picture", "content": {kind: {} for kind in MEDIA_TYPES.values()}},
+        304: {"description": "The client has it already"},
+        **documents.errors(
+            *documents.JOB,
+            NotFound("there is nothing here"),
+            ImageNotFound("this job has images 0 to 0", field="index"),
+            NotFinished("the job is running", retry_after=1),
+            NoImage("the job was canceled"),
+            InvalidRequest("invalid_format", "format: Input should be 'png', 'webp' or 'jpeg'", field="format"),
+        ),
+    },
+)
+async def image(
+    job_id: JobId,
+    index: Annotated[int, Path(description="The image, counted from 0", examples=[0])],
+    services: Shared,
+    kind: Annotated[OutputFormat, Query(alias="format", description="What it is encoded as")] = "png",
+    compression: Annotated[int, Query(ge=0, le=100, description="Quality of webp and jpeg")] = 100,
+    metadata: Annotated[bool, Query(description="Whether a PNG carries the text chunk `oar`: what made it")] = True,
+    if_none_match: Annotated[str | None, Header(description="An ETag; 304 if it still holds")] = None,
+) -> Response:
+    """A finished picture. It never changes, so it may be cached for ever."""
     job = await services.queue.load(job_id)
     if not 0 <= index < job.params.n:
         raise ImageNotFound(f"this job has images 0 to {job.params.n - 1}", field="index")
@@ -90,11 +193,14 @@ async def image(job_id: str, index: int, request: Request, services: Shared) -> 
     png = await services.images.read(job_id, index)
     if png is None:
         raise JobExpired(f"the images of job {job_id} are no longer kept")
-    etag = f'"{hashlib.sha256(png).hexdigest()[:32]}"'
+    wanted = Rendition(kind, compression, metadata)
+    etag = f'"{hashlib.sha256(png + wanted.query.encode()).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
-    if etag in request.headers.get("if-none-match", ""):
+    known = if_none_match or ""
+    if etag in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
-    return Response(png, media_type="image/png", headers=headers)
+    content = await asyncio.to_thread(render, png, wanted, recipe(job.params, index))
+    return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
 
 
 async def describe(services: Services, job: Job) -> GenerationStatus:
@@ -116,6 +222,7 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
         error=FAILED.validate_json(job.result).error if job.state is JobState.FAILED else None,
         url=url,
         stream_url=f"{url}/stream",
+        events_url=f"{url}/events",
     )
 
 
@@ -126,37 +233,5 @@ async def _eta(services: Services, job: Job, place: Place) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-async def _wait_for_end(services: Services, job: Job, seconds: float) -> Job:
-    deadline = time.monotonic() + seconds
-    seq = job.seq
-    async with services.hub.watch(job.id, seq):
-        while not job.state.is_terminal:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not await services.hub.wait(job.id, seq, remaining):
-                break
-            job = await services.queue.load(job.id)
-            seq = job.seq
-    return await services.queue.load(job.id)
-
-
 def _images(job: Job) -> tuple[ImageLink, ...]:
     return COMPLETED.validate_json(job.result).images if job.state is JobState.COMPLETED else ()
-
-
-def _with_deadline(request: GenerationRequest, cancel_after: str | None) -> GenerationRequest:
-    """Raises InvalidRequest."""
-    if cancel_after is None:
-        return request
-    if not SECONDS.fullmatch(cancel_after) or not float(cancel_after):
-        raise InvalidRequest("invalid_deadline", "Cancel-After is a number of seconds", field="Cancel-After")
-    seconds = min(float(cancel_after), request.deadline or math.inf)
-    return request.model_copy(update={"deadline": seconds})
-
-
-def _idempotency(key: str | None, request: GenerationRequest) -> Idempotency | None:
-    if key is None:
-        return None
-    if not 1 <= len(key) <= MAX_KEY_LENGTH:
-        message = f"an Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters"
-        raise InvalidRequest("invalid_idempotency_key", message, field="Idempotency-Key")
-    return Idempotency(key, request.model_dump_json())

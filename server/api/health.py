@@ -1,8 +1,10 @@
 """`/live`: this process answers. `/ready`: a request would be served. `/metrics`: Prometheus' text format."""
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from server.api import documents
 from server.api.deps import Services, Shared
 from server.errors import ModelNotReady, RedisUnavailable
 from server.jobs.estimate import Fleet
@@ -17,7 +19,7 @@ async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/ready")
+@router.get("/ready", responses=documents.errors(ModelNotReady("no worker is ready", retry_after=1)))
 async def ready(services: Shared) -> dict[str, str]:
     """503 until Redis answers and a live worker has the default model; again as soon as that worker or we stop."""
     if services.is_stopping:
@@ -28,7 +30,11 @@ async def ready(services: Shared) -> dict[str, str]:
     return {"status": "ready", "model": model}
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text"}},
+)
 async def metrics(request: Request, services: Shared) -> Response:
     """Of this process; and of the queue and the workers if this is the one API process that speaks for them."""
     shared = await _gather(services, speak="all" in request.query_params)

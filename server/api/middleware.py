@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,26 +18,29 @@ UNTRACED = frozenset({"/live", "/ready", "/metrics"})
 class BodyLimit:
     """Refuses large bodies without keeping them: by the announced length, else while they come in."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, uploads: Mapping[str, int]) -> None:
+        """`uploads` are the limits of the addresses that have others, in bytes."""
         self.app = app
         self.limit = limit
+        self.uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        limit = self.uploads.get(scope["path"], self.limit)
         announced = _content_length(scope)
-        if announced is not None and announced > self.limit:
-            await self._refuse(scope, receive, send)
+        if announced is not None and announced > limit:
+            await self._refuse(limit, scope, receive, send)
             return
         # A length that was announced is enforced by the HTTP parser.
-        body = receive if announced is not None else await self._read(receive)
+        body = receive if announced is not None else await self._read(limit, receive)
         if body is None:
-            await self._refuse(scope, receive, send)
+            await self._refuse(limit, scope, receive, send)
         else:
             await self.app(scope, body, send)
 
-    async def _read(self, receive: Receive) -> Receive | None:
+    async def _read(self, limit: int, receive: Receive) -> Receive | None:
         """A chunked body, read up to the limit and no further; None if it is longer."""
         messages: list[Message] = []
         size = 0
@@ -45,13 +48,13 @@ class BodyLimit:
             message = await receive()
             messages.append(message)
             size += len(message.get("body", b""))
-            if size > self.limit:
+            if size > limit:
                 return None
             if not message.get("more_body", False):
                 return _replay(messages, receive)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = respond(BodyTooLarge(f"the body is larger than {self.limit} bytes"))
+    async def _refuse(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
+        response = respond(BodyTooLarge(f"the body is larger than {limit} bytes"), scope["path"])
         # A client that still writes would see a broken connection instead of the answer.
         await _drain(receive)
         await response(scope, receive, send)

@@ -1,35 +1,32 @@
 """`GET /v1/models`: OpenAI's list, with what this server's models can do."""
 
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 
+from server.api import documents
 from server.api.deps import Shared
-from server.schemas.model import ModelInfo
+from server.schemas.model import ModelEntry, ModelInfo, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("")
-async def list_models(services: Shared) -> dict[str, Any]:
+@router.get("", response_model=ModelList, responses=documents.errors())
+async def list_models(services: Shared) -> ModelList:
     default = await services.default_model()
-    models = [_entry(info, default) for info in await services.registry.models()]
-    return {"object": "list", "data": models}
+    return ModelList(data=[_entry(info, default) for info in await services.registry.models()])
 
 
-@router.get("/{name}")
-async def show_model(name: str, services: Shared) -> dict[str, Any]:
+@router.get("/{name}", response_model=ModelEntry, responses=documents.errors(*documents.MODEL))
+async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], services: Shared) -> ModelEntry:
     return _entry(await services.find_model(name), await services.default_model())
 
 
-def _entry(info: ModelInfo, default: str | None) -> dict[str, Any]:
-    facts = info.model_dump(mode="json", exclude={"name", "created"})
-    return {
-        "id": info.name,
-        "object": "model",
-        "created": info.created,
-        "owned_by": "oar",
-        "is_default": info.name == default,
-        "num_tokens": info.num_tokens,
-        **facts,
-    }
+def _entry(info: ModelInfo, default: str | None) -> ModelEntry:
+    return ModelEntry(
+        **info.model_dump(exclude={"name"}),
+        id=info.name,
+        is_default=info.name == default,
+        num_tokens=info.num_tokens,
+        sizes=(info.size,),
+    )

@@ -16,13 +16,15 @@ class PromptMeter:
 
     async def check(self, prompt: str, model: ModelInfo) -> None:
         """Raises InvalidRequest for a prompt of more tokens than the model reads."""
-        tokenizer = await self._tokenizer(model)
-        if tokenizer is None:
-            return
-        count = len(tokenizer.encode(prompt, add_special_tokens=False).ids)
-        if count > model.max_prompt_tokens:
+        count = await self.count(prompt, model)
+        if count is not None and count > model.max_prompt_tokens:
             message = f"the prompt has {count} tokens; {model.name} reads {model.max_prompt_tokens}"
             raise InvalidRequest("prompt_too_long", message, field="prompt")
+
+    async def count(self, prompt: str, model: ModelInfo) -> int | None:
+        """Tokens of a prompt; None where the model's text tokenizer is not known here."""
+        tokenizer = await self._tokenizer(model)
+        return None if tokenizer is None else len(tokenizer.encode(prompt, add_special_tokens=False).ids)
 
     async def _tokenizer(self, model: ModelInfo) -> Tokenizer | None:
         """None where the worker published none: then the worker checks alone."""

@@ -10,23 +10,20 @@ for `socket_send_timeout` is closed with 1013; it has as long again to read why.
 
 import asyncio
 import logging
-import time
-from collections.abc import Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from server.api.deps import Services, get_services
-from server.errors import InternalError, InvalidRequest, ServerError, SlowClient, TooManySockets
-from server.jobs.events import StoredEvent
-from server.tasks import stop_tasks
+from server.api.following import follow, parse_seq
+from server.errors import InternalError, ServerError, SlowClient, TooManySockets
+from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
 
 IDLE_CLOSE_CODE = 1013
-STALE_SECONDS = 0.25  # after which a preview that waits to be sent is looked up again
 
 
 @dataclass
@@ -35,7 +32,6 @@ class Reader:
 
     job_id: str
     seq: int = 0
-    opened_at: int = 0  # number of the latest event when the socket was opened
 
 
 @router.websocket("/v1/generations/{job_id}/stream")
@@ -58,7 +54,7 @@ async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
     try:
         if services.num_sockets > services.settings.max_sockets:
             raise TooManySockets("this server has no free websocket", retry_after=5)
-        await _until_one_ends(_pump(socket, services, reader), _listen(socket))
+        await until_one_ends(_pump(socket, services, reader), _listen(socket))
     except ServerError as error:
         await _close_with(socket, services, error, reader)
     except (WebSocketDisconnect, asyncio.CancelledError):
@@ -70,40 +66,19 @@ async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
 
 async def _pump(socket: WebSocket, services: Services, reader: Reader) -> None:
     """Reads the log at the client's own speed; nothing is buffered here."""
-    after = _after(socket)
+    after = parse_seq(socket.query_params.get("after", "0"), "after")
     job = await services.queue.load(reader.job_id)
-    reader.seq, reader.opened_at = min(after, job.seq), job.seq
+    reader.seq = min(after, job.seq)
     services.metrics.resumed.inc(after > 0)
-    async with services.hub.watch(reader.job_id, reader.seq):
-        while True:
-            batch = await services.log.read(reader.job_id, reader.seq)
-            await _send_batch(socket, services, reader, batch)
-            is_terminal = bool(batch) and batch[-1].is_terminal and batch[-1].seq == reader.seq
-            if is_terminal or (not batch and await _is_over(services, reader.job_id, reader.seq)):
-                await socket.close(1000)
-                return
-            if batch:
-                continue
-            if not await services.hub.wait(reader.job_id, reader.seq, services.settings.socket_idle):
+    async with aclosing(follow(services, job, after, services.settings.socket_idle)) as events:
+        async for event in events:
+            if event is None:
                 await socket.close(IDLE_CLOSE_CODE, f"no event for a long time seq={reader.seq}")
                 return
-
-
-async def _send_batch(socket: WebSocket, services: Services, reader: Reader, batch: list[StoredEvent]) -> None:
-    """Ends early before a preview that may be stale by now: the next batch has the newest one in its place."""
-    start = time.monotonic()
-    for event in batch:
-        if event.type == "preview" and time.monotonic() - start > STALE_SECONDS:
-            return
-        await _send(socket, services, event.to_json())
-        reader.seq = event.seq
-        services.metrics.replayed.inc(event.seq <= reader.opened_at)
-
-
-async def _is_over(services: Services, job_id: str, seq: int) -> bool:
-    """Whether `after` was the terminal event or beyond it: there is nothing to wait for."""
-    job = await services.queue.load(job_id)
-    return job.state.is_terminal and seq >= job.seq
+            await _send(socket, services, event.to_json())
+            reader.seq = event.seq
+            services.metrics.replayed.inc(event.seq <= job.seq)
+    await socket.close(1000)
 
 
 async def _send(socket: WebSocket, services: Services, text: str) -> None:
@@ -123,20 +98,6 @@ async def _listen(socket: WebSocket) -> None:
             raise WebSocketDisconnect(message.get("code", 1005))
 
 
-async def _until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Runs all until the first ends, stops the others, and raises what the first one raised."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await stop_tasks(tasks)
-    for task in tasks:
-        # The others may have failed meanwhile, of the same cause: that is to be looked at, and not to be raised.
-        error = None if task.cancelled() else task.exception()
-        if task in done and error is not None:
-            raise error
-
-
 async def _close_with(socket: WebSocket, services: Services, error: ServerError, reader: Reader) -> None:
     try:
         async with asyncio.timeout(services.settings.socket_send_timeout):
@@ -144,10 +105,3 @@ async def _close_with(socket: WebSocket, services: Services, error: ServerError,
             await socket.close(error.close_code, f"{error.code} seq={reader.seq}")
     except (TimeoutError, RuntimeError, WebSocketDisconnect):
         logger.info("could not say why a websocket is closed code=%s", error.code)
-
-
-def _after(socket: WebSocket) -> int:
-    text = socket.query_params.get("after", "0")
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise InvalidRequest("invalid_after", "after is the seq of an event", field="after")
-    return int(text)

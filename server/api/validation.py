@@ -23,6 +23,7 @@ def resolve(request: GenerationRequest, model: ModelInfo, settings: Settings) ->
         order=_order(request.order, model),
         steps=_steps(request, model),
         group_sizes=_group_sizes(request.group_sizes, model),
+        entropy_bound=_or_default(request.entropy_bound, defaults.entropy_bound),
         guidance=_or_default(request.guidance, defaults.guidance),
         temperature=_or_default(request.temperature, defaults.temperature),
         top_k=defaults.top_k if request.top_k is None else request.top_k,
@@ -30,6 +31,7 @@ def resolve(request: GenerationRequest, model: ModelInfo, settings: Settings) ->
         previews=request.previews,
         priority=request.priority,
         deadline=_deadline(request.deadline, settings),
+        model_hash=model.model_hash,
     )
 
 

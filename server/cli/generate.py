@@ -31,7 +31,8 @@ MAX_RECONNECTS = 8
 @click.option("-n", "--n", type=int, default=1, help="Images; with several, their index is put into the file's name.")
 @click.option("--order", help="Name of the order in which the grid is decoded.")
 @click.option("--steps", type=int, help="Decode steps.")
-@click.option("--group-sizes", help="cosine, linear or constant.")
+@click.option("--group-sizes", help="cosine, linear, constant or adaptive.")
+@click.option("--entropy-bound", type=float, help="Nats that an adaptive group may lose.")
 @click.option("--guidance", type=float, help="Classifier-free guidance; 1 is none.")
 @click.option("--temperature", type=float)
 @click.option("--top-k", type=int)
@@ -107,6 +108,7 @@ def _in_process(request: GenerationRequest) -> list[bytes]:
     from oar_core.engine.events import PatchesDecoded, SequenceFinished
     from oar_core.engine.sequence import KnownTokens
     from oar_core.errors import OarError
+    from server.api.pictures import Rendition, recipe, render
     from server.api.validation import resolve
     from server.worker.models import load_models
     from server.worker.preview import render_pngs
@@ -130,4 +132,5 @@ def _in_process(request: GenerationRequest) -> list[bytes]:
             finished |= {
                 int(event.sequence_id): event.token_ids for event in events if isinstance(event, SequenceFinished)
             }
-    return list(render_pngs(model.pipeline, [finished[image] for image in range(params.n)]))
+    pngs = render_pngs(model.pipeline, [finished[image] for image in range(params.n)])
+    return [render(png, Rendition(), recipe(params, image)) for image, png in enumerate(pngs)]

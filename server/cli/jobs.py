@@ -16,7 +16,7 @@ from server.jobs.dead import DeadLetter, DeadLetters
 from server.jobs.embedded import EmbeddedRedisError, redis_url
 from server.jobs.job import Job
 from server.jobs.queue import Idempotency, JobQueue
-from server.jobs.store import Registry
+from server.jobs.store import ImageStore, Registry
 from server.schemas.generation import GenerationParams
 from server.settings import Settings
 
@@ -80,7 +80,10 @@ def dead(limit: int, as_json: bool) -> None:
 @id_argument
 @as_json_option
 def retry(job_id: str, as_json: bool) -> None:
-    """Submit a dead, failed or canceled job's parameters as a new job. Said twice, it is still one new job."""
+    """Submit a dead, failed or canceled job's parameters as a new job. Said twice, it is still one new job.
+
+    An edit can be repeated as long as the picture that it started from is kept: OAR_RESULT_TTL after the job's end.
+    """
     new = _run(lambda desk: desk.retry(job_id))
     if as_json:
         _print_json(_facts(new))
@@ -106,6 +109,7 @@ class _Desk:
     def __init__(self, connection: RedisConnection, settings: Settings) -> None:
         self.queue = JobQueue(connection, settings)
         self.dead = DeadLetters(connection)
+        self._images = ImageStore(connection)
         self._registry = Registry(connection)
 
     async def find(self, model: str | None, *, with_ended: bool, limit: int) -> list[Job]:
@@ -131,8 +135,9 @@ class _Desk:
     async def retry(self, job_id: str) -> Job:
         letter = await self.dead.find(job_id)
         params = letter.params if letter else await self._params_of_ended(job_id)
-        idempotency = Idempotency(f"retry:{job_id}", params.model_dump_json())
-        submitted = await self.queue.submit(params, idempotency, retry_of=job_id)
+        source = await self._source_of(job_id) if params.edit else None
+        idempotency = Idempotency(f"retry:{job_id}", job_id)
+        submitted = await self.queue.submit(params, idempotency, source=source, retry_of=job_id)
         if letter is not None:
             await self.dead.remove(letter)
         return await self.queue.load(submitted.job_id)
@@ -142,6 +147,13 @@ class _Desk:
         if job.state not in ("failed", "canceled"):
             raise click.ClickException(f"job {job_id} is {job.state}; only dead, failed and canceled jobs are repeated")
         return job.params
+
+    async def _source_of(self, job_id: str) -> bytes:
+        """The new job has a copy of its own: the old one's is kept as long as the old job."""
+        source = await self._images.read_source(job_id)
+        if source is None:
+            raise click.ClickException(f"the picture that job {job_id} edited is no longer kept")
+        return source
 
     async def cancel(self, job_id: str) -> Job:
         await self.queue.cancel(await self.queue.load(job_id))

@@ -11,7 +11,10 @@ from server.schemas.generation import GenerationParams
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Outlives its job: the parameters are here, so that it can be repeated when the job has expired."""
+    """Outlives its job: the parameters are here, so that it can be repeated when the job has expired.
+
+    An edit also needs its source picture, which expires with the job.
+    """
 
     entry: str
     job_id: str

@@ -72,11 +72,11 @@ class EventLog:
             events += batch
         return events
 
-    async def read_patches(self, job_id: str, after: int = 0) -> list[StoredEvent]:
-        """The `patches` events alone: the checkpoint that a resumed job goes on from."""
+    async def read_checkpoint(self, job_id: str, after: int = 0) -> list[StoredEvent]:
+        """What a resumed job goes on from: its `patches`, and the `partial` images that need not be made again."""
         reply: list[Any] = await self._connection.again("XRANGE", keys.events(job_id), f"({after}-0", "+")
         stored = (_stored(job_id, entry, fields) for entry, fields in reply)
-        return [event for event in stored if event.type == "patches"]
+        return [event for event in stored if event.type in {"patches", "partial"}]
 
 
 @dataclass

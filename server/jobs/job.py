@@ -64,10 +64,14 @@ class Job:
 
     @classmethod
     def from_hash(cls, job_id: str, fields: Mapping[str, str]) -> "Job":
+        params = GenerationParams.model_validate_json(fields[Field.PARAMS])
+        if model_hash := fields.get(Field.MODEL_HASH):
+            # The model may have been replaced since the job was accepted: the one that draws it counts.
+            params = params.model_copy(update={"model_hash": model_hash})
         return cls(
             id=job_id,
             state=JobState(fields[Field.STATE]),
-            params=GenerationParams.model_validate_json(fields[Field.PARAMS]),
+            params=params,
             priority=fields[Field.PRIORITY],
             entry=fields[Field.ENTRY],
             owner=fields.get(Field.OWNER, ""),

@@ -7,6 +7,7 @@
 | `ev:{id}` | stream | the job's events but previews, ids `1-0`, `2-0` ... |
 | `pv:{id}` | stream | the newest preview of each image, under its number in the same count |
 | `img:{id}:{i}` | string | finished PNGs |
+| `src:{id}` | string | the PNG that an edit starts from; transparent where it paints; kept as long as the job |
 | `q:{model}:{priority}` | stream | job ids that wait or run, with their work; one consumer group |
 | `due` | sorted set | ids of jobs that somebody has to look at, by Redis' milliseconds: deadlines, cancels |
 | `sweeper` | string | the API process that looks at them, for as long as its lease lasts |
@@ -66,6 +67,7 @@ class Field(StrEnum):
     STARTED = "started"
     FINISHED = "finished"
     RESULT = "result"  # body of the terminal event
+    SOURCE = "source"  # key of the picture that an edit starts from
 
 
 def job(job_id: str) -> str:
@@ -86,6 +88,10 @@ def previews(job_id: str) -> str:
 
 def image(job_id: str, index: int) -> str:
     return f"img:{job_id}:{index}"
+
+
+def source(job_id: str) -> str:
+    return f"src:{job_id}"
 
 
 def queue(model: str, priority: str = DEFAULT_PRIORITY) -> str:

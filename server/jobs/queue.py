@@ -29,6 +29,8 @@ from server.settings import Settings
 LATE = Failed(error=Failure(code="deadline_exceeded", message="the job's deadline passed before it was finished"))
 WORN_OUT = Failed(error=Failure(code="attempts_exhausted", message="the job's worker died too often"))
 
+SOURCE_SUBMIT_MS = 60_000  # a source whose job was not accepted is forgotten after this
+
 
 @dataclass(frozen=True)
 class Idempotency:
@@ -111,9 +113,15 @@ class JobQueue:
         self._traceparent = traceparent
 
     async def submit(
-        self, params: GenerationParams, idempotency: Idempotency | None = None, retry_of: str = ""
+        self,
+        params: GenerationParams,
+        idempotency: Idempotency | None = None,
+        *,
+        source: bytes | None = None,
+        retry_of: str = "",
     ) -> Submitted:
-        """Accepts a job; never enqueues twice. `retry_of` names the ended job that this one repeats.
+        """Accepts a job, with the `source` PNG of an edit; never enqueues twice. `retry_of` names the ended job that
+        this one repeats.
 
         Raises QueueFull, ModelNotReady (full, and no worker is alive), IdempotencyConflict or RedisUnavailable.
         """
@@ -128,6 +136,9 @@ class JobQueue:
         }
         if trace := self._traceparent():
             fields[Field.TRACE] = trace
+        if source is not None:
+            fields[Field.SOURCE] = keys.source(job_id)
+            await self._connection.again("SET", keys.source(job_id), source, "PX", SOURCE_SUBMIT_MS)
         reply = await scripts.run(
             self._connection,
             "submit",

@@ -20,6 +20,10 @@ class ImageStore:
     async def read(self, job_id: str, index: int) -> bytes | None:
         return await self._connection.again("GET", keys.image(job_id, index))
 
+    async def read_source(self, job_id: str) -> bytes | None:
+        """The PNG that an edit starts from."""
+        return await self._connection.again("GET", keys.source(job_id))
+
 
 class Registry:
     """Models and live workers, as they are now."""

@@ -34,6 +34,7 @@ class ApiMetrics(Families):
         self.canceled_waiting = self.counter("oar_jobs_canceled_waiting", "Jobs canceled before a worker had them")
         self._swept = self.counter("oar_jobs_swept", "Jobs that no worker was there to end, by outcome", "outcome")
         self.sockets = self.gauge("oar_ws_connections", "Open websockets")
+        self.event_streams = self.gauge("oar_sse_connections", "Open event streams")
         self.resumed = self.counter("oar_ws_resumed", "Websockets opened with `after`: a stream that goes on")
         self.replayed = self.counter("oar_ws_replayed_events", "Events sent that were older than their websocket")
         self.slow_clients = self.counter("oar_ws_slow_client_closed", "Streams closed because the client did not read")

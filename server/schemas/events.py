@@ -57,10 +57,9 @@ class Patches(_Event):
     patches: tuple[PatchInfo, ...]
 
 
-class Preview(_Event):
+class _Canvas(_Event):
     """The canvas of one image so far; `data` is base64."""
 
-    type: Literal["preview"] = "preview"
     image: int
     known: int  # positions that are known in this picture
     total: int
@@ -68,6 +67,19 @@ class Preview(_Event):
     height: int
     mime: Literal["image/webp"] = "image/webp"
     data: str
+
+
+class Preview(_Canvas):
+    """Sent now and then; each makes the one before worthless."""
+
+    type: Literal["preview"] = "preview"
+
+
+class Partial(_Canvas):
+    """One of the partial images that a request wished for: after a certain step, without loss, counted from 0."""
+
+    type: Literal["partial"] = "partial"
+    index: int
 
 
 class Restarted(_Event):
@@ -97,6 +109,6 @@ class Canceled(_Event):
     type: Literal["canceled"] = "canceled"
 
 
-Event = Queued | Started | Patches | Preview | Restarted | Completed | Failed | Canceled
+Event = Queued | Started | Patches | Preview | Partial | Restarted | Completed | Failed | Canceled
 EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 TERMINAL_TYPES = frozenset({"completed", "failed", "canceled"})

@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from server.schemas.base import Accepted, Sent
+from server.schemas.model import DEFAULT_ENTROPY_BOUND
 
 MAX_SEED = 2**63 - 1
+MAX_ENTROPY_BOUND = 10_000  # nats
 Priority = Literal["low", "normal", "high"]
 State = Literal["queued", "running", "completed", "failed", "canceled"]
 
@@ -21,6 +23,12 @@ class GenerationRequest(Accepted):
     order: str | list[int] | None = Field(None, description="An order's name, or a permutation of all grid positions")
     steps: int | None = Field(None, ge=1, description="Decode steps, at most the number of grid positions")
     group_sizes: str | None = Field(None, description="How many positions each step decodes, by a schedule's name")
+    entropy_bound: float | None = Field(
+        None,
+        ge=0,
+        le=MAX_ENTROPY_BOUND,
+        description="Nats that an `adaptive` group may lose; nothing to other group sizes",
+    )
     guidance: float | None = Field(None, ge=0, le=100, description="Classifier-free guidance; 1 is none")
     temperature: float | None = Field(None, ge=0, le=100, description="Flattens (> 1) or sharpens (< 1) the draws")
     top_k: int | None = Field(None, ge=0, le=1 << 31, description="Draw from the k likeliest tokens; 0 is all")
@@ -28,6 +36,20 @@ class GenerationRequest(Accepted):
     previews: bool = Field(True, description="Whether to send `preview` events")
     priority: Priority = Field("normal", description="Who is served first; waiting raises it")
     deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
+
+
+class EditParams(Sent):
+    """How the source picture of a job enters it; the picture itself is stored beside the job.
+
+    `inpaint` paints anew what the mask opens, without a trace of what was there. `vary` keeps a share of it. `outpaint`
+    lays the source on the canvas and paints around it.
+    """
+
+    mode: Literal["inpaint", "vary", "outpaint"]
+    offset: tuple[int, int] = (0, 0)  # pixels down and right, of the source's corner on the canvas; outpaint only
+    strength: float = 1.0  # share of the masked tokens that is drawn anew; vary only
+    feather: int = 0  # pixels over which the edge of the mask fades
+    num_kept: int = 0  # tokens of the source that stay
 
 
 class GenerationParams(Sent):
@@ -44,9 +66,13 @@ class GenerationParams(Sent):
     temperature: float
     top_k: int
     top_p: float
+    entropy_bound: float = DEFAULT_ENTROPY_BOUND  # nats; of adaptive groups
     previews: bool = True
     priority: Priority = "normal"
     deadline: float | None = None  # seconds from acceptance
+    partial_images: int = 0  # `partial` events of each image, spread evenly over its steps
+    edit: EditParams | None = None
+    model_hash: str = ""
 
     @property
     def rows_per_image(self) -> int:
@@ -93,3 +119,4 @@ class GenerationStatus(Sent):
     error: Failure | None = None
     url: str
     stream_url: str
+    events_url: str

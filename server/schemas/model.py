@@ -1,6 +1,10 @@
 """What a worker publishes about a model, so that the API can check requests and answer `/v1/models` alone."""
 
+from typing import Literal
+
 from server.schemas.base import Sent
+
+DEFAULT_ENTROPY_BOUND = 6.0  # nats; the library's, which the API does not import
 
 
 class GenerationDefaults(Sent):
@@ -9,6 +13,7 @@ class GenerationDefaults(Sent):
     order: str = "raster"
     steps: int = 16
     group_sizes: str = "cosine"
+    entropy_bound: float = DEFAULT_ENTROPY_BOUND  # of adaptive groups
     guidance: float = 1.0
     temperature: float = 1.0
     top_k: int = 0
@@ -26,10 +31,43 @@ class ModelInfo(Sent):
     example_prompts: tuple[str, ...] = ()
     model_hash: str = ""
     created: int = 0  # Unix seconds
+    licence: str = ""  # of the weights
+
+    @property
+    def size(self) -> str:
+        """Width x height in pixels, as a request names it."""
+        height, width = self.image_size
+        return f"{width}x{height}"
 
     @property
     def num_tokens(self) -> int:
         return self.grid[0] * self.grid[1]
+
+
+class ModelEntry(Sent):
+    """OpenAI's `id`, `object`, `created` and `owned_by`, then what this server's models can do."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "oar"
+    is_default: bool
+    num_tokens: int
+    sizes: tuple[str, ...]  # width x height in pixels
+    grid: tuple[int, int]
+    image_size: tuple[int, int]
+    orders: tuple[str, ...]
+    group_sizes: tuple[str, ...]
+    defaults: GenerationDefaults
+    max_prompt_tokens: int
+    example_prompts: tuple[str, ...]
+    model_hash: str
+    licence: str
+
+
+class ModelList(Sent):
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
 
 
 class WorkerInfo(Sent):

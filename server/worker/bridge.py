@@ -8,13 +8,14 @@ from collections.abc import Callable, Collection, Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
+from oar_core.errors import RequestError
 from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.queue import Claim, Taken, WorkerQueue
-from server.jobs.store import Registry
+from server.jobs.store import ImageStore, Registry
 from server.observability.exposition import expose, own
 from server.observability.metrics import WorkerMetrics
 from server.observability.tracing import NO_TRACING, Tracing
@@ -22,6 +23,7 @@ from server.schemas.model import WorkerInfo
 from server.settings import Settings
 from server.tasks import stop_tasks
 from server.worker.desk import Desk
+from server.worker.edits import JobEdit, SourceMissing
 from server.worker.engine_thread import EngineThread, Report, Stop
 from server.worker.models import LoadedModel
 from server.worker.running import Canvas, RunningJob
@@ -60,6 +62,7 @@ class Bridge:
         }
         self._log = EventLog(connection)
         self._registry = Registry(connection)
+        self._images = ImageStore(connection)
         self._control = ControlStream(connection, worker)
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -151,15 +154,36 @@ class Bridge:
         claim = await queue.claim(backlog[0])
         self.metrics.count_conclusions(queue.model, queue.concluded)
         if claim is not None:
-            log = await self._log.read_patches(claim.job_id, claim.base) if claim.is_restart else ()
-            await self._trace(queue, claim)
-            self._desk.begin(claim, log)
+            await self._begin(queue, claim)
         backlog.popleft()
+
+    async def _begin(self, queue: WorkerQueue, claim: Claim) -> None:
+        log = await self._log.read_checkpoint(claim.job_id, claim.base) if claim.is_restart else ()
+        try:
+            edit, refusal = await self._open_edit(claim), None
+        except RequestError as error:
+            edit, refusal = None, error
+        await self._trace(queue, claim)
+        if refusal is not None:
+            self._desk.refuse(claim, refusal)
+        else:
+            self._desk.begin(claim, log, edit)
 
     async def _trace(self, queue: WorkerQueue, claim: Claim) -> None:
         if self._tracing.is_on:
             trace = await queue.traceparent(claim.job_id)
             self._tracing.begin(claim.job_id, claim.model, trace, claim.age, claim.attempt)
+
+    async def _open_edit(self, claim: Claim) -> JobEdit | None:
+        """Raises RequestError when the job's source picture cannot be edited."""
+        params = claim.params.edit
+        if params is None:
+            return None
+        png = await self._images.read_source(claim.job_id)
+        if png is None:
+            raise SourceMissing("the picture that was to be edited is no longer kept", field="image")
+        pipeline = self._models[claim.model].pipeline
+        return await self._desk.renderer.open_edit(pipeline, params, png, claim.params.seed)
 
     # beside the engine
 
@@ -236,9 +260,8 @@ class Bridge:
         ][: self._settings.preview_batch]
         if not due:
             return
-        previews = await self._desk.renderer.preview(
-            model.pipeline, [canvas for _, _, canvas in due], [image for _, image, _ in due]
-        )
+        snapshots = [job.snapshot(image) for job, image, _ in due]
+        previews = await self._desk.renderer.preview(model.pipeline, snapshots)
         for (job, _, canvas), preview in zip(due, previews):
             canvas.num_previewed, canvas.previewed_at = preview.known, time.monotonic()
             if canvas.finished is None:
@@ -246,7 +269,7 @@ class Bridge:
                 self.metrics.previews.labels(model.name).inc()
 
     def _is_due(self, canvas: Canvas) -> bool:
-        has_news = canvas.finished is None and len(canvas.positions) > canvas.num_previewed
+        has_news = canvas.finished is None and canvas.num_known > max(canvas.num_previewed, len(canvas.given.positions))
         return has_news and time.monotonic() - canvas.previewed_at >= self._settings.preview_interval
 
     # stopping

@@ -17,11 +17,12 @@ from server.observability.metrics import WorkerMetrics
 from server.observability.tracing import NO_TRACING, Tracing
 from server.schemas.events import Canceled, Completed, Failed, Restarted
 from server.schemas.generation import Failure, ImageLink
+from server.worker.edits import JobEdit
 from server.worker.engine_thread import Abort, Add, Command, Crashed, Refused, Report, Stepped
 from server.worker.models import LoadedModel
 from server.worker.outbox import Outbox
 from server.worker.preview import Renderer
-from server.worker.running import Ending, RunningJob, parse_sequence_id
+from server.worker.running import Ending, RunningJob, Snapshot, parse_sequence_id
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,9 @@ class Desk:
     def wake(self) -> None:
         self._room.set()
 
-    def begin(self, claim: Claim, log: Sequence[StoredEvent]) -> None:
-        """Starts a job, or goes on from the `patches` of its event log when another worker began it."""
-        job = RunningJob.begin(claim, log)
-        # A job that was lost may come back before that is known; it is one job still.
-        self._metrics.running.labels(claim.model).inc(claim.job_id not in self._jobs)
-        self._jobs[claim.job_id] = job
+    def begin(self, claim: Claim, log: Sequence[StoredEvent], edit: JobEdit | None = None) -> None:
+        """Starts a job, or goes on from the checkpoint in its event log when another worker began it."""
+        job = self._enter(RunningJob.begin(claim, log, edit))
         logger.info("job begun job=%s model=%s attempt=%d", claim.job_id, claim.model, claim.attempt)
         self._metrics.queue_time.labels(claim.model).observe(claim.age)
         if claim.is_restart:
@@ -104,6 +102,16 @@ class Desk:
             job.live.add(index)
             self._use_rows(job, +1)
             self._send(Add(claim.model, request))
+
+    def refuse(self, claim: Claim, error: RequestError) -> None:
+        """Fails a job that cannot begin."""
+        self._fail(self._enter(RunningJob.begin(claim, ())), error)
+
+    def _enter(self, job: RunningJob) -> RunningJob:
+        # A job that was lost may come back before that is known; it is one job still.
+        self._metrics.running.labels(job.claim.model).inc(job.claim.job_id not in self._jobs)
+        self._jobs[job.claim.job_id] = job
+        return job
 
     def _use_rows(self, job: RunningJob, images: int) -> None:
         self._rows[job.claim.model] += images * job.claim.params.rows_per_image
@@ -161,12 +169,23 @@ class Desk:
         job.canvases[image].add((patch.position for patch in patches), (patch.token_id for patch in patches))
         width = self._models[model].pipeline.grid[1]
         self.outbox.put(job, "patches", job.describe(image, event.step, event.steps, event.patches, width).body())
+        partial_index = job.next_partial(image, event.step, event.steps)
+        if partial_index is not None:
+            job.canvases[image].num_partials += 1
+            self._spawn(self._send_partial(job, job.snapshot(image, partial_index)))
         self._metrics.patches.labels(model).inc(len(event.patches))
         if not job.has_patches:
             job.has_patches = True
             job.first_patch_at = time.monotonic()
             self._metrics.prefill.labels(model).observe(self._latest_seconds)
             self._metrics.first_patch.labels(model).observe(job.age)
+
+    async def _send_partial(self, job: RunningJob, snapshot: Snapshot) -> None:
+        model = job.claim.model
+        async with job.partials:
+            (partial,) = await self.renderer.preview(self._models[model].pipeline, [snapshot])
+            self.outbox.put(job, partial.type, partial.body())
+        self._metrics.previews.labels(model).inc()
 
     def _leave(self, job: RunningJob, image: int) -> None:
         """A sequence is out of the engine."""
@@ -177,7 +196,8 @@ class Desk:
     async def _complete(self, job: RunningJob) -> None:
         start = time.monotonic()
         token_ids = [canvas.finished for canvas in job.canvases if canvas.finished is not None]
-        images = await self.renderer.finish(self._models[job.claim.model].pipeline, token_ids)
+        async with job.partials:
+            images = await self.renderer.finish(self._models[job.claim.model].pipeline, token_ids, job.edit)
         self._metrics.render.labels(job.claim.model).observe(time.monotonic() - start)
         links = tuple(
             ImageLink(index=index, url=f"/v1/generations/{job.claim.job_id}/images/{index}")

@@ -3,7 +3,6 @@
 import logging
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -28,6 +27,7 @@ class LoadedModel:
     engine: Engine
     slots: int
     created: int  # Unix seconds
+    licence: str
     load_seconds: float
 
     @property
@@ -49,6 +49,7 @@ class LoadedModel:
             example_prompts=self.pipeline.example_prompts,
             model_hash=self.pipeline.model_hash,
             created=self.created,
+            licence=self.licence,
         )
 
     def warm_up(self) -> None:
@@ -70,17 +71,17 @@ def load_models(settings: Settings) -> list[LoadedModel]:
     manifest = Manifest.load(settings.weights_dir)
     device = _device(settings.device)
     dtype = _dtype(settings.dtype, device)
-    return [
-        _load(name, manifest.folder(name), device, dtype, settings) for name in settings.models or (manifest.default,)
-    ]
+    return [_load(name, manifest, device, dtype, settings) for name in settings.models or (manifest.default,)]
 
 
-def _load(name: str, folder: Path, device: str, dtype: torch.dtype, settings: Settings) -> LoadedModel:
+def _load(name: str, manifest: Manifest, device: str, dtype: torch.dtype, settings: Settings) -> LoadedModel:
     start = time.monotonic()
+    folder = manifest.folder(name)
     pipeline = Pipeline.load(folder, device, dtype)
     engine = Engine(pipeline.backbone, pipeline.unconditional_ids, settings.slots)
     created = int((folder / "config.json").stat().st_mtime)
-    model = LoadedModel(name, pipeline, engine, settings.slots, created, load_seconds=0.0)
+    licence = manifest.entries[name].licence
+    model = LoadedModel(name, pipeline, engine, settings.slots, created, licence, load_seconds=0.0)
     model.warm_up()
     seconds = time.monotonic() - start
     logger.info("model loaded model=%s hash=%s device=%s seconds=%.2f", name, pipeline.model_hash, device, seconds)

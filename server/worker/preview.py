@@ -12,8 +12,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from oar_core.sampling.pipeline import Pipeline
-from server.schemas.events import Preview
-from server.worker.running import Canvas
+from server.schemas.events import Partial, Preview
+from server.schemas.generation import EditParams
+from server.worker.edits import JobEdit
+from server.worker.running import Snapshot
 
 NUM_THREADS = 2
 WEBP_QUALITY = 80
@@ -23,43 +25,60 @@ class Renderer:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="render")
 
-    async def finish(self, pipeline: Pipeline, token_ids: Sequence[Sequence[int]]) -> tuple[bytes, ...]:
+    async def finish(
+        self, pipeline: Pipeline, token_ids: Sequence[Sequence[int]], edit: JobEdit | None = None
+    ) -> tuple[bytes, ...]:
         """One PNG for each list of L token ids."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, render_pngs, pipeline, token_ids)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, render_pngs, pipeline, token_ids, edit)
 
-    async def preview(self, pipeline: Pipeline, canvases: Sequence[Canvas], images: Sequence[int]) -> list[Preview]:
-        """The canvases as they are now; `images` are their indices within their jobs."""
-        known = [(list(canvas.positions), list(canvas.token_ids)) for canvas in canvases]
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _previews, pipeline, known, images)
+    async def preview(self, pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _previews, pipeline, snapshots)
+
+    async def open_edit(self, pipeline: Pipeline, params: EditParams, png: bytes, seed: int) -> JobEdit:
+        """Raises RequestError."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: JobEdit.open(pipeline, params, png, seed=seed))
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
-def render_pngs(pipeline: Pipeline, token_ids: Sequence[Sequence[int]]) -> tuple[bytes, ...]:
+def render_pngs(
+    pipeline: Pipeline, token_ids: Sequence[Sequence[int]], edit: JobEdit | None = None
+) -> tuple[bytes, ...]:
     pixels = pipeline.decode(torch.tensor(token_ids, dtype=torch.long))
-    return tuple(_encode(picture, "PNG") for picture in pixels)
+    return tuple(_encode(picture, "PNG") for picture in (edit.lay(pixels) if edit else pixels))
 
 
-def _previews(pipeline: Pipeline, known: Sequence[tuple[list[int], list[int]]], images: Sequence[int]) -> list[Preview]:
+def _previews(pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
     height, width = pipeline.grid
-    token_ids = torch.zeros(len(known), height * width, dtype=torch.long)
+    token_ids = torch.zeros(len(snapshots), height * width, dtype=torch.long)
     mask = torch.zeros_like(token_ids, dtype=torch.bool)
-    for row, (positions, tokens) in enumerate(known):
-        token_ids[row, positions] = torch.tensor(tokens, dtype=torch.long)
-        mask[row, positions] = True
+    for row, snapshot in enumerate(snapshots):
+        token_ids[row, list(snapshot.positions)] = torch.tensor(snapshot.token_ids, dtype=torch.long)
+        mask[row, list(snapshot.positions)] = True
     pixels = pipeline.decode_partial(token_ids, mask)
     return [
-        Preview(
-            image=image,
-            known=len(positions),
-            total=height * width,
-            width=picture.shape[1],
-            height=picture.shape[0],
-            data=base64.b64encode(_encode(picture, "WEBP", quality=WEBP_QUALITY)).decode(),
-        )
-        for picture, (positions, _), image in zip(pixels, known, images)
+        _preview(snapshot, snapshot.edit.lay(picture[None])[0] if snapshot.edit else picture, height * width)
+        for snapshot, picture in zip(snapshots, pixels)
     ]
+
+
+def _preview(snapshot: Snapshot, picture: UInt8[np.ndarray, "Y X 3"], total: int) -> Preview | Partial:
+    # A partial image may be sent on in another format: it loses nothing here.
+    options = {"quality": WEBP_QUALITY} if snapshot.partial_index is None else {"lossless": True}
+    preview = Preview(
+        image=snapshot.image,
+        known=len(snapshot.positions),
+        total=total,
+        width=picture.shape[1],
+        height=picture.shape[0],
+        data=base64.b64encode(_encode(picture, "WEBP", **options)).decode(),
+    )
+    if snapshot.partial_index is None:
+        return preview
+    return Partial(**preview.model_dump(exclude={"type"}), index=snapshot.partial_index)
 
 
 def _encode(picture: UInt8[np.ndarray, "Y X 3"], kind: str, **options: int) -> bytes:

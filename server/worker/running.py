@@ -1,5 +1,6 @@
 """A job while this worker has it: its canvases, and what is still to be written about it."""
 
+import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,20 +12,27 @@ from oar_core.sampling.sampler import SamplingParams
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
 from server.jobs.queue import Claim, NewEvent
-from server.schemas.events import Patches, PatchInfo
+from server.schemas.events import Partial, Patches, PatchInfo
 from server.schemas.generation import GenerationParams
+from server.worker.edits import JobEdit
 
 
 @dataclass
 class Canvas:
-    """One image: positions and token ids in decode order."""
+    """One image: positions and token ids in decode order, beside those that an edit gave."""
 
+    given: KnownTokens = field(default_factory=KnownTokens)
     positions: list[int] = field(default_factory=list[int])
     token_ids: list[int] = field(default_factory=list[int])
     num_steps: int = 0  # that made them
     finished: tuple[int, ...] | None = None  # token ids by position
     num_previewed: int = 0
     previewed_at: float = field(default_factory=time.monotonic)
+    num_partials: int = 0  # partial images that were made
+
+    @property
+    def num_known(self) -> int:
+        return len(self.given.positions) + len(self.positions)
 
     def add(self, positions: Iterable[int], token_ids: Iterable[int]) -> None:
         """What one step decoded."""
@@ -34,7 +42,23 @@ class Canvas:
 
     @property
     def known(self) -> KnownTokens:
-        return KnownTokens(tuple(self.positions), tuple(self.token_ids), len(self.positions), self.num_steps)
+        return KnownTokens(
+            (*self.given.positions, *self.positions),
+            (*self.given.token_ids, *self.token_ids),
+            num_resumed=len(self.positions),
+            num_steps=self.num_steps,
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A canvas at one moment: what a preview shows."""
+
+    image: int
+    positions: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    edit: JobEdit | None
+    partial_index: int | None
 
 
 @dataclass(frozen=True)
@@ -56,17 +80,21 @@ class RunningJob:
     claimed_at: float = field(default_factory=time.monotonic)
     has_patches: bool = False
     first_patch_at: float = field(default_factory=time.monotonic)
+    edit: JobEdit | None = None
+    partials: asyncio.Lock = field(default_factory=asyncio.Lock)  # they are sent in order, and before the ending
 
     @classmethod
-    def begin(cls, claim: Claim, log: Sequence[StoredEvent]) -> "RunningJob":
-        """From the `patches` of the job's event log: the log is the checkpoint."""
-        canvases = [Canvas() for _ in range(claim.params.n)]
+    def begin(cls, claim: Claim, log: Sequence[StoredEvent], edit: JobEdit | None = None) -> "RunningJob":
+        """From the checkpoint in the job's event log: its `patches`, and the `partial` images that were sent."""
+        canvases = [Canvas(edit.given if edit else KnownTokens()) for _ in range(claim.params.n)]
         for stored in log:
             event = stored.parse()
             if isinstance(event, Patches):
                 patches = event.patches
                 canvases[event.image].add((patch.position for patch in patches), (patch.token for patch in patches))
-        return cls(claim, canvases, claim.seq)
+            elif isinstance(event, Partial):
+                canvases[event.image].num_partials = event.index + 1
+        return cls(claim, canvases, claim.seq, edit=edit)
 
     def add(self, event: NewEvent) -> None:
         """A preview takes the place of one of the same image that is not on its way yet: Redis may be away for long."""
@@ -97,6 +125,16 @@ class RunningJob:
             sequence_request(self.claim.params, condition_ids, self.sequence_id(image), image, canvas.known)
             for image, canvas in enumerate(self.canvases)
         ]
+
+    def snapshot(self, image: int, partial_index: int | None = None) -> Snapshot:
+        known = self.canvases[image].known
+        return Snapshot(image, known.positions, known.token_ids, self.edit, partial_index)
+
+    def next_partial(self, image: int, step: int, steps: int) -> int | None:
+        """The index of the partial image that is due after this step; the last step makes the picture itself."""
+        index, wanted = self.canvases[image].num_partials, self.claim.params.partial_images
+        is_due = index < wanted and step < steps and step * (wanted + 1) >= steps * (index + 1)
+        return index if is_due else None
 
     def describe(self, image: int, step: int, steps: int, patches: Sequence[Patch], width: int) -> Patches:
         """The event of one step of one image; `width` is the grid's."""
@@ -132,7 +170,7 @@ def sequence_request(
         condition_ids=condition_ids,
         seed=params.seed,
         image_index=image,
-        plan=PlanSpec(order=params.order, steps=params.steps, group_sizes=params.group_sizes),
+        plan=PlanSpec(params.order, params.steps, params.group_sizes, params.entropy_bound),
         sampling=SamplingParams(params.temperature, params.top_k, params.top_p, params.guidance),
         known=known,
     )

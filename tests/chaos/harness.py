@@ -162,7 +162,7 @@ class House:
 
     async def has_patches(self, job_id: str, count: int) -> None:
         async def enough() -> bool:
-            return len(await self.log.read_patches(job_id)) >= count
+            return len(await self.log.read_checkpoint(job_id)) >= count
 
         await until(enough)
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from oar_core.errors import InvalidOrder, WeightsError
-from oar_core.order.plan import ORDERS, PlanSpec
+from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, ORDERS, PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.pipeline import CONFIG, POLICY, Pipeline
 from oar_core.sampling.request import SequenceRequest
@@ -67,6 +67,14 @@ def test_a_model_with_a_policy_offers_distilled_and_goes_by_it(folder: Path) -> 
     second = load(folder)
     assert positions_of(second) != order
     assert second.model_hash != first.model_hash
+
+
+def test_a_model_may_name_the_entropy_bound_of_its_adaptive_groups(folder: Path) -> None:
+    assert load(folder).default_plan.entropy_bound == DEFAULT_ENTROPY_BOUND
+    config = json.loads((folder / CONFIG).read_text())
+    config["defaults"]["entropy_bound"] = 2.5
+    (folder / CONFIG).write_text(json.dumps(config))
+    assert load(folder).default_plan.entropy_bound == 2.5
 
 
 def test_a_policy_that_the_config_promises_has_to_be_there(folder: Path) -> None:

@@ -38,7 +38,7 @@ def settings(redis_server: EmbeddedRedis, tmp_path: Path) -> Settings:
     return Settings(
         redis_url=redis_server.url,
         data_dir=tmp_path,
-        lease_seconds=0.6,
+        lease_seconds=60,
         result_ttl=30,
         tombstone_ttl=60,
         registry_seconds=0,
@@ -79,22 +79,15 @@ def live(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Iterato
         yield server
 
 
-BASE = pytest.StashKey[str]()  # the folder under which this session's tests have all of theirs
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _remember_base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
-    request.config.stash[BASE] = str(tmp_path_factory.getbasetemp())
+def _no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Looked at after all other fixtures have ended; one that has let go of everything may still be ending.
 
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """No test may leave a process of ours running; one that has let go of everything may still be ending.
-
-    Another session of tests may run on this machine: its processes are its own affair.
+    Another run of the tests on the same machine is not ours to look at.
     """
-    if (base := session.config.stash.get(BASE, None)) is None:
-        return
-    deadline = time.monotonic() + 5
-    while (left := find_processes("server.jobs.guard", base)) and time.monotonic() < deadline:
+    yield
+    folder = f"{tmp_path_factory.getbasetemp()}/"
+    deadline = time.monotonic() + 20
+    while (left := find_processes("server.jobs.guard", folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left, f"processes left: {left}"

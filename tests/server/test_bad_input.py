@@ -43,6 +43,9 @@ CASES: list[tuple[dict[str, Any], int, str, str]] = [
     ({"top_k": -1}, 422, "invalid_sampling", "top_k"),
     ({"top_p": 0}, 422, "invalid_sampling", "top_p"),
     ({"top_p": 1.1}, 422, "invalid_sampling", "top_p"),
+    ({"entropy_bound": -0.1}, 422, "invalid_steps", "entropy_bound"),
+    ({"entropy_bound": 10_001}, 422, "invalid_steps", "entropy_bound"),
+    ({"entropy_bound": "6"}, 422, "invalid_steps", "entropy_bound"),
     ({"previews": "yes"}, 422, "invalid_previews", "previews"),
     ({"negative_prompt": "x"}, 422, "unknown_field", "negative_prompt"),
 ]

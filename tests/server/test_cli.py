@@ -23,7 +23,7 @@ def test_generate_makes_the_same_picture_here_and_on_a_server(
     words = ["generate", "a red circle", "--seed", "7", "--order", "spiral", "--steps", "4"]
     assert runner.invoke(main, [*words, "-o", str(here)]).exit_code == 0
     assert runner.invoke(main, [*words, "-o", str(there), "--url", live.url]).exit_code == 0
-    assert here.read_bytes() == there.read_bytes()
+    assert here.read_bytes() == there.read_bytes(), "with the recipe inside"
     assert Image.open(io.BytesIO(here.read_bytes())).size == (20, 16)
 
 

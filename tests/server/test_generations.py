@@ -14,10 +14,11 @@ from PIL import Image
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.engine.sequence import KnownTokens
-from oar_core.order.plan import ORDERS, PlanSpec, make_plan
+from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, ORDERS, PlanSpec, make_plan
 from oar_core.sampling.pipeline import Pipeline
 from server.schemas.events import EVENTS
 from server.schemas.generation import GenerationParams
+from server.schemas.model import GenerationDefaults
 from server.worker.running import sequence_request
 from tests.server.live import LiveServer
 from tests.server.tiny import DEFAULTS, GRID, NAME, NUM_TOKENS
@@ -111,6 +112,17 @@ def test_previews_show_the_canvas_and_can_be_turned_off(live: LiveServer) -> Non
     silent = live.submit(n=8, steps=NUM_TOKENS, previews=False)
     check_log(live.events(silent["id"]), n=8)
     assert not [event for event in live.events(silent["id"]) if event["type"] == "preview"]
+
+
+def test_the_entropy_bound_is_the_engines_and_is_for_adaptive_groups_alone(live: LiveServer) -> None:
+    def num_steps(**wish: Any) -> int:
+        job = live.submit(seed=7, order="raster", steps=NUM_TOKENS, previews=False, **wish)
+        return sum(event["type"] == "patches" for event in live.events(job["id"]))
+
+    loose, tight = (num_steps(group_sizes="adaptive", entropy_bound=bound) for bound in (10_000, 0))
+    assert loose < tight <= NUM_TOKENS
+    assert {num_steps(entropy_bound=bound) for bound in (10_000, 0)} == {NUM_TOKENS}
+    assert live.submit()["params"]["entropy_bound"] == DEFAULT_ENTROPY_BOUND == GenerationDefaults().entropy_bound
 
 
 def test_32_jobs_at_once_give_the_pictures_that_each_gives_alone(live: LiveServer, weights_dir: Path) -> None:

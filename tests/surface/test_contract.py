@@ -17,7 +17,11 @@ def test_routes() -> None:
         ("POST", "/v1/generations"),
         ("GET", "/v1/generations/{job_id}"),
         ("DELETE", "/v1/generations/{job_id}"),
+        ("GET", "/v1/generations/{job_id}/events"),
         ("GET", "/v1/generations/{job_id}/images/{index}"),
+        ("POST", "/v1/edits"),
+        ("POST", "/v1/images/generations"),
+        ("POST", "/v1/images/edits"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/{name}"),
         ("GET", "/live"),
@@ -29,17 +33,27 @@ def test_routes() -> None:
 def test_request_and_status_fields() -> None:
     assert set(GenerationRequest.model_fields) == {
         "model", "prompt", "seed", "n", "order", "steps", "group_sizes", "guidance", "temperature", "top_k", "top_p",
-        "previews", "priority", "deadline",
+        "previews", "priority", "deadline", "entropy_bound",
     }  # fmt: skip
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
-        "error", "url", "stream_url", "retry_of",
+        "error", "url", "stream_url", "events_url", "retry_of",
     }  # fmt: skip
 
 
 def test_events_and_states() -> None:
     types = {event.model_fields["type"].default for event in get_args(Event)}
-    assert types == {"queued", "started", "patches", "preview", "restarted", "completed", "failed", "canceled"}
+    assert types == {
+        "queued",
+        "started",
+        "patches",
+        "preview",
+        "partial",
+        "restarted",
+        "completed",
+        "failed",
+        "canceled",
+    }
     assert set(get_args(State)) == set(JobState)
     assert {state for state in JobState if state.is_terminal} == TERMINAL_TYPES
 
@@ -66,6 +80,8 @@ def test_error_codes_and_statuses() -> None:
         "model_not_ready": 503,
         "redis_unavailable": 503,
         "slow_client": 503,
+        "job_failed": 500,
+        "wait_too_long": 504,
         "invalid_request": 422,
     }
 

@@ -64,5 +64,8 @@ local function conclude(group, state, body, result_ttl, tombstone_ttl)
   redis.call('PEXPIRE', KEYS[1], result_ttl)
   redis.call('PEXPIRE', KEYS[2], result_ttl)
   redis.call('PEXPIRE', KEYS[5], result_ttl)
+  if field('source') ~= '' then
+    redis.call('PEXPIRE', field('source'), result_ttl)
+  end
   redis.call('SET', KEYS[4], state, 'PX', tombstone_ttl)
 end

@@ -27,6 +27,10 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 8))
 local entry = redis.call('XADD', KEYS[3], '*', 'job', id, 'work', ARGV[7])
 redis.call('HSET', KEYS[1], 'id', id, 'work', ARGV[7], 'state', 'queued', 'entry', entry, 'created', now,
   'deadline', deadline > 0 and now + deadline or 0)
+-- The source picture of an edit was stored before, for a short while: with the job it stays.
+if field('source') ~= '' then
+  redis.call('PERSIST', field('source'))
+end
 append('queued', '{}')
 if deadline > 0 then
   redis.call('ZADD', KEYS[6], now + deadline, id)

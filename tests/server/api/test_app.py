@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from server.api.app import create_app
-from server.jobs import scripts
+from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
@@ -33,10 +33,7 @@ pytestmark = pytest.mark.anyio
 BODY = {"prompt": "a red circle", "seed": 7}
 LIMITS = {
     "queue_depth": 3,
-    "result_ttl": 1.0,
     "max_sockets": 2,
-    "socket_idle": 0.4,
-    "command_timeout": 1.0,
     "sweep_seconds": 0.1,
     "registry_seconds": 0,
 }
@@ -69,6 +66,13 @@ def url(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
+def impatient_url(redis_server: EmbeddedRedis, tmp_path: Path) -> Iterator[str]:
+    """Of an API that closes silent sockets soon."""
+    with ApiThread(Settings(redis_url=redis_server.url, data_dir=tmp_path, **LIMITS, socket_idle=2.0)) as url:
+        yield url
+
+
+@pytest.fixture
 async def client(url: str, connection: RedisConnection) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=url, timeout=10) as client:
         yield client
@@ -78,7 +82,7 @@ async def client(url: str, connection: RedisConnection) -> AsyncIterator[httpx.A
 async def worker(connection: RedisConnection, settings: Settings, model_info: ModelInfo) -> WorkerQueue:
     registry = Registry(connection)
     await registry.publish_models([model_info], {})
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 5)
+    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
     worker = WorkerQueue(connection, settings.model_copy(update=LIMITS), "test", "tiny")
     await worker.open()
     return worker
@@ -105,6 +109,13 @@ async def frames(url: str, job_id: str, after: int = 0) -> tuple[list[dict[str, 
             while True:
                 received.append(json.loads(await socket.recv()))
     return received, socket.close_code
+
+
+async def expire(connection: RedisConnection) -> None:
+    """As if `result_ttl` had passed since the last job ended: of jobs, tombstones alone are left."""
+    names = [key for prefix in ("job", "ev", "pv", "img") for key in await connection.once("KEYS", f"{prefix}:*")]
+    assert all([await connection.once("PTTL", name) > 0 for name in names])
+    await connection.once("DEL", *names)
 
 
 def code(answer: httpx.Response) -> str:
@@ -152,8 +163,8 @@ async def test_an_expired_job_is_gone_not_unknown(
 ) -> None:
     job = (await client.post("/v1/generations", json=BODY)).json()
     await finish(connection, worker, await take(worker))
-    assert (await client.get(f"{job['url']}/images/0")).content == b"png"
-    await asyncio.sleep(LIMITS["result_ttl"] + 0.2)
+    assert (await client.get(f"{job['url']}/images/0?metadata=false")).content == b"png"
+    await expire(connection)
     for path in (job["url"], f"{job['url']}/images/0"):
         answer = await client.get(path)
         assert (answer.status_code, code(answer)) == (410, "job_expired")
@@ -166,7 +177,7 @@ async def test_expired_and_unknown_are_different_answers_everywhere(
 ) -> None:
     expired = (await client.post("/v1/generations", json=BODY)).json()["id"]
     await finish(connection, worker, await take(worker))
-    await asyncio.sleep(LIMITS["result_ttl"] + 0.2)
+    await expire(connection)
     for job_id, status, kind, closed in ((expired, 410, "job_expired", 4410), ("gen-no", 404, "job_not_found", 4404)):
         path = f"/v1/generations/{job_id}"
         for answer in (await client.get(path), await client.delete(path), await client.get(f"{path}/images/0")):
@@ -182,7 +193,7 @@ async def test_the_idempotency_key_of_an_expired_job_says_expired(
     headers = {"Idempotency-Key": "expired"}
     await client.post("/v1/generations", json=BODY, headers=headers)
     await finish(connection, worker, await take(worker))
-    await asyncio.sleep(LIMITS["result_ttl"] + 0.2)
+    await expire(connection)
     answer = await client.post("/v1/generations", json=BODY, headers=headers)
     assert (answer.status_code, code(answer)) == (410, "job_expired")
 
@@ -233,9 +244,41 @@ async def test_a_bad_deadline_names_its_field(
     assert answer.json()["error"]["field"] == field
 
 
-async def test_a_bad_priority_names_its_field(client: httpx.AsyncClient, worker: WorkerQueue) -> None:
-    answer = await client.post("/v1/generations", json={**BODY, "priority": "urgent"})
+@pytest.mark.parametrize("path", ["/v1/generations", "/v1/images/generations"])
+async def test_a_bad_priority_names_its_field(client: httpx.AsyncClient, worker: WorkerQueue, path: str) -> None:
+    answer = await client.post(path, json={**BODY, "priority": "urgent"})
     assert (answer.status_code, code(answer)) == (422, "invalid_priority")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_openai_request_fails_at_its_deadline(
+    client: httpx.AsyncClient, worker: WorkerQueue, stream: bool
+) -> None:
+    body = {**BODY, "deadline": 0.2, "stream": stream}
+    answer = await client.post("/v1/images/generations", json=body)
+    if stream:
+        (error,) = [line for line in answer.text.splitlines() if '"error"' in line]
+        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
+    else:
+        assert (answer.status_code, code(answer)) == (500, "deadline_exceeded")
+    late = await client.post("/v1/images/generations", json={**body, "deadline": 1e6})
+    assert (late.status_code, code(late)) == (422, "invalid_deadline")
+
+
+async def test_a_higher_priority_is_served_first_for_openais_clients_too(
+    client: httpx.AsyncClient, worker: WorkerQueue
+) -> None:
+    first = (await client.post("/v1/generations", json=BODY)).json()
+    asking = asyncio.create_task(client.post("/v1/images/generations", json={**BODY, "priority": "high"}))
+    deadline = time.monotonic() + 10
+    while (await client.get(first["url"])).json()["position"] != 1:
+        assert time.monotonic() < deadline, await asking
+        await asyncio.sleep(0.02)
+    claim = await take(worker)
+    assert (claim.priority, claim.job_id != first["id"]) == ("high", True)
+    await client.delete(f"/v1/generations/{claim.job_id}")
+    asking.cancel()
+    await asyncio.wait([asking])
 
 
 @pytest.mark.parametrize(
@@ -285,11 +328,10 @@ async def test_a_live_stream_follows_the_log(
     assert close_code == 1000
 
 
-async def test_a_socket_without_events_is_closed_to_be_opened_again(
-    client: httpx.AsyncClient, worker: WorkerQueue, url: str
-) -> None:
-    job = (await client.post("/v1/generations", json=BODY)).json()
-    events, close_code = await frames(url, job["id"])
+async def test_a_socket_without_events_is_closed_to_be_opened_again(worker: WorkerQueue, impatient_url: str) -> None:
+    async with httpx.AsyncClient(base_url=impatient_url, timeout=10) as client:
+        job = (await client.post("/v1/generations", json=BODY)).json()
+    events, close_code = await frames(impatient_url, job["id"])
     assert ([event["type"] for event in events], close_code) == (["queued"], 1013)
 
 
@@ -330,6 +372,16 @@ def big_preview(number: int) -> NewEvent:
     return NewEvent("preview", json.dumps({"image": 0, "number": number, "data": "x" * 400_000}))
 
 
+def check_slow(received: list[dict[str, Any]]) -> None:
+    assert received[-1]["type"] == "completed"
+    assert [event["number"] for event in received if event["type"] == "patches"] == list(range(40))
+    previews = [event["number"] for event in received if event["type"] == "preview"]
+    assert previews[-1] == 39
+    assert len(previews) < 30, "stale ones were left out"
+    seqs = [event["seq"] for event in received]
+    assert seqs == sorted(set(seqs))
+
+
 async def test_a_slow_client_gets_the_newest_preview_and_every_patch(
     client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue, url: str, deaf: DeafClient
 ) -> None:
@@ -344,22 +396,42 @@ async def test_a_slow_client_gets_the_newest_preview_and_every_patch(
     await finish(connection, worker, claim)
     received, close_code, _ = await deaf.read()
     assert close_code == 1000
-    assert received[-1]["type"] == "completed"
-    assert [event["number"] for event in received if event["type"] == "patches"] == list(range(40))
-    previews = [event["number"] for event in received if event["type"] == "preview"]
-    assert previews[-1] == 39
-    assert len(previews) < 30, "stale ones were left out"
-    seqs = [event["seq"] for event in received]
-    assert seqs == sorted(set(seqs))
+    check_slow(received)
+
+
+async def test_a_slow_reader_of_server_sent_events_gets_them_too(
+    client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue, url: str
+) -> None:
+    job = (await client.post("/v1/generations", json=BODY)).json()
+    address = httpx.URL(url)
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    raw.settimeout(20)
+    raw.connect((address.host, address.port))
+    raw.sendall(f"GET {job['events_url']} HTTP/1.0\r\n\r\n".encode())
+    claim = await take(worker)
+    for number in range(40):
+        events = [NewEvent("patches", json.dumps({"image": 0, "number": number})), big_preview(number)]
+        await scripts.run_many(connection, [worker.emit_call(claim, 2 + 2 * number, events)])
+        await asyncio.sleep(0.02)
+    await finish(connection, worker, claim)
+
+    def read() -> str:
+        with raw:
+            return b"".join(iter(lambda: raw.recv(1 << 20), b"")).decode()
+
+    text = await asyncio.to_thread(read)
+    received = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+    check_slow(received)
 
 
 async def test_a_client_that_does_not_read_is_closed_and_told_where_it_was(
     redis_server: EmbeddedRedis, connection: RedisConnection, worker: WorkerQueue, deaf: DeafClient
 ) -> None:
-    settings = Settings(redis_url=redis_server.url, socket_send_timeout=1.0)
+    settings = Settings(redis_url=redis_server.url, socket_send_timeout=4.0)
     patience = 1.5 * settings.socket_send_timeout  # it is closed after one timeout, and may hear why for another
     with ApiThread(settings) as url:
-        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
             job = (await client.post("/v1/generations", json=BODY)).json()
             await deaf.open(url, job["id"])
             claim = await take(worker)
@@ -378,13 +450,14 @@ async def test_a_client_that_does_not_read_is_closed_and_told_where_it_was(
             assert [event["seq"] for event in rest] == list(range(last["seq"] + 1, 44))
 
 
-async def test_sockets_are_limited(client: httpx.AsyncClient, worker: WorkerQueue, url: str) -> None:
-    job = (await client.post("/v1/generations", json=BODY)).json()
+async def test_sockets_are_limited(client: httpx.AsyncClient, worker: WorkerQueue, impatient_url: str) -> None:
+    url, job = impatient_url, (await client.post("/v1/generations", json=BODY)).json()
     results = await asyncio.gather(*(frames(url, job["id"]) for _ in range(3)))
     codes = sorted(frame["error"]["code"] for events, _ in results for frame in events if "error" in frame)
     assert codes == ["too_many_sockets"]
-    await asyncio.sleep(0.1)
-    assert "error" not in (await frames(url, job["id"]))[0][0], "closed sockets no longer count"
+    deadline = time.monotonic() + 10
+    while "error" in (await frames(url, job["id"]))[0][0]:
+        assert time.monotonic() < deadline, "closed sockets no longer count"
 
 
 async def test_no_model_yet_is_not_an_unknown_model(client: httpx.AsyncClient) -> None:
@@ -406,9 +479,10 @@ async def test_a_silent_worker_is_not_ready(
 ) -> None:
     registry = Registry(connection)
     await registry.publish_models([model_info], {})
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 0.2)
+    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
     assert (await client.get("/ready")).status_code == 200
-    await asyncio.sleep(0.3)
+    await connection.once("PEXPIRE", keys.worker("test"), 1)
+    await asyncio.sleep(0.1)
     assert (await client.get("/ready")).status_code == 503
 
 

@@ -16,7 +16,9 @@ MODEL = ModelInfo(
     image_size=(8, 12),
     orders=("raster", "random"),
     group_sizes=("cosine",),
-    defaults=GenerationDefaults(order="random", steps=3, guidance=2.5, temperature=0.7, top_k=5, top_p=0.9),
+    defaults=GenerationDefaults(
+        order="random", steps=3, guidance=2.5, temperature=0.7, top_k=5, top_p=0.9, entropy_bound=2.5
+    ),
 )
 SETTINGS = Settings(data_dir=Path("unused"))
 
@@ -24,6 +26,8 @@ SETTINGS = Settings(data_dir=Path("unused"))
 def test_what_is_absent_is_the_models_default() -> None:
     params = resolve(GenerationRequest(prompt="x", seed=0, guidance=1), MODEL, SETTINGS)
     assert (params.order, params.steps, params.temperature, params.top_k, params.top_p) == ("random", 3, 0.7, 5, 0.9)
+    assert params.entropy_bound == 2.5
+    assert resolve(GenerationRequest(prompt="x", entropy_bound=0), MODEL, SETTINGS).entropy_bound == 0
     assert params.guidance == 1
     assert (params.seed, params.rows_per_image) == (0, 1), "a zero is not an absence"
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.jobs import scripts
+from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
 from server.jobs.queue import Claim, WorkerQueue
@@ -37,6 +37,22 @@ async def take(worker: WorkerQueue) -> Claim:
 
 async def run(connection: RedisConnection, call: scripts.Call) -> Any:
     return (await scripts.run_many(connection, [call]))[0]
+
+
+async def make_late(connection: RedisConnection, job_id: str) -> None:
+    """Moves a job's deadline to long ago."""
+    await connection.once("HSET", keys.job(job_id), keys.Field.DEADLINE, 1)
+    await connection.once("ZADD", keys.DUE, 1, job_id)
+
+
+async def end_lease(connection: RedisConnection, claim: Claim) -> None:
+    """As if the job's worker had been silent for an hour."""
+    queue, entry = (
+        keys.queue(claim.model, claim.priority),
+        await connection.once("HGET", keys.job(claim.job_id), "entry"),
+    )
+    owner = await connection.once("HGET", keys.job(claim.job_id), keys.Field.OWNER)
+    await connection.once("XCLAIM", queue, keys.GROUP, owner, 0, entry, "IDLE", 3_600_000, "JUSTID")
 
 
 async def kinds(connection: RedisConnection, job_id: str) -> list[str]:

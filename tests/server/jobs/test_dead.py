@@ -8,12 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 from server.cli import main
+from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
 from server.jobs.queue import JobQueue
-from server.jobs.store import Registry
+from server.jobs.store import ImageStore, Registry
+from server.schemas.generation import EditParams
 from server.schemas.model import ModelInfo
 from server.settings import Settings
 from tests.server.jobs.protocol import PARAMS, kinds, open_worker, params, run, take
@@ -38,10 +40,10 @@ def oar(redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> Cli:
     return call
 
 
-async def bury(connection: RedisConnection, settings: Settings, **changes: Any) -> str:
+async def bury(connection: RedisConnection, settings: Settings, source: bytes | None = None, **changes: Any) -> str:
     """A job that killed all its workers."""
     worker = await open_worker(connection, settings)
-    job_id = (await JobQueue(connection, settings).submit(params(**changes))).job_id
+    job_id = (await JobQueue(connection, settings).submit(params(**changes), source=source)).job_id
     await take(worker)
     while unfinished := await worker.unfinished():
         await worker.claim(unfinished[0])
@@ -82,6 +84,38 @@ async def test_a_dead_job_can_be_repeated_when_it_has_expired(
 ) -> None:
     job_id = await bury(connection, settings.model_copy(update={"result_ttl": 0.01}))
     assert (await oar("retry", job_id, "--json"))["retry_of"] == job_id
+
+
+async def test_a_dead_edit_is_repeated_with_its_picture(
+    connection: RedisConnection, settings: Settings, oar: Cli
+) -> None:
+    """Without it, the new job failed with `source_missing`."""
+    job_id = await bury(connection, settings, source=b"a png", edit=EditParams(mode="vary", strength=0.5))
+    new = await oar("retry", job_id, "--json")
+    assert (new["retry_of"], new["params"]["edit"]["strength"]) == (job_id, 0.5)
+    assert (await oar("retry", job_id)).strip() == new["id"], "once is enough"
+    await connection.once("DEL", keys.source(job_id))
+    assert await ImageStore(connection).read_source(new["id"]) == b"a png", "a copy of its own"
+    assert await connection.once("PTTL", keys.source(new["id"])) == -1
+
+
+async def test_a_dead_edit_whose_picture_has_expired_cannot_be_repeated(
+    connection: RedisConnection, settings: Settings, oar: Cli
+) -> None:
+    job_id = await bury(connection, settings, source=b"a png", edit=EditParams(mode="inpaint"))
+    await connection.once("DEL", keys.job(job_id), keys.source(job_id))
+    assert "the picture that job" in await oar("retry", job_id, code=1)
+    assert len(await oar("dead", "--json")) == 1
+
+
+async def test_a_job_of_a_replaced_model_is_repeated_once(
+    connection: RedisConnection, settings: Settings, oar: Cli
+) -> None:
+    """Its parameters then name another hash than its dead letter, which the second call does not find any more."""
+    job_id = await bury(connection, settings, model_hash="old")
+    await connection.once("HSET", keys.job(job_id), keys.Field.MODEL_HASH, "new")
+    new = (await oar("retry", job_id)).strip()
+    assert (await oar("retry", job_id)).strip() == new
 
 
 async def test_list_show_and_cancel_on_the_command_line(

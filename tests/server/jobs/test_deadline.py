@@ -12,7 +12,7 @@ from server.jobs.job import JobState
 from server.jobs.queue import JobQueue, NewEvent
 from server.jobs.sweeper import Sweeper
 from server.settings import Settings
-from tests.server.jobs.protocol import PARAMS, kinds, open_worker, params, run, take
+from tests.server.jobs.protocol import PARAMS, end_lease, kinds, make_late, open_worker, params, run, take
 
 pytestmark = pytest.mark.anyio
 
@@ -26,8 +26,8 @@ async def test_a_late_job_fails_before_it_is_begun(
     connection: RedisConnection, settings: Settings, queue: JobQueue
 ) -> None:
     worker = await open_worker(connection, settings)
-    job_id = (await queue.submit(params(deadline=0.05))).job_id
-    await asyncio.sleep(0.1)
+    job_id = (await queue.submit(params(deadline=60.0))).job_id
+    await make_late(connection, job_id)
     taken = await worker.take(0.2)
     assert taken is not None
     assert await worker.claim(taken) is None
@@ -47,10 +47,10 @@ async def test_a_running_job_s_worker_hears_of_it_with_the_next_step(
     connection: RedisConnection, settings: Settings, queue: JobQueue
 ) -> None:
     worker = await open_worker(connection, settings)
-    await queue.submit(params(deadline=0.1))
+    await queue.submit(params(deadline=60.0))
     claim = await take(worker)
     assert await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}")])) == [3, 0]
-    await asyncio.sleep(0.15)
+    await make_late(connection, claim.job_id)
     assert await run(connection, worker.emit_call(claim, 3, [NewEvent("patches", "{}")])) == [4, 2]
     assert await run(connection, worker.renew_call(claim)) == 2
 
@@ -58,10 +58,10 @@ async def test_a_running_job_s_worker_hears_of_it_with_the_next_step(
 async def test_a_late_job_ends_though_no_worker_is_alive(
     connection: RedisConnection, settings: Settings, queue: JobQueue
 ) -> None:
-    late, patient = (await queue.submit(params(deadline=0.05))).job_id, (await queue.submit(PARAMS)).job_id
-    sweeper = Sweeper(connection, settings)
+    late, patient = (await queue.submit(params(deadline=60.0))).job_id, (await queue.submit(PARAMS)).job_id
+    sweeper = Sweeper(connection, settings.model_copy(update={"sweep_seconds": 60.0}))
     assert await sweeper.sweep() == 0
-    await asyncio.sleep(0.1)
+    await make_late(connection, late)
     assert await sweeper.sweep() == 1
     assert await sweeper.sweep() == 0
     assert "deadline_exceeded" in (await queue.load(late)).result
@@ -73,13 +73,15 @@ async def test_a_late_job_ends_though_no_worker_is_alive(
 async def test_a_running_job_is_its_workers_to_end_until_that_is_dead(
     connection: RedisConnection, settings: Settings, queue: JobQueue
 ) -> None:
-    worker, sweeper = await open_worker(connection, settings), Sweeper(connection, settings)
-    job_id = (await queue.submit(params(deadline=0.05))).job_id
+    sweeper = Sweeper(connection, settings.model_copy(update={"sweep_seconds": 60.0}))
+    worker = await open_worker(connection, settings)
+    job_id = (await queue.submit(params(deadline=60.0))).job_id
     claim = await take(worker)
-    await asyncio.sleep(0.1)
+    await make_late(connection, job_id)
     assert await sweeper.sweep() == 1
     assert (await queue.load(job_id)).state is JobState.RUNNING
-    await asyncio.sleep(settings.lease_seconds + 0.1)
+    await make_late(connection, job_id)
+    await end_lease(connection, claim)
     assert await sweeper.sweep() == 1
     assert (await queue.load(job_id)).state is JobState.FAILED
     assert await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}")])) == [-1, 0]
@@ -89,7 +91,9 @@ async def test_a_running_job_is_its_workers_to_end_until_that_is_dead(
 async def test_a_canceled_job_whose_worker_died_ends_though_no_worker_is_alive(
     connection: RedisConnection, settings: Settings, queue: JobQueue
 ) -> None:
-    worker, sweeper = await open_worker(connection, settings), Sweeper(connection, settings)
+    quick = settings.model_copy(update={"lease_seconds": 0.6})
+    worker, sweeper = await open_worker(connection, quick), Sweeper(connection, quick)
+    queue = JobQueue(connection, quick)
     job_id = (await queue.submit(PARAMS)).job_id
     await take(worker)
     assert await queue.cancel(await queue.load(job_id)) is JobState.RUNNING
@@ -105,12 +109,13 @@ async def test_a_canceled_job_whose_worker_died_ends_though_no_worker_is_alive(
 async def test_exactly_one_sweeps_and_another_takes_over_when_it_stops(
     connection: RedisConnection, settings: Settings
 ) -> None:
-    quick = settings.model_copy(update={"sweep_seconds": 0.1})
-    first, second = Sweeper(connection, quick), Sweeper(connection, quick)
+    patient = settings.model_copy(update={"sweep_seconds": 20.0})
+    first, second = Sweeper(connection, patient), Sweeper(connection, patient)
     assert await first.sweep() == 0
     assert await second.sweep() is None
     assert await first.sweep() == 0
-    await asyncio.sleep(0.35)
+    assert 0 < await connection.once("PTTL", keys.SWEEPER) <= 60_000
+    await connection.once("DEL", keys.SWEEPER)  # its lease has run out
     assert await second.sweep() == 0
     assert await first.sweep() is None
 
@@ -119,8 +124,8 @@ async def test_two_sweepers_at_once_end_a_job_once(
     connection: RedisConnection, settings: Settings, queue: JobQueue
 ) -> None:
     """As when a sweeper was frozen and its lease went to another."""
-    job_id = (await queue.submit(params(deadline=0.02))).job_id
-    await asyncio.sleep(0.05)
+    job_id = (await queue.submit(params(deadline=60.0))).job_id
+    await make_late(connection, job_id)
     sweepers = [Sweeper(connection, settings) for _ in range(4)]
     await asyncio.gather(*(sweeper._look_at(job_id) for sweeper in sweepers))
     assert await kinds(connection, job_id) == ["queued", "failed"]

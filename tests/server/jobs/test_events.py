@@ -60,7 +60,7 @@ async def test_a_log_that_is_watched_late_is_noticed_at_once(connection: RedisCo
     async with hub.watch("job", 0):
         await append(connection, "job", 1)
         assert await hub.wait("job", 0, 5)
-    assert asyncio.get_running_loop().time() - start < 1
+    assert asyncio.get_running_loop().time() - start < 4, "before the blocking read ends by itself"
 
 
 async def test_waiters_hear_that_redis_is_gone() -> None:

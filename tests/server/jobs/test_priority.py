@@ -35,11 +35,11 @@ async def test_the_highest_is_taken_first_and_the_oldest_of_it(connection: Redis
 
 
 async def test_waiting_raises_a_job_by_one_level_at_a_time(connection: RedisConnection, settings: Settings) -> None:
-    """With a level each 0.4 s a low job of 0.45 s ties with a new normal one, and is older; a high one comes first."""
-    slow = settings.model_copy(update={"priority_aging_seconds": 0.4})
+    """With a level each 4 s a low job of 4.1 s ties with a new normal one, and is older; a high one comes first."""
+    slow = settings.model_copy(update={"priority_aging_seconds": 4.0})
     queue, worker = JobQueue(connection, slow), await open_worker(connection, slow)
     (low,) = await submit(queue, "low")
-    await asyncio.sleep(0.45)
+    await asyncio.sleep(4.1)
     normal, high = await submit(queue, "normal", "high")
     assert [(await take(worker)).job_id for _ in range(3)] == [high, low, normal]
 

@@ -16,6 +16,7 @@ from server.jobs.store import ImageStore, Registry
 from server.schemas.generation import GenerationParams
 from server.schemas.model import WorkerInfo
 from server.settings import Settings
+from tests.server.jobs.protocol import end_lease
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +82,35 @@ async def test_a_job_goes_from_submit_to_its_pictures(
     assert await connection.once("XLEN", keys.queue("tiny")) == 0
 
 
+async def test_the_source_of_an_edit_lives_as_long_as_its_job(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    worker = await open_worker(connection, settings)
+    job_id = (await queue.submit(PARAMS, source=b"a png")).job_id
+    assert await ImageStore(connection).read_source(job_id) == b"a png"
+    assert await connection.once("PTTL", keys.source(job_id)) == -1, "a job may wait for long"
+    await run(connection, worker.finish_call(await take(worker), JobState.COMPLETED, "{}", [b"1"]))
+    left = [await connection.once("PTTL", key) for key in (keys.source(job_id), keys.job(job_id))]
+    assert all(0 < milliseconds <= settings.result_ttl * 1000 for milliseconds in left)
+
+
+async def test_the_source_of_a_canceled_edit_goes_too(connection: RedisConnection, queue: JobQueue) -> None:
+    job_id = (await queue.submit(PARAMS, source=b"a png")).job_id
+    await queue.cancel(await queue.load(job_id))
+    assert await connection.once("PTTL", keys.source(job_id)) > 0
+
+
+async def test_the_source_of_a_refused_edit_is_forgotten(connection: RedisConnection, settings: Settings) -> None:
+    queue = JobQueue(connection, settings.model_copy(update={"queue_depth": 1}))
+    await queue.submit(PARAMS, source=b"first")
+    with pytest.raises(ModelNotReady):
+        await queue.submit(PARAMS, source=b"second")
+    sources = await connection.once("KEYS", keys.source("*"))
+    lifetimes = sorted([await connection.once("PTTL", key) for key in sources])
+    assert (lifetimes[0], len(lifetimes)) == (-1, 2)
+    assert 0 < lifetimes[1] <= 60_000
+
+
 async def test_repeated_calls_change_nothing(
     connection: RedisConnection, settings: Settings, queue: JobQueue, log: EventLog
 ) -> None:
@@ -102,7 +132,7 @@ async def test_a_worker_that_lost_its_job_writes_nothing(
     slow = await open_worker(connection, settings)
     job_id = (await queue.submit(PARAMS)).job_id
     stale = await take(slow)
-    await asyncio.sleep(settings.lease_seconds + 0.1)
+    await end_lease(connection, stale)
     quick = await open_worker(connection, settings, "two")
     item = await quick.take(0.2)
     assert item is not None
@@ -122,9 +152,8 @@ async def test_a_renewed_lease_is_not_taken_over(
     worker, other = await open_worker(connection, settings), await open_worker(connection, settings, "two")
     await queue.submit(PARAMS)
     claim = await take(worker)
-    for _ in range(4):
-        await asyncio.sleep(settings.lease_seconds / 3)
-        assert await run(connection, worker.renew_call(claim)) == 0
+    await end_lease(connection, claim)
+    assert await run(connection, worker.renew_call(claim)) == 0
     assert await other.take(0.05) is None
 
 

@@ -5,10 +5,10 @@ import pytest
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
 from server.jobs.queue import Claim, JobQueue, NewEvent, WorkerQueue
-from server.schemas.events import Patches, PatchInfo, Restarted
+from server.schemas.events import Partial, Patches, PatchInfo, Restarted
 from server.settings import Settings
 from server.worker.running import RunningJob
-from tests.server.jobs.protocol import PARAMS, kinds, open_worker, run, take
+from tests.server.jobs.protocol import PARAMS, kinds, open_worker, params, run, take
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ async def open_pair(
 
 async def canvas_of(connection: RedisConnection, claim: Claim) -> list[int]:
     """Positions that a worker would go on from."""
-    log = await EventLog(connection).read_patches(claim.job_id, claim.base)
+    log = await EventLog(connection).read_checkpoint(claim.job_id, claim.base)
     return RunningJob.begin(claim, log).canvases[0].positions
 
 
@@ -48,6 +48,35 @@ async def test_the_same_model_goes_on(connection: RedisConnection, settings: Set
     claim = await hand_over(connection, one, await begin(connection, one, 0, 1), two)
     assert (claim.base, claim.is_anew) == (0, False)
     assert await canvas_of(connection, claim) == [0, 1]
+
+
+async def test_a_partial_image_that_was_sent_is_not_sent_again(connection: RedisConnection, settings: Settings) -> None:
+    """The checkpoint was once the `patches` alone: the next worker then counted its partial images from 0."""
+    one, two = await open_pair(connection, settings, "same", "same")
+    await JobQueue(connection, settings).submit(params(partial_images=2))
+    claim = await begin(connection, one, 0)
+    partial = Partial(image=0, known=1, total=3, width=1, height=1, data="", index=0)
+    preview = NewEvent("preview", partial.model_copy(update={"type": "preview"}).body())
+    events = [NewEvent("partial", partial.body()), preview]
+    await run(connection, one.emit_call(claim, claim.seq + 1, events))
+    claim = await hand_over(connection, one, claim, two)
+    log = await EventLog(connection).read_checkpoint(claim.job_id, claim.base)
+    assert [event.type for event in log] == ["patches", "partial"]
+    job = RunningJob.begin(claim, log)
+    assert [job.next_partial(image, step=2, steps=3) for image in range(2)] == [1, 0]
+
+
+async def test_a_job_names_the_model_that_draws_it(connection: RedisConnection, settings: Settings) -> None:
+    """The recipe inside of a PNG tells it: the one that was there when the job was accepted may be gone."""
+    old, new = await open_pair(connection, settings, "old", "new")
+    queue = JobQueue(connection, settings)
+    job_id = (await queue.submit(params(model_hash="older"))).job_id
+    hashes = [(await queue.load(job_id)).params.model_hash]
+    claim = await take(old)
+    hashes.append((await queue.load(job_id)).params.model_hash)
+    await hand_over(connection, old, claim, new)
+    hashes.append((await queue.load(job_id)).params.model_hash)
+    assert hashes == ["older", "old", "new"]
 
 
 async def test_another_model_of_the_name_begins_anew_and_says_so(

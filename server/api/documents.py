@@ -1,0 +1,91 @@
+"""What the OpenAPI document says of errors: each route's statuses, with an example of every code."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from server.errors import (
+    BodyTooLarge,
+    IdempotencyConflict,
+    InternalError,
+    InvalidJson,
+    InvalidRequest,
+    JobExpired,
+    JobNotFound,
+    ModelNotFound,
+    ModelNotReady,
+    QueueFull,
+    RedisUnavailable,
+    ServerError,
+    UnsupportedMediaType,
+)
+from server.schemas.error import ErrorBody, OpenAIErrorBody
+
+ALWAYS: tuple[ServerError, ...] = (
+    RedisUnavailable("the job queue cannot be reached (ConnectionError)", retry_after=2),
+    InternalError("the server made a mistake; its log says more"),
+)
+JOB = (JobNotFound("there is no job 'gen-0'"), JobExpired("job gen-0 was completed and is no longer kept"))
+MODEL = (ModelNotFound("there is no model 'x'", field="model"), ModelNotReady("no worker has loaded the model yet"))
+SUBMIT = (
+    *MODEL,
+    InvalidJson("the body is no JSON"),
+    UnsupportedMediaType("send the body as JSON, with content-type: application/json"),
+    BodyTooLarge("the body is larger than 1048576 bytes"),
+    InvalidRequest("missing_field", "prompt is required", field="prompt"),
+    InvalidRequest("unknown_field", "there is no field 'negative_prompt'", field="negative_prompt"),
+    InvalidRequest("invalid_steps", "steps is 65; this model takes 1 to 64", field="steps"),
+    IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key"),
+    QueueFull("256 jobs wait or run already", retry_after=1),
+)
+
+
+def errors(*examples: ServerError, openai: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route, from one example of each error that it may answer with."""
+    model: type[BaseModel] = OpenAIErrorBody if openai else ErrorBody
+    documented: dict[int | str, dict[str, Any]] = {}
+    for error in (*examples, *ALWAYS):
+        entry = documented.setdefault(
+            error.status,
+            {"model": model, "description": "", "content": {"application/json": {"examples": {}}}},
+        )
+        body = error.to_openai_json() if openai else error.to_json()
+        entry["content"]["application/json"]["examples"][error.code] = {"summary": error.message, "value": body}
+        if error.headers:
+            entry["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}}
+    for entry in documented.values():
+        entry["description"] = ", ".join(entry["content"]["application/json"]["examples"])
+    return documented
+
+
+def tidy(document: dict[str, Any]) -> dict[str, Any]:
+    """Takes out FastAPI's own 422, which it says every route with a parameter to have: no answer here has its shape.
+    Puts back in what it takes out: the nulls of examples."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for status, reply in list(operation["responses"].items()):
+                content = reply.get("content", {}).get("application/json", {})
+                if "HTTPValidationError" in str(content.get("schema")):
+                    del operation["responses"][status]
+                for example in content.get("examples", {}).values():
+                    error = example["value"]["error"]
+                    error.setdefault("param" if "OpenAI" in str(content["schema"]) else "field", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    return document
+
+
+def form_body(fields: type[BaseModel], as_json: type[BaseModel] | None = None) -> dict[str, Any]:
+    """The `requestBody` of a route that reads a multipart form with pictures itself, or the same as JSON."""
+    form = fields.model_json_schema()
+    file = {"type": "string", "format": "binary"}
+    form["properties"] = {"image": file, "mask": file, **form["properties"]}
+    form["required"] = ["image", "prompt"]
+    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
+    if as_json is not None:
+        example = {"prompt": "an orc, walking", "image": "iVBORw0KGgo=", "mask": "iVBORw0KGgo=", "seed": 7}
+        content["application/json"] = {
+            "schema": as_json.model_json_schema(),
+            "examples": {"inpaint": {"summary": "Pictures are cut short here", "value": example}},
+        }
+    return {"required": True, "content": content}

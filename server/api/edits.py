@@ -1,0 +1,66 @@
+"""`POST /v1/edits`: a generation that starts from a picture."""
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+
+from server.api import documents
+from server.api.deps import Services, Shared
+from server.api.forms import check, is_multipart, read_form, read_json
+from server.api.generations import ENDED, CancelAfter, Key, Prefer, answer
+from server.api.intake import accept, idempotency, rejections_counted, with_deadline
+from server.api.uploads import Upload, from_base64, prepare
+from server.errors import InvalidRequest
+from server.schemas.edit import EditFields, EditRequest
+from server.schemas.generation import GenerationStatus
+
+router = APIRouter(prefix="/v1/edits", tags=["edits"])
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=GenerationStatus,
+    responses={
+        **ENDED,
+        **documents.errors(
+            *documents.SUBMIT,
+            InvalidRequest("invalid_image", "the image is no PNG, WebP or JPEG", field="image"),
+            InvalidRequest("invalid_mask", "the mask has no pixel of alpha 0", field="mask"),
+            InvalidRequest("invalid_offset", "the image does not lie on the 64x64 canvas", field="offset"),
+        ),
+    },
+    openapi_extra={"requestBody": documents.form_body(EditFields, EditRequest)},
+)
+async def submit(
+    request: Request,
+    response: Response,
+    services: Shared,
+    prefer: Prefer = "",
+    idempotency_key: Key = None,
+    cancel_after: CancelAfter = None,
+) -> GenerationStatus:
+    """Paints parts of a picture anew; pixels outside of them stay exactly as they are. Then all is as with
+    `/v1/generations`, under the same addresses.
+
+    Which parts: the pixels of alpha 0 of the PNG `mask`, or of the image itself. With `strength`, a share of what is
+    there is kept. With `offset`, an image of any size is laid on the canvas, and everything around it is painted.
+    """
+    with rejections_counted(services):
+        fields, image, mask = await _read(request, services)
+        fields = with_deadline(fields, cancel_after)
+        model = await services.find_model(fields.model)
+        key = idempotency(idempotency_key, fields, image.data, mask.data if mask else b"")
+        source = await asyncio.to_thread(prepare, image, mask, fields, model, services.settings)
+        submitted = await accept(services, fields, model, idempotency=key, source=source)
+    return await answer(services, submitted, response, prefer)
+
+
+async def _read(request: Request, services: Services) -> tuple[EditFields, Upload, Upload | None]:
+    if is_multipart(request):
+        form = await read_form(request, EditFields, services.settings.max_upload_bytes)
+        return check(EditFields, form.fields), form.image, form.mask
+    edit = check(EditRequest, await read_json(request))
+    mask = None if edit.mask is None else from_base64(edit.mask, "mask")
+    fields = EditFields(**edit.model_dump(exclude={"image", "mask"}))
+    return fields, from_base64(edit.image, "image"), mask

@@ -1,0 +1,51 @@
+"""A job's events as they come: what the websocket and the event streams both tell."""
+
+import time
+from collections.abc import AsyncGenerator
+
+from server.api.deps import Services
+from server.errors import InvalidRequest
+from server.jobs.events import StoredEvent
+from server.jobs.job import Job
+
+STALE_SECONDS = 0.25  # after which a preview that waits to be sent is looked up again
+
+
+async def follow(services: Services, job: Job, after: int, silence: float) -> AsyncGenerator[StoredEvent | None]:
+    """The events numbered above `after`, oldest first, up to the terminal one; None tells of `silence` seconds.
+
+    The log is read at the pace at which events are asked for; nothing is buffered beyond one batch. Who is slow misses
+    previews that newer ones replaced, and nothing else. To be closed by who stops early. Raises JobExpired,
+    RedisUnavailable.
+    """
+    seq = min(after, job.seq)
+    async with services.hub.watch(job.id, seq):
+        while True:
+            batch = await services.log.read(job.id, seq)
+            start = time.monotonic()
+            for event in batch:
+                if event.type == "preview" and time.monotonic() - start > STALE_SECONDS:
+                    break  # the next batch has the newest one in its place
+                yield event
+                seq = event.seq
+                if event.is_terminal:
+                    return
+            if batch:
+                continue
+            if await _is_over(services, job.id, seq):
+                return
+            if not await services.hub.wait(job.id, seq, silence):
+                yield None
+
+
+async def _is_over(services: Services, job_id: str, seq: int) -> bool:
+    """Whether `seq` is the terminal event or beyond it: there is nothing to wait for."""
+    job = await services.queue.load(job_id)
+    return job.state.is_terminal and seq >= job.seq
+
+
+def parse_seq(text: str, field: str) -> int:
+    """Raises InvalidRequest."""
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise InvalidRequest("invalid_after", f"{field} is the seq of an event", field=field)
+    return int(text)

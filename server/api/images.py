@@ -1,0 +1,298 @@
+"""`/v1/images/*`: OpenAI's Images API. A request is a job like any other; who leaves cancels it."""
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import TypeAdapter
+
+from server.api import documents
+from server.api.deps import Services, Shared
+from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
+from server.api.following import follow
+from server.api.forms import check, read_form
+from server.api.intake import accept, cancel_unfinished, idempotency, rejections_counted, wait_while_connected
+from server.api.pictures import Rendition, recipe, reencode, render
+from server.api.uploads import Source, prepare
+from server.errors import (
+    InvalidRequest,
+    JobExpired,
+    JobFailed,
+    NoImage,
+    ServerError,
+    TooManySockets,
+    UnsupportedMediaType,
+    WaitTooLong,
+)
+from server.jobs.job import Job, JobState
+from server.jobs.queue import Idempotency
+from server.schemas.events import Failed, Partial
+from server.schemas.images import (
+    FinishedImage,
+    ImageData,
+    ImageEditFields,
+    ImagesRequest,
+    ImagesResponse,
+    JobFacts,
+    PartialImage,
+    Usage,
+)
+from server.schemas.model import ModelInfo
+
+router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"])
+
+CLIENT_LEFT = 499  # nobody reads it; it is counted
+FAILED = TypeAdapter(Failed)
+PARTIAL = TypeAdapter(Partial)
+Key = Annotated[
+    str | None,
+    Header(description="Makes one job of repeated requests, which its client's leaving does not cancel"),
+]
+
+EXAMPLES = {
+    "shortest": {"value": {"prompt": "a person with short red hair, walking"}},
+    "streamed": {"value": {"prompt": "an orc, walking", "stream": True, "partial_images": 2, "seed": 7}},
+}
+ERRORS = documents.errors(
+    *documents.SUBMIT,
+    InvalidRequest("invalid_size", "size '1024x1024' does not exist here; there are auto, 64x64", field="size"),
+    NoImage("the job was canceled"),
+    JobExpired("job gen-0 was completed and is no longer kept"),
+    TooManySockets("this server has no free event stream", retry_after=5),
+    WaitTooLong("the pictures were not finished within 300 s; the job was canceled"),
+    openai=True,
+)
+EDIT_ERRORS = documents.errors(
+    *documents.SUBMIT,
+    UnsupportedMediaType("send the body as multipart/form-data"),
+    InvalidRequest("invalid_image", "the image is no PNG, WebP or JPEG", field="image"),
+    InvalidRequest("invalid_mask", "the mask has no pixel of alpha 0, so that nothing would be painted", field="mask"),
+    NoImage("the job was canceled"),
+    JobExpired("job gen-0 was completed and is no longer kept"),
+    TooManySockets("this server has no free event stream", retry_after=5),
+    WaitTooLong("the pictures were not finished within 300 s; the job was canceled"),
+    openai=True,
+)
+ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The pictures; with `stream`, events of the types `*.partial_image` and `*.completed`",
+        "content": {"text/event-stream": {"schema": SCHEMA}},
+    }
+}
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What was asked for, as far as the answer depends on it."""
+
+    kind: str  # image_generation or image_edit: the prefix of the events' types
+    wanted: ImagesRequest
+    model: ModelInfo
+    text_tokens: int
+    can_come_back: bool  # with its idempotency key; else the job ends when its client leaves
+
+    @property
+    def rendition(self) -> Rendition:
+        compression = 100 if self.wanted.output_compression is None else self.wanted.output_compression
+        return Rendition(self.wanted.output_format or "png", compression, self.wanted.metadata)
+
+    def facts(self, job: Job, index: int | None = None) -> JobFacts:
+        return JobFacts(job_id=job.id, seed=job.params.seed, fingerprint=job.params.model_hash, index=index)
+
+    def usage(self, job: Job, images: int) -> Usage:
+        kept = job.params.edit.num_kept if job.params.edit else 0
+        return Usage.of(text=self.text_tokens, kept=kept, drawn=images * (self.model.num_tokens - kept))
+
+
+@router.post(
+    "/generations",
+    response_model=ImagesResponse,
+    responses={**ANSWER, **ERRORS},
+    openapi_extra={"requestBody": {"content": {"application/json": {"examples": EXAMPLES}}}},
+)
+async def generate(wanted: ImagesRequest, request: Request, services: Shared, idempotency_key: Key = None) -> Response:
+    """Makes pictures from a prompt, as OpenAI's `images.generate`."""
+    with rejections_counted(services):
+        key = idempotency(idempotency_key, wanted)
+        delivery, job = await _submit(services, "image_generation", wanted, key)
+    return await _deliver(services, request, delivery, job)
+
+
+@router.post(
+    "/edits",
+    response_model=ImagesResponse,
+    responses={**ANSWER, **EDIT_ERRORS},
+    openapi_extra={"requestBody": documents.form_body(ImageEditFields)},
+)
+async def edit(request: Request, services: Shared, idempotency_key: Key = None) -> Response:
+    """Paints parts of a picture anew, as OpenAI's `images.edit`: a multipart body with the file `image`, and a PNG
+    `mask` whose pixels of alpha 0 are painted; all others stay exactly as they are.
+
+    Without a mask, the image's own pixels of alpha 0 are painted. The image has the model's size: nothing is scaled.
+    """
+    with rejections_counted(services):
+        form = await read_form(request, ImageEditFields, services.settings.max_upload_bytes)
+        wanted = check(ImageEditFields, form.fields)
+        image, mask = form.image, form.mask
+        key = idempotency(idempotency_key, wanted, image.data, mask.data if mask else b"")
+        model = await services.find_model(wanted.model)
+        if wanted.input_fidelity not in {None, "low"}:
+            raise _lie("input_fidelity", "what the mask leaves is kept exactly, and nothing else can be chosen")
+        source = await asyncio.to_thread(prepare, image, mask, wanted, model, services.settings)
+        delivery, job = await _submit(services, "image_edit", wanted, key, source)
+    return await _deliver(services, request, delivery, job)
+
+
+async def _submit(
+    services: Services, kind: str, wanted: ImagesRequest, key: Idempotency | None, source: Source | None = None
+) -> tuple[Delivery, Job]:
+    model = await services.find_model(wanted.model)
+    check_promises(wanted, model)
+    if wanted.stream:
+        check_room(services)
+    submitted = await accept(
+        services,
+        wanted.to_generation(),
+        model,
+        idempotency=key,
+        partial_images=(wanted.partial_images or 0) if wanted.stream else 0,
+        source=source,
+    )
+    job = await services.queue.load(submitted.job_id)
+    text_tokens = await services.prompts.count(wanted.prompt, model) or 0
+    return Delivery(kind, wanted, model, text_tokens, can_come_back=key is not None), job
+
+
+async def _deliver(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
+    if not delivery.wanted.stream:
+        return await _answer(services, request, delivery, job)
+    return EventStream(
+        services,
+        _frames(services, delivery, job),
+        error_body=ServerError.to_openai_json,
+        on_close=None if delivery.can_come_back else lambda: cancel_unfinished(services, job.id),
+    )
+
+
+def check_promises(wanted: ImagesRequest, model: ModelInfo) -> None:
+    """Raises InvalidRequest for what this server would only pretend to do."""
+    if wanted.size not in {None, "auto", model.size}:
+        message = f"size {wanted.size!r} does not exist here; there are auto, {model.size}"
+        raise InvalidRequest("invalid_size", message, field="size")
+    if wanted.quality not in {None, "auto", "standard"}:
+        raise _lie("quality", "there is one quality here; steps and guidance trade speed for it")
+    if wanted.background not in {None, "auto", "opaque"}:
+        raise _lie("background", "pictures are opaque here")
+    if wanted.style is not None:
+        raise _lie("style", "describe the style in the prompt")
+    if (wanted.output_format or "png") == "png" and wanted.output_compression not in {None, 100}:
+        raise _lie("output_compression", "a PNG loses nothing; ask for webp or jpeg")
+    if wanted.partial_images and not wanted.stream:
+        raise _lie("partial_images", "partial images come with stream")
+    if wanted.stream and wanted.response_format == "url":
+        raise _lie("response_format", "a stream carries the pictures themselves, as b64_json")
+
+
+def _lie(field: str, sentence: str) -> InvalidRequest:
+    return InvalidRequest(f"invalid_{field}", f"{field}: {sentence}", field=field)
+
+
+async def _answer(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
+    seconds = services.settings.images_wait
+    ended = await wait_while_connected(services, request, job, seconds)
+    if ended is None or not ended.state.is_terminal:
+        if ended is not None or not delivery.can_come_back:
+            await cancel_unfinished(services, job.id)
+        if ended is None:
+            return Response(status_code=CLIENT_LEFT)
+        raise _too_long(seconds)
+    if ended.state is not JobState.COMPLETED:
+        raise _fault(ended)
+    indices = range(ended.params.n)
+    if delivery.wanted.response_format == "url":
+        base = f"{request.base_url}v1/generations/{job.id}/images"
+        data = [ImageData(url=f"{base}/{index}?{delivery.rendition.query}") for index in indices]
+    else:
+        data = [ImageData(b64_json=await _finished(services, delivery, ended, index)) for index in indices]
+    response = ImagesResponse(
+        created=int(ended.finished_at or time.time()),
+        data=data,
+        output_format=delivery.rendition.format,
+        size=delivery.model.size,
+        usage=delivery.usage(ended, ended.params.n),
+        oar=delivery.facts(ended),
+    )
+    return JSONResponse(response.model_dump(mode="json", exclude_none=True))
+
+
+async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGenerator[str]:
+    """Partial images as they come, then the finished ones."""
+    deadline = time.monotonic() + services.settings.images_wait
+    silence = min(services.settings.stream_heartbeat, services.settings.images_wait)
+    async with aclosing(follow(services, job, 0, silence)) as events:
+        async for stored in events:
+            if stored is None:
+                yield HEARTBEAT
+            elif stored.type == "partial":
+                yield await _partial(delivery, job, PARTIAL.validate_json(stored.to_json()))
+            if time.monotonic() > deadline and not (await services.queue.load(job.id)).state.is_terminal:
+                raise _too_long(services.settings.images_wait)
+    ended = await services.queue.load(job.id)
+    if ended.state is not JobState.COMPLETED:
+        raise _fault(ended)
+    for index in range(ended.params.n):
+        whole = delivery.usage(ended, 1)
+        event = FinishedImage(
+            type=f"{delivery.kind}.completed",  # pyright: ignore[reportArgumentType]
+            b64_json=await _finished(services, delivery, ended, index),
+            created_at=int(ended.finished_at or time.time()),
+            size=delivery.model.size,
+            output_format=delivery.rendition.format,
+            oar=delivery.facts(ended, index),
+            usage=whole if index == 0 else Usage.of(text=0, kept=0, drawn=whole.output_tokens),
+        )
+        yield frame(event.type, event.model_dump_json())
+
+
+async def _partial(delivery: Delivery, job: Job, partial: Partial) -> str:
+    wanted = delivery.rendition
+    picture = await asyncio.to_thread(reencode, base64.b64decode(partial.data), wanted.format, wanted.compression)
+    event = PartialImage(
+        type=f"{delivery.kind}.partial_image",  # pyright: ignore[reportArgumentType]
+        partial_image_index=partial.index,
+        b64_json=base64.b64encode(picture).decode(),
+        created_at=int(partial.at),
+        size=delivery.model.size,
+        output_format=wanted.format,
+        oar=delivery.facts(job, partial.image),
+    )
+    return frame(event.type, event.model_dump_json())
+
+
+async def _finished(services: Services, delivery: Delivery, job: Job, index: int) -> str:
+    """Base64 of a finished picture. Raises JobExpired."""
+    png = await services.images.read(job.id, index)
+    if png is None:
+        raise JobExpired(f"the images of job {job.id} are no longer kept")
+    picture = await asyncio.to_thread(render, png, delivery.rendition, recipe(job.params, index))
+    return base64.b64encode(picture).decode()
+
+
+def _too_long(seconds: float) -> WaitTooLong:
+    return WaitTooLong(f"the pictures were not finished within {seconds:g} s; the job was canceled")
+
+
+def _fault(job: Job) -> ServerError:
+    """Why a job has no pictures, as an error of the request that made it."""
+    if job.state is not JobState.FAILED:
+        return NoImage(f"the job was {job.state}")
+    failure = FAILED.validate_json(job.result).error
+    if failure.field is not None:
+        return InvalidRequest(failure.code, failure.message, field=failure.field)
+    return JobFailed(failure.code, failure.message)

@@ -1,0 +1,117 @@
+"""From a request to an accepted job: the same way for every route that makes one."""
+
+import hashlib
+import logging
+import math
+import re
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from server.api.deps import Services
+from server.api.event_stream import wait_until_left
+from server.api.uploads import Source
+from server.api.validation import resolve
+from server.errors import InvalidRequest, ServerError
+from server.jobs.job import Job
+from server.jobs.queue import Idempotency, Submitted
+from server.schemas.generation import GenerationRequest
+from server.schemas.model import ModelInfo
+from server.tasks import until_one_ends
+
+logger = logging.getLogger(__name__)
+
+MAX_KEY_LENGTH = 200
+SECONDS = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
+
+R = TypeVar("R", bound=GenerationRequest)
+
+
+@contextmanager
+def rejections_counted(services: Services) -> Generator[None]:
+    try:
+        yield
+    except ServerError:
+        services.metrics.requests.labels("rejected").inc()
+        raise
+
+
+async def accept(
+    services: Services,
+    request: GenerationRequest,
+    model: ModelInfo,
+    *,
+    idempotency: Idempotency | None = None,
+    partial_images: int = 0,
+    source: Source | None = None,
+) -> Submitted:
+    """Raises a ServerError for what cannot be served."""
+    params = resolve(request, model, services.settings)
+    await services.prompts.check(params.prompt, model)
+    edit = None if source is None else source.params
+    steps = params.steps if edit is None else min(params.steps, model.num_tokens - edit.num_kept)
+    params = params.model_copy(update={"partial_images": partial_images, "edit": edit, "steps": steps})
+    submitted = await services.queue.submit(params, idempotency, source=None if source is None else source.png)
+    services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()
+    return submitted
+
+
+def with_deadline(request: R, cancel_after: str | None) -> R:
+    """The request with the sooner of its deadline and the header `Cancel-After`. Raises InvalidRequest."""
+    if cancel_after is None:
+        return request
+    if not SECONDS.fullmatch(cancel_after) or not float(cancel_after):
+        raise InvalidRequest("invalid_deadline", "Cancel-After is a number of seconds", field="Cancel-After")
+    seconds = min(float(cancel_after), request.deadline or math.inf)
+    return request.model_copy(update={"deadline": seconds})
+
+
+def idempotency(key: str | None, request: BaseModel, *uploads: bytes) -> Idempotency | None:
+    """Raises InvalidRequest for a key that is empty or too long."""
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_KEY_LENGTH:
+        message = f"an Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters"
+        raise InvalidRequest("invalid_idempotency_key", message, field="Idempotency-Key")
+    digests = "".join(hashlib.sha256(upload).hexdigest() for upload in uploads)
+    return Idempotency(key, request.model_dump_json() + digests)
+
+
+async def wait_for_end(services: Services, job: Job, seconds: float) -> Job:
+    """The job as it is when it has ended, or after `seconds`."""
+    deadline = time.monotonic() + seconds
+    seq = job.seq
+    async with services.hub.watch(job.id, seq):
+        while not job.state.is_terminal:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not await services.hub.wait(job.id, seq, remaining):
+                break
+            job = await services.queue.load(job.id)
+            seq = job.seq
+    return await services.queue.load(job.id)
+
+
+async def wait_while_connected(services: Services, request: Request, job: Job, seconds: float) -> Job | None:
+    """As `wait_for_end`; None when the client has left before."""
+    ended: list[Job] = []
+
+    async def wait() -> None:
+        ended.append(await wait_for_end(services, job, seconds))
+
+    await until_one_ends(wait(), wait_until_left(request.receive))
+    return ended[0] if ended else None
+
+
+async def cancel_unfinished(services: Services, job_id: str) -> None:
+    """For nobody waits for it any more; a job that has ended stays as it is."""
+    try:
+        job = await services.queue.load(job_id)
+        if not job.state.is_terminal:
+            await services.queue.cancel(job)
+            logger.info("canceled, as nobody waits for it job=%s", job_id)
+    except ServerError as error:
+        logger.warning("could not cancel job=%s: %s", job_id, error)

@@ -1,0 +1,38 @@
+"""`POST /v1/edits`: a generation that starts from a picture."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from server.schemas.base import Accepted
+from server.schemas.generation import GenerationRequest
+
+MAX_OFFSET = 1 << 14  # pixels
+Pixels = Annotated[int, Field(ge=-MAX_OFFSET, le=MAX_OFFSET)]
+
+
+class EditOptions(Accepted):
+    """What an edit may say beside a generation."""
+
+    offset: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="Outpaint: pixels down and right from the canvas' corner to the picture's, negative to cut off; "
+        "the picture may have any size, and everything around it is painted",
+    )
+    strength: float | None = Field(
+        None, gt=0, le=1, description="Vary: the share of the tokens under the mask that is drawn anew"
+    )
+    feather: int = Field(0, ge=0, le=256, description="Pixels inside the mask over which its edge fades")
+
+
+class EditFields(GenerationRequest, EditOptions):
+    """What stands beside the files of a multipart edit."""
+
+
+class EditRequest(EditFields):
+    """The whole edit as JSON; pictures are base64, or `data:` URLs of it."""
+
+    image: str = Field(description="PNG, WebP or JPEG of the model's size; of any size with `offset`")
+    mask: str | None = Field(
+        None, description="PNG of the same size; pixels of alpha 0 are painted anew. Absent: those of the image itself"
+    )
