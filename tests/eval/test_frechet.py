@@ -33,8 +33,8 @@ def test_it_is_symmetric_and_zero_to_itself_also_without_full_rank(seed: int, ra
 def test_commuting_covariances_differ_by_their_roots(seed: int) -> None:
     base = gaussian(seed)
     scaled = Gaussian(base.mean, 4 * base.covariance)
-    # tr((2R - R)^2) with R^2 = C is tr(C).
-    assert frechet_distance(base, scaled) == pytest.approx(base.covariance.trace().item(), rel=1e-8)
+    # tr((2R - R)^2) with R^2 = C is tr(C). A covariance that is nearly singular costs half of the digits: it is a root.
+    assert frechet_distance(base, scaled) == pytest.approx(base.covariance.trace().item(), rel=1e-6)
 
 
 @settings(deadline=None, max_examples=30)
@@ -43,7 +43,7 @@ def test_a_rotation_changes_nothing(seed: int) -> None:
     first, second = gaussian(seed), gaussian(seed + 1)
     turn, _ = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
     turned = [Gaussian(turn @ g.mean, turn @ g.covariance @ turn.T) for g in (first, second)]
-    assert frechet_distance(*turned) == pytest.approx(frechet_distance(first, second), rel=1e-8)
+    assert frechet_distance(*turned) == pytest.approx(frechet_distance(first, second), rel=1e-6)
 
 
 def test_a_fit_has_the_mean_and_the_unbiased_covariance() -> None:

@@ -195,7 +195,7 @@ def test_models_tell_what_a_request_may_ask_for(live: LiveServer) -> None:
     assert listed["object"] == "list"
     (model,) = listed["data"]
     assert (model["id"], model["object"], model["is_default"], tuple(model["grid"])) == (NAME, "model", True, GRID)
-    assert model["defaults"] == DEFAULTS
+    assert model["defaults"] == {**DEFAULTS, "entropy_bound": DEFAULT_ENTROPY_BOUND}
     assert model["orders"] == list(ORDERS)
     for prompt in model["example_prompts"]:
         assert live.post(wait=15, prompt=prompt).json()["status"] == "completed"
