@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
 from tests.server.live import LiveServer
@@ -70,9 +71,10 @@ def test_an_error_is_a_frame_and_a_close_code(
 
 
 def test_what_a_client_says_is_ignored(live: LiveServer) -> None:
-    job = live.submit(n=2)
+    job = live.submit(n=12, guidance=3.0)
     with connect(live.socket_url(job["id"])) as socket:
-        for garbage in ("{", "\x00", b"\xff\xfe", ""):
-            socket.send(garbage)
+        with contextlib.suppress(ConnectionClosedOK):  # the job may be faster than we are
+            for garbage in ("{", "\x00", b"\xff\xfe", ""):
+                socket.send(garbage)
         kinds = list(socket)
     assert '"completed"' in kinds[-1]

@@ -65,7 +65,7 @@ async def test_the_rights_that_the_docs_name_are_enough(
         assert item is not None
         claim = await worker.claim(item)
         assert claim is not None
-        assert await EventLog(limited).read_patches(claim.job_id, claim.base)
+        assert await EventLog(limited).read_checkpoint(claim.job_id, claim.base)
         assert (await QueueGauge(limited).read("tiny")).depth == 1
         assert await ExporterLease(limited, 30).hold()
         assert await scripts.run_many(limited, [worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png"])]) == [1]
