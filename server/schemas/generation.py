@@ -13,14 +13,10 @@ Priority = Literal["low", "normal", "high"]
 State = Literal["queued", "running", "completed", "failed", "canceled"]
 
 
-class GenerationRequest(Accepted):
-    """Limits that depend on a model or a setting are checked later, with the same error shape."""
+class DrawingOptions(Accepted):
+    """What every way to ask for pictures has in common; null is the model's default."""
 
-    prompt: str = Field(description="What the picture shows")
-    model: str | None = Field(None, max_length=200, description="A name from GET /v1/models, or the default one")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Decides every draw; chosen and returned if absent")
-    n: int = Field(1, ge=1, description="Images to make: same seed, image index 0 to n-1")
-    order: str | list[int] | None = Field(None, description="An order's name, or a permutation of all grid positions")
     steps: int | None = Field(None, ge=1, description="Decode steps, at most the number of grid positions")
     group_sizes: str | None = Field(None, description="How many positions each step decodes, by a schedule's name")
     entropy_bound: float | None = Field(
@@ -33,9 +29,18 @@ class GenerationRequest(Accepted):
     temperature: float | None = Field(None, ge=0, le=100, description="Flattens (> 1) or sharpens (< 1) the draws")
     top_k: int | None = Field(None, ge=0, le=1 << 31, description="Draw from the k likeliest tokens; 0 is all")
     top_p: float | None = Field(None, gt=0, le=1, description="Draw from the likeliest tokens that sum up to this")
-    previews: bool = Field(True, description="Whether to send `preview` events")
     priority: Priority = Field("normal", description="Who is served first; waiting raises it")
     deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
+
+
+class GenerationRequest(DrawingOptions):
+    """Limits that depend on a model or a setting are checked later, with the same error shape."""
+
+    prompt: str = Field(description="What the picture shows")
+    model: str | None = Field(None, max_length=200, description="A name from GET /v1/models, or the default one")
+    n: int = Field(1, ge=1, description="Images to make: same seed, image index 0 to n-1")
+    order: str | list[int] | None = Field(None, description="An order's name, or a permutation of all grid positions")
+    previews: bool = Field(True, description="Whether to send `preview` events")
 
 
 class EditParams(Sent):

@@ -4,15 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.schemas.base import Accepted, Sent
+from server.schemas.base import Sent
 from server.schemas.edit import EditOptions
-from server.schemas.generation import MAX_ENTROPY_BOUND, MAX_SEED, GenerationRequest, Priority
+from server.schemas.generation import DrawingOptions, GenerationRequest
 
 OutputFormat = Literal["png", "webp", "jpeg"]
 Order = Annotated[str | list[int], Field(description="An order's name, or a permutation of all grid positions")]
 
 
-class ImagesRequest(Accepted):
+class ImagesRequest(DrawingOptions):
     """OpenAI's fields, then ours. What this server cannot keep is refused with a sentence, not ignored."""
 
     prompt: str = Field(description="What the picture shows")
@@ -33,22 +33,7 @@ class ImagesRequest(Accepted):
         None, ge=0, le=3, description="Partial images of each image while streaming; a picture of few steps has fewer"
     )
 
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Decides every draw; chosen and returned if absent")
     order: Order | None = None
-    steps: int | None = Field(None, ge=1, description="Decode steps, at most the number of grid positions")
-    group_sizes: str | None = Field(None, description="How many positions each step decodes, by a schedule's name")
-    entropy_bound: float | None = Field(
-        None,
-        ge=0,
-        le=MAX_ENTROPY_BOUND,
-        description="Nats that an `adaptive` group may lose; nothing to other group sizes",
-    )
-    guidance: float | None = Field(None, ge=0, le=100, description="Classifier-free guidance; 1 is none")
-    temperature: float | None = Field(None, ge=0, le=100, description="Flattens (> 1) or sharpens (< 1) the draws")
-    top_k: int | None = Field(None, ge=0, le=1 << 31, description="Draw from the k likeliest tokens; 0 is all")
-    top_p: float | None = Field(None, gt=0, le=1, description="Draw from the likeliest tokens that sum up to this")
-    priority: Priority = Field("normal", description="Who is served first; waiting raises it")
-    deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
     metadata: bool = Field(True, description="Whether a PNG carries a text chunk from which it can be made again")
 
     def to_generation(self) -> GenerationRequest:
