@@ -8,7 +8,7 @@ from typing import Any
 import click
 import torch
 
-from oar_core.cli.options import OarGroup, default_device, make_run, run_options
+from oar_core.cli.options import OarGroup, default_device, make_run, run_options, split_option
 from oar_core.eval.likelihood import bits_per_token
 from oar_core.eval.painting import animate, paint, strip
 from oar_core.eval.reconstruction import measure_reconstruction
@@ -26,13 +26,13 @@ def evaluate() -> None:
 
 @evaluate.command()
 @run_options
-@click.option("--split", default="test", show_default=True)
+@split_option
 @click.option("--images", "num_images", default=2000, show_default=True)
 @click.option("--sheet", type=click.Path(path_type=Path), default=None, help="PNG: originals above reconstructions.")
-def reconstruction(split: str, num_images: int, sheet: Path | None, **options: Any) -> None:
+def reconstruction(split: str | None, num_images: int, sheet: Path | None, **options: Any) -> None:
     """PSNR and code usage of the tokenizer."""
     run = make_run(**options)
-    images, tokenizer_ = run.images(split), run.tokenizer()
+    images, tokenizer_ = run.images(split or run.recipe.held_out), run.tokenizer()
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
     batches = (images.images(indices).to(run.device) for indices in chosen.split(64))
     report = measure_reconstruction(tokenizer_, batches)
@@ -46,12 +46,12 @@ def reconstruction(split: str, num_images: int, sheet: Path | None, **options: A
 
 @evaluate.command()
 @run_options
-@click.option("--split", default="test", show_default=True)
+@split_option
 @click.option("--images", "num_images", default=2000, show_default=True)
-def likelihood(split: str, num_images: int, **options: Any) -> None:
+def likelihood(split: str | None, num_images: int, **options: Any) -> None:
     """Bits per token of held-out pictures with their captions, along random orders."""
     run = make_run(**options)
-    tokens = run.tokens(split)
+    tokens = run.tokens(split or run.recipe.held_out)
     chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:num_images]
     text = run.text_tokenizer(tokens.rows)
     captions = [tokens.rows[row]["caption"] for row in tokens.row_of[chosen].tolist()]
@@ -64,15 +64,15 @@ def likelihood(split: str, num_images: int, **options: Any) -> None:
 @evaluate.command()
 @run_options
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--split", default="test", show_default=True)
+@split_option
 @click.option("--images", "num_images", default=64, show_default=True)
 @click.option("--zoom", default=3, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG: samples left, real pictures right.")
-def samples(weights: Path, split: str, num_images: int, zoom: int, out: Path, **options: Any) -> None:
+def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: Path, **options: Any) -> None:
     """A contact sheet: pictures made from held-out captions beside the real ones."""
     run = make_run(**options)
     pipeline = Pipeline.load(Manifest.load(weights).folder(run.recipe.name), str(run.device), torch.float32)
-    images = run.images(split)
+    images = run.images(split or run.recipe.held_out)
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
     plan, sampling = pipeline.default_plan, pipeline.default_sampling
     fake = draw_samples(pipeline, images.captions(chosen), plan, sampling)

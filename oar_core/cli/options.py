@@ -44,6 +44,8 @@ def run_options(command: Any) -> Any:
     return command
 
 
+split_option = click.option("--split", default=None, help="Default: the recipe's held-out split.")
+
 EVALUATORS = Path("weights") / "evaluators"
 
 evaluator_option = click.option(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import torch
 
-from oar_core.cli.options import evaluator_option, load_evaluator, make_run, run_options
+from oar_core.cli.options import evaluator_option, load_evaluator, make_run, run_options, split_option
 from oar_core.eval.agreement import agreement
 from oar_core.eval.arms import load_reports
 from oar_core.eval.draws import DrawSettings
@@ -26,17 +26,16 @@ from oar_core.weights import Manifest
 
 SHEET_PICTURES = 64
 _DEFAULTS = QualitySettings()
-_split_option = click.option("--split", default="test", show_default=True)
 
 
 @click.command()
 @run_options
 @evaluator_option
-@_split_option
-def evaluator(evaluator_folder: Path | None, split: str, **options: Any) -> None:
+@split_option
+def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) -> None:
     """Accuracy of the evaluation network on held-out pictures, per attribute."""
     run = make_run(**options)
-    network, images = load_evaluator(run, evaluator_folder), run.images(split)
+    network, images = load_evaluator(run, evaluator_folder), run.images(split or run.recipe.held_out)
     labels = network.vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
     shares = agreement(network.read(images.pixels).classes, labels, network.vocabulary.names)
     click.echo(json.dumps({"num_images": len(images), "evaluator": network.digest, "accuracy": shares}))
@@ -45,7 +44,7 @@ def evaluator(evaluator_folder: Path | None, split: str, **options: Any) -> None
 @click.command()
 @run_options
 @evaluator_option
-@_split_option
+@split_option
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
 @click.option("--model", default=None, help="Default: the manifest's.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
@@ -64,7 +63,7 @@ def evaluator(evaluator_folder: Path | None, split: str, **options: Any) -> None
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder. Default: <run>/quality.")
 def quality(
     evaluator_folder: Path | None,
-    split: str,
+    split: str | None,
     weights: Path,
     model: str | None,
     dtype: str,
@@ -85,6 +84,7 @@ def quality(
     run = make_run(recipe_name, data, folder, device)
     manifest = Manifest.load(weights)
     pipeline = Pipeline.load(manifest.folder(model or manifest.default), str(run.device), getattr(torch, dtype))
+    split = split or run.recipe.held_out
     reference = Reference.read(
         load_evaluator(run, evaluator_folder), run.images(split), run.images("train"), folder / CACHE
     )

@@ -84,5 +84,5 @@ def report(folder: Path, out: Path) -> None:
 
 def _reference(run: Run, evaluator_folder: Path | None) -> Reference:
     return Reference.read(
-        load_evaluator(run, evaluator_folder), run.images("test"), run.images("train"), run.folder / CACHE
+        load_evaluator(run, evaluator_folder), run.images(run.recipe.held_out), run.images("train"), run.folder / CACHE
     )

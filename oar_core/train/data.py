@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,16 +46,23 @@ class ImageSet:
         return [self.rows[self.row_of[index]]["caption"] for index in indices.tolist()]
 
 
-def load_images(folder: Path, split: str, size: tuple[int, int], cache: Path) -> ImageSet:
-    """The pictures of `split`, fitted on a white canvas of `size` (Y, X); decoded once into `cache`.
+def load_images(
+    folder: Path, split: str, size: tuple[int, int], cache: Path, kept: Sequence[tuple[str, str]] = ()
+) -> ImageSet:
+    """The pictures of `split`, fitted on a white canvas of `size` (Y, X); decoded once into `cache`. Rows that lack a
+    value of `kept` (column, value) are left out.
 
-    Raises DataError when the folder has no known layout, no such split, or a picture is missing.
+    Raises DataError when the folder has no known layout, no such split or column, or a picture is missing.
     """
     rows, read = _open_layout(folder)
-    chosen = [row for row in rows if row["split"] == split]
+    missing = [column for column, _ in kept if rows and column not in rows[0]]
+    if missing:
+        raise DataError(f"the label rows have no column {missing[0]!r}, by which the recipe picks pictures")
+    chosen = [row for row in rows if row["split"] == split and all(row[column] == value for column, value in kept)]
     if not chosen:
         raise DataError(f"{folder} has no pictures in split {split!r}; it has {sorted({row['split'] for row in rows})}")
-    key = hashlib.sha256(json.dumps([str(folder.resolve()), split, size, len(rows), 1]).encode()).hexdigest()[:16]
+    of_rows = [len(rows), *map(list, kept)]
+    key = hashlib.sha256(json.dumps([str(folder.resolve()), split, size, *of_rows, 1]).encode()).hexdigest()[:16]
     pixels_path, owner_path = cache / f"{key}.pixels.npy", cache / f"{key}.rows.npy"
     if not (pixels_path.exists() and owner_path.exists()):
         cache.mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,8 @@ class Recipe:
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
     evaluator_loop: LoopConfig = EVALUATOR_LOOP
     evaluator_stage: EvaluatorStageConfig = field(default_factory=EvaluatorStageConfig)
+    held_out: str = "test"  # the split that evaluations use; nothing is trained on it
+    kept_rows: tuple[tuple[str, str], ...] = ()  # label columns, and the value that a picture must have there
 
     def __post_init__(self) -> None:
         if self.tokenizer.grid != self.backbone.grid:
@@ -110,7 +112,7 @@ def sprites_64() -> Recipe:
             num_context_layers=5,
             num_query_layers=3,
         ),
-        any_order_loop=LoopConfig(num_images=240_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.999),
+        any_order_loop=LoopConfig(num_images=272_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.999),
         example_prompts=SPRITE_PROMPTS,
         attributes=ATTRIBUTE_SETS["sprites"],
     )
@@ -206,6 +208,8 @@ def fashion() -> Recipe:
             "women's blue handbags",
         ),
         attributes=ATTRIBUTE_SETS["fashion"],
+        held_out="val",
+        kept_rows=(("demo_ok", "1"),),  # no underwear, no exact duplicates
     )
 
 

@@ -59,7 +59,8 @@ class Run:
     device: torch.device
 
     def images(self, split: str) -> ImageSet:
-        return load_images(self.data, split, self.recipe.tokenizer.image_size, self.folder / CACHE)
+        recipe = self.recipe
+        return load_images(self.data, split, recipe.tokenizer.image_size, self.folder / CACHE, recipe.kept_rows)
 
     def train_tokenizer(self) -> Path:
         recipe = self.recipe
@@ -195,7 +196,7 @@ class Run:
         path = self.folder / CACHE / f"tokens-{split}.safetensors"
         stamp = (self.folder / TOKENIZER_STAGE / CHECKPOINT).stat().st_mtime_ns
         stored, meta = load_tensors(path) if path.exists() else ({}, {})
-        if meta.get("stamp") != stamp:
+        if meta.get("stamp") != stamp or len(stored["token_ids"]) != len(images):
             stored = {"token_ids": tokenize(self.tokenizer(), images, self.device)}
             save_tensors(path, stored, {"stamp": stamp})
         rows: list[Row] = list(images.rows)

@@ -178,7 +178,7 @@ class Study:
         report = {
             "label": figure.arm.label,
             "recipe": self.run.recipe.name,
-            "split": "test",
+            "split": self.run.recipe.held_out,
             "training": {**asdict(figure.arm.training), "seed": figure.seed, "pictures": self._num_pictures},
             **result.report,
         }

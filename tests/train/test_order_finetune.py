@@ -103,12 +103,12 @@ def test_policy_scores_are_those_of_the_context_before_each_rank():
 
 
 def test_only_what_has_an_order_is_trained_on_with_its_order():
-    seen = positions_seen(OrderFinetuneStageConfig(random_share=0.0), make_step())
+    seen = positions_seen(OrderFinetuneStageConfig(random_share=0.0, is_annealed=False), make_step())
     assert torch.equal(seen, some_orders().orders)
 
 
 def test_the_random_share_is_the_share_of_pictures_in_random_order():
-    config = OrderFinetuneStageConfig(random_share=0.5)
+    config = OrderFinetuneStageConfig(random_share=0.5, is_annealed=False)
     orders = some_orders().orders
     kept = [
         (positions_seen(config, make_step(seed=seed)) == orders).all(dim=1).float().mean().item() for seed in range(30)
@@ -134,13 +134,14 @@ def test_pictures_in_random_order_come_from_the_whole_training_set():
 def test_an_annealed_share_falls_from_one_over_the_first_half():
     config = arm("raster", OrderFinetuneStageConfig())
     assert [config.random_share_at(t) for t in (0.0, 0.25, 0.5, 0.9)] == [1.0, 0.5, 0.0, 0.0]
+    assert [OrderFinetuneStageConfig().random_share_at(t) for t in (0.0, 0.25, 0.5, 0.9)] == [1.0, 0.5, 0.1, 0.1]
     assert replace(config, random_share=0.3).random_share_at(0.49) == 0.3
 
 
 def test_each_arm_trains_on_its_order():
     late = make_step(9)
     assert positions_seen(arm("raster", OrderFinetuneStageConfig()), late).tolist() == [list(range(LENGTH))] * 8
-    fixed = OrderFinetuneStageConfig(orders="halton", random_share=0.0)
+    fixed = OrderFinetuneStageConfig(orders="halton", random_share=0.0, is_annealed=False)
     assert positions_seen(fixed, late).tolist() == [list(halton(TINY.grid))] * 8
     near = positions_seen(replace(fixed, orders="locality"), late).tolist()
     assert len({tuple(order) for order in near}) == 8
@@ -223,7 +224,7 @@ def test_noise_hits_half_of_its_highest_share_on_average_and_falls_to_nothing():
 
 def test_noise_is_in_the_context_and_not_in_the_targets(monkeypatch):
     backbone = Recorder(TINY)
-    config = OrderFinetuneStageConfig(random_share=0.0, context_noise=1.0)
+    config = OrderFinetuneStageConfig(random_share=0.0, is_annealed=False, context_noise=1.0)
     stage = OrderFinetuneStage(make_captioner(), backbone, config, some_orders())
     targets = []
     monkeypatch.setattr(

@@ -26,8 +26,8 @@ ANNEAL_UNTIL = 0.5  # of the run
 @dataclass(frozen=True)
 class OrderFinetuneStageConfig:
     orders: str = DISTILLED  # one of ARMS
-    random_share: float = 0.2  # of pictures in random order, of the whole training set, so that edits still work
-    is_annealed: bool = False  # the random share falls from 1 over the first half of the run (RAR, arXiv 2411.00776)
+    random_share: float = 0.1  # of pictures in random order, of the whole training set, so that edits still work
+    is_annealed: bool = True  # the random share falls from 1 over the first half of the run (RAR, arXiv 2411.00776)
     unconditional_share: float = 0.1
     context_noise: float = 0.0  # see `corrupt_context`
     policy_weight: float = 1.0  # of the order policy's loss; 0 trains none beside the backbone
@@ -45,12 +45,12 @@ class OrderFinetuneStageConfig:
 
 
 def arm(orders: str, config: OrderFinetuneStageConfig) -> OrderFinetuneStageConfig:
-    """The stage's config for one of ARMS: raster is annealed to, as in RAR; random is more of the any-order stage; only
-    distilled orders teach a policy."""
+    """The stage's config for one of ARMS: random is more of the any-order stage; raster ends without any random order,
+    as in RAR; only distilled orders teach a policy."""
     if orders == DISTILLED:
         return replace(config, orders=orders)
     config = replace(config, orders=orders, policy_weight=0.0)
-    return replace(config, random_share=0.0, is_annealed=True) if orders == "raster" else config
+    return replace(config, random_share=0.0) if orders == "raster" else config
 
 
 class OrderFinetuneStage:
