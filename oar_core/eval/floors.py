@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,11 +13,11 @@ from oar_core.eval.agreement import agreement
 from oar_core.eval.frechet import Gaussian, frechet_distance
 from oar_core.eval.kid import kernel_distance
 from oar_core.eval.manifold import precision_recall
+from oar_core.eval.reconstructed import BATCH, read_reconstructions, reconstruct
 from oar_core.eval.reconstruction import ReconstructionReport, measure_reconstruction
 from oar_core.eval.reference import Reference
 from oar_core.sampling.pipeline import Pipeline
 
-BATCH = 64
 MAX_MEASURED = 2000  # pictures for PSNR and code usage, which settle early
 
 
@@ -39,6 +40,7 @@ class Floors:
     Agreement is the share of attributes that the evaluator reads off rightly.
     """
 
+    training_reconstructions: float  # FD-eval of reconstructed training pictures to reconstructed held-out ones
     halves: Distances
     training: Distances
     reconstruction: Distances
@@ -80,12 +82,17 @@ def distances(sample: Sample, real: Sample) -> Distances:
     )
 
 
-def measure_floors(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor, "M"]) -> Floors:
-    """`chosen` are the held-out pictures whose captions are the prompts."""
+def measure_floors(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor, "M"], folder: Path) -> Floors:
+    """`chosen` are the held-out pictures whose captions are the prompts; `folder` keeps how they are reconstructed."""
     real, labels, names = real_sample(reference), reference.labels, reference.evaluator.vocabulary.names
     originals = reference.held_out.pixels[chosen.numpy()]
-    reconstructed = reference.evaluator.read(reconstruct(pipeline, originals))
+    reconstructed = read_reconstructions(pipeline, reference, chosen, folder)
+    training = reference.training.pixels[_training_choice(reference, len(chosen)).numpy()]
+    reconstructed_training = reference.evaluator.read(reconstruct(pipeline, training))
     return Floors(
+        training_reconstructions=frechet_distance(
+            Gaussian.fit(reconstructed_training.features), Gaussian.fit(reconstructed.features)
+        ),
         halves=distances(*_halves(real)),
         training=distances(_training_sample(reference, len(chosen)), real),
         reconstruction=distances(Sample(reconstructed.features, real.row_of[chosen]), real),
@@ -93,11 +100,6 @@ def measure_floors(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor,
         reconstruction_agreement=agreement(reconstructed.classes, labels[chosen], names),
         tokenizer=measure_reconstruction(pipeline.tokenizer, _batches(pipeline, originals[:MAX_MEASURED])),
     )
-
-
-def reconstruct(pipeline: Pipeline, pixels: UInt8[np.ndarray, "M Y X 3"]) -> UInt8[np.ndarray, "M Y X 3"]:
-    parts = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
-    return np.concatenate([pipeline.decode(pipeline.encode(part)) for part in parts])
 
 
 def _batches(pipeline: Pipeline, pixels: UInt8[np.ndarray, "M Y X 3"]) -> Iterator[Float[Tensor, "B 3 Y X"]]:
@@ -112,9 +114,12 @@ def real_sample(reference: Reference) -> Sample:
 
 
 def _training_sample(reference: Reference, count: int) -> Sample:
-    features = reference.training_reading.features
-    drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:count]
-    return Sample(features[drawn], torch.from_numpy(reference.training.row_of).long()[drawn])
+    drawn = _training_choice(reference, count)
+    return Sample(reference.training_reading.features[drawn], torch.from_numpy(reference.training.row_of).long()[drawn])
+
+
+def _training_choice(reference: Reference, count: int) -> Int[Tensor, "count"]:
+    return torch.randperm(len(reference.training.pixels), generator=torch.Generator().manual_seed(0))[:count]
 
 
 def _halves(real: Sample) -> tuple[Sample, Sample]:

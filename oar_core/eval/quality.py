@@ -15,15 +15,17 @@ from oar_core.eval.distances import nearest
 from oar_core.eval.draws import Draws, DrawSettings, draw, draws_path
 from oar_core.eval.evaluator import Reading
 from oar_core.eval.floors import Distances, Sample, distances, measure_floors, real_sample
+from oar_core.eval.frechet import Gaussian, frechet_distance
 from oar_core.eval.inception import inception_distance
 from oar_core.eval.likelihood import bits_per_token
 from oar_core.eval.memorisation import closeness, nearest_pixels
 from oar_core.eval.rank_maps import class_rank_maps, mean_rank_map, pairwise_entropy, rank_entropy
+from oar_core.eval.reconstructed import read_reconstructions
 from oar_core.eval.reference import Reference, choose
 from oar_core.eval.stored import cached_json, digest
 from oar_core.sampling.pipeline import Pipeline
 
-FORMAT = 1  # of the report; readers refuse others
+FORMAT = 2  # of the report; readers refuse others
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,6 @@ def measure_quality(
     chosen, draws = _drawn(pipeline, reference, wanted, settings, folder)
     pixels = _decode(pipeline, draws.token_ids, settings.batch_size)
     real = reference.held_out.pixels[chosen.numpy()]
-    floors = _floors(pipeline, reference, chosen, folder)
     report = {
         "format": FORMAT,
         "model": {"name": pipeline.name, "hash": pipeline.model_hash},
@@ -61,10 +62,10 @@ def measure_quality(
             "dtype": _dtype(pipeline),
         },
         "cost": {**_cost(draws), "batch_size": settings.batch_size, "device": _device(pipeline)},
-        **_figures(reference, chosen, pixels, floors),
+        **_figures(pipeline, reference, chosen, pixels, folder),
         "bits_per_token": _bits(pipeline, reference, settings, folder),
         "inception_fid": inception_distance(pixels, reference.held_out.pixels),
-        "floors": floors,
+        "floors": _floors(pipeline, reference, chosen, folder),
         "orders": _orders(pipeline, reference, chosen, draws),
     }
     return Quality(report, pixels, real)
@@ -92,13 +93,20 @@ def _drawn(
 
 
 def _figures(
-    reference: Reference, chosen: Int[Tensor, "M"], pixels: UInt8[np.ndarray, "M Y X 3"], floors: dict[str, Any]
+    pipeline: Pipeline,
+    reference: Reference,
+    chosen: Int[Tensor, "M"],
+    pixels: UInt8[np.ndarray, "M Y X 3"],
+    folder: Path,
 ) -> dict[str, Any]:
     reading = reference.evaluator.read(pixels)
+    reconstructed = read_reconstructions(pipeline, reference, chosen, folder)
+    floors = _floors(pipeline, reference, chosen, folder)
     reached = agreement(reading.classes, reference.labels[chosen], reference.evaluator.vocabulary.names)
     real = real_sample(reference)
     return {
         "distances": asdict(distances(Sample(reading.features, real.row_of[chosen]), real)),
+        "fd_to_reconstructions": frechet_distance(Gaussian.fit(reading.features), Gaussian.fit(reconstructed.features)),
         "agreement": reached,
         "relative_agreement": relative(reached, floors["real_agreement"]),
         "memorisation": _memorisation(reference, reading, pixels),
@@ -120,7 +128,9 @@ def _memorisation(reference: Reference, reading: Reading, pixels: UInt8[np.ndarr
 def _floors(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor, "M"], folder: Path) -> dict[str, Any]:
     """Shared by all models with the same tokenizer."""
     key = digest(FORMAT, reference.key, module_digest(pipeline.tokenizer), len(chosen))
-    return cached_json(folder / f"floors-{key}.json", lambda: asdict(measure_floors(pipeline, reference, chosen)))
+    return cached_json(
+        folder / f"floors-{key}.json", lambda: asdict(measure_floors(pipeline, reference, chosen, folder))
+    )
 
 
 def _bits(pipeline: Pipeline, reference: Reference, settings: QualitySettings, folder: Path) -> float:

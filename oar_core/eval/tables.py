@@ -12,7 +12,7 @@ def one_line_table(reports: Sequence[Report]) -> str:
 
 
 def quality_table(arms: Sequence[Arm]) -> str:
-    header = ("arm", "order", "steps", "guidance", "seeds", "FD-eval", "KID x1000", "precision", "recall", "agreement",
+    header = ("arm", "order", "steps", "guidance", "seeds", "FD-eval", "FD-rec", "KID x1000", "precision", "recall", "agreement",
               "of real", "queries", "policy queries", "pictures/s")  # fmt: skip
     return markdown_table(header, [_quality_row(arm) for arm in arms])
 
@@ -28,6 +28,7 @@ def _quality_row(arm: Arm) -> list[str]:
         f"{settings['sampling']['guidance']:g}",
         str(len(arm.reports)),
         arm.cell("distances", "fd_eval"),
+        arm.cell("fd_to_reconstructions"),
         f"{1000 * kid:.2f} ± {1000 * error:.2f}",
         arm.cell("distances", "precision", digits=3),
         arm.cell("distances", "recall", digits=3),
@@ -80,7 +81,9 @@ def floors_table(arm: Arm) -> str:
         kid = f"{1000 * values['kid']:.2f} ± {1000 * values['kid_standard_error']:.2f}"
         shares = [f"{values[name]:.3f}" for name in ("precision", "recall")]
         rows.append([title, str(values["num_samples"]), f"{values['fd_eval']:.2f}", kid, *shares])
-    return markdown_table(("pictures", "number", "FD-eval", "KID x1000", "precision", "recall"), rows)
+    reconstructed = f"{arm.first['floors']['training_reconstructions']:.2f}"
+    table = markdown_table(("pictures", "number", "FD-eval", "KID x1000", "precision", "recall"), rows)
+    return f"{table}\n\nFD-rec of reconstructed training pictures: {reconstructed}."
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -22,7 +22,8 @@ HOW_TO_READ = """Every arm has seen the same number of training pictures: those 
 fine-tuning on top of it, or as many in raster order from the start. Arms with several seeds were fine-tuned and drawn
 anew with each, from one any-order backbone; `±` is the standard deviation over them. Guidance is each arm's best of a
 few, found at 16 steps on fewer pictures of another seed. FD-eval is the Frechet distance to held-out pictures on
-features of this project's own evaluation network: it is not FID, and compares with no figure outside this page."""
+features of this project's own evaluation network: it is not FID, and compares with no figure outside this page. FD-rec
+is the same distance to held-out pictures as the tokenizer reconstructs them: what it loses, no order can give back."""
 
 
 def write_study_report(folder: Path, out: Path) -> list[str]:
@@ -45,7 +46,8 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
     evaluator, samples = first["evaluator"]["digest"], first["settings"]["num_samples"]
     named = f"{samples:,} pictures a figure, {first['settings']['dtype']}, evaluator {evaluator}."
     sections = [f"## {folder.name}", named, "### Claims", _claims_table(arms)]
-    sections += ["### FD-eval by number of steps", _steps_table(arms)]
+    sections += ["### FD-eval by number of steps", _steps_table(arms, "distances", "fd_eval")]
+    sections += ["### FD-rec by number of steps", _steps_table(arms, "fd_to_reconstructions")]
     if has_plots:
         sections += _plots(arms, folder.name, pictures)
     sections += _adaptive_section(arms)
@@ -74,14 +76,14 @@ def _claims_table(arms: Sequence[Arm]) -> str:
     return markdown_table(("claim", "wanted", "measured", "met"), rows)
 
 
-def _steps_table(arms: Sequence[Arm]) -> str:
+def _steps_table(arms: Sequence[Arm], *figure: str) -> str:
     found = Figures(tuple(arms))
     steps = sorted({arm.first["settings"]["plan"]["steps"] or 0 for arm in arms if not is_adaptive(arm)})
     columns = [*([None] if 0 in steps else []), *sorted((count for count in steps if count), reverse=True)]
     rows: list[list[str]] = []
     for label in dict.fromkeys(arm.label for arm in arms):
         figures = [found.find(label, count) for count in columns]
-        rows.append([label, *("" if arm is None else arm.cell("distances", "fd_eval") for arm in figures)])
+        rows.append([label, *("" if arm is None else arm.cell(*figure) for arm in figures)])
     return markdown_table(("arm", *(ALL if count is None else str(count) for count in columns)), rows)
 
 

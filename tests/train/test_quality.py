@@ -83,6 +83,9 @@ def test_every_figure_is_in_the_report(measured: list[dict[str, Any]]) -> None:
         assert report["settings"]["plan"]["order"] == "halton"
         assert report["settings"]["num_samples"] == report["distances"]["num_samples"] == 24
         assert report["distances"]["fd_eval"] > 0
+        sides = report["distances"]["fd_eval"], report["floors"]["reconstruction"]["fd_eval"]
+        assert 0 < report["fd_to_reconstructions"] <= sum(side**0.5 for side in sides) ** 2, "the triangle inequality"
+        assert report["floors"]["training_reconstructions"] > 0
         assert 0 <= report["distances"]["precision"] <= 1
         assert set(report["agreement"]) == {"text", "mean"}
         assert report["memorisation"]["pixels"]["num_real"] == 12
