@@ -12,8 +12,8 @@ def one_line_table(reports: Sequence[Report]) -> str:
 
 
 def quality_table(arms: Sequence[Arm]) -> str:
-    header = ("arm", "order", "steps", "guidance", "seeds", "FD-eval", "FD-rec", "KID x1000", "precision", "recall", "agreement",
-              "of real", "queries", "policy queries", "pictures/s")  # fmt: skip
+    header = ("arm", "order", "steps", "guidance", "seeds", "FD-eval", "FD-rec", "KID x1000", "precision", "recall",
+              "agreement", "of real", "queries", "policy queries", "pictures/s")  # fmt: skip
     return markdown_table(header, [_quality_row(arm) for arm in arms])
 
 
