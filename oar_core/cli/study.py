@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from oar_core.cli.options import OarGroup, evaluator_option, load_evaluator, make_run, run_options
+from oar_core.errors import ConfigError
+from oar_core.eval.painting import animate
 from oar_core.eval.reference import Reference
 from oar_core.train.run import CACHE, Run
 from oar_core.train.study import STUDY_ARMS, Study, StudyConfig
@@ -70,6 +73,22 @@ def measure(evaluator_folder: Path | None, **options: Any) -> None:
         click.echo(path)
     missing = study_.missing()
     click.echo(f"{len(missing)} figures are missing", err=True)
+
+
+@study.command()
+@_study_options
+@click.option("--prompt", "prompts", multiple=True, help="May be repeated. Default: the recipe's examples.")
+@click.option("--steps", default=16, show_default=True)
+@click.option("--draw-seed", default=7, show_default=True)
+@click.option("--file", "path", type=click.Path(path_type=Path), required=True, help="Animated WebP.")
+def animation(prompts: tuple[str, ...], steps: int, draw_seed: int, path: Path, **options: Any) -> None:
+    """The arms that are trained, painting the same prompts side by side, one row an arm."""
+    study_ = _make_study(**options)
+    paintings = study_.paintings(prompts or study_.run.recipe.example_prompts, steps, draw_seed)
+    if not paintings:
+        raise ConfigError("none of these arms is trained")
+    animate(study_.run.pipeline(study_.run.latest_stage, torch.float32), paintings, path)
+    click.echo(path)
 
 
 @study.command()

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from oar_core.eval.draws import DrawSettings
+from oar_core.eval.painting import Painting, paint
 from oar_core.eval.quality import QualitySettings, measure_distances, measure_quality
 from oar_core.eval.reference import Reference
 from oar_core.eval.sheet import side_by_side
@@ -162,6 +163,19 @@ class Study:
 
     def path(self, figure: Figure) -> Path:
         return self.out / f"{figure.name}.json"
+
+    def paintings(self, prompts: Sequence[str], steps: int | None, draw_seed: int) -> dict[str, list[Painting]]:
+        """How each arm that is trained paints the prompts, all with the same noise."""
+        return {
+            arm.label: [self._paint(arm, prompt, steps, draw_seed) for prompt in prompts]
+            for arm in self.arms
+            if self.run.is_trained(arm.training.stage(0))
+        }
+
+    def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> Painting:
+        pipeline = self.run.pipeline(arm.training.stage(0), torch.float32)
+        wanted = draw_settings(pipeline, Figure(arm, 0, steps), pipeline.default_sampling.guidance)
+        return paint(pipeline, prompt, draw_seed, wanted.plan, wanted.sampling)
 
     @property
     def _figures(self) -> list[Figure]:

@@ -50,6 +50,9 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
     sections += ["### FD-rec by number of steps", _steps_table(arms, "fd_to_reconstructions")]
     if has_plots:
         sections += _plots(arms, folder.name, pictures)
+    painting = pictures / f"{folder.name}-painting.webp"
+    if painting.exists():
+        sections += ["### The same prompts, painted", f"![each arm painting]({pictures.name}/{painting.name})"]
     sections += _adaptive_section(arms)
     sections += ["### Everything measured", quality_table(arms)]
     sections += ["### Guidance", _guidance_table(folder)]

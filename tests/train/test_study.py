@@ -170,6 +170,17 @@ def test_the_page_is_made_from_json_alone(measured: list[dict[str, Any]], study:
     assert all(name in text for name in pictures)
 
 
+def test_arms_paint_the_same_prompts_side_by_side(study: Study, tmp_path: Path) -> None:
+    paintings = study.paintings(["a red square", "a blue square"], 4, 3)
+    assert list(paintings) == [arm.label for arm in study.arms]
+    assert all([int(painting.steps.max()) for painting in row] == [4, 4] for row in paintings.values())
+    ranks = {label: row[0].ranks.tolist() for label, row in paintings.items()}
+    assert ranks[RASTER] == ranks[SCRATCH] == list(range(16))
+    assert ranks[ANY_ORDER] != ranks[RASTER]
+    nothing = replace(study, run=replace(study.run, folder=tmp_path))
+    assert nothing.paintings(["a red square"], 4, 3) == {}
+
+
 def changed(measured: list[dict[str, Any]], distances: dict[tuple[str, int | None], float]) -> list[dict[str, Any]]:
     """Reports with other distances, by label and steps."""
     reports = [copy.deepcopy(report) for report in measured]
