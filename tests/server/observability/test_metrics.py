@@ -40,7 +40,20 @@ from tests.server.tiny import NAME
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[3]
-LABELS = {"method", "route", "status", "outcome", "model", "worker", "version", "torch", "device", "dtype"}
+LABELS = {
+    "code",
+    "tenant",
+    "method",
+    "route",
+    "status",
+    "outcome",
+    "model",
+    "worker",
+    "version",
+    "torch",
+    "device",
+    "dtype",
+}
 WHERE = {"api": ApiMetrics, "fleet": FleetMetrics, "worker": WorkerMetrics}
 
 
