@@ -51,9 +51,7 @@ def new(tenant: str, path: Path | None) -> None:
         click.echo(f"# for the file that OAR_API_KEYS will name:\n{_table(tenant, digest)}", err=True, nl=False)
     else:
         _write(path, _with_key(path, tenant, digest))
-        click.echo(
-            f"{digest[: len(HASH_PREFIX) + SHOWN_DIGITS]}… of {tenant} was added to {path}; its key is:", err=True
-        )
+        click.echo(f"{_short(digest)} of {tenant} was added to {path}; its key, shown this once:", err=True)
     click.echo(key)
 
 
@@ -62,9 +60,7 @@ def hash_of() -> None:
     """Read a key of your own making and print what the file holds of it."""
     key = _read_key()
     if len(key) < LEAST_CHARS:
-        message = (
-            f"a key has at least {LEAST_CHARS} random characters: its hash is a fast one. `oar keys new` makes one"
-        )
+        message = f"a key has at least {LEAST_CHARS} random characters, as its hash is fast; `oar keys new` makes one"
         raise click.UsageError(message)
     click.echo(hash_key(key))
 
@@ -80,7 +76,7 @@ def list_keys(path: Path | None) -> None:
         limits = f"{rate}, share {tenant.queue_share:g}, up to {tenant.priority_ceiling}, {tenant.max_sockets} sockets"
         click.echo(f"{name}: {limits}")
         for digest in entry.keys:
-            click.echo(f"  {digest[: len(HASH_PREFIX) + SHOWN_DIGITS]}…")
+            click.echo(f"  {_short(digest)}")
 
 
 @keys.command()
@@ -116,6 +112,10 @@ def _read_key() -> str:
     if sys.stdin.isatty():
         return str(click.prompt("key", hide_input=True)).strip()
     return sys.stdin.readline().strip()
+
+
+def _short(digest: str) -> str:
+    return f"{digest[: len(HASH_PREFIX) + SHOWN_DIGITS]}…"
 
 
 def _table(tenant: str, digest: str) -> str:

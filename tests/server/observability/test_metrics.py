@@ -40,20 +40,8 @@ from tests.server.tiny import NAME
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[3]
-LABELS = {
-    "code",
-    "tenant",
-    "method",
-    "route",
-    "status",
-    "outcome",
-    "model",
-    "worker",
-    "version",
-    "torch",
-    "device",
-    "dtype",
-}
+LABELS = {"method", "route", "status", "code", "outcome", "tenant", "model", "worker"}
+LABELS |= {"version", "torch", "device", "dtype"}
 WHERE = {"api": ApiMetrics, "fleet": FleetMetrics, "worker": WorkerMetrics}
 
 
