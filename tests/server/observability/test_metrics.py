@@ -163,7 +163,7 @@ async def serving(options: Settings) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(options)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client
 
 
