@@ -3,6 +3,9 @@
 ServerError              status  code
 ├── InvalidJson            400   invalid_json
 ├── InvalidRequest         422   given (invalid_prompt, invalid_order, unknown_field ...)
+├── InvalidKey             401   invalid_api_key       WWW-Authenticate
+├── OriginNotAllowed       403   origin_not_allowed
+├── PriorityNotAllowed     403   priority_not_allowed
 ├── NotFound               404   not_found
 │   ├── ModelNotFound      404   model_not_found
 │   ├── JobNotFound        404   job_not_found
@@ -13,8 +16,11 @@ ServerError              status  code
 ├── JobExpired             410   job_expired
 ├── BodyTooLarge           413   body_too_large
 ├── UnsupportedMediaType   415   unsupported_media_type
+├── HostNotAllowed         421   host_not_allowed
 ├── IdempotencyConflict    422   idempotency_key_reused
 ├── QueueFull              429   queue_full            Retry-After
+│   └── QueueShareFull     429   queue_share_full      Retry-After
+├── RateLimited            429   rate_limited          Retry-After
 ├── JobFailed              500   given (deadline_exceeded, attempts_exhausted; /v1/images/* only)
 ├── WaitTooLong            504   wait_too_long         (/v1/images/* only; the job is canceled)
 ├── TooManySockets         503   too_many_sockets      Retry-After
@@ -103,6 +109,44 @@ class ImageNotFound(NotFound):
     code = "image_not_found"
 
 
+class InvalidKey(_ClientError):
+    """No key came, or one that nobody was given: the sentence says which, and never repeats it."""
+
+    status = 401
+    code = "invalid_api_key"
+    type = "authentication_error"
+    close_code = 4401
+
+    def __init__(self, message: str, *, was_sent: bool = False) -> None:
+        super().__init__(message)
+        self._challenge = 'Bearer realm="oar", error="invalid_token"' if was_sent else 'Bearer realm="oar"'
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": self._challenge}
+
+
+class _Forbidden(_ClientError):
+    status = 403
+    type = "permission_error"
+    close_code = 4403
+
+
+class OriginNotAllowed(_Forbidden):
+    code = "origin_not_allowed"
+
+
+class PriorityNotAllowed(_Forbidden):
+    code = "priority_not_allowed"
+
+
+class HostNotAllowed(_ClientError):
+    status = 421
+    code = "host_not_allowed"
+    type = "permission_error"
+    close_code = 4403
+
+
 class MethodNotAllowed(_ClientError):
     status = 405
     code = "method_not_allowed"
@@ -147,6 +191,19 @@ class QueueFull(_ClientError):
     status = 429
     code = "queue_full"
     type = "rate_limit_error"
+
+
+class QueueShareFull(QueueFull):
+    """The tenant's own jobs are too many; others may still have room."""
+
+    code = "queue_share_full"
+
+
+class RateLimited(_ClientError):
+    status = 429
+    code = "rate_limited"
+    type = "rate_limit_error"
+    close_code = 1013
 
 
 class JobFailed(ServerError):

@@ -6,8 +6,9 @@ A command line flag of the same name wins over the environment, and the environm
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -17,18 +18,67 @@ def _split_commas(value: object) -> object:
     return value
 
 
+def _check_redis_url(url: str | None) -> str | None:
+    """A password that is not percent-encoded is taken for the host or the port, and would be logged as such."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        is_redis = parts.scheme in {"redis", "rediss"} and parts.hostname and (parts.port is None or parts.port > 0)
+        is_socket = parts.scheme == "unix" and parts.path
+    except ValueError:
+        is_redis = is_socket = False
+    if not is_redis and not is_socket:
+        raise ValueError("no URL of a Redis: redis://, rediss:// or unix://, with @ : / # ? % of a password as %40 ...")
+    return url
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        try:
+            parts = urlsplit(origin)
+            is_origin = bool(parts.scheme and parts.hostname) and origin == f"{parts.scheme}://{parts.netloc}"
+        except ValueError:
+            is_origin = False
+        if origin not in {"*", "null"} and not is_origin:
+            raise ValueError(f"{origin!r} is no origin such as https://pictures.example or http://localhost:3000")
+    return tuple(origin.lower() for origin in origins)  # as browsers write them
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+Origins = Annotated[Names, AfterValidator(_check_origins)]
+RedisUrl = Annotated[str | None, AfterValidator(_check_redis_url)]
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="OAR_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="OAR_",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,  # it may be a secret
+    )
 
     # where
     host: str = Field("127.0.0.1", description="Address that the API listens on")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0 lets the system choose one")
     data_dir: Path = Field(Path(".oar"), description="Folder for the bundled Redis' data and the workers' names")
-    redis_url: str | None = Field(
-        None, validation_alias="REDIS_URL", description="A Redis >= 6.2 or Valkey; unset starts the bundled one"
+    redis_url: RedisUrl = Field(
+        None,
+        validation_alias="REDIS_URL",
+        description="A Redis >= 6.2 or Valkey; unset starts the bundled one",
+        repr=False,
+    )
+
+    # who may use it
+    api_keys: Path | None = Field(
+        None, description="File of the tenants and their keys, see docs/security.md; unset lets everybody in"
+    )
+    metrics_key: str | None = Field(
+        None, min_length=16, description="Bearer key of /metrics; unset leaves it open", repr=False
+    )
+    allowed_origins: Origins = Field(
+        (), description="Origins of other sites whose pages may use the API, comma separated; * is all"
     )
 
     # models and the engine

@@ -5,11 +5,15 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 
 from server.api import documents, edits, faults, generations, health, images, models, stream
 from server.api.deps import Services
+from server.api.gate import Gate
+from server.api.keyring import KeyRing
 from server.api.middleware import BodyLimit, CountAnswers, TraceRequests
+from server.api.origin import OriginCheck
 from server.errors import RedisUnavailable
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
@@ -18,11 +22,19 @@ from server.settings import Settings
 from server.tasks import stop_tasks
 
 UPLOAD_PATHS = ("/v1/edits", "/v1/images/edits")
+# What pages of the allowed origins may send, and read of an answer.
+CORS_METHODS = ("GET", "POST", "DELETE")
+CORS_HEADERS = (
+    *("Authorization", "Cancel-After", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer"),
+    *("traceparent", "tracestate"),
+)
+CORS_ANSWERS = ("ETag", "Location", "Preference-Applied", "Retry-After", "WWW-Authenticate")
 
 
 def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
-    """Raises TracingUnavailable."""
-    metrics = ApiMetrics()
+    """Raises TracingUnavailable, KeyFileError."""
+    ring = KeyRing(settings.api_keys) if settings.api_keys else None
+    metrics = ApiMetrics(tenant.name for tenant in (ring.tenants if ring else ()))
     traces = tracing or open_tracing(settings, "oar-api")
 
     @contextlib.asynccontextmanager
@@ -31,6 +43,8 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
             services = Services.connect(settings, metrics, url, traces)
             app.state.services = services
             background = [asyncio.create_task(services.hub.run()), asyncio.create_task(services.sweeper.run())]
+            if ring is not None:
+                background.append(asyncio.create_task(ring.run()))
             try:
                 yield
             finally:
@@ -41,6 +55,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
                 await asyncio.to_thread(traces.close)
 
     app = FastAPI(title="OAR server", summary="Images, painted patch by patch", version="0.1.0", lifespan=lifespan)
+    app.state.ring = ring
     faults.install(app)
     for router in (generations.router, edits.router, images.router, stream.router, models.router, health.router):
         app.include_router(router)
@@ -48,7 +63,18 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     app.openapi = lambda: documents.tidy(document())
     app.add_api_route("/", _home, include_in_schema=False)
     uploads: dict[str, int] = dict.fromkeys(UPLOAD_PATHS, settings.max_upload_bytes)
+    # A request meets them from the last to the first.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=uploads)
+    app.add_middleware(Gate, ring=ring, metrics_key=settings.metrics_key, metrics=metrics)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=CORS_METHODS,
+            allow_headers=CORS_HEADERS,
+            expose_headers=CORS_ANSWERS,
+        )
+    app.add_middleware(OriginCheck, host=settings.host, allowed=settings.allowed_origins, metrics=metrics)
     app.add_middleware(CountAnswers, count=metrics.count_answer)
     if traces.is_on:
         app.add_middleware(TraceRequests, tracing=traces)

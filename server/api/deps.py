@@ -1,23 +1,30 @@
-"""What the routes share: one bundle of services per application, made when it starts."""
+"""What the routes share: one bundle of services per application, made when it starts.
 
-from dataclasses import dataclass
+A route gets it as the tenant that asks may see it, whichever route that is: no route can forget whose a job is.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from server.api.gate import TENANT
 from server.api.prompts import PromptMeter
+from server.api.room import Room
 from server.errors import ModelNotFound, ModelNotReady
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters
 from server.jobs.events import EventHub, EventLog
 from server.jobs.gauge import ExporterLease, QueueGauge
+from server.jobs.limiter import RateLimiter
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
 from server.observability.tracing import NO_TRACING, Tracing
 from server.schemas.model import ModelInfo
+from server.schemas.tenant import Tenant, open_tenant
 from server.settings import Settings
 
 
@@ -37,8 +44,10 @@ class Services:
     dead: DeadLetters
     gauge: QueueGauge
     exporter: ExporterLease
+    limiter: RateLimiter
+    room: Room
     tracing: Tracing
-    num_sockets: int = 0
+    tenant: Tenant
     is_stopping: bool = False
 
     @classmethod
@@ -60,8 +69,14 @@ class Services:
             dead=DeadLetters(connection),
             gauge=QueueGauge(connection),
             exporter=ExporterLease(connection, settings.metrics_lease),
+            limiter=RateLimiter(connection),
+            room=Room(settings.max_sockets),
             tracing=tracing,
+            tenant=open_tenant(),
         )
+
+    def of(self, tenant: Tenant) -> "Services":
+        return replace(self, tenant=tenant, queue=self.queue.of(tenant))
 
     async def default_model(self) -> str | None:
         return self.settings.models[0] if self.settings.models else await self.recent.default_model()
@@ -78,7 +93,9 @@ class Services:
 
 
 def get_services(connection: HTTPConnection) -> Services:
-    return connection.app.state.services
+    """Raises KeyError for a request that did not come through the gate: then nothing is served."""
+    services: Services = connection.app.state.services
+    return services.of(connection.scope[TENANT])
 
 
 Shared = Annotated[Services, Depends(get_services)]

@@ -4,17 +4,24 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from server.api.gate import OPEN
 from server.errors import (
     BodyTooLarge,
+    HostNotAllowed,
     IdempotencyConflict,
     InternalError,
     InvalidJson,
+    InvalidKey,
     InvalidRequest,
     JobExpired,
     JobNotFound,
     ModelNotFound,
     ModelNotReady,
+    OriginNotAllowed,
+    PriorityNotAllowed,
     QueueFull,
+    QueueShareFull,
+    RateLimited,
     RedisUnavailable,
     ServerError,
     UnsupportedMediaType,
@@ -24,6 +31,12 @@ from server.schemas.error import ErrorBody, OpenAIErrorBody
 ALWAYS: tuple[ServerError, ...] = (
     RedisUnavailable("the job queue cannot be reached (ConnectionError)", retry_after=2),
     InternalError("the server made a mistake; its log says more"),
+    OriginNotAllowed("pages of 'https://elsewhere.example' may not use this server (OAR_ALLOWED_ORIGINS)"),
+    HostNotAllowed("this server is not known as 'elsewhere.example' (OAR_ALLOWED_ORIGINS)"),
+)
+GUARDED = (
+    InvalidKey("send your key, as `Authorization: Bearer KEY`"),
+    RateLimited("studio may ask 20 times a second, 40 at once; come back in 0.05 s", retry_after=1),
 )
 JOB = (JobNotFound("there is no job 'gen-0'"), JobExpired("job gen-0 was completed and is no longer kept"))
 MODEL = (ModelNotFound("there is no model 'x'", field="model"), ModelNotReady("no worker has loaded the model yet"))
@@ -36,15 +49,27 @@ SUBMIT = (
     InvalidRequest("unknown_field", "there is no field 'negative_prompt'", field="negative_prompt"),
     InvalidRequest("invalid_steps", "steps is 65; this model takes 1 to 64", field="steps"),
     IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key"),
+    PriorityNotAllowed("the priority high is not open to studio: normal is the highest", field="priority"),
     QueueFull("256 jobs wait or run already", retry_after=1),
+    QueueShareFull("128 jobs of studio wait or run already, which is its share of the queue", retry_after=1),
 )
+HEADERS = {
+    "Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}},
+    "WWW-Authenticate": {"description": "`Bearer`, and what is wrong with the key", "schema": {"type": "string"}},
+}
+SECURITY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "Where the operator gave out keys (OAR_API_KEYS); any other server asks for none. A websocket takes "
+    "the same header, or the subprotocols `oar.v1` and `oar.key.` + base64url of the key without padding",
+}
 
 
-def errors(*examples: ServerError, openai: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route, from one example of each error that it may answer with."""
+def errors(*examples: ServerError, openai: bool = False, is_open: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route, from one example of each error that it may answer with; an open one needs no key."""
     model: type[BaseModel] = OpenAIErrorBody if openai else ErrorBody
     documented: dict[int | str, dict[str, Any]] = {}
-    for error in (*examples, *ALWAYS):
+    for error in (*examples, *ALWAYS, *(() if is_open else GUARDED)):
         entry = documented.setdefault(
             error.status,
             {"model": model, "description": "", "content": {"application/json": {"examples": {}}}},
@@ -52,7 +77,7 @@ def errors(*examples: ServerError, openai: bool = False) -> dict[int | str, dict
         body = error.to_openai_json() if openai else error.to_json()
         entry["content"]["application/json"]["examples"][error.code] = {"summary": error.message, "value": body}
         if error.headers:
-            entry["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}}
+            entry["headers"] = {name: HEADERS[name] for name in error.headers}
     for entry in documented.values():
         entry["description"] = ", ".join(entry["content"]["application/json"]["examples"])
     return documented
@@ -60,9 +85,12 @@ def errors(*examples: ServerError, openai: bool = False) -> dict[int | str, dict
 
 def tidy(document: dict[str, Any]) -> dict[str, Any]:
     """Takes out FastAPI's own 422, which it says every route with a parameter to have: no answer here has its shape.
-    Puts back in what it takes out: the nulls of examples."""
-    for methods in document["paths"].values():
+    Puts back in what it takes out: the nulls of examples. Adds where a key is asked for."""
+    document["components"]["securitySchemes"] = {"key": SECURITY_SCHEME}
+    for path, methods in document["paths"].items():
         for operation in methods.values():
+            if path not in OPEN:
+                operation["security"] = [{"key": []}, {}]
             for status, reply in list(operation["responses"].items()):
                 content = reply.get("content", {}).get("application/json", {})
                 if "HTTPValidationError" in str(content.get("schema")):

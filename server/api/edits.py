@@ -62,5 +62,5 @@ async def _read(request: Request, services: Services) -> tuple[EditFields, Uploa
         return check(EditFields, form.fields), form.image, form.mask
     edit = check(EditRequest, await read_json(request))
     mask = None if edit.mask is None else from_base64(edit.mask, "mask")
-    fields = EditFields(**edit.model_dump(exclude={"image", "mask"}))
+    fields = EditFields(**edit.model_dump(exclude={"image", "mask"}, exclude_unset=True))
     return fields, from_base64(edit.image, "image"), mask

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.api.deps import Services
-from server.errors import InternalError, ServerError, TooManySockets
+from server.errors import InternalError, ServerError
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
@@ -67,12 +67,11 @@ class EventStream(Response):
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         services = self._services
-        services.num_sockets += 1
         services.metrics.event_streams.inc()
         try:
-            await until_one_ends(self._send_all(send), wait_until_left(receive))
+            with services.room.taken(services.tenant):
+                await until_one_ends(self._send_all(send), wait_until_left(receive))
         finally:
-            services.num_sockets -= 1
             services.metrics.event_streams.dec()
             if self._on_close is not None:
                 await self._on_close()
@@ -113,5 +112,4 @@ async def wait_until_left(receive: Receive) -> None:
 
 def check_room(services: Services) -> None:
     """Raises TooManySockets."""
-    if services.num_sockets >= services.settings.max_sockets:
-        raise TooManySockets("this server has no free event stream", retry_after=5)
+    services.room.check(services.tenant, "event stream")

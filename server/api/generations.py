@@ -204,7 +204,9 @@ async def image(
 
 
 async def describe(services: Services, job: Job) -> GenerationStatus:
-    place = await services.queue.place(job) if not job.state.is_terminal else Place(None, 0, 0)
+    """As it is now: state, place and estimate are of one moment, even if a worker takes the job while we look."""
+    place = Place(job, None, 0, 0) if job.state.is_terminal else await services.queue.place(job)
+    job = place.job
     url = f"/v1/generations/{job.id}"
     return GenerationStatus(
         id=job.id,
@@ -215,7 +217,7 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
         attempts=job.attempts,
         cancel_requested=job.cancel_requested,
         position=place.waiting_ahead,
-        eta=None if job.state.is_terminal else await _eta(services, job, place),
+        eta=None if job.state.is_terminal else await _eta(services, place),
         timings=Timings(created_at=job.created_at, started_at=job.started_at, finished_at=job.finished_at),
         images=_images(job),
         retry_of=job.retry_of,
@@ -226,10 +228,10 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
     )
 
 
-async def _eta(services: Services, job: Job, place: Place) -> float | None:
-    ahead = place.work_ahead if place.waiting_ahead is not None else 0
-    rows = job.params.n * job.params.rows_per_image
-    seconds = eta(ahead, place.own_work, rows, await services.queue.fleet(job.params.model))
+async def _eta(services: Services, place: Place) -> float | None:
+    params = place.job.params
+    rows = params.n * params.rows_per_image
+    seconds = eta(place.work_ahead, place.own_work, rows, await services.queue.fleet(params.model))
     return None if seconds is None else round(seconds, 3)
 
 

@@ -1,12 +1,11 @@
 """`/live`: this process answers. `/ready`: a request would be served. `/metrics`: Prometheus' text format."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.api import documents
 from server.api.deps import Services, Shared
-from server.errors import ModelNotReady, RedisUnavailable
+from server.errors import InvalidKey, ModelNotReady, RedisUnavailable
 from server.jobs.estimate import Fleet
 from server.observability.exposition import Source, expose, own, published
 from server.observability.metrics import FleetMetrics
@@ -19,7 +18,7 @@ async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/ready", responses=documents.errors(ModelNotReady("no worker is ready", retry_after=1)))
+@router.get("/ready", responses=documents.errors(ModelNotReady("no worker is ready", retry_after=1), is_open=True))
 async def ready(services: Shared) -> dict[str, str]:
     """503 until Redis answers and a live worker has the default model; again as soon as that worker or we stop."""
     if services.is_stopping:
@@ -32,8 +31,11 @@ async def ready(services: Shared) -> dict[str, str]:
 
 @router.get(
     "/metrics",
-    response_class=PlainTextResponse,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text"}},
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text"},
+        **documents.errors(InvalidKey("send the key of the metrics, as `Authorization: Bearer KEY`"), is_open=True),
+    },
 )
 async def metrics(request: Request, services: Shared) -> Response:
     """Of this process; and of the queue and the workers if this is the one API process that speaks for them."""

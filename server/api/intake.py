@@ -16,11 +16,13 @@ from server.api.deps import Services
 from server.api.event_stream import wait_until_left
 from server.api.uploads import Source
 from server.api.validation import resolve
-from server.errors import InvalidRequest, ServerError
+from server.errors import InvalidRequest, PriorityNotAllowed, ServerError
 from server.jobs.job import Job
+from server.jobs.keys import PRIORITIES
 from server.jobs.queue import Idempotency, Submitted
 from server.schemas.generation import GenerationRequest
 from server.schemas.model import ModelInfo
+from server.schemas.tenant import Tenant
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ async def accept(
     source: Source | None = None,
 ) -> Submitted:
     """Raises a ServerError for what cannot be served."""
-    params = resolve(request, model, services.settings)
+    params = resolve(within_ceiling(request, services.tenant), model, services.settings)
     await services.prompts.check(params.prompt, model)
     edit = None if source is None else source.params
     steps = params.steps if edit is None else min(params.steps, model.num_tokens - edit.num_kept)
@@ -58,6 +60,20 @@ async def accept(
     submitted = await services.queue.submit(params, idempotency, source=None if source is None else source.png)
     services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()
     return submitted
+
+
+def within_ceiling(request: GenerationRequest, tenant: Tenant) -> GenerationRequest:
+    """With the highest priority that the tenant may have, where the request names none and the default is higher.
+
+    Raises PriorityNotAllowed.
+    """
+    ceiling = tenant.priority_ceiling
+    if PRIORITIES.index(request.priority) >= PRIORITIES.index(ceiling):
+        return request
+    if "priority" in request.model_fields_set:
+        message = f"the priority {request.priority} is not open to {tenant.name}: {ceiling} is the highest"
+        raise PriorityNotAllowed(message, field="priority")
+    return request.model_copy(update={"priority": ceiling})
 
 
 def with_deadline(request: R, cancel_after: str | None) -> R:

@@ -1,17 +1,14 @@
 """ASGI middleware: the body limit, the count of answers, and their traces."""
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.faults import respond
+from server.api.refusal import refuse
 from server.errors import BodyTooLarge
 from server.observability.tracing import Tracing
 
-DRAIN_BYTES = 32 << 20
-DRAIN_SECONDS = 5.0
 UNTRACED = frozenset({"/live", "/ready", "/metrics"})
 
 
@@ -54,10 +51,7 @@ class BodyLimit:
                 return _replay(messages, receive)
 
     async def _refuse(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
-        response = respond(BodyTooLarge(f"the body is larger than {limit} bytes"), scope["path"])
-        # A client that still writes would see a broken connection instead of the answer.
-        await _drain(receive)
-        await response(scope, receive, send)
+        await refuse(BodyTooLarge(f"the body is larger than {limit} bytes"), scope, receive, send)
 
 
 def _content_length(scope: Scope) -> int | None:
@@ -76,19 +70,6 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
         return next(waiting, None) or await receive()
 
     return replayed
-
-
-async def _drain(receive: Receive) -> None:
-    size = 0
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while size < DRAIN_BYTES:
-                message = await receive()
-                size += len(message.get("body", b""))
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
 
 
 class CountAnswers:

@@ -1,8 +1,8 @@
 """`WS /v1/generations/{id}/stream?after=SEQ`: replays a job's events after SEQ, then goes on live.
 
 The socket is closed with 1000 after the terminal event. An error is a frame `{"error": ..., "seq": ...}` and a close
-code of its own: 4400 bad `after`, 4404 unknown job, 4410 expired job, 1013 try again with `after=` that `seq`, the last
-one that was sent; the reason of the close says it too.
+code of its own: 4400 bad `after`, 4401 no valid key, 4404 unknown job, 4410 expired job, 1013 try again with `after=`
+that `seq`, the last one that was sent; the reason of the close says it too.
 
 A client that reads slowly misses previews that newer ones replaced, and nothing else. One that does not read at all
 for `socket_send_timeout` is closed with 1013; it has as long again to read why.
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from server.api.credentials import choose_protocol
 from server.api.deps import Services, get_services
 from server.api.following import follow, parse_seq
-from server.errors import InternalError, ServerError, SlowClient, TooManySockets
+from server.errors import InternalError, ServerError, SlowClient
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
@@ -37,24 +38,22 @@ class Reader:
 @router.websocket("/v1/generations/{job_id}/stream")
 async def stream(socket: WebSocket, job_id: str) -> None:
     services = get_services(socket)
-    await socket.accept()
-    services.num_sockets += 1
+    await socket.accept(subprotocol=choose_protocol(socket.scope))
     services.metrics.sockets.inc()
     try:
         await _serve(socket, services, job_id)
     except WebSocketDisconnect:
         logger.debug("client left job=%s", job_id)
     finally:
-        services.num_sockets -= 1
         services.metrics.sockets.dec()
 
 
 async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
     reader = Reader(job_id)
     try:
-        if services.num_sockets > services.settings.max_sockets:
-            raise TooManySockets("this server has no free websocket", retry_after=5)
-        await until_one_ends(_pump(socket, services, reader), _listen(socket))
+        services.room.check(services.tenant, "websocket")
+        with services.room.taken(services.tenant):
+            await until_one_ends(_pump(socket, services, reader), _listen(socket))
     except ServerError as error:
         await _close_with(socket, services, error, reader)
     except (WebSocketDisconnect, asyncio.CancelledError):

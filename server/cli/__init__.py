@@ -14,6 +14,7 @@ VERBS = {
     "top": ("server.cli.top", "top", "Watch queue and workers."),
     "generate": ("server.cli.generate", "generate", "Make pictures, in this process or on a server."),
     "jobs": ("server.cli.jobs", "jobs", "See what waits, runs and failed; cancel and repeat."),
+    "keys": ("server.cli.keys", "keys", "Make, hash, list and check API keys."),
     "models": ("server.cli.models", "models", "List the models of the manifest."),
     "train": (LIBRARY, "train", "Train a model, stage by stage."),
     "distill": (LIBRARY, "distill", "Find the orders in which a model is most certain."),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 from types import FrameType
 
@@ -11,6 +12,8 @@ from fastapi import FastAPI
 
 from server.api.app import create_app
 from server.api.deps import Services
+from server.api.keyring import KeyFileError, KeyRing
+from server.api.origin import is_loopback
 from server.cli.inherit import EXIT_CONFIG, end_with_parent, inherited_listener, listen, tell_ready
 from server.cli.options import with_settings
 from server.observability.logging import configure_logging
@@ -26,7 +29,10 @@ MAX_FRAME_BYTES = 64 << 10
 @click.command()
 @with_settings
 def api(settings: Settings) -> None:
-    """Run an API process: HTTP and websockets, no torch."""
+    """Run an API process: HTTP and websockets, no torch.
+
+    SIGHUP reads the file of OAR_API_KEYS again; a change of it is noticed without, too.
+    """
     configure_logging(settings.log_format, settings.log_level)
     end_with_parent()
     listener = inherited_listener() or listen(settings)
@@ -34,9 +40,11 @@ def api(settings: Settings) -> None:
     logger.info("api listens on http://%s:%d", host, port)
     try:
         app = create_app(settings)
-    except TracingUnavailable as error:
+    except (TracingUnavailable, KeyFileError) as error:
         logger.error("api cannot start: %s", error)
         raise SystemExit(EXIT_CONFIG) from error
+    if settings.api_keys is None and not is_loopback(settings.host):
+        logger.warning("everybody who reaches %s:%d may use this server: OAR_API_KEYS is not set", host, port)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -61,6 +69,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        ring: KeyRing | None = self._app.state.ring
+        if ring is not None:
+            self._loop.add_signal_handler(signal.SIGHUP, ring.reload)
         if self.started:
             tell_ready()
 

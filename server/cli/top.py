@@ -174,27 +174,33 @@ def _median(now: Look, before: Look | None, name: str, **labels: str) -> float |
 
 @click.command()
 @click.option("--url", help="The server; the one that OAR_HOST and OAR_PORT name if absent.")
+@click.option("--api-key", envvar="OAR_API_KEY", help="Your key, where the server asks for one. [env: OAR_API_KEY]")
+@click.option("--metrics-key", envvar="OAR_METRICS_KEY", help="The key of its /metrics. [env: OAR_METRICS_KEY]")
 @click.option("--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds of a look.")
 @click.option("--json", "as_json", is_flag=True, help="Print one snapshot, measured over one interval, and end.")
-def top(url: str | None, interval: float, as_json: bool) -> None:
+def top(url: str | None, api_key: str | None, metrics_key: str | None, interval: float, as_json: bool) -> None:
     """Watch queue and workers in the terminal; Ctrl-C ends it."""
     if url is None:
         settings = load_settings({})
         url = address(settings.host, settings.port)
-    with httpx.Client(base_url=url, timeout=TIMEOUT) as client:
+    with httpx.Client(base_url=url, timeout=TIMEOUT, headers=_bearer(api_key)) as client:
         try:
             if as_json:
-                before = look(client)
+                before = look(client, metrics_key)
                 time.sleep(interval)
-                click.echo(json.dumps(asdict(summarise(url, look(client), before))))
+                click.echo(json.dumps(asdict(summarise(url, look(client, metrics_key), before))))
             else:
-                _watch(lambda: look(client), url, interval)
+                _watch(lambda: look(client, metrics_key), url, interval)
         except httpx.HTTPError as error:
             raise click.ClickException(f"{url}: {error}") from error
 
 
-def look(client: httpx.Client) -> Look:
-    text = client.get("/metrics?all=1").raise_for_status().text
+def _bearer(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def look(client: httpx.Client, metrics_key: str | None = None) -> Look:
+    text = client.get("/metrics?all=1", headers=_bearer(metrics_key)).raise_for_status().text
     models: list[dict[str, Any]] = client.get("/v1/models").raise_for_status().json()["data"]
     return Look(text, [model["id"] for model in models], time.time())
 

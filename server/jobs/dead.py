@@ -7,6 +7,7 @@ from typing import Any
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.schemas.generation import GenerationParams
+from server.schemas.tenant import OPEN_TENANT
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class DeadLetter:
     attempts: int
     at: float  # Unix seconds by Redis' clock
     params: GenerationParams
+    tenant: str
 
 
 class DeadLetters:
@@ -55,4 +57,5 @@ def _parse(entry: bytes, words: Sequence[bytes]) -> DeadLetter:
         attempts=int(fields["attempts"]),
         at=int(fields["at"]) / 1000,
         params=GenerationParams.model_validate_json(fields["params"]),
+        tenant=fields.get("tenant") or OPEN_TENANT,
     )

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 MAX_SOCKET_PATH = 100  # bytes; the systems' limit is 104 or 108 with the closing zero
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
+REDIS_PORT = 6379
 
 
 class EmbeddedRedisError(RuntimeError):
@@ -131,7 +132,8 @@ def redis_url(settings: Settings) -> Generator[str]:
     """The Redis to use for as long as the context lasts: REDIS_URL's, or the bundled one. Logs which, in one line."""
     if settings.redis_url:
         parts = urlsplit(settings.redis_url)
-        logger.info("redis: using REDIS_URL at %s", parts.hostname or parts.path)
+        where = f"{parts.hostname}:{parts.port or REDIS_PORT}" if parts.hostname else parts.path
+        logger.info("redis: using REDIS_URL at %s", where)
         yield settings.redis_url
         return
     embedded = EmbeddedRedis(settings.data_dir)

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from server.jobs.keys import Field
 from server.schemas.generation import GenerationParams
+from server.schemas.tenant import OPEN_TENANT
 
 
 class JobState(StrEnum):
@@ -47,6 +48,7 @@ class Job:
     """The hash of a job. Times are Unix seconds by Redis' clock."""
 
     id: str
+    tenant: str
     state: JobState
     params: GenerationParams
     priority: str
@@ -70,6 +72,7 @@ class Job:
             params = params.model_copy(update={"model_hash": model_hash})
         return cls(
             id=job_id,
+            tenant=fields.get(Field.TENANT) or OPEN_TENANT,
             state=JobState(fields[Field.STATE]),
             params=params,
             priority=fields[Field.PRIORITY],

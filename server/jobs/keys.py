@@ -3,7 +3,7 @@
 | key | type | holds |
 |---|---|---|
 | `job:{id}` | hash | the fields of `Field`; kept `result_ttl` after the end |
-| `tomb:{id}` | string | the final state, kept `tombstone_ttl`: an expired job is not an unknown one |
+| `tomb:{id}` | string | the final state and the tenant, kept `tombstone_ttl`: an expired job is not an unknown one |
 | `ev:{id}` | stream | the job's events but previews, ids `1-0`, `2-0` ... |
 | `pv:{id}` | stream | the newest preview of each image, under its number in the same count |
 | `img:{id}:{i}` | string | finished PNGs |
@@ -13,6 +13,7 @@
 | `sweeper` | string | the API process that looks at them, for as long as its lease lasts |
 | `dead` | stream | jobs that were begun too often, with what a retry needs; bounded length |
 | `idem:{tenant}:{key}` | string | fingerprint and job id of an idempotent submit |
+| `rate:{tenant}` | string | when the tenant's bucket of requests is full again, in Redis' microseconds; expires then |
 | `ctl:{worker}` | stream | ids of jobs that the worker is to cancel |
 | `model:{name}` | string | what a worker published about a model (JSON); never expires |
 | `text:{name}` | string | the model's text tokenizer (JSON of the `tokenizers` library) |
@@ -25,11 +26,12 @@
 
 from enum import StrEnum
 
+from server.schemas.tenant import OPEN_TENANT
+
 GROUP = "workers"
 RELEASED = "released"  # the consumer that holds entries which a stopping worker handed back
 PRIORITIES = ("high", "normal", "low")  # as workers take them
 DEFAULT_PRIORITY = "normal"
-DEFAULT_TENANT = "-"
 MODELS = "models"
 DEFAULT_MODEL = "models:default"
 WORKERS = "workers"
@@ -45,6 +47,7 @@ class Field(StrEnum):
 
     STATE = "state"
     MODEL = "model"
+    TENANT = "tenant"  # whose it is; absent in jobs of before there were tenants
     PRIORITY = "priority"
     PARAMS = "params"  # GenerationParams as JSON
     WORK = "work"  # row-steps: images x steps x rows per image
@@ -103,8 +106,12 @@ def queues(model: str) -> list[str]:
     return [queue(model, priority) for priority in PRIORITIES]
 
 
-def idempotency(key: str, tenant: str = DEFAULT_TENANT) -> str:
+def idempotency(key: str, tenant: str = OPEN_TENANT) -> str:
     return f"idem:{tenant}:{key}"
+
+
+def rate(tenant: str) -> str:
+    return f"rate:{tenant}"
 
 
 def control(worker: str) -> str:

@@ -9,13 +9,14 @@ import secrets
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
-from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull
+from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, QueueShareFull
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.estimate import Fleet, retry_after
@@ -24,6 +25,7 @@ from server.jobs.keys import Field
 from server.jobs.store import RecentRegistry, Registry
 from server.schemas.events import Failed
 from server.schemas.generation import Failure, GenerationParams
+from server.schemas.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.settings import Settings
 
 LATE = Failed(error=Failure(code="deadline_exceeded", message="the job's deadline passed before it was finished"))
@@ -52,9 +54,10 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Place:
-    """Work is in row-steps that are left to do."""
+    """Where a job stood at one moment. Work is in row-steps that are left to do."""
 
-    waiting_ahead: int | None  # None when the job does not wait
+    job: Job  # as it was then
+    waiting_ahead: int | None  # 0 for one that runs, None for one that has ended
     work_ahead: int
     own_work: int
 
@@ -106,11 +109,21 @@ class JobQueue:
     def __init__(
         self, connection: RedisConnection, settings: Settings, traceparent: Callable[[], str] = lambda: ""
     ) -> None:
-        """`traceparent` tells the trace that a submitted job belongs to, if any."""
+        """`traceparent` tells the trace that a submitted job belongs to, if any.
+
+        The operator's view: all jobs are seen, and what is submitted is nobody's in particular.
+        """
         self._connection = connection
         self._settings = settings
         self._registry = RecentRegistry(Registry(connection), settings.registry_seconds)
         self._traceparent = traceparent
+        self._tenant: Tenant | None = None
+
+    def of(self, tenant: Tenant) -> "JobQueue":
+        """A tenant's view: its own jobs are all that there is, and its limits hold."""
+        queue = copy(self)
+        queue._tenant = tenant
+        return queue
 
     async def submit(
         self,
@@ -123,8 +136,11 @@ class JobQueue:
         """Accepts a job, with the `source` PNG of an edit; never enqueues twice. `retry_of` names the ended job that
         this one repeats.
 
-        Raises QueueFull, ModelNotReady (full, and no worker is alive), IdempotencyConflict or RedisUnavailable.
+        Raises QueueFull, QueueShareFull, ModelNotReady (full, and no worker is alive), IdempotencyConflict or
+        RedisUnavailable.
         """
+        tenant = self._tenant or open_tenant()
+        depth = self._settings.queue_depth
         job_id = f"gen-{uuid.uuid4().hex}"
         deadline = self._settings.job_deadline if params.deadline is None else params.deadline
         fields: dict[Field, str | int] = {
@@ -144,23 +160,29 @@ class JobQueue:
             "submit",
             [
                 *job_keys(job_id, params.model, params.priority),
-                keys.idempotency(idempotency.key if idempotency else ""),
+                keys.idempotency(idempotency.key if idempotency else "", tenant.name),
                 *keys.queues(params.model),
             ],
             [
                 job_id,
-                self._settings.queue_depth,
+                depth,
                 milliseconds(deadline),
                 idempotency.fingerprint if idempotency else "",
                 milliseconds(self._settings.idempotency_ttl),
                 keys.GROUP,
                 params.n * params.steps * params.rows_per_image,
+                tenant.name,
+                tenant.max_jobs(depth),
                 *chain.from_iterable(fields.items()),
             ],
         )
         outcome = reply[0].decode()
         if outcome == "full":
             raise await self._refusal(params.model, num_jobs=reply[1], work=reply[2])
+        if outcome == "share":
+            seconds = retry_after(reply[2], await self.fleet(params.model))
+            message = f"{reply[1]} jobs of {tenant.name} wait or run already, which is its share of the queue"
+            raise QueueShareFull(message, retry_after=seconds)
         if outcome == "conflict":
             raise IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key")
         if outcome == "replayed":
@@ -179,15 +201,19 @@ class JobQueue:
         return Fleet.of(model, await self._registry.workers())
 
     async def load(self, job_id: str) -> Job:
-        """Raises JobExpired when the job is past its keeping time, JobNotFound when it never was."""
+        """Raises JobExpired when the job is past its keeping time, JobNotFound when it never was, or is not ours."""
         reply: list[bytes] = await self._connection.again("HGETALL", keys.job(job_id))
-        if reply:
-            words = [word.decode() for word in reply]
-            return Job.from_hash(job_id, dict(zip(words[::2], words[1::2])))
-        state: bytes | None = await self._connection.again("GET", keys.tombstone(job_id))
-        if state is not None:
-            raise JobExpired(f"job {job_id[:80]} was {state.decode()} and is no longer kept")
+        job = _parse(job_id, reply) if reply else None
+        if job is not None and self._owns(job.tenant):
+            return job
+        tombstone: bytes | None = await self._connection.again("GET", keys.tombstone(job_id))
+        state, _, tenant = (tombstone or b"").decode().partition(" ")
+        if state and job is None and self._owns(tenant or OPEN_TENANT):
+            raise JobExpired(f"job {job_id[:80]} was {state} and is no longer kept")
         raise JobNotFound(f"there is no job {job_id[:80]!r}")
+
+    def _owns(self, tenant: str) -> bool:
+        return self._tenant is None or self._tenant.name == tenant
 
     async def cancel(self, job: Job) -> JobState:
         """Ends a waiting job at once and tells a running job's worker. Returns the state afterwards."""
@@ -205,14 +231,17 @@ class JobQueue:
         return JobState(reply.decode())
 
     async def place(self, job: Job) -> Place:
-        """Where a job stands as of now: jobs of a higher priority may yet overtake it."""
+        """Where a job stands as of now: jobs of a higher priority may yet overtake it. Raises JobExpired."""
         reply = await scripts.run(
             self._connection,
             "position",
             [keys.job(job.id), *keys.queues(job.params.model)],
             [keys.GROUP, self._aging, keys.PRIORITIES.index(job.priority) + 1],
         )
-        return Place(None if reply[0] < 0 else int(reply[0]), int(reply[1]), int(reply[2]))
+        waiting, ahead, own, facts = reply
+        if not facts:
+            raise JobExpired(f"job {job.id} is no longer kept")
+        return Place(_parse(job.id, facts), None if waiting < 0 else int(waiting), int(ahead), int(own))
 
     @property
     def _aging(self) -> int:
@@ -353,6 +382,12 @@ class WorkerQueue:
         pictures = [keys.image(claim.job_id, index) for index in range(len(images))]
         args = (self._worker, claim.epoch, keys.GROUP, state.value, body, *lifetimes(self._settings), *images)
         return scripts.Call(scripts.script("finish"), [*_keys_of(claim), *pictures], args)
+
+
+def _parse(job_id: str, reply: Sequence[bytes]) -> Job:
+    """From a hash as Redis answers it."""
+    words = [word.decode() for word in reply]
+    return Job.from_hash(job_id, dict(zip(words[::2], words[1::2])))
 
 
 def job_keys(job_id: str, model: str, priority: str) -> list[str]:

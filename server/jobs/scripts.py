@@ -41,7 +41,10 @@ def script(name: str) -> Script:
 
 
 async def run(connection: RedisConnection, name: str, keys: Sequence[str], args: Sequence[Word]) -> Any:
-    """Runs one script; every script but `take` is idempotent, so it is repeated when Redis cannot be reached."""
+    """Runs one script, again when Redis cannot be reached: all but `take` change nothing the second time.
+
+    (`rate` may take a second token, which is the lesser evil.)
+    """
     replies = await run_many(connection, [Call(script(name), keys, args)])
     return replies[0]
 

@@ -4,8 +4,9 @@ Labels come from small closed sets: never a prompt, an id or a path. What a clie
 """
 
 from collections import Counter as CounterOf
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from typing import Literal
 
 from prometheus_client import Histogram
 
@@ -17,6 +18,7 @@ ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 RATIO_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 REQUEST_OUTCOMES = ("accepted", "replayed", "rejected")
+TENANT_OUTCOMES = ("let_in", "rate_limited")
 JOB_OUTCOMES = ("completed", "failed", "canceled")
 SWEPT_OUTCOMES = ("failed", "canceled")
 
@@ -24,7 +26,7 @@ SWEPT_OUTCOMES = ("failed", "canceled")
 class ApiMetrics(Families):
     """What one API process knows of itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, tenants: Iterable[str] = ()) -> None:
         super().__init__()
         self._answers = self.counter("oar_http_requests", "Answers by route and status", "method", "route", "status")
         self._answer_time = self.histogram(
@@ -42,13 +44,30 @@ class ApiMetrics(Families):
         self.speaks = self.gauge("oar_fleet_exporter", "Whether this process' answer holds the queue and the workers")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype")
         self._build.labels(version("oar-server"), "none", "none", "none").set(1)
+        self._refused = self.counter("oar_refused", "Requests and websockets that no route saw, by error code", "code")
+        self._by_tenant = self.counter(
+            "oar_tenant_requests",
+            "A tenant's requests and websockets: let in, or too many at a time",
+            "tenant",
+            "outcome",
+        )
         for outcome in REQUEST_OUTCOMES:
             self.requests.labels(outcome)
+        for tenant in tenants:
+            for outcome in TENANT_OUTCOMES:
+                self._by_tenant.labels(tenant, outcome)
         for outcome in SWEPT_OUTCOMES:
             self._swept.labels(outcome)
 
     def count_swept(self, outcome: str) -> None:
         self._swept.labels(outcome).inc()
+
+    def count_refusal(self, code: str) -> None:
+        self._refused.labels(code).inc()
+
+    def count_tenant(self, tenant: str, outcome: Literal["let_in", "rate_limited"]) -> None:
+        """Tenants are named in the operator's file: they are as many as it says."""
+        self._by_tenant.labels(tenant, outcome).inc()
 
     def count_answer(self, method: str, route: str, status: int, seconds: float) -> None:
         """`route` is the template of a route of ours; any client can choose a method."""

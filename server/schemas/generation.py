@@ -116,7 +116,7 @@ class GenerationStatus(Sent):
     seq: Annotated[int, Field(description="Number of the job's latest event")]
     attempts: int
     cancel_requested: bool
-    position: Annotated[int | None, Field(description="Jobs waiting ahead; 0 is next, null when it does not wait")]
+    position: Annotated[int | None, Field(description="Jobs waiting ahead, 0 for one that runs; null: it has ended")]
     eta: Annotated[float | None, Field(description="Seconds until it is likely finished; null when not known")]
     timings: Timings
     images: tuple[ImageLink, ...] = ()

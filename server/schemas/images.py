@@ -38,7 +38,7 @@ class ImagesRequest(DrawingOptions):
 
     def to_generation(self) -> GenerationRequest:
         shared = type(self).model_fields.keys() & GenerationRequest.model_fields.keys()
-        given = {name: getattr(self, name) for name in shared}
+        given = {name: getattr(self, name) for name in shared & self.model_fields_set}
         return GenerationRequest.model_validate({**given, "n": self.n or 1, "previews": False})
 
 

@@ -234,7 +234,7 @@ def test_the_limit_of_an_upload_is_a_setting(tmp_path: Path) -> None:
     app = create_app(Settings(data_dir=tmp_path, max_upload_bytes=2048))
 
     async def answers() -> list[httpx.Response]:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             return [await client.post(path, content=bytes(2049)) for path in (URL, "/v1/images/edits")]
 
     for answer in asyncio.run(answers()):

@@ -1,5 +1,7 @@
 import pytest
+from click import UsageError
 from click.testing import CliRunner
+from pydantic import ValidationError
 
 from server.cli import main
 from server.cli.options import load_settings, to_environment
@@ -38,3 +40,42 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: s
     result = CliRunner().invoke(main, ["api"])
     assert result.exit_code == 2
     assert name in result.output
+
+
+@pytest.mark.parametrize("origin", ["friend.example", "https://friend.example/", "https://", "https://a/b", "//a"])
+def test_what_is_no_origin_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    monkeypatch.setenv("OAR_ALLOWED_ORIGINS", f"https://Good.example,{origin}")
+    with pytest.raises(UsageError, match=r"OAR_ALLOWED_ORIGINS: .*no origin"):
+        load_settings({})
+    monkeypatch.setenv("OAR_ALLOWED_ORIGINS", "https://Good.example, null")
+    assert load_settings({}).allowed_origins == ("https://good.example", "null")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:pa/ss@host:6379/0",
+        "redis://:12/ss@host:6379/0",
+        "redis://:pa#ss@host",
+        "redis://",
+        "http://:pass@host",
+        "host:6379",
+        "unix://",
+    ],
+)
+def test_a_redis_url_that_would_be_misread_is_refused_without_being_repeated(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """A slash in a password ended the host there: the rest of the password was logged as the address."""
+    monkeypatch.setenv("REDIS_URL", url)
+    with pytest.raises(UsageError, match=r"REDIS_URL: .*no URL of a Redis") as caught:
+        load_settings({})
+    assert "ss@" not in str(caught.value)
+    with pytest.raises(ValidationError) as raw:
+        Settings()
+    assert "ss@" not in str(raw.value)
+
+
+def test_secrets_are_not_in_the_text_of_the_settings() -> None:
+    settings = Settings(redis_url="redis://:secret@host", metrics_key="also a secret one")
+    assert "secret" not in repr(settings)

@@ -24,7 +24,7 @@ if field('nonce') ~= nonce then
   if number('attempts') >= tonumber(ARGV[5]) then
     conclude(group, 'failed', ARGV[9], ARGV[6], ARGV[7])
     redis.call('XADD', KEYS[7], 'MAXLEN', ARGV[11], '*', 'job', field('id'), 'model', field('model'),
-      'reason', ARGV[12], 'attempts', field('attempts'), 'at', now, 'params', field('params'))
+      'reason', ARGV[12], 'attempts', field('attempts'), 'at', now, 'params', field('params'), 'tenant', field('tenant'))
     return {'ended', 'failed', 'worn_out'}
   end
   local attempts = redis.call('HINCRBY', KEYS[1], 'attempts', 1)

@@ -1,9 +1,11 @@
 -- KEYS: job, then the model's queues. ARGV: group, ms of waiting that count as one level, index of the job's queue.
--- Returns {jobs waiting ahead or -1 when it does not wait, row-steps left of all jobs ahead, row-steps left of its own}.
+-- Returns {jobs waiting ahead, row-steps left of all jobs ahead, row-steps left of its own, the job's hash}: the hash and the
+-- place are of one moment. Nothing is ahead of a job that runs; -1 jobs are ahead of one that has ended.
+local facts = redis.call('HGETALL', KEYS[1])
 local state, entry = unpack(redis.call('HMGET', KEYS[1], 'state', 'entry'))
 local own = math.max(0, number('work') - number('done'))
-if not entry then
-  return {-1, 0, 0}
+if state ~= 'queued' then
+  return {state == 'running' and 0 or -1, 0, own, facts}
 end
 local queues, group, aging = {unpack(KEYS, 2)}, ARGV[1], tonumber(ARGV[2])
 local own_index = tonumber(ARGV[3])
@@ -31,4 +33,4 @@ each_job(queues, group, function(_, other, index, work, is_waiting, is_begun)
     waiting = waiting + (is_waiting and 1 or 0)
   end
 end)
-return {state == 'queued' and waiting or -1, ahead, own}
+return {waiting, ahead, own, facts}

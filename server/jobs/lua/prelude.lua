@@ -67,5 +67,5 @@ local function conclude(group, state, body, result_ttl, tombstone_ttl)
   if field('source') ~= '' then
     redis.call('PEXPIRE', field('source'), result_ttl)
   end
-  redis.call('SET', KEYS[4], state, 'PX', tombstone_ttl)
+  redis.call('SET', KEYS[4], state .. ' ' .. field('tenant'), 'PX', tombstone_ttl)
 end

@@ -1,7 +1,9 @@
 -- KEYS[7] idempotency key, KEYS[8..] the model's queues. ARGV: job id, depth limit, deadline after ms, fingerprint
--- ('' is none), its ttl ms, group, work, then the job's fields in pairs. Repeating a call with the same job id changes
--- nothing. Returns {'accepted'} | {'replayed', id} | {'conflict', id} | {'full', jobs, row-steps that are left of them}.
+-- ('' is none), its ttl ms, group, work, tenant, most jobs of that tenant, then the job's fields in pairs. Repeating a
+-- call with the same job id changes nothing. Returns {'accepted'} | {'replayed', id} | {'conflict', id} |
+-- {'full', jobs, row-steps that are left of all} | {'share', jobs of the tenant, row-steps that are left of all}.
 local id, depth, deadline, fingerprint = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local tenant, share = ARGV[8], tonumber(ARGV[9])
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return {'accepted'}
 end
@@ -16,17 +18,25 @@ local jobs = 0
 for _, queue in ipairs(queues) do
   jobs = jobs + redis.call('XLEN', queue)
 end
-if jobs >= depth then
+local function work_left()
   local left = 0
   each_job(queues, ARGV[6], function(_, _, _, work)
     left = left + work
   end)
-  return {'full', jobs, left}
+  return left
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 8))
-local entry = redis.call('XADD', KEYS[3], '*', 'job', id, 'work', ARGV[7])
-redis.call('HSET', KEYS[1], 'id', id, 'work', ARGV[7], 'state', 'queued', 'entry', entry, 'created', now,
-  'deadline', deadline > 0 and now + deadline or 0)
+if jobs >= depth then
+  return {'full', jobs, work_left()}
+end
+-- Counted anew each time: a counter would have to be right after every way in which a job can end or get lost.
+local own = share < depth and count_of(queues, tenant) or 0
+if own >= share then
+  return {'share', own, work_left()}
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 10))
+local entry = redis.call('XADD', KEYS[3], '*', 'job', id, 'work', ARGV[7], 'tenant', tenant)
+redis.call('HSET', KEYS[1], 'id', id, 'work', ARGV[7], 'tenant', tenant, 'state', 'queued', 'entry', entry,
+  'created', now, 'deadline', deadline > 0 and now + deadline or 0)
 -- The source picture of an edit was stored before, for a short while: with the job it stays.
 if field('source') ~= '' then
   redis.call('PERSIST', field('source'))

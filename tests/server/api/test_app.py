@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,11 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from server.api.app import create_app
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
@@ -27,6 +24,7 @@ from server.schemas.events import Completed
 from server.schemas.generation import ImageLink
 from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
+from tests.server.api_thread import ApiThread
 
 pytestmark = pytest.mark.anyio
 
@@ -37,25 +35,6 @@ LIMITS = {
     "sweep_seconds": 0.1,
     "registry_seconds": 0,
 }
-
-
-class ApiThread:
-    def __init__(self, settings: Settings) -> None:
-        config = uvicorn.Config(create_app(settings), port=0, log_level="error", lifespan="on")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run)
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive()
-            time.sleep(0.01)
-        host, port = self._server.servers[0].sockets[0].getsockname()
-        return f"http://{host}:{port}"
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ async def test_position_and_work_ahead_respect_priority(connection: RedisConnect
     assert [place.work_ahead for place in places] == [3 * WORK, WORK, 0, 2 * WORK]
     assert (await take(worker)).job_id == jobs[2].id
     places = [await queue.place(job) for job in jobs]
-    assert [place.waiting_ahead for place in places] == [2, 0, None, 1]
+    assert [place.waiting_ahead for place in places] == [2, 0, 0, 1]
     assert [place.work_ahead for place in places] == [3 * WORK, WORK, 0, 2 * WORK]
 
 

@@ -302,7 +302,7 @@ async def test_the_place_counts_jobs_and_work_ahead(
     assert [(place.waiting_ahead, place.work_ahead) for place in places] == [(0, 0), (1, work), (2, 2 * work)]
     await take(worker)
     places = [await queue.place(job) for job in jobs]
-    assert [(place.waiting_ahead, place.work_ahead) for place in places] == [(None, 0), (0, work), (1, 2 * work)]
+    assert [(place.waiting_ahead, place.work_ahead) for place in places] == [(0, 0), (0, work), (1, 2 * work)]
 
 
 async def test_scripts_survive_a_script_flush(connection: RedisConnection, queue: JobQueue) -> None:

@@ -40,7 +40,8 @@ from tests.server.tiny import NAME
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[3]
-LABELS = {"method", "route", "status", "outcome", "model", "worker", "version", "torch", "device", "dtype"}
+LABELS = {"method", "route", "status", "code", "outcome", "tenant", "model", "worker"}
+LABELS |= {"version", "torch", "device", "dtype"}
 WHERE = {"api": ApiMetrics, "fleet": FleetMetrics, "worker": WorkerMetrics}
 
 
@@ -162,7 +163,7 @@ async def serving(options: Settings) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(options)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client
 
 

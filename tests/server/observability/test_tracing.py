@@ -44,7 +44,8 @@ class Traced:
         self._life = self._app.router.lifespan_context(self._app)
         await self._life.__aenter__()
         self._run = asyncio.create_task(self._bridge.run())
-        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url="http://test", timeout=30)
+        transport = httpx.ASGITransport(self._app)
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30)
         while (await self._client.get("/ready")).status_code != 200:
             await asyncio.sleep(0.02)
         return self._client

@@ -1,0 +1,89 @@
+"""Lets in who has a key. Every route and socket is behind it, also those that are yet to be written, but for `OPEN`."""
+
+import hmac
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.api.credentials import read_key
+from server.api.keyring import KeyRing
+from server.api.refusal import refuse
+from server.errors import InvalidKey, RateLimited, ServerError
+from server.jobs.limiter import RateLimiter
+from server.observability.metrics import ApiMetrics
+from server.schemas.tenant import Tenant, open_tenant
+
+TENANT = "oar.tenant"  # in the scope of each request that was let in
+METRICS = "/metrics"
+# Balancers and kubelets ask the first two and hold no key. The others are the same on every server: a page, and the
+# description of the interface; the page asks for the key itself.
+OPEN = frozenset({"/live", "/ready", "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN_FOLDERS = ("/studio/",)
+READING = frozenset({"GET", "HEAD"})
+
+
+def is_open(scope: Scope) -> bool:
+    """Whether it is answered without a key."""
+    path: str = scope["path"]
+    if scope["type"] != "http" or scope["method"] not in READING:
+        return False
+    return path in OPEN or path == METRICS or path.startswith(OPEN_FOLDERS)
+
+
+class Gate:
+    def __init__(self, app: ASGIApp, ring: KeyRing | None, metrics_key: str | None, metrics: ApiMetrics) -> None:
+        """Without a `ring` everybody is one tenant; without a `metrics_key` everybody may read the metrics."""
+        self.app = app
+        self.ring = ring
+        self.metrics_key = metrics_key
+        self.metrics = metrics
+        self.everybody = open_tenant()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        try:
+            tenant = self._who(scope)
+            await self._count(scope, tenant)
+        except ServerError as error:
+            self.metrics.count_refusal(error.code)
+            await refuse(error, scope, receive, send)
+            return
+        scope[TENANT] = tenant
+        await self.app(scope, receive, send)
+
+    def _who(self, scope: Scope) -> Tenant:
+        """Raises InvalidKey."""
+        if is_open(scope):
+            self._check_metrics(scope)
+            return self.everybody
+        if self.ring is None:
+            return self.everybody
+        key = read_key(scope)
+        if key is None:
+            raise InvalidKey("send your key, as `Authorization: Bearer KEY`")
+        tenant = self.ring.find(key)
+        if tenant is None:
+            raise InvalidKey("nobody was given this key, or it was taken back", was_sent=True)
+        return tenant
+
+    def _check_metrics(self, scope: Scope) -> None:
+        if scope["path"] != METRICS or self.metrics_key is None:
+            return
+        key = read_key(scope)
+        if key is None:
+            raise InvalidKey("send the key of the metrics, as `Authorization: Bearer KEY`")
+        if not hmac.compare_digest(key.encode(errors="replace"), self.metrics_key.encode(errors="replace")):
+            raise InvalidKey("this is not the key of the metrics", was_sent=True)
+
+    async def _count(self, scope: Scope, tenant: Tenant) -> None:
+        """Raises RateLimited, RedisUnavailable."""
+        if tenant is self.everybody:
+            return
+        limiter: RateLimiter = scope["app"].state.services.limiter
+        try:
+            await limiter.take(tenant)
+        except RateLimited:
+            self.metrics.count_tenant(tenant.name, "rate_limited")
+            raise
+        self.metrics.count_tenant(tenant.name, "let_in")

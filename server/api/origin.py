@@ -1,0 +1,84 @@
+"""Which pages may use the server from a browser: its own, and those of `OAR_ALLOWED_ORIGINS`.
+
+A browser lets any page send requests to any address, a local server's among them, and tells in `Origin` whose page it
+is; a websocket it lets the page read as well. So a foreign origin is refused. A client without the header is no page
+in a browser and passes: the check guards people's browsers, keys guard the server.
+
+By DNS rebinding a page's own name comes to mean this machine; then origin and `Host` agree, and both are foreign. A
+server that listens on loopback therefore knows the names that it can have: IP addresses, which nobody can rebind,
+`localhost`, and the hosts of the allowed origins.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.api.credentials import read_header
+from server.api.refusal import deny
+from server.errors import HostNotAllowed, OriginNotAllowed, ServerError
+from server.observability.metrics import ApiMetrics
+
+EVERY = "*"
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class OriginCheck:
+    def __init__(self, app: ASGIApp, host: str, allowed: Iterable[str], metrics: ApiMetrics) -> None:
+        """`host` is the address that the server listens on."""
+        self.app = app
+        self.allowed = frozenset(allowed)
+        self.metrics = metrics
+        self.hosts = frozenset(urlsplit(origin).hostname for origin in self.allowed) | {host.lower()}
+        self.is_local = is_loopback(host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and EVERY not in self.allowed:
+            try:
+                self._check(scope)
+            except ServerError as error:
+                self.metrics.count_refusal(error.code)
+                await deny(error, scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        """Raises HostNotAllowed, OriginNotAllowed."""
+        host, origin = read_header(scope, b"host"), read_header(scope, b"origin")
+        if self.is_local and host is not None and not self._is_own(host):
+            raise HostNotAllowed(f"this server is not known as {host[:80]!r} (OAR_ALLOWED_ORIGINS)")
+        if origin is not None and origin not in self.allowed and not _is_same(origin, host):
+            raise OriginNotAllowed(f"pages of {origin[:80]!r} may not use this server (OAR_ALLOWED_ORIGINS)")
+
+    def _is_own(self, host: str) -> bool:
+        name, _ = _authority(f"//{host}", 0)
+        return name in self.hosts or name == "localhost" or name.endswith(".localhost") or _is_address(name)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    return host.lower() == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_same(origin: str, host: str | None) -> bool:
+    """Whether host and port agree. The scheme need not: a proxy may speak TLS for us."""
+    port = DEFAULT_PORTS.get(origin.partition(":")[0], 0)
+    return host is not None and _authority(origin, port) == _authority(f"//{host}", port) != ("", 0)
+
+
+def _authority(url: str, default_port: int) -> tuple[str, int]:
+    """Host in lower case, and port; ("", 0) where there is none."""
+    try:
+        parts = urlsplit(url)
+        return (parts.hostname, parts.port or default_port) if parts.hostname else ("", 0)
+    except ValueError:
+        return "", 0
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
