@@ -93,9 +93,9 @@ class AsyncClient:
         idempotency_key: str | None = None,
         **options: Unpack[EditOptions],
     ) -> "AsyncJob":
-        return AsyncJob(
-            self._connections, await self._connections.send(calls.edit(image, mask, prompt, options, idempotency_key))
-        )
+        """As `submit`, for an edit."""
+        call = calls.edit(image, mask, prompt, options, idempotency_key)
+        return AsyncJob(self._connections, await self._connections.send(call))
 
     async def job(self, job_id: str) -> "AsyncJob":
         """A job that was submitted before, here or elsewhere. Raises NotFound."""

@@ -57,8 +57,7 @@ def test_both_clients_have_the_same_surface() -> None:
             left, right = getattr(ordinary, name), getattr(other, name)
             if inspect.isfunction(left):
                 assert list(inspect.signature(left).parameters) == list(inspect.signature(right).parameters), name
-                assert left.__doc__, name
-                assert right.__doc__, name
+                assert name == "__init__" or (left.__doc__ and right.__doc__), name
 
 
 def test_options_are_those_of_a_request() -> None:
