@@ -176,7 +176,7 @@ class Painting:
     def leave(self, pngs: Sequence[bytes]) -> None:
         """The finished pictures, where they stay."""
         size = shutil.get_terminal_size()
-        lines = self._lines([open_picture(png) for png in pngs], size.columns, size.lines - TEXT_LINES - len(pngs))
+        lines = self._lines([open_picture(png) for png in pngs], size.columns, size.lines - TEXT_LINES)
         self._write("".join(f"{line}\n" for line in lines))
 
     def _lines(self, pictures: Sequence[Image.Image], columns: int, lines: int) -> list[str]:
