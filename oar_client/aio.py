@@ -240,7 +240,9 @@ class AsyncEventStream:
                     feed.opened()
                     while not feed.has_ended:
                         feed.check_time()
-                        event = feed.accept(await asyncio.wait_for(socket.recv(), feed.patience))
+                        async with asyncio.timeout(feed.patience):
+                            text = await socket.recv()
+                        event = feed.accept(text)
                         if event is not None:
                             yield event
             except BREAKS as error:

@@ -115,10 +115,7 @@ class Feed:
             self._attempts.reset()
         if opened_at is not None and isinstance(error, TimeoutError):
             return 0.0  # it was silent for long enough
-        try:
-            pause = self._pause(error, told)
-        except ConnectionFailed as failed:
-            raise failed from error
+        pause = self._pause(error, told)
         if self._deadline is not None and now + pause > self._deadline:
             return max(0.0, self._deadline - now)
         return pause

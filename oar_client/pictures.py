@@ -69,6 +69,9 @@ class Generation:
     status: GenerationStatus
     images: tuple[Picture, ...]
 
+    def __repr__(self) -> str:
+        return f"Generation(job_id={self.job_id!r}, seed={self.seed}, images={list(self.images)})"
+
     @property
     def job_id(self) -> str:
         return self.status.id

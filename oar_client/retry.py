@@ -58,7 +58,9 @@ class Attempts:
     def unreachable(self, error: Exception) -> float:
         """No answer came, or half of one."""
         reason = str(error) or type(error).__name__
-        return self.pause(ConnectionFailed(f"the server cannot be reached: {reason}"))
+        failed = ConnectionFailed(f"the server cannot be reached: {reason}")
+        failed.__cause__ = error
+        return self.pause(failed)
 
     def answered(self, status: int, retry_after: str | None, body: bytes) -> float | None:
         """None for an answer to go on with."""
