@@ -29,7 +29,7 @@ test-slow: $(VENV)/.test
 
 # Ends in one JSON line with the figures. OAR_CHAOS_SCALE=1 is the full run; the default, 0.1, takes some minutes.
 chaos: $(VENV)/.test
-	@$(BIN)/python -m pytest -m chaos tests/chaos
+	@$(BIN)/python -m pytest -m chaos tests/chaos tests/client
 
 bench: $(VENV)/.serve
 	$(BIN)/oar bench batching

@@ -3,6 +3,7 @@ FROM python:3.11.13-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/oar
 COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY oar_client oar_client
 COPY oar_core oar_core
 COPY server server
 RUN /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel]'

@@ -5,6 +5,7 @@ RUN python -m venv /opt/oar
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 # By itself and first: it is large and changes seldom.
 RUN /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt 'torch==2.13.0'
+COPY oar_client oar_client
 COPY oar_core oar_core
 COPY server server
 RUN /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt '.[worker,otel]'

@@ -4,6 +4,7 @@ import importlib
 from typing import cast
 
 import click
+from click.shell_completion import CompletionItem
 
 # verb -> (module, attribute, help). The library's verbs are found in its own table of commands.
 LIBRARY = "oar_core.cli"
@@ -13,9 +14,11 @@ VERBS = {
     "worker": ("server.cli.worker", "worker", "Run a worker process."),
     "top": ("server.cli.top", "top", "Watch queue and workers."),
     "generate": ("server.cli.generate", "generate", "Make pictures, in this process or on a server."),
+    "edit": ("server.cli.edit", "edit", "Paint a part of a picture anew."),
     "jobs": ("server.cli.jobs", "jobs", "See what waits, runs and failed; cancel and repeat."),
     "keys": ("server.cli.keys", "keys", "Make, hash, list and check API keys."),
     "models": ("server.cli.models", "models", "List the models of the manifest."),
+    "completion": ("server.cli.completion", "completion", "Print what a shell needs to complete `oar`."),
     "train": (LIBRARY, "train", "Train a model, stage by stage."),
     "distill": (LIBRARY, "distill", "Find the orders in which a model is most certain."),
     "eval": (LIBRARY, "eval", "Measure a model."),
@@ -41,6 +44,11 @@ class LazyGroup(click.Group):
         if module_name == LIBRARY:
             return cast("dict[str, click.Command]", module.commands)[attribute]
         return cast(click.Command, getattr(module, attribute))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs from the table: to load them all, as click would, takes seconds."""
+        verbs = [CompletionItem(name, help=text) for name, (_, _, text) in VERBS.items() if name.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

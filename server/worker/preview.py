@@ -33,7 +33,7 @@ class Renderer:
         return await loop.run_in_executor(self._threads, render_pngs, pipeline, token_ids, edit)
 
     async def preview(self, pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _previews, pipeline, snapshots)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, render_previews, pipeline, snapshots)
 
     async def open_edit(self, pipeline: Pipeline, params: EditParams, png: bytes, seed: int) -> JobEdit:
         """Raises RequestError."""
@@ -51,7 +51,8 @@ def render_pngs(
     return tuple(_encode(picture, "PNG") for picture in (edit.lay(pixels) if edit else pixels))
 
 
-def _previews(pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
+def render_previews(pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
+    """One for each snapshot, in their order."""
     height, width = pipeline.grid
     token_ids = torch.zeros(len(snapshots), height * width, dtype=torch.long)
     mask = torch.zeros_like(token_ids, dtype=torch.bool)

@@ -136,7 +136,8 @@ class RunningJob:
         is_due = index < wanted and step < steps and step * (wanted + 1) >= steps * (index + 1)
         return index if is_due else None
 
-    def describe(self, image: int, step: int, steps: int, patches: Sequence[Patch], width: int) -> Patches:
+    @staticmethod
+    def describe(image: int, step: int, steps: int, patches: Sequence[Patch], width: int) -> Patches:
         """The event of one step of one image; `width` is the grid's."""
         return Patches(
             image=image,

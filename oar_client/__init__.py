@@ -1,0 +1,91 @@
+"""A client of the OAR server: `Client`, and `AsyncClient` with the same surface.
+
+It speaks the server's own wire types (`server.schemas`) and needs httpx, websockets and pydantic, nothing else of the
+server. Pictures come as bytes; Pillow is used where it is installed and asked for.
+"""
+
+from oar_client.aio import AsyncClient, AsyncEventStream, AsyncJob
+from oar_client.calls import EditOptions, Options
+from oar_client.canvas import Canvas, ImageCanvas
+from oar_client.client import Client, EventStream, Job
+from oar_client.errors import (
+    BadAnswer,
+    BadRequest,
+    ClientClosed,
+    Conflict,
+    ConnectionFailed,
+    JobCanceled,
+    JobEnded,
+    JobFailed,
+    NotFound,
+    OarError,
+    Overloaded,
+    Refused,
+    ServerMistake,
+    TimedOut,
+    Unauthorized,
+)
+from oar_client.feed import AnyEvent, UnknownEvent
+from oar_client.pictures import Generation, Picture, PictureSource
+from oar_client.retry import Patience
+from server.schemas.events import (
+    Canceled,
+    Completed,
+    Failed,
+    Partial,
+    Patches,
+    PatchInfo,
+    Preview,
+    Queued,
+    Restarted,
+    Started,
+)
+from server.schemas.generation import GenerationParams, GenerationStatus
+from server.schemas.model import ModelEntry
+
+__all__ = [
+    "AnyEvent",
+    "AsyncClient",
+    "AsyncEventStream",
+    "AsyncJob",
+    "BadAnswer",
+    "BadRequest",
+    "Canceled",
+    "Canvas",
+    "Client",
+    "ClientClosed",
+    "Completed",
+    "Conflict",
+    "ConnectionFailed",
+    "EditOptions",
+    "EventStream",
+    "Failed",
+    "Generation",
+    "GenerationParams",
+    "GenerationStatus",
+    "ImageCanvas",
+    "Job",
+    "JobCanceled",
+    "JobEnded",
+    "JobFailed",
+    "ModelEntry",
+    "NotFound",
+    "OarError",
+    "Options",
+    "Overloaded",
+    "Partial",
+    "PatchInfo",
+    "Patches",
+    "Patience",
+    "Picture",
+    "PictureSource",
+    "Preview",
+    "Queued",
+    "Refused",
+    "Restarted",
+    "ServerMistake",
+    "Started",
+    "TimedOut",
+    "Unauthorized",
+    "UnknownEvent",
+]

@@ -1,0 +1,252 @@
+"""`AsyncClient`: the same for asyncio; what a method does in detail is said at its twin in `oar_client.client`.
+
+A client belongs to one event loop, where any number of tasks may share it. A task that is cancelled closes the sockets
+that it holds.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from typing import Any, Self, Unpack
+
+from oar_client import calls
+from oar_client.address import Address
+from oar_client.aio_connections import AsyncConnections
+from oar_client.calls import EditOptions, Options
+from oar_client.client import READY_PAUSE
+from oar_client.contact import CLOSE_SECONDS
+from oar_client.ending import check_completed
+from oar_client.errors import JobEnded, OarError, TimedOut
+from oar_client.feed import BREAKS, AnyEvent
+from oar_client.pictures import Generation, Picture, PictureSource
+from oar_client.retry import Attempts, Patience
+from server.schemas.events import TERMINAL_TYPES
+from server.schemas.generation import GenerationParams, GenerationStatus
+from server.schemas.images import OutputFormat
+from server.schemas.model import ModelEntry
+
+
+class AsyncClient:
+    """Talks to one server. Close it, or use it in an `async with` statement."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        silence: float = 60.0,
+        patience: Patience | None = None,
+        verify: ssl.SSLContext | bool = True,
+    ) -> None:
+        """As `Client`. Raises BadRequest for an address that is none."""
+        self._connections = AsyncConnections(
+            Address(base_url, api_key), timeout, silence, patience or Patience(), verify
+        )
+        self._connections.open()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes all connections, those of open event streams too."""
+        await self._connections.close()
+
+    # pictures
+
+    async def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
+        """Makes pictures and waits for them; a wait that is given up or cancelled cancels the job. Raises OarError."""
+        wanted: Options = {"previews": False, **options}
+        return await self._await(await self.submit(prompt, **wanted), timeout)
+
+    async def submit(
+        self, prompt: str, *, idempotency_key: str | None = None, **options: Unpack[Options]
+    ) -> "AsyncJob":
+        """Returns as soon as the server has accepted the job."""
+        return AsyncJob(
+            self._connections, await self._connections.send(calls.generation(prompt, options, idempotency_key))
+        )
+
+    async def edit(
+        self,
+        image: PictureSource,
+        mask: PictureSource | None,
+        prompt: str,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> Generation:
+        """Paints a part of a picture anew and waits as `generate`. Raises OarError, OSError."""
+        wanted: EditOptions = {"previews": False, **options}
+        return await self._await(await self.submit_edit(image, mask, prompt, **wanted), timeout)
+
+    async def submit_edit(
+        self,
+        image: PictureSource,
+        mask: PictureSource | None,
+        prompt: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[EditOptions],
+    ) -> "AsyncJob":
+        """As `submit`, for an edit."""
+        call = calls.edit(image, mask, prompt, options, idempotency_key)
+        return AsyncJob(self._connections, await self._connections.send(call))
+
+    async def job(self, job_id: str) -> "AsyncJob":
+        """A job that was submitted before, here or elsewhere. Raises NotFound."""
+        return AsyncJob(self._connections, await self._connections.send(calls.look(job_id)))
+
+    # the server
+
+    async def models(self) -> list[ModelEntry]:
+        """What the server paints with."""
+        return (await self._connections.send(calls.models())).data
+
+    async def model(self, name: str) -> ModelEntry:
+        """One of them. Raises NotFound."""
+        return await self._connections.send(calls.model(name))
+
+    async def ready(self) -> bool:
+        """Whether a request would be served now; asked once."""
+        with contextlib.suppress(OarError):
+            await self._connections.fetch(calls.ready(), Attempts(Patience.none()))
+            return True
+        return False
+
+    async def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """Raises TimedOut."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while not await self.ready():
+            self._connections.check_open()
+            if asyncio.get_running_loop().time() + READY_PAUSE > deadline:
+                raise TimedOut(f"the server was not ready within {timeout:g} s")
+            await asyncio.sleep(READY_PAUSE)
+
+    # input and output
+
+    async def _await(self, job: "AsyncJob", timeout: float | None) -> Generation:
+        try:
+            return await job.wait(timeout)
+        except JobEnded:
+            raise
+        except BaseException:
+            with contextlib.suppress(OarError):  # nobody has its id: it would be painted for nobody
+                await self._connections.fetch(calls.cancel(job.id), Attempts(Patience.none()), CLOSE_SECONDS)
+            raise
+
+
+class AsyncJob:
+    """A job on the server. `status` is how it was when we last asked."""
+
+    def __init__(self, connections: AsyncConnections, status: GenerationStatus) -> None:
+        self._connections = connections
+        self.status = status
+
+    def __repr__(self) -> str:
+        return f"AsyncJob({self.id!r}, {self.status.status!r})"
+
+    @property
+    def id(self) -> str:
+        return self.status.id
+
+    @property
+    def seed(self) -> int:
+        return self.status.seed
+
+    @property
+    def params(self) -> GenerationParams:
+        """The request with every default filled in."""
+        return self.status.params
+
+    def events(self, after: int = 0, *, timeout: float | None = None) -> "AsyncEventStream":
+        """The events numbered above `after`, from the past on, up to the terminal one, however often it breaks."""
+        return AsyncEventStream(self._connections, self.id, after, timeout)
+
+    async def wait(self, timeout: float | None = None) -> Generation:
+        """The pictures. Raises JobFailed, JobCanceled, TimedOut (the job then goes on), OarError."""
+        if self.status.status not in TERMINAL_TYPES:
+            async with self.events(self.status.seq, timeout=timeout) as events:
+                async for _ in events:
+                    pass
+            await self.refresh()
+        check_completed(self.status)
+        return Generation(self.status, tuple(await self.images()))
+
+    async def refresh(self) -> GenerationStatus:
+        """Asks the server how it is."""
+        self.status = await self._connections.send(calls.look(self.id))
+        return self.status
+
+    async def cancel(self) -> GenerationStatus:
+        """Ends it: at once where it waits, within a step where it runs, not at all where it has ended."""
+        self.status = await self._connections.send(calls.cancel(self.id))
+        return self.status
+
+    async def images(
+        self, image_format: OutputFormat = "png", *, compression: int = 100, metadata: bool = True
+    ) -> list[Picture]:
+        """The pictures of a completed job. Raises Conflict where it is not completed."""
+        wanted = range(self.params.n)
+        return [await self.image(index, image_format, compression=compression, metadata=metadata) for index in wanted]
+
+    async def image(
+        self, index: int, image_format: OutputFormat = "png", *, compression: int = 100, metadata: bool = True
+    ) -> Picture:
+        """One of them, counted from 0."""
+        call = calls.image(self.id, index, image_format, compression, metadata=metadata)
+        return Picture(index, image_format, await self._connections.fetch(call, self._connections.attempts()))
+
+
+class AsyncEventStream:
+    """Iterates over a job's events. Close it, use it in an `async with` statement, or read it to its end."""
+
+    def __init__(self, connections: AsyncConnections, job_id: str, after: int, timeout: float | None) -> None:
+        self._connections = connections
+        self._job_id = job_id
+        self._feed = connections.feed(after, timeout)
+        self._events = self._read()
+
+    @property
+    def seq(self) -> int:
+        """Number of the last event: where another stream could go on."""
+        return self._feed.seq
+
+    def __aiter__(self) -> AsyncIterator[AnyEvent]:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, AnyEvent]:
+        return self._events.__anext__()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes its websocket."""
+        await self._events.aclose()
+
+    async def _read(self) -> AsyncGenerator[AnyEvent]:
+        feed, connections = self._feed, self._connections
+        while not feed.has_ended:
+            try:
+                async with connections.open_stream(self._job_id, feed.seq) as socket:
+                    feed.opened()
+                    while not feed.has_ended:
+                        feed.check_time()
+                        async with asyncio.timeout(feed.patience):
+                            text = await socket.recv()
+                        event = feed.accept(text)
+                        if event is not None:
+                            yield event
+            except BREAKS as error:
+                connections.check_open()
+                await asyncio.sleep(feed.broke(error))
+            if feed.is_in_doubt:
+                await asyncio.sleep(feed.settle(await connections.send(calls.look(self._job_id))))

@@ -1,0 +1,62 @@
+"""The asynchronous client's connections: one pool for HTTP, and a websocket for each open event stream."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel
+from websockets.asyncio.client import ClientConnection, connect
+
+from oar_client.calls import Call
+from oar_client.contact import Contact
+from oar_client.retry import Attempts
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class AsyncConnections(Contact):
+    """Tasks of one event loop may share it."""
+
+    def open(self) -> None:
+        """Opens nothing yet; raises what httpx says of bad options."""
+        self._sockets: set[ClientConnection] = set()
+        self._http = httpx.AsyncClient(**self.http_options)
+
+    async def close(self) -> None:
+        self._is_closed = True
+        await asyncio.gather(*(socket.close() for socket in tuple(self._sockets)))
+        await self._http.aclose()
+
+    async def send(self, call: Call[M]) -> M:
+        """Raises OarError."""
+        return call.parse(await self.fetch(call, self.attempts()))
+
+    async def fetch(self, call: Call[Any], attempts: Attempts, timeout: float | None = None) -> bytes:
+        """The answer's bytes. Raises OarError."""
+        arguments = call.arguments()
+        while True:
+            self.check_open()
+            try:
+                response = await self._http.request(**arguments, timeout=timeout or self._timeout)
+            except httpx.TransportError as error:
+                pause = attempts.unreachable(error)
+            else:
+                self._was_reached = True
+                pause = attempts.answered(response.status_code, response.headers.get("Retry-After"), response.content)
+                if pause is None:
+                    return response.content
+            await asyncio.sleep(pause)
+
+    @contextlib.asynccontextmanager
+    async def open_stream(self, job_id: str, after: int) -> AsyncGenerator[ClientConnection]:
+        """One websocket. Raises the exceptions of `feed.BREAKS`."""
+        self.check_open()
+        async with connect(**self.stream_options(job_id, after)) as socket:
+            self._sockets.add(socket)
+            try:
+                self.check_open()
+                yield socket
+            finally:
+                self._sockets.discard(socket)

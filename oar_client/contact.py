@@ -1,0 +1,58 @@
+"""What a client knows of its server and of itself, without any I/O: both kinds of connections build on it."""
+
+import ssl
+from typing import Any
+
+from oar_client.address import Address
+from oar_client.errors import ClientClosed
+from oar_client.feed import Feed
+from oar_client.retry import Attempts, Patience
+
+CLOSE_SECONDS = 2.0  # for the closing handshake of a websocket, and for cancelling what nobody waits for any more
+
+
+class Contact:
+    def __init__(
+        self, address: Address, timeout: float, silence: float, patience: Patience, verify: ssl.SSLContext | bool
+    ) -> None:
+        """See `Client`."""
+        self._address = address
+        self._timeout = timeout
+        self._silence = silence
+        self._patience = patience
+        self._verify = verify
+        self._was_reached = False
+        self._is_closed = False
+
+    def attempts(self) -> Attempts:
+        return Attempts(self._patience, has_contact=self._was_reached)
+
+    def feed(self, after: int, timeout: float | None) -> Feed:
+        return Feed(after, self.attempts(), silence=self._silence, timeout=timeout)
+
+    def check_open(self) -> None:
+        """Raises ClientClosed."""
+        if self._is_closed:
+            raise ClientClosed("the client is closed")
+
+    @property
+    def http_options(self) -> dict[str, Any]:
+        """For httpx' clients."""
+        return {
+            "base_url": self._address.base_url,
+            "headers": self._address.headers,
+            "verify": self._verify,
+            "timeout": self._timeout,
+        }
+
+    def stream_options(self, job_id: str, after: int) -> dict[str, Any]:
+        """For the `connect` of websockets."""
+        return {
+            "uri": self._address.stream(job_id, after),
+            "additional_headers": self._address.headers,
+            "user_agent_header": None,
+            "open_timeout": self._timeout,
+            "close_timeout": CLOSE_SECONDS,
+            "max_size": None,
+            "ssl": self._verify if isinstance(self._verify, ssl.SSLContext) and self._address.is_secure else None,
+        }

@@ -1,0 +1,102 @@
+"""Pictures on their way in and out."""
+
+import io
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from oar_client.errors import BadRequest
+from server.schemas.generation import GenerationParams, GenerationStatus, Timings
+from server.schemas.images import OutputFormat
+
+
+class PillowImage(Protocol):
+    """What is used of `PIL.Image.Image`; Pillow need not be installed."""
+
+    def save(self, fp: Any, format: str | None = None) -> None: ...  # noqa: A002
+
+
+PictureSource: TypeAlias = bytes | str | os.PathLike[str] | PillowImage
+"""The bytes of a PNG, WebP or JPEG, the path of one, or Pillow's image."""
+
+
+def read_source(source: PictureSource, name: str) -> bytes:
+    """Raises OSError for a path that cannot be read, BadRequest for what is no picture at all."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return Path(source).read_bytes()
+    pillow = sys.modules.get("PIL.Image")  # whoever has such an image has imported it
+    if pillow is not None and isinstance(source, pillow.Image):
+        buffer = io.BytesIO()
+        source.save(buffer, "PNG")
+        return buffer.getvalue()
+    raise BadRequest(f"the {name} is no path, no bytes and no Pillow image", code=f"invalid_{name}", field=name)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished picture, encoded."""
+
+    index: int
+    format: OutputFormat
+    data: bytes
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the bytes as they are: the suffix changes nothing. Returns the path."""
+        target = Path(path)
+        target.write_bytes(self.data)
+        return target
+
+    def to_pil(self) -> Any:
+        """A `PIL.Image.Image`. Raises ModuleNotFoundError where Pillow is not installed."""
+        from PIL import Image
+
+        opened = Image.open(io.BytesIO(self.data))
+        opened.load()
+        return opened
+
+    def __repr__(self) -> str:
+        return f"Picture(index={self.index}, format={self.format!r}, {len(self.data)} bytes)"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A job that completed, with its pictures."""
+
+    status: GenerationStatus
+    images: tuple[Picture, ...]
+
+    def __repr__(self) -> str:
+        return f"Generation(job_id={self.job_id!r}, seed={self.seed}, images={list(self.images)})"
+
+    @property
+    def job_id(self) -> str:
+        return self.status.id
+
+    @property
+    def seed(self) -> int:
+        return self.status.seed
+
+    @property
+    def params(self) -> GenerationParams:
+        """The request with every default filled in."""
+        return self.status.params
+
+    @property
+    def timings(self) -> Timings:
+        return self.status.timings
+
+    @property
+    def image(self) -> Picture:
+        """The first one."""
+        return self.images[0]
+
+    def save(self, path: str | os.PathLike[str]) -> tuple[Path, ...]:
+        """Writes all pictures; with several, their index is put into the name: out.png, or out-0.png, out-1.png."""
+        target = Path(path)
+        if len(self.images) == 1:
+            return (self.image.save(target),)
+        return tuple(picture.save(target.with_stem(f"{target.stem}-{picture.index}")) for picture in self.images)

@@ -1,0 +1,153 @@
+"""What `oar generate` and `oar edit` have in common: their options, and what they print."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import ValidationError
+
+from oar_client import AnyEvent, OarError
+from server.cli.following import Bar, Interrupted, Painting, View, follow
+from server.cli.making import Making, Upload, begin
+from server.cli.painting import Colours, choose_colours
+from server.errors import ServerError
+from server.schemas.generation import GenerationRequest
+
+R = TypeVar("R", bound=GenerationRequest)
+
+INTERRUPTED = 130
+
+_OPTIONS = (
+    click.option(
+        "-o",
+        "--out",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=Path("out.png"),
+        show_default=True,
+        help="PNG file; with several pictures, their index is put into its name.",
+    ),
+    click.option(
+        "--url", envvar="OAR_URL", show_envvar=True, help="A server; without it the model runs in this process."
+    ),
+    click.option("--api-key", envvar="OAR_API_KEY", show_envvar=True, help="For a server that asks for one."),
+    click.option("--model", help="The default model if absent."),
+    click.option("--seed", type=int, help="Decides every draw; chosen if absent."),
+    click.option("-n", "--n", type=int, default=1, show_default=True, help="How many pictures."),
+    click.option("--order", help="Name of the order in which the grid is decoded."),
+    click.option("--steps", type=int, help="Decode steps."),
+    click.option("--group-sizes", help="cosine, linear, constant or adaptive."),
+    click.option("--entropy-bound", type=float, help="Nats that an adaptive group may lose."),
+    click.option("--guidance", type=float, help="Classifier-free guidance; 1 is none."),
+    click.option("--temperature", type=float, help="Flattens (above 1) or sharpens the draws."),
+    click.option("--top-k", type=int, help="Draw from the k likeliest tokens; 0 is all."),
+    click.option("--top-p", type=float, help="Draw from the likeliest tokens that sum up to this."),
+    click.option(
+        "--paint",
+        type=click.Choice(["auto", "24bit", "256", "never"]),
+        default="auto",
+        show_default=True,
+        help="Colours of the pictures in the terminal; auto heeds TERM, COLORTERM and NO_COLOR.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object when all is done, and nothing else."),
+    click.option("--events", "as_events", is_flag=True, help="Print the job's events as they come, one JSON a line."),
+)
+_NOT_OF_THE_REQUEST = ("out", "url", "api_key", "paint", "as_json", "as_events")
+
+
+def with_drawing_options(command: Callable[..., None]) -> Callable[..., None]:
+    decorated = command
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def draw(
+    kind: type[R],
+    values: dict[str, Any],
+    upload: Upload | None = None,
+) -> None:
+    """`values` are those of the options, and the request's other fields. Ends with 130 where it is interrupted."""
+    out, url, api_key, paint, as_json, as_events = (values.pop(name) for name in _NOT_OF_THE_REQUEST)
+    if as_json and as_events:
+        raise click.UsageError("--json prints one object, --events many: choose one")
+    colours = None if as_json or as_events else _colours(paint)
+    try:
+        request = _request(kind, values, previews=colours is not None or as_events)
+        with contextlib.closing(begin(url, api_key, request, upload)) as making:
+            _draw(making, out, colours, as_json=as_json, as_events=as_events)
+    except Interrupted:
+        click.echo("canceled", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    except (OarError, ServerError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _draw(making: Making, out: Path, colours: Colours | None, *, as_json: bool, as_events: bool) -> None:
+    start = time.monotonic()
+    click.echo(f"seed {making.params.seed}", err=True)
+    painting = Painting(making, colours, _write) if colours else None
+    view: View = painting or Bar()
+    first: list[float] = []
+
+    def tell(event: AnyEvent) -> None:
+        if event.type == "patches" and not first:
+            first.append(time.monotonic() - start)
+        if as_events:
+            click.echo(event.model_dump_json())
+
+    follow(making, view, tell)
+    pngs = making.pictures()
+    seconds = time.monotonic() - start
+    paths = [out if len(pngs) == 1 else out.with_stem(f"{out.stem}-{index}") for index in range(len(pngs))]
+    for path, png in zip(paths, pngs):
+        _save(path, png)
+    if painting is not None:
+        painting.leave(pngs)
+    if as_json:
+        click.echo(json.dumps(_summary(making, paths, first[0] if first else None, seconds)))
+    elif not as_events:
+        for path in paths:
+            click.echo(path)
+
+
+def _save(path: Path, png: bytes) -> None:
+    try:
+        path.write_bytes(png)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _summary(making: Making, paths: list[Path], first: float | None, seconds: float) -> dict[str, Any]:
+    """`first_patch` and `total` are seconds from the request; the other times are the server's, in Unix seconds."""
+    measured = {"first_patch": None if first is None else round(first, 3), "total": round(seconds, 3)}
+    return {
+        "job_id": making.id,
+        "seed": making.params.seed,
+        "files": [str(path) for path in paths],
+        "timings": {**making.timings().model_dump(), **measured},
+        "params": making.params.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def _request(kind: type[R], values: dict[str, Any], *, previews: bool) -> R:
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        return kind(**given, previews=previews)
+    except ValidationError as error:
+        raise click.UsageError("; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())) from error
+
+
+def _colours(paint: str) -> Colours | None:
+    if paint == "24bit" or paint == "256":
+        return paint
+    return None if paint == "never" else choose_colours(os.environ, is_terminal=sys.stdout.isatty())
+
+
+def _write(text: str) -> None:
+    click.echo(text, nl=False, color=True)

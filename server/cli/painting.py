@@ -1,0 +1,217 @@
+"""Pictures in a terminal: half blocks in 24-bit or 256 colours, side by side, with a line of progress below them.
+
+A character cell shows two pixels, one above the other. What is not written yet is dim; what is written and has not come
+in a preview yet is coloured by its rank, dark first.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from oar_client import Canvas, ImageCanvas
+
+Colours = Literal["24bit", "256"]
+Rgb = tuple[int, int, int]
+
+UPPER_HALF = "▀"
+PLAIN = "\x1b[0m"
+HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+
+GAP = 2  # columns between pictures, and lines
+TEXT_LINES = 2  # a blank one and the progress
+LEAST_PIXELS = 8  # below which a picture says nothing: fewer are shown then
+MOST_SCALE = 4
+BAR = 20
+EMPTY: Rgb = (38, 38, 38)
+FIRST_RANK: Rgb = (48, 18, 92)
+LAST_RANK: Rgb = (250, 210, 90)
+DIM = 0.6  # of the way to EMPTY, for what the decoder only guesses
+CUBE = (0, 95, 135, 175, 215, 255)  # levels of the 256 colours' cube
+
+
+def choose_colours(environment: Mapping[str, str], *, is_terminal: bool) -> Colours | None:
+    """None where nothing is to be painted: no terminal, a dumb one, or NO_COLOR is set."""
+    term = environment.get("TERM", "")
+    if not is_terminal or environment.get("NO_COLOR") or term in {"", "dumb"}:
+        return None
+    if environment.get("COLORTERM", "").lower() in {"truecolor", "24bit"} or term.endswith("-direct"):
+        return "24bit"
+    return "256"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many pictures are shown, in how many columns, and their size in pixels: one wide, two high in a cell."""
+
+    columns: int
+    shown: int
+    width: int
+    height: int
+
+    @property
+    def rows(self) -> int:
+        return -(-self.shown // self.columns)
+
+
+def arrange(count: int, size: tuple[int, int], columns: int, lines: int) -> Layout:
+    """The largest pictures that fit into a terminal; where they would be too small, fewer of them.
+
+    `size` is Y, X in pixels. A picture is enlarged by whole factors alone, and made smaller as is needed.
+    """
+    for shown in range(count, 0, -1):
+        fits = [_fit(shown, across, size, columns, lines) for across in range(1, shown + 1)]
+        best = max(fits, key=lambda layout: (layout.width * layout.height, layout.columns))
+        if min(best.width, best.height) >= min(LEAST_PIXELS, *size) or shown == 1:
+            return best
+    raise AssertionError("there is no picture")
+
+
+def _fit(shown: int, across: int, size: tuple[int, int], columns: int, lines: int) -> Layout:
+    height, width = size
+    down = -(-shown // across)
+    free_x = (columns - GAP * (across - 1)) // across
+    free_y = 2 * ((lines - (down - 1)) // down)
+    scale = min(free_x / width, free_y / height)
+    scale = min(MOST_SCALE, int(scale)) if scale >= 1 else max(scale, 0.0)
+    return Layout(across, shown, max(1, int(width * scale)), max(2, int(height * scale) // 2 * 2))
+
+
+def paint_canvas(canvas: ImageCanvas, grid: tuple[int, int], size: tuple[int, int], *, is_edit: bool) -> Image.Image:
+    """A picture in the making, Y x X pixels; an edit's kept positions are not known one by one, so nothing is dim."""
+    (rows, columns), (height, width) = grid, size
+    preview = canvas.preview_bytes
+    shown = canvas.preview.known if canvas.preview else 0
+    if preview is None:
+        picture = Image.new("RGB", (width, height), EMPTY)
+    else:
+        with Image.open(io.BytesIO(preview)) as opened:
+            picture = opened.convert("RGB").resize((width, height))
+        if not is_edit:
+            written = Image.new("L", (columns, rows))
+            for position in canvas.patches:
+                written.putpixel((position % columns, position // columns), 255)
+            dim = Image.blend(picture, Image.new("RGB", picture.size, EMPTY), DIM)
+            picture = Image.composite(picture, dim, written.resize(picture.size, Image.Resampling.NEAREST))
+    total = rows * columns
+    fresh = [patch for patch in canvas.patches.values() if preview is None or (not is_edit and patch.rank >= shown)]
+    for patch in fresh:
+        left, upper = patch.col * width // columns, patch.row * height // rows
+        right, lower = (patch.col + 1) * width // columns, (patch.row + 1) * height // rows
+        picture.paste(_between(FIRST_RANK, LAST_RANK, patch.rank / max(1, total - 1)), (left, upper, right, lower))
+    return picture
+
+
+def open_picture(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as opened:
+        return opened.convert("RGB")
+
+
+def lay_out(pictures: Sequence[Image.Image], layout: Layout, colours: Colours) -> list[str]:
+    """The lines of all pictures that are shown, row after row of them."""
+    blocks = [half_blocks(_scaled(picture, layout), colours) for picture in pictures[: layout.shown]]
+    lines: list[str] = []
+    for start in range(0, layout.shown, layout.columns):
+        if start:
+            lines.append("")
+        row = blocks[start : start + layout.columns]
+        lines += [(" " * GAP).join(parts) for parts in zip(*row)]
+    return lines
+
+
+def _scaled(picture: Image.Image, layout: Layout) -> Image.Image:
+    grows = layout.width >= picture.width
+    return picture.resize((layout.width, layout.height), Image.Resampling.NEAREST if grows else Image.Resampling.BOX)
+
+
+def half_blocks(picture: Image.Image, colours: Colours) -> list[str]:
+    """A line of text for each two rows of pixels; the picture's height is even."""
+    pixels = picture.convert("RGB").tobytes()
+    width = picture.width
+    lines: list[str] = []
+    for row in range(0, picture.height, 2):
+        parts: list[str] = []
+        known: tuple[str, str] | None = None
+        for column in range(width):
+            codes = (
+                _code(_pixel(pixels, row * width + column), colours, 38),
+                _code(_pixel(pixels, (row + 1) * width + column), colours, 48),
+            )
+            parts.append(UPPER_HALF if codes == known else f"\x1b[{codes[0]};{codes[1]}m{UPPER_HALF}")
+            known = codes
+        lines.append("".join(parts) + PLAIN)
+    return lines
+
+
+def _pixel(pixels: bytes, index: int) -> Rgb:
+    red, green, blue = pixels[3 * index : 3 * index + 3]
+    return red, green, blue
+
+
+def _code(colour: Rgb, colours: Colours, ground: int) -> str:
+    if colours == "24bit":
+        return f"{ground};2;{colour[0]};{colour[1]};{colour[2]}"
+    return f"{ground};5;{nearest_256(colour)}"
+
+
+def nearest_256(colour: Rgb) -> int:
+    """The nearest of the 6x6x6 cube and of the 24 greys."""
+    levels = [min(range(6), key=lambda index: abs(CUBE[index] - value)) for value in colour]
+    cube = (CUBE[levels[0]], CUBE[levels[1]], CUBE[levels[2]])
+    step = min(23, max(0, round((sum(colour) / 3 - 8) / 10)))
+    grey = (8 + 10 * step,) * 3
+    if _distance(colour, grey) < _distance(colour, cube):
+        return 232 + step
+    return 16 + 36 * levels[0] + 6 * levels[1] + levels[2]
+
+
+def _distance(left: Sequence[int], right: Sequence[int]) -> int:
+    return sum((a - b) ** 2 for a, b in zip(left, right))
+
+
+def _between(first: Rgb, last: Rgb, share: float) -> Rgb:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, last))
+    return red, green, blue
+
+
+# the line below
+
+
+@dataclass
+class Pace:
+    """From the steps that were done to the seconds that are left."""
+
+    began_at: float | None = None
+    began_step: int = 0
+
+    def left(self, canvas: Canvas, now: float) -> float | None:
+        if self.began_at is None or canvas.step < self.began_step:
+            if canvas.step:
+                self.began_at, self.began_step = now, canvas.step
+            return None
+        done = canvas.step - self.began_step
+        return (canvas.steps - canvas.step) * (now - self.began_at) / done if done else None
+
+
+def progress_line(canvas: Canvas, num_tokens: int, waiting: str, left: float | None, width: int) -> str:
+    """Bar, steps, rank and time; or what is waited for. No wider than `width`."""
+    if not canvas.step:
+        return ("painting begins" if canvas.is_started else waiting)[:width]
+    full = round(BAR * canvas.step / max(1, canvas.steps))
+    parts = [
+        "█" * full + "░" * (BAR - full),
+        f"step {canvas.step}/{canvas.steps}",
+        f"rank {canvas.rank}/{num_tokens}",
+    ]
+    if len(canvas.images) > 1:
+        parts.append(f"{canvas.num_drawn} of {len(canvas.images)} drawn")
+    if canvas.attempt > 1:
+        parts.append(f"attempt {canvas.attempt}")
+    if canvas.num_drawn == len(canvas.images):
+        parts.append("finishing")
+    elif left is not None:
+        parts.append(f"{left:.1f} s left")
+    return "  ".join(parts)[:width]

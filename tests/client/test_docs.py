@@ -1,0 +1,72 @@
+"""The examples of docs/client.md are run, as they stand, against a server with the model that is shipped."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from PIL import Image
+
+from server.cli import main
+from tests.server.live import ROOT, LiveServer
+
+PAGE = (ROOT / "docs" / "client.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+LINES = re.findall(r"```bash\n(.*?)```", PAGE, re.S)[0].splitlines()
+RESULTS = ["orc.png", "second.webp", "edited.png", "halton.png", "", ""]
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with LiveServer(tmp_path_factory.mktemp("docs"), ROOT / "weights") as server:
+        yield server
+
+
+def test_there_is_a_result_for_each_example() -> None:
+    assert len(EXAMPLES) == len(RESULTS)
+
+
+@pytest.mark.parametrize("index", range(len(EXAMPLES)))
+def test_an_example_runs(shipped: LiveServer, tmp_path: Path, index: int) -> None:
+    environment = {**os.environ, "OAR_URL": shipped.url, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", EXAMPLES[index]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    if RESULTS[index]:
+        with Image.open(tmp_path / RESULTS[index]) as picture:
+            assert picture.size == (64, 64)
+    else:
+        assert re.search("invalid_order order|sprites-64", done.stdout)
+
+
+def test_the_readmes_example_runs(shipped: LiveServer, tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (script,) = [text for text in blocks if "oar_client" in text]
+    script = script.replace("http://localhost:8000", shipped.url)
+    command = [sys.executable, "-W", "error", "-c", script]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("written first and last:")
+    with Image.open(tmp_path / "orc.png") as picture:
+        assert picture.size == (64, 64)
+
+
+def test_commands_and_their_options_exist() -> None:
+    for line in LINES:
+        words = shlex.split(line.removeprefix('eval "$(').removesuffix(')"').partition(" | ")[0])[1:]
+        command = main.get_command(click.Context(main), words[0])
+        assert command is not None, line
+        known = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known, line

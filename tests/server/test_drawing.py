@@ -1,0 +1,361 @@
+"""`oar generate` and `oar edit`: what they print, paint and leave behind."""
+
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from server.cli import main
+from tests.server.live import ROOT, LiveServer
+from tests.server.tiny import NAME, NUM_TOKENS
+
+WISH = ["--seed", "7", "--order", "spiral", "--steps", "4"]
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+
+
+@pytest.fixture
+def runner(weights_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CliRunner:
+    monkeypatch.setenv("OAR_WEIGHTS_DIR", str(weights_dir))
+    monkeypatch.delenv("OAR_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return CliRunner()
+
+
+def run(runner: CliRunner, *words: str) -> Result:
+    result = runner.invoke(main, list(words))
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def there(place: str, live: LiveServer) -> list[str]:
+    return ["--url", live.url] if place == "server" else []
+
+
+places = pytest.mark.parametrize("place", ["here", "server"])
+
+
+@places
+def test_json_is_one_object_and_nothing_else(runner: CliRunner, live: LiveServer, place: str) -> None:
+    words = [*WISH, *there(place, live)]
+    result = run(runner, "generate", "a red circle", "-n", "2", "-o", "x.png", "--json", *words)
+    told = json.loads(result.stdout)
+    assert told.keys() == {"job_id", "seed", "files", "timings", "params"}
+    assert (told["seed"], told["files"]) == (7, ["x-0.png", "x-1.png"])
+    assert all(size_of(name) == (20, 16) for name in told["files"])
+    assert (told["params"]["order"], told["params"]["model"]) == ("spiral", NAME)
+    times = told["timings"]
+    assert 0 < times["first_patch"] <= times["total"]
+    assert times["created_at"] <= times["started_at"] <= times["finished_at"]
+    if place == "server":
+        assert live.client.get(f"/v1/generations/{told['job_id']}").json()["status"] == "completed"
+
+
+def size_of(name: str) -> tuple[int, int]:
+    with Image.open(name) as picture:
+        return picture.size
+
+
+@places
+def test_events_are_json_lines(runner: CliRunner, live: LiveServer, place: str) -> None:
+    result = run(runner, "generate", "a red circle", "--events", *WISH, *there(place, live))
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["type"] for event in events if event["type"] not in ("preview", "patches")] == [
+        "queued",
+        "started",
+        "completed",
+    ]
+    seqs = [event["seq"] for event in events]
+    assert seqs == sorted(set(seqs))
+    patches = [patch for event in events if event["type"] == "patches" for patch in event["patches"]]
+    assert sorted(patch["position"] for patch in patches) == list(range(NUM_TOKENS))
+    assert [patch["rank"] for patch in patches] == list(range(NUM_TOKENS))
+    assert Path("out.png").exists()
+
+
+def test_events_here_show_the_canvas_between(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OAR_PREVIEW_INTERVAL", "0.02")
+    words = ["generate", "a red circle", "--events", "-n", "12", "--steps", str(NUM_TOKENS), "--guidance", "3"]
+    events = [json.loads(line) for line in run(runner, *words).stdout.splitlines()]
+    previews = [event for event in events if event["type"] == "preview"]
+    assert previews
+    assert {(event["width"], event["height"], event["total"]) for event in previews} == {(20, 16, NUM_TOKENS)}
+
+
+def test_json_and_events_exclude_each_other(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["generate", "x", "--json", "--events"])
+    assert result.exit_code == 2
+    assert "choose one" in result.output
+
+
+def test_the_environment_names_the_server(runner: CliRunner, live: LiveServer) -> None:
+    result = runner.invoke(
+        main, ["generate", "a red circle", "--json", *WISH], env={"OAR_URL": live.url, "OAR_API_KEY": "none"}
+    )
+    assert json.loads(result.stdout)["job_id"].startswith("gen-")
+    result = runner.invoke(main, ["generate", "x", "--url", live.url, "--api-key", "two\nlines"])
+    assert result.exit_code == 1
+    assert "printable" in result.output
+
+
+def test_a_file_that_cannot_be_written_is_told(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["generate", "a red circle", *WISH, "-o", "nowhere/x.png"])
+    assert result.exit_code == 1
+    assert "nowhere/x.png cannot be written: No such file or directory" in result.output
+
+
+# edits
+
+
+@pytest.fixture
+def picture_and_mask(tmp_path: Path) -> tuple[str, str]:
+    Image.new("RGB", (20, 16), (200, 30, 30)).save(tmp_path / "in.png")
+    mask = Image.new("RGBA", (20, 16), (0, 0, 0, 255))
+    mask.paste((0, 0, 0, 0), (0, 8, 20, 16))
+    mask.save(tmp_path / "mask.png")
+    return "in.png", "mask.png"
+
+
+def test_an_edit_is_the_same_here_and_on_a_server(
+    runner: CliRunner, live: LiveServer, picture_and_mask: tuple[str, str]
+) -> None:
+    image, mask = picture_and_mask
+    words = ["edit", image, "a red circle", "--mask", mask, "--feather", "2", *WISH]
+    run(runner, *words, "-o", "here.png")
+    run(runner, *words, "-o", "there.png", "--url", live.url)
+    assert Path("here.png").read_bytes() == Path("there.png").read_bytes(), "with the recipe inside"
+    with Image.open("here.png") as edited:
+        assert set(edited.convert("RGB").crop((0, 0, 20, 8)).getdata()) == {(200, 30, 30)}
+        assert json.loads(edited.info["oar"])["edit"]["feather"] == 2
+
+
+@places
+def test_variations_and_outpainting(
+    runner: CliRunner, live: LiveServer, picture_and_mask: tuple[str, str], place: str
+) -> None:
+    image, _ = picture_and_mask
+    varied = run(runner, "edit", image, "a circle", "--strength", "0.5", "--json", *WISH, *there(place, live))
+    assert json.loads(varied.stdout)["params"]["edit"]["mode"] == "vary"
+    moved = run(runner, "edit", image, "a circle", "--offset", "4", "-5", "--json", *WISH, *there(place, live))
+    told = json.loads(moved.stdout)["params"]["edit"]
+    assert (told["mode"], told["offset"]) == ("outpaint", [4, 0])
+
+
+@places
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [(["in.png", "x"], 1, "send a mask"), (["in.png", "x", "--strength", "2"], 2, "strength"),
+     (["nowhere.png", "x"], 2, "does not exist"), (["in.png", "x", "--mask", "in.png"], 1, "no pixel of alpha 0")],
+)  # fmt: skip
+def test_a_bad_edit_is_told(
+    runner: CliRunner, live: LiveServer, picture_and_mask: tuple[str, str], place: str, words: list[str],
+    code: int, sentence: str,
+) -> None:  # fmt: skip
+    result = runner.invoke(main, ["edit", *words, *there(place, live)])
+    assert result.exit_code == code, result.output
+    assert sentence in result.output
+
+
+# in a terminal
+
+
+class Terminal:
+    """A pseudo terminal with `oar` in it."""
+
+    def __init__(self, words: list[str], size: tuple[int, int] = (24, 80), **environment: str) -> None:
+        self._master, slave = pty.openpty()
+        self.resize(*size)
+        inherited = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLORTERM"}}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "server.cli", *words],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **environment},
+            start_new_session=True,
+            preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        self.text = ""
+
+    def resize(self, lines: int, columns: int) -> None:
+        ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def press(self, key: str) -> None:
+        os.write(self._master, key.encode())
+
+    def wait_for(self, pattern: str, seconds: float = 60) -> str:
+        """Reads until the pattern is found in what came since the last one."""
+        start, deadline = len(self.text), time.monotonic() + seconds
+        while not re.search(pattern, self.text[start:], re.S):
+            assert time.monotonic() < deadline, self.text[-2000:]
+            if not self._read():
+                break
+        found = self.text[start:]
+        assert re.search(pattern, found, re.S), found[-2000:]
+        return found
+
+    def end(self) -> int:
+        """Reads all there is; returns the exit code."""
+        while self._read():
+            pass
+        os.close(self._master)
+        return self.process.wait(30)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._master], [], [], 60)
+        assert ready, "it hangs"
+        try:
+            data = os.read(self._master, 1 << 16)
+        except OSError:  # the other side is closed
+            return False
+        self.text += data.decode(errors="replace")
+        return bool(data)
+
+
+@pytest.fixture
+def slow(tmp_path: Path, weights_dir: Path) -> Any:
+    with LiveServer(tmp_path / "slow", weights_dir, OAR_SLOTS="2") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _folders(tmp_path: Path) -> None:
+    (tmp_path / "slow").mkdir()
+
+
+def long_words(url: str, out: Path) -> list[str]:
+    steps = str(NUM_TOKENS)
+    return ["generate", "a red circle", "-n", "16", "--steps", steps, "--guidance", "3", "--url", url, "-o", str(out)]
+
+
+def test_a_terminal_shows_the_picture_as_it_is_painted(slow: LiveServer, tmp_path: Path) -> None:
+    terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
+    shown = terminal.wait_for(r"rank \d+/20")
+    assert ENTER in shown
+    assert re.search(r"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m▀", shown)
+    assert re.search(r"step \d+/\d+  rank \d+/20  \d+ of 16 drawn", shown)
+    terminal.resize(40, 130)
+    assert max(columns(terminal.wait_for(r"\x1b\[H.*\x1b\[J")), default=0) > 79, "it grows with the terminal"
+    assert terminal.end() == 0
+    after = terminal.text.rpartition(LEAVE)[2]
+    assert "▀" in after, "the pictures stay"
+    assert after.rstrip().endswith("x-15.png")
+    assert terminal.text.count(ENTER) == terminal.text.count(LEAVE) == 1
+
+
+def columns(text: str) -> list[int]:
+    return [line.count("▀") for line in re.split(r"\r\n", text)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "pattern", "absent"),
+    [({}, r"\x1b\[38;5;\d+;48;5;\d+m▀", "38;2;"), ({"NO_COLOR": "1", "COLORTERM": "truecolor"}, r"x\.png", "▀"),
+     ({"TERM": "dumb"}, r"x\.png", "▀")],
+    ids=["256", "no color", "dumb"],
+)  # fmt: skip
+def test_colours_are_as_the_terminal_has_them(
+    live: LiveServer, tmp_path: Path, environment: dict[str, str], pattern: str, absent: str
+) -> None:
+    words = ["generate", "a red circle", *WISH, "--url", live.url, "-o", str(tmp_path / "x.png")]
+    terminal = Terminal(words, **environment)
+    assert terminal.end() == 0
+    assert re.search(pattern, terminal.text)
+    assert absent not in terminal.text
+
+
+@pytest.mark.parametrize("paint", ["24bit", "256", "never"])
+def test_painting_can_be_chosen(runner: CliRunner, paint: str) -> None:
+    result = run(runner, "generate", "a red circle", *WISH, "--paint", paint)
+    assert ("38;2;" in result.stdout, "38;5;" in result.stdout) == (paint == "24bit", paint == "256")
+    assert result.stdout.endswith("out.png\n")
+
+
+def test_what_is_no_terminal_gets_no_painting(runner: CliRunner) -> None:
+    assert run(runner, "generate", "a red circle", *WISH).stdout == "out.png\n"
+
+
+@pytest.mark.parametrize("how", ["key", "signal"])
+def test_an_interrupt_cancels_the_job_and_restores_the_cursor(slow: LiveServer, tmp_path: Path, how: str) -> None:
+    terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
+    terminal.wait_for(r"rank \d+/20")
+    if how == "key":
+        terminal.press("\x03")
+    else:
+        terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.end() == 130
+    assert terminal.text.rstrip().endswith("canceled")
+    assert terminal.text.rfind("\x1b[?25h") > terminal.text.rfind("\x1b[?25l")
+    assert not (tmp_path / "x-0.png").exists()
+    deadline = time.monotonic() + 20
+    while ended(slow) != {"canceled"}:
+        assert time.monotonic() < deadline, ended(slow)
+        time.sleep(0.05)
+
+
+def ended(server: LiveServer) -> set[str]:
+    """States of all jobs of that server."""
+    command = [sys.executable, "-m", "server.cli", "jobs", "list", "--all", "--json"]
+    environment = {**server._environment, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return {job["state"] for job in json.loads(done.stdout)}
+
+
+def test_an_interrupt_here_stops_at_once(weights_dir: Path, tmp_path: Path) -> None:
+    words = ["generate", "a red circle", "-n", "16", "--steps", "20", "--guidance", "3", "-o", str(tmp_path / "x.png")]
+    terminal = Terminal(words, COLORTERM="truecolor", OAR_WEIGHTS_DIR=str(weights_dir), OAR_SLOTS="2")
+    terminal.wait_for(r"rank \d+/20")
+    terminal.press("\x03")
+    assert terminal.end() == 130
+    assert terminal.text.rstrip().endswith("canceled")
+
+
+def test_who_waits_sees_the_place_in_the_queue(slow: LiveServer, tmp_path: Path) -> None:
+    long = {"n": 16, "steps": NUM_TOKENS, "guidance": 3.0}
+    ahead = [slow.submit(**long)["id"] for _ in range(4)]
+    terminal = Terminal(
+        ["generate", "a red circle", *WISH, "--url", slow.url, "-o", str(tmp_path / "x.png")], COLORTERM="truecolor"
+    )
+    terminal.wait_for(r"queued, [1-4] ahead, about \d+\.\d s")
+    for job_id in ahead:
+        slow.client.delete(f"/v1/generations/{job_id}")
+    assert terminal.end() == 0
+
+
+def test_a_failed_job_is_told_and_the_terminal_restored(slow: LiveServer, tmp_path: Path) -> None:
+    terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
+    terminal.wait_for(r"rank \d+/20")
+    for job in ids(slow):
+        slow.client.delete(f"/v1/generations/{job}")
+    assert terminal.end() == 1
+    assert terminal.text.rpartition(LEAVE)[2].strip() == "Error: the job was canceled"
+
+
+def ids(server: LiveServer) -> list[str]:
+    command = [sys.executable, "-m", "server.cli", "jobs", "list", "--json"]
+    environment = {**server._environment, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return [job["id"] for job in json.loads(done.stdout)]
+
+
+def test_pictures_are_read_back_from_what_was_painted(runner: CliRunner) -> None:
+    """The finished picture on the terminal is the picture: 20x16 pixels in 8 lines of half blocks, enlarged."""
+    result = run(runner, "generate", "a red circle", *WISH, "--paint", "24bit")
+    painted = [line for line in result.stdout.splitlines() if "▀" in line][-20:]
+    picture = Image.open(io.BytesIO(Path("out.png").read_bytes())).convert("RGB")
+    upper = [tuple(map(int, code)) for code in re.findall(r"38;2;(\d+);(\d+);(\d+)", painted[-1])]
+    assert upper[0] in {picture.getpixel((0, 15)), picture.getpixel((0, 14))}
