@@ -59,7 +59,8 @@ class Run:
     device: torch.device
 
     def images(self, split: str) -> ImageSet:
-        return load_images(self.data, split, self.recipe.tokenizer.image_size, self.folder / CACHE)
+        recipe = self.recipe
+        return load_images(self.data, split, recipe.tokenizer.image_size, self.folder / CACHE, recipe.fit)
 
     def train_tokenizer(self) -> Path:
         recipe = self.recipe
@@ -190,10 +191,10 @@ class Run:
         return module.to(self.device).eval()
 
     def tokens(self, split: str) -> TokenSet:
-        """The split's pictures as token ids, computed once per tokenizer checkpoint."""
+        """The split's pictures as token ids, computed once for each tokenizer checkpoint and set of pictures."""
         images = self.images(split)
         path = self.folder / CACHE / f"tokens-{split}.safetensors"
-        stamp = (self.folder / TOKENIZER_STAGE / CHECKPOINT).stat().st_mtime_ns
+        stamp = [(self.folder / TOKENIZER_STAGE / CHECKPOINT).stat().st_mtime_ns, images.key]
         stored, meta = load_tensors(path) if path.exists() else ({}, {})
         if meta.get("stamp") != stamp:
             stored = {"token_ids": tokenize(self.tokenizer(), images, self.device)}
