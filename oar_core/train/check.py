@@ -38,7 +38,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `check_data` found. `problems` would end a training, or spoil what is measured; `notes` may be meant so."""
+    """What `check_data` found. `problems` would end a training; `notes` may be meant so."""
 
     folder: str
     layout: str
@@ -148,27 +148,27 @@ def _caption_tokens(rows: list[Row], recipe: Recipe) -> list[int]:
 
 
 def _judged(report: DataReport, found: _Pictures) -> DataReport:
-    return replace(report, problems=tuple(_problems(report, found)), notes=tuple(_notes(report)))
+    return replace(report, problems=tuple(_problems(report)), notes=tuple(_notes(report, found)))
 
 
-def _problems(report: DataReport, found: _Pictures) -> list[str]:
+def _problems(report: DataReport) -> list[str]:
     said: list[str] = []
     if report.unreadable:
         said.append(f"{len(report.unreadable)} pictures cannot be read: {_few(report.unreadable)}")
     if not report.num_rows.get(TRAIN):
         said.append(f"no picture is in the split {TRAIN!r}; there are {', '.join(report.num_rows)}")
+    return said
+
+
+def _notes(report: DataReport, found: _Pictures) -> list[str]:
+    total, canvas = sum(report.num_pictures.values()), f"{report.canvas[1]}x{report.canvas[0]}"
+    trained = report.num_pictures.get(TRAIN, 0)
+    said: list[str] = []
     if report.num_shared:
         said.append(
             f"{report.num_shared} pictures outside {TRAIN!r} are in it too, so that held-out figures would "
             f"flatter: {_few(found.shared)}"
         )
-    return said
-
-
-def _notes(report: DataReport) -> list[str]:
-    total, canvas = sum(report.num_pictures.values()), f"{report.canvas[1]}x{report.canvas[0]}"
-    trained = report.num_pictures.get(TRAIN, 0)
-    said: list[str] = []
     if not report.num_rows.get(TEST):
         said.append(f"no split {TEST!r}: `oar eval` measures on held-out pictures; give it a tenth of them")
     if 0 < trained < FEW_PICTURES:
