@@ -14,12 +14,16 @@ from server.observability.metrics import FleetMetrics
 router = APIRouter(tags=["health"])
 
 
-@router.get("/live")
+@router.get("/live", summary="Whether this process answers")
 async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/ready", responses=documents.errors(ModelNotReady("no worker is ready", retry_after=1)))
+@router.get(
+    "/ready",
+    summary="Whether a request would be served",
+    responses=documents.errors(ModelNotReady("no worker is ready", retry_after=1)),
+)
 async def ready(services: Shared) -> dict[str, str]:
     """503 until Redis answers and a live worker has the default model; again as soon as that worker or we stop."""
     if services.is_stopping:
@@ -32,6 +36,7 @@ async def ready(services: Shared) -> dict[str, str]:
 
 @router.get(
     "/metrics",
+    summary="Prometheus' metrics",
     response_class=PlainTextResponse,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text"}},
 )
