@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 
 from server.api import asyncapi
 from server.api.app import VERSION, create_app
-from server.api.codes import OF_A_FIELD, close_codes, error_codes
+from server.api.codes import OF_A_FIELD, WEBSOCKET_CODES, ErrorCode, close_codes, error_codes
 from server.schemas.edit import EditOptions
 from server.schemas.events import Event
 from server.schemas.generation import GenerationRequest
@@ -78,7 +78,7 @@ def errors_table() -> str:
     codes = error_codes()
     fields = [error for error in codes if error.meaning == OF_A_FIELD]
     rows = [
-        (str(error.status), f"`{error.code}`", error.field or "", _close(error.close_code, error.code), error.meaning)
+        (str(error.status), f"`{error.code}`", error.field or "", _close(error), error.meaning)
         for error in codes
         if error not in fields
     ]
@@ -90,8 +90,8 @@ def _several(code: str, fields: str) -> str:
     return "" if code == f"invalid_{fields}" else f" ({fields})"
 
 
-def _close(close_code: int | None, code: str) -> str:
-    return str(close_code) if any(code in text for text in close_codes().values()) else ""
+def _close(error: ErrorCode) -> str:
+    return str(error.close_code) if error.code in WEBSOCKET_CODES else ""
 
 
 def closes_table() -> str:
@@ -114,8 +114,9 @@ def fields_table(*models: Any) -> str:
     for name, field in {name: field for model in models for name, field in model.model_fields.items()}.items():
         facts = {key: getattr(fact, key) for fact in field.metadata for key in ("ge", "gt", "le") if hasattr(fact, key)}
         signs = {"ge": "≥", "gt": ">", "le": "≤"}
-        bounds = ", ".join(f"{signs[key]} {value:g}" for key, value in facts.items() if abs(value) < 1 << 40)
-        default = "" if field.is_required() or field.default is None else f"`{json.dumps(field.default)}`"
+        bounds = ", ".join(f"{signs[key]} {value:g}" for key, value in facts.items() if abs(value) < 1 << 30)
+        told = "" if field.is_required() or field.default is None else f"`{json.dumps(field.default)}`"
+        default = "required" if field.is_required() else told
         rows.append((f"`{name}`", default, bounds, field.description or ""))
     return table(("field", "default", "bounds", "meaning"), rows)
 

@@ -161,7 +161,10 @@ SUMMARIES = {
 def _schemas(kinds: list[type[Sent]]) -> dict[str, Any]:
     """JSON schemas as they are sent: a field with a default is always there."""
     _, schemas = models_json_schema([(kind, "serialization") for kind in kinds], ref_template=SCHEMAS + "{model}")
-    return schemas["$defs"]
+    found: dict[str, Any] = schemas["$defs"]
+    for schema in found.values():
+        schema["required"] = list(schema["properties"])
+    return found
 
 
 def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
