@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint types imports pytest test-slow chaos bench dashboard dashboard-picture painting format clean
+.PHONY: serve test lint types imports pytest test-slow chaos bench dashboard dashboard-picture documents painting format clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/oar serve
@@ -39,6 +39,10 @@ dashboard: $(VENV)/.test
 
 dashboard-picture: $(VENV)/.test
 	$(BIN)/python -m ops.picture
+
+# docs/openapi.json, docs/asyncapi.json and the generated tables of docs/*.md.
+documents: $(VENV)/.serve
+	$(BIN)/python -m ops.documents
 
 painting: $(VENV)/.serve
 	$(BIN)/oar eval painting --out docs/painting.png

@@ -1,6 +1,5 @@
 """`oar eval`: measurements of a trained run or a shipped model."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import click
 import torch
 
-from oar_core.cli.options import OarGroup, default_device, make_run, run_options, split_option
+from oar_core.answer import Answer
+from oar_core.cli.options import OarGroup, default_device, make_run, run_options, split_option, told
 from oar_core.eval.likelihood import bits_per_token
 from oar_core.eval.painting import animate, paint, strip
 from oar_core.eval.reconstruction import measure_reconstruction
@@ -29,7 +29,7 @@ def evaluate() -> None:
 @split_option
 @click.option("--images", "num_images", default=2000, show_default=True)
 @click.option("--sheet", type=click.Path(path_type=Path), default=None, help="PNG: originals above reconstructions.")
-def reconstruction(split: str | None, num_images: int, sheet: Path | None, **options: Any) -> None:
+def reconstruction(split: str | None, num_images: int, sheet: Path | None, **options: Any) -> Answer:
     """PSNR and code usage of the tokenizer."""
     run = make_run(**options)
     images, tokenizer_ = run.images(split or run.recipe.held_out), run.tokenizer()
@@ -41,14 +41,14 @@ def reconstruction(split: str | None, num_images: int, sheet: Path | None, **opt
         with torch.inference_mode():
             fake = tokenizer_.decode(tokenizer_.encode(real))
         contact_sheet([*to_pixels(real), *to_pixels(fake)], 16, scale=3).save(sheet)
-    click.echo(json.dumps(asdict(report)))
+    return told(asdict(report))
 
 
 @evaluate.command()
 @run_options
 @split_option
 @click.option("--images", "num_images", default=2000, show_default=True)
-def likelihood(split: str | None, num_images: int, **options: Any) -> None:
+def likelihood(split: str | None, num_images: int, **options: Any) -> Answer:
     """Bits per token of held-out pictures with their captions, along random orders."""
     run = make_run(**options)
     tokens = run.tokens(split or run.recipe.held_out)
@@ -58,7 +58,7 @@ def likelihood(split: str | None, num_images: int, **options: Any) -> None:
     backbone = run.backbone()
     ids = text.encode_captions(captions, max_length=backbone.config.max_condition)
     bits = bits_per_token(backbone, tokens.token_ids[chosen].long(), ids)
-    click.echo(json.dumps({"num_images": len(chosen), "bits_per_token": bits}))
+    return told({"num_images": len(chosen), "bits_per_token": bits})
 
 
 @evaluate.command()
@@ -68,7 +68,7 @@ def likelihood(split: str | None, num_images: int, **options: Any) -> None:
 @click.option("--images", "num_images", default=64, show_default=True)
 @click.option("--zoom", default=3, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG: samples left, real pictures right.")
-def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: Path, **options: Any) -> None:
+def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: Path, **options: Any) -> Answer:
     """A contact sheet: pictures made from held-out captions beside the real ones."""
     run = make_run(**options)
     pipeline = Pipeline.load(Manifest.load(weights).folder(run.recipe.name), str(run.device), torch.float32)
@@ -78,20 +78,20 @@ def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: P
     fake = draw_samples(pipeline, images.captions(chosen), plan, sampling)
     real = to_pixels(images.images(chosen))
     side_by_side(fake, real, zoom=zoom).save(out, optimize=True)
-    click.echo(json.dumps({"out": str(out), "plan": asdict(plan), "sampling": asdict(sampling)}))
+    return told({"out": str(out), "plan": asdict(plan), "sampling": asdict(sampling)})
 
 
 @evaluate.command()
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
 @click.option("--model", default=None, help="Default: the manifest's.")
-def model(weights: Path, model: str | None) -> None:
+def model(weights: Path, model: str | None) -> Answer:
     """Load a shipped model, check its hashes and print its size."""
     manifest = Manifest.load(weights)
     name = model or manifest.default
     pipeline = Pipeline.load(manifest.folder(name), default_device(), torch.float32)
     sizes = {"backbone": pipeline.backbone, "tokenizer": pipeline.tokenizer}
     counts = {part: sum(p.numel() for p in module.parameters()) for part, module in sizes.items()}
-    click.echo(json.dumps({"name": name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts}))
+    return told({"name": name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts})
 
 
 @evaluate.command()
@@ -104,15 +104,15 @@ def model(weights: Path, model: str | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG: canvases, then the map of ranks.")
 def painting(
     weights: Path, model: str | None, prompt: str | None, seed: int, order: str | None, steps: int | None, out: Path
-) -> None:
+) -> Answer:
     """How one picture comes about, patch by patch."""
     manifest = Manifest.load(weights)
     pipeline = Pipeline.load(manifest.folder(model or manifest.default), default_device(), torch.float32)
     plan = pipeline.default_plan
     plan = replace(plan, order=order or plan.order, steps=steps or plan.steps)
-    result = paint(pipeline, prompt or pipeline.example_prompts[0], seed, plan, pipeline.default_sampling)
-    strip(pipeline, result).save(out, optimize=True)
-    click.echo(out)
+    prompt = prompt or pipeline.example_prompts[0]
+    strip(pipeline, paint(pipeline, prompt, seed, plan, pipeline.default_sampling)).save(out, optimize=True)
+    return Answer({"out": str(out), "prompt": prompt, "seed": seed, "plan": asdict(plan)}, [str(out)])
 
 
 @evaluate.command()
@@ -133,7 +133,7 @@ def animation(
     orders: tuple[str, ...],
     steps: int | None,
     out: Path,
-) -> None:
+) -> Answer:
     """The same pictures under several orders, one row an order, painted side by side."""
     manifest = Manifest.load(weights)
     pipeline = Pipeline.load(manifest.folder(model or manifest.default), default_device(), torch.float32)
@@ -147,4 +147,4 @@ def animation(
         if isinstance(order, str)
     }
     animate(pipeline, paintings, out)
-    click.echo(out)
+    return Answer({"out": str(out), "seed": seed, "orders": list(paintings), "steps": plan.steps}, [str(out)])

@@ -1,18 +1,21 @@
 """What the library's commands share: errors as sentences, and the options that name a run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from oar_core.errors import OarError
+from oar_core.answer import Answer, AnswerCommand
+from oar_core.errors import ConfigError, OarError
 from oar_core.eval.evaluator import Evaluator
-from oar_core.train.recipes import RECIPES, recipe
+from oar_core.train.recipe_file import load_recipe
+from oar_core.train.recipes import Recipe
 from oar_core.train.run import EVALUATOR_STAGE, Run
 
 
-class OarCommand(click.Command):
+class OarCommand(AnswerCommand):
     """Turns the library's own errors into one sentence on stderr; anything else is a bug and keeps its trace."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -22,8 +25,46 @@ class OarCommand(click.Command):
             raise click.ClickException(str(error)) from error
 
 
-class OarGroup(OarCommand, click.Group):
-    """The same for all commands of a group."""
+class OarGroup(click.Group):
+    """Makes all its commands OarCommands."""
+
+    command_class = OarCommand
+
+
+class RecipeType(click.ParamType):
+    """The name of a recipe, or a TOML file that changes one."""
+
+    name = "name|file.toml"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Recipe:
+        if isinstance(value, Recipe):
+            return value
+        try:
+            return load_recipe(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+recipe_option = click.option(
+    "--recipe",
+    type=RecipeType(),
+    default="sprites-64",
+    show_default=True,
+    help="One of `oar train recipes`, or a TOML file that changes one.",
+)
+
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Folder of pictures and captions.",
+)
+
+
+def told(document: dict[str, Any]) -> Answer:
+    """The same for people and programs: JSON, on one line for people."""
+    return Answer(document, [json.dumps(document)])
 
 
 def default_device() -> str:
@@ -32,9 +73,8 @@ def default_device() -> str:
 
 def run_options(command: Any) -> Any:
     options = [
-        click.option("--recipe", "recipe_name", type=click.Choice(sorted(RECIPES)), default="sprites-64"),
-        click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True,
-                     help="Folder of pictures and captions."),
+        recipe_option,
+        data_option,
         click.option("--run", "folder", type=click.Path(path_type=Path), required=True,
                      help="Folder of checkpoints and curves; an interrupted run goes on from here."),
         click.option("--device", default=None, help="Torch device; CUDA where there is one."),
@@ -63,5 +103,5 @@ def load_evaluator(run: Run, folder: Path | None) -> Evaluator:
     return Evaluator.load(folder or usual, run.device)
 
 
-def make_run(recipe_name: str, data: Path, folder: Path, device: str | None) -> Run:
-    return Run(recipe(recipe_name), data, folder, torch.device(device or default_device()))
+def make_run(recipe: Recipe, data: Path, folder: Path, device: str | None) -> Run:
+    return Run(recipe, data, folder, torch.device(device or default_device()))

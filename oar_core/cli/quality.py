@@ -9,7 +9,8 @@ from typing import Any
 import click
 import torch
 
-from oar_core.cli.options import evaluator_option, load_evaluator, make_run, run_options, split_option
+from oar_core.answer import Answer
+from oar_core.cli.options import OarCommand, evaluator_option, load_evaluator, make_run, run_options, split_option, told
 from oar_core.eval.agreement import agreement
 from oar_core.eval.arms import load_reports
 from oar_core.eval.draws import DrawSettings
@@ -21,6 +22,7 @@ from oar_core.eval.stored import digest, write_json
 from oar_core.eval.tables import one_line_table
 from oar_core.order.plan import GROUP_SIZES, ORDERS
 from oar_core.sampling.pipeline import Pipeline
+from oar_core.train.recipes import Recipe
 from oar_core.train.run import CACHE
 from oar_core.weights import Manifest
 
@@ -28,20 +30,20 @@ SHEET_PICTURES = 64
 _DEFAULTS = QualitySettings()
 
 
-@click.command()
+@click.command(cls=OarCommand)
 @run_options
 @evaluator_option
 @split_option
-def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) -> None:
+def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) -> Answer:
     """Accuracy of the evaluation network on held-out pictures, per attribute."""
     run = make_run(**options)
     network, images = load_evaluator(run, evaluator_folder), run.images(split or run.recipe.held_out)
     labels = network.vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
     shares = agreement(network.read(images.pixels).classes, labels, network.vocabulary.names)
-    click.echo(json.dumps({"num_images": len(images), "evaluator": network.digest, "accuracy": shares}))
+    return told({"num_images": len(images), "evaluator": network.digest, "accuracy": shares})
 
 
-@click.command()
+@click.command(cls=OarCommand)
 @run_options
 @evaluator_option
 @split_option
@@ -71,17 +73,17 @@ def quality(
     batch_size: int,
     label: str | None,
     out: Path | None,
-    recipe_name: str,
+    recipe: Recipe,
     data: Path,
     folder: Path,
     device: str | None,
     **wishes: Any,
-) -> None:
+) -> Answer:
     """Distances, precision, recall, prompt agreement, copying and cost of pictures of held-out captions.
 
     One JSON file and one contact sheet for each combination of steps, guidance and seed; interrupted work goes on.
     """
-    run = make_run(recipe_name, data, folder, device)
+    run = make_run(recipe, data, folder, device)
     manifest = Manifest.load(weights)
     pipeline = Pipeline.load(manifest.folder(model or manifest.default), str(run.device), getattr(torch, dtype))
     split = split or run.recipe.held_out
@@ -93,13 +95,12 @@ def quality(
     for wanted in draw_settings(pipeline, **wishes):
         result = measure_quality(pipeline, reference, wanted, settings, folder / "samples")
         name = label or f"{pipeline.name}, {wanted.plan.order}"
-        report = {"label": name, "recipe": recipe_name, "split": split, **result.report}
+        report = {"label": name, "recipe": run.recipe.name, "split": split, **result.report}
         path = _write(out or folder / "quality", report, result)
         written.append(report)
         click.echo(path, err=True)
-    click.echo(one_line_table(written))
-    for report in written:
-        click.echo(json.dumps({key: value for key, value in report.items() if key != "orders"}))
+    told_ = [{key: value for key, value in report.items() if key != "orders"} for report in written]
+    return Answer(told_, (one_line_table(written), *map(json.dumps, told_)))
 
 
 def draw_settings(
@@ -125,15 +126,15 @@ def draw_settings(
     ]
 
 
-@click.command()
+@click.command(cls=OarCommand)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Markdown; pictures go beside it.")
-def report(folder: Path, out: Path) -> None:
+def report(folder: Path, out: Path) -> Answer:
     """Tables and plots from the JSON files that `oar eval quality` left in FOLDER, and from nothing else."""
     notes = write_report(load_reports(folder), out)
     for note in notes:
         click.echo(note, err=True)
-    click.echo(out)
+    return Answer({"out": str(out), "notes": notes}, [str(out)])
 
 
 def _said(**wishes: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import torch
 
+from oar_core.answer import Answer
 from oar_core.cli.options import OarGroup, evaluator_option, load_evaluator, make_run, run_options
 from oar_core.errors import ConfigError
 from oar_core.eval.painting import animate
@@ -58,21 +59,26 @@ def _make_study(
 
 @study.command("train")
 @_study_options
-def train_(**options: Any) -> None:
+def train_(**options: Any) -> Answer:
     """Train the arms, from the run's any-order backbone and distilled orders."""
-    _make_study(**options).train()
+    study_ = _make_study(**options)
+    study_.train()
+    return Answer({"run": str(study_.run.folder), "arms": [arm.label for arm in study_.arms]})
 
 
 @study.command()
 @_study_options
 @evaluator_option
-def measure(evaluator_folder: Path | None, **options: Any) -> None:
+def measure(evaluator_folder: Path | None, **options: Any) -> Answer:
     """Measure every arm that is trained; several processes may do so side by side."""
     study_ = _make_study(**options)
+    written: list[str] = []
     for path in study_.measure(_reference(study_.run, evaluator_folder)):
-        click.echo(path)
-    missing = study_.missing()
+        click.echo(path, err=True)
+        written.append(str(path))
+    missing = [figure.name for figure in study_.missing()]
     click.echo(f"{len(missing)} figures are missing", err=True)
+    return Answer({"written": written, "missing": missing}, written)
 
 
 @study.command()
@@ -94,11 +100,12 @@ def animation(prompts: tuple[str, ...], steps: int, draw_seed: int, path: Path, 
 @study.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Markdown; pictures go beside it.")
-def report(folder: Path, out: Path) -> None:
+def report(folder: Path, out: Path) -> Answer:
     """Tables, plots and maps from what was measured, of each data set in FOLDER, and from nothing else."""
-    for note in write_study_report(folder, out):
+    notes = write_study_report(folder, out)
+    for note in notes:
         click.echo(note, err=True)
-    click.echo(out)
+    return Answer({"out": str(out), "notes": notes}, [str(out)])
 
 
 def _reference(run: Run, evaluator_folder: Path | None) -> Reference:

@@ -1,16 +1,22 @@
 """`oar train`: one command a stage; `oar distill` comes between two of them."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from oar_core.cli.options import OarCommand, OarGroup, make_run, run_options
+from oar_core.answer import Answer
+from oar_core.cli.options import OarCommand, OarGroup, data_option, make_run, recipe_option, run_options
+from oar_core.train.check import check_data, describe
+from oar_core.train.recipe_facts import MEASURED_ON, facts_table, recipe_facts
+from oar_core.train.recipes import RECIPES, Recipe
 from oar_core.train.run import STATS, Run
 from oar_core.train.stages.order_distill import SCORES
 from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
 from oar_core.weights import Manifest, write_manifest
+
+EXIT_PROBLEMS = 3
 
 
 @click.group(cls=OarGroup)
@@ -36,6 +42,10 @@ def _score_options(command: Any) -> Any:
     return command
 
 
+def _written(path: Path) -> Answer:
+    return Answer({"path": str(path)}, [str(path)])
+
+
 def _scored(run: Run, score: str | None, distance_weight: float | None) -> Run:
     config = run.recipe.distill
     config = replace(
@@ -56,21 +66,37 @@ def _changed(run: Run, loop: str, **wishes: int | None) -> Run:
 
 
 @train.command()
+def recipes() -> Answer:
+    """List the recipes: what they make, and what it costs."""
+    facts = [recipe_facts(make()) for make in RECIPES.values()]
+    return Answer([asdict(fact) for fact in facts], [facts_table(facts), MEASURED_ON])
+
+
+@train.command()
+@recipe_option
+@data_option
+def check(recipe: Recipe, data: Path) -> Answer:
+    """Read all of a folder's pictures and captions and say what was found; exit status 3 if it cannot be trained on."""
+    report = check_data(data, recipe)
+    return Answer(asdict(report), describe(report), exit_code=EXIT_PROBLEMS if report.problems else 0)
+
+
+@train.command()
 @run_options
 @_num_images
-def tokenizer(num_images: int | None, **options: Any) -> None:
+def tokenizer(num_images: int | None, **options: Any) -> Answer:
     """Stage 0: the image tokenizer (VQGAN)."""
     run = _changed(make_run(**options), "tokenizer_loop", num_images=num_images)
-    click.echo(run.train_tokenizer())
+    return _written(run.train_tokenizer())
 
 
 @train.command("any_order")
 @run_options
 @_num_images
-def any_order(num_images: int | None, **options: Any) -> None:
+def any_order(num_images: int | None, **options: Any) -> Answer:
     """Stage 1: the backbone, on random orders."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
-    click.echo(run.train_any_order())
+    return _written(run.train_any_order())
 
 
 @train.command("order_finetune")
@@ -96,7 +122,7 @@ def order_finetune(
     score: str | None,
     distance_weight: float | None,
     **options: Any,
-) -> None:
+) -> Answer:
     """Stage 3: the backbone and its order policy, on distilled orders (or the backbone on another order)."""
     run = _scored(make_run(**options), score, distance_weight)
     run = _changed(run, "order_finetune_loop", num_images=num_images, seed=seed)
@@ -107,7 +133,7 @@ def order_finetune(
         context_noise=config.context_noise if context_noise is None else context_noise,
     )
     recipe_ = replace(run.recipe, order_finetune_stage=config)
-    click.echo(replace(run, recipe=recipe_).train_order_finetune())
+    return _written(replace(run, recipe=recipe_).train_order_finetune())
 
 
 @train.command("from_scratch")
@@ -115,10 +141,10 @@ def order_finetune(
 @_num_images
 @click.option("--orders", type=click.Choice([name for name in ARMS if name != DISTILLED]), default="raster")
 @_seed
-def from_scratch(num_images: int | None, orders: str, seed: int | None, **options: Any) -> None:
+def from_scratch(num_images: int | None, orders: str, seed: int | None, **options: Any) -> Answer:
     """A rival of the three stages: the backbone on one order from the start, with the compute of stages 1 and 3."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images, seed=seed)
-    click.echo(run.train_from_scratch(orders))
+    return _written(run.train_from_scratch(orders))
 
 
 @train.command("order_policy")
@@ -128,29 +154,29 @@ def from_scratch(num_images: int | None, orders: str, seed: int | None, **option
 @_score_options
 def order_policy(
     num_images: int | None, stage: str | None, score: str | None, distance_weight: float | None, **options: Any
-) -> None:
+) -> Answer:
     """The order policy alone, on the memory of a backbone that stays as it is."""
     run = _changed(_scored(make_run(**options), score, distance_weight), "order_policy_loop", num_images=num_images)
-    click.echo(run.train_order_policy(stage))
+    return _written(run.train_order_policy(stage))
 
 
 @train.command()
 @run_options
 @_num_images
-def evaluator(num_images: int | None, **options: Any) -> None:
+def evaluator(num_images: int | None, **options: Any) -> Answer:
     """The evaluation network that `oar eval quality` measures with; apart from the other stages."""
     run = _changed(make_run(**options), "evaluator_loop", num_images=num_images)
-    click.echo(run.train_evaluator())
+    return _written(run.train_evaluator())
 
 
 @train.command()
 @run_options
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="A model folder, as in weights/.")
-def adopt(model: Path, **options: Any) -> None:
+def adopt(model: Path, **options: Any) -> Answer:
     """Begin a run with a trained model: its tokenizer and backbone stand for stages 0 and 1."""
     run = make_run(**options)
     run.adopt(model)
-    click.echo(run.folder)
+    return _written(run.folder)
 
 
 @train.command()
@@ -158,7 +184,9 @@ def adopt(model: Path, **options: Any) -> None:
 @_stage
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
 @_score_options
-def export(weights: Path, stage: str | None, score: str | None, distance_weight: float | None, **options: Any) -> None:
+def export(
+    weights: Path, stage: str | None, score: str | None, distance_weight: float | None, **options: Any
+) -> Answer:
     """Write the run's averaged weights as a model folder and list it in the manifest."""
     run = _scored(make_run(**options), score, distance_weight)
     run.export(weights / run.recipe.name, stage)
@@ -169,7 +197,7 @@ def export(weights: Path, stage: str | None, score: str | None, distance_weight:
         licences = {name: entry.licence for name, entry in manifest.entries.items()} | licences
         default = manifest.default
     write_manifest(weights, default, licences)
-    click.echo(weights / run.recipe.name)
+    return _written(weights / run.recipe.name)
 
 
 @click.command(cls=OarCommand)
@@ -179,7 +207,7 @@ def export(weights: Path, stage: str | None, score: str | None, distance_weight:
 @click.option("--per-step", type=click.IntRange(min=1), help="Positions to choose at once; more are faster.")
 def distill(
     num_images: int | None, score: str | None, distance_weight: float | None, per_step: int | None, **options: Any
-) -> None:
+) -> Answer:
     """Stage 2: the orders in which the any-order model is most certain, of training pictures, and their statistics."""
     run = _scored(make_run(**options), score, distance_weight)
     config = run.recipe.distill
@@ -190,4 +218,4 @@ def distill(
     )
     run = replace(run, recipe=replace(run.recipe, distill=config))
     run.distill()
-    click.echo(run.orders_folder / STATS)
+    return _written(run.orders_folder / STATS)

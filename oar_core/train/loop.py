@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from oar_core.errors import CheckpointError
+from oar_core.errors import CheckpointError, ConfigError
 from oar_core.train.checkpoint import (
     flatten_optimizer,
     load_tensors,
@@ -39,6 +39,10 @@ class LoopConfig:
     ema_decay: float = 0.999
     checkpoint_every: int = 200  # steps
     log_every: int = 20  # steps
+
+    def __post_init__(self) -> None:
+        if min(self.num_images, self.batch_size, self.checkpoint_every, self.log_every) < 1:
+            raise ConfigError("num_images, batch_size, checkpoint_every and log_every are positive")
 
     @property
     def num_steps(self) -> int:

@@ -7,6 +7,8 @@ from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
 from oar_core.errors import ConfigError
 from oar_core.eval.attributes import ATTRIBUTE_SETS, Attribute
 from oar_core.eval.evaluator import EvaluatorConfig
+from oar_core.order.plan import GROUP_SIZES, ORDERS
+from oar_core.train.data import FITS, PAD
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
 from oar_core.train.stages.any_order import AnyOrderStageConfig
@@ -27,6 +29,12 @@ class SamplingDefaults:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise ConfigError(f"unknown order {self.order!r}; there are {', '.join(ORDERS)}")
+        if self.group_sizes not in GROUP_SIZES:
+            raise ConfigError(f"unknown group_sizes {self.group_sizes!r}; there are {', '.join(GROUP_SIZES)}")
 
 
 # Its own seed: no other network starts from the same draw. About five minutes on one core.
@@ -54,6 +62,7 @@ class Recipe:
     tokenizer_loop: LoopConfig
     backbone: BackboneConfig
     any_order_loop: LoopConfig
+    fit: str = PAD  # one of FITS: how a picture of another size comes on the canvas
     tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
     any_order_stage: AnyOrderStageConfig = field(default_factory=AnyOrderStageConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
@@ -77,6 +86,12 @@ class Recipe:
             raise ConfigError("tokenizer and backbone differ in vocab_size")
         if self.text_vocab > self.backbone.condition_vocab:
             raise ConfigError("the text vocabulary does not fit the backbone's condition_vocab")
+        if self.fit not in FITS:
+            raise ConfigError(f"unknown fit {self.fit!r}; there are {', '.join(FITS)}")
+        if not 1 <= self.defaults.steps <= self.backbone.num_tokens:
+            raise ConfigError(
+                f"defaults.steps is {self.defaults.steps}; the grid takes 1 to {self.backbone.num_tokens}"
+            )
 
 
 SPRITE_PROMPTS = (

@@ -60,7 +60,8 @@ class Run:
 
     def images(self, split: str) -> ImageSet:
         recipe = self.recipe
-        return load_images(self.data, split, recipe.tokenizer.image_size, self.folder / CACHE, recipe.kept_rows)
+        size = recipe.tokenizer.image_size
+        return load_images(self.data, split, size, self.folder / CACHE, recipe.fit, recipe.kept_rows)
 
     def train_tokenizer(self) -> Path:
         recipe = self.recipe
@@ -191,12 +192,12 @@ class Run:
         return module.to(self.device).eval()
 
     def tokens(self, split: str) -> TokenSet:
-        """The split's pictures as token ids, computed once per tokenizer checkpoint."""
+        """The split's pictures as token ids, computed once for each tokenizer checkpoint and set of pictures."""
         images = self.images(split)
         path = self.folder / CACHE / f"tokens-{split}.safetensors"
-        stamp = (self.folder / TOKENIZER_STAGE / CHECKPOINT).stat().st_mtime_ns
+        stamp = [(self.folder / TOKENIZER_STAGE / CHECKPOINT).stat().st_mtime_ns, images.key]
         stored, meta = load_tensors(path) if path.exists() else ({}, {})
-        if meta.get("stamp") != stamp or len(stored["token_ids"]) != len(images):
+        if meta.get("stamp") != stamp:
             stored = {"token_ids": tokenize(self.tokenizer(), images, self.device)}
             save_tensors(path, stored, {"stamp": stamp})
         rows: list[Row] = list(images.rows)

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
-from server.api import documents, edits, faults, generations, health, images, models, stream
+from server.api import asyncapi, documents, edits, faults, generations, health, images, models, stream
 from server.api.deps import Services
 from server.api.gate import Gate
 from server.api.keyring import KeyRing
@@ -21,6 +21,7 @@ from server.observability.tracing import Tracing, open_tracing
 from server.settings import Settings
 from server.tasks import stop_tasks
 
+VERSION = "0.1.0"
 UPLOAD_PATHS = ("/v1/edits", "/v1/images/edits")
 # What pages of the allowed origins may send, and read of an answer.
 CORS_METHODS = ("GET", "POST", "DELETE")
@@ -54,13 +55,20 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
                 await services.connection.close()
                 await asyncio.to_thread(traces.close)
 
-    app = FastAPI(title="OAR server", summary="Images, painted patch by patch", version="0.1.0", lifespan=lifespan)
+    app = FastAPI(
+        title="OAR server",
+        summary="Images, painted patch by patch",
+        version=VERSION,
+        lifespan=lifespan,
+        generate_unique_id_function=documents.operation_id,
+    )
     app.state.ring = ring
     faults.install(app)
     for router in (generations.router, edits.router, images.router, stream.router, models.router, health.router):
         app.include_router(router)
     document = app.openapi
     app.openapi = lambda: documents.tidy(document())
+    app.add_api_route("/asyncapi.json", _events_document, include_in_schema=False)
     app.add_api_route("/", _home, include_in_schema=False)
     uploads: dict[str, int] = dict.fromkeys(UPLOAD_PATHS, settings.max_upload_bytes)
     # A request meets them from the last to the first.
@@ -79,6 +87,10 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     if traces.is_on:
         app.add_middleware(TraceRequests, tracing=traces)
     return app
+
+
+async def _events_document() -> JSONResponse:
+    return JSONResponse(asyncapi.document(VERSION))
 
 
 async def _home() -> RedirectResponse:

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from server.api import codes
 from server.api.gate import OPEN
 from server.errors import (
     BodyTooLarge,
@@ -83,6 +85,12 @@ def errors(*examples: ServerError, openai: bool = False, is_open: bool = False) 
     return documented
 
 
+def operation_id(route: APIRoute) -> str:
+    """The route's first tag and its function's name: how generated clients call the operation."""
+    tag = str(route.tags[0]).split()[0] if route.tags else "server"
+    return f"{tag}_{route.name}"
+
+
 def tidy(document: dict[str, Any]) -> dict[str, Any]:
     """Takes out FastAPI's own 422, which it says every route with a parameter to have: no answer here has its shape.
     Puts back in what it takes out: the nulls of examples. Adds where a key is asked for."""
@@ -100,6 +108,9 @@ def tidy(document: dict[str, Any]) -> dict[str, Any]:
                     error.setdefault("param" if "OpenAI" in str(content["schema"]) else "field", None)
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
+    document["info"]["license"] = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
+    document["externalDocs"] = {"description": "The events of a job, as AsyncAPI", "url": "/asyncapi.json"}
+    document["x-error-codes"] = codes.as_json()
     return document
 
 

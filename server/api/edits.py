@@ -19,6 +19,7 @@ router = APIRouter(prefix="/v1/edits", tags=["edits"])
 
 @router.post(
     "",
+    summary="Submit an edit",
     status_code=202,
     response_model=GenerationStatus,
     responses={

@@ -80,10 +80,11 @@ def from_fault(fault: dict[str, Any], content_type: str) -> ServerError:
         return InvalidRequest("unknown_field", f"there is no field {field[:80]!r}", field=field[:80])
     if kind == "missing":
         return InvalidRequest("missing_field", f"{field} is required", field=field)
-    return InvalidRequest(_code(field), MESSAGES.get(field, f"{field}: {fault['msg']}"), field=field)
+    return InvalidRequest(field_code(field), MESSAGES.get(field, f"{field}: {fault['msg']}"), field=field)
 
 
-def _code(field: str) -> str:
+def field_code(field: str) -> str:
+    """The code of a complaint about a request's field."""
     if field in SAMPLING_FIELDS:
         return "invalid_sampling"
     return "invalid_steps" if field in STEP_FIELDS else f"invalid_{field}"

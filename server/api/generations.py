@@ -52,6 +52,7 @@ EXAMPLES = {
 
 @router.post(
     "",
+    summary="Submit a job",
     status_code=202,
     response_model=GenerationStatus,
     responses={**ENDED, **documents.errors(*documents.SUBMIT)},
@@ -89,13 +90,20 @@ async def answer(services: Services, submitted: Submitted, response: Response, p
     return status
 
 
-@router.get("/{job_id}", response_model=GenerationStatus, responses=documents.errors(*documents.JOB))
+@router.get(
+    "/{job_id}",
+    summary="Look at a job",
+    response_model=GenerationStatus,
+    responses=documents.errors(*documents.JOB),
+)
 async def look(job_id: JobId, services: Shared) -> GenerationStatus:
+    """Its state, its place in the queue, and when it has ended its pictures or its error."""
     return await describe(services, await services.queue.load(job_id))
 
 
 @router.delete(
     "/{job_id}",
+    summary="Cancel a job",
     response_model=GenerationStatus,
     responses={
         202: {"model": GenerationStatus, "description": "It runs, and ends within a step"},
@@ -113,6 +121,7 @@ async def cancel(job_id: JobId, response: Response, services: Shared) -> Generat
 
 @router.get(
     "/{job_id}/events",
+    summary="Follow a job as server-sent events",
     response_class=Response,
     responses={
         200: {
@@ -159,6 +168,7 @@ async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[st
 
 @router.get(
     "/{job_id}/images/{index}",
+    summary="Fetch a finished picture",
     response_class=Response,
     responses={
         200: {"description": "The picture", "content": {kind: {} for kind in MEDIA_TYPES.values()}},

@@ -1,6 +1,7 @@
 """`/live`: this process answers. `/ready`: a request would be served. `/metrics`: Prometheus' text format."""
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.api import documents
@@ -13,12 +14,16 @@ from server.observability.metrics import FleetMetrics
 router = APIRouter(tags=["health"])
 
 
-@router.get("/live")
+@router.get("/live", summary="Whether this process answers")
 async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/ready", responses=documents.errors(ModelNotReady("no worker is ready", retry_after=1), is_open=True))
+@router.get(
+    "/ready",
+    summary="Whether a request would be served",
+    responses=documents.errors(ModelNotReady("no worker is ready", retry_after=1), is_open=True),
+)
 async def ready(services: Shared) -> dict[str, str]:
     """503 until Redis answers and a live worker has the default model; again as soon as that worker or we stop."""
     if services.is_stopping:
@@ -31,7 +36,8 @@ async def ready(services: Shared) -> dict[str, str]:
 
 @router.get(
     "/metrics",
-    response_class=Response,
+    summary="Prometheus' metrics",
+    response_class=PlainTextResponse,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text"},
         **documents.errors(InvalidKey("send the key of the metrics, as `Authorization: Bearer KEY`"), is_open=True),

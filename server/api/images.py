@@ -112,6 +112,7 @@ class Delivery:
 
 @router.post(
     "/generations",
+    summary="Make pictures, as OpenAI's images.generate",
     response_model=ImagesResponse,
     responses={**ANSWER, **ERRORS},
     openapi_extra={"requestBody": {"content": {"application/json": {"examples": EXAMPLES}}}},
@@ -126,6 +127,7 @@ async def generate(wanted: ImagesRequest, request: Request, services: Shared, id
 
 @router.post(
     "/edits",
+    summary="Edit a picture, as OpenAI's images.edit",
     response_model=ImagesResponse,
     responses={**ANSWER, **EDIT_ERRORS},
     openapi_extra={"requestBody": documents.form_body(ImageEditFields)},

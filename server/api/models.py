@@ -11,14 +11,18 @@ from server.schemas.model import ModelEntry, ModelInfo, ModelList
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("", response_model=ModelList, responses=documents.errors())
+@router.get("", summary="List the models", response_model=ModelList, responses=documents.errors())
 async def list_models(services: Shared) -> ModelList:
+    """Those that a worker has, with what each can do."""
     default = await services.default_model()
     return ModelList(data=[_entry(info, default) for info in await services.registry.models()])
 
 
-@router.get("/{name}", response_model=ModelEntry, responses=documents.errors(*documents.MODEL))
+@router.get(
+    "/{name}", summary="Look at a model", response_model=ModelEntry, responses=documents.errors(*documents.MODEL)
+)
 async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], services: Shared) -> ModelEntry:
+    """Its grid and sizes, orders, defaults and example prompts."""
     return _entry(await services.find_model(name), await services.default_model())
 
 

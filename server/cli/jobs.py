@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from oar_core.answer import Answer, AnswerGroup
 from server.cli.options import load_settings
 from server.errors import ServerError
 from server.jobs.connection import RedisConnection
@@ -24,12 +25,11 @@ from server.settings import Settings
 T = TypeVar("T")
 PROMPT_CHARS = 50
 
-as_json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 limit_option = click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="Most lines.")
 id_argument = click.argument("job_id", metavar="ID")
 
 
-@click.group()
+@click.group(cls=AnswerGroup)
 def jobs() -> None:
     """See what waits, runs and failed; cancel and repeat."""
 
@@ -38,70 +38,52 @@ def jobs() -> None:
 @click.option("--model", help="Jobs of one model alone.")
 @click.option("--all", "with_ended", is_flag=True, help="Ended jobs that are still kept, too.")
 @limit_option
-@as_json_option
-def list_jobs(model: str | None, with_ended: bool, limit: int, as_json: bool) -> None:
+def list_jobs(model: str | None, with_ended: bool, limit: int) -> Answer:
     """List jobs that wait or run, by priority."""
     found = _run(lambda desk: desk.find(model, with_ended=with_ended, limit=limit))
-    if as_json:
-        _print_json([_facts(job) for job in found])
-        return
-    for job in found:
-        age = _time(job.created_at)
-        click.echo(f"{job.id}  {job.state:<9}  {job.priority:<6}  {age}  {job.params.model}  {_prompt(job)}")
+    return Answer([_facts(job) for job in found], map(_line, found))
 
 
 @jobs.command()
 @id_argument
-@as_json_option
-def show(job_id: str, as_json: bool) -> None:
+def show(job_id: str) -> Answer:
     """Show all that is known of a job."""
     facts = _facts(_run(lambda desk: desk.queue.load(job_id)))
-    if as_json:
-        _print_json(facts)
-        return
-    for name, value in facts.items():
-        click.echo(f"{name:<17} {value if isinstance(value, str) else json.dumps(value)}")
+    return Answer(
+        facts,
+        (f"{name:<17} {value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items()),
+    )
 
 
 @jobs.command()
 @limit_option
-@as_json_option
-def dead(limit: int, as_json: bool) -> None:
+def dead(limit: int) -> Answer:
     """List jobs that were begun too often and given up, the newest first."""
     letters = _run(lambda desk: desk.dead.list(limit))
-    if as_json:
-        _print_json([_letter(letter) for letter in letters])
-        return
-    for letter in letters:
-        words = (letter.job_id, _time(letter.at), letter.model, letter.reason, f"attempts={letter.attempts}")
-        click.echo("  ".join(words))
+    lines = (
+        "  ".join((letter.job_id, _time(letter.at), letter.model, letter.reason, f"attempts={letter.attempts}"))
+        for letter in letters
+    )
+    return Answer([_letter(letter) for letter in letters], lines)
 
 
 @jobs.command()
 @id_argument
-@as_json_option
-def retry(job_id: str, as_json: bool) -> None:
+def retry(job_id: str) -> Answer:
     """Submit a dead, failed or canceled job's parameters as a new job. Said twice, it is still one new job.
 
     An edit can be repeated as long as the picture that it started from is kept: OAR_RESULT_TTL after the job's end.
     """
     new = _run(lambda desk: desk.retry(job_id))
-    if as_json:
-        _print_json(_facts(new))
-    else:
-        click.echo(new.id)
+    return Answer(_facts(new), [new.id])
 
 
 @jobs.command()
 @id_argument
-@as_json_option
-def cancel(job_id: str, as_json: bool) -> None:
+def cancel(job_id: str) -> Answer:
     """End a waiting job at once, a running one within a step."""
     job = _run(lambda desk: desk.cancel(job_id))
-    if as_json:
-        _print_json(_facts(job))
-    else:
-        click.echo(job.state if job.state.is_terminal else f"{job.state}, cancel requested")
+    return Answer(_facts(job), [job.state.value if job.state.is_terminal else f"{job.state}, cancel requested"])
 
 
 class _Desk:
@@ -204,8 +186,9 @@ def _letter(letter: DeadLetter) -> dict[str, Any]:
     return {**asdict(letter), "params": letter.params.model_dump(mode="json")}
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+def _line(job: Job) -> str:
+    age = _time(job.created_at)
+    return f"{job.id}  {job.state:<9}  {job.priority:<6}  {age}  {job.params.model}  {_prompt(job)}"
 
 
 def _time(seconds: float) -> str:

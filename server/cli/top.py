@@ -1,6 +1,5 @@
 """`oar top`: queue, workers and latencies of a server as of now, from its `/metrics` and `/v1/models`."""
 
-import json
 import math
 import shutil
 import time
@@ -12,6 +11,7 @@ import click
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from oar_core.answer import Answer, AnswerCommand
 from server.cli.options import load_settings
 from server.cli.serve import address
 
@@ -172,25 +172,36 @@ def _median(now: Look, before: Look | None, name: str, **labels: str) -> float |
 # the command
 
 
-@click.command()
+class _TopCommand(AnswerCommand):
+    """Its screen goes to the terminal as it is drawn; `--json` asks for one look, as `--once` does."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if ctx.params["once"] or ctx.params["as_json"]:
+            ctx.params["once"] = True
+            return super().invoke(ctx)
+        del ctx.params["as_json"]
+        return click.Command.invoke(self, ctx)
+
+
+@click.command(cls=_TopCommand)
 @click.option("--url", help="The server; the one that OAR_HOST and OAR_PORT name if absent.")
 @click.option("--api-key", envvar="OAR_API_KEY", help="Your key, where the server asks for one. [env: OAR_API_KEY]")
 @click.option("--metrics-key", envvar="OAR_METRICS_KEY", help="The key of its /metrics. [env: OAR_METRICS_KEY]")
 @click.option("--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds of a look.")
-@click.option("--json", "as_json", is_flag=True, help="Print one snapshot, measured over one interval, and end.")
-def top(url: str | None, api_key: str | None, metrics_key: str | None, interval: float, as_json: bool) -> None:
+@click.option("--once", is_flag=True, help="Print one snapshot, measured over one interval, and end; so does --json.")
+def top(url: str | None, api_key: str | None, metrics_key: str | None, interval: float, once: bool) -> Answer | None:
     """Watch queue and workers in the terminal; Ctrl-C ends it."""
     if url is None:
         settings = load_settings({})
         url = address(settings.host, settings.port)
     with httpx.Client(base_url=url, timeout=TIMEOUT, headers=_bearer(api_key)) as client:
         try:
-            if as_json:
+            if once:
                 before = look(client, metrics_key)
                 time.sleep(interval)
-                click.echo(json.dumps(asdict(summarise(url, look(client, metrics_key), before))))
-            else:
-                _watch(lambda: look(client, metrics_key), url, interval)
+                snapshot = summarise(url, look(client, metrics_key), before)
+                return Answer(asdict(snapshot), render(snapshot, shutil.get_terminal_size().columns))
+            _watch(lambda: look(client, metrics_key), url, interval)
         except httpx.HTTPError as error:
             raise click.ClickException(f"{url}: {error}") from error
 

@@ -18,9 +18,9 @@ ENVELOPE = {"type", "seq", "job_id", "at"}
 
 
 class _Event(Sent):
-    seq: int = 0
+    seq: Annotated[int, Field(description="Counts the job's events from 1; `after` takes it")] = 0
     job_id: str = ""
-    at: float = 0.0
+    at: Annotated[float, Field(description="Unix seconds, by Redis' clock")] = 0.0
 
     def body(self) -> str:
         """The event's own fields as JSON: what is stored."""
@@ -33,40 +33,40 @@ class Queued(_Event):
 
 class Started(_Event):
     type: Literal["started"] = "started"
-    attempt: int = 1
+    attempt: Annotated[int, Field(description="How often the job was begun, from 1")] = 1
 
 
 class PatchInfo(Sent):
     """One decoded token; `rank` counts from 0 in decode order, `position = row * w + col`."""
 
-    rank: int
-    position: int
+    rank: int = Field(description="When it was decoded, counted from 0")
+    position: int = Field(description="Where it is in the grid, row by row")
     row: int
     col: int
-    token: int
-    confidence: float
+    token: int = Field(description="Its id in the image tokenizer's vocabulary")
+    confidence: float = Field(description="The probability that the model gave to it")
 
 
 class Patches(_Event):
     """The positions that one decode step of one image filled. `step` counts from 1."""
 
     type: Literal["patches"] = "patches"
-    image: int
+    image: int = Field(description="Index of the image within the request")
     step: int
-    steps: int
+    steps: int = Field(description="Of this image; an upper bound under adaptive group sizes")
     patches: tuple[PatchInfo, ...]
 
 
 class _Canvas(_Event):
     """The canvas of one image so far; `data` is base64."""
 
-    image: int
-    known: int  # positions that are known in this picture
-    total: int
-    width: int
-    height: int
+    image: int = Field(description="Index of the image within the request")
+    known: int = Field(description="Positions that are known in this picture; the rest is the decoder's guess")
+    total: int = Field(description="Positions of the grid")
+    width: int = Field(description="Pixels")
+    height: int = Field(description="Pixels")
     mime: Literal["image/webp"] = "image/webp"
-    data: str
+    data: str = Field(description="The picture in base64")
 
 
 class Preview(_Canvas):
@@ -79,7 +79,7 @@ class Partial(_Canvas):
     """One of the partial images that a request wished for: after a certain step, without loss, counted from 0."""
 
     type: Literal["partial"] = "partial"
-    index: int
+    index: int = Field(description="Of the partial images of this image, counted from 0")
 
 
 class Restarted(_Event):
@@ -89,15 +89,15 @@ class Restarted(_Event):
     """
 
     type: Literal["restarted"] = "restarted"
-    attempt: int = 1
-    known: tuple[int, ...] = ()
+    attempt: Annotated[int, Field(description="How often the job was begun, from 1")] = 1
+    known: Annotated[tuple[int, ...], Field(description="Positions that are kept, of each image")] = ()
     reason: Literal["worker_left", "model_changed"] = "worker_left"
 
 
 class Completed(_Event):
     type: Literal["completed"] = "completed"
     images: tuple[ImageLink, ...]
-    seconds: float  # from the start of the last attempt
+    seconds: float = Field(description="From the start of the last attempt")
 
 
 class Failed(_Event):

@@ -1,9 +1,8 @@
-"""The README's commands are run, against the server that they speak of and the weights that are shipped."""
+"""What the README's examples do, looked at closely; `test_commands.py` runs all of them."""
 
 import base64
 import io
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -11,18 +10,14 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import click
 import httpx
 import pytest
 from PIL import Image
 
-from oar_core.cli import commands
-from server.cli import VERBS
 from tests.server.live import LiveServer
+from tests.surface.blocks import read_blocks
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +27,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 def blocks(language: str) -> list[str]:
-    return [text for name, text in BLOCKS if name == language]
+    return [block.text for block in read_blocks(ROOT / "README.md") if block.language == language]
 
 
 def test_the_first_request_paints_the_picture(live: LiveServer) -> None:
@@ -88,29 +83,3 @@ def test_openais_client_paints_and_curl_edits(live: LiveServer, tmp_path: Path) 
     with Image.open(tmp_path / "orc.png") as picture:
         upper = (0, 0, 64, 32)
         assert edited.convert("RGB").crop(upper).tobytes() == picture.convert("RGB").crop(upper).tobytes()
-
-
-def test_make_targets_exist() -> None:
-    named = set(re.findall(r"`?\bmake (\w[\w-]*)", README))
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert {"serve", "test"} <= named
-    assert named <= targets
-
-
-def test_oar_commands_and_their_options_exist() -> None:
-    lines = [line for text in blocks("bash") for line in text.splitlines() if line.startswith("oar ")]
-    assert lines
-    for line in lines:
-        words = shlex.split(line, comments=True)[1:]
-        assert words[0] in VERBS, line
-        if words[0] in commands:
-            command = commands[words[0]]
-            assert isinstance(command, click.Group)
-            leaf = command.commands[words[1]]
-            known = {name for parameter in leaf.params for name in parameter.opts}
-            assert {word for word in words if word.startswith("--")} <= known, line
-
-
-def test_pictures_and_paths_of_the_readme_exist() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target

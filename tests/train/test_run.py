@@ -148,14 +148,14 @@ def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monke
     options = ["--data", str(trained.data), "--run", str(trained.folder), "--device", "cpu"]
 
     def call(*words: str) -> str:
-        result = CliRunner().invoke(commands[words[0]], [*words[1:], *options])
+        result = CliRunner().invoke(commands[words[0]], [*words[1:], *options, "--json"])
         assert result.exit_code == 0, result.output
-        return result.output
+        return json.loads(result.stdout)["path"]
 
     assert "no distilled orders" in CliRunner().invoke(commands["train"], ["order_finetune", *options]).output
     score = ("--score", "margin", "--distance-weight", "0.5")
     assert "no distilled orders" in CliRunner().invoke(commands["train"], ["order_finetune", *score, *options]).output
-    call("distill", "--images", "6", "--per-step", "4", *score)
+    assert call("distill", "--images", "6", "--per-step", "4", *score).endswith("margin+0.5/stats.json")
     assert len(load_orders(trained.folder / "orders" / "margin+0.5")) == 6
     call("train", "order_finetune", "--images", "16", "--random-share", "0.5", "--context-noise", "0.1", *score)
     call("train", "order_finetune", "--images", "16", "--orders", "locality")

@@ -1,0 +1,246 @@
+"""Writes the API's documents and the generated tables of docs/: `make documents`.
+
+`docs/openapi.json`, `docs/asyncapi.json`, and whatever stands in docs/*.md between `<!-- generated: NAME -->` and
+`<!-- end -->`. With `--record` it first makes the events' examples anew, from a server of its own.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import httpx
+from websockets.sync.client import connect
+
+from server.api import asyncapi
+from server.api.app import VERSION, create_app
+from server.api.codes import OF_A_FIELD, WEBSOCKET_CODES, ErrorCode, close_codes, error_codes
+from server.schemas.edit import EditOptions
+from server.schemas.events import Event
+from server.schemas.generation import GenerationRequest
+from server.settings import Settings, environment_name
+
+DOCS = Path("docs")
+EXAMPLES = Path("server/api") / asyncapi.EXAMPLES
+GENERATED = re.compile(r"(<!-- generated: ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.S)
+LIMITS = ("max_", "queue_depth", "images_wait", "socket_", "stream_heartbeat", "result_ttl", "tombstone_ttl", "idem")
+PROMPT = "a person with short red hair, brown shirt and blue trousers, walking, seen from the front"
+
+
+@click.command()
+@click.option("--record", is_flag=True, help="Make the examples of events anew, from a run.")
+@click.option("--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"))
+def main(record: bool, weights: Path) -> None:
+    """Write docs/openapi.json, docs/asyncapi.json and the generated tables."""
+    if record:
+        with tempfile.TemporaryDirectory() as folder, _serving(Path(folder), weights) as (url, pid):
+            EXAMPLES.write_text(_json(record_examples(url, pid)))
+    for path, text in build().items():
+        path.write_text(text)
+        click.echo(path)
+
+
+def build() -> dict[Path, str]:
+    """Every generated file with its text."""
+    files = {
+        DOCS / "openapi.json": _json(create_app(Settings()).openapi()),
+        DOCS / "asyncapi.json": _json(asyncapi.document(VERSION)),
+    }
+    return files | {path: fill(path.read_text()) for path in sorted(DOCS.glob("*.md"))}
+
+
+def fill(text: str) -> str:
+    """The Markdown with its generated parts made anew. Raises KeyError for one that nobody makes."""
+    return GENERATED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[4]}", text)
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+# tables
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows))
+
+
+def errors_table() -> str:
+    """Codes of single fields share a line."""
+    codes = error_codes()
+    fields = [error for error in codes if error.meaning == OF_A_FIELD]
+    rows = [
+        (str(error.status), f"`{error.code}`", error.field or "", _close(error), error.meaning)
+        for error in codes
+        if error not in fields
+    ]
+    names = ", ".join(f"`{error.code}`" + _several(error.code, error.field or "") for error in fields)
+    return table(("status", "code", "field", "websocket", "meaning"), rows) + f"\n\n{OF_A_FIELD} 422: {names}."
+
+
+def _several(code: str, fields: str) -> str:
+    return "" if code == f"invalid_{fields}" else f" ({fields})"
+
+
+def _close(error: ErrorCode) -> str:
+    return str(error.close_code) if error.code in WEBSOCKET_CODES else ""
+
+
+def closes_table() -> str:
+    return table(("code", "why"), [(f"`{code}`", text) for code, text in close_codes().items()])
+
+
+def events_table() -> str:
+    """Each event's own fields; all have `type`, `seq`, `job_id` and `at`."""
+    messages = asyncapi.document(VERSION)["components"]["messages"]
+    rows: list[tuple[str, ...]] = []
+    for kind in get_args(Event):
+        name = kind.model_fields["type"].default
+        own = [f"`{field}`" for field in kind.model_fields if field not in {"type", "seq", "job_id", "at"}]
+        rows.append((f"`{name}`", ", ".join(own), messages[name]["summary"]))
+    return table(("type", "fields", "meaning"), rows)
+
+
+def fields_table(*models: Any) -> str:
+    rows: list[tuple[str, ...]] = []
+    for name, field in {name: field for model in models for name, field in model.model_fields.items()}.items():
+        facts = {key: getattr(fact, key) for fact in field.metadata for key in ("ge", "gt", "le") if hasattr(fact, key)}
+        signs = {"ge": "≥", "gt": ">", "le": "≤"}
+        bounds = ", ".join(f"{signs[key]} {value:g}" for key, value in facts.items() if abs(value) < 1 << 30)
+        told = "" if field.is_required() or field.default is None else f"`{json.dumps(field.default)}`"
+        default = "required" if field.is_required() else told
+        rows.append((f"`{name}`", default, bounds, field.description or ""))
+    return table(("field", "default", "bounds", "meaning"), rows)
+
+
+def limits_table() -> str:
+    rows = [
+        (f"`{environment_name(name)}`", f"{field.default:g}" if field.default < 1e6 else f"{field.default:,}",
+         field.description or "")
+        for name, field in Settings.model_fields.items()
+        if name.startswith(LIMITS)
+    ]  # fmt: skip
+    return table(("setting", "default", "meaning"), rows)
+
+
+def routes_table() -> str:
+    paths = create_app(Settings()).openapi()["paths"]
+    rows = [
+        (f"`{method.upper()} {path}`", operation["summary"])
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+    ]
+    return table(("route", "what for"), [*rows, ("`WS /v1/generations/{job_id}/stream`", "Follow a job")])
+
+
+def recipes_table() -> str:
+    from oar_core.train.recipe_facts import MEASURED_ON, facts_table, recipe_facts
+    from oar_core.train.recipes import RECIPES
+
+    return f"{facts_table([recipe_facts(make()) for make in RECIPES.values()])}\n\n{MEASURED_ON}"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "errors": errors_table,
+    "close codes": closes_table,
+    "events": events_table,
+    "request fields": lambda: fields_table(GenerationRequest),
+    "edit fields": lambda: fields_table(EditOptions),
+    "limits": limits_table,
+    "routes": routes_table,
+    "recipes": recipes_table,
+}
+
+
+# examples
+
+
+def record_examples(url: str, pid: int) -> dict[str, list[dict[str, Any]]]:
+    """One or two of each kind of event, as `oar serve` at `url` sent them. `pid` is its own; its worker is killed."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    with httpx.Client(base_url=url, timeout=60) as client:
+        whole = _events(url, _submit(client, steps=8, seed=7))
+        canceled = _submit(client, steps=64, n=8)
+        client.delete(f"/v1/generations/{canceled}")
+        failed = _submit(client, steps=64, n=16, order="confidence", deadline=0.3)
+        streams = [
+            whole,
+            _events(url, canceled),
+            _events(url, failed),
+            _restarted(client, url, pid),
+            _partials(client, url),
+        ]
+    for event in (event for events in streams for event in events):
+        kept = found.setdefault(event["type"], [])
+        if len(kept) < (2 if event["type"] == "patches" else 1):
+            kept.append(event)
+    with connect(url.replace("http", "ws") + "/v1/generations/gen-0/stream") as socket:
+        found[asyncapi.STREAM_ERROR] = [json.loads(socket.recv())]
+    return found
+
+
+def _submit(client: httpx.Client, **wishes: Any) -> str:
+    return client.post("/v1/generations", json={"prompt": PROMPT, **wishes}).raise_for_status().json()["id"]
+
+
+def _events(url: str, job_id: str) -> list[dict[str, Any]]:
+    with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0") as socket:
+        return [json.loads(frame) for frame in socket]
+
+
+def _restarted(client: httpx.Client, url: str, pid: int) -> list[dict[str, Any]]:
+    """A job whose worker is killed half-way."""
+    job_id = _submit(client, steps=64, n=4, order="confidence", seed=7)
+    with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0") as socket:
+        events: list[dict[str, Any]] = []
+        for frame in socket:
+            events.append(json.loads(frame))
+            if len(events) == 12:
+                os.kill(_worker_of(pid), signal.SIGKILL)
+    return events
+
+
+def _worker_of(pid: int) -> int:
+    """The worker that this `oar serve` started."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().decode().split("\0")
+            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if "worker" in words and "server.cli" in words and parent == pid:
+            return int(path.name)
+    raise click.ClickException("our server has no worker")
+
+
+def _partials(client: httpx.Client, url: str) -> list[dict[str, Any]]:
+    body = {"prompt": PROMPT, "stream": True, "partial_images": 1, "seed": 7}
+    answer = client.post("/v1/images/generations", json=body).raise_for_status().text
+    job_id = re.search(r'"job_id":"([\w-]+)"', answer)
+    return _events(url, job_id[1]) if job_id else []
+
+
+@contextmanager
+def _serving(folder: Path, weights: Path) -> Iterator[tuple[str, int]]:
+    settings = {"OAR_PORT": "0", "OAR_DATA_DIR": str(folder), "OAR_WEIGHTS_DIR": str(weights.resolve()),
+                "OAR_LEASE_SECONDS": "2", "OAR_PREVIEW_INTERVAL": "0.02"}  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-m", "server.cli", "serve"], env={**os.environ, **settings},
+                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip(), process.pid
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+if __name__ == "__main__":
+    main()
