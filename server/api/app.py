@@ -5,9 +5,8 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 
-from server.api import documents, edits, faults, generations, health, images, models, stream
+from server.api import documents, edits, faults, generations, health, images, models, pages, painting, stream
 from server.api.deps import Services
 from server.api.middleware import BodyLimit, CountAnswers, TraceRequests
 from server.errors import RedisUnavailable
@@ -42,11 +41,11 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
 
     app = FastAPI(title="OAR server", summary="Images, painted patch by patch", version="0.1.0", lifespan=lifespan)
     faults.install(app)
-    for router in (generations.router, edits.router, images.router, stream.router, models.router, health.router):
+    routed = (generations, painting, edits, images, stream, models, health)
+    for router in (*(module.router for module in routed), pages.make_router()):
         app.include_router(router)
     document = app.openapi
     app.openapi = lambda: documents.tidy(document())
-    app.add_api_route("/", _home, include_in_schema=False)
     uploads: dict[str, int] = dict.fromkeys(UPLOAD_PATHS, settings.max_upload_bytes)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=uploads)
     app.add_middleware(CountAnswers, count=metrics.count_answer)
@@ -54,6 +53,3 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         app.add_middleware(TraceRequests, tracing=traces)
     return app
 
-
-async def _home() -> RedirectResponse:
-    return RedirectResponse("/docs")
