@@ -52,4 +52,3 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     if traces.is_on:
         app.add_middleware(TraceRequests, tracing=traces)
     return app
-

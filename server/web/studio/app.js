@@ -8,6 +8,7 @@ import { GalleryView } from "./gallery.js";
 import { icon } from "./icons.js";
 import { loadModels } from "./models.js";
 import { PictureView } from "./picture.js";
+import { store } from "./storage.js";
 
 const main = document.getElementById("main");
 
@@ -62,11 +63,7 @@ function setUpTheme() {
   toggle.addEventListener("click", () => {
     const theme = isDark() ? "light" : "dark";
     document.documentElement.dataset.theme = theme;
-    try {
-      localStorage.setItem("oar.theme", theme);
-    } catch {
-      // Without storage the choice lasts as long as the page.
-    }
+    store("oar.theme", theme);
     render();
     window.dispatchEvent(new Event("resize"));
   });

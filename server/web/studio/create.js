@@ -41,6 +41,7 @@ export class CreateView {
       this.job = await Job.submit("/v1/generations", this.options.values());
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
       this.viewer.show(this.job);
+      this.viewer.bringIntoView();
     } catch (error) {
       this.run.running = false;
       explain(error, this.options, this.notice);

@@ -45,4 +45,5 @@ export function button(label, { symbol = null, quiet = false, kind = "ghost", ..
   return el("button", { type: "button", class: `button ${kind}${quiet ? " square" : ""}`, ...named, ...options }, symbol, text);
 }
 
+/** Whether the reader asked for calm. */
 export const wantsLessMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -69,8 +69,10 @@ export class EditView {
       icon("image"), el("p", { text: "Drop a picture here, or paste one." }),
       button("Choose a file", { symbol: icon("upload"), kind: "solid", on: { click: () => this.picker.click() } }),
       this.recent);
-    this.count = el("p", { class: "status count" });
-    this.editor = el("div", { class: "stack" }, this.buildToolbar(), el("div", { class: "frame" }, this.retouch.canvas), this.count);
+    this.count = el("p", { class: "status" });
+    const other = button("Other picture", { symbol: icon("image"), on: { click: () => this.reset() } });
+    const foot = el("div", { class: "count-row" }, this.count, other);
+    this.editor = el("div", { class: "stack" }, this.buildToolbar(), el("div", { class: "frame" }, this.retouch.canvas), foot);
     this.stage = el("section", { class: "stage", "aria-label": "Picture to edit" },
       this.picker, this.drop, this.editor, this.viewer.element);
     this.stage.addEventListener("dragover", (event) => {
@@ -102,8 +104,7 @@ export class EditView {
     this.setBrush(1);
     document.addEventListener("keydown", (event) => this.onUndoKey(event));
     return el("div", { class: "toolbar", role: "toolbar", "aria-label": "Mask" }, this.maskTools,
-      el("label", { class: "inline" }, snap, el("span", { text: "Snap to patches" })),
-      button("Other picture", { symbol: icon("image"), on: { click: () => this.reset() } }));
+      el("label", { class: "inline" }, snap, el("span", { text: "Snap to patches" })));
   }
 
   // from outside
@@ -237,6 +238,7 @@ export class EditView {
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
       this.showStage("viewer");
       this.viewer.show(this.job);
+      this.viewer.bringIntoView();
     } catch (error) {
       this.run.running = false;
       explain(error, this.options, this.notice);

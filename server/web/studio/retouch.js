@@ -34,7 +34,7 @@ export class Retouch {
     const snaps = this.mask?.snaps ?? true;
     this.mask = new Mask(model);
     this.mask.snaps = snaps;
-    this.radius = Math.max(1, Math.round(Math.min(this.mask.patchWidth, this.mask.patchHeight) * 0.75));
+    this.radius = Math.max(1, Math.round(Math.min(this.mask.patchWidth, this.mask.patchHeight) * 0.5));
     const [height, width] = model.image_size;
     this.canvas.style.aspectRatio = `${width} / ${height}`;
     this.canvas.classList.toggle("crisp", Math.max(width, height) < 384);

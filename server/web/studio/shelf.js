@@ -1,15 +1,17 @@
 /** The pictures that this browser has asked for: ids and words in localStorage; the pictures stay on the server. */
 
+import { store, stored } from "./storage.js";
+
 const NAME = "oar.shelf";
 const MOST = 240;
 
 /** Newest first. */
 export function shelf() {
   try {
-    const entries = JSON.parse(localStorage.getItem(NAME) ?? "[]");
+    const entries = JSON.parse(stored(NAME) ?? "[]");
     return Array.isArray(entries) ? entries : [];
   } catch {
-    return []; // storage is forbidden, or holds what another page wrote there
+    return []; // another page of this host wrote something else there
   }
 }
 
@@ -30,9 +32,5 @@ export function forget(entries) {
 }
 
 function save(entries) {
-  try {
-    localStorage.setItem(NAME, JSON.stringify(entries));
-  } catch {
-    // Full or forbidden: the gallery is a convenience, the picture is on the server.
-  }
+  store(NAME, JSON.stringify(entries));
 }

@@ -2,12 +2,14 @@
 
 import { Easel } from "./easel.js";
 import { HeatMap } from "./heatmap.js";
-import { button, el } from "./dom.js";
+import { button, el, wantsLessMotion } from "./dom.js";
 import { icon } from "./icons.js";
+import { store, stored } from "./storage.js";
 import { StatusLine } from "./status.js";
 import { Timeline } from "./timeline.js";
 
 const HEAT = "oar.heat";
+const narrow = matchMedia("(max-width: 760px)");
 
 export class Viewer {
   /** `actions(job, index)` makes the buttons under a finished picture; `empty` is shown while there is no job. */
@@ -27,7 +29,7 @@ export class Viewer {
 
   build(empty) {
     this.heatButton = button("Heat maps", {
-      symbol: icon("heat"), "aria-pressed": "false", on: { click: () => this.showMaps(this.side.hidden) },
+      symbol: icon("heat"), "aria-pressed": "false", on: { click: () => this.toggleMaps() },
     });
     this.tools = el("div", { class: "row tools" });
     this.strip = el("div", { class: "strip", role: "radiogroup", "aria-label": "Pictures of this request", hidden: true });
@@ -40,7 +42,7 @@ export class Viewer {
       el("div", { class: "viewer-body" }, this.frame, this.side),
       this.timeline.element, this.strip, this.tools,
     );
-    this.showMaps(localStorage.getItem(HEAT) !== "off");
+    this.showMaps(wantsMaps());
     this.clear();
   }
 
@@ -51,12 +53,12 @@ export class Viewer {
   showMaps(isShown) {
     this.side.hidden = !isShown;
     this.heatButton.setAttribute("aria-pressed", String(isShown));
-    try {
-      localStorage.setItem(HEAT, isShown ? "on" : "off");
-    } catch {
-      // Without storage it is asked again next time.
-    }
     this.move(this.timeline.t, false);
+  }
+
+  toggleMaps() {
+    this.showMaps(this.side.hidden);
+    store(HEAT, this.side.hidden ? "off" : "on");
   }
 
   /** The ground that a model paints on, before there is a job. */
@@ -83,6 +85,11 @@ export class Viewer {
     job.addEventListener("change", this.onChange);
     this.move(0, false);
     this.update();
+  }
+
+  /** On a narrow page the controls are under the picture, and so is who presses one. */
+  bringIntoView() {
+    if (narrow.matches) window.scrollTo({ top: 0, behavior: wantsLessMotion() ? "auto" : "smooth" });
   }
 
   update() {
@@ -142,6 +149,12 @@ export class Viewer {
     this.update();
     this.onSelect(index);
   }
+}
+
+/** As it was last time; else where there is room for them. */
+function wantsMaps() {
+  const wish = stored(HEAT);
+  return wish === null ? !narrow.matches : wish === "on";
 }
 
 function describe(job, index, t, painting) {
