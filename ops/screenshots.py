@@ -102,6 +102,7 @@ def edit(page: Page, path: Path) -> None:
     paint(page, "Paint")
     expect(page.locator(".viewer")).to_have_attribute("data-state", "completed")
     page.get_by_role("link", name="Edit").last.click()
+    expect(page.locator("canvas.retouch")).to_be_visible()
     page.locator("form.panel:visible").get_by_label("Prompt").fill(HAIR)
     box = page.locator("canvas.retouch").bounding_box()
     assert box is not None

@@ -32,7 +32,7 @@ export function pictureActions(job, index, report) {
     downloadMenu(job, index, report),
     el("a", { class: "button ghost", href: `#/edit/${job.id}/${index}` }, icon("edit"), el("span", { text: "Edit" })),
     isHere ? null : el("a", { class: "button ghost", href: link }, icon("external"), el("span", { text: "Details" })),
-    copyButton("Copy link", () => new URL(link, location.href).href),
+    copyButton("Link", () => new URL(link, location.href).href),
   ].filter(Boolean);
 }
 

@@ -118,9 +118,9 @@ export class EditView {
     if (this.loaded === `${id}/${index}`) return;
     this.loaded = `${id}/${index}`;
     const known = shelf().find((entry) => entry.job === id && String(entry.index) === index);
+    if (known) this.options.set({ model: known.model, prompt: known.prompt });
     try {
       await this.load(await getBlob(`/v1/generations/${id}/images/${index}`));
-      if (known) this.options.set({ model: known.model, prompt: known.prompt });
     } catch (error) {
       this.loaded = null;
       explain(error, null, this.notice);

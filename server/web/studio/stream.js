@@ -4,6 +4,7 @@ import { ApiError, getJson } from "./api.js";
 import { keyProtocols } from "./key.js";
 
 const TERMINAL = new Set(["completed", "failed", "canceled"]);
+const PASSING = new Set(["unavailable_error", "authentication_error"]);
 const FIRST_WAIT = 250; // milliseconds before the line is taken up again; doubles
 const LONGEST_WAIT = 8000;
 
@@ -38,9 +39,9 @@ export function follow(url, { onEvent, onLine = () => {}, onFault = () => {} }) 
     return undefined;
   }
 
-  /** Unavailable is a state that passes; the close that follows takes the line up again. */
+  /** What passes, or is mended by a key, is left to the close that follows: it takes the line up again. */
   function refuse(error) {
-    if (error.type === "unavailable_error") return;
+    if (PASSING.has(error.type)) return;
     stop();
     onFault(new ApiError({ ...error, status: 400 }));
   }
