@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint types imports pytest test-slow chaos bench dashboard dashboard-picture documents painting format clean
+.PHONY: serve test lint types imports pytest test-slow chaos bench dashboard dashboard-picture documents painting screenshots \
+	format clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/oar serve
@@ -46,6 +47,10 @@ documents: $(VENV)/.serve
 
 painting: $(VENV)/.serve
 	$(BIN)/oar eval painting --out docs/painting.png
+
+# The studio's pictures in docs/; needs Chromium.
+screenshots: $(VENV)/.test
+	$(BIN)/python -m ops.screenshots
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

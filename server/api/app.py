@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse
 
-from server.api import asyncapi, documents, edits, faults, generations, health, images, models, stream
+from server.api import asyncapi, documents, edits, faults, generations, health, images, models, pages, painting, stream
 from server.api.deps import Services
 from server.api.gate import Gate
 from server.api.keyring import KeyRing
@@ -64,12 +64,12 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     )
     app.state.ring = ring
     faults.install(app)
-    for router in (generations.router, edits.router, images.router, stream.router, models.router, health.router):
+    routed = (generations, painting, edits, images, stream, models, health)
+    for router in (*(module.router for module in routed), pages.make_router()):
         app.include_router(router)
     document = app.openapi
     app.openapi = lambda: documents.tidy(document())
     app.add_api_route("/asyncapi.json", _events_document, include_in_schema=False)
-    app.add_api_route("/", _home, include_in_schema=False)
     uploads: dict[str, int] = dict.fromkeys(UPLOAD_PATHS, settings.max_upload_bytes)
     # A request meets them from the last to the first.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=uploads)
@@ -91,7 +91,3 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
 
 async def _events_document() -> JSONResponse:
     return JSONResponse(asyncapi.document(VERSION))
-
-
-async def _home() -> RedirectResponse:
-    return RedirectResponse("/docs")

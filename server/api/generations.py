@@ -193,6 +193,19 @@ async def image(
     if_none_match: Annotated[str | None, Header(description="An ETag; 304 if it still holds")] = None,
 ) -> Response:
     """A finished picture. It never changes, so it may be cached for ever."""
+    job, png = await finished_png(services, job_id, index)
+    wanted = Rendition(kind, compression, metadata)
+    etag = f'"{hashlib.sha256(png + wanted.query.encode()).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
+    known = if_none_match or ""
+    if etag in known or known.strip() == "*":
+        return Response(status_code=304, headers=headers)
+    content = await asyncio.to_thread(render, png, wanted, recipe(job.params, index))
+    return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
+
+
+async def finished_png(services: Services, job_id: str, index: int) -> tuple[Job, bytes]:
+    """Raises JobNotFound, ImageNotFound, NotFinished, NoImage, JobExpired."""
     job = await services.queue.load(job_id)
     if not 0 <= index < job.params.n:
         raise ImageNotFound(f"this job has images 0 to {job.params.n - 1}", field="index")
@@ -203,14 +216,7 @@ async def image(
     png = await services.images.read(job_id, index)
     if png is None:
         raise JobExpired(f"the images of job {job_id} are no longer kept")
-    wanted = Rendition(kind, compression, metadata)
-    etag = f'"{hashlib.sha256(png + wanted.query.encode()).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
-    known = if_none_match or ""
-    if etag in known or known.strip() == "*":
-        return Response(status_code=304, headers=headers)
-    content = await asyncio.to_thread(render, png, wanted, recipe(job.params, index))
-    return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
+    return job, png
 
 
 async def describe(services: Services, job: Job) -> GenerationStatus:

@@ -19,6 +19,7 @@ def test_routes() -> None:
         ("DELETE", "/v1/generations/{job_id}"),
         ("GET", "/v1/generations/{job_id}/events"),
         ("GET", "/v1/generations/{job_id}/images/{index}"),
+        ("GET", "/v1/generations/{job_id}/images/{index}/painting"),
         ("POST", "/v1/edits"),
         ("POST", "/v1/images/generations"),
         ("POST", "/v1/images/edits"),

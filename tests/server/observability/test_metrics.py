@@ -176,7 +176,7 @@ PATHS = st.one_of(
     st.builds("/v1/models/{}".format, WORDS),
     st.builds("/{}".format, WORDS),
 )
-PAGES = ("/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
+PAGES = ("/", "/studio/{name}", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 BODIES = st.one_of(
     st.none(),
     st.dictionaries(st.sampled_from(["prompt", "model", "seed", "order", "n", "user", "x"]), WORDS | st.integers()),

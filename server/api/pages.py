@@ -1,0 +1,93 @@
+"""The studio at `/`: a page, its style and its modules, read once and served from memory.
+
+They may run their own scripts and reach this server, nothing else: see `POLICY`. There is no build step, and nothing is
+fetched from another host. The page itself holds no secret, so it needs no key; it asks for one where `/v1` does.
+"""
+
+import gzip
+import hashlib
+import mimetypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+
+from server.errors import NotFound
+
+WEB = Path(__file__).parents[1] / "web"
+HOME = "index.html"
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob:",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Vary": "Accept-Encoding",
+    # The names carry no version: a browser asks whether its copy still holds, and is told so by 304.
+    "Cache-Control": "no-cache",
+}
+METHODS = ["GET", "HEAD"]
+TEXTS = frozenset({".html", ".css", ".js", ".svg", ".webmanifest"})
+MEDIA_TYPES = {".js": "text/javascript", ".webmanifest": "application/manifest+json"}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file as it is sent: plain, and compressed where that pays."""
+
+    content: bytes
+    compressed: bytes | None
+    media_type: str
+    etag: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Page":
+        content = path.read_bytes()
+        media_type = MEDIA_TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        # mtime=0: the same bytes on each start, so that copies behind a balancer agree.
+        compressed = gzip.compress(content, mtime=0) if path.suffix in TEXTS else None
+        return cls(content, compressed, media_type, hashlib.sha256(content).hexdigest()[:32])
+
+    def answer(self, request: Request, if_none_match: str) -> Response:
+        wants_gzip = "gzip" in request.headers.get("accept-encoding", "")
+        compressed = self.compressed if wants_gzip else None
+        etag = f'"{self.etag}{"-gzip" if compressed else ""}"'
+        headers = {**HEADERS, "ETag": etag}
+        if etag in if_none_match or if_none_match.strip() == "*":
+            return Response(status_code=304, headers=headers)
+        if compressed is not None:
+            headers["Content-Encoding"] = "gzip"
+        return Response(compressed or self.content, media_type=self.media_type, headers=headers)
+
+
+def make_router(folder: Path = WEB) -> APIRouter:
+    """Routes for `/` and for every file in `folder`; a name that is not there is 404."""
+    pages = {path.relative_to(folder).as_posix(): Page.read(path) for path in folder.rglob("*") if path.is_file()}
+    router = APIRouter(include_in_schema=False)
+
+    @router.api_route("/", methods=METHODS)
+    async def home(request: Request, if_none_match: Annotated[str, Header()] = "") -> Response:
+        return pages[HOME].answer(request, if_none_match)
+
+    @router.api_route("/studio/{name}", methods=METHODS)
+    async def asset(request: Request, name: str, if_none_match: Annotated[str, Header()] = "") -> Response:
+        page = pages.get(f"studio/{name}")
+        if page is None:
+            raise NotFound("there is nothing here")
+        return page.answer(request, if_none_match)
+
+    return router

@@ -1,0 +1,230 @@
+"""How a finished picture was painted, as an animated WebP or GIF: made from its events and its PNG, by Pillow alone.
+
+Each frame is one decode step, or several where there are more than `MAX_FRAMES`. Patches that are written show their
+final pixels; the others show the stored preview that was the newest by then, veiled, or a plain ground. The patches
+of a frame are framed in it. Pictures that are small are enlarged by a whole factor, so that their pixels stay crisp.
+"""
+
+import asyncio
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from PIL import Image, ImageDraw
+
+from server.api import documents
+from server.api.deps import Services, Shared
+from server.api.generations import JobId, finished_png
+from server.errors import ImageNotFound, InvalidRequest, NoImage, NotFinished
+from server.jobs.events import StoredEvent
+from server.schemas.events import Partial, Patches, Preview, Restarted
+from server.schemas.model import ModelInfo
+
+router = APIRouter(prefix="/v1/generations", tags=["generations"])
+
+PaintingFormat = Literal["webp", "gif"]
+MAX_FRAMES = 96
+MAX_SIDE = 1024  # pixels
+DEFAULT_SIDE = 320
+BLANK_MILLISECONDS, HOLD_MILLISECONDS = 300, 2400
+PAINT_MILLISECONDS = 3200  # of all steps together, within the next two
+LEAST_MILLISECONDS, MOST_MILLISECONDS = 40, 200
+GROUND, MARK = (228, 229, 233), (242, 97, 12)
+VEIL = 0.62  # share of the ground over what is not written yet
+VERSION = "1"  # to be changed with the drawing: it is part of the ETag
+SAVE: dict[PaintingFormat, dict[str, Any]] = {
+    "webp": {"lossless": True, "method": 2, "minimize_size": False},
+    "gif": {"optimize": False, "disposal": 1},
+}
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A stored preview: the canvas after `written` positions of this picture had been drawn."""
+
+    written: int
+    image: Image.Image
+
+
+@dataclass(frozen=True)
+class Painting:
+    """The positions that each step of one image wrote, and its previews, oldest first."""
+
+    steps: tuple[tuple[int, ...], ...]
+    guesses: tuple[Guess, ...] = ()
+
+    @classmethod
+    def read(cls, events: Sequence[StoredEvent], image: int) -> "Painting":
+        """From the event log of a job that has ended. What a restart threw away is not part of the picture."""
+        steps: list[tuple[int, ...]] = []
+        canvases: list[Preview | Partial] = []
+        for event in (stored.parse() for stored in events if stored.type not in {"queued", "started"}):
+            if isinstance(event, Patches) and event.image == image:
+                steps.append(tuple(patch.position for patch in event.patches))
+            elif isinstance(event, Preview | Partial) and event.image == image:
+                canvases.append(event)
+            elif isinstance(event, Restarted):
+                known = event.known[image] if image < len(event.known) else 0
+                steps = _first(steps, known)
+                canvases = canvases if known else []
+        num_written = sum(map(len, steps))
+        guesses = [
+            Guess(canvas.known - (canvas.total - num_written), _opened(base64.b64decode(canvas.data)))
+            for canvas in canvases
+        ]
+        return cls(tuple(steps), tuple(sorted(guesses, key=lambda guess: guess.written)))
+
+    @property
+    def written(self) -> frozenset[int]:
+        return frozenset(position for step in self.steps for position in step)
+
+    def gathered(self, most: int) -> "Painting":
+        """With at most so many steps: neighbours are taken together."""
+        size = -(-len(self.steps) // most) if self.steps else 1
+        groups = (self.steps[start : start + size] for start in range(0, len(self.steps), size))
+        return Painting(tuple(tuple(position for step in group for position in step) for group in groups), self.guesses)
+
+    def guess(self, written: int) -> Guess | None:
+        """The newest preview at a moment."""
+        past = [guess for guess in self.guesses if guess.written <= written]
+        return past[-1] if past else None
+
+
+def animate(
+    painting: Painting, png: bytes, grid: tuple[int, int], kind: PaintingFormat, side: int = DEFAULT_SIDE
+) -> bytes:
+    """`grid` is (h, w) in tokens, `side` the longest side in pixels that the animation may have."""
+    painting = painting.gathered(MAX_FRAMES)
+    easel = _Easel(_opened(png), grid, side)
+    canvas, written = painting.written, 0
+    missing = set(canvas)
+    frames = [easel.frame(missing, painting.guess(0))]
+    for step in painting.steps:
+        missing.difference_update(step)
+        written += len(step)
+        frames.append(easel.frame(missing, painting.guess(written), step))
+    frames.append(easel.frame(set(), None))
+    pace = min(MOST_MILLISECONDS, max(LEAST_MILLISECONDS, PAINT_MILLISECONDS // max(1, len(painting.steps))))
+    durations = [BLANK_MILLISECONDS, *[pace // 10 * 10] * len(painting.steps), HOLD_MILLISECONDS]
+    buffer = io.BytesIO()
+    first, *others = frames
+    first.save(buffer, kind.upper(), save_all=True, append_images=others, duration=durations, loop=0, **SAVE[kind])
+    return buffer.getvalue()
+
+
+class _Easel:
+    """Draws frames of one picture."""
+
+    def __init__(self, final: Image.Image, grid: tuple[int, int], side: int) -> None:
+        self._grid = grid
+        self._size = _fitted(final.size, side)
+        self._final = self._resized(final)
+
+    def frame(self, missing: set[int], guess: Guess | None, fresh: Sequence[int] = ()) -> Image.Image:
+        """The final picture but for its missing positions."""
+        frame = self._final.copy()
+        veiled = self._veiled(guess) if missing else None
+        for position in missing:
+            box = self._box(position)
+            frame.paste(GROUND if veiled is None else veiled.crop(box), box)
+        pen = ImageDraw.Draw(frame)
+        for position in fresh:
+            left, top, right, bottom = self._box(position)
+            pen.rectangle((left, top, right - 1, bottom - 1), outline=MARK, width=2 if right - left >= 16 else 1)
+        return frame
+
+    def _veiled(self, guess: Guess | None) -> Image.Image | None:
+        if guess is None:
+            return None
+        ground = Image.new("RGB", self._size, GROUND)
+        return Image.blend(self._resized(guess.image), ground, VEIL)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        is_larger = self._size[0] >= image.width
+        return image.resize(self._size, Image.Resampling.NEAREST if is_larger else Image.Resampling.LANCZOS)
+
+    def _box(self, position: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom in pixels."""
+        (rows, columns), (width, height) = self._grid, self._size
+        row, column = divmod(position, columns)
+        left, right = column * width // columns, (column + 1) * width // columns
+        return left, row * height // rows, right, (row + 1) * height // rows
+
+
+def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Enlarged by a whole factor, or made smaller, so that the longest side is at most `side`."""
+    width, height = size
+    longest = max(size)
+    if longest <= side:
+        return width * (side // longest), height * (side // longest)
+    return max(1, width * side // longest), max(1, height * side // longest)
+
+
+def _first(steps: Sequence[tuple[int, ...]], known: int) -> list[tuple[int, ...]]:
+    """The first `known` positions, in their steps."""
+    kept: list[tuple[int, ...]] = []
+    for step in steps:
+        part = step[: known - sum(map(len, kept))]
+        if not part:
+            break
+        kept.append(part)
+    return kept
+
+
+def _opened(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as opened:
+        return opened.convert("RGB")
+
+
+@router.get(
+    "/{job_id}/images/{index}/painting",
+    response_class=Response,
+    responses={
+        200: {"description": "The animation", "content": {"image/webp": {}, "image/gif": {}}},
+        304: {"description": "The client has it already"},
+        **documents.errors(
+            *documents.JOB,
+            *documents.MODEL,
+            ImageNotFound("this job has images 0 to 0", field="index"),
+            NotFinished("the job is running", retry_after=1),
+            NoImage("the job was canceled"),
+            InvalidRequest("invalid_format", "format: Input should be 'webp' or 'gif'", field="format"),
+            InvalidRequest("invalid_size", "size: Input should be less than or equal to 1024", field="size"),
+        ),
+    },
+)
+async def painting(
+    job_id: JobId,
+    index: Annotated[int, Path(description="The image, counted from 0", examples=[0])],
+    services: Shared,
+    kind: Annotated[PaintingFormat, Query(alias="format", description="What it is encoded as")] = "webp",
+    size: Annotated[int, Query(ge=16, le=MAX_SIDE, description="Pixels of the longest side, at most")] = DEFAULT_SIDE,
+    if_none_match: Annotated[str | None, Header(description="An ETag; 304 if it still holds")] = None,
+) -> Response:
+    """A finished picture painting itself again, patch by patch in the order that was chosen. It never changes."""
+    job, png = await finished_png(services, job_id, index)
+    info = await services.find_model(job.params.model)
+    words = f"{VERSION}:{kind}:{size}:{job.id}:{index}".encode()
+    etag = f'"{hashlib.sha256(png + words).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
+    known = if_none_match or ""
+    if etag in known or known.strip() == "*":
+        return Response(status_code=304, headers=headers)
+    content = await _animated(services, job_id, index, png, info, kind, size)
+    name = f"{job_id}-{index}.{kind}"
+    headers["Content-Disposition"] = f'inline; filename="{name}"'
+    return Response(content, media_type=f"image/{kind}", headers=headers)
+
+
+async def _animated(
+    services: Services, job_id: str, index: int, png: bytes, info: ModelInfo, kind: PaintingFormat, size: int
+) -> bytes:
+    """Raises NoImage where the model of that name has another grid by now."""
+    read = Painting.read(await services.log.read_all(job_id), index)
+    if any(position >= info.num_tokens for position in read.written):
+        raise NoImage("the model has changed since, and has another grid")
+    return await asyncio.to_thread(animate, read, png, info.grid, kind, size)

@@ -1,0 +1,58 @@
+/** The view that makes pictures from a prompt. */
+
+import { announce } from "./announcer.js";
+import { pictureActions } from "./downloads.js";
+import { el } from "./dom.js";
+import { Job } from "./job.js";
+import { explain, Notice } from "./notice.js";
+import { Options } from "./options.js";
+import { Painting } from "./painting.js";
+import { RunButton, runOnEnter } from "./run.js";
+import { Viewer } from "./viewer.js";
+
+export class CreateView {
+  title = "Create";
+
+  constructor(models) {
+    this.notice = new Notice();
+    this.viewer = new Viewer({
+      actions: (job, index) => pictureActions(job, index, (error) => explain(error, null, this.notice)),
+      empty: el("p", { text: "Say what to paint, or take an example." }),
+    });
+    this.options = new Options(models, { onModel: (model) => this.viewer.prepare(new Painting(model)) });
+    this.run = new RunButton("Paint", { onRun: () => this.submit(), onCancel: () => this.cancel() });
+    this.form = el("form", { class: "panel", novalidate: true, "aria-label": "What to paint" },
+      this.options.element, el("div", { class: "panel-foot" }, this.notice.element, this.run.element));
+    runOnEnter(this.form, this.run);
+    this.element = el("div", { class: "split" }, this.form, this.viewer.element);
+  }
+
+  /** From the details of a picture: paint such a one again. */
+  repeat(params) {
+    this.options.set(params);
+  }
+
+  async submit() {
+    this.notice.hide();
+    this.options.clearFaults();
+    this.run.running = true;
+    announce("Sent");
+    try {
+      this.job = await Job.submit("/v1/generations", this.options.values());
+      this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
+      this.viewer.show(this.job);
+      this.viewer.bringIntoView();
+    } catch (error) {
+      this.run.running = false;
+      explain(error, this.options, this.notice);
+    }
+  }
+
+  async cancel() {
+    try {
+      await this.job?.cancel();
+    } catch (error) {
+      explain(error, null, this.notice);
+    }
+  }
+}

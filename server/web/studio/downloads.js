@@ -1,0 +1,91 @@
+/** What can be done with a finished picture: files of it, its address, the request that makes it again. */
+
+import { getBlob } from "./api.js";
+import { announce } from "./announcer.js";
+import { button, el, uniqueId } from "./dom.js";
+import { icon } from "./icons.js";
+
+const NOT_OF_THE_REQUEST = new Set(["previews", "priority", "deadline", "partial_images", "edit", "model_hash", "n"]);
+
+/** The body of the request that makes this picture again; of an edit, the part beside its picture. */
+export function recipe(job, index) {
+  const entries = Object.entries(job.params).filter(([name, value]) => !NOT_OF_THE_REQUEST.has(name) && value !== null);
+  const { edit } = job.params;
+  const extras = edit?.mode === "vary" ? { strength: edit.strength } : {};
+  return { ...Object.fromEntries(entries), ...(index ? { n: index + 1 } : {}), ...extras };
+}
+
+export function recipeText(job, index) {
+  return JSON.stringify(recipe(job, index), null, 2).replace(/"seed": "(\d+)"/, '"seed": $1');
+}
+
+export function permalink(job, index) {
+  return `#/p/${job.id}/${index}`;
+}
+
+/** The buttons under a picture. `report(error)` is told of what fails. */
+export function pictureActions(job, index, report) {
+  if (job.state !== "completed") return [];
+  const link = permalink(job, index);
+  const isHere = location.hash === link;
+  return [
+    downloadMenu(job, index, report),
+    el("a", { class: "button ghost", href: `#/edit/${job.id}/${index}` }, icon("edit"), el("span", { text: "Edit" })),
+    isHere ? null : el("a", { class: "button ghost", href: link }, icon("external"), el("span", { text: "Details" })),
+    copyButton("Link", () => new URL(link, location.href).href),
+  ].filter(Boolean);
+}
+
+export function copyButton(label, makeText) {
+  const made = button(label, { symbol: icon("link"), on: { click: copy } });
+  async function copy() {
+    await navigator.clipboard.writeText(makeText());
+    announce("Copied");
+    made.lastElementChild.textContent = "Copied";
+    setTimeout(() => (made.lastElementChild.textContent = label), 1600);
+  }
+  return made;
+}
+
+function downloadMenu(job, index, report) {
+  const address = `${job.url}/images/${index}`;
+  const name = `${job.id}-${index}`;
+  const files = [
+    ["PNG", "the picture, its recipe inside", async () => job.blobs[index], `${name}.png`],
+    ["Animated WebP", "the painting of it", () => getBlob(`${address}/painting?format=webp`), `${name}.webp`],
+    ["Animated GIF", "the painting of it", () => getBlob(`${address}/painting?format=gif`), `${name}.gif`],
+    ["JSON", "the request that makes it again", async () => jsonBlob(job, index), `${name}.json`],
+  ];
+  const items = files.map(([title, about, make, file]) =>
+    el("button", {
+      type: "button", class: "item", on: { click: () => save(make, file, menu, report) },
+    }, el("span", { text: title }), el("small", { text: about })));
+  const id = uniqueId("menu");
+  const menu = el("details", { class: "menu" },
+    el("summary", { class: "button ghost", "aria-controls": id }, icon("download"), el("span", { text: "Download" })),
+    el("div", { class: "items", id }, items));
+  menu.addEventListener("keydown", (event) => event.key === "Escape" && close(menu));
+  menu.addEventListener("focusout", ({ relatedTarget }) => relatedTarget && !menu.contains(relatedTarget) && (menu.open = false));
+  return menu;
+}
+
+function close(menu) {
+  menu.open = false;
+  menu.firstElementChild.focus();
+}
+
+function jsonBlob(job, index) {
+  return new Blob([`${recipeText(job, index)}\n`], { type: "application/json" });
+}
+
+async function save(make, name, menu, report) {
+  close(menu);
+  try {
+    const url = URL.createObjectURL(await make());
+    el("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 30_000);
+    announce(`Saved ${name}`);
+  } catch (error) {
+    report(error);
+  }
+}

@@ -1,0 +1,260 @@
+/** The view that paints parts of a picture anew, varies it, or paints around it. */
+
+import { announce } from "./announcer.js";
+import { getBlob } from "./api.js";
+import { pictureActions } from "./downloads.js";
+import { button, el, uniqueId } from "./dom.js";
+import { icon } from "./icons.js";
+import { Job } from "./job.js";
+import { explain, Notice } from "./notice.js";
+import { Options } from "./options.js";
+import { Retouch } from "./retouch.js";
+import { RunButton, runOnEnter } from "./run.js";
+import { shelf } from "./shelf.js";
+import { KINDS, openPicture, pictureIn, toBase64 } from "./upload.js";
+import { Viewer } from "./viewer.js";
+
+const NUM_RECENT = 8;
+const MODES = { repaint: "Repaint", vary: "Vary", extend: "Extend" };
+const ABOUT = {
+  repaint: "Marked patches are painted anew from the prompt; all other pixels stay.",
+  vary: "A share of the marked patches is drawn anew; without a mark, of the whole picture.",
+  extend: "The picture is laid on the canvas, and everything around it is painted.",
+};
+
+export class EditView {
+  title = "Edit";
+
+  constructor(models) {
+    this.mode = "repaint";
+    this.notice = new Notice();
+    this.retouch = null;
+    this.options = new Options(models, { hasCount: true, onModel: (model) => this.retouch?.setModel(model) });
+    this.retouch = new Retouch(this.options.model, () => this.showCount());
+    this.viewer = new Viewer({ actions: (job, index) => this.actions(job, index) });
+    this.run = new RunButton("Repaint", { onRun: () => this.submit(), onCancel: () => this.job?.cancel() });
+    this.buildPanel();
+    this.buildStage();
+    this.element = el("div", { class: "split" }, this.form, this.stage);
+    this.setMode("repaint");
+    this.setSnapping(true);
+    this.showStage();
+  }
+
+  buildPanel() {
+    const group = uniqueId("mode");
+    const modes = Object.entries(MODES).map(([mode, label]) =>
+      el("label", {}, el("input", {
+        type: "radio", name: group, value: mode, props: { checked: mode === this.mode }, on: { change: () => this.setMode(mode) },
+      }), el("span", { text: label })));
+    this.about = el("p", { class: "hint" });
+    this.strength = this.options.slider("strength", "Strength", {
+      min: 0.05, max: 1, step: 0.05, format: (value) => `${Math.round(value * 100)} % drawn anew`,
+    });
+    this.strength.set(0.5);
+    const segments = el("div", { class: "segments", role: "radiogroup", "aria-label": "What to do" }, modes);
+    this.options.element.prepend(el("div", { class: "stack tight" }, segments, this.about, this.strength.field));
+    this.form = el("form", { class: "panel", novalidate: true, "aria-label": "How to edit" },
+      this.options.element, el("div", { class: "panel-foot" }, this.notice.element, this.run.element));
+    runOnEnter(this.form, this.run);
+  }
+
+  buildStage() {
+    this.picker = el("input", {
+      type: "file", accept: KINDS.join(","), class: "visually-hidden", "aria-label": "Choose a picture", tabindex: "-1",
+      on: { change: () => this.picker.files[0] && this.load(this.picker.files[0]) },
+    });
+    this.recent = el("div", { class: "recent" });
+    this.drop = el("div", { class: "drop" },
+      icon("image"), el("p", { text: "Drop a picture here, or paste one." }),
+      button("Choose a file", { symbol: icon("upload"), kind: "solid", on: { click: () => this.picker.click() } }),
+      this.recent);
+    this.count = el("p", { class: "status" });
+    const other = button("Other picture", { symbol: icon("image"), on: { click: () => this.reset() } });
+    const foot = el("div", { class: "count-row" }, this.count, other);
+    this.editor = el("div", { class: "stack" }, this.buildToolbar(), el("div", { class: "frame" }, this.retouch.canvas), foot);
+    this.stage = el("section", { class: "stage", "aria-label": "Picture to edit" },
+      this.picker, this.drop, this.editor, this.viewer.element);
+    this.stage.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      this.stage.classList.add("dropping");
+    });
+    this.stage.addEventListener("dragleave", () => this.stage.classList.remove("dropping"));
+    this.stage.addEventListener("drop", (event) => this.onDrop(event));
+    document.addEventListener("paste", (event) => this.onPaste(event));
+  }
+
+  buildToolbar() {
+    const size = el("input", {
+      type: "range", min: "0", max: "24", step: "1", class: "short", id: uniqueId("brush"),
+      on: { input: () => this.setRadius(Number(size.value)) },
+    });
+    this.size = size;
+    this.brushes = [["brush", "Brush", 1], ["eraser", "Eraser", 0]].map(([symbol, label, value]) =>
+      button(label, { symbol: icon(symbol), quiet: true, on: { click: () => this.setBrush(value) } }));
+    const snap = el("input", { type: "checkbox", props: { checked: true }, on: { change: () => this.setSnapping(snap.checked) } });
+    const steps = [
+      ["undo", "Undo", () => this.retouch.mask.undo()], ["invert", "Invert", () => this.retouch.mask.invert()],
+      ["clear", "Clear", () => this.retouch.mask.clear()],
+    ].map(([symbol, label, act]) => button(label, {
+      symbol: icon(symbol), quiet: true, on: { click: () => { act(); this.retouch.change(); } },
+    }));
+    this.maskTools = el("div", { class: "row" }, ...this.brushes,
+      el("label", { class: "inline", for: size.id }, el("span", { text: "Size" }), size), ...steps);
+    this.setBrush(1);
+    document.addEventListener("keydown", (event) => this.onUndoKey(event));
+    return el("div", { class: "toolbar", role: "toolbar", "aria-label": "Mask" }, this.maskTools,
+      el("label", { class: "inline" }, snap, el("span", { text: "Snap to patches" })));
+  }
+
+  // from outside
+
+  async enter([id, index = "0"]) {
+    if (id) await this.openResult(id, index);
+    else if (!this.retouch.picture) this.showRecent();
+  }
+
+  async openResult(id, index) {
+    if (this.loaded === `${id}/${index}`) return;
+    this.loaded = `${id}/${index}`;
+    const known = shelf().find((entry) => entry.job === id && String(entry.index) === index);
+    if (known) this.options.set({ model: known.model, prompt: known.prompt });
+    try {
+      await this.load(await getBlob(`/v1/generations/${id}/images/${index}`));
+    } catch (error) {
+      this.loaded = null;
+      explain(error, null, this.notice);
+    }
+  }
+
+  async load(blob) {
+    this.notice.hide();
+    try {
+      this.retouch.setPicture(await openPicture(blob));
+    } catch (error) {
+      this.notice.show(error.message);
+      return;
+    }
+    this.picker.value = "";
+    this.showStage("editor");
+    announce("The picture is there; paint a mask over it.");
+  }
+
+  reset() {
+    this.retouch.picture = null;
+    this.loaded = null;
+    history.replaceState(null, "", "#/edit");
+    this.showRecent();
+    this.showStage();
+  }
+
+  onDrop(event) {
+    event.preventDefault();
+    this.stage.classList.remove("dropping");
+    const file = pictureIn(event.dataTransfer);
+    if (file) this.load(file);
+    else this.notice.show("This is no picture.");
+  }
+
+  onPaste(event) {
+    const file = this.element.hidden ? null : pictureIn(event.clipboardData);
+    if (file) this.load(file);
+  }
+
+  onUndoKey(event) {
+    if (this.element.hidden || event.key !== "z" || !(event.ctrlKey || event.metaKey)) return;
+    if (event.target.matches("input, textarea")) return;
+    event.preventDefault();
+    this.retouch.mask.undo();
+    this.retouch.change();
+  }
+
+  showRecent() {
+    const entries = shelf().slice(0, NUM_RECENT);
+    this.recent.replaceChildren(...entries.map((entry) => {
+      const image = el("img", { alt: entry.prompt, class: "crisp" });
+      getBlob(`/v1/generations/${entry.job}/images/${entry.index}`).then(
+        (blob) => (image.src = URL.createObjectURL(blob)),
+        () => image.parentElement?.remove(), // expired: there is nothing to edit
+      );
+      return el("a", { href: `#/edit/${entry.job}/${entry.index}`, title: entry.prompt }, image);
+    }));
+  }
+
+  // what is set
+
+  setMode(mode) {
+    this.mode = mode;
+    this.about.textContent = ABOUT[mode];
+    this.strength.field.hidden = mode !== "vary";
+    this.maskTools.hidden = mode === "extend";
+    this.run.label = MODES[mode];
+    this.run.running = this.run.isRunning;
+    this.retouch.setExtending(mode === "extend");
+    this.retouch.change();
+  }
+
+  setBrush(value) {
+    this.retouch.value = value;
+    this.brushes.forEach((brush, index) => brush.setAttribute("aria-pressed", String(value === 1 - index)));
+  }
+
+  setRadius(radius) {
+    this.retouch.radius = radius;
+  }
+
+  setSnapping(snaps) {
+    this.retouch.mask.snaps = snaps;
+    this.size.value = String(this.retouch.radius);
+  }
+
+  showCount() {
+    const { mask } = this.retouch;
+    const total = mask.rows * mask.columns;
+    const count = mask.patches().length;
+    const verb = this.mode === "extend" ? "painted" : "rewritten";
+    if (count) this.count.textContent = `${count} of ${total} patches will be ${verb}`;
+    else this.count.textContent = this.mode === "vary" ? `All ${total} patches may change` : "Paint over what is to change";
+  }
+
+  showStage(part = null) {
+    this.drop.hidden = part !== null;
+    this.editor.hidden = part !== "editor";
+    this.viewer.element.hidden = part !== "viewer";
+  }
+
+  // the request
+
+  async submit() {
+    this.notice.hide();
+    this.options.clearFaults();
+    if (!this.retouch.picture) {
+      this.notice.show("Choose a picture first.");
+      return;
+    }
+    this.run.running = true;
+    try {
+      this.job = await Job.submit("/v1/edits", await this.body(), { source: this.retouch.composed() });
+      this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
+      this.showStage("viewer");
+      this.viewer.show(this.job);
+      this.viewer.bringIntoView();
+    } catch (error) {
+      this.run.running = false;
+      explain(error, this.options, this.notice);
+    }
+  }
+
+  async body() {
+    const { retouch, mode } = this;
+    const body = { ...this.options.values(), image: await toBase64(retouch.source) };
+    if (mode === "extend") return { ...body, offset: [retouch.offset.y, retouch.offset.x] };
+    if (mode === "repaint" || !retouch.mask.isEmpty) body.mask = await toBase64(retouch.mask.toCanvas());
+    return mode === "vary" ? { ...body, strength: Number(this.strength.input.value) } : body;
+  }
+
+  actions(job, index) {
+    const back = button("Back to the mask", { symbol: icon("undo"), kind: "solid", on: { click: () => this.showStage("editor") } });
+    return [back, ...pictureActions(job, index, (error) => explain(error, null, this.notice))];
+  }
+}

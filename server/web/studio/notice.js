@@ -1,0 +1,27 @@
+/** A sentence about what went wrong, where it cannot stand beside a field. */
+
+import { el } from "./dom.js";
+
+export class Notice {
+  constructor() {
+    this.element = el("p", { class: "notice", role: "alert", hidden: true });
+  }
+
+  show(text) {
+    this.element.textContent = text;
+    this.element.hidden = false;
+  }
+
+  hide() {
+    this.element.hidden = true;
+  }
+}
+
+/** Beside its field if the form has one, else as a notice. Anything but an error of the server is a mistake of ours. */
+export function explain(error, options, notice) {
+  if (!("sentence" in error)) {
+    notice.show("The page made a mistake; the browser's console says more.");
+    throw error;
+  }
+  if (!options?.fail(error)) notice.show(error.sentence);
+}

@@ -1,0 +1,88 @@
+/**
+ * How one picture is painted: which positions each step wrote, the decoder's guesses on the way, and the final pixels.
+ * A moment `t` is a number of steps: 0 is the empty canvas, `length` the finished one.
+ */
+export class Painting {
+  /** `numGiven` positions are known from the start; `source` shows them, as a bitmap. */
+  constructor(model, { numGiven = 0, source = null } = {}) {
+    [this.rows, this.columns] = model.grid;
+    [this.height, this.width] = model.image_size;
+    this.numGiven = numGiven;
+    this.source = source;
+    this.final = null;
+    this.clear();
+  }
+
+  clear() {
+    this.steps = [];
+    this.patches = []; // in the order of their ranks; `step` is the index of their step
+    this.places = new Map(); // position -> index in `patches`
+    this.guesses = [];
+    this.numSteps = 0;
+  }
+
+  get length() {
+    return this.steps.length;
+  }
+
+  get total() {
+    return this.rows * this.columns;
+  }
+
+  get isComplete() {
+    return this.final !== null;
+  }
+
+  /** Patches that are written at a moment. */
+  countAt(t) {
+    return t <= 0 || !this.steps.length ? 0 : this.steps[Math.min(t, this.length) - 1].end;
+  }
+
+  /** The patches of one step, counted from 1. */
+  patchesOf(t) {
+    const step = this.steps[t - 1];
+    return step ? this.patches.slice(step.start, step.end) : [];
+  }
+
+  patchAt(position) {
+    const index = this.places.get(position);
+    return index === undefined ? null : this.patches[index];
+  }
+
+  /** The newest guess at a moment; `written` counts the patches that it knows. */
+  guessAt(t) {
+    const count = this.countAt(t);
+    return this.guesses.findLast((guess) => guess.bitmap && guess.written <= count) ?? null;
+  }
+
+  /** A `patches` event. */
+  addStep({ patches, steps }) {
+    this.numSteps = steps;
+    const start = this.patches.length;
+    for (const patch of patches) {
+      this.places.set(patch.position, this.patches.length);
+      this.patches.push({ ...patch, step: this.steps.length });
+    }
+    this.steps.push({ start, end: this.patches.length });
+  }
+
+  /** A `preview` event; resolves when its pixels are there. */
+  async addGuess({ known, mime, data }) {
+    const guess = { written: known - this.numGiven, bitmap: null };
+    const { guesses } = this;
+    guesses.push(guess);
+    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    guess.bitmap = await createImageBitmap(new Blob([bytes], { type: mime }));
+  }
+
+  /** A `restarted` event: all but the first `known` patches are painted again. */
+  keep(known) {
+    const { steps, patches, guesses } = this;
+    this.clear();
+    for (const { start, end } of steps) {
+      const kept = patches.slice(start, Math.min(end, known));
+      if (kept.length) this.addStep({ patches: kept, steps: steps.length });
+    }
+    this.guesses = guesses.filter((guess) => guess.written <= this.patches.length && known > 0);
+  }
+}

@@ -1,0 +1,41 @@
+/** The button that begins a request and, while it runs, ends it. */
+
+import { el } from "./dom.js";
+
+const MAC = /Mac|iPhone|iPad/.test(navigator.userAgent);
+
+export class RunButton {
+  constructor(label, { onRun, onCancel }) {
+    this.label = label;
+    this.isRunning = false;
+    this.text = el("span", { text: label });
+    this.hint = el("kbd", { text: MAC ? "⌘ ↵" : "Ctrl ↵", "aria-hidden": "true" });
+    this.element = el("button", {
+      type: "submit", class: "button primary wide", on: { click: (event) => this.click(event) },
+    }, this.text, this.hint);
+    this.onCancel = onCancel;
+    this.onRun = onRun;
+  }
+
+  click(event) {
+    event.preventDefault();
+    if (this.isRunning) this.onCancel();
+    else this.onRun();
+  }
+
+  set running(isRunning) {
+    this.isRunning = isRunning;
+    this.text.textContent = isRunning ? "Cancel" : this.label;
+    this.element.classList.toggle("stop", isRunning);
+  }
+}
+
+/** Ctrl or Command with Enter, anywhere in a form. */
+export function runOnEnter(form, run) {
+  form.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    if (!run.isRunning) run.onRun();
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+}

@@ -1,0 +1,36 @@
+"""The studio with the model that is shipped."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.studio import job_ids, job_of, open_view, viewer, wait_for, wait_for_end_of_painting
+from tests.server.live import LiveServer
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with LiveServer(tmp_path_factory.mktemp("live"), WEIGHTS) as server:
+        yield server
+
+
+def test_an_example_is_painted_and_a_long_one_is_canceled(page: Page, live: LiveServer) -> None:
+    open_view(page)
+    page.locator(".chip").first.click()
+    page.get_by_role("button", name="Paint").click()
+    wait_for_end_of_painting(page)
+    job = job_of(live, page)
+    assert job["params"]["prompt"] == page.get_by_label("Prompt").input_value()
+    # The model scores every position that is left at each step: this would take many seconds.
+    page.locator(".tile", has_text="confidence").click()
+    page.get_by_label("Steps").fill("64")
+    page.get_by_label("Pictures", exact=True).fill("16")
+    page.get_by_role("button", name="Paint").click()
+    expect(viewer(page)).to_have_attribute("data-state", "running", timeout=20_000)
+    page.get_by_role("button", name="Cancel").click()
+    wait_for(page, "canceled")
+    assert len(job_ids(page)) == 1
