@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from oar_core.config import BackboneConfig, OrderScore
 from oar_core.nn.kv_cache import KVCache
+from oar_core.nn.tables import right_padded
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Condition:
     @classmethod
     def stack(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Self:
         """One prefix a row, padded to the longest."""
-        return cls(right_padded(rows).to(device), torch.tensor([len(row) for row in rows]))
+        return cls(torch.from_numpy(right_padded(rows)).to(device), torch.tensor([len(row) for row in rows]))
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,25 @@ class Commit:
 
     token_ids: Int[Tensor, "B K"]
     positions: Int[Tensor, "B K"]
-    counts: Int[Tensor, "B"]
+    counts: Int[Tensor, "B"]  # on the host
+
+    @property
+    def valid(self) -> Bool[Tensor, "B K"]:
+        """Which places hold something; on the host."""
+        return within(self.counts, self.token_ids.shape[1])
+
+
+@dataclass(frozen=True)
+class Query:
+    """Positions that are asked about, row after row without pads: `counts[b]` of row b."""
+
+    positions: Int[Tensor, "M"]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def grid(cls, positions: Int[Tensor, "B G"]) -> Self:
+        """As many of each row. Answers are brought into this shape again by `unflatten(0, positions.shape)`."""
+        return cls(positions.flatten(), (positions.shape[1],) * positions.shape[0])
 
 
 class Backbone(Protocol):
@@ -55,17 +74,15 @@ class Backbone(Protocol):
         """Resets the slots, then commits the condition and the known tokens (edits, resume; often none, K = 0)."""
         ...
 
-    def step(
-        self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Int[Tensor, "B G"]
-    ) -> Float[Tensor, "B G V"]:
-        """Commits, then predicts the queried positions. A query of no positions (G = 0) commits alone."""
+    def step(self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Query) -> Float[Tensor, "M V"]:
+        """Commits, then predicts the queried positions. A query of no positions (M = 0) commits alone."""
         ...
 
-    def score(self, cache: KVCache, slots: Int[Tensor, "B"], candidates: Int[Tensor, "B G"]) -> Float[Tensor, "B G"]:
+    def score(self, cache: KVCache, slots: Int[Tensor, "B"], candidates: Query) -> Float[Tensor, "M"]:
         """The order policy's view of positions that are not committed: the highest score is to be decoded next."""
         ...
 
 
-def right_padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "B P"]:
-    width = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long)
+def within(counts: Int[Tensor, "B"], width: int) -> Bool[Tensor, "B width"]:
+    """Which of `width` right-padded places hold something."""
+    return torch.arange(width, device=counts.device) < counts[:, None]

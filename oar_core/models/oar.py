@@ -12,12 +12,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import BackboneConfig, OrderScore
-from oar_core.models.backbone import Commit, Condition
+from oar_core.models.backbone import Commit, Condition, Query, within
 from oar_core.models.order_policy import OrderPolicy
-from oar_core.nn.attention import CrossAttention, KeyValueStore, SelfAttention, Uncached, additive_mask, compute_dtype
+from oar_core.nn.attention import (
+    CrossAttention,
+    DenseMemory,
+    KeyValueStore,
+    SelfAttention,
+    SharedMemory,
+    Uncached,
+    additive_mask,
+    compute_dtype,
+)
 from oar_core.nn.embed import ConditionEmbedding, QueryEmbedding, TokenEmbedding
 from oar_core.nn.feed_forward import FeedForward
-from oar_core.nn.kv_cache import CacheWindow, KVCache
+from oar_core.nn.kv_cache import CachedMemory, KVCache, Window
 from oar_core.nn.norm import Norm
 from oar_core.nn.rope import RotaryTable, Rotation, rotate
 
@@ -36,13 +45,12 @@ class ContextBlock(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B S D"],
+        x: Float[Tensor, "*S D"],
         rotation: Rotation,
-        mask: Float[Tensor, "B 1 S T"],
         layer: int,
         store: KeyValueStore,
-    ) -> Float[Tensor, "B S D"]:
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask, layer, store))
+    ) -> Float[Tensor, "*S D"]:
+        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, layer, store))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -57,13 +65,11 @@ class QueryBlock(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B G D"],
+        x: Float[Tensor, "*S D"],
         rotation: Rotation,
-        keys: Float[Tensor, "B N T H"],
-        values: Float[Tensor, "B N T H"],
-        mask: Float[Tensor, "B 1 #G T"],
-    ) -> Float[Tensor, "B G D"]:
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, keys, values, mask))
+        memory: SharedMemory,
+    ) -> Float[Tensor, "*S D"]:
+        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, memory))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -78,12 +84,13 @@ class ContextStack(nn.Module):
         self.memory = nn.Linear(config.width, 2 * config.width, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "B S D"], rotation: Rotation, mask: Float[Tensor, "B 1 S T"], store: KeyValueStore
-    ) -> tuple[Float[Tensor, "B N T H"], Float[Tensor, "B N T H"]]:
+        self, x: Float[Tensor, "*S D"], rotation: Rotation, store: KeyValueStore
+    ) -> tuple[Float[Tensor, "*S N H"], Float[Tensor, "*S N H"]]:
+        """The tokens' keys and values in the shared memory."""
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, mask, layer, store)
-        keys, values = self.memory(self.norm(x)).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
-        return store.update(len(self.blocks), rotate(keys, rotation), values)
+            x = block(x, rotation, layer, store)
+        keys, values = self.memory(self.norm(x)).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        return rotate(keys, rotation), values
 
 
 class QueryStack(nn.Module):
@@ -97,14 +104,12 @@ class QueryStack(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B G D"],
+        x: Float[Tensor, "*S D"],
         rotation: Rotation,
-        keys: Float[Tensor, "B N T H"],
-        values: Float[Tensor, "B N T H"],
-        mask: Float[Tensor, "B 1 #G T"],
-    ) -> Float[Tensor, "B G V"]:
+        memory: SharedMemory,
+    ) -> Float[Tensor, "*S V"]:
         for block in self.blocks:
-            x = block(x, rotation, keys, values, mask)
+            x = block(x, rotation, memory)
         return self.head(self.norm(x))
 
 
@@ -164,12 +169,18 @@ class OarBackbone(nn.Module):
         )
         x = self._embed_context(condition, token_ids[:, :-1], positions[:, :-1])
         rotation = self._rotate_context(num_condition, positions, dtype)
-        keys, values = self.context(x, rotation.slice(0, num_condition + num_context), context_mask, Uncached())
-        return Memory(keys, values, query_mask, rotation.slice(num_condition, num_condition + positions.shape[1]))
+        keys, values = self.context(x, rotation.slice(0, num_condition + num_context), Uncached(context_mask))
+        return Memory(
+            keys.transpose(1, 2),
+            values.transpose(1, 2),
+            query_mask,
+            rotation.slice(num_condition, num_condition + positions.shape[1]),
+        )
 
     def answer(self, memory: Memory, positions: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         """The second half of `forward`: the query stack."""
-        return self.query(self.embed_query(positions), memory.rotation, memory.keys, memory.values, memory.mask)
+        seen = DenseMemory(memory.keys, memory.values, memory.mask)
+        return self.query(self.embed_query(positions), memory.rotation, seen)
 
     def new_cache(self, num_slots: int) -> KVCache:
         """An empty cache in the weights' dtype and on their device."""
@@ -191,43 +202,44 @@ class OarBackbone(nn.Module):
         Here and in `step`, `slots` and counts may stay on the host, pads of ids and positions are any valid ones, and
         no gradient is kept: the cache is written in place.
         """
-        assert int(condition.lengths.min()) > 0, "a condition has at least one token"
+        lengths = condition.lengths.tolist()
+        assert min(lengths) > 0, "a condition has at least one token"
         cache.reset(slots)
+        device = cache.keys.device
+        counts = [length + added for length, added in zip(lengths, known.counts.tolist())]
+        window = cache.extend(slots, counts, mutual=lengths)
         num_condition = condition.ids.shape[1]
-        in_condition = _within(condition.lengths, num_condition)
-        in_known = _within(known.counts, known.token_ids.shape[1])
-        window = cache.extend(slots, torch.cat([in_condition, in_known], dim=1))
-        lengths = condition.lengths.to(window.lengths.device)[:, None]
-        limits = torch.cat(
-            [lengths.expand(-1, num_condition), _causal_limits(lengths, window.lengths, in_known)], dim=1
-        )
-        x = self._embed_context(condition, known.token_ids, known.positions)
-        self._commit(x, num_condition, known.positions, limits, window)
+        valid = torch.cat([within(condition.lengths, num_condition), known.valid], dim=1)
+        places = _places(valid, device)
+        x = self._embed_context(condition, known.token_ids, known.positions).flatten(0, 1)[places]
+        nowhere = known.positions.new_full((len(lengths), num_condition), self.rotary.nowhere)
+        positions = torch.cat([nowhere, known.positions], dim=1).flatten()[places]
+        self._commit(x, positions, window)
 
     @torch.no_grad()
-    def step(
-        self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Int[Tensor, "B G"]
-    ) -> Float[Tensor, "B G V"]:
-        """Commits tokens, then predicts the queried positions. Pads of `query` are any position; drop their logits.
-
-        A query of no positions commits alone.
-        """
-        valid = _within(commit.counts, commit.token_ids.shape[1])
-        window = cache.extend(slots, valid)
-        if valid.shape[1]:
-            limits = _causal_limits(window.starts[:, None], window.lengths, valid)
-            self._commit(self.embed_token(commit.token_ids, commit.positions), 0, commit.positions, limits, window)
-        return self._answer(window, query)
-
-    @torch.no_grad()
-    def score(self, cache: KVCache, slots: Int[Tensor, "B"], candidates: Int[Tensor, "B G"]) -> Float[Tensor, "B G"]:
-        """fp32 scores of the attached order policy. Pads of `candidates` are any position."""
-        assert self.policy is not None, "no order policy is attached"
-        window = cache.extend(slots, torch.zeros(len(slots), 0, dtype=torch.bool))
+    def step(self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Query) -> Float[Tensor, "M V"]:
+        """Commits tokens, then predicts the queried positions; a query of no positions commits alone."""
+        counts = commit.counts.tolist()
+        if any(counts):
+            window = cache.extend(slots, counts)
+            places = _places(commit.valid, cache.keys.device)
+            token_ids, positions = commit.token_ids.flatten()[places], commit.positions.flatten()[places]
+            self._commit(self.embed_token(token_ids, positions), positions, window)
         dtype = compute_dtype(self.embed_query.shared)
-        mask = additive_mask(window.visible(window.lengths[:, None]), dtype)
-        keys, values = window.read(self.config.num_context_layers)
-        return self.policy(candidates, self.rotary(candidates, dtype), keys, values, mask)
+        if not len(query.positions):
+            return torch.empty(0, self.config.vocab_size, dtype=dtype, device=cache.keys.device)
+        memory = self._memory(cache, slots, query)
+        return self.query(self.embed_query(query.positions), self.rotary(query.positions, dtype), memory)
+
+    @torch.no_grad()
+    def score(self, cache: KVCache, slots: Int[Tensor, "B"], candidates: Query) -> Float[Tensor, "M"]:
+        """fp32 scores of the attached order policy."""
+        assert self.policy is not None, "no order policy is attached"
+        rotation = self.rotary(candidates.positions, compute_dtype(self.embed_query.shared))
+        return self.policy(candidates.positions, rotation, self._memory(cache, slots, candidates))
+
+    def _memory(self, cache: KVCache, slots: Int[Tensor, "B"], query: Query) -> CachedMemory:
+        return CachedMemory(cache.look(slots, query.counts), self.config.num_context_layers)
 
     def _embed_context(
         self, condition: Condition, token_ids: Int[Tensor, "B S"], positions: Int[Tensor, "B S"]
@@ -239,25 +251,9 @@ class OarBackbone(nn.Module):
         nowhere = positions.new_full((positions.shape[0], num_condition), self.rotary.nowhere)
         return self.rotary(torch.cat([nowhere, positions], dim=1), dtype)
 
-    def _commit(
-        self,
-        x: Float[Tensor, "B S D"],
-        num_condition: int,
-        positions: Int[Tensor, "B K"],
-        limits: Int[Tensor, "B S"],
-        window: CacheWindow,
-    ) -> None:
-        dtype = compute_dtype(self.embed_query.shared)
-        mask = additive_mask(window.visible(limits), dtype)
-        self.context(x, self._rotate_context(num_condition, positions, dtype), mask, window)
-
-    def _answer(self, window: CacheWindow, query: Int[Tensor, "B G"]) -> Float[Tensor, "B G V"]:
-        dtype = compute_dtype(self.embed_query.shared)
-        if not query.shape[1]:
-            return torch.empty(*query.shape, self.config.vocab_size, dtype=dtype, device=query.device)
-        mask = additive_mask(window.visible(window.lengths[:, None]), dtype)
-        keys, values = window.read(self.config.num_context_layers)
-        return self.query(self.embed_query(query), self.rotary(query, dtype), keys, values, mask)
+    def _commit(self, x: Float[Tensor, "M D"], positions: Int[Tensor, "M"], window: Window) -> None:
+        rotation = self.rotary(positions, compute_dtype(self.embed_query.shared))
+        window.write(self.config.num_context_layers, *self.context(x, rotation, window))
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -302,14 +298,6 @@ def training_masks(
     return mask, mask[:, :, num_condition - 1 :]
 
 
-def _within(counts: Int[Tensor, "B"], width: int) -> Bool[Tensor, "B width"]:
-    """Which of `width` right-padded places hold something."""
-    return torch.arange(width, device=counts.device) < counts[:, None]
-
-
-def _causal_limits(
-    starts: Int[Tensor, "B 1"], lengths: Int[Tensor, "B"], valid: Bool[Tensor, "B K"]
-) -> Int[Tensor, "B K"]:
-    """Entries that each new token sees: those before the call, the earlier new ones and itself; pads see the row's."""
-    after = starts + torch.arange(1, valid.shape[1] + 1, device=starts.device)
-    return torch.minimum(after, lengths[:, None])
+def _places(valid: Bool[Tensor, "B K"], device: torch.device) -> Int[Tensor, "M"]:
+    """Where the valid places of a padded table lie in it, row after row; found on the host."""
+    return valid.flatten().nonzero().squeeze(1).to(device)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig
-from oar_core.nn.attention import CrossAttention
+from oar_core.nn.attention import CrossAttention, SharedMemory
 from oar_core.nn.embed import QueryEmbedding
 from oar_core.nn.feed_forward import FeedForward
 from oar_core.nn.norm import Norm
@@ -29,13 +29,11 @@ class PolicyBlock(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B G width"],
+        x: Float[Tensor, "*S width"],
         rotation: Rotation,
-        keys: Float[Tensor, "B N T H"],
-        values: Float[Tensor, "B N T H"],
-        mask: Float[Tensor, "B 1 #G T"],
-    ) -> Float[Tensor, "B G width"]:
-        x = x + self.attention(self.attention_norm(x), rotation, keys, values, mask)
+        memory: SharedMemory,
+    ) -> Float[Tensor, "*S width"]:
+        x = x + self.attention(self.attention_norm(x), rotation, memory)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -53,16 +51,14 @@ class OrderPolicy(nn.Module):
 
     def forward(
         self,
-        candidates: Int[Tensor, "B G"],
+        candidates: Int[Tensor, "*S"],
         rotation: Rotation,
-        keys: Float[Tensor, "B N T H"],
-        values: Float[Tensor, "B N T H"],
-        mask: Float[Tensor, "B 1 #G T"],
-    ) -> Float[Tensor, "B G"]:
-        """fp32 scores from the shared memory as far as the additive mask shows it; only their differences count."""
+        memory: SharedMemory,
+    ) -> Float[Tensor, "*S"]:
+        """fp32 scores from what the candidates see of the shared memory; only their differences count."""
         x = self.embed_query(candidates)
         for block in self.blocks:
-            x = block(x, rotation, keys, values, mask)
+            x = block(x, rotation, memory)
         # A product, not a linear layer, which autocast would take back to half precision, where many scores tie.
         return (self.norm(x).float() * self.head.weight.float()).sum(dim=-1)
 

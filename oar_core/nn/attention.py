@@ -1,5 +1,9 @@
-"""Attention over keys and values that may come from this call or from a cache."""
+"""Attention over keys and values that may come from this call or from a cache.
 
+Layers take tokens in any leading shape `*S`: a batch of rows in training, one list of all rows' tokens over a cache.
+"""
+
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,23 +17,54 @@ from oar_core.nn.rope import Rotation, rotate
 class KeyValueStore(Protocol):
     """Where the keys and values of new tokens go, and where those that they attend to come from."""
 
-    def update(
-        self, layer: int, keys: Float[Tensor, "B S N H"], values: Float[Tensor, "B S N H"]
-    ) -> tuple[Float[Tensor, "B N T H"], Float[Tensor, "B N T H"]]: ...
+    def attend(
+        self,
+        layer: int,
+        queries: Float[Tensor, "*S N H"],
+        keys: Float[Tensor, "*S N H"],
+        values: Float[Tensor, "*S N H"],
+    ) -> Float[Tensor, "*S D"]:
+        """Takes in what is new of a layer, then attends to all that each token may see; heads joined."""
+        ...
 
 
+class SharedMemory(Protocol):
+    """Keys and values that are made once and attended to by several layers."""
+
+    def attend(self, queries: Float[Tensor, "*S N H"]) -> Float[Tensor, "*S D"]: ...
+
+
+@dataclass(frozen=True)
 class Uncached:
     """Tokens attend to the tokens of the same call: training."""
 
-    def update(
-        self, layer: int, keys: Float[Tensor, "B S N H"], values: Float[Tensor, "B S N H"]
-    ) -> tuple[Float[Tensor, "B N S H"], Float[Tensor, "B N S H"]]:
+    mask: Float[Tensor, "B 1 S T"]
+
+    def attend(
+        self,
+        layer: int,
+        queries: Float[Tensor, "B S N H"],
+        keys: Float[Tensor, "B S N H"],
+        values: Float[Tensor, "B S N H"],
+    ) -> Float[Tensor, "B S D"]:
         del layer
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        return attend(queries, keys.transpose(1, 2), values.transpose(1, 2), self.mask)
+
+
+@dataclass(frozen=True)
+class DenseMemory:
+    """A shared memory of equal rows: training."""
+
+    keys: Float[Tensor, "B N T H"]
+    values: Float[Tensor, "B N T H"]
+    mask: Float[Tensor, "B 1 #G T"]
+
+    def attend(self, queries: Float[Tensor, "B G N H"]) -> Float[Tensor, "B G D"]:
+        return attend(queries, self.keys, self.values, self.mask)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with rotary keys and queries; what a token may see is the mask's business."""
+    """Multi-head self-attention with rotary keys and queries; what a token may see is the store's business."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -38,18 +73,12 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(
-        self,
-        x: Float[Tensor, "B S D"],
-        rotation: Rotation,
-        mask: Float[Tensor, "B 1 S T"],
-        layer: int,
-        store: KeyValueStore,
-    ) -> Float[Tensor, "B S D"]:
+        self, x: Float[Tensor, "*S D"], rotation: Rotation, layer: int, store: KeyValueStore
+    ) -> Float[Tensor, "*S D"]:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         # Queries and keys turn together: one pass over memory instead of two.
-        queries, keys = rotate(qkv[:, :, :2], rotation).unbind(2)
-        keys, values = store.update(layer, keys, qkv[:, :, 2])
-        return self.out(attend(queries, keys, values, mask))
+        queries, keys = rotate(qkv[..., :2, :, :], rotation).unbind(-3)
+        return self.out(store.attend(layer, queries, keys, qkv[..., 2, :, :]))
 
 
 class CrossAttention(nn.Module):
@@ -65,24 +94,18 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(memory_width or width, width, bias=False)
 
     def forward(
-        self,
-        x: Float[Tensor, "B G width"],
-        rotation: Rotation,
-        keys: Float[Tensor, "B N T H"],
-        values: Float[Tensor, "B N T H"],
-        mask: Float[Tensor, "B 1 #G T"],
-    ) -> Float[Tensor, "B G width"]:
-        queries = rotate(self.query(x).unflatten(-1, (self.num_heads, -1)), rotation)
-        return self.out(attend(queries, keys, values, mask))
+        self, x: Float[Tensor, "*S width"], rotation: Rotation, memory: SharedMemory
+    ) -> Float[Tensor, "*S width"]:
+        return self.out(memory.attend(rotate(self.query(x).unflatten(-1, (self.num_heads, -1)), rotation)))
 
 
 def attend(
     queries: Float[Tensor, "B G N H"],
     keys: Float[Tensor, "B N T H"],
     values: Float[Tensor, "B N T H"],
-    mask: Float[Tensor, "B 1 #G T"],
+    mask: Float[Tensor, "B 1 #G T"] | None,
 ) -> Float[Tensor, "B G D"]:
-    """Softmax attention, heads joined. Every query sees at least one key."""
+    """Softmax attention, heads joined. Every query sees at least one key; without a mask it sees all."""
     queries = queries.transpose(1, 2)
     attention = F.scaled_dot_product_attention if queries.is_cuda else _plain_attention
     return attention(queries, keys, values, mask).transpose(1, 2).flatten(2)
@@ -92,11 +115,13 @@ def _plain_attention(
     queries: Float[Tensor, "B N G H"],
     keys: Float[Tensor, "B N T H"],
     values: Float[Tensor, "B N T H"],
-    mask: Float[Tensor, "B 1 #G T"],
+    mask: Float[Tensor, "B 1 #G T"] | None,
 ) -> Float[Tensor, "B N G H"]:
     """Attention as two matrix products, for the CPU: PyTorch's fused kernel is no faster forward at these lengths, and
     its bf16 backward several times slower."""
-    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + mask
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    if mask is not None:
+        scores = scores + mask
     return scores.softmax(dim=-1) @ values
 
 

@@ -26,7 +26,7 @@ class TokenEmbedding(nn.Module):
         self.token = nn.Embedding(vocab_size, width)
         self.position = nn.Embedding(num_positions, width)
 
-    def forward(self, token_ids: Int[Tensor, "B S"], positions: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+    def forward(self, token_ids: Int[Tensor, "*S"], positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
         return self.token(token_ids) + self.position(positions)
 
 
@@ -43,5 +43,5 @@ class QueryEmbedding(nn.Module):
         self.shared = nn.Parameter(torch.empty(width))
         self.position = nn.Embedding(num_positions, width)
 
-    def forward(self, positions: Int[Tensor, "B G"]) -> Float[Tensor, "B G D"]:
+    def forward(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
         return self.shared + self.position(positions)

@@ -1,10 +1,17 @@
 """A static pool of key/value slots, one sequence per slot."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from oar_core.nn.attention import additive_mask, attend
+from oar_core.nn.segments import Layout, segment_cost
+from oar_core.nn.tables import moved, offsets_within
 
 
 @dataclass
@@ -12,13 +19,13 @@ class KVCache:
     """Keys and values of every layer and slot.
 
     A slot's entries are compact: its condition tokens, then its committed tokens in decode order. So the first
-    `lengths[slot]` entries are valid whatever the order, and one length per row is the whole mask. Entry `capacity`
-    is a bin: writes of padding go there and nothing reads it.
+    `lengths[slot]` entries are valid whatever the order, and one length per row is the whole mask.
     """
 
-    keys: Float[Tensor, "layers slots N T+1 H"]
-    values: Float[Tensor, "layers slots N T+1 H"]
+    keys: Float[Tensor, "layers slots N T H"]
+    values: Float[Tensor, "layers slots N T H"]
     lengths: Int[Tensor, "slots"]  # on the host, so that how much to read is known without waiting for the device
+    num_pads: int = 0  # of all queries so far: places of attention that held none
 
     @classmethod
     def allocate(
@@ -32,7 +39,7 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> "KVCache":
-        shape = (num_layers, num_slots, num_heads, capacity + 1, head_width)
+        shape = (num_layers, num_slots, num_heads, capacity, head_width)
         keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         return cls(keys, values, torch.zeros(num_slots, dtype=torch.long))
 
@@ -42,7 +49,7 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
-        return self.keys.shape[3] - 1
+        return self.keys.shape[3]
 
     @property
     def num_bytes(self) -> int:
@@ -56,58 +63,117 @@ class KVCache:
         self.keys.index_fill_(1, on_device, 0)
         self.values.index_fill_(1, on_device, 0)
 
-    def extend(self, slots: Int[Tensor, "B"], valid: Bool[Tensor, "B S"]) -> "CacheWindow":
-        """Lengthens each row by its valid new tokens; the window returned is where their entries go.
+    def extend(self, slots: Int[Tensor, "B"], counts: Sequence[int], mutual: Sequence[int] | None = None) -> "Window":
+        """Lengthens row b by `counts[b]` new tokens; the window returned is where their entries go.
 
-        On CUDA, slots and flags on the host spare a wait for the device.
+        A new token sees all entries before it and itself; the first `mutual[b]` of a row's also see each other.
+        On CUDA, slots on the host spare a wait for the device.
         """
-        return CacheWindow(self, slots, valid)
+        rows, added = slots.cpu().numpy(), np.asarray(counts, dtype=np.int64)
+        starts = self.lengths.numpy()[rows]
+        self.lengths.numpy()[rows] = starts + added
+        offsets = offsets_within(added)
+        seen = offsets + 1 if mutual is None else np.maximum(offsets + 1, np.repeat(mutual, added))
+        before = np.repeat(starts, added)
+        return Window(self, rows, added, before + offsets, before + seen)
+
+    def look(self, slots: Int[Tensor, "B"], counts: Sequence[int]) -> "Window":
+        """A window for `counts[b]` queries of row b, which see all of the row's entries and leave none."""
+        rows, asked = slots.cpu().numpy(), np.asarray(counts, dtype=np.int64)
+        window = Window(self, rows, asked, None, np.repeat(self.lengths.numpy()[rows], asked))
+        self.num_pads += window.layout.num_pads
+        return window
 
 
-class CacheWindow:
-    """The rows of a cache that one pass writes and reads: a `KeyValueStore`.
+class Window:
+    """What one pass writes to and reads of a cache: a `KeyValueStore`.
 
-    `starts` are the rows' lengths before this pass and `lengths` after it, both (B,) on the cache's device.
+    The pass' tokens are one list, row after row. For attention they are laid out on the grids of segments, and back.
     """
 
-    def __init__(self, cache: KVCache, slots: Int[Tensor, "B"], valid: Bool[Tensor, "B S"]) -> None:
-        host_slots, host_valid = slots.cpu(), valid.cpu()
-        starts = cache.lengths[host_slots]
-        lengths = starts + host_valid.sum(dim=1)
-        self.extent = int(lengths.max())
-        assert self.extent <= cache.capacity, f"{self.extent} entries in a slot of {cache.capacity}"
-        cache.lengths[host_slots] = lengths
-        device = cache.keys.device
-        entries = (starts[:, None] + host_valid.cumsum(dim=1) - 1).masked_fill(~host_valid, cache.capacity)
-        self.starts, self.lengths = starts.to(device), lengths.to(device)
+    def __init__(
+        self,
+        cache: KVCache,
+        slots: Int[np.ndarray, "B"],
+        counts: Int[np.ndarray, "B"],
+        entries: Int[np.ndarray, "M"] | None,
+        limits: Int[np.ndarray, "M"],
+    ) -> None:
+        """Token m goes to `entries[m]` of its row, where the pass writes, and sees the row's first `limits[m]`."""
+        lengths = cache.lengths.numpy()[slots]
+        assert lengths.max(initial=0) <= cache.capacity, f"{lengths.max()} entries in a slot of {cache.capacity}"
         self._cache = cache
-        self._slots = slots.to(device)
-        self._entries = entries.to(device)
-        self._range = _contiguous_range(host_slots)
+        cost = segment_cost(cache.keys.shape[2] * cache.keys.shape[4], cache.keys.device.type)
+        self.layout = Layout.of(slots, counts, lengths, cost)
+        self._is_list = self.layout.is_list
+        # A pad sees all: then it asks for no mask, and what it makes is dropped.
+        on_grids = np.full(len(self.layout.sources), cache.capacity)
+        on_grids[self.layout.places] = limits
+        self._sees_all = _see_all(self.layout, on_grids)
+        written = [] if entries is None else [np.repeat(slots, counts), entries]
+        tables = moved([self.layout.places, self.layout.sources, on_grids, *written], cache.keys.device)
+        self._places, self._sources, self._limits, *self._written = tables
+        self._masks: list[Float[Tensor, "S 1 G T"] | None] | None = None
 
-    def update(
-        self, layer: int, keys: Float[Tensor, "B S N H"], values: Float[Tensor, "B S N H"]
-    ) -> tuple[Float[Tensor, "B N T H"], Float[Tensor, "B N T H"]]:
-        """Stores the new entries of a layer; returns all of the rows' entries, up to the longest row."""
-        rows = self._slots[:, None]
-        self._cache.keys[layer][rows, :, self._entries] = keys.to(self._cache.keys.dtype)
-        self._cache.values[layer][rows, :, self._entries] = values.to(self._cache.values.dtype)
-        return self.read(layer)
+    def write(self, layer: int, keys: Float[Tensor, "M N H"], values: Float[Tensor, "M N H"]) -> None:
+        """Stores the new entries of a layer."""
+        slots, entries = self._written
+        self._cache.keys[layer][slots, :, entries] = keys.to(self._cache.keys.dtype)
+        self._cache.values[layer][slots, :, entries] = values.to(self._cache.values.dtype)
 
-    def read(self, layer: int) -> tuple[Float[Tensor, "B N T H"], Float[Tensor, "B N T H"]]:
-        keys = self._cache.keys[layer, :, :, : self.extent]
-        values = self._cache.values[layer, :, :, : self.extent]
-        if self._range is not None:
-            return keys[self._range], values[self._range]
-        return keys[self._slots], values[self._slots]
+    def attend(
+        self,
+        layer: int,
+        queries: Float[Tensor, "M N H"],
+        keys: Float[Tensor, "M N H"],
+        values: Float[Tensor, "M N H"],
+    ) -> Float[Tensor, "M D"]:
+        self.write(layer, keys, values)
+        return self.read(layer, queries)
 
-    def visible(self, limits: Int[Tensor, "B S"]) -> Bool[Tensor, "B 1 S T"]:
-        """Which entries a token sees that may look at the first `limits[b, s]` of its row."""
-        entries = torch.arange(self.extent, device=limits.device)
-        return entries < limits[:, None, :, None]
+    def read(self, layer: int, queries: Float[Tensor, "M N H"]) -> Float[Tensor, "M D"]:
+        """Attention of the tokens to what each may see of a layer's entries, heads joined."""
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        grids = (queries if self._is_list else queries[self._sources]).to(keys.dtype)
+        joined: list[Float[Tensor, "P D"]] = []
+        for segment, part, mask in zip(self.layout.segments, grids.split(self._sizes), self._segment_masks()):
+            rows = slice(segment.first, segment.last)
+            seen = keys[rows, :, : segment.extent], values[rows, :, : segment.extent]
+            part = part.unflatten(0, (segment.num_rows, segment.width))
+            joined.append(attend(part, *seen, mask).flatten(0, 1))
+        attended = (joined[0] if len(joined) == 1 else torch.cat(joined)).to(queries.dtype)
+        return attended if self._is_list else attended[self._places]
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [segment.num_places for segment in self.layout.segments]
+
+    def _segment_masks(self) -> list[Float[Tensor, "S 1 G T"] | None]:
+        """Additive masks, built once for all layers; None where every token sees all that is read."""
+        if self._masks is None:
+            self._masks = []
+            for segment, limits, sees_all in zip(self.layout.segments, self._limits.split(self._sizes), self._sees_all):
+                entries = torch.arange(segment.extent, device=limits.device)
+                visible = entries < limits.view(segment.num_rows, 1, segment.width, 1)
+                self._masks.append(None if sees_all else additive_mask(visible, self._cache.keys.dtype))
+        return self._masks
 
 
-def _contiguous_range(slots: Int[Tensor, "B"]) -> slice | None:
-    """The slots as a range, which is read without a copy; None if they are not one."""
-    first, count = int(slots[0]), slots.shape[0]
-    return slice(first, first + count) if torch.equal(slots, torch.arange(first, first + count)) else None
+@dataclass(frozen=True)
+class CachedMemory:
+    """One layer of a cache, as several layers of queries attend to it: a `SharedMemory`."""
+
+    window: Window
+    layer: int
+
+    def attend(self, queries: Float[Tensor, "M N H"]) -> Float[Tensor, "M D"]:
+        return self.window.read(self.layer, queries)
+
+
+def _see_all(layout: Layout, limits: Int[np.ndarray, "P"]) -> list[bool]:
+    """For each segment, whether all of its tokens see all that it reads."""
+    ends = list(accumulate(segment.num_places for segment in layout.segments))
+    return [
+        bool((limits[end - segment.num_places : end] >= segment.extent).all())
+        for segment, end in zip(layout.segments, ends)
+    ]

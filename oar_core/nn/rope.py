@@ -13,8 +13,8 @@ BASE = 100.0
 class Rotation(NamedTuple):
     """Cosines and sines of the angles by which each token's `H / 2` pairs turn."""
 
-    cos: Float[Tensor, "B S half"]
-    sin: Float[Tensor, "B S half"]
+    cos: Float[Tensor, "*S half"]
+    sin: Float[Tensor, "*S half"]
 
     def slice(self, start: int, stop: int) -> "Rotation":
         return Rotation(self.cos[:, start:stop], self.sin[:, start:stop])
@@ -38,7 +38,7 @@ class RotaryTable(nn.Module):
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
 
-    def forward(self, positions: Int[Tensor, "B S"], dtype: torch.dtype) -> Rotation:
+    def forward(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
         return Rotation(self.cos.to(dtype)[positions], self.sin.to(dtype)[positions])
 
 
@@ -52,9 +52,10 @@ def grid_angles(grid: tuple[int, int], head_width: int) -> Float[Tensor, "L half
     return torch.cat([rows[:, None] * frequencies, columns[:, None] * frequencies], dim=-1)
 
 
-def rotate(x: Float[Tensor, "B S *n H"], rotation: Rotation) -> Float[Tensor, "B S *n H"]:
-    """Turns the pairs of `x` by its tokens' angles."""
-    shape = (*x.shape[:2], *(1,) * (x.ndim - 3), x.shape[-1] // 2)
+def rotate(x: Float[Tensor, "... H"], rotation: Rotation) -> Float[Tensor, "... H"]:
+    """Turns the pairs of `x` by its tokens' angles; what lies between tokens and pairs (heads) turns alike."""
+    tokens = rotation.cos.shape[:-1]
+    shape = (*tokens, *(1,) * (x.ndim - len(tokens) - 1), x.shape[-1] // 2)
     cos, sin = rotation.cos.view(shape), rotation.sin.view(shape)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -26,7 +26,17 @@ def score_positions(
     order_score: OrderScore,
 ) -> Float[Tensor, "B G"]:
     """Scores of each row's first `widths` positions, which are all that it does not know; the others are padding."""
-    certainty = CERTAINTIES[order_score.name](logits)
+    return scored(CERTAINTIES[order_score.name](logits), remaining, widths, grid, order_score)
+
+
+def scored(
+    certainty: Float[Tensor, "B G"],
+    remaining: Int[Tensor, "B G"],
+    widths: Int[Tensor, "B"],
+    grid: Grid,
+    order_score: OrderScore,
+) -> Float[Tensor, "B G"]:
+    """The same from certainties, by the function of CERTAINTIES that the score names."""
     if not order_score.distance_weight:
         return certainty
     return certainty - order_score.distance_weight * distance_to_known(remaining, widths, grid)

@@ -73,6 +73,12 @@ class SamplingRows:
             num_ranked=max((k for k, p in zip(top_k, params) if p.truncates), default=0),
         )
 
+    def of_queries(self, owners: Int[Tensor, "M"]) -> "SamplingRows":
+        """One entry for each query of a list, whose row is its owner."""
+        return SamplingRows(
+            self.temperature[owners], self.top_k[owners], self.top_p[owners], self.guidance[owners], self.num_ranked
+        )
+
 
 def sample(logits: Float[Tensor, "R G V"], rows: SamplingRows, noise: Float[Tensor, "R G V"]) -> Int[Tensor, "R G"]:
     """One token per query from fp32 logits and standard Gumbel noise: argmax(logits / t + noise), t the temperature.

@@ -115,7 +115,7 @@ class WorkerMetrics(Families):
             "oar_batch_occupancy_ratio", "Share of the cache slots that a step decoded", RATIO_BUCKETS, "model"
         )
         self.positions = self.counter("oar_positions_queried", "Positions asked of the model, pads included", "model")
-        self.pads = self.counter("oar_positions_padded", "Positions asked that were pads", "model")
+        self.pads = self.counter("oar_positions_padded", "Places of attention that held no query", "model")
         self.rows_used = self.gauge("oar_cache_slots_used", "Cache slots that jobs hold", "model")
         self.slots = self.gauge("oar_cache_slots", "Cache slots of the engine", "model")
         self.cache_bytes = self.gauge("oar_cache_bytes", "Bytes of all cache slots", "model")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, OrderScore
-from oar_core.models.backbone import Commit, Condition
+from oar_core.models.backbone import Commit, Condition, Query
 from oar_core.models.oar import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.nn.kv_cache import KVCache
@@ -77,28 +77,29 @@ class HashBackbone:
             self._committed[slot] = set()
             self._commit(slot, known, row)
 
-    def step(self, cache: KVCache, slots: Tensor, commit: Commit, query: Tensor) -> Tensor:
+    def step(self, cache: KVCache, slots: Tensor, commit: Commit, query: Query) -> Tensor:
         if self.fail_next:
             self.fail_next = False
             raise FloatingPointError("the device is gone")
         assert len(set(slots.tolist())) == len(slots)
         self.num_step_rows += len(slots)
-        self.num_queries += query.numel()
-        logits = torch.empty(*query.shape, self.config.vocab_size)
+        self.num_queries += len(query.positions)
+        logits = torch.empty(len(query.positions), self.config.vocab_size)
         for row, slot in enumerate(slots.tolist()):
             assert slot in self._contexts, f"slot {slot} was never prefilled"
             self._commit(slot, commit, row)
-            for column, position in enumerate(query[row].tolist()):
-                seed = zlib.crc32(repr((self._contexts[slot], position)).encode())
-                logits[row, column].normal_(0, 2, generator=torch.Generator().manual_seed(seed))
+        for index, (slot, position) in enumerate(_asked(slots, query)):
+            seed = zlib.crc32(repr((self._contexts[slot], position)).encode())
+            logits[index].normal_(0, 2, generator=torch.Generator().manual_seed(seed))
         return logits
 
-    def score(self, cache: KVCache, slots: Tensor, candidates: Tensor) -> Tensor:
-        scores = [
-            [zlib.crc32(repr((self._contexts[slot], position, "score")).encode()) / 2**32 for position in row]
-            for slot, row in zip(slots.tolist(), candidates.tolist())
-        ]
-        return torch.tensor(scores)
+    def score(self, cache: KVCache, slots: Tensor, candidates: Query) -> Tensor:
+        return torch.tensor(
+            [
+                zlib.crc32(repr((self._contexts[slot], position, "score")).encode()) / 2**32
+                for slot, position in _asked(slots, candidates)
+            ]
+        )
 
     def _commit(self, slot: int, commit: Commit, row: int) -> None:
         count = int(commit.counts[row])
@@ -107,3 +108,9 @@ class HashBackbone:
             assert position not in self._committed[slot], f"position {position} is committed twice"
             self._committed[slot].add(position)
             self._contexts[slot] = zlib.crc32(repr((position, token_id)).encode(), self._contexts[slot])
+
+
+def _asked(slots: Tensor, query: Query) -> list[tuple[int, int]]:
+    """Slot and position of each query."""
+    owners = [slot for slot, count in zip(slots.tolist(), query.counts) for _ in range(count)]
+    return list(zip(owners, query.positions.tolist(), strict=True))

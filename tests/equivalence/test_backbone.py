@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oar_core.config import BackboneConfig
-from oar_core.models.backbone import Commit, Condition
+from oar_core.models.backbone import Commit, Condition, Query
 from oar_core.models.oar import OarBackbone
 from oar_core.nn.kv_cache import KVCache
 
@@ -90,6 +90,11 @@ def train_logits(pictures: Pictures, bounds: list[list[int]], backbone: OarBackb
     return logits
 
 
+def ask(backbone: OarBackbone, cache: KVCache, slots: Tensor, commit: Commit, query: Tensor) -> Tensor:
+    """Logits of a table of queries, (B, G, V)."""
+    return backbone.step(cache, slots, commit, Query.grid(query)).unflatten(0, query.shape)
+
+
 @torch.no_grad()
 def decode_logits(
     pictures: Pictures,
@@ -111,7 +116,7 @@ def decode_logits(
         before = bounds[step - 1] if step else starts
         width = max(stop - start for start, stop in zip(before, starts)) + spare
         query = pictures.commit(starts, stops, max(1, *(b - a for a, b in zip(starts, stops))) + spare)
-        answer = backbone.step(cache, slots, pictures.commit(before, starts, width), query.positions)
+        answer = ask(backbone, cache, slots, pictures.commit(before, starts, width), query.positions)
         for b, (start, stop) in enumerate(zip(starts, stops)):
             logits[b, start:stop] = answer[b, : stop - start]
     return logits
@@ -228,7 +233,7 @@ def test_sequences_that_join_later_do_not_change_those_that_run():
     both = Pictures(2, seed=0)
     both.positions = torch.cat([first.positions, second.positions])
     both.token_ids = torch.cat([first.token_ids, second.token_ids])
-    answer = BACKBONE.step(cache, slots, both.commit([3, 0], [5, 1]), both.commit([5, 1], [9, 5]).positions)
+    answer = ask(BACKBONE, cache, slots, both.commit([3, 0], [5, 1]), both.commit([5, 1], [9, 5]).positions)
     for row, pictures, bounds in ((0, first, [[5], [9]]), (1, second, [[1], [5]])):
         expected = train_logits(pictures, bounds)[0, bounds[0][0] : bounds[1][0]]
         torch.testing.assert_close(answer[row], expected, **TOLERANCE)
@@ -239,9 +244,9 @@ def test_a_query_does_not_depend_on_the_other_queries():
     cache, slots = BACKBONE.new_cache(2), torch.arange(2)
     BACKBONE.prefill(cache, slots, pictures.condition, pictures.commit([0, 0], [4, 4]))
     nothing = pictures.commit([4, 4], [4, 4])
-    together = BACKBONE.step(cache, slots, nothing, pictures.positions)
+    together = ask(BACKBONE, cache, slots, nothing, pictures.positions)
     for rank in range(pictures.length):
-        alone = BACKBONE.step(cache, slots, nothing, pictures.positions[:, rank : rank + 1])
+        alone = ask(BACKBONE, cache, slots, nothing, pictures.positions[:, rank : rank + 1])
         torch.testing.assert_close(alone[:, 0], together[:, rank], **TOLERANCE)
 
 
@@ -250,7 +255,7 @@ def test_a_step_may_ask_nothing():
     cache, slots = BACKBONE.new_cache(2), torch.arange(2)
     BACKBONE.prefill(cache, slots, pictures.condition, pictures.commit([0, 0], [0, 0]))
     no_query = torch.empty(2, 0, dtype=torch.long)
-    assert BACKBONE.step(cache, slots, pictures.commit([0, 0], [3, 2]), no_query).shape == (2, 0, CONFIG.vocab_size)
+    assert ask(BACKBONE, cache, slots, pictures.commit([0, 0], [3, 2]), no_query).shape == (2, 0, CONFIG.vocab_size)
     assert (cache.lengths == pictures.condition.lengths + torch.tensor([3, 2])).all()
 
 

@@ -4,7 +4,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from oar_core.config import BackboneConfig
-from oar_core.models.backbone import Backbone, Commit, Condition
+from oar_core.models.backbone import Backbone, Commit, Condition, Query
 from oar_core.models.oar import OarBackbone
 
 CONFIG = BackboneConfig(
@@ -46,7 +46,7 @@ def test_the_default_size_is_what_the_config_promises():
     with torch.device("meta"):
         backbone = OarBackbone(BackboneConfig())
     assert backbone.num_parameters == 9_685_760
-    assert backbone.new_cache(3).keys.shape == (7, 3, 8, 48 + 64 + 1, 32)
+    assert backbone.new_cache(3).keys.shape == (7, 3, 8, 48 + 64, 32)
 
 
 def test_the_first_loss_is_that_of_a_uniform_guess():
@@ -96,10 +96,10 @@ def test_the_position_table_tells_first_queries_apart():
     single = Condition(condition.ids[:, :1], torch.ones_like(condition.lengths))
     cache, nothing = backbone.new_cache(4), commit_of(token_ids[:, :0], positions[:, :0])
     backbone.prefill(cache, torch.arange(4), single, nothing)
-    blank = backbone.step(cache, torch.arange(4), nothing, positions)
+    blank = backbone.step(cache, torch.arange(4), nothing, Query.grid(positions)).unflatten(0, positions.shape)
     torch.testing.assert_close(blank, blank[:, :1].expand_as(blank))
     torch.nn.init.normal_(backbone.embed_query.position.weight)
-    told_apart = backbone.step(cache, torch.arange(4), nothing, positions)
+    told_apart = backbone.step(cache, torch.arange(4), nothing, Query.grid(positions)).unflatten(0, positions.shape)
     assert (told_apart[:, 1:] - told_apart[:, :1]).abs().amax(dim=-1).min() > 1e-3
 
 
@@ -135,7 +135,8 @@ def test_cached_passes_keep_no_gradient():
     backbone, (condition, token_ids, positions) = make_backbone(), make_batch()
     cache, nothing = backbone.new_cache(4), commit_of(token_ids[:, :0], positions[:, :0])
     backbone.prefill(cache, torch.arange(4), condition, nothing)
-    logits = backbone.step(cache, torch.arange(4), commit_of(token_ids[:, :1], positions[:, :1]), positions[:, 1:])
+    first, rest = commit_of(token_ids[:, :1], positions[:, :1]), Query.grid(positions[:, 1:])
+    logits = backbone.step(cache, torch.arange(4), first, rest)
     assert not logits.requires_grad
     assert not cache.keys.requires_grad
 

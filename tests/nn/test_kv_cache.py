@@ -1,69 +1,55 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from oar_core.nn.attention import additive_mask, attend
 from oar_core.nn.kv_cache import KVCache
+
+HEADS, WIDTH = 2, 4
 
 
 def make_cache(num_slots: int = 3, capacity: int = 5) -> KVCache:
     return KVCache.allocate(
         num_layers=2,
         num_slots=num_slots,
-        num_heads=2,
+        num_heads=HEADS,
         capacity=capacity,
-        head_width=4,
+        head_width=WIDTH,
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
 
 
-def entries(batch: int, width: int, start: float = 1.0) -> torch.Tensor:
-    """Entry j of row b is full of `start + 10 b + j`."""
-    marks = start + 10 * torch.arange(batch)[:, None] + torch.arange(width)
-    return marks[:, :, None, None].expand(batch, width, 2, 4).float()
+def entries(*marks: float) -> torch.Tensor:
+    """One entry a mark, full of it."""
+    return torch.tensor(marks)[:, None, None].expand(-1, HEADS, WIDTH)
 
 
-def marks(read: torch.Tensor) -> list[list[float]]:
-    return read[:, 0, :, 0].tolist()
+def marks(cache: KVCache, slot: int, layer: int = 0) -> list[float]:
+    return cache.keys[layer, slot, 0, :, 0].tolist()
 
 
-@pytest.mark.parametrize("slots", [[0, 1], [2, 0]], ids=["contiguous", "gathered"])
-def test_entries_of_a_row_are_compact_whatever_its_pads(slots):
-    cache, rows = make_cache(), torch.tensor(slots)
-    window = cache.extend(rows, torch.tensor([[True, False, True], [False, True, False]]))
-    new = entries(2, 3)
-    keys, values = window.update(1, new, -new)
-    assert marks(keys) == [[1, 3], [12, 0]]
-    assert marks(values) == [[-1, -3], [-12, 0]]
-    again = cache.extend(rows, torch.ones(2, 1, dtype=torch.bool))
-    keys, _ = again.update(1, entries(2, 1, start=7), entries(2, 1))
-    assert marks(keys) == [[1, 3, 7], [12, 17, 0]]
-    assert cache.lengths[rows].tolist() == [3, 2]
-
-
-def test_a_contiguous_range_is_read_without_a_copy():
-    cache = make_cache()
-    keys, _ = cache.extend(torch.tensor([1, 2]), torch.ones(2, 2, dtype=torch.bool)).read(0)
-    assert keys.data_ptr() == cache.keys[0, 1].data_ptr()
+def test_entries_of_a_row_are_compact_whatever_the_order_of_the_slots():
+    cache, slots = make_cache(), torch.tensor([2, 0])
+    cache.extend(slots, (2, 1)).write(0, entries(1, 2, 3), -entries(1, 2, 3))
+    cache.extend(slots, (1, 0)).write(0, entries(4), -entries(4))
+    assert marks(cache, 2) == [1, 2, 4, 0, 0]
+    assert marks(cache, 0) == [3, 0, 0, 0, 0]
+    assert torch.equal(cache.values[0], -cache.keys[0])
+    assert cache.lengths.tolist() == [1, 0, 3]
 
 
 def test_other_layers_and_slots_stay_untouched():
     cache = make_cache()
-    cache.extend(torch.tensor([1]), torch.ones(1, 2, dtype=torch.bool)).update(0, entries(1, 2), entries(1, 2))
+    cache.extend(torch.tensor([1]), (2,)).write(0, entries(1, 2), entries(1, 2))
     assert not cache.keys[1].any()
     assert not cache.keys[0, [0, 2]].any()
 
 
-def test_a_limit_is_a_prefix_of_the_row():
-    window = make_cache().extend(torch.tensor([0, 1]), torch.ones(2, 3, dtype=torch.bool))
-    visible = window.visible(torch.tensor([[1, 3], [2, 2]]))
-    assert visible.shape == (2, 1, 2, 3)
-    assert visible.sum(dim=-1).tolist() == [[[1, 3]], [[2, 2]]]
-
-
 def test_reset_empties_its_slots_alone():
     cache = make_cache()
-    rows = torch.tensor([0, 1, 2])
-    cache.extend(rows, torch.ones(3, 2, dtype=torch.bool)).update(0, entries(3, 2), entries(3, 2))
+    cache.extend(torch.tensor([0, 1, 2]), (2, 2, 2)).write(0, entries(*range(1, 7)), entries(*range(1, 7)))
     cache.keys[:, 1] = float("nan")
     cache.reset(torch.tensor([1]))
     assert cache.lengths.tolist() == [2, 0, 2]
@@ -74,4 +60,71 @@ def test_reset_empties_its_slots_alone():
 def test_a_row_beyond_its_capacity_is_our_own_mistake():
     cache = make_cache(capacity=2)
     with pytest.raises(AssertionError, match="3 entries in a slot of 2"):
-        cache.extend(torch.tensor([0]), torch.ones(1, 3, dtype=torch.bool))
+        cache.extend(torch.tensor([0]), (3,))
+
+
+def test_queries_that_fill_neighbouring_slots_are_read_where_they_lie():
+    """Keys and values are views of the cache, and the queries' list is their grid: nothing is copied."""
+    cache = make_cache()
+    cache.extend(torch.tensor([1, 2]), (2, 2)).write(0, entries(1, 2, 3, 4), entries(1, 2, 3, 4))
+    window = cache.look(torch.tensor([1, 2]), (3, 3))
+    assert window.layout.is_list
+    assert [tuple(segment) for segment in window.layout.segments] == [(1, 3, 3, 2)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    slots=st.permutations(range(6)),
+    lengths=st.lists(st.integers(1, 9), min_size=6, max_size=6),
+    counts=st.lists(st.integers(0, 5), min_size=1, max_size=6).filter(any),
+    seed=st.integers(0, 1000),
+)
+def test_each_query_attends_to_its_own_row_alone_wherever_the_rows_lie(slots, lengths, counts, seed):
+    torch.manual_seed(seed)
+    cache = make_cache(6, capacity=9)
+    cache.extend(torch.arange(6), lengths)
+    cache.keys.normal_()
+    cache.values.normal_()
+    rows = slots[: len(counts)]
+    window = cache.look(torch.tensor(rows), counts)
+    queries = torch.randn(sum(counts), HEADS, WIDTH)
+    attended = window.read(1, queries)
+    start = 0
+    for slot, count in zip(rows, counts):
+        seen = [table[1, slot : slot + 1, :, : lengths[slot]] for table in (cache.keys, cache.values)]
+        alone = attend(queries[None, start : start + count], *seen, None)[0]
+        torch.testing.assert_close(attended[start : start + count], alone)
+        start += count
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any),
+    mutual=st.lists(st.integers(0, 3), min_size=4, max_size=4),
+    seed=st.integers(0, 1000),
+)
+def test_a_new_token_sees_what_was_before_itself_and_its_condition(counts, mutual, seed):
+    torch.manual_seed(seed)
+    cache = make_cache(4, capacity=6)
+    cache.keys.normal_()
+    cache.values.normal_()
+    cache.extend(torch.arange(4), (1, 0, 2, 1))
+    before = cache.lengths.tolist()
+    rows = torch.arange(len(counts)).flip(0)
+    mutual = [min(count, wanted) for count, wanted in zip(counts, mutual)]
+    window = cache.extend(rows, counts, mutual=mutual)
+    queries, keys, values = torch.randn(3, sum(counts), HEADS, WIDTH)
+    attended = window.attend(0, queries, keys, values)
+    token = 0
+    for slot, count, together in zip(rows.tolist(), counts, mutual):
+        for offset in range(count):
+            seen = before[slot] + max(offset + 1, together)
+            part = [table[0, slot : slot + 1, :, :seen] for table in (cache.keys, cache.values)]
+            torch.testing.assert_close(attended[token], attend(queries[None, None, token], *part, None)[0, 0])
+            token += 1
+
+
+def test_a_mask_is_none_where_all_is_seen():
+    queries, keys = torch.randn(2, 3, HEADS, WIDTH), torch.randn(2, HEADS, 5, WIDTH)
+    everything = additive_mask(torch.ones(2, 1, 3, 5, dtype=torch.bool), torch.float32)
+    torch.testing.assert_close(attend(queries, keys, keys, None), attend(queries, keys, keys, everything))

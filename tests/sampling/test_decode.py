@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oar_core.models.backbone import Commit
+from oar_core.models.backbone import Commit, Query
 from oar_core.sampling.confidence import log_odds_of_best, surest
 from oar_core.sampling.decode import Chooser, DecodeRow, Slots, StepLoad, decode_step
 from oar_core.sampling.prefill import PrefillRow, prefill
@@ -57,7 +57,7 @@ def test_likelihood_keeps_the_draws_that_the_model_finds_likeliest(primed):
     backbone, cache = primed
     everywhere = make_row(Slots(0), Chooser.FIXED, take=20)
     token_ids = torch.tensor(decode_step(backbone, cache, [everywhere])[0].token_ids)
-    logits = backbone.step(cache, torch.tensor([0]), _no_commit(), torch.arange(20)[None])[0]
+    logits = backbone.step(cache, torch.tensor([0]), _no_commit(), Query.grid(torch.arange(20)[None]))
     likelihood = logits.log_softmax(-1).gather(-1, token_ids[:, None]).squeeze(-1)
     expected = likelihood.argsort(descending=True)[:4].tolist()
     kept = decode_step(backbone, cache, [make_row(Slots(0), Chooser.LIKELIHOOD)])[0]
@@ -78,7 +78,7 @@ def test_distilled_asks_the_model_only_for_what_the_policy_puts_first(primed):
     backbone, cache = primed
     commit = {"commit_positions": (19, 18), "commit_token_ids": (1, 2), "query": tuple(range(18))}
     group = decode_step(backbone, cache, [make_row(Slots(0), Chooser.DISTILLED, **commit)])[0]
-    scores = backbone.score(cache, torch.tensor([0]), torch.arange(18)[None])[0]
+    scores = backbone.score(cache, torch.tensor([0]), Query.grid(torch.arange(18)[None]))
     assert list(group.positions) == scores.argsort(descending=True)[:4].tolist()
     assert backbone.num_queries == 4
     listed = make_row(Slots(0), Chooser.FIXED, query=group.positions)
@@ -97,8 +97,8 @@ def test_under_guidance_the_conditional_memory_scores(primed):
 
 def entropies_of(primed, positions: tuple[int, ...]) -> torch.Tensor:
     backbone, cache = primed
-    logits = backbone.step(cache, torch.tensor([0]), _no_commit(), torch.tensor([positions]))
-    return torch.distributions.Categorical(logits=logits[0]).entropy()
+    logits = backbone.step(cache, torch.tensor([0]), _no_commit(), Query.grid(torch.tensor([positions])))
+    return torch.distributions.Categorical(logits=logits).entropy()
 
 
 @pytest.mark.parametrize("chooser", list(Chooser))
@@ -143,8 +143,8 @@ def test_a_fixed_group_is_decoded_as_listed_with_the_same_tokens(primed):
 def test_a_confidence_is_the_probability_of_the_likeliest_token_before_temperature(primed):
     backbone, cache = primed
     row = make_row(Slots(0), Chooser.FIXED, query=(3, 7), take=2, sampling=SamplingParams(temperature=9.0, top_k=2))
-    logits = backbone.step(cache, torch.tensor([0]), _no_commit(), torch.tensor([[3, 7]]))
-    expected = logits[0].softmax(dim=-1).max(dim=-1).values.tolist()
+    logits = backbone.step(cache, torch.tensor([0]), _no_commit(), Query.grid(torch.tensor([[3, 7]])))
+    expected = logits.softmax(dim=-1).max(dim=-1).values.tolist()
     assert decode_step(backbone, cache, [row])[0].confidences == pytest.approx(expected, rel=1e-5)
 
 
@@ -218,8 +218,8 @@ def test_the_surest_come_first_and_ties_go_by_position_whatever_the_padding(scor
     assert chosen == sorted(range(len(scores)), key=lambda column: (-scores[column], column))[:take]
 
 
-def test_a_steps_load_counts_the_pads_of_each_call(primed):
-    """Rows that choose are padded to the widest of them, in a call of their own; a guided picture is asked twice."""
+def test_a_steps_load_counts_what_each_slot_asks(primed):
+    """A guided picture is asked twice; rows of all widths share a call, and what they ask is a list without pads."""
     load = StepLoad()
     rows = [
         make_row(Slots(0), Chooser.FIXED, query=(1, 2, 3), take=3),
@@ -227,6 +227,6 @@ def test_a_steps_load_counts_the_pads_of_each_call(primed):
         make_row(Slots(3), Chooser.CONFIDENCE, query=tuple(range(12))),
     ]
     decode_step(*primed, rows, load)
-    assert load == StepLoad(slots=4, positions=3 * 3 + 12, pads=2 * 2)
+    assert load == StepLoad(slots=4, positions=3 + 2 + 12, pads=0)
     decode_step(*primed, rows[2:], load)
-    assert load == StepLoad(slots=5, positions=3 * 3 + 12 + 12, pads=2 * 2)
+    assert load == StepLoad(slots=5, positions=3 + 2 + 12 + 12, pads=0)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from oar_core.config import ORDER_SCORES, OrderScore
 from oar_core.errors import CheckpointError, ConfigError
-from oar_core.models.backbone import Backbone, Commit, Condition
+from oar_core.models.backbone import Backbone, Commit, Condition, Query
 from oar_core.order.paths import Grid
 from oar_core.sampling.confidence import log_probability
 from oar_core.sampling.order_score import distance_to_known, score_positions
@@ -79,7 +79,8 @@ def extract_orders(
     remaining = torch.arange(length, device=token_ids.device).expand(batch, -1)
     parts: list[Tensor] = []
     while remaining.shape[1]:
-        logits = backbone.step(cache, slots, _commit(token_ids, chosen), remaining).float()
+        asked = Query.grid(remaining)
+        logits = backbone.step(cache, slots, _commit(token_ids, chosen), asked).float().unflatten(0, remaining.shape)
         scores = _scores(logits, token_ids, remaining, backbone.config.grid, config)
         columns = scores.argsort(dim=-1, descending=True, stable=True)[:, : config.positions_per_step]
         chosen = remaining.gather(1, columns)

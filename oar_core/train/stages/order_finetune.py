@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from oar_core.errors import ConfigError
 from oar_core.models.oar import POLICY_PREFIX, Memory, OarBackbone
 from oar_core.models.order_policy import OrderPolicy
+from oar_core.nn.attention import DenseMemory
 from oar_core.nn.rope import Rotation
 from oar_core.order.paths import PATHS, Grid, locality
 from oar_core.train.context_noise import corrupt_context
@@ -142,13 +143,9 @@ def policy_scores(
     (batch, length), num_ranks = positions.shape, ranks.shape[1]
     rows = memory.mask[:, 0][torch.arange(batch, device=ranks.device)[:, None], ranks]
     rotation = Rotation(memory.rotation.cos.repeat(1, num_ranks, 1), memory.rotation.sin.repeat(1, num_ranks, 1))
-    scores = policy(
-        positions.repeat(1, num_ranks),
-        rotation,
-        memory.keys.detach(),
-        memory.values.detach(),
-        rows.repeat_interleave(length, dim=1)[:, None],
-    )
+    mask = rows.repeat_interleave(length, dim=1)[:, None]
+    seen = DenseMemory(memory.keys.detach(), memory.values.detach(), mask)
+    scores = policy(positions.repeat(1, num_ranks), rotation, seen)
     return scores.view(batch, num_ranks, length)
 
 

@@ -1,0 +1,64 @@
+"""What a step does for one picture, and what comes of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from oar_core.sampling.sampler import SamplingParams
+
+
+class Chooser(Enum):
+    """Who picks the positions of a group out of a row's query, which lists them in ascending order unless FIXED."""
+
+    FIXED = "fixed"  # all of the query, as listed
+    CONFIDENCE = "confidence"  # the positions of which the model is surest
+    LIKELIHOOD = "likelihood"  # the positions whose drawn token is likeliest: a biased sampler
+    DISTILLED = "distilled"  # the positions that the order policy puts first; only they are asked for their tokens
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The cache slots of one picture; the second one only under guidance."""
+
+    conditional: int
+    unconditional: int | None = None
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        return (self.conditional,) if self.unconditional is None else (self.conditional, self.unconditional)
+
+
+@dataclass(frozen=True)
+class DecodeRow:
+    """What one picture does in this step: commit tokens to its slots, then decode `take` of the queried positions, or,
+    under an entropy bound, as many from `take` to `most` as are safe together."""
+
+    slots: Slots
+    commit_positions: Sequence[int]
+    commit_token_ids: Sequence[int]
+    query: Sequence[int]
+    take: int
+    chooser: Chooser
+    sampling: SamplingParams
+    noise_key: int
+    most: int | None = None  # None: `take`
+    entropy_bound: float | None = None  # nats
+
+    @property
+    def limit(self) -> int:
+        """How many positions the group may hold."""
+        return self.take if self.most is None else self.most
+
+    @property
+    def num_asked(self) -> int:
+        """Of how many positions the backbone is asked for their tokens."""
+        return self.limit if self.chooser is Chooser.DISTILLED else len(self.query)
+
+
+@dataclass(frozen=True)
+class DecodedGroup:
+    """Tokens of one picture in decode order. See `oar_core.sampling.progress.Patch` for what a confidence is."""
+
+    positions: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    confidences: tuple[float, ...]

@@ -1,0 +1,167 @@
+"""The rows of one step as tensors.
+
+Whatever rows ask for is laid end to end, in lists without pads: the queries of pictures, those of all their slots, and
+what is selected of them. Tables with a row for each picture exist only where positions are compared with each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from oar_core.models.backbone import Commit
+from oar_core.nn.tables import moved, places_within, right_padded, starts_of
+from oar_core.sampling.rows import Chooser, DecodeRow
+from oar_core.sampling.sampler import SamplingRows
+
+CHOOSERS = tuple(chooser for chooser in Chooser if chooser is not Chooser.FIXED)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rows that one chooser serves: each picks `limit` of its candidates."""
+
+    chooser: Chooser
+    slots: Int[Tensor, "R"]  # conditional ones, on the host
+    counts: tuple[int, ...]  # of candidates, on the host
+    widths: Int[Tensor, "R"]  # the same, on the device
+    candidates: Int[Tensor, "R G"]  # positions, right-padded
+    listed: Int[Tensor, "K"]  # the places of candidates in this table that are no pads, row after row
+    queries: Int[Tensor, "K"]  # their places in the list of queries; of the policy's, which asks nothing yet, the first
+    most: int  # that any row picks
+    picked: Int[Tensor, "P"]  # the places of picks in a table (R, most), row after row
+    targets: Int[Tensor, "P"]  # where they go: in the list of queries for the policy, else in that of the selected
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """The rows that decide how many of their selected positions are decoded."""
+
+    rows: Int[Tensor, "A"]
+    selected: Int[Tensor, "A S"]  # their places in the list of the selected, right-padded
+    bounds: Float[Tensor, "A"]  # nats
+    mosts: Int[Tensor, "A"]
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """All of it. Slots ascend, and rows by their first slot. A list index is None where it would be the list itself."""
+
+    slots: Int[Tensor, "B"]  # on the host
+    counts: tuple[int, ...]  # queries of each slot, on the host
+    commit: Commit
+    queries: Int[Tensor, "Q"]  # positions; where the policy chooses, those that come first in the row
+    owners: Int[Tensor, "Q"]  # the row of each query
+    spread: Int[Tensor, "M"] | None  # the query that each slot's asks
+    conditional: Int[Tensor, "Q"] | None  # of each query, its places among the slots': None where no row is guided
+    unconditional: Int[Tensor, "Q"] | None
+    params: SamplingRows
+    noise_keys: Int[Tensor, "R"]
+    takes: Int[Tensor, "R"]
+    limits: tuple[int, ...]  # of the rows' groups, on the host
+    selected: Int[Tensor, "S"] | None  # queries that a group may hold; None where it is all of them
+    choices: tuple[Choice, ...]
+    adaptive: Adaptive | None
+
+    @classmethod
+    def pack(cls, rows: Sequence[DecodeRow], vocab_size: int, device: torch.device) -> Self:
+        """`rows` ascend by their first slot."""
+        by_slot = sorted(
+            (slot, row, part) for row, entry in enumerate(rows) for part, slot in enumerate(entry.slots.all)
+        )
+        owner_of_slot = np.array([row for _, row, _ in by_slot])
+        asked, limits = np.array([row.num_asked for row in rows]), np.array([row.limit for row in rows])
+        slot_counts, starts = asked[owner_of_slot], starts_of(asked)
+        place = {(row, part): start for (_, row, part), start in zip(by_slot, starts_of(slot_counts).tolist())}
+        # A row without guidance stands in for its own pair, which leaves its logits bit for bit.
+        pairs = np.array([[place[r, 0], place[r, len(row.slots.all) - 1]] for r, row in enumerate(rows)])
+        tables = {
+            "commit_positions": right_padded([rows[row].commit_positions for row in owner_of_slot]),
+            "commit_token_ids": right_padded([rows[row].commit_token_ids for row in owner_of_slot]),
+            "queries": np.concatenate([np.asarray(row.query[: row.num_asked], dtype=np.int64) for row in rows]),
+            "owners": np.repeat(np.arange(len(rows)), asked),
+            "spread": places_within(starts[owner_of_slot], slot_counts),
+            "conditional": places_within(pairs[:, 0], asked),
+            "unconditional": places_within(pairs[:, 1], asked),
+            "noise_keys": np.array([row.noise_key for row in rows]),
+            "takes": np.array([row.take for row in rows]),
+            "selected": places_within(starts, limits),
+        }
+        at = dict(zip(tables, moved(list(tables.values()), device)))
+        is_guided = len(by_slot) > len(rows)
+        return cls(
+            slots=torch.tensor([slot for slot, _, _ in by_slot]),
+            counts=tuple(slot_counts.tolist()),
+            commit=Commit(
+                at["commit_token_ids"],
+                at["commit_positions"],
+                torch.tensor([len(rows[row].commit_positions) for row in owner_of_slot]),
+            ),
+            queries=at["queries"],
+            owners=at["owners"],
+            spread=at["spread"] if is_guided else None,
+            conditional=at["conditional"] if is_guided else None,
+            unconditional=at["unconditional"] if is_guided else None,
+            params=SamplingRows.stack([row.sampling for row in rows], vocab_size, device),
+            noise_keys=at["noise_keys"],
+            takes=at["takes"],
+            limits=tuple(limits.tolist()),
+            selected=None if (asked == limits).all() else at["selected"],
+            choices=tuple(_choices(rows, starts, starts_of(limits), device)),
+            adaptive=_adaptive(rows, limits, device),
+        )
+
+
+def _choices(
+    rows: Sequence[DecodeRow],
+    query_starts: Int[np.ndarray, "R"],
+    group_starts: Int[np.ndarray, "R"],
+    device: torch.device,
+) -> list[Choice]:
+    choices: list[Choice] = []
+    for chooser in CHOOSERS:
+        chosen = [index for index, row in enumerate(rows) if row.chooser is chooser]
+        if chosen:
+            targets = query_starts if chooser is Chooser.DISTILLED else group_starts
+            choices.append(
+                _choice(chooser, [rows[index] for index in chosen], query_starts[chosen], targets[chosen], device)
+            )
+    return choices
+
+
+def _choice(
+    chooser: Chooser,
+    rows: Sequence[DecodeRow],
+    queries: Int[np.ndarray, "R"],
+    targets: Int[np.ndarray, "R"],
+    device: torch.device,
+) -> Choice:
+    """`queries` and `targets` are where each row's begin."""
+    counts, limits = np.array([len(row.query) for row in rows]), np.array([row.limit for row in rows])
+    order, most = np.arange(len(rows)), int(limits.max())
+    tables = [
+        counts,
+        right_padded([row.query for row in rows]),
+        places_within(order * counts.max(), counts),
+        places_within(queries, counts),
+        places_within(order * most, limits),
+        places_within(targets, limits),
+    ]
+    widths, candidates, listed, asked, picked, goals = moved(tables, device)
+    slots = torch.tensor([row.slots.conditional for row in rows])
+    return Choice(chooser, slots, tuple(counts.tolist()), widths, candidates, listed, asked, most, picked, goals)
+
+
+def _adaptive(rows: Sequence[DecodeRow], limits: Int[np.ndarray, "R"], device: torch.device) -> Adaptive | None:
+    chosen = [index for index, row in enumerate(rows) if row.entropy_bound is not None]
+    if not chosen:
+        return None
+    starts = starts_of(limits)
+    places = [range(starts[index], starts[index] + limits[index]) for index in chosen]
+    indices, selected, mosts = moved([np.array(chosen), right_padded(places), limits[chosen]], device)
+    bounds = torch.tensor([rows[index].entropy_bound for index in chosen], dtype=torch.float32).to(device)
+    return Adaptive(indices, selected, bounds, mosts)
