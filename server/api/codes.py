@@ -16,6 +16,12 @@ REQUESTS: tuple[type[BaseModel], ...] = (GenerationRequest, EditRequest, ImagesR
 
 MEANINGS: Mapping[str, str] = {
     "invalid_json": "The body is no JSON.",
+    "invalid_api_key": "No key came, or one that nobody was given.",
+    "origin_not_allowed": "Pages of this origin may not use the server.",
+    "priority_not_allowed": "The tenant may not ask for this priority.",
+    "host_not_allowed": "The server is not known under this name.",
+    "rate_limited": "The tenant asks too often; ask again after `Retry-After`.",
+    "queue_share_full": "The tenant's own jobs fill its share of the queue; try again after `Retry-After`.",
     "not_found": "There is nothing at this address.",
     "model_not_found": "There is no model of that name; `GET /v1/models` lists them.",
     "job_not_found": "There never was a job of that id.",

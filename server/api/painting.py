@@ -182,6 +182,7 @@ def _opened(data: bytes) -> Image.Image:
 
 @router.get(
     "/{job_id}/images/{index}/painting",
+    summary="How a picture was painted, as an animation",
     response_class=Response,
     responses={
         200: {"description": "The animation", "content": {"image/webp": {}, "image/gif": {}}},

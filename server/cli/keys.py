@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from oar_core.answer import Answer, AnswerGroup
 from server.api.keyring import (
     HASH_PREFIX,
     KeyFileError,
@@ -18,7 +19,7 @@ from server.api.keyring import (
     read_key_file,
 )
 from server.cli.options import load_settings
-from server.schemas.tenant import KeyFile
+from server.schemas.tenant import KeyFile, Tenant
 
 LEAST_CHARS = 32  # of a key that somebody else made: what people choose can be guessed from its hash
 SHOWN_DIGITS = 8
@@ -29,7 +30,7 @@ file_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=AnswerGroup)
 def keys() -> None:
     """Make, hash, list and check API keys."""
 
@@ -37,7 +38,7 @@ def keys() -> None:
 @keys.command()
 @click.argument("tenant")
 @file_option
-def new(tenant: str, path: Path | None) -> None:
+def new(tenant: str, path: Path | None) -> Answer:
     """Give TENANT a new key, and show it this once.
 
     Its hash is added to the file, which is made if it is not there; without a file, it is told where to put it. A
@@ -52,36 +53,33 @@ def new(tenant: str, path: Path | None) -> None:
     else:
         _write(path, _with_key(path, tenant, digest))
         click.echo(f"{_short(digest)} of {tenant} was added to {path}; its key, shown this once:", err=True)
-    click.echo(key)
+    return Answer({"tenant": tenant, "key": key, "hash": digest, "file": None if path is None else str(path)}, [key])
 
 
 @keys.command("hash")
-def hash_of() -> None:
+def hash_of() -> Answer:
     """Read a key of your own making and print what the file holds of it."""
     key = _read_key()
     if len(key) < LEAST_CHARS:
         message = f"a key has at least {LEAST_CHARS} random characters, as its hash is fast; `oar keys new` makes one"
         raise click.UsageError(message)
-    click.echo(hash_key(key))
+    return Answer({"hash": hash_key(key)}, [hash_key(key)])
 
 
 @keys.command("list")
 @file_option
-def list_keys(path: Path | None) -> None:
+def list_keys(path: Path | None) -> Answer:
     """List tenants with their limits and the beginnings of their keys' hashes."""
     file = _read(path)
-    for name, entry in file.tenants.items():
-        tenant = file.tenant(name)
-        rate = f"{tenant.rate:g}/s burst {tenant.bucket}" if tenant.rate else "no rate"
-        limits = f"{rate}, share {tenant.queue_share:g}, up to {tenant.priority_ceiling}, {tenant.max_sockets} sockets"
-        click.echo(f"{name}: {limits}")
-        for digest in entry.keys:
-            click.echo(f"  {_short(digest)}")
+    tenants = [file.tenant(name) for name in file.tenants]
+    keys_of = {name: [_short(digest) for digest in entry.keys] for name, entry in file.tenants.items()}
+    lines = [line for tenant in tenants for line in (_limits(tenant), *(f"  {key}" for key in keys_of[tenant.name]))]
+    return Answer([{**tenant.model_dump(), "keys": keys_of[tenant.name]} for tenant in tenants], lines)
 
 
 @keys.command()
 @file_option
-def check(path: Path | None) -> None:
+def check(path: Path | None) -> Answer:
     """Read a key and say whose it is; exit code 1 if it is nobody's."""
     try:
         ring = KeyRing(_path(path))
@@ -90,7 +88,15 @@ def check(path: Path | None) -> None:
     tenant = ring.find(_read_key())
     if tenant is None:
         raise click.ClickException("nobody was given this key")
-    click.echo(tenant.name)
+    return Answer({"tenant": tenant.name}, [tenant.name])
+
+
+def _limits(tenant: Tenant) -> str:
+    rate = f"{tenant.rate:g}/s burst {tenant.bucket}" if tenant.rate else "no rate"
+    return (
+        f"{tenant.name}: {rate}, share {tenant.queue_share:g}, up to {tenant.priority_ceiling}, "
+        f"{tenant.max_sockets} sockets"
+    )
 
 
 def _path(path: Path | None) -> Path:

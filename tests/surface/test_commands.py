@@ -27,9 +27,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TRAINING = ROOT / "docs" / "training.md"
 SECONDS = 120
-# Options and variables of other programs, and those of the tests.
-FOREIGN_OPTIONS = {"--scale", "--maxmemory", "--build", "--from-literal"}
-FOREIGN_VARIABLES = {"OAR_CHAOS_SCALE", "OAR_TEST_DATA"}
+# Options and variables of other programs, of the tests and of the client.
+FOREIGN_OPTIONS = {"--record", "--scale", "--maxmemory", "--build", "--from-literal"}
+FOREIGN_VARIABLES = {"OAR_CHAOS_SCALE", "OAR_TEST_DATA", "OAR_URL", "OAR_API_KEY"}
 TINY = """
 base = "pictures-64"
 name = "flowers"
@@ -81,7 +81,9 @@ def run(block: Block, folder: Path, environment: dict[str, str], url: str = "") 
     address = httpx.URL(url)
     text = block.text.replace("localhost:8000", f"{address.host}:{address.port}") if url else block.text
     words = [sys.executable, "-c", text] if block.language == "python" else ["bash", "-euo", "pipefail", "-c", text]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run(
+        words, cwd=folder, env={**environment, "OAR_URL": url}, capture_output=True, text=True, timeout=SECONDS
+    )
     assert done.returncode == 0, f"{block.where}\n{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
 
@@ -150,7 +152,7 @@ def test_a_reason_for_not_running_is_a_sentence(page: Path) -> None:
 
 
 def test_recipes_of_the_pages_can_be_read(tmp_path: Path) -> None:
-    texts = [block.text for page in PAGES for block in read_blocks(page) if block.language == "toml"]
+    texts = [block.text for block in read_blocks(TRAINING) if block.language == "toml"]
     assert texts
     for text in [*texts, TINY]:
         (tmp_path / "mine.toml").write_text(text)
@@ -191,7 +193,7 @@ ALL_OPTIONS = {name for command in everything(main) for name in options_of(comma
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_options_that_are_named_exist(page: Path) -> None:
     for text in named_in(page):
-        for sentence in re.findall(r"(?:^|\s)(oar [^;&]+)", text):
+        for sentence in re.findall(r"(?:^|[;&|(]\s*)(oar (?:[^;&|)]|(?<=\w)\|(?=\w))+)", text):
             check_command(sentence, page)
         for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", text):
             is_ours = not re.search(r"\b(docker|kubectl|redis-\w+|curl|pip|git)\b", text)

@@ -13,7 +13,7 @@ from server.cli import VERBS, main
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME, write_tiny_weights
 
-SILENT = {"serve", "api", "worker"}  # they run until they are stopped
+SILENT = {"serve", "api", "worker", "completion"}  # they run until they are stopped; the last prints a script
 PICTURES = {"generate", "edit"}  # what they print is told by their own tests
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +72,11 @@ def test_verbs_of_a_server_print_one_document(
     assert told("jobs", "show", job)["state"] == "completed"
     assert told("jobs", "cancel", job)["state"] == "completed"
     assert told("jobs", "dead") == []
+    made = told("keys", "new", "studio", "--file", str(weights_dir / "keys.toml"))
+    assert isinstance(made, dict)
+    (listed,) = told("keys", "list", "--file", str(weights_dir / "keys.toml"))
+    assert listed["name"] == "studio"
+    assert made["hash"].startswith(listed["keys"][0].rstrip("…"))
 
 
 def test_measurements_print_one_document(weights_dir: Path, tmp_path: Path) -> None:
