@@ -18,7 +18,7 @@ Rgb = tuple[int, int, int]
 
 UPPER_HALF = "▀"
 PLAIN = "\x1b[0m"
-HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+CLEAR, CLEAR_LINE = "\x1b[2J", "\x1b[K"
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 GAP = 2  # columns between pictures, and lines
@@ -110,19 +110,18 @@ def open_picture(data: bytes) -> Image.Image:
         return opened.convert("RGB")
 
 
-def lay_out(pictures: Sequence[Image.Image], layout: Layout, colours: Colours) -> list[str]:
-    """The lines of all pictures that are shown, row after row of them."""
-    blocks = [half_blocks(_scaled(picture, layout), colours) for picture in pictures[: layout.shown]]
+def lay_out(blocks: Sequence[Sequence[str]], layout: Layout, count: int) -> list[str]:
+    """The lines of all pictures that are shown, row after row of them; of `count`, others may have no room."""
     lines: list[str] = []
     for start in range(0, layout.shown, layout.columns):
         if start:
             lines.append("")
         row = blocks[start : start + layout.columns]
         lines += [(" " * GAP).join(parts) for parts in zip(*row)]
-    return lines
+    return [*lines, f"and {count - layout.shown} more"] if count > layout.shown else lines
 
 
-def _scaled(picture: Image.Image, layout: Layout) -> Image.Image:
+def scale(picture: Image.Image, layout: Layout) -> Image.Image:
     grows = layout.width >= picture.width
     return picture.resize((layout.width, layout.height), Image.Resampling.NEAREST if grows else Image.Resampling.BOX)
 

@@ -1,4 +1,7 @@
-"""A real server with a tiny model, and both clients. Servers end with their module: later ones look for what is left."""
+"""A real server with a tiny model, and both clients.
+
+Servers end with their module: tests of other folders look for processes that are left.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
