@@ -200,6 +200,7 @@ class Painting:
     def leave(self, pngs: Sequence[bytes]) -> None:
         """The finished pictures, where they stay."""
         size = shutil.get_terminal_size()
-        layout = arrange(len(pngs), self._making.shape.image_size, size.columns - 1, max(1, size.lines - TEXT_LINES))
+        below = TEXT_LINES + min(len(pngs), size.lines // 3)  # their names
+        layout = arrange(len(pngs), self._making.shape.image_size, size.columns - 1, max(1, size.lines - below))
         blocks = [half_blocks(scale(open_picture(png), layout), self._colours) for png in pngs[: layout.shown]]
         self._write("".join(f"{line}\n" for line in lay_out(blocks, layout, len(pngs))))

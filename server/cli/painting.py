@@ -27,8 +27,7 @@ LEAST_PIXELS = 8  # below which a picture says nothing: fewer are shown then
 MOST_SCALE = 4
 BAR = 20
 EMPTY: Rgb = (38, 38, 38)
-FIRST_RANK: Rgb = (48, 18, 92)
-LAST_RANK: Rgb = (250, 210, 90)
+RANKS: tuple[Rgb, ...] = ((40, 10, 140), (204, 71, 120), (250, 220, 60))  # from the first one to the last
 DIM = 0.6  # of the way to EMPTY, for what the decoder only guesses
 CUBE = (0, 95, 135, 175, 215, 255)  # levels of the 256 colours' cube
 
@@ -101,7 +100,7 @@ def paint_canvas(canvas: ImageCanvas, grid: tuple[int, int], size: tuple[int, in
     for patch in fresh:
         left, upper = patch.col * width // columns, patch.row * height // rows
         right, lower = (patch.col + 1) * width // columns, (patch.row + 1) * height // rows
-        picture.paste(_between(FIRST_RANK, LAST_RANK, patch.rank / max(1, total - 1)), (left, upper, right, lower))
+        picture.paste(rank_colour(patch.rank / max(1, total - 1)), (left, upper, right, lower))
     return picture
 
 
@@ -171,8 +170,11 @@ def _distance(left: Sequence[int], right: Sequence[int]) -> int:
     return sum((a - b) ** 2 for a, b in zip(left, right))
 
 
-def _between(first: Rgb, last: Rgb, share: float) -> Rgb:
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, last))
+def rank_colour(share: float) -> Rgb:
+    """`share` is 0 for the first rank, 1 for the last."""
+    first = min(int(share * (len(RANKS) - 1)), len(RANKS) - 2)
+    rest = share * (len(RANKS) - 1) - first
+    red, green, blue = (round(a + (b - a) * rest) for a, b in zip(RANKS[first], RANKS[first + 1]))
     return red, green, blue
 
 

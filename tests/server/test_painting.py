@@ -13,8 +13,7 @@ from PIL import Image
 from oar_client import Canvas, ImageCanvas, Patches, PatchInfo, Preview, Restarted, Started
 from server.cli.painting import (
     EMPTY,
-    FIRST_RANK,
-    LAST_RANK,
+    RANKS,
     Layout,
     Pace,
     arrange,
@@ -25,6 +24,7 @@ from server.cli.painting import (
     open_picture,
     paint_canvas,
     progress_line,
+    rank_colour,
     scale,
 )
 
@@ -109,7 +109,15 @@ def test_before_the_first_preview_ranks_are_shown_as_colours() -> None:
     canvas = ImageCanvas(0)
     canvas.take(patches((0, 0), (7, 5)))
     picture = paint_canvas(canvas, GRID, SIZE, is_edit=False)
-    assert [picture.getpixel(at) for at in ((0, 0), (5, 5), (15, 0))] == [FIRST_RANK, LAST_RANK, EMPTY]
+    assert [picture.getpixel(at) for at in ((0, 0), (5, 5), (15, 0))] == [RANKS[0], RANKS[-1], EMPTY]
+
+
+def test_ranks_can_be_told_apart_in_256_colours_too() -> None:
+    """A ramp over dull colours came out grey there."""
+    codes = [nearest_256(rank_colour(rank / 63)) for rank in range(64)]
+    assert len(set(codes)) > 8
+    assert all(code < 232 for code in codes)
+    assert rank_colour(0.5) == RANKS[1]
 
 
 def test_what_is_a_guess_is_dim_and_what_is_new_is_coloured() -> None:
