@@ -26,6 +26,7 @@ from server.cli.painting import (
     LEAVE,
     TEXT_LINES,
     Colours,
+    Ground,
     Layout,
     Pace,
     arrange,
@@ -147,9 +148,12 @@ class Painting:
     Only what has changed is painted and written again: the line may be long, and a terminal is slow.
     """
 
-    def __init__(self, making: Making, colours: Colours, write: Callable[[str], None]) -> None:
+    def __init__(
+        self, making: Making, colours: Colours, write: Callable[[str], None], ground: Ground | None = None
+    ) -> None:
         self._making = making
         self._colours: Colours = colours
+        self._ground = ground
         self._write = write
         self._pace = Pace()
         self._painted: dict[int, tuple[object, list[str]]] = {}  # by picture: what it shows, and its lines
@@ -171,11 +175,11 @@ class Painting:
         self._write("".join(self._changes(lines, size)))
 
     def _paint(self, image: ImageCanvas, layout: Layout) -> list[str]:
-        shape, is_edit = self._making.shape, self._making.params.edit is not None
+        shape = self._making.shape
         state = (layout, image.num_written, image.preview)
         known = self._painted.get(image.index)
         if known is None or known[0] != state:
-            picture = paint_canvas(image, shape.grid, shape.image_size, is_edit=is_edit)
+            picture = paint_canvas(image, shape.grid, shape.image_size, self._ground)
             known = state, half_blocks(scale(picture, layout), self._colours)
             self._painted[image.index] = known
         return known[1]

@@ -79,29 +79,60 @@ def _fit(shown: int, across: int, size: tuple[int, int], columns: int, lines: in
     return Layout(across, shown, max(1, int(width * scale)), max(2, int(height * scale) // 2 * 2))
 
 
-def paint_canvas(canvas: ImageCanvas, grid: tuple[int, int], size: tuple[int, int], *, is_edit: bool) -> Image.Image:
-    """A picture in the making, Y x X pixels; an edit's kept positions are not known one by one, so nothing is dim."""
+@dataclass(frozen=True)
+class Ground:
+    """What an edit starts from: the picture, empty where it will be painted, and how many of its tokens stay."""
+
+    picture: Image.Image
+    num_kept: int
+
+    @classmethod
+    def of(
+        cls, image: bytes, mask: bytes | None, offset: Sequence[int] | None, size: tuple[int, int], num_kept: int
+    ) -> "Ground":
+        """`offset` is down and right, of the picture on a canvas of `size`, Y and X in pixels."""
+        canvas = Image.new("RGB", (size[1], size[0]), EMPTY)
+        with Image.open(io.BytesIO(image)) as opened:
+            source = opened.convert("RGBA")
+        alpha = source.getchannel("A")
+        if mask is not None:
+            with Image.open(io.BytesIO(mask)) as opened:
+                alpha = opened.convert("RGBA").getchannel("A")
+        down, right = offset or (0, 0)
+        canvas.paste(source.convert("RGB"), (right, down), alpha.point(lambda value: 255 if value else 0))
+        return cls(canvas, num_kept)
+
+
+def paint_canvas(
+    canvas: ImageCanvas, grid: tuple[int, int], size: tuple[int, int], ground: Ground | None = None
+) -> Image.Image:
+    """A picture in the making, Y x X pixels. On a ground nothing is dim: what is kept is no guess."""
     (rows, columns), (height, width) = grid, size
-    preview = canvas.preview_bytes
-    shown = canvas.preview.known if canvas.preview else 0
-    if preview is None:
-        picture = Image.new("RGB", (width, height), EMPTY)
-    else:
-        with Image.open(io.BytesIO(preview)) as opened:
-            picture = opened.convert("RGB").resize((width, height))
-        if not is_edit:
-            written = Image.new("L", (columns, rows))
-            for position in canvas.patches:
-                written.putpixel((position % columns, position // columns), 255)
-            dim = Image.blend(picture, Image.new("RGB", picture.size, EMPTY), DIM)
-            picture = Image.composite(picture, dim, written.resize(picture.size, Image.Resampling.NEAREST))
-    total = rows * columns
-    fresh = [patch for patch in canvas.patches.values() if preview is None or (not is_edit and patch.rank >= shown)]
+    shown = canvas.preview.known - (ground.num_kept if ground else 0) if canvas.preview else 0
+    picture = _look(canvas, grid, size, ground)
+    fresh = (patch for patch in canvas.patches.values() if patch.rank >= shown)
     for patch in fresh:
         left, upper = patch.col * width // columns, patch.row * height // rows
         right, lower = (patch.col + 1) * width // columns, (patch.row + 1) * height // rows
-        picture.paste(rank_colour(patch.rank / max(1, total - 1)), (left, upper, right, lower))
+        picture.paste(rank_colour(patch.rank / max(1, rows * columns - 1)), (left, upper, right, lower))
     return picture
+
+
+def _look(canvas: ImageCanvas, grid: tuple[int, int], size: tuple[int, int], ground: Ground | None) -> Image.Image:
+    """The latest preview, or what there is before the first one."""
+    (rows, columns), (height, width) = grid, size
+    empty = Image.new("RGB", (width, height), EMPTY)
+    preview = canvas.preview_bytes
+    if preview is None:
+        return ground.picture.copy() if ground else empty
+    picture = open_picture(preview).resize((width, height))
+    if ground is not None:
+        return picture
+    written = Image.new("L", (columns, rows))
+    for position in canvas.patches:
+        written.putpixel((position % columns, position // columns), 255)
+    mask = written.resize(picture.size, Image.Resampling.NEAREST)
+    return Image.composite(picture, Image.blend(picture, empty, DIM), mask)
 
 
 def open_picture(data: bytes) -> Image.Image:

@@ -14,6 +14,7 @@ from oar_client import Canvas, ImageCanvas, Patches, PatchInfo, Preview, Restart
 from server.cli.painting import (
     EMPTY,
     RANKS,
+    Ground,
     Layout,
     Pace,
     arrange,
@@ -108,7 +109,7 @@ def test_pictures_stand_side_by_side_as_the_terminal_is_wide() -> None:
 def test_before_the_first_preview_ranks_are_shown_as_colours() -> None:
     canvas = ImageCanvas(0)
     canvas.take(patches((0, 0), (7, 5)))
-    picture = paint_canvas(canvas, GRID, SIZE, is_edit=False)
+    picture = paint_canvas(canvas, GRID, SIZE)
     assert [picture.getpixel(at) for at in ((0, 0), (5, 5), (15, 0))] == [RANKS[0], RANKS[-1], EMPTY]
 
 
@@ -125,12 +126,43 @@ def test_what_is_a_guess_is_dim_and_what_is_new_is_coloured() -> None:
     canvas.take(patches((0, 0)))
     canvas.show(preview(1))
     canvas.take(patches((1, 1), step=2))
-    picture = paint_canvas(canvas, GRID, SIZE, is_edit=False)
+    picture = paint_canvas(canvas, GRID, SIZE)
     assert picture.getpixel((0, 0)) == (200, 100, 0), "written, and in the preview"
     assert picture.getpixel((15, 7)) not in ((200, 100, 0), EMPTY), "the decoder's guess"
     assert picture.getpixel((4, 0))[0] < 100, "written since"
-    edited = paint_canvas(canvas, GRID, SIZE, is_edit=True)
-    assert edited.getcolors() == [(128, (200, 100, 0))], "what an edit keeps is not known one by one"
+
+
+def png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_an_edit_is_painted_upon_what_it_keeps() -> None:
+    red = Image.new("RGB", (16, 8), (200, 0, 0))
+    hole = Image.new("RGBA", (16, 8), (0, 0, 0, 255))
+    hole.paste((0, 0, 0, 0), (0, 4, 16, 8))
+    ground = Ground.of(png(red), png(hole), None, SIZE, num_kept=4)
+    canvas = ImageCanvas(0)
+    canvas.take(patches((0, 4)))
+    picture = paint_canvas(canvas, GRID, SIZE, ground)
+    assert [picture.getpixel(at) for at in ((0, 0), (0, 4), (15, 7))] == [(200, 0, 0), RANKS[0], EMPTY]
+    canvas.show(preview(5))
+    canvas.take(patches((1, 5), step=2))
+    picture = paint_canvas(canvas, GRID, SIZE, ground)
+    assert [picture.getpixel(at) for at in ((0, 0), (0, 4), (15, 7))] == [(200, 100, 0)] * 3, "nothing is dim"
+    assert picture.getpixel((4, 4)) == rank_colour(1 / 7), "it came after the preview of five tokens, four of them kept"
+    around = Ground.of(png(red.resize((8, 8))), None, [-4, 4], SIZE, num_kept=2).picture
+    assert [around.getpixel(at) for at in ((0, 0), (4, 0), (11, 3), (12, 0), (4, 4))] == [
+        EMPTY,
+        (200, 0, 0),
+        (200, 0, 0),
+        EMPTY,
+        EMPTY,
+    ]
+    own = red.convert("RGBA")
+    own.putpixel((3, 3), (9, 9, 9, 0))
+    assert Ground.of(png(own), None, None, SIZE, num_kept=7).picture.getpixel((3, 3)) == EMPTY
 
 
 def test_a_picture_is_scaled_to_its_place() -> None:
