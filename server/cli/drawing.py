@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from oar_client import AnyEvent, OarError
 from server.cli.following import Bar, Interrupted, Painting, View, follow
 from server.cli.making import Making, Upload, begin
-from server.cli.painting import Colours, choose_colours
+from server.cli.painting import Colours, Ground, choose_colours
 from server.errors import ServerError
+from server.schemas.edit import EditFields
 from server.schemas.generation import GenerationRequest
 
 R = TypeVar("R", bound=GenerationRequest)
@@ -80,7 +81,8 @@ def draw(
     try:
         request = _request(kind, values, previews=colours is not None or as_events)
         with contextlib.closing(begin(url, api_key, request, upload)) as making:
-            _draw(making, out, colours, as_json=as_json, as_events=as_events)
+            painting = None if colours is None else Painting(making, colours, _write, _ground(making, request, upload))
+            _draw(making, out, painting, as_json=as_json, as_events=as_events)
     except Interrupted:
         click.echo("canceled", err=True)
         raise SystemExit(INTERRUPTED) from None
@@ -88,10 +90,16 @@ def draw(
         raise click.ClickException(str(error)) from error
 
 
-def _draw(making: Making, out: Path, colours: Colours | None, *, as_json: bool, as_events: bool) -> None:
+def _ground(making: Making, request: GenerationRequest, upload: Upload | None) -> Ground | None:
+    edit = making.params.edit
+    if upload is None or edit is None or not isinstance(request, EditFields):
+        return None
+    return Ground.of(upload.image, upload.mask, request.offset, making.shape.image_size, edit.num_kept)
+
+
+def _draw(making: Making, out: Path, painting: Painting | None, *, as_json: bool, as_events: bool) -> None:
     start = time.monotonic()
     click.echo(f"seed {making.params.seed}", err=True)
-    painting = Painting(making, colours, _write) if colours else None
     view: View = painting or Bar()
     first: list[float] = []
 

@@ -4,6 +4,7 @@ So the keyboard, a new size of the terminal and the clock are heeded while nothi
 """
 
 import contextlib
+import os
 import queue
 import shutil
 import signal
@@ -14,25 +15,27 @@ from types import FrameType
 from typing import Any, Protocol
 
 import click
-from PIL import Image
 from tqdm import tqdm
 
-from oar_client import AnyEvent, Canceled, Canvas, Failed
+from oar_client import AnyEvent, Canceled, Canvas, Failed, ImageCanvas
 from server.cli.making import Making
 from server.cli.painting import (
-    CLEAR_BELOW,
+    CLEAR,
     CLEAR_LINE,
     ENTER,
-    HOME,
     LEAVE,
     TEXT_LINES,
     Colours,
+    Ground,
+    Layout,
     Pace,
     arrange,
+    half_blocks,
     lay_out,
     open_picture,
     paint_canvas,
     progress_line,
+    scale,
 )
 
 FRAME_SECONDS = 0.05
@@ -140,15 +143,22 @@ class Bar:
 
 
 class Painting:
-    """The pictures as they are painted, on the terminal's other screen; in the end, they stay on the first."""
+    """The pictures as they are painted, on the terminal's other screen; in the end, they stay on the first.
 
-    def __init__(self, making: Making, colours: Colours, write: Callable[[str], None]) -> None:
+    Only what has changed is painted and written again: the line may be long, and a terminal is slow.
+    """
+
+    def __init__(
+        self, making: Making, colours: Colours, write: Callable[[str], None], ground: Ground | None = None
+    ) -> None:
         self._making = making
         self._colours: Colours = colours
+        self._ground = ground
         self._write = write
         self._pace = Pace()
-        self._size = shutil.get_terminal_size()
-        self._shown: tuple[object, ...] = ()
+        self._painted: dict[int, tuple[object, list[str]]] = {}  # by picture: what it shows, and its lines
+        self._size: os.terminal_size | None = None
+        self._screen: list[str] = []
         self._is_open = False
 
     def open(self) -> None:
@@ -156,17 +166,35 @@ class Painting:
         self._write(ENTER)
 
     def show(self, canvas: Canvas) -> None:
-        left = self._pace.left(canvas, time.monotonic())
         size, shape = shutil.get_terminal_size(), self._making.shape
-        line = progress_line(canvas, shape.num_tokens, self._making.waiting, left, size.columns - 1)
-        state = (size, line, *((image.num_known, image.preview) for image in canvas.images))
-        if state == self._shown:
-            return
-        self._shown = state
-        is_edit = self._making.params.edit is not None
-        pictures = [paint_canvas(image, shape.grid, shape.image_size, is_edit=is_edit) for image in canvas.images]
-        lines = [*self._lines(pictures, size.columns, size.lines - TEXT_LINES), "", line]
-        self._write(HOME + f"{CLEAR_LINE}\r\n".join(lines[: size.lines]) + CLEAR_LINE + CLEAR_BELOW)
+        left = self._pace.left(canvas, time.monotonic())
+        progress = progress_line(canvas, shape.num_tokens, self._making.waiting, left, size.columns - 1)
+        layout = arrange(len(canvas.images), shape.image_size, size.columns - 1, max(1, size.lines - TEXT_LINES))
+        blocks = [self._paint(image, layout) for image in canvas.images[: layout.shown]]
+        lines = [*lay_out(blocks, layout, len(canvas.images)), "", progress][-size.lines :]
+        self._write("".join(self._changes(lines, size)))
+
+    def _paint(self, image: ImageCanvas, layout: Layout) -> list[str]:
+        shape = self._making.shape
+        state = (layout, image.num_written, image.preview)
+        known = self._painted.get(image.index)
+        if known is None or known[0] != state:
+            picture = paint_canvas(image, shape.grid, shape.image_size, self._ground)
+            known = state, half_blocks(scale(picture, layout), self._colours)
+            self._painted[image.index] = known
+        return known[1]
+
+    def _changes(self, lines: list[str], size: os.terminal_size) -> list[str]:
+        """What to write so that the screen shows these lines; all of it where the terminal has a new size."""
+        before = self._screen
+        if size != self._size or len(lines) != len(before):
+            before = []
+        changes = [] if before else [CLEAR]
+        for row, line in enumerate(lines):
+            if not before or line != before[row]:
+                changes.append(f"\x1b[{row + 1};1H{line}{CLEAR_LINE}")
+        self._screen, self._size = lines, size
+        return changes
 
     def close(self) -> None:
         if self._is_open:
@@ -176,11 +204,7 @@ class Painting:
     def leave(self, pngs: Sequence[bytes]) -> None:
         """The finished pictures, where they stay."""
         size = shutil.get_terminal_size()
-        lines = self._lines([open_picture(png) for png in pngs], size.columns, size.lines - TEXT_LINES)
-        self._write("".join(f"{line}\n" for line in lines))
-
-    def _lines(self, pictures: Sequence[Image.Image], columns: int, lines: int) -> list[str]:
-        layout = arrange(len(pictures), self._making.shape.image_size, columns - 1, max(1, lines))
-        painted = lay_out(pictures, layout, self._colours)
-        hidden = len(pictures) - layout.shown
-        return [*painted, f"and {hidden} more"] if hidden and len(painted) < lines else painted
+        below = TEXT_LINES + min(len(pngs), size.lines // 3)  # their names
+        layout = arrange(len(pngs), self._making.shape.image_size, size.columns - 1, max(1, size.lines - below))
+        blocks = [half_blocks(scale(open_picture(png), layout), self._colours) for png in pngs[: layout.shown]]
+        self._write("".join(f"{line}\n" for line in lay_out(blocks, layout, len(pngs))))

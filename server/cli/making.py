@@ -3,6 +3,7 @@
 Both tell the same events, so that what shows them need not know which it is.
 """
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,13 +71,13 @@ class OnServer:
         self._client = Client(url, api_key=api_key)
         # Whoever looks or cancels by the way does not wait for a server that is away.
         self._quick = Client(url, api_key=api_key, timeout=QUICK_SECONDS, patience=Patience.none())
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
             given = request.model_dump(exclude_none=True, exclude={"prompt"})
             self._job: Job = _submit(self._client, request.prompt, given, upload)
+            stack.callback(self._cancel_if_possible)
             model = self._client.model(self._job.params.model)
-        except BaseException:
-            self.close()
-            raise
+            stack.pop_all()
         self.shape = Shape(model.grid, model.image_size)
         self.waiting = _place(self._job)
 
@@ -109,6 +110,10 @@ class OnServer:
 
     def cancel(self) -> None:
         self._quick.job(self.id).cancel()
+
+    def _cancel_if_possible(self) -> None:
+        with contextlib.suppress(OarError):
+            self.cancel()
 
     def pictures(self) -> list[bytes]:
         return [picture.data for picture in self._job.images()]

@@ -18,7 +18,7 @@ Rgb = tuple[int, int, int]
 
 UPPER_HALF = "▀"
 PLAIN = "\x1b[0m"
-HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+CLEAR, CLEAR_LINE = "\x1b[2J", "\x1b[K"
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 GAP = 2  # columns between pictures, and lines
@@ -27,8 +27,7 @@ LEAST_PIXELS = 8  # below which a picture says nothing: fewer are shown then
 MOST_SCALE = 4
 BAR = 20
 EMPTY: Rgb = (38, 38, 38)
-FIRST_RANK: Rgb = (48, 18, 92)
-LAST_RANK: Rgb = (250, 210, 90)
+RANKS: tuple[Rgb, ...] = ((40, 10, 140), (204, 71, 120), (250, 220, 60))  # from the first one to the last
 DIM = 0.6  # of the way to EMPTY, for what the decoder only guesses
 CUBE = (0, 95, 135, 175, 215, 255)  # levels of the 256 colours' cube
 
@@ -80,29 +79,60 @@ def _fit(shown: int, across: int, size: tuple[int, int], columns: int, lines: in
     return Layout(across, shown, max(1, int(width * scale)), max(2, int(height * scale) // 2 * 2))
 
 
-def paint_canvas(canvas: ImageCanvas, grid: tuple[int, int], size: tuple[int, int], *, is_edit: bool) -> Image.Image:
-    """A picture in the making, Y x X pixels; an edit's kept positions are not known one by one, so nothing is dim."""
+@dataclass(frozen=True)
+class Ground:
+    """What an edit starts from: the picture, empty where it will be painted, and how many of its tokens stay."""
+
+    picture: Image.Image
+    num_kept: int
+
+    @classmethod
+    def of(
+        cls, image: bytes, mask: bytes | None, offset: Sequence[int] | None, size: tuple[int, int], num_kept: int
+    ) -> "Ground":
+        """`offset` is down and right, of the picture on a canvas of `size`, Y and X in pixels."""
+        canvas = Image.new("RGB", (size[1], size[0]), EMPTY)
+        with Image.open(io.BytesIO(image)) as opened:
+            source = opened.convert("RGBA")
+        alpha = source.getchannel("A")
+        if mask is not None:
+            with Image.open(io.BytesIO(mask)) as opened:
+                alpha = opened.convert("RGBA").getchannel("A")
+        down, right = offset or (0, 0)
+        canvas.paste(source.convert("RGB"), (right, down), alpha.point(lambda value: 255 if value else 0))
+        return cls(canvas, num_kept)
+
+
+def paint_canvas(
+    canvas: ImageCanvas, grid: tuple[int, int], size: tuple[int, int], ground: Ground | None = None
+) -> Image.Image:
+    """A picture in the making, Y x X pixels. On a ground nothing is dim: what is kept is no guess."""
     (rows, columns), (height, width) = grid, size
-    preview = canvas.preview_bytes
-    shown = canvas.preview.known if canvas.preview else 0
-    if preview is None:
-        picture = Image.new("RGB", (width, height), EMPTY)
-    else:
-        with Image.open(io.BytesIO(preview)) as opened:
-            picture = opened.convert("RGB").resize((width, height))
-        if not is_edit:
-            written = Image.new("L", (columns, rows))
-            for position in canvas.patches:
-                written.putpixel((position % columns, position // columns), 255)
-            dim = Image.blend(picture, Image.new("RGB", picture.size, EMPTY), DIM)
-            picture = Image.composite(picture, dim, written.resize(picture.size, Image.Resampling.NEAREST))
-    total = rows * columns
-    fresh = [patch for patch in canvas.patches.values() if preview is None or (not is_edit and patch.rank >= shown)]
+    shown = canvas.preview.known - (ground.num_kept if ground else 0) if canvas.preview else 0
+    picture = _look(canvas, grid, size, ground)
+    fresh = (patch for patch in canvas.patches.values() if patch.rank >= shown)
     for patch in fresh:
         left, upper = patch.col * width // columns, patch.row * height // rows
         right, lower = (patch.col + 1) * width // columns, (patch.row + 1) * height // rows
-        picture.paste(_between(FIRST_RANK, LAST_RANK, patch.rank / max(1, total - 1)), (left, upper, right, lower))
+        picture.paste(rank_colour(patch.rank / max(1, rows * columns - 1)), (left, upper, right, lower))
     return picture
+
+
+def _look(canvas: ImageCanvas, grid: tuple[int, int], size: tuple[int, int], ground: Ground | None) -> Image.Image:
+    """The latest preview, or what there is before the first one."""
+    (rows, columns), (height, width) = grid, size
+    empty = Image.new("RGB", (width, height), EMPTY)
+    preview = canvas.preview_bytes
+    if preview is None:
+        return ground.picture.copy() if ground else empty
+    picture = open_picture(preview).resize((width, height))
+    if ground is not None:
+        return picture
+    written = Image.new("L", (columns, rows))
+    for position in canvas.patches:
+        written.putpixel((position % columns, position // columns), 255)
+    mask = written.resize(picture.size, Image.Resampling.NEAREST)
+    return Image.composite(picture, Image.blend(picture, empty, DIM), mask)
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -110,19 +140,18 @@ def open_picture(data: bytes) -> Image.Image:
         return opened.convert("RGB")
 
 
-def lay_out(pictures: Sequence[Image.Image], layout: Layout, colours: Colours) -> list[str]:
-    """The lines of all pictures that are shown, row after row of them."""
-    blocks = [half_blocks(_scaled(picture, layout), colours) for picture in pictures[: layout.shown]]
+def lay_out(blocks: Sequence[Sequence[str]], layout: Layout, count: int) -> list[str]:
+    """The lines of all pictures that are shown, row after row of them; of `count`, others may have no room."""
     lines: list[str] = []
     for start in range(0, layout.shown, layout.columns):
         if start:
             lines.append("")
         row = blocks[start : start + layout.columns]
         lines += [(" " * GAP).join(parts) for parts in zip(*row)]
-    return lines
+    return [*lines, f"and {count - layout.shown} more"] if count > layout.shown else lines
 
 
-def _scaled(picture: Image.Image, layout: Layout) -> Image.Image:
+def scale(picture: Image.Image, layout: Layout) -> Image.Image:
     grows = layout.width >= picture.width
     return picture.resize((layout.width, layout.height), Image.Resampling.NEAREST if grows else Image.Resampling.BOX)
 
@@ -172,8 +201,11 @@ def _distance(left: Sequence[int], right: Sequence[int]) -> int:
     return sum((a - b) ** 2 for a, b in zip(left, right))
 
 
-def _between(first: Rgb, last: Rgb, share: float) -> Rgb:
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, last))
+def rank_colour(share: float) -> Rgb:
+    """`share` is 0 for the first rank, 1 for the last."""
+    first = min(int(share * (len(RANKS) - 1)), len(RANKS) - 2)
+    rest = share * (len(RANKS) - 1) - first
+    red, green, blue = (round(a + (b - a) * rest) for a, b in zip(RANKS[first], RANKS[first + 1]))
     return red, green, blue
 
 

@@ -1,4 +1,7 @@
-"""A real server with a tiny model, and both clients."""
+"""A real server with a tiny model, and both clients.
+
+Servers end with their module: tests of other folders look for processes that are left.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,20 +32,20 @@ def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Iterator[LiveServer]:
     with LiveServer(tmp_path_factory.mktemp("live"), weights_dir) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Iterator[LiveServer]:
     """It paints one guided picture at a time, so that a job of many lasts seconds."""
     with LiveServer(tmp_path_factory.mktemp("slow"), weights_dir, OAR_SLOTS="2") as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
     server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
     server.start()

@@ -1,5 +1,6 @@
 """The examples of docs/client.md are run, as they stand, against a server with the model that is shipped."""
 
+import json
 import os
 import re
 import shlex
@@ -48,6 +49,17 @@ def test_an_example_runs(shipped: LiveServer, tmp_path: Path, index: int) -> Non
             assert picture.size == (64, 64)
     else:
         assert re.search("invalid_order order|sprites-64", done.stdout)
+
+
+@pytest.mark.slow
+def test_the_examples_have_sound_types(tmp_path: Path) -> None:
+    """As a strict checker of a user's program sees the client."""
+    for index, text in enumerate(EXAMPLES):
+        (tmp_path / f"example_{index}.py").write_text(text)
+    settings = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)], "pythonVersion": "3.11"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    done = subprocess.run([sys.executable, "-m", "basedpyright"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_readmes_example_runs(shipped: LiveServer, tmp_path: Path) -> None:

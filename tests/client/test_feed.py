@@ -216,7 +216,7 @@ def test_what_may_go_better_is_tried_again(code: int) -> None:
 def test_an_orderly_close_without_an_end_is_doubted() -> None:
     stream = feed(Clock())
     stream.opened()
-    assert stream.broke(ConnectionClosedOK(Close(1000, ""), Close(1000, ""))) == 0
+    assert stream.broke(ConnectionClosedOK(Close(1000, ""), Close(1000, ""), rcvd_then_sent=True)) == 0
     assert stream.is_in_doubt
 
 
