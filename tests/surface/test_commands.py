@@ -105,10 +105,10 @@ def test_the_blocks_of_a_page_run_one_after_another(
 
 def draw_shapes(folder: Path) -> None:
     """Sixty circles and squares of four colours, in the folders of two splits, with a table in each."""
-    for split, count in (("train", 48), ("test", 12)):
+    for split, numbers in (("train", range(48)), ("test", range(48, 60))):
         (folder / split / "shapes").mkdir(parents=True)
         lines = ["file_name,text"]
-        for number in range(count):
+        for number in numbers:
             colour = ("red", "green", "blue", "orange")[number % 4]
             is_round = number % 8 < 4
             image = Image.new("RGB", (20, 20), "white")
