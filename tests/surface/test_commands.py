@@ -29,6 +29,7 @@ TRAINING = ROOT / "docs" / "training.md"
 SECONDS = 120
 # Options and variables of other programs, and those of the tests.
 FOREIGN_OPTIONS = {"--scale", "--maxmemory", "--build", "--from-literal"}
+FOREIGN_PROGRAMS = r"\b(docker|kubectl|redis-\w+|curl|pip|git|python -m)\b"
 FOREIGN_VARIABLES = {"OAR_CHAOS_SCALE", "OAR_TEST_DATA"}
 TINY = """
 base = "pictures-64"
@@ -44,6 +45,10 @@ distill = {num_images = 16, batch_size = 8}
 order_finetune_loop = {num_images = 64, batch_size = 8}
 order_policy = {width = 8, num_layers = 1}
 """
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def blocks(page: Path) -> list[Block]:
@@ -93,7 +98,7 @@ def place_files(folder: Path) -> None:
     mask.save(folder / "mask.png")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != TRAINING], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != TRAINING], ids=name_of)
 def test_the_blocks_of_a_page_run_one_after_another(
     page: Path, live: LiveServer, tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -143,7 +148,7 @@ def test_the_stages_of_training_make_a_model_that_is_served(tmp_path: Path, envi
 # without running
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_reason_for_not_running_is_a_sentence(page: Path) -> None:
     for block in blocks(page):
         assert block.not_run is None or len(block.not_run.split()) >= 3, block.where
@@ -188,13 +193,13 @@ def everything(command: click.Command) -> Iterator[click.Command]:
 ALL_OPTIONS = {name for command in everything(main) for name in options_of(command)} | {"--version"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_and_options_that_are_named_exist(page: Path) -> None:
     for text in named_in(page):
-        for sentence in re.findall(r"(?:^|\s)(oar [^;&]+)", text):
+        for sentence in re.findall(r"(?:^|[|&(]|\w=\S+)\s*(oar [^;&]+)", text):
             check_command(sentence, page)
         for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", text):
-            is_ours = not re.search(r"\b(docker|kubectl|redis-\w+|curl|pip|git)\b", text)
+            is_ours = not re.search(FOREIGN_PROGRAMS, text)
             assert not is_ours or option in ALL_OPTIONS | FOREIGN_OPTIONS, f"{page.name}: {option} in {text!r}"
 
 
@@ -211,7 +216,7 @@ def check_command(sentence: str, page: Path) -> None:
             reached = [command for command in found if command is not None]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_settings_targets_and_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text()
     known = {environment_name(name) for name in Settings.model_fields} | FOREIGN_VARIABLES
