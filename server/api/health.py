@@ -1,7 +1,6 @@
 """`/live`: this process answers. `/ready`: a request would be served. `/metrics`: Prometheus' text format."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.api import documents
@@ -37,7 +36,7 @@ async def ready(services: Shared) -> dict[str, str]:
 @router.get(
     "/metrics",
     summary="Prometheus' metrics",
-    response_class=PlainTextResponse,
+    response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text"}},
 )
 async def metrics(request: Request, services: Shared) -> Response:
