@@ -170,7 +170,9 @@ def _notes(report: DataReport, found: _Pictures) -> list[str]:
             f"flatter: {_few(found.shared)}"
         )
     if not report.num_rows.get(TEST):
-        said.append(f"no split {TEST!r}: `oar eval` measures on held-out pictures; give it a tenth of them")
+        others = [split for split in report.num_rows if split != TRAIN]
+        there = f"; say --split {others[0]}" if others else "; give it a tenth of them"
+        said.append(f"no split {TEST!r}, on which `oar eval` measures unless another is named{there}")
     if 0 < trained < FEW_PICTURES:
         said.append(f"{trained} training pictures are few: a model learns them by heart")
     if report.num_smaller:

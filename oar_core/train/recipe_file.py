@@ -29,7 +29,8 @@ def load_recipe(name_or_path: str) -> Recipe:
     if name_or_path.endswith(SUFFIX):
         return read_recipe(Path(name_or_path))
     if name_or_path not in RECIPES:
-        raise ConfigError(f"unknown recipe {name_or_path!r}{_hint(name_or_path, RECIPES)}")
+        hint = _hint(name_or_path, RECIPES)
+        raise ConfigError(f"unknown recipe {name_or_path!r}{hint} (a file of your own ends in {SUFFIX})")
     return recipe(name_or_path)
 
 

@@ -28,7 +28,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TRAINING = ROOT / "docs" / "training.md"
 SECONDS = 120
 # Options and variables of other programs, of the tests and of the client.
-FOREIGN_OPTIONS = {"--record", "--scale", "--maxmemory", "--build", "--from-literal"}
+FOREIGN_OPTIONS = {"--scale", "--maxmemory", "--build", "--from-literal"}
+FOREIGN_PROGRAMS = r"\b(docker|kubectl|redis-\w+|curl|pip|git|python -m)\b"
 FOREIGN_VARIABLES = {"OAR_CHAOS_SCALE", "OAR_TEST_DATA", "OAR_URL", "OAR_API_KEY"}
 TINY = """
 base = "pictures-64"
@@ -44,6 +45,10 @@ distill = {num_images = 16, batch_size = 8}
 order_finetune_loop = {num_images = 64, batch_size = 8}
 order_policy = {width = 8, num_layers = 1}
 """
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def blocks(page: Path) -> list[Block]:
@@ -95,7 +100,7 @@ def place_files(folder: Path) -> None:
     mask.save(folder / "mask.png")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != TRAINING], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != TRAINING], ids=name_of)
 def test_the_blocks_of_a_page_run_one_after_another(
     page: Path, live: LiveServer, tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -107,10 +112,10 @@ def test_the_blocks_of_a_page_run_one_after_another(
 
 def draw_shapes(folder: Path) -> None:
     """Sixty circles and squares of four colours, in the folders of two splits, with a table in each."""
-    for split, count in (("train", 48), ("test", 12)):
+    for split, numbers in (("train", range(48)), ("test", range(48, 60))):
         (folder / split / "shapes").mkdir(parents=True)
         lines = ["file_name,text"]
-        for number in range(count):
+        for number in numbers:
             colour = ("red", "green", "blue", "orange")[number % 4]
             is_round = number % 8 < 4
             image = Image.new("RGB", (20, 20), "white")
@@ -145,7 +150,7 @@ def test_the_stages_of_training_make_a_model_that_is_served(tmp_path: Path, envi
 # without running
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_reason_for_not_running_is_a_sentence(page: Path) -> None:
     for block in blocks(page):
         assert block.not_run is None or len(block.not_run.split()) >= 3, block.where
@@ -190,13 +195,13 @@ def everything(command: click.Command) -> Iterator[click.Command]:
 ALL_OPTIONS = {name for command in everything(main) for name in options_of(command)} | {"--version"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_and_options_that_are_named_exist(page: Path) -> None:
     for text in named_in(page):
-        for sentence in re.findall(r"(?:^|[;&|(]\s*)(oar (?:[^;&|)]|(?<=\w)\|(?=\w))+)", text):
+        for sentence in re.findall(r"(?:^|[;|&(]|\w=\S+)\s*(oar (?:[^;&|)]|(?<=\w)\|(?=\w))+)", text):
             check_command(sentence, page)
         for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", text):
-            is_ours = not re.search(r"\b(docker|kubectl|redis-\w+|curl|pip|git)\b", text)
+            is_ours = not re.search(FOREIGN_PROGRAMS, text)
             assert not is_ours or option in ALL_OPTIONS | FOREIGN_OPTIONS, f"{page.name}: {option} in {text!r}"
 
 
@@ -213,7 +218,7 @@ def check_command(sentence: str, page: Path) -> None:
             reached = [command for command in found if command is not None]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_settings_targets_and_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text()
     known = {environment_name(name) for name in Settings.model_fields} | FOREIGN_VARIABLES
