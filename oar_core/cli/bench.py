@@ -1,17 +1,31 @@
 """`oar bench`: speed of the engine in this process."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Protocol
 
 import click
 import torch
 
-from oar_core.bench import measure_batching, measure_training
+from oar_core.bench.batching import measure_batching
+from oar_core.bench.roofline import measure_roofline
+from oar_core.bench.subject import Subject
+from oar_core.bench.training import measure_training
 from oar_core.cli.options import OarGroup, default_device
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.train.recipes import RECIPES, recipe
-from oar_core.weights import Manifest
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Report(Protocol):
+    def table(self) -> str: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def tell(report: Report) -> None:
+    click.echo(report.table())
+    click.echo(json.dumps(report.to_dict()))
 
 
 @click.group(cls=OarGroup)
@@ -19,26 +33,51 @@ def bench() -> None:
     """Measure speed: a table, then one JSON line."""
 
 
+def subject_options(command: Any) -> Any:
+    options = [
+        click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
+        click.option("--model", default=None, help="Default: the manifest's."),
+        click.option(
+            "--recipe", "recipe_name", type=click.Choice(sorted(RECIPES)), help="Random weights instead of a model."
+        ),
+        click.option("--device", default=None, help="Torch device; CUDA where there is one."),
+        click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True),
+        click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def load_subject(
+    weights: Path, model: str | None, recipe_name: str | None, device: str | None, dtype: str, threads: int
+) -> Subject:
+    if threads:
+        torch.set_num_threads(threads)
+    device = device or default_device()
+    if recipe_name is not None:
+        return Subject.of_recipe(recipe(recipe_name), device, DTYPES[dtype])
+    return Subject.of_model(weights, model, device, DTYPES[dtype])
+
+
 @bench.command()
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@subject_options
 @click.option("--images", "num_images", default=16, show_default=True)
 @click.option("--steps", default=None, type=int, help="Default: the model's.")
 @click.option("--repeats", default=3, show_default=True)
-@click.option("--device", default=None, help="Torch device; CUDA where there is one.")
-def batching(
-    weights: Path, model: str | None, num_images: int, steps: int | None, repeats: int, device: str | None
-) -> None:
+def batching(num_images: int, steps: int | None, repeats: int, **where: Any) -> None:
     """The same pictures one after another and all at once."""
-    manifest = Manifest.load(weights)
-    folder = manifest.folder(model or manifest.default)
-    pipeline = Pipeline.load(folder, device or default_device(), torch.float32)
-    report = measure_batching(pipeline, num_images=num_images, steps=steps, repeats=repeats)
-    click.echo(f"| {report.num_images} pictures, {report.steps} steps | seconds | pictures/s |")
-    click.echo("|---|---|---|")
-    for name, seconds in (("one by one", report.one_by_one_seconds), ("at once", report.at_once_seconds)):
-        click.echo(f"| {name} | {seconds:.3f} | {report.num_images / seconds:.2f} |")
-    click.echo(json.dumps(asdict(report)))
+    tell(measure_batching(load_subject(**where), num_images=num_images, steps=steps, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", default=16, show_default=True, help="Guided pictures at once.")
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--repeats", default=5, show_default=True)
+def roofline(batch: int, steps: int | None, repeats: int, **where: Any) -> None:
+    """How far each part of a picture is from what this machine allows."""
+    tell(measure_roofline(load_subject(**where), batch=batch, steps=steps, repeats=repeats))
 
 
 @bench.command()
@@ -47,9 +86,4 @@ def batching(
 @click.option("--steps", default=3, show_default=True)
 def training(recipe_name: str, batch_size: int, steps: int) -> None:
     """The any-order stage of a recipe on the CPU, on random tokens."""
-    report = measure_training(recipe(recipe_name), batch_size=batch_size, steps=steps)
-    click.echo("| recipe | tokens | parameters | pictures per CPU second |")
-    click.echo("|---|---|---|---|")
-    row = (report.recipe, report.num_tokens, report.parameters, f"{report.images_per_cpu_second:.1f}")
-    click.echo("| " + " | ".join(map(str, row)) + " |")
-    click.echo(json.dumps(asdict(report)))
+    tell(measure_training(recipe(recipe_name), batch_size=batch_size, steps=steps))
