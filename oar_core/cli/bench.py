@@ -7,9 +7,13 @@ from typing import Any, Protocol
 import click
 import torch
 
+from oar_core.bench.arrivals import measure_arrivals
 from oar_core.bench.batching import measure_batching
+from oar_core.bench.depth import measure_depth
 from oar_core.bench.roofline import measure_roofline
+from oar_core.bench.steps import measure_steps
 from oar_core.bench.subject import Subject
+from oar_core.bench.throughput import measure_throughput
 from oar_core.bench.training import measure_training
 from oar_core.cli.options import OarGroup, default_device
 from oar_core.train.recipes import RECIPES, recipe
@@ -78,6 +82,45 @@ def batching(num_images: int, steps: int | None, repeats: int, **where: Any) -> 
 def roofline(batch: int, steps: int | None, repeats: int, **where: Any) -> None:
     """How far each part of a picture is from what this machine allows."""
     tell(measure_roofline(load_subject(**where), batch=batch, steps=steps, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", "batches", type=int, multiple=True, default=(1, 4, 16, 64, 256), show_default=True)
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--repeats", default=3, show_default=True)
+def throughput(batches: tuple[int, ...], steps: int | None, repeats: int, **where: Any) -> None:
+    """Pictures a second by batch size; one at once is the latency of one."""
+    tell(measure_throughput(load_subject(**where), batches=batches, steps=steps, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--slots", default=32, show_default=True, help="Cache slots; a guided picture takes two.")
+@click.option("--images", "num_images", default=120, show_default=True)
+@click.option("--load", "loads", type=float, multiple=True, default=(0.5, 0.8), show_default=True)
+@click.option("--bound", default=None, type=float, help="Seconds; default: five times the time of one picture.")
+def arrivals(slots: int, num_images: int, loads: tuple[float, ...], bound: float | None, **where: Any) -> None:
+    """Static against continuous batching under Poisson arrivals."""
+    tell(measure_arrivals(load_subject(**where), slots=slots, num_images=num_images, loads=loads, bound=bound))
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", default=16, show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+def steps(batch: int, repeats: int, **where: Any) -> None:
+    """A quarter of the steps against all, a fixed order against scoring every position."""
+    tell(measure_steps(load_subject(**where), batch=batch, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--slots", default=16, show_default=True)
+@click.option("--waiting", "depths", type=int, multiple=True, default=(0, 100, 1000), show_default=True)
+def depth(slots: int, depths: tuple[int, ...], **where: Any) -> None:
+    """A step's time while pictures wait."""
+    tell(measure_depth(load_subject(**where), slots=slots, depths=depths))
 
 
 @bench.command()
