@@ -1,18 +1,25 @@
 """API processes that are killed, clients that come and go, and more of them than can be served."""
 
 import asyncio
+import base64
 import contextlib
+import io
 import json
+import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
+from PIL import Image
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from server.jobs.job import JobState
-from tests.chaos.harness import Api, House, dice, percentile, scaled
+from tests.chaos.harness import Api, Atelier, House, dice, kill, percentile, scaled
+from tests.server.tiny import NUM_TOKENS
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +92,44 @@ async def test_clients_that_break_off_at_random_get_the_log_byte_for_byte(
                 exact += lasting(received) == await log_of(house, ids[index // 3])
     figures["disconnects"] = {"breaks": breaks, "streams": readers, "byte_exact": exact}
     assert exact == readers
+
+
+async def test_an_openai_stream_outlives_its_workers(house: House, atelier: Atelier, figures: dict[str, Any]) -> None:
+    """The worker is killed after the first partial image and after the second; the client of another package, which
+    knows nothing of jobs, sees one stream with all that it asked for, and the pictures of an undisturbed run."""
+    count, whole = scaled(20, 3), 0
+    body = {"prompt": "a red circle", "n": 2, "stream": True, "partial_images": 3}
+    async with house.api() as api:
+        victim = house.worker(step_seconds=0.05)
+        await house.model_is_known()
+        async with openai.AsyncOpenAI(base_url=f"{api.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+            for seed in range(count):
+                kills, partial, finished = 0, Counter[int](), dict[int, bytes]()
+                stream = await client.images.generate(**body, extra_body={"seed": seed, "steps": NUM_TOKENS})
+                async for event in stream:
+                    facts = (event.model_extra or {})["oar"]
+                    if event.type == "image_generation.partial_image":
+                        assert event.partial_image_index == partial[facts["index"]]
+                        partial[facts["index"]] += 1
+                        if kills < 2 and partial.total() > 2 * kills:
+                            kills += kill(victim, signal.SIGKILL)
+                            victim = house.worker(step_seconds=0.05)
+                    else:
+                        finished[facts["index"]] = base64.b64decode(event.b64_json)
+                job = await house.end_of(facts["job_id"])
+                await house.sound_log(job.id)
+                assert (kills, job.attempts) == (2, 3)
+                assert partial == {0: 3, 1: 3}
+                pixels = [opened(finished[index]) for index in sorted(finished)]
+                whole += pixels == [opened(png) for png in atelier.paint(job.params)]
+    figures["openai_streams_whole"] = f"{whole}/{count}"
+    assert whole == count
+
+
+def opened(png: bytes) -> bytes:
+    """The pixels: what made a picture stands in a text chunk beside them."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.convert("RGB").tobytes()
 
 
 async def test_overload_at_five_times_capacity(house: House, figures: dict[str, Any]) -> None:
