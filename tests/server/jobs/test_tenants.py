@@ -80,6 +80,29 @@ async def test_a_running_job_counts_and_an_ended_one_does_not(
     await one.submit(PARAMS)
 
 
+async def test_jobs_that_are_gone_do_not_count(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    """Somebody deleted a job by hand; a worker of an older version ended one and knew nothing of shares."""
+    one, worker = queue.of(ONE), await open_worker(connection, settings)
+    jobs = [(await one.submit(PARAMS)).job_id for _ in range(3)]
+    claim = await take(worker)
+    assert claim.job_id == jobs[0]
+    await connection.once("DEL", keys.job(jobs[1]))
+    await connection.once("HDEL", keys.job(jobs[0]), keys.Field.SHARE)
+    await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
+    assert await connection.once("SCARD", keys.share("tiny", "one")) == 3
+    assert await fill(one) == 2
+    assert await connection.once("SISMEMBER", keys.share("tiny", "one"), jobs[2])
+
+
+async def test_nothing_is_left_of_a_tenant_whose_jobs_have_ended(connection: RedisConnection, queue: JobQueue) -> None:
+    one = queue.of(ONE)
+    for _ in range(3):
+        await one.cancel(await one.load((await one.submit(PARAMS)).job_id))
+    assert await connection.once("EXISTS", keys.share("tiny", "one")) == 0
+
+
 async def test_the_least_share_is_one_job(queue: JobQueue) -> None:
     assert await fill(queue.of(Tenant(name="small", queue_share=0.01))) == 1
 
