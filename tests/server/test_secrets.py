@@ -114,7 +114,7 @@ def test_a_certificate_of_another_authority_is_not_trusted(tls_redis: TlsRedis) 
 
 def test_no_secret_is_written_anywhere(tls_redis: TlsRedis, tmp_path: Path, weights_dir: Path) -> None:
     """With the most talkative log: good keys and bad ones, in every place where a key may stand or stray."""
-    keys = write_keys(tmp_path, one="rate = 50\nburst = 60")
+    keys = write_keys(tmp_path, one="rate = 0.2\nburst = 50")
     strays = {name: f"stray-{name}-0123456789" for name in ("header", "basic", "socket", "query", "body", "cookie")}
     settings = {
         "REDIS_URL": tls_redis.url,
