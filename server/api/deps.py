@@ -92,10 +92,15 @@ class Services:
         raise ModelNotFound(f"there is no model {wanted[:80]!r}", field="model")
 
 
-def get_services(connection: HTTPConnection) -> Services:
+def services_of(connection: HTTPConnection) -> Services:
     """Raises KeyError for a request that did not come through the gate: then nothing is served."""
     services: Services = connection.app.state.services
     return services.of(connection.scope[TENANT])
+
+
+async def get_services(connection: HTTPConnection) -> Services:
+    """Not a plain function: FastAPI would run that in a thread, and the request would wait for a core once more."""
+    return services_of(connection)
 
 
 Shared = Annotated[Services, Depends(get_services)]
