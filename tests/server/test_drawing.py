@@ -143,6 +143,17 @@ def test_an_edit_is_the_same_here_and_on_a_server(
         assert json.loads(edited.info["oar"])["edit"]["feather"] == 2
 
 
+def test_an_edit_is_painted_in_a_terminal_too(
+    slow: LiveServer, tmp_path: Path, picture_and_mask: tuple[str, str]
+) -> None:
+    image, mask = (str(tmp_path / name) for name in picture_and_mask)
+    words = ["edit", image, "a red circle", "--mask", mask, "-n", "16", "--guidance", "3", "--steps", "20"]
+    terminal = Terminal([*words, "--url", slow.url, "-o", str(tmp_path / "x.png")], COLORTERM="truecolor")
+    shown = terminal.wait_for(r"rank \d+/10 ")
+    assert "38;2;200;30;30" in shown, "what is kept is seen from the start"
+    assert terminal.end() == 0
+
+
 @places
 def test_variations_and_outpainting(
     runner: CliRunner, live: LiveServer, picture_and_mask: tuple[str, str], place: str
