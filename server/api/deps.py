@@ -1,5 +1,6 @@
 """What the routes share: one bundle of services per application, made when it starts."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,6 +21,8 @@ from server.observability.tracing import NO_TRACING, Tracing
 from server.schemas.model import ModelInfo
 from server.settings import Settings
 
+NUM_PAINTERS = 2  # animations that are drawn at a time; others wait
+
 
 @dataclass
 class Services:
@@ -38,6 +41,7 @@ class Services:
     gauge: QueueGauge
     exporter: ExporterLease
     tracing: Tracing
+    painters: asyncio.Semaphore
     num_sockets: int = 0
     is_stopping: bool = False
 
@@ -61,6 +65,7 @@ class Services:
             gauge=QueueGauge(connection),
             exporter=ExporterLease(connection, settings.metrics_lease),
             tracing=tracing,
+            painters=asyncio.Semaphore(NUM_PAINTERS),
         )
 
     async def default_model(self) -> str | None:
