@@ -3,6 +3,7 @@
 A route gets it as the tenant that asks may see it, whichever route that is: no route can forget whose a job is.
 """
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -27,6 +28,8 @@ from server.schemas.model import ModelInfo
 from server.schemas.tenant import Tenant, open_tenant
 from server.settings import Settings
 
+NUM_PAINTERS = 2  # animations that are drawn at a time; others wait
+
 
 @dataclass
 class Services:
@@ -47,6 +50,7 @@ class Services:
     limiter: RateLimiter
     room: Room
     tracing: Tracing
+    painters: asyncio.Semaphore
     tenant: Tenant
     is_stopping: bool = False
 
@@ -72,6 +76,7 @@ class Services:
             limiter=RateLimiter(connection),
             room=Room(settings.max_sockets),
             tracing=tracing,
+            painters=asyncio.Semaphore(NUM_PAINTERS),
             tenant=open_tenant(),
         )
 
