@@ -29,6 +29,7 @@ from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, ar
 
 SHEET_PICTURES = 64
 TUNING, LOCKS, DISTILLATION = "tuning", "locks", "distilled/stats.json"
+GUIDANCE, GROUP_SIZES = "guidance", "group_sizes"  # what is tuned
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,19 @@ class StudyConfig:
     num_seeds: int = 3  # of the arms that carry the claim; the others have one
     steps: tuple[int | None, ...] = (None, 16, 32, 8)  # None: one position a step; claims stand on the first two
     guidances: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0)
+    group_sizes: tuple[str, ...] = ("cosine", "linear", "constant")  # of a fixed number of steps
     tuning_samples: int = 1000
     tuning_steps: int = 16
     batch_size: int = 64
     dtype: str = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What an arm's pictures are drawn with, the best that was found for it."""
+
+    guidance: float
+    group_sizes: str
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,8 @@ class Study:
 
     def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> Painting:
         pipeline = self.run.pipeline(arm.training.stage(0), torch.float32)
-        wanted = draw_settings(pipeline, Figure(arm, 0, steps), pipeline.default_sampling.guidance)
+        usual = Tuned(pipeline.default_sampling.guidance, pipeline.default_plan.group_sizes)
+        wanted = draw_settings(pipeline, Figure(arm, 0, steps), usual)
         return paint(pipeline, prompt, draw_seed, wanted.plan, wanted.sampling)
 
     @property
@@ -184,7 +195,7 @@ class Study:
     def _measure(self, figure: Figure, reference: Reference) -> None:
         config = self.config
         pipeline = self.run.pipeline(figure.arm.training.stage(figure.seed), getattr(torch, config.dtype))
-        wanted = draw_settings(pipeline, figure, self._guidance(figure.arm, reference))
+        wanted = draw_settings(pipeline, figure, self._tuned(figure.arm, reference))
         settings = QualitySettings(num_samples=config.num_samples, batch_size=config.batch_size)
         result = measure_quality(pipeline, reference, wanted, settings, self.run.folder / "samples")
         if figure.arm.order not in CHOSEN_ORDERS:
@@ -206,23 +217,28 @@ class Study:
     def _num_pictures(self) -> int:
         return self.run.recipe.any_order_loop.num_images + self.run.recipe.order_finetune_loop.num_images
 
-    def _guidance(self, arm: StudyArm, reference: Reference) -> float:
-        """The arm's best, on fewer and other pictures than its figures have; found once."""
+    def _tuned(self, arm: StudyArm, reference: Reference) -> Tuned:
+        """The arm's best guidance, then its best group sizes, on fewer and other pictures than its figures have; found
+        once. Where hard positions come last, steps that fill many of them at the end cost most."""
+        sizes, scales = self.config.group_sizes, self.config.guidances
+
+        def tune(name: str, choices: dict[Any, Tuned]) -> Any:
+            def compute() -> dict[str, Any]:
+                found = {key: self._distance(arm, tuned, reference) for key, tuned in choices.items()}
+                return {"label": arm.label, name: min(found, key=found.__getitem__), "fd_eval": found}
+
+            return cached_json(self.out / TUNING / name / f"{slug(arm.label)}.json", compute)[name]
+
+        guidance = tune(GUIDANCE, {scale: Tuned(scale, sizes[0]) for scale in scales})
+        return Tuned(guidance, tune(GROUP_SIZES, {name: Tuned(guidance, name) for name in sizes}))
+
+    def _distance(self, arm: StudyArm, tuned: Tuned, reference: Reference) -> float:
+        """FD-eval of the few pictures that settings are chosen by."""
         config = self.config
-
-        def compute() -> dict[str, Any]:
-            pipeline = self.run.pipeline(arm.training.stage(0), getattr(torch, config.dtype))
-            figure = Figure(arm, TUNING_SEED, config.tuning_steps)
-            settings = QualitySettings(num_samples=config.tuning_samples, batch_size=config.batch_size)
-            found = {
-                scale: measure_distances(
-                    pipeline, reference, draw_settings(pipeline, figure, scale), settings, self.run.folder / "samples"
-                ).fd_eval
-                for scale in config.guidances
-            }
-            return {"label": arm.label, "guidance": min(found, key=found.__getitem__), "fd_eval": found}
-
-        return cached_json(self.out / TUNING / f"{slug(arm.label)}.json", compute)["guidance"]
+        pipeline = self.run.pipeline(arm.training.stage(0), getattr(torch, config.dtype))
+        wanted = draw_settings(pipeline, Figure(arm, TUNING_SEED, config.tuning_steps), tuned)
+        settings = QualitySettings(num_samples=config.tuning_samples, batch_size=config.batch_size)
+        return measure_distances(pipeline, reference, wanted, settings, self.run.folder / "samples").fd_eval
 
     @contextmanager
     def _claimed(self, figure: Figure) -> Generator[bool]:
@@ -241,11 +257,13 @@ class Study:
 TUNING_SEED = 1000  # of draws
 
 
-def draw_settings(pipeline: Pipeline, figure: Figure, guidance: float) -> DrawSettings:
+def draw_settings(pipeline: Pipeline, figure: Figure, tuned: Tuned) -> DrawSettings:
     plan = replace(pipeline.default_plan, order=figure.arm.order, steps=figure.steps)
     if figure.entropy_bound is not None:
         plan = replace(plan, group_sizes=ADAPTIVE, entropy_bound=figure.entropy_bound)
-    return DrawSettings(plan, replace(pipeline.default_sampling, guidance=guidance), figure.seed)
+    elif figure.steps is not None:  # one position a step has no sizes
+        plan = replace(plan, group_sizes=tuned.group_sizes)
+    return DrawSettings(plan, replace(pipeline.default_sampling, guidance=tuned.guidance), figure.seed)
 
 
 def slug(text: str) -> str:

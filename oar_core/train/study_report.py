@@ -12,7 +12,7 @@ from oar_core.eval.plots import Curve, draw_curves, why_no_plots
 from oar_core.eval.rank_maps import heat_map, heat_sheet
 from oar_core.eval.tables import agreement_table, copying_table, floors_table, markdown_table, quality_table
 from oar_core.order.plan import CHOSEN_ORDERS
-from oar_core.train.study import DISTILLATION, STUDY_ARMS, TUNING, slug
+from oar_core.train.study import DISTILLATION, GROUP_SIZES, GUIDANCE, STUDY_ARMS, TUNING, slug
 from oar_core.train.study_claims import Figures, claims, distance, is_adaptive
 
 NOTES = "notes.md"  # what people say about the figures; it stands at the top of the page
@@ -20,10 +20,11 @@ ALL = "one a step"
 
 HOW_TO_READ = """Every arm has seen the same number of training pictures: those of the any-order stage and of a
 fine-tuning on top of it, or as many in raster order from the start. Arms with several seeds were fine-tuned and drawn
-anew with each, from one any-order backbone; `±` is the standard deviation over them. Guidance is each arm's best of a
-few, found at 16 steps on fewer pictures of another seed. FD-eval is the Frechet distance to held-out pictures on
-features of this project's own evaluation network: it is not FID, and compares with no figure outside this page. FD-rec
-is the same distance to held-out pictures as the tokenizer reconstructs them: what it loses, no order can give back."""
+anew with each, from one any-order backbone; `±` is the standard deviation over them. Guidance and group sizes are each
+arm's best of a few, found at 16 steps on fewer pictures of another seed. FD-eval is the Frechet distance to held-out
+pictures on features of this project's own evaluation network: it is not FID, and compares with no figure outside this
+page. FD-rec is the same distance to held-out pictures as the tokenizer reconstructs them: what it loses, no order can
+give back."""
 
 
 def write_study_report(folder: Path, out: Path) -> list[str]:
@@ -55,7 +56,8 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
         sections += ["### The same prompts, painted", f"![each arm painting]({pictures.name}/{painting.name})"]
     sections += _adaptive_section(arms)
     sections += ["### Everything measured", quality_table(arms)]
-    sections += ["### Guidance", _guidance_table(folder)]
+    sections += ["### Guidance", _tuning_table(folder / TUNING / GUIDANCE, "guidance ")]
+    sections += ["### Group sizes, 16 steps", _tuning_table(folder / TUNING / GROUP_SIZES, "")]
     sections += ["### Floors", floors_table(arms[0])]
     longest = [arm for arm in arms if not is_adaptive(arm) and arm.first["settings"]["plan"]["steps"] is None]
     sections += ["### Prompt agreement, one token a step", agreement_table(longest)]
@@ -102,18 +104,19 @@ def _adaptive_section(arms: Sequence[Arm]) -> list[str]:
     return ["### Adaptive groups", markdown_table(("arm", "bound, nats", "mean steps", "FD-eval", "agreement"), rows)]
 
 
-def _guidance_table(folder: Path) -> str:
-    tuned: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted((folder / TUNING).glob("*.json"))]
-    scales = list(dict.fromkeys(scale for entry in tuned for scale in entry["fd_eval"]))
+def _tuning_table(folder: Path, prefix: str) -> str:
+    """FD-eval of the few pictures that a setting was chosen by; the folder has the setting's name."""
+    tuned: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    choices = list(dict.fromkeys(choice for entry in tuned for choice in entry["fd_eval"]))
     rows = [
         [
             entry["label"],
-            *(f"{entry['fd_eval'].get(scale, float('nan')):.2f}" for scale in scales),
-            f"{entry['guidance']:g}",
+            *(f"{entry['fd_eval'].get(choice, float('nan')):.2f}" for choice in choices),
+            str(entry[folder.name]),
         ]
         for entry in tuned
     ]
-    return markdown_table(("arm", *(f"guidance {scale}" for scale in scales), "taken"), rows)
+    return markdown_table(("arm", *(f"{prefix}{choice}" for choice in choices), "taken"), rows)
 
 
 def _plots(arms: Sequence[Arm], name: str, folder: Path) -> list[str]:

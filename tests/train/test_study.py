@@ -125,9 +125,13 @@ def test_each_figure_says_how_it_came_about(measured: list[dict[str, Any]], stud
     assert by_label[SCRATCH]["training"] == training
     assert by_label[OAR]["settings"]["plan"]["order"] == "confidence"
     assert not by_label[RASTER]["orders"]["rank_maps"]
-    tuned = json.loads((study.out / "tuning" / "annealed-to-raster.json").read_text())
+    tuned = json.loads((study.out / "tuning" / "guidance" / "annealed-to-raster.json").read_text())
     assert by_label[RASTER]["settings"]["sampling"]["guidance"] == tuned["guidance"]
     assert set(tuned["fd_eval"]) == {"1.0", "2.0"}
+    sizes = json.loads((study.out / "tuning" / "group_sizes" / "annealed-to-raster.json").read_text())
+    assert sizes["fd_eval"][sizes["group_sizes"]] == min(sizes["fd_eval"].values())
+    raster = [report["settings"]["plan"] for report in measured if report["label"] == RASTER]
+    assert {plan["group_sizes"] for plan in raster if plan["steps"] is not None} == {sizes["group_sizes"]}
     assert {report["settings"]["seed"] for report in measured if report["label"] == ANY_ORDER} == {0, 1}
     adaptive = [report for report in measured if report["settings"]["plan"]["group_sizes"] == "adaptive"]
     assert [report["label"] for report in adaptive] == [OAR_POLICY]
