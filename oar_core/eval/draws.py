@@ -103,15 +103,16 @@ def _draw_chunk(pipeline: Pipeline, requests: Sequence[SequenceRequest]) -> Draw
 
 @contextmanager
 def counted_positions(module: nn.Module, parts: Sequence[str]) -> Iterator[dict[str, int]]:
-    """Counts every position that each part is asked for, padding included; 0 for a part that is not there.
+    """Counts every position that each part is asked for; 0 for a part that is not there.
 
-    A part is a child module whose first argument has rows and positions for its first two axes.
+    A part is a child module whose first argument is positions, or what stands for them in a last axis more.
     """
     counts = dict.fromkeys(parts, 0)
 
     def counter(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            counts[name] += inputs[0].shape[0] * inputs[0].shape[1]
+            asked = inputs[0]
+            counts[name] += (asked.shape[:-1] if asked.is_floating_point() else asked.shape).numel()
 
         return count
 

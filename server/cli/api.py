@@ -23,6 +23,9 @@ from server.settings import Settings
 logger = logging.getLogger(__name__)
 
 GRACEFUL_SECONDS = 3
+# Clients and balancers have to close an idle connection first: one that we close while a request is on its way to us
+# is a reset, and the request is lost. httpx keeps connections for 5 s, balancers commonly for 60 s.
+KEEP_ALIVE_SECONDS = 75
 MAX_FRAME_BYTES = 64 << 10
 
 
@@ -51,6 +54,7 @@ def api(settings: Settings) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ws_ping_interval=settings.socket_ping,
         ws_ping_timeout=settings.socket_ping,
         ws_max_size=MAX_FRAME_BYTES,

@@ -73,8 +73,12 @@ def list_keys(path: Path | None) -> Answer:
     file = _read(path)
     tenants = [file.tenant(name) for name in file.tenants]
     keys_of = {name: [_short(digest) for digest in entry.keys] for name, entry in file.tenants.items()}
+    documents = [
+        {"tenant": tenant.name, **tenant.model_dump(exclude={"name"}), "keys": keys_of[tenant.name]}
+        for tenant in tenants
+    ]
     lines = [line for tenant in tenants for line in (_limits(tenant), *(f"  {key}" for key in keys_of[tenant.name]))]
-    return Answer([{**tenant.model_dump(), "keys": keys_of[tenant.name]} for tenant in tenants], lines)
+    return Answer(documents, lines)
 
 
 @keys.command()

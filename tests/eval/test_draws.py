@@ -89,11 +89,12 @@ def test_each_part_is_counted_apart_and_only_meanwhile() -> None:
     module = nn.ModuleDict({"query": nn.Identity(), "policy": nn.Identity(), "other": nn.Identity()})
     with counted_positions(module, ("query", "policy", "absent")) as counts:
         module["query"](torch.zeros(2, 5, 7))
-        module["policy"](torch.zeros(3, 4))
-        module["policy"](torch.zeros(1, 1))
+        module["query"](torch.zeros(6, 7))
+        module["policy"](torch.zeros(12, dtype=torch.int64))
+        module["policy"](torch.zeros(1, 1, dtype=torch.int64))
         module["other"](torch.zeros(9, 9))
     module["query"](torch.zeros(1, 1))
-    assert counts == {"query": 10, "policy": 13, "absent": 0}
+    assert counts == {"query": 16, "policy": 13, "absent": 0}
 
 
 def test_each_setting_has_a_file_of_its_own(tiny_pipeline: Pipeline, tmp_path: Path) -> None:

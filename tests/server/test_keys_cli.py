@@ -1,5 +1,7 @@
 """`oar keys`, and the file that it writes."""
 
+import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -126,6 +128,28 @@ def test_the_list_shows_limits_and_no_whole_hash(hand_written: Path) -> None:
     assert "robot: 5/s burst 10, share 0.25, up to high, 64 sockets" in text
     assert "sha256:aaaaaaaa…" in text
     assert "a" * 9 not in text
+
+
+def test_every_verb_speaks_json(path: Path) -> None:
+    made = json.loads(oar("new", "studio", "--json").stdout)
+    assert made["hash"] == hash_key(made["key"])
+    typed = f"{made['key']}\n"
+    assert json.loads(oar("check", "--json", typed=typed).stdout) == {"tenant": "studio"}
+    assert json.loads(oar("hash", "--json", typed=typed).stdout) == {"hash": made["hash"]}
+    (listed,) = json.loads(oar("list", "--json").stdout)
+    assert (listed["tenant"], listed["rate"], listed["keys"]) == ("studio", 20, [f"{made['hash'][:15]}…"])
+
+
+def test_the_file_of_the_docs_is_one(tmp_path: Path) -> None:
+    """Its defaults are the server's own, as it says."""
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    (text,) = re.findall(r"```ini\n(.*?)```", page, re.S)
+    for digit in "abc":
+        text = text.replace("sha256:…", f"sha256:{digit * 64}", 1)
+    (tmp_path / "keys.toml").write_text(text)
+    file = read_key_file(tmp_path / "keys.toml")
+    assert file.defaults == TenantLimits()
+    assert (file.tenant("batch").priority_ceiling, file.tenant("studio").rate) == ("low", 20)
 
 
 def test_defaults_of_the_file_come_before_the_servers_and_after_the_tenants_own(hand_written: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from server.jobs.embedded import find_binary
@@ -171,3 +172,13 @@ def test_a_redis_that_redis_url_names_is_used(redis_over_tcp: str, tmp_path: Pat
         assert server.post(wait=20, n=2).json()["status"] == "completed"
         assert not (tmp_path / "data" / "redis").exists()
     assert "secret" not in server.log.read_text()
+
+
+@pytest.mark.slow
+def test_an_idle_connection_is_the_clients_to_close(live: LiveServer) -> None:
+    """Both sides gave it up after 5 seconds: a request that was on its way just then was reset."""
+    with socket.create_connection((httpx.URL(live.url).host, httpx.URL(live.url).port or 80)) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            time.sleep(6)

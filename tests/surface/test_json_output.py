@@ -75,7 +75,7 @@ def test_verbs_of_a_server_print_one_document(
     made = told("keys", "new", "studio", "--file", str(weights_dir / "keys.toml"))
     assert isinstance(made, dict)
     (listed,) = told("keys", "list", "--file", str(weights_dir / "keys.toml"))
-    assert listed["name"] == "studio"
+    assert listed["tenant"] == "studio"
     assert made["hash"].startswith(listed["keys"][0].rstrip("…"))
 
 
