@@ -366,7 +366,8 @@ def ids(server: LiveServer) -> list[str]:
 def test_pictures_are_read_back_from_what_was_painted(runner: CliRunner) -> None:
     """The finished picture on the terminal is the picture, enlarged."""
     result = run(runner, "generate", "a red circle", *WISH, "--paint", "24bit")
-    lines = [pixels_of(line) for line in result.stdout.splitlines() if "▀" in line]
+    left = result.stdout.rpartition(LEAVE)[2]
+    lines = [pixels_of(line) for line in left.splitlines() if "▀" in line]
     rows = [row for line in lines for row in zip(*line)]
     with Image.open("out.png") as picture:
         grown = picture.convert("RGB").resize((len(rows[0]), len(rows)), Image.Resampling.NEAREST)
