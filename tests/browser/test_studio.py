@@ -170,10 +170,10 @@ def test_a_line_that_breaks_is_taken_up_where_it_broke(page: Page, live: LiveSer
     open_view(page)
     page.get_by_label("Steps").fill("20")
     submit(page)
-    expect(page.get_by_text("Reconnecting")).to_be_visible()
+    expect(page.locator(".line-state")).to_be_visible()
     hold[0] = False
     wait_for_end_of_painting(page)
-    expect(page.get_by_text("Reconnecting")).to_be_hidden()
+    expect(page.locator(".line-state")).to_be_hidden()
     assert len(lines) == 2
     assert lines[0].endswith("?after=0")
     assert int(lines[1].partition("after=")[2]) >= 4
@@ -218,7 +218,7 @@ def test_a_picture_is_replayed_step_by_step(page: Page, live: LiveServer) -> Non
     slider.press("Home")
     slider.press(" ")
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
-    expect(page.locator(".timeline:visible .reading")).to_have_text("20 / 20", timeout=10_000)
+    expect(page.locator(".timeline:visible .reading")).to_have_text("20 / 20")
     expect(page.get_by_role("button", name="Play")).to_be_visible()
     assert pixels(page) == whole
 
@@ -249,7 +249,7 @@ def test_those_who_want_less_motion_see_no_walk(browser, live: LiveServer) -> No
     open_view(page)
     submit(page)
     wait_for(page)
-    expect(page.locator(".timeline:visible .reading")).to_have_text("8 / 8", timeout=1_000)
+    expect(page.locator(".timeline:visible .reading")).to_have_text("8 / 8")
     context.close()
 
 

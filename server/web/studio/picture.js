@@ -64,12 +64,13 @@ export class PictureView {
       job.seconds === null ? null : ["Painted in", seconds(job.seconds)],
     ].filter(Boolean);
     const note = params.edit ? "It was made from a picture, which the request has to carry as well." : "Send it to POST /v1/generations.";
+    const isOpen = this.facts.querySelector("details")?.open; // stays so when the job ends meanwhile
     const text = () => recipeText(job, this.viewer.selected);
     this.facts.replaceChildren(
       el("h1", { class: "prompt-title", text: params.prompt }),
       el("dl", {}, rows.map(([name, value]) => el("div", {}, el("dt", { text: name }), el("dd", { text: String(value) })))),
       el("div", { class: "row" }, button("Paint another like it", { symbol: icon("again"), kind: "solid", on: { click: () => this.onRepeat(params) } })),
-      el("details", { class: "more" }, el("summary", { text: "The request as JSON" }),
+      el("details", { class: "more", open: isOpen }, el("summary", { text: "The request as JSON" }),
         el("p", { class: "hint", text: note }), el("pre", { tabindex: "0", text: text() }), copyButton("Copy JSON", text)));
   }
 }
