@@ -16,7 +16,11 @@ TENANT = "oar.tenant"  # in the scope of each request that was let in
 METRICS = "/metrics"
 # Balancers and kubelets ask the first two and hold no key. The others are the same on every server: a page, and the
 # description of the interface; the page asks for the key itself.
-OPEN = frozenset({"/live", "/ready", "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN = frozenset(
+    {"/live", "/ready", "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/asyncapi.json"}
+)
+    {"/live", "/ready", "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/asyncapi.json"}
+)
 OPEN_FOLDERS = ("/studio/",)
 READING = frozenset({"GET", "HEAD"})
 
