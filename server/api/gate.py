@@ -19,8 +19,6 @@ METRICS = "/metrics"
 OPEN = frozenset(
     {"/live", "/ready", "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/asyncapi.json"}
 )
-    {"/live", "/ready", "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/asyncapi.json"}
-)
 OPEN_FOLDERS = ("/studio/",)
 READING = frozenset({"GET", "HEAD"})
 
