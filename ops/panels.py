@@ -176,6 +176,16 @@ ROWS = (
         ),
     ),
     Row(
+        "Tenants",
+        (
+            Panel("lines", "Requests, by tenant", "With a valid key: let in, or more than the tenant's rate.", "reqps",
+                  (Query(rate("oar_tenant_requests_total", "", "tenant, outcome"), "{{tenant}} {{outcome}}"),), 12),
+            Panel("lines", "Refused at the door",
+                  "Before any route: no valid key, a rate that is used up, a page or a name of elsewhere.", "reqps",
+                  (Query(rate("oar_refused_total", "", "code"), "{{code}}"),), 12),
+        ),
+    ),
+    Row(
         "Batching",
         (
             Panel("lines", "Pictures in a step", "Mean and quantile of the pictures that shared a step.", "short",

@@ -1,19 +1,35 @@
 """`oar bench`: speed of the engine in this process."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Protocol
 
 import click
 import torch
 
 from oar_core.answer import Answer
-from oar_core.bench import ANY_ORDER, STAGES, measure_batching, measure_training
-from oar_core.cli.options import OarGroup, default_device, recipe_option
-from oar_core.eval.tables import markdown_table
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.bench.arrivals import measure_arrivals
+from oar_core.bench.batching import measure_batching
+from oar_core.bench.depth import measure_depth
+from oar_core.bench.roofline import measure_roofline
+from oar_core.bench.steps import measure_steps
+from oar_core.bench.subject import Subject
+from oar_core.bench.throughput import measure_throughput
+from oar_core.bench.training import ANY_ORDER, STAGES, measure_training
+from oar_core.cli.options import OarGroup, RecipeType, default_device, recipe_option
 from oar_core.train.recipes import Recipe
-from oar_core.weights import Manifest
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Report(Protocol):
+    def table(self) -> str: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def tell(report: Report) -> Answer:
+    return Answer(report.to_dict(), (report.table(), json.dumps(report.to_dict())))
 
 
 @click.group(cls=OarGroup)
@@ -21,28 +37,88 @@ def bench() -> None:
     """Measure speed: a table, then one JSON line."""
 
 
+def subject_options(command: Any) -> Any:
+    options = [
+        click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
+        click.option("--model", default=None, help="Default: the manifest's."),
+        click.option("--recipe", type=RecipeType(), help="Random weights instead of a model: a name or a TOML file."),
+        click.option("--device", default=None, help="Torch device; CUDA where there is one."),
+        click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True),
+        click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def load_subject(
+    weights: Path, model: str | None, recipe: Recipe | None, device: str | None, dtype: str, threads: int
+) -> Subject:
+    if threads:
+        torch.set_num_threads(threads)
+    device = device or default_device()
+    if recipe is not None:
+        return Subject.of_recipe(recipe, device, DTYPES[dtype])
+    return Subject.of_model(weights, model, device, DTYPES[dtype])
+
+
 @bench.command()
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@subject_options
 @click.option("--images", "num_images", default=16, show_default=True)
 @click.option("--steps", default=None, type=int, help="Default: the model's.")
 @click.option("--repeats", default=3, show_default=True)
-@click.option("--device", default=None, help="Torch device; CUDA where there is one.")
-def batching(
-    weights: Path, model: str | None, num_images: int, steps: int | None, repeats: int, device: str | None
-) -> Answer:
+def batching(num_images: int, steps: int | None, repeats: int, **where: Any) -> Answer:
     """The same pictures one after another and all at once."""
-    manifest = Manifest.load(weights)
-    folder = manifest.folder(model or manifest.default)
-    pipeline = Pipeline.load(folder, device or default_device(), torch.float32)
-    report = measure_batching(pipeline, num_images=num_images, steps=steps, repeats=repeats)
-    head = f"{report.num_images} pictures, {report.steps} steps"
-    rows = (("one by one", report.one_by_one_seconds), ("at once", report.at_once_seconds))
-    table = markdown_table(
-        (head, "seconds", "pictures/s"),
-        [(name, f"{seconds:.3f}", f"{report.num_images / seconds:.2f}") for name, seconds in rows],
-    )
-    return Answer(asdict(report), (table, json.dumps(asdict(report))))
+    return tell(measure_batching(load_subject(**where), num_images=num_images, steps=steps, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", default=16, show_default=True, help="Guided pictures at once.")
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--repeats", default=5, show_default=True)
+def roofline(batch: int, steps: int | None, repeats: int, **where: Any) -> Answer:
+    """How far each part of a picture is from what this machine allows."""
+    return tell(measure_roofline(load_subject(**where), batch=batch, steps=steps, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", "batches", type=int, multiple=True, default=(1, 4, 16, 64, 256), show_default=True)
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--repeats", default=3, show_default=True)
+def throughput(batches: tuple[int, ...], steps: int | None, repeats: int, **where: Any) -> Answer:
+    """Pictures a second by batch size; one at once is the latency of one."""
+    return tell(measure_throughput(load_subject(**where), batches=batches, steps=steps, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--slots", default=32, show_default=True, help="Cache slots; a guided picture takes two.")
+@click.option("--images", "num_images", default=120, show_default=True)
+@click.option("--load", "loads", type=float, multiple=True, default=(0.5, 0.8), show_default=True)
+@click.option("--bound", default=None, type=float, help="Seconds; default: five times the time of one picture.")
+def arrivals(slots: int, num_images: int, loads: tuple[float, ...], bound: float | None, **where: Any) -> Answer:
+    """Static against continuous batching under Poisson arrivals."""
+    return tell(measure_arrivals(load_subject(**where), slots=slots, num_images=num_images, loads=loads, bound=bound))
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", default=16, show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+def steps(batch: int, repeats: int, **where: Any) -> Answer:
+    """A quarter of the steps against all, a fixed order against scoring every position."""
+    return tell(measure_steps(load_subject(**where), batch=batch, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--slots", default=16, show_default=True)
+@click.option("--waiting", "depths", type=int, multiple=True, default=(0, 100, 1000), show_default=True)
+def depth(slots: int, depths: tuple[int, ...], **where: Any) -> Answer:
+    """A step's time while pictures wait."""
+    return tell(measure_depth(load_subject(**where), slots=slots, depths=depths))
 
 
 @bench.command()
@@ -52,10 +128,4 @@ def batching(
 @click.option("--steps", default=3, show_default=True)
 def training(recipe: Recipe, stage: str, batch_size: int, steps: int) -> Answer:
     """A stage of a recipe on the CPU, on random pictures or tokens."""
-    report = measure_training(recipe, stage=stage, batch_size=batch_size, steps=steps)
-    table = markdown_table(
-        ("recipe", "stage", "tokens", "parameters", "pictures per CPU second", "peak MiB"),
-        [(report.recipe, report.stage, str(report.num_tokens), str(report.parameters),
-          f"{report.images_per_cpu_second:.1f}", str(report.peak_mib))],
-    )  # fmt: skip
-    return Answer(asdict(report), (table, json.dumps(asdict(report))))
+    return tell(measure_training(recipe, stage=stage, batch_size=batch_size, steps=steps))

@@ -18,10 +18,19 @@ class Engine:
     slots are held by running sequences only; a picture does not depend on what runs beside it.
     """
 
-    def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], num_slots: int) -> None:
-        """`unconditional_ids` is the condition prefix that guidance steers away from. Raises ConfigError."""
+    def __init__(
+        self,
+        backbone: Backbone,
+        unconditional_ids: tuple[int, ...],
+        num_slots: int,
+        *,
+        max_cache_bytes: int | None = None,
+    ) -> None:
+        """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated here, or
+        refused where they exceed `max_cache_bytes`: memory does not run out later. Raises ConfigError."""
         if num_slots < 2:
             raise ConfigError(f"num_slots is {num_slots}; a guided picture holds 2")
+        _check_memory(backbone, num_slots, max_cache_bytes)
         try:
             check_condition(unconditional_ids, backbone.config)
         except RequestError as error:
@@ -127,3 +136,15 @@ class Engine:
     def _end(self, sequence: Sequence, phase: Phase) -> None:
         del self._live[sequence.id]
         self._scheduler.end(sequence, phase)
+
+
+def _check_memory(backbone: Backbone, num_slots: int, max_cache_bytes: int | None) -> None:
+    if max_cache_bytes is None:
+        return
+    slot_bytes = backbone.new_cache(1).num_bytes
+    if num_slots * slot_bytes > max_cache_bytes:
+        needed, allowed = (f"{count / 2**20:.1f} MiB" for count in (num_slots * slot_bytes, max_cache_bytes))
+        raise ConfigError(
+            f"{num_slots} cache slots need {needed} and the cache may take {allowed}, "
+            f"which is enough for {max_cache_bytes // slot_bytes} slots"
+        )

@@ -1,9 +1,13 @@
 """The engine's only contact with tensors: a backbone and its cache."""
 
+from typing import cast
+
 import torch
+from torch import nn
 
 from oar_core.engine.sequence import Sequence
 from oar_core.models.backbone import Backbone
+from oar_core.nn.packed import can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.prefill import prefill
 
@@ -13,7 +17,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], num_slots: int) -> None:
-        self._backbone = backbone
+        self._backbone = _fastest(backbone)
         self._unconditional_ids = unconditional_ids
         self._cache = backbone.new_cache(num_slots)
         self.load = StepLoad()  # of the latest step
@@ -33,3 +37,10 @@ class ModelRunner:
         rows = [sequence.progress.next_row(sequence.slots) for sequence in sequences]
         self.load = StepLoad()
         return decode_step(self._backbone, self._cache, rows, self.load)
+
+
+def _fastest(backbone: Backbone) -> Backbone:
+    """A network on the CPU with its weights laid out for it; any other as it is."""
+    if isinstance(backbone, nn.Module) and can_pack(backbone):
+        return cast(Backbone, packed_twin(backbone))
+    return backbone

@@ -186,6 +186,44 @@ def sprites_64_gpu() -> Recipe:
     )
 
 
+def large_256() -> Recipe:
+    """About 330 M parameters, 256 tokens of 14 bits, 256x256 pixels: the size that papers compare. Not trained here;
+    `oar bench` measures it with random weights."""
+    return Recipe(
+        name="large-256",
+        licence="yours",
+        caption_source="plain",
+        text_vocab=1024,
+        tokenizer=TokenizerConfig(
+            image_size=(256, 256), widths=(128, 128, 256, 256), encoder_blocks=2, head_width=128, vocab_size=16_384
+        ),
+        tokenizer_loop=LoopConfig(num_images=10_000_000, batch_size=256, optim=OptimConfig(lr=4e-4)),
+        backbone=BackboneConfig(
+            grid=(16, 16),
+            vocab_size=16_384,
+            condition_vocab=1024,
+            max_condition=64,
+            width=1024,
+            num_heads=16,
+            num_context_layers=12,
+            num_query_layers=13,
+            dropout=0.1,
+        ),
+        any_order_loop=LoopConfig(num_images=300_000_000, batch_size=1024, optim=OptimConfig(lr=4e-4)),
+        example_prompts=("a picture",),
+    )
+
+
+def xl_256() -> Recipe:
+    """`large_256` with about 720 M parameters."""
+    base = large_256()
+    return replace(
+        base,
+        name="xl-256",
+        backbone=replace(base.backbone, width=1280, num_heads=20, num_context_layers=18, num_query_layers=19),
+    )
+
+
 def fashion() -> Recipe:
     """Product photographs of 60x80 pixels on a canvas of 64x80: an 8x10 grid, which is not square."""
     return Recipe(
@@ -230,6 +268,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "sprites-64-fine": sprites_64_fine,
     "sprites-64-gpu": sprites_64_gpu,
     "fashion": fashion,
+    "large-256": large_256,
+    "xl-256": xl_256,
 }
 
 

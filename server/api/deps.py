@@ -3,6 +3,7 @@
 A route gets it as the tenant that asks may see it, whichever route that is: no route can forget whose a job is.
 """
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -27,6 +28,8 @@ from server.schemas.model import ModelInfo
 from server.schemas.tenant import Tenant, open_tenant
 from server.settings import Settings
 
+NUM_PAINTERS = 2  # animations that are drawn at a time; others wait
+
 
 @dataclass
 class Services:
@@ -47,6 +50,7 @@ class Services:
     limiter: RateLimiter
     room: Room
     tracing: Tracing
+    painters: asyncio.Semaphore
     tenant: Tenant
     is_stopping: bool = False
 
@@ -72,6 +76,7 @@ class Services:
             limiter=RateLimiter(connection),
             room=Room(settings.max_sockets),
             tracing=tracing,
+            painters=asyncio.Semaphore(NUM_PAINTERS),
             tenant=open_tenant(),
         )
 
@@ -92,10 +97,15 @@ class Services:
         raise ModelNotFound(f"there is no model {wanted[:80]!r}", field="model")
 
 
-def get_services(connection: HTTPConnection) -> Services:
+def services_of(connection: HTTPConnection) -> Services:
     """Raises KeyError for a request that did not come through the gate: then nothing is served."""
     services: Services = connection.app.state.services
     return services.of(connection.scope[TENANT])
+
+
+async def get_services(connection: HTTPConnection) -> Services:
+    """Not a plain function: FastAPI would run that in a thread, and the request would wait for a core once more."""
+    return services_of(connection)
 
 
 Shared = Annotated[Services, Depends(get_services)]

@@ -28,6 +28,7 @@ MESSAGES = {"order": "order is an order's name or a list of grid positions"}
 
 
 def install(app: FastAPI) -> None:
+    """The handlers are coroutines: a plain function would be run in a thread, which under load is one wait more."""
     app.add_exception_handler(ServerError, _on_server_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -43,23 +44,23 @@ def respond(error: ServerError, path: str) -> JSONResponse:
     return JSONResponse(error.to_openai_json(), status_code=error.status, headers=headers)
 
 
-def _on_server_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_server_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServerError)
     return respond(error, request.url.path)
 
 
-def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults: list[dict[str, Any]] = list(error.errors())
     return respond(from_fault(faults[0], request.headers.get("content-type", "")), request.url.path)
 
 
-def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return respond(from_http_exception(error), request.url.path)
 
 
-def _on_mistake(request: Request, error: Exception) -> JSONResponse:
+async def _on_mistake(request: Request, error: Exception) -> JSONResponse:
     logger.error("unhandled error at %s %s", request.method, request.url.path, exc_info=error)
     return respond(InternalError("the server made a mistake; its log says more"), request.url.path)
 

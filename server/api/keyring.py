@@ -69,6 +69,7 @@ class KeyRing:
         self._path = path
         self._seen = _signature(path)
         self._owners = _owners(read_key_file(path))
+        self._log_read()
 
     def find(self, key: str) -> Tenant | None:
         """Compares with all hashes, whichever is right: the time tells nothing."""
@@ -91,8 +92,11 @@ class KeyRing:
         except KeyFileError as error:
             logger.error("the API keys stay as they were: %s", error)
             return False
-        logger.info("API keys read tenants=%d keys=%d", len(self.tenants), len(self._owners))
+        self._log_read()
         return True
+
+    def _log_read(self) -> None:
+        logger.info("API keys read tenants=%d keys=%d", len(self.tenants), len(self._owners))
 
     async def run(self) -> None:
         """Reads the file again whenever it has changed; runs until it is cancelled."""

@@ -1,15 +1,16 @@
 """How a finished picture was painted, as an animated WebP or GIF: made from its events and its PNG, by Pillow alone.
 
-Each frame is one decode step, or several where there are more than `MAX_FRAMES`. Patches that are written show their
-final pixels; the others show the stored preview that was the newest by then, veiled, or a plain ground. The patches
-of a frame are framed in it. Pictures that are small are enlarged by a whole factor, so that their pixels stay crisp.
+Each frame is one decode step, or several where there are too many for `MAX_FRAMES` or `MAX_PIXELS`. Patches that are
+written show their final pixels; the others show the stored preview that was the newest by then, veiled, or a plain
+ground. The patches of a frame are framed in it. Pictures that are small are enlarged by a whole factor, and sent
+without loss, so that their pixels stay crisp.
 """
 
 import asyncio
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -28,18 +29,17 @@ router = APIRouter(prefix="/v1/generations", tags=["generations"])
 
 PaintingFormat = Literal["webp", "gif"]
 MAX_FRAMES = 96
-MAX_SIDE = 1024  # pixels
+MAX_PIXELS = 12 << 20  # of all frames together: a second of work
+MAX_SIDE = 640  # pixels
 DEFAULT_SIDE = 320
 BLANK_MILLISECONDS, HOLD_MILLISECONDS = 300, 2400
 PAINT_MILLISECONDS = 3200  # of all steps together, within the next two
 LEAST_MILLISECONDS, MOST_MILLISECONDS = 40, 200
 GROUND, MARK = (228, 229, 233), (242, 97, 12)
 VEIL = 0.62  # share of the ground over what is not written yet
+PALETTE_STRIP = 8  # pixels of the mark in the sample that a palette is made of
 VERSION = "1"  # to be changed with the drawing: it is part of the ETag
-SAVE: dict[PaintingFormat, dict[str, Any]] = {
-    "webp": {"lossless": True, "method": 2, "minimize_size": False},
-    "gif": {"optimize": False, "disposal": 1},
-}
+WEBP_QUALITY = 85  # of pictures that had to be made smaller
 
 
 @dataclass(frozen=True)
@@ -98,61 +98,96 @@ def animate(
     painting: Painting, png: bytes, grid: tuple[int, int], kind: PaintingFormat, side: int = DEFAULT_SIDE
 ) -> bytes:
     """`grid` is (h, w) in tokens, `side` the longest side in pixels that the animation may have."""
-    painting = painting.gathered(MAX_FRAMES)
     easel = _Easel(_opened(png), grid, side)
-    canvas, written = painting.written, 0
-    missing = set(canvas)
-    frames = [easel.frame(missing, painting.guess(0))]
+    painting = painting.gathered(max(1, min(MAX_FRAMES, MAX_PIXELS // easel.num_pixels) - 2))
+    easel.cover(painting.written)
+    written = 0
+    frames = [easel.frame(painting.guess(0))]
     for step in painting.steps:
-        missing.difference_update(step)
         written += len(step)
-        frames.append(easel.frame(missing, painting.guess(written), step))
-    frames.append(easel.frame(set(), None))
+        frames.append(easel.frame(painting.guess(written), step))
+    frames.append(easel.finished())
     pace = min(MOST_MILLISECONDS, max(LEAST_MILLISECONDS, PAINT_MILLISECONDS // max(1, len(painting.steps))))
     durations = [BLANK_MILLISECONDS, *[pace // 10 * 10] * len(painting.steps), HOLD_MILLISECONDS]
+    first, *others = _with_one_palette(frames) if kind == "gif" else frames
     buffer = io.BytesIO()
-    first, *others = frames
-    first.save(buffer, kind.upper(), save_all=True, append_images=others, duration=durations, loop=0, **SAVE[kind])
+    first.save(
+        buffer, kind.upper(), save_all=True, append_images=others, duration=durations, loop=0, **easel.options(kind)
+    )
     return buffer.getvalue()
 
 
 class _Easel:
-    """Draws frames of one picture."""
+    """Draws the frames of one picture, one after the other."""
 
     def __init__(self, final: Image.Image, grid: tuple[int, int], side: int) -> None:
         self._grid = grid
         self._size = _fitted(final.size, side)
+        self._is_crisp = self._size[0] >= final.width
         self._final = self._resized(final)
+        self._is_written = Image.new("L", (grid[1], grid[0]), 255)
+        self._veiled: tuple[Guess | None, Image.Image] = (None, Image.new("RGB", self._size, GROUND))
 
-    def frame(self, missing: set[int], guess: Guess | None, fresh: Sequence[int] = ()) -> Image.Image:
-        """The final picture but for its missing positions."""
-        frame = self._final.copy()
-        veiled = self._veiled(guess) if missing else None
-        for position in missing:
-            box = self._box(position)
-            frame.paste(GROUND if veiled is None else veiled.crop(box), box)
+    @property
+    def num_pixels(self) -> int:
+        return self._size[0] * self._size[1]
+
+    def cover(self, positions: Iterable[int]) -> None:
+        for position in positions:
+            self._is_written.putpixel(self._place(position), 0)
+
+    def frame(self, guess: Guess | None, fresh: Sequence[int] = ()) -> Image.Image:
+        """What is written by now, with the `fresh` positions written and framed."""
+        for position in fresh:
+            self._is_written.putpixel(self._place(position), 255)
+        mask = self._is_written.resize(self._size, Image.Resampling.NEAREST)
+        frame = Image.composite(self._final, self._behind(guess), mask)
         pen = ImageDraw.Draw(frame)
         for position in fresh:
             left, top, right, bottom = self._box(position)
             pen.rectangle((left, top, right - 1, bottom - 1), outline=MARK, width=2 if right - left >= 16 else 1)
         return frame
 
-    def _veiled(self, guess: Guess | None) -> Image.Image | None:
-        if guess is None:
-            return None
-        ground = Image.new("RGB", self._size, GROUND)
-        return Image.blend(self._resized(guess.image), ground, VEIL)
+    def options(self, kind: PaintingFormat) -> dict[str, Any]:
+        if kind == "gif":
+            return {"optimize": False, "disposal": 1}
+        return {"lossless": True, "method": 2} if self._is_crisp else {"quality": WEBP_QUALITY, "method": 2}
+
+    def finished(self) -> Image.Image:
+        return self._final
+
+    def _behind(self, guess: Guess | None) -> Image.Image:
+        """The veiled guess, or what was veiled last."""
+        if guess is not None and guess is not self._veiled[0]:
+            ground = Image.new("RGB", self._size, GROUND)
+            self._veiled = (guess, Image.blend(self._resized(guess.image), ground, VEIL))
+        return self._veiled[1]
 
     def _resized(self, image: Image.Image) -> Image.Image:
-        is_larger = self._size[0] >= image.width
-        return image.resize(self._size, Image.Resampling.NEAREST if is_larger else Image.Resampling.LANCZOS)
+        return image.resize(self._size, Image.Resampling.NEAREST if self._is_crisp else Image.Resampling.LANCZOS)
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """Column and row."""
+        row, column = divmod(position, self._grid[1])
+        return column, row
 
     def _box(self, position: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom in pixels."""
         (rows, columns), (width, height) = self._grid, self._size
-        row, column = divmod(position, columns)
+        column, row = self._place(position)
         left, right = column * width // columns, (column + 1) * width // columns
         return left, row * height // rows, right, (row + 1) * height // rows
+
+
+def _with_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """GIF has 256 colours: those of the finished picture, of a half-done one, and of the marks; without dithering,
+    which would make every frame differ everywhere."""
+    width, height = frames[-1].size
+    sample = Image.new("RGB", (width, 2 * height + PALETTE_STRIP), MARK)
+    sample.paste(frames[-1], (0, 0))
+    sample.paste(frames[len(frames) // 2], (0, height))
+    palette = sample.quantize(256, Image.Quantize.MEDIANCUT)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
 def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -194,7 +229,7 @@ def _opened(data: bytes) -> Image.Image:
             NotFinished("the job is running", retry_after=1),
             NoImage("the job was canceled"),
             InvalidRequest("invalid_format", "format: Input should be 'webp' or 'gif'", field="format"),
-            InvalidRequest("invalid_size", "size: Input should be less than or equal to 1024", field="size"),
+            InvalidRequest("invalid_size", "size: Input should be less than or equal to 640", field="size"),
         ),
     },
 )
@@ -225,7 +260,8 @@ async def _animated(
     services: Services, job_id: str, index: int, png: bytes, info: ModelInfo, kind: PaintingFormat, size: int
 ) -> bytes:
     """Raises NoImage where the model of that name has another grid by now."""
-    read = Painting.read(await services.log.read_all(job_id), index)
-    if any(position >= info.num_tokens for position in read.written):
-        raise NoImage("the model has changed since, and has another grid")
-    return await asyncio.to_thread(animate, read, png, info.grid, kind, size)
+    async with services.painters:
+        read = await asyncio.to_thread(Painting.read, await services.log.read_all(job_id), index)
+        if any(position >= info.num_tokens for position in read.written):
+            raise NoImage("the model has changed since, and has another grid")
+        return await asyncio.to_thread(animate, read, png, info.grid, kind, size)

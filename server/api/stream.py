@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from server.api.credentials import choose_protocol
-from server.api.deps import Services, get_services
+from server.api.deps import Services, services_of
 from server.api.following import follow, parse_seq
 from server.errors import InternalError, ServerError, SlowClient
 from server.tasks import until_one_ends
@@ -37,7 +37,7 @@ class Reader:
 
 @router.websocket("/v1/generations/{job_id}/stream")
 async def stream(socket: WebSocket, job_id: str) -> None:
-    services = get_services(socket)
+    services = services_of(socket)
     await socket.accept(subprotocol=choose_protocol(socket.scope))
     services.metrics.sockets.inc()
     try:

@@ -168,7 +168,8 @@ class Painting:
     def show(self, canvas: Canvas) -> None:
         size, shape = shutil.get_terminal_size(), self._making.shape
         left = self._pace.left(canvas, time.monotonic())
-        progress = progress_line(canvas, shape.num_tokens, self._making.waiting, left, size.columns - 1)
+        drawn = shape.num_tokens - (self._ground.num_kept if self._ground else 0)
+        progress = progress_line(canvas, drawn, self._making.waiting, left, size.columns - 1)
         layout = arrange(len(canvas.images), shape.image_size, size.columns - 1, max(1, size.lines - TEXT_LINES))
         blocks = [self._paint(image, layout) for image in canvas.images[: layout.shown]]
         lines = [*lay_out(blocks, layout, len(canvas.images)), "", progress][-size.lines :]

@@ -228,15 +228,15 @@ class Pace:
         return (canvas.steps - canvas.step) * (now - self.began_at) / done if done else None
 
 
-def progress_line(canvas: Canvas, num_tokens: int, waiting: str, left: float | None, width: int) -> str:
-    """Bar, steps, rank and time; or what is waited for. No wider than `width`."""
+def progress_line(canvas: Canvas, num_drawn: int, waiting: str, left: float | None, width: int) -> str:
+    """Bar, steps, rank and time; or what is waited for. No wider than `width`. `num_drawn` tokens make a picture."""
     if not canvas.step:
         return ("painting begins" if canvas.is_started else waiting)[:width]
     full = round(BAR * canvas.step / max(1, canvas.steps))
     parts = [
         "█" * full + "░" * (BAR - full),
         f"step {canvas.step}/{canvas.steps}",
-        f"rank {canvas.rank}/{num_tokens}",
+        f"rank {canvas.rank}/{num_drawn}",
     ]
     if len(canvas.images) > 1:
         parts.append(f"{canvas.num_drawn} of {len(canvas.images)} drawn")

@@ -202,8 +202,18 @@ def top(url: str | None, api_key: str | None, metrics_key: str | None, interval:
                 snapshot = summarise(url, look(client, metrics_key), before)
                 return Answer(asdict(snapshot), render(snapshot, shutil.get_terminal_size().columns))
             _watch(lambda: look(client, metrics_key), url, interval)
+        except httpx.HTTPStatusError as error:
+            raise click.ClickException(_refusal(error.response)) from error
         except httpx.HTTPError as error:
             raise click.ClickException(f"{url}: {error}") from error
+
+
+def _refusal(answer: httpx.Response) -> str:
+    """What the server said, and which key it asks for."""
+    if answer.status_code != 401:
+        return f"{answer.url} answered {answer.status_code}"
+    name = "OAR_METRICS_KEY" if answer.url.path == "/metrics" else "OAR_API_KEY"
+    return f"{answer.url} wants a key: set {name}"
 
 
 def _bearer(key: str | None) -> dict[str, str]:

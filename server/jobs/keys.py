@@ -9,6 +9,7 @@
 | `img:{id}:{i}` | string | finished PNGs |
 | `src:{id}` | string | the PNG that an edit starts from; transparent where it paints; kept as long as the job |
 | `q:{model}:{priority}` | stream | job ids that wait or run, with their work; one consumer group |
+| `share:{model}:{tenant}` | set | ids of the tenant's jobs that wait or run |
 | `due` | sorted set | ids of jobs that somebody has to look at, by Redis' milliseconds: deadlines, cancels |
 | `sweeper` | string | the API process that looks at them, for as long as its lease lasts |
 | `dead` | stream | jobs that were begun too often, with what a retry needs; bounded length |
@@ -48,6 +49,7 @@ class Field(StrEnum):
     STATE = "state"
     MODEL = "model"
     TENANT = "tenant"  # whose it is; absent in jobs of before there were tenants
+    SHARE = "share"  # key of the set of that tenant's jobs
     PRIORITY = "priority"
     PARAMS = "params"  # GenerationParams as JSON
     WORK = "work"  # row-steps: images x steps x rows per image
@@ -108,6 +110,10 @@ def queues(model: str) -> list[str]:
 
 def idempotency(key: str, tenant: str = OPEN_TENANT) -> str:
     return f"idem:{tenant}:{key}"
+
+
+def share(model: str, tenant: str) -> str:
+    return f"share:{model}:{tenant}"
 
 
 def rate(tenant: str) -> str:

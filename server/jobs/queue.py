@@ -161,6 +161,7 @@ class JobQueue:
             [
                 *job_keys(job_id, params.model, params.priority),
                 keys.idempotency(idempotency.key if idempotency else "", tenant.name),
+                keys.share(params.model, tenant.name),
                 *keys.queues(params.model),
             ],
             [

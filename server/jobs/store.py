@@ -1,12 +1,18 @@
 """Finished pictures, and what workers publish about themselves and their models."""
 
+import asyncio
+import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.schemas.model import ModelInfo, WorkerInfo
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -86,16 +92,24 @@ class Registry:
         return text.decode() if text else ""
 
 
+@dataclass
+class _Known:
+    value: Any
+    asked_at: float  # monotonic seconds
+
+
 class RecentRegistry:
     """Models and workers as they were at most `seconds` ago, so that a submit has one question for Redis and not five.
 
-    What was not there is asked for again.
+    What is older than half of that is asked for again while the known answer is given: under a steady load nobody
+    waits. Whoever has to wait waits for one common answer. What was not there is asked for again.
     """
 
     def __init__(self, registry: Registry, seconds: float) -> None:
         self._registry = registry
         self._seconds = seconds
-        self._known: dict[str, tuple[float, Any]] = {}
+        self._known: dict[str, _Known] = {}
+        self._asking: dict[str, asyncio.Task[Any]] = {}
 
     async def default_model(self) -> str | None:
         return await self._recall("", self._registry.default_model)
@@ -106,12 +120,37 @@ class RecentRegistry:
     async def workers(self) -> list[WorkerInfo]:
         return await self._recall("workers", self._registry.workers)
 
-    async def _recall(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
-        until, value = self._known.get(what, (0.0, None))
-        if time.monotonic() < until:
-            return cast(T, value)
-        self._known.pop(what, None)
-        value = await ask()
-        if value:
-            self._known[what] = (time.monotonic() + self._seconds, value)
-        return value
+    async def _recall(self, what: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        known = self._known.get(what)
+        age = math.inf if known is None else time.monotonic() - known.asked_at
+        if known is None or age >= self._seconds:
+            return await asyncio.shield(self._ask(what, ask))
+        if age >= self._seconds / 2:
+            self._ask(what, ask)
+        return cast(T, known.value)
+
+    def _ask(self, what: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> "asyncio.Task[T]":
+        """One question at a time for each thing."""
+        task = self._asking.get(what)
+        if task is None:
+            task = self._asking[what] = asyncio.create_task(self._learn(what, ask))
+            task.add_done_callback(_log_failure)
+        return task
+
+    async def _learn(self, what: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        asked_at = time.monotonic()
+        try:
+            value = await ask()
+            if value:
+                self._known[what] = _Known(value, asked_at)
+            else:
+                self._known.pop(what, None)
+            return value
+        finally:
+            del self._asking[what]
+
+
+def _log_failure(task: "asyncio.Task[Any]") -> None:
+    """Perhaps nobody waits for it; who asks when the known answer is too old is told."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.info("models and workers could not be asked for: %s", error)

@@ -65,7 +65,7 @@ class LoadedModel:
 
 
 def load_models(settings: Settings) -> list[LoadedModel]:
-    """The wanted models, the default one first. Raises WeightsError."""
+    """The wanted models, the default one first. Raises WeightsError, and ConfigError where slots exceed the memory."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
     manifest = Manifest.load(settings.weights_dir)
@@ -78,7 +78,8 @@ def _load(name: str, manifest: Manifest, device: str, dtype: torch.dtype, settin
     start = time.monotonic()
     folder = manifest.folder(name)
     pipeline = Pipeline.load(folder, device, dtype)
-    engine = Engine(pipeline.backbone, pipeline.unconditional_ids, settings.slots)
+    limit = settings.cache_mib << 20 or None
+    engine = Engine(pipeline.backbone, pipeline.unconditional_ids, settings.slots, max_cache_bytes=limit)
     created = int((folder / "config.json").stat().st_mtime)
     licence = manifest.entries[name].licence
     model = LoadedModel(name, pipeline, engine, settings.slots, created, licence, load_seconds=0.0)

@@ -443,7 +443,42 @@ def test_the_gallery_keeps_what_was_painted(page: Page, live: LiveServer) -> Non
 @pytest.fixture(autouse=True)
 def _missing_pictures_are_expected(watched: Watched) -> None:
     """The browser writes every 404 and 410 to its console, whoever handles it."""
-    watched.expected += ["404", "410", "503"]
+    watched.expected += ["404", "409", "410", "503"]
+
+
+def test_a_gallery_has_patience(page: Page, watched: Watched) -> None:
+    """A tenant's rate may be lower than a full gallery asks for: the pictures come a little later then."""
+    watched.expected += ["429"]
+    open_view(page)
+    submit(page)
+    wait_for(page)
+    refused: list[str] = []
+
+    def be_busy(route: Route) -> None:
+        if refused:
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        error = {"code": "rate_limited", "message": "too fast", "field": None, "type": "rate_limit_error"}
+        route.fulfill(status=429, json={"error": error}, headers={"Retry-After": "1"})
+
+    page.route("**/images/0", be_busy)
+    page.get_by_role("link", name="Gallery").click()
+    expect(page.locator(".gallery img")).to_have_js_property("naturalWidth", 20)
+    assert len(refused) == 1
+
+
+def test_a_picture_that_is_still_painted_is_in_the_gallery(page: Page, live: LiveServer) -> None:
+    """Also after the page was closed in the middle."""
+    with frozen_workers(live):
+        open_view(page)
+        submit(page)
+        expect(page.locator(".status-text:visible")).to_contain_text("Waiting")
+        open_view(page, "gallery")
+        page.reload()
+        expect(page.locator(".gallery li")).to_contain_text("Being painted")
+    page.locator(".gallery li a").click()
+    wait_for(page)
 
 
 def test_an_address_of_a_picture_that_is_gone(page: Page) -> None:

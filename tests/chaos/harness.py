@@ -275,6 +275,12 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
+def waited_for_a_core(pid: int) -> float:
+    """Seconds that all threads of a process could have run and did not, as other work had the cores."""
+    waits = (path.read_text().split()[1] for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(map(int, waits)) / 1e9
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

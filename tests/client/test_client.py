@@ -4,6 +4,9 @@ import asyncio
 import inspect
 import io
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -39,7 +42,7 @@ from server.schemas.edit import EditFields
 from server.schemas.events import Completed, Patches, Queued
 from server.schemas.generation import GenerationRequest
 from tests.client.conftest import Open
-from tests.server.live import LiveServer
+from tests.server.live import ROOT, LiveServer
 from tests.server.tiny import NAME, NUM_TOKENS
 
 WISH = {"seed": 7, "order": "spiral", "steps": 4}
@@ -375,6 +378,26 @@ def test_a_cancelled_task_closes_its_socket_and_cancels_its_job(slow: LiveServer
     while canceled(live) == before:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_an_interrupt_cancels_what_was_waited_for(slow: LiveServer) -> None:
+    """Ctrl-C in a script that waits for a picture."""
+    script = (
+        f"from oar_client import Client\nwith Client({slow.url!r}) as client:\n    client.generate('x', **{LONG!r})"
+    )
+    before = canceled(slow)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not open_sockets(slow):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+    while canceled(slow) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    wait_until_closed(slow)
 
 
 def open_sockets(live: LiveServer) -> int:

@@ -189,6 +189,13 @@ def test_an_engine_needs_room_for_a_guided_picture_and_a_real_unconditional_pref
         Engine(HashBackbone(), (), 4)
 
 
+def test_slots_beyond_the_memory_for_them_are_refused_at_the_start():
+    slot_bytes = HashBackbone().new_cache(1).num_bytes
+    Engine(HashBackbone(), UNCONDITIONAL, 4, max_cache_bytes=4 * slot_bytes)
+    with pytest.raises(ConfigError, match=r"5 cache slots need .* which is enough for 4 slots"):
+        Engine(HashBackbone(), UNCONDITIONAL, 5, max_cache_bytes=5 * slot_bytes - 1)
+
+
 def test_a_distilled_order_needs_a_policy():
     backbone = HashBackbone()
     backbone.has_policy = False

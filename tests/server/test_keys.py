@@ -9,14 +9,17 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import httpx
 import pytest
+from click.testing import CliRunner
 from starlette.routing import BaseRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from server.api.app import create_app
 from server.api.gate import METRICS, OPEN, OPEN_FOLDERS
+from server.cli import main
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.queue import WorkerQueue
@@ -172,6 +175,23 @@ async def test_bytes_that_are_no_text_are_a_wrong_key(url: str) -> None:
         for sent in (b"Bearer \xff\xfe", b"Bearer " + b"x" * 8000, "Bearer ключ".encode()):
             answer = await client.get("/v1/models", headers=[(b"Authorization", sent)])
             assert (answer.status_code, code(answer)) == (401, "invalid_api_key")
+
+
+async def test_oar_top_asks_with_the_keys_of_its_environment(
+    url: str, keys: Keys, worker: WorkerQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def top() -> Any:
+        words = ["top", "--json", "--interval", "0.1", "--url", url]
+        return await anyio.to_thread.run_sync(lambda: CliRunner().invoke(main, words))
+
+    result = await top()
+    assert (result.exit_code, "set OAR_METRICS_KEY" in result.output) == (1, True), result.output
+    monkeypatch.setenv("OAR_METRICS_KEY", METRICS_KEY)
+    result = await top()
+    assert (result.exit_code, "set OAR_API_KEY" in result.output) == (1, True), result.output
+    monkeypatch.setenv("OAR_API_KEY", keys.one)
+    result = await top()
+    assert (result.exit_code, json.loads(result.output)["url"]) == (0, url)
 
 
 # sockets

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.api.painting import GROUND, MAX_FRAMES, Painting, animate
+from server.api.painting import GROUND, MAX_FRAMES, MAX_PIXELS, Painting, animate
 from server.jobs.events import StoredEvent
 from server.schemas.events import Patches, PatchInfo, Preview, Restarted
 from tests.server.live import LiveServer
@@ -85,6 +85,15 @@ def test_steps_are_gathered_beyond_the_bound() -> None:
     assert Painting(()).gathered(MAX_FRAMES).steps == ()
 
 
+@pytest.mark.parametrize("side", [320, 640])
+def test_frames_and_pixels_are_bounded(side: int) -> None:
+    """A larger animation has fewer frames, so that none keeps a processor busy for long."""
+    painting = Painting(tuple((place,) for place in range(400)))
+    shown = frames(animate(painting, encode(picture((64, 64))), (20, 20), "webp", side=side))
+    assert 2 < len(shown) <= MAX_FRAMES
+    assert len(shown) * side * side <= MAX_PIXELS
+
+
 # what is drawn
 
 
@@ -145,7 +154,7 @@ def test_a_finished_picture_can_be_seen_painting(live: LiveServer, job: dict[str
 def test_its_size_can_be_chosen(live: LiveServer, job: dict[str, Any]) -> None:
     url = f"{job['images'][0]['url']}/painting"
     assert frames(live.client.get(url, params={"size": 60}).content)[0].shape == (48, 60, 3)
-    check(live.client.get(url, params={"size": 1025}), 422, "invalid_size", "size")
+    check(live.client.get(url, params={"size": 641}), 422, "invalid_size", "size")
     check(live.client.get(url, params={"format": "png"}), 422, "invalid_format", "format")
 
 

@@ -61,6 +61,9 @@ local function conclude(group, state, body, result_ttl, tombstone_ttl)
   append(state, body)
   leave_queue(group, field('entry'))
   redis.call('ZREM', KEYS[6], field('id'))
+  if field('share') ~= '' then
+    redis.call('SREM', field('share'), field('id'))
+  end
   redis.call('PEXPIRE', KEYS[1], result_ttl)
   redis.call('PEXPIRE', KEYS[2], result_ttl)
   redis.call('PEXPIRE', KEYS[5], result_ttl)

@@ -32,17 +32,6 @@ local function level(index, entry, aging)
   return math.max(1, index - math.floor(math.max(0, now - ms) / aging))
 end
 
--- How many jobs of the queues are a tenant's. An entry's fields are job, work, tenant.
-local function count_of(queues, tenant)
-  local count = 0
-  for _, queue in ipairs(queues) do
-    for _, item in ipairs(redis.call('XRANGE', queue, '-', '+')) do
-      count = count + (item[2][6] == tenant and 1 or 0)
-    end
-  end
-  return count
-end
-
 -- Calls visit(job id, entry, index, work left, is waiting, was begun before) for each job of the queues.
 local function each_job(queues, group, visit)
   for index, queue in ipairs(queues) do

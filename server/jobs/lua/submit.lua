@@ -1,9 +1,9 @@
--- KEYS[7] idempotency key, KEYS[8..] the model's queues. ARGV: job id, depth limit, deadline after ms, fingerprint
+-- KEYS[7] idempotency key, KEYS[8] the tenant's jobs, KEYS[9..] the model's queues. ARGV: job id, depth limit, deadline after ms, fingerprint
 -- ('' is none), its ttl ms, group, work, tenant, most jobs of that tenant, then the job's fields in pairs. Repeating a
 -- call with the same job id changes nothing. Returns {'accepted'} | {'replayed', id} | {'conflict', id} |
 -- {'full', jobs, row-steps that are left of all} | {'share', jobs of the tenant, row-steps that are left of all}.
 local id, depth, deadline, fingerprint = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local tenant, share = ARGV[8], tonumber(ARGV[9])
+local share = tonumber(ARGV[9])
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return {'accepted'}
 end
@@ -13,7 +13,7 @@ if fingerprint ~= '' then
     return {known[1] == fingerprint and 'replayed' or 'conflict', known[2]}
   end
 end
-local queues = {unpack(KEYS, 8)}
+local queues = {unpack(KEYS, 9)}
 local jobs = 0
 for _, queue in ipairs(queues) do
   jobs = jobs + redis.call('XLEN', queue)
@@ -28,15 +28,24 @@ end
 if jobs >= depth then
   return {'full', jobs, work_left()}
 end
--- Counted anew each time: a counter would have to be right after every way in which a job can end or get lost.
-local own = share < depth and count_of(queues, tenant) or 0
+if redis.call('SCARD', KEYS[8]) >= share then
+  -- Before a tenant is refused for jobs that somebody deleted by hand, or that a worker of before ended.
+  for _, own in ipairs(redis.call('SMEMBERS', KEYS[8])) do
+    local state = redis.call('HGET', 'job:' .. own, 'state')
+    if not state or is_terminal(state) then
+      redis.call('SREM', KEYS[8], own)
+    end
+  end
+end
+local own = redis.call('SCARD', KEYS[8])
 if own >= share then
   return {'share', own, work_left()}
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 10))
-local entry = redis.call('XADD', KEYS[3], '*', 'job', id, 'work', ARGV[7], 'tenant', tenant)
-redis.call('HSET', KEYS[1], 'id', id, 'work', ARGV[7], 'tenant', tenant, 'state', 'queued', 'entry', entry,
-  'created', now, 'deadline', deadline > 0 and now + deadline or 0)
+local entry = redis.call('XADD', KEYS[3], '*', 'job', id, 'work', ARGV[7])
+redis.call('HSET', KEYS[1], 'id', id, 'work', ARGV[7], 'tenant', ARGV[8], 'share', KEYS[8], 'state', 'queued',
+  'entry', entry, 'created', now, 'deadline', deadline > 0 and now + deadline or 0)
+redis.call('SADD', KEYS[8], id)
 -- The source picture of an edit was stored before, for a short while: with the job it stays.
 if field('source') ~= '' then
   redis.call('PERSIST', field('source'))

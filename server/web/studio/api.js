@@ -3,6 +3,7 @@
 import { askForKey, keyHeaders } from "./key.js";
 
 const LONG_SEED = /"seed":\s*(\d{16,})/g; // beyond what a number holds exactly; kept as text
+const MOST_TURNS = 5; // of a GET that is told to come later
 const TEXT_SEED = /"seed":"(\d+)"/g;
 
 /** What the server refused, in its own words. */
@@ -49,14 +50,20 @@ async function readJson(answer) {
   return JSON.parse((await answer.text()).replace(LONG_SEED, '"seed":"$1"'));
 }
 
-/** Asks for a key where the server wants one, and goes on with it. Throws ApiError. */
+/** Goes on where the server wants a key, or a little patience with what changes nothing. Throws ApiError. */
 async function send(method, path, options = {}) {
-  for (;;) {
+  for (let turn = 1; ; turn += 1) {
     const answer = await attempt(method, path, options);
     if (answer.ok) return answer;
     const error = await readError(answer);
-    if (answer.status !== 401 || !(await askForKey(error.sentence))) throw error;
+    if (answer.status === 429 && method === "GET" && turn <= MOST_TURNS) await pause(error.retryAfter ?? 1);
+    else if (answer.status !== 401 || !(await askForKey(error.sentence))) throw error;
   }
+}
+
+/** A gallery asks for many pictures at once: they come back at different times. */
+function pause(seconds) {
+  return new Promise((resolve) => setTimeout(resolve, seconds * 1000 * (1 + Math.random())));
 }
 
 async function attempt(method, path, { body, headers = {} }) {

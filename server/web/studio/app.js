@@ -1,5 +1,6 @@
 /** The page: its views, and which of them the address shows. */
 
+import { announce } from "./announcer.js";
 import { CompareView } from "./compare.js";
 import { CreateView } from "./create.js";
 import { el } from "./dom.js";
@@ -47,6 +48,8 @@ class Router {
     document.title = `${shown.title} · OAR studio`;
     shown.enter?.(rest);
     window.scrollTo(0, 0);
+    if (this.isStarted) announce(shown.title);
+    this.isStarted = true;
   }
 
   repeat(params) {
@@ -71,8 +74,16 @@ function setUpTheme() {
   render();
 }
 
+/** An open menu closes when the reader turns to something else. */
+function setUpMenus() {
+  document.addEventListener("pointerdown", ({ target }) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = menu.contains(target);
+  });
+}
+
 async function start() {
   setUpTheme();
+  setUpMenus();
   const waiting = document.getElementById("waiting");
   try {
     const models = await loadModels((sentence) => (waiting.textContent = `${sentence} Waiting for it.`));

@@ -27,6 +27,7 @@ export class Easel {
     if (painting !== this.painting) {
       this.marked.clear();
       this.canvas.style.aspectRatio = `${painting.width} / ${painting.height}`;
+      this.canvas.parentElement?.style.setProperty("--aspect", painting.width / painting.height);
       this.canvas.classList.toggle("crisp", Math.max(painting.width, painting.height) < SMOOTH_FROM);
     }
     if (mark) this.mark(painting, painting === this.painting && t > this.t ? this.t : t - 1, t);

@@ -5,6 +5,12 @@ import { button, el } from "./dom.js";
 import { icon } from "./icons.js";
 import { forget, shelf } from "./shelf.js";
 
+const UNFINISHED = "job_not_finished";
+const WORDS = {
+  [UNFINISHED]: "Being painted", job_not_found: "Expired", job_expired: "Expired", image_not_found: "Expired",
+  job_has_no_image: "Not painted",
+};
+
 export class GalleryView {
   title = "Gallery";
 
@@ -71,9 +77,10 @@ export class GalleryView {
   }
 
   mark(item, error) {
-    const isGone = error.status === 404 || error.status === 410;
+    const word = WORDS[error.code];
+    const isGone = word !== undefined && error.code !== UNFINISHED;
     item.classList.add("expired");
-    item.image.replaceWith(el("span", { class: "gone", text: isGone ? "Expired" : error.sentence }));
+    item.image.replaceWith(el("span", { class: "gone", text: word ?? error.sentence }));
     if (!isGone) return;
     this.gone.push(item.entry);
     this.tidy.hidden = false;

@@ -3,9 +3,10 @@
 import { ApiError, getBlob, getJson, postJson, remove } from "./api.js";
 import { findModel } from "./models.js";
 import { Painting } from "./painting.js";
-import { remember } from "./shelf.js";
+import { forget, remember } from "./shelf.js";
 import { follow } from "./stream.js";
 
+const GATHER = 30; // milliseconds
 const LOOK = 1000; // milliseconds between looks at the place in the queue
 
 export class Job extends EventTarget {
@@ -23,6 +24,7 @@ export class Job extends EventTarget {
     this.fault = null;
     this.isLineUp = true;
     this.blobs = [];
+    this.telling = null;
     const numGiven = status.params.edit?.num_kept ?? 0;
     this.paintings = Array.from({ length: status.params.n }, () => new Painting(model, { numGiven, source }));
   }
@@ -30,7 +32,9 @@ export class Job extends EventTarget {
   /** Submits `body` and follows what comes of it. Throws ApiError. */
   static async submit(path, body, options) {
     const status = await postJson(path, body);
-    return new Job(status, await findModel(status.params.model), options).start();
+    const job = new Job(status, await findModel(status.params.model), options);
+    remember(job);
+    return job.start();
   }
 
   /** A job that exists. Throws ApiError. */
@@ -102,7 +106,6 @@ export class Job extends EventTarget {
     this.seconds = seconds;
     try {
       await Promise.all(images.map((link) => this.fetchPicture(link)));
-      images.forEach(({ index }) => remember(this, index));
       this.end("completed");
     } catch (error) {
       this.end("failed", error);
@@ -119,6 +122,7 @@ export class Job extends EventTarget {
     this.fault = fault;
     this.isLineUp = true;
     this.stop?.();
+    if (state === "canceled") forget(this.paintings.map((_, index) => ({ job: this.id, index })));
     this.tell();
   }
 
@@ -128,8 +132,13 @@ export class Job extends EventTarget {
     this.tell();
   }
 
+  /** Gathers what comes in quick succession; an end is told at once. */
   tell() {
-    this.dispatchEvent(new Event("change"));
+    if (this.isOver) this.dispatchEvent(new Event("change"));
+    this.telling ??= setTimeout(() => {
+      this.telling = null;
+      this.dispatchEvent(new Event("change"));
+    }, GATHER);
   }
 
   async lookAtQueue() {

@@ -189,6 +189,7 @@ export class Retouch {
 
   draw() {
     const { canvas, mask } = this;
+    canvas.parentElement?.style.setProperty("--aspect", mask.width / mask.height);
     const { width, height } = canvas.getBoundingClientRect();
     const ratio = window.devicePixelRatio || 1;
     if (!width) return;

@@ -15,15 +15,15 @@ export function shelf() {
   }
 }
 
-export function remember(job, index) {
+/** All pictures of a job, when it was accepted. */
+export function remember(job) {
   const { prompt, order, seed, model, edit } = job.params;
-  const entry = {
-    job: job.id, index, prompt, model, seed, at: (job.timings.created_at ?? 0) * 1000,
-    order: typeof order === "string" ? order : "custom", edit: edit?.mode ?? null,
-    width: job.model.image_size[1], height: job.model.image_size[0],
-  };
-  const others = shelf().filter((other) => other.job !== job.id || other.index !== index);
-  save([entry, ...others].toSorted((one, other) => other.at - one.at || one.index - other.index).slice(0, MOST));
+  const entries = job.paintings.map(({ width, height }, index) => ({
+    job: job.id, index, prompt, model, seed, at: job.timings.created_at * 1000,
+    order: typeof order === "string" ? order : "custom", edit: edit?.mode ?? null, width, height,
+  }));
+  const others = shelf().filter((other) => other.job !== job.id);
+  save([...entries, ...others].slice(0, MOST));
 }
 
 export function forget(entries) {

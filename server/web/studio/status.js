@@ -44,6 +44,7 @@ export function sentence(job) {
 
 /** Said aloud at quarters alone. */
 function spokenSentence(job) {
+  if (!job.isLineUp) return "The line broke; reconnecting";
   if (job.state !== "running") return sentence(job);
   return `Painting, ${Math.floor(job.progress * 4) * 25} %`;
 }

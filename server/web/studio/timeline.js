@@ -7,6 +7,7 @@ const PLAY_MILLISECONDS = 2600; // of a replay, within the bounds of one step
 const [LEAST_STEP, MOST_STEP] = [45, 220];
 const FOLLOW_MILLISECONDS = 1300; // in which a live painting catches up with what is known, at most
 const LONGEST_FOLLOW = 60;
+const MOST_BEHIND = 16; // steps; who is further behind takes several at a time
 
 export class Timeline {
   /** `onMove(t, isForward)` is called at each moment that is to be shown. */
@@ -65,7 +66,7 @@ export class Timeline {
     this.timer = setTimeout(() => {
       this.timer = 0;
       if (!this.isFollowing) return;
-      this.moveTo(this.t + 1);
+      this.moveTo(this.t + Math.max(1, Math.ceil((this.length - this.t) / MOST_BEHIND)));
       this.follow();
     }, pause);
   }

@@ -108,6 +108,22 @@ async def test_place_and_eta_come_from_the_known_lengths(client: httpx.AsyncClie
     assert [answer["eta"] for answer in answers] == [2.0, 3.0, 4.0]
 
 
+async def test_a_running_job_is_at_position_0_and_has_an_estimate_of_what_is_left(
+    client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
+) -> None:
+    jobs = [(await client.post("/v1/generations", json={**BODY, "steps": 4})).json() for _ in range(2)]
+    claim = await take(worker)
+    status = (await client.get(jobs[0]["url"])).json()
+    assert (status["status"], status["position"], status["eta"]) == ("running", 0, 2.0)
+    event = NewEvent("patches", '{"image":0}')
+    await scripts.run_many(connection, [worker.emit_call(claim, claim.seq, [event, event])])
+    status = (await client.get(jobs[0]["url"])).json()
+    assert (status["position"], status["eta"]) == (0, 1.0), "two steps of four are left"
+    await finish(connection, worker, claim)
+    status = (await client.get(jobs[0]["url"])).json()
+    assert (status["status"], status["position"], status["eta"]) == ("completed", None, None)
+
+
 async def test_overload_is_told_quickly_and_says_when_to_come_back(
     client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
 ) -> None:

@@ -305,6 +305,24 @@ async def test_the_place_counts_jobs_and_work_ahead(
     assert [(place.waiting_ahead, place.work_ahead) for place in places] == [(0, 0), (0, work), (1, 2 * work)]
 
 
+async def test_a_place_and_the_job_in_it_are_of_one_moment(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    """A worker took the job after it was looked up and before its place was: the 202 said queued, at no position."""
+    worker = await open_worker(connection, settings)
+    job = await queue.load((await queue.submit(PARAMS)).job_id)
+    claim = await take(worker)
+    place = await queue.place(job)
+    assert (job.state, place.job.state) == (JobState.QUEUED, JobState.RUNNING)
+    assert (place.waiting_ahead, place.work_ahead, place.own_work) == (0, 0, PARAMS.n * PARAMS.steps * 2)
+    await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
+    place = await queue.place(job)
+    assert (place.job.state, place.waiting_ahead) == (JobState.COMPLETED, None)
+    await connection.once("DEL", keys.job(job.id))
+    with pytest.raises(JobExpired):
+        await queue.place(job)
+
+
 async def test_scripts_survive_a_script_flush(connection: RedisConnection, queue: JobQueue) -> None:
     await queue.submit(PARAMS)
     await connection.once("SCRIPT", "FLUSH")

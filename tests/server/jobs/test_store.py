@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from server.errors import RedisUnavailable
 from server.jobs.connection import RedisConnection
+from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import RecentRegistry, Registry
 from server.schemas.model import ModelInfo, WorkerInfo
 
@@ -30,3 +32,64 @@ async def test_what_is_known_is_asked_for_again_after_a_while(
     await registry.leave("two")
     await asyncio.sleep(0.1)
     assert await brief.workers() == []
+
+
+class CountingRegistry(Registry):
+    """Tells how often Redis was asked; an answer takes a moment."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        super().__init__(connection)
+        self.num_asked = 0
+
+    async def workers(self) -> list[WorkerInfo]:
+        self.num_asked += 1
+        found = await super().workers()
+        await asyncio.sleep(0.05)
+        return found
+
+
+async def test_many_who_ask_at_once_are_one_question(connection: RedisConnection) -> None:
+    registry = CountingRegistry(connection)
+    await registry.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
+    for seconds, most in ((60, 1), (0, 2)):
+        registry.num_asked = 0
+        recent = RecentRegistry(registry, seconds)
+        answers = await asyncio.gather(*(recent.workers() for _ in range(50)))
+        assert {workers[0].name for workers in answers} == {"one"}
+        assert 1 <= registry.num_asked <= most
+
+
+async def test_under_a_steady_load_nobody_waits(connection: RedisConnection) -> None:
+    """Once a second one of many requests paid for the questions of all; on a busy machine that was the slowest."""
+    registry = CountingRegistry(connection)
+    await registry.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
+    recent = RecentRegistry(registry, 20)
+    await recent.workers()
+    recent._known["workers"].asked_at -= 11  # older than half of it
+    await registry.beat(WorkerInfo(name="two", models=("tiny",), slots=2), 60)
+    answering = asyncio.create_task(recent.workers())
+    await asyncio.sleep(0)
+    assert answering.done(), "what is known is said before Redis has answered"
+    assert [worker.name for worker in await answering] == ["one"]
+    assert [worker.name for worker in await recent.workers()] == ["one"]
+    await asyncio.gather(*recent._asking.values())
+    assert [worker.name for worker in await recent.workers()] == ["one", "two"]
+    assert registry.num_asked == 2
+
+
+async def test_a_question_that_fails_in_the_background_is_heard_of_when_it_matters(
+    redis_server: EmbeddedRedis, connection: RedisConnection
+) -> None:
+    lost = RedisConnection("unix:///nowhere/redis.sock", command_timeout=0.1)
+    registry = Registry(connection)
+    await registry.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
+    recent = RecentRegistry(registry, 20)
+    await recent.workers()
+    registry._connection = lost
+    recent._known["workers"].asked_at -= 11
+    assert [worker.name for worker in await recent.workers()] == ["one"]
+    await asyncio.wait(recent._asking.values())
+    recent._known["workers"].asked_at -= 20
+    with pytest.raises(RedisUnavailable):
+        await recent.workers()
+    await lost.close()

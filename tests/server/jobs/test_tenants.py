@@ -80,6 +80,29 @@ async def test_a_running_job_counts_and_an_ended_one_does_not(
     await one.submit(PARAMS)
 
 
+async def test_jobs_that_are_gone_do_not_count(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    """Somebody deleted a job by hand; a worker of an older version ended one and knew nothing of shares."""
+    one, worker = queue.of(ONE), await open_worker(connection, settings)
+    jobs = [(await one.submit(PARAMS)).job_id for _ in range(3)]
+    claim = await take(worker)
+    assert claim.job_id == jobs[0]
+    await connection.once("DEL", keys.job(jobs[1]))
+    await connection.once("HDEL", keys.job(jobs[0]), keys.Field.SHARE)
+    await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
+    assert await connection.once("SCARD", keys.share("tiny", "one")) == 3
+    assert await fill(one) == 2
+    assert await connection.once("SISMEMBER", keys.share("tiny", "one"), jobs[2])
+
+
+async def test_nothing_is_left_of_a_tenant_whose_jobs_have_ended(connection: RedisConnection, queue: JobQueue) -> None:
+    one = queue.of(ONE)
+    for _ in range(3):
+        await one.cancel(await one.load((await one.submit(PARAMS)).job_id))
+    assert await connection.once("EXISTS", keys.share("tiny", "one")) == 0
+
+
 async def test_the_least_share_is_one_job(queue: JobQueue) -> None:
     assert await fill(queue.of(Tenant(name="small", queue_share=0.01))) == 1
 
@@ -157,6 +180,14 @@ async def allowed(limiter: RateLimiter, tenant: Tenant, tries: int) -> int:
     return count
 
 
+async def until_refused(limiter: RateLimiter, tenant: Tenant) -> RateLimited:
+    while True:
+        try:
+            await limiter.take(tenant)
+        except RateLimited as error:
+            return error
+
+
 async def test_a_burst_passes_and_then_the_rate(connection: RedisConnection) -> None:
     limiter, tenant = RateLimiter(connection), Tenant(name="slow", rate=0.01, burst=5)
     assert await allowed(limiter, tenant, 8) == 5
@@ -168,13 +199,11 @@ async def test_a_burst_passes_and_then_the_rate(connection: RedisConnection) -> 
 
 async def test_who_waits_as_long_as_it_was_told_is_served(connection: RedisConnection) -> None:
     limiter, tenant = RateLimiter(connection), Tenant(name="quick", rate=5, burst=2)
-    assert await allowed(limiter, tenant, 3) == 2
     for _ in range(3):
-        with pytest.raises(RateLimited) as caught:
-            await limiter.take(tenant)
-        assert caught.value.retry_after is not None
-        assert caught.value.retry_after <= 0.2
-        await asyncio.sleep(caught.value.retry_after)
+        refusal = await until_refused(limiter, tenant)
+        assert refusal.retry_after is not None
+        assert refusal.retry_after <= 0.2
+        await asyncio.sleep(refusal.retry_after)
         await limiter.take(tenant)
 
 
@@ -205,10 +234,9 @@ async def test_no_rate_is_no_limit_and_no_question_to_redis(connection: RedisCon
 
 
 async def test_a_bucket_is_forgotten_when_it_is_full(connection: RedisConnection) -> None:
-    await RateLimiter(connection).take(Tenant(name="brief", rate=100, burst=3))
-    assert 0 < await connection.once("PTTL", keys.rate("brief")) <= 10
-    await asyncio.sleep(0.05)
-    assert await connection.once("EXISTS", keys.rate("brief")) == 0
+    for most in (10_000, 20_000):
+        await RateLimiter(connection).take(Tenant(name="brief", rate=0.1, burst=3))
+        assert most - 10_000 < await connection.once("PTTL", keys.rate("brief")) <= most
 
 
 async def test_a_clock_that_was_set_back_does_not_lock_a_tenant_out(connection: RedisConnection) -> None:

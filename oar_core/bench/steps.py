@@ -1,0 +1,56 @@
+"""What few steps save, and what it costs to score every position at each step."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from oar_core.bench.batching import run_to_end
+from oar_core.bench.clock import Clock, Setting
+from oar_core.bench.subject import Subject
+from oar_core.bench.table import table
+from oar_core.order.plan import PlanSpec
+
+
+@dataclass(frozen=True)
+class StepsRow:
+    order: str
+    steps: int
+    queries: int  # of a picture's own row
+    seconds: float
+    relative: float  # to the first row
+
+
+@dataclass(frozen=True)
+class StepsReport:
+    model: str
+    batch: int
+    rows: list[StepsRow]
+    setting: Setting
+
+    def table(self) -> str:
+        headers = ("order", "steps", "queries a picture", f"{self.setting.clock} seconds", "relative")
+        return table(headers, ((r.order, r.steps, r.queries, r.seconds, r.relative) for r in self.rows))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure_steps(subject: Subject, *, batch: int, repeats: int) -> StepsReport:
+    """A quarter of the steps and one position a step, in a fixed order and in that of confidence."""
+    clock, length = Clock(subject.device), subject.backbone.config.num_tokens
+    engine = subject.engine(2 * batch)
+    rows: list[StepsRow] = []
+    for order in ("random", "confidence"):
+        for steps in (max(1, length // 4), length):
+            plan = PlanSpec(order, steps, "constant")
+            requests = subject.requests(batch, plan)
+            seconds = clock.median(lambda r=requests: run_to_end(engine, subject, r), repeats)
+            first = rows[0].seconds if rows else seconds
+            rows.append(StepsRow(order, steps, _queries(plan, length), seconds, seconds / first))
+    return StepsReport(subject.name, batch, rows, clock.setting(subject.dtype))
+
+
+def _queries(plan: PlanSpec, length: int) -> int:
+    """Of equal groups: each position once, or all that remain at each step."""
+    steps = replace(plan).steps or length
+    group = length // steps
+    return length if plan.order != "confidence" else sum(length - step * group for step in range(steps))

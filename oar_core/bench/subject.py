@@ -1,0 +1,84 @@
+"""What a benchmark measures: a shipped model, or a recipe with random weights, whose speed is that of trained ones."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from oar_core.engine.engine import Engine
+from oar_core.models.oar import OarBackbone
+from oar_core.order.plan import PlanSpec
+from oar_core.sampling.pipeline import Pipeline
+from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
+from oar_core.tokenizers.vqgan import VQGAN
+from oar_core.train.recipes import Recipe
+from oar_core.train.run import seeded_init
+from oar_core.weights import Manifest
+
+PROMPT_LENGTH = 25  # tokens, where the weights are random
+
+
+@dataclass(frozen=True)
+class Subject:
+    name: str
+    backbone: OarBackbone
+    tokenizer: VQGAN
+    prompts: tuple[tuple[int, ...], ...]
+    unconditional_ids: tuple[int, ...]
+    plan: PlanSpec
+    sampling: SamplingParams
+
+    @classmethod
+    def of_model(cls, weights: Path, name: str | None, device: str, dtype: torch.dtype) -> Self:
+        """Raises WeightsError."""
+        manifest = Manifest.load(weights)
+        pipeline = Pipeline.load(manifest.folder(name or manifest.default), device, dtype)
+        return cls(
+            pipeline.name,
+            pipeline.backbone,
+            pipeline.tokenizer,
+            tuple(pipeline.encode_prompt(prompt) for prompt in pipeline.example_prompts),
+            pipeline.unconditional_ids,
+            pipeline.default_plan,
+            pipeline.default_sampling,
+        )
+
+    @classmethod
+    def of_recipe(cls, recipe: Recipe, device: str, dtype: torch.dtype) -> Self:
+        with seeded_init(0):
+            backbone, tokenizer = OarBackbone(recipe.backbone), VQGAN(recipe.tokenizer)
+        defaults = recipe.defaults
+        return cls(
+            recipe.name,
+            backbone.to(device=device, dtype=dtype).eval(),
+            tokenizer.to(device=device, memory_format=torch.channels_last).eval(),  # pyright: ignore[reportCallIssue]
+            tuple((1, *(token + 2 for token in range(length))) for length in range(PROMPT_LENGTH - 3, PROMPT_LENGTH)),
+            (0,),
+            PlanSpec(defaults.order, defaults.steps, defaults.group_sizes),
+            SamplingParams(defaults.temperature, defaults.top_k, defaults.top_p, defaults.guidance),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.embed_query.shared.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.backbone.embed_query.shared.dtype
+
+    def engine(self, num_slots: int) -> Engine:
+        return Engine(self.backbone, self.unconditional_ids, num_slots)
+
+    def requests(self, count: int, plan: PlanSpec | None = None, *, first: int = 0) -> list[SequenceRequest]:
+        """The prompts in turn, each picture with a seed of its own; the model's plan and sampling unless given."""
+        return [
+            SequenceRequest(
+                str(number), self.prompts[number % len(self.prompts)], number, 0, plan or self.plan, self.sampling
+            )
+            for number in range(first, first + count)
+        ]
+
+    def with_steps(self, steps: int | None) -> PlanSpec:
+        return replace(self.plan, steps=steps or self.plan.steps)

@@ -1,0 +1,118 @@
+"""Every benchmark runs on a tiny model and tells a table, then one JSON line."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from oar_core.bench.clock import Clock, quantile
+from oar_core.bench.table import table
+from oar_core.cli.bench import bench
+from oar_core.config import BackboneConfig, TokenizerConfig
+from oar_core.train.recipes import RECIPES, recipe
+from tests.server.tiny import write_tiny_weights
+
+TINY_TOKENIZER = TokenizerConfig(image_size=(16, 20), widths=(8, 16), head_width=8, vocab_size=24, code_width=4)
+TINY = BackboneConfig(grid=(4, 5), vocab_size=24, condition_vocab=40, max_condition=32, width=32, num_heads=2)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    write_tiny_weights(folder)
+    return folder
+
+
+def told(weights: Path, *words: str) -> dict:
+    result = CliRunner().invoke(bench, [words[0], "--weights", str(weights), "--device", "cpu", *words[1:]])
+    assert result.exit_code == 0, result.output
+    *lines, last = result.output.splitlines()
+    assert lines[0].startswith("| ")
+    return json.loads(last)
+
+
+def test_the_roofline_tells_each_part(weights, monkeypatch):
+    monkeypatch.setattr("oar_core.bench.roofline.BANDWIDTH_BYTES", 1 << 20)
+    monkeypatch.setattr("oar_core.bench.roofline.MATRIX_SIDE", 64)
+    report = told(weights, "roofline", "--batch", "2", "--steps", "4", "--repeats", "1")
+    assert report["batch"] == 2
+    assert {part["name"] for part in report["parts"]} >= {"prefill", "step", "decode", "PNG"}
+    assert all(part["measured_ms"] > 0 for part in report["parts"])
+    assert {rate["dtype"] for rate in report["rates"]} == {"float32", "bfloat16"}
+
+
+def test_batching_tells_the_ratio(weights):
+    report = told(weights, "batching", "--images", "2", "--steps", "2", "--repeats", "1")
+    assert report["ratio"] == pytest.approx(report["at_once_seconds"] / report["one_by_one_seconds"])
+
+
+def test_throughput_has_a_row_for_each_batch(weights):
+    report = told(weights, "throughput", "--batch", "1", "--batch", "3", "--steps", "2", "--repeats", "1")
+    assert [(row["batch"], row["images_per_second"] * row["seconds"]) for row in report["rows"]] == [
+        (1, pytest.approx(1)),
+        (3, pytest.approx(3)),
+    ]
+
+
+def test_arrivals_serve_every_picture_both_ways(weights):
+    report = told(weights, "arrivals", "--images", "9", "--slots", "4", "--load", "0.5", "--load", "3", "--bound", "9")
+    assert [(row["batching"], row["load"]) for row in report["rows"]] == [
+        ("static", 0.5),
+        ("continuous", 0.5),
+        ("static", 3),
+        ("continuous", 3),
+    ]
+    for row in report["rows"]:
+        assert 0 < row["first_patch_p50"] <= row["p50"] <= row["p95"] <= row["p99"] < 9
+        assert row["goodput"] > 0
+
+
+def test_scoring_every_position_asks_more(weights):
+    report = told(weights, "steps", "--batch", "2", "--repeats", "1")
+    assert [(row["order"], row["steps"], row["queries"]) for row in report["rows"]] == [
+        ("random", 5, 20),
+        ("random", 20, 20),
+        ("confidence", 5, 20 + 16 + 12 + 8 + 4),
+        ("confidence", 20, 210),
+    ]
+
+
+def test_depth_has_a_row_for_each_depth(weights):
+    report = told(weights, "depth", "--slots", "4", "--waiting", "0", "--waiting", "5")
+    assert [row["waiting"] for row in report["rows"]] == [0, 5]
+    assert report["rows"][0]["relative"] == 1.0
+
+
+def test_a_recipe_is_measured_with_random_weights(monkeypatch):
+    usual = recipe("sprites-64")
+    defaults = replace(usual.defaults, steps=8)
+    small = replace(usual, backbone=TINY, tokenizer=TINY_TOKENIZER, text_vocab=8, defaults=defaults)
+    monkeypatch.setitem(RECIPES, "sprites-64", lambda: small)
+    result = CliRunner().invoke(bench, ["batching", "--recipe", "sprites-64", "--images", "1", "--steps", "4"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output.splitlines()[-1])["model"] == "sprites-64"
+
+
+def test_a_table_has_a_line_for_each_row():
+    lines = table(("name", "value"), [("a", 1234.5), ("b", 0.012345)]).splitlines()
+    assert lines == ["| name | value |", "| --- | --- |", "| a | 1234 |", "| b | 0.0123 |"]
+
+
+def test_quantiles_are_values_that_were_measured():
+    values = [float(value) for value in range(1, 101)]
+    assert [quantile(values, share) for share in (0.5, 0.95, 1.0)] == [50, 95, 100]
+    assert quantile([3.0], 0.99) == 3.0
+
+
+def test_one_thread_is_measured_by_its_own_time():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert Clock(torch.device("cpu")).name == "cpu"
+        torch.set_num_threads(2)
+        assert Clock(torch.device("cpu")).name == "wall"
+    finally:
+        torch.set_num_threads(before)
