@@ -14,8 +14,8 @@ from tqdm import tqdm
 from oar_core.errors import DataError
 from oar_core.text import TextTokenizer
 from oar_core.train.captions import CAPTION_SOURCES
-from oar_core.train.data import PAD, fit_canvas
-from oar_core.train.layouts import TEST, TRAIN, Row, open_layout
+from oar_core.train.data import PAD, fit_canvas, keep_rows
+from oar_core.train.layouts import SPLITS, TRAIN, Row, open_layout
 from oar_core.train.recipes import Recipe
 
 FEW_PICTURES = 1000
@@ -44,6 +44,8 @@ class DataReport:
     layout: str
     recipe: str
     canvas: tuple[int, int]  # Y, X in pixels
+    held_out: str  # the split that evaluations use
+    num_left_out: int  # rows that the recipe does not keep
     num_pictures: dict[str, int]  # by split; of those that can be read
     num_rows: dict[str, int]  # by split
     sizes: dict[str, int]  # WIDTHxHEIGHT of pictures, the most frequent ones first
@@ -73,9 +75,10 @@ class _Pictures:
 def check_data(folder: Path, recipe: Recipe) -> DataReport:
     """Reads every picture once. Raises DataError where there are no labels to begin with."""
     layout = open_layout(folder)
+    kept = keep_rows(layout.rows, recipe.kept_rows)
     found = _Pictures()
     # The training split first: pictures of the others are looked for in it.
-    rows = sorted(layout.rows, key=lambda row: row["split"] != TRAIN)
+    rows = sorted(kept, key=lambda row: row["split"] != TRAIN)
     for row in tqdm(rows, desc="reading", unit="file"):
         try:
             pictures = layout.read(row)
@@ -86,7 +89,7 @@ def check_data(folder: Path, recipe: Recipe) -> DataReport:
             found.sizes[picture.size] += 1
             canvas = fit_canvas(picture, recipe.tokenizer.image_size, recipe.fit)
             _count(found, row, hashlib.sha256(canvas.tobytes()).digest())
-    return _report(folder, layout.kind, layout.rows, recipe, found)
+    return _report(folder, layout.kind, kept, recipe, found, num_left_out=len(layout.rows) - len(kept))
 
 
 def _count(found: _Pictures, row: Row, digest: bytes) -> None:
@@ -96,7 +99,9 @@ def _count(found: _Pictures, row: Row, digest: bytes) -> None:
     found.digests.setdefault(split, Counter())[digest] += 1
 
 
-def _report(folder: Path, kind: str, rows: list[Row], recipe: Recipe, found: _Pictures) -> DataReport:
+def _report(
+    folder: Path, kind: str, rows: list[Row], recipe: Recipe, found: _Pictures, *, num_left_out: int
+) -> DataReport:
     height, width = recipe.tokenizer.image_size
     num_rows = Counter(row["split"] for row in rows)
     trained = [row for row in rows if row["split"] == TRAIN]
@@ -106,6 +111,8 @@ def _report(folder: Path, kind: str, rows: list[Row], recipe: Recipe, found: _Pi
         layout=kind,
         recipe=recipe.name,
         canvas=(height, width),
+        held_out=recipe.held_out,
+        num_left_out=num_left_out,
         num_pictures={split: found.digests[split].total() for split in sorted(found.digests)},
         num_rows=dict(sorted(num_rows.items())),
         sizes={f"{x}x{y}": count for (x, y), count in found.sizes.most_common(MOST_EXAMPLES)},
@@ -169,10 +176,10 @@ def _notes(report: DataReport, found: _Pictures) -> list[str]:
             f"{report.num_shared} pictures outside {TRAIN!r} are in it too, so that held-out figures would "
             f"flatter: {_few(found.shared)}"
         )
-    if not report.num_rows.get(TEST):
+    if not report.num_rows.get(SPLITS.get(report.held_out, report.held_out)):
         others = [split for split in report.num_rows if split != TRAIN]
         there = f"; say --split {others[0]}" if others else "; give it a tenth of them"
-        said.append(f"no split {TEST!r}, on which `oar eval` measures unless another is named{there}")
+        said.append(f"no split {report.held_out!r}, on which `oar eval` measures unless another is named{there}")
     if 0 < trained < FEW_PICTURES:
         said.append(f"{trained} training pictures are few: a model learns them by heart")
     if report.num_smaller:
@@ -205,6 +212,8 @@ def describe(report: DataReport) -> list[str]:
         pictures, rows = report.num_pictures.get(split, 0), report.num_rows[split]
         doubled = report.num_duplicates.get(split, 0)
         lines.append(f"  {split:<6} {pictures} pictures of {rows} rows" + (f", {doubled} repeated" if doubled else ""))
+    if report.num_left_out:
+        lines.append(f"  {report.num_left_out} rows are left out by the recipe")
     lines.append("  sizes  " + ", ".join(f"{size} ({count})" for size, count in report.sizes.items()))
     for name, lengths in (("characters", report.caption_chars), ("tokens", report.caption_tokens)):
         if lengths is not None:

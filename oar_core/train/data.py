@@ -56,11 +56,7 @@ def load_images(
     Raises DataError when the folder has no known layout, no such split or column, or a picture cannot be read.
     """
     layout = open_layout(folder)
-    missing = [column for column, _ in kept if layout.rows and column not in layout.rows[0]]
-    if missing:
-        raise DataError(f"the label rows have no column {missing[0]!r}, by which the recipe picks pictures")
-    of_split = [row for row in layout.rows if row["split"] in {split, SPLITS.get(split)}]
-    chosen = [row for row in of_split if all(row[column] == value for column, value in kept)]
+    chosen = [row for row in keep_rows(layout.rows, kept) if row["split"] in {split, SPLITS.get(split)}]
     if not chosen:
         has = sorted({row["split"] for row in layout.rows})
         raise DataError(f"{folder} has no pictures in split {split!r}; it has {', '.join(map(repr, has))}")
@@ -70,6 +66,14 @@ def load_images(
         cache.mkdir(parents=True, exist_ok=True)
         _decode(chosen, layout, size, fit, (pixels_path, owner_path))
     return ImageSet(np.load(pixels_path, mmap_mode="r"), chosen, np.load(owner_path), key)
+
+
+def keep_rows(rows: list[Row], kept: Sequence[tuple[str, str]]) -> list[Row]:
+    """The rows that have all values of `kept` (column, value). Raises DataError for a column that they lack."""
+    missing = [column for column, _ in kept if rows and column not in rows[0]]
+    if missing:
+        raise DataError(f"the label rows have no column {missing[0]!r}, by which the recipe picks pictures")
+    return [row for row in rows if all(row[column] == value for column, value in kept)]
 
 
 def _key(folder: Path, layout: Layout, rows: list[Row], wanted: list[Any]) -> str:

@@ -68,6 +68,9 @@ def _changed(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     steps = {"steps": min(defaults.steps, parts["backbone"].num_tokens)}
     parts["defaults"] = replace(defaults, **_unsaid(steps, values.get("defaults")))
     changed = replace(base, **parts)
+    most = changed.backbone.num_tokens
+    if not 1 <= changed.defaults.steps <= most:
+        raise ConfigError(f"defaults.steps is {changed.defaults.steps}; the grid takes 1 to {most}")
     if not NAME.fullmatch(changed.name):
         raise ConfigError(f"the name {changed.name!r} is not made of letters, digits, '.', '_' and '-'")
     if changed.caption_source not in CAPTION_SOURCES:

@@ -88,10 +88,6 @@ class Recipe:
             raise ConfigError("the text vocabulary does not fit the backbone's condition_vocab")
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; there are {', '.join(FITS)}")
-        if not 1 <= self.defaults.steps <= self.backbone.num_tokens:
-            raise ConfigError(
-                f"defaults.steps is {self.defaults.steps}; the grid takes 1 to {self.backbone.num_tokens}"
-            )
 
 
 SPRITE_PROMPTS = (

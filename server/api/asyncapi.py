@@ -44,6 +44,20 @@ AFTER = {
 }
 
 
+KEY = "Where the operator gave out keys (`OAR_API_KEYS`); any other server asks for none"
+HEADERS = {
+    "Authorization": {
+        "type": "string",
+        "description": "`Bearer KEY`, on a server that gave out keys; any other asks for none",
+    },
+    "Sec-WebSocket-Protocol": {
+        "type": "string",
+        "description": "The same for who cannot set headers: `oar.v1, oar.key.` + base64url of the key, unpadded; "
+        "the server answers `oar.v1`",
+    },
+}
+
+
 class StreamError(ErrorBody):
     """The last frame of a websocket that is closed with another code than 1000."""
 
@@ -89,7 +103,11 @@ def document(version: str) -> dict[str, Any]:
                 {"http": {"method": "GET", "query": _object(after=AFTER), "bindingVersion": "0.3.0"}},
             ),
         },
-        "components": {"messages": messages, "schemas": _schemas([*kinds.values(), StreamError, EventsError])},
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": KEY}},
+            "messages": messages,
+            "schemas": _schemas([*kinds.values(), StreamError, EventsError]),
+        },
         "x-error-codes": as_json(),
     }
 
@@ -106,7 +124,14 @@ def _kinds() -> dict[str, type[Sent]]:
 def _stream(names: list[str]) -> dict[str, Any]:
     return {
         **_channel("/v1/generations/{job_id}/stream", "The websocket", STREAM, "websocket", names),
-        "bindings": {"ws": {"method": "GET", "query": _object(after=AFTER), "bindingVersion": "0.1.0"}},
+        "bindings": {
+            "ws": {
+                "method": "GET",
+                "query": _object(after=AFTER),
+                "headers": _object(**HEADERS),
+                "bindingVersion": "0.1.0",
+            }
+        },
         "x-close-codes": close_codes(),
     }
 

@@ -121,6 +121,8 @@ def close_codes() -> dict[str, str]:
 
 
 WEBSOCKET_CODES = {
+    "invalid_api_key",
+    "rate_limited",
     "invalid_after",
     "job_not_found",
     "job_expired",

@@ -56,6 +56,7 @@ class Query(BaseModel):
 class WebsocketBinding(Strict):
     method: Literal["GET", "POST"]
     query: Query
+    headers: Query
     binding_version: Literal["0.1.0"]
 
 
@@ -97,7 +98,14 @@ class Message(Strict):
     examples: list[Example]
 
 
+class SecurityScheme(Strict):
+    type: Literal["http"]
+    scheme: Literal["bearer"]
+    description: str
+
+
 class Components(Strict):
+    security_schemes: dict[Key, SecurityScheme]
     messages: dict[Key, Message]
     schemas: dict[Key, dict[str, Any]]
 

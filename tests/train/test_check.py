@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from oar_core.cli import commands
+from oar_core.errors import DataError
 from oar_core.train.check import check_data
 from oar_core.train.recipe_file import load_recipe
 from oar_core.train.recipes import Recipe
@@ -137,3 +138,21 @@ def test_captions_are_made_from_columns_that_exist(folder: Path) -> None:
     result = check("--data", str(folder), "--recipe", "sprites-64")
     assert result.exit_code == 1
     assert "which caption source 'sprites' reads" in result.output
+
+
+def test_the_recipes_own_split_and_rows_are_looked_at(folder: Path, tmp_path: Path) -> None:
+    """A recipe that holds out `val` is not told that it lacks `test`, and rows that it leaves out are not read."""
+    text = (
+        (folder / "metadata.csv").read_text().replace(",test", ",val").replace("text,split", "text,split,fit_for_all")
+    )
+    lines = text.splitlines()
+    rows = [f"{line},{number % 2}" for number, line in enumerate(lines[1:])]
+    (folder / "metadata.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    (tmp_path / "val.toml").write_text(RECIPE + 'held_out = "val"\nkept_rows = [["fit_for_all", "1"]]')
+    report = check_data(folder, load_recipe(str(tmp_path / "val.toml")))
+    assert report.num_rows == {"train": 24, "val": 6}
+    assert report.num_left_out == 30
+    assert not any("no split" in note for note in report.notes)
+    (tmp_path / "none.toml").write_text(RECIPE + 'kept_rows = [["colour", "1"]]')
+    with pytest.raises(DataError, match="no column 'colour', by which the recipe picks pictures"):
+        check_data(folder, load_recipe(str(tmp_path / "none.toml")))
