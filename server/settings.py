@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, le=1024, description="Threads of torch in a worker; 0 leaves torch's choice")
     device: str = Field("auto", description="Device of a worker: auto, cpu or cuda[:index]")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Number format of the engine")
+    deterministic: bool = Field(
+        False, description="Whether pictures pass the network one by one: the same bits in any company, and far slower"
+    )
     preview_interval: float = Field(0.25, ge=0.02, le=60, description="Least seconds between previews of one image")
     preview_batch: int = Field(8, ge=1, le=256, description="Images decoded together for previews")
 

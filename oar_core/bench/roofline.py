@@ -19,6 +19,7 @@ from oar_core.bench.clock import Clock, Setting
 from oar_core.bench.counts import Work, commit_work, decode_work, prefill_work, query_work, sampling_work
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
+from oar_core.engine.model_runner import fastest
 from oar_core.models.backbone import Commit, Query
 from oar_core.sampling.confidence import log_odds_of_best
 from oar_core.sampling.decode import Chooser, DecodeRow, Slots, decode_step
@@ -153,6 +154,7 @@ class _Bench:
     def __init__(self, subject: Subject, batch: int, steps: int) -> None:
         config = subject.backbone.config
         self.subject, self.batch, self.steps = subject, batch, steps
+        self.backbone = fastest(subject.backbone)
         self.group = max(1, round(config.num_tokens / steps))
         self.known = config.num_tokens // 2
         texts = [subject.prompts[picture % len(subject.prompts)] for picture in range(batch)]
@@ -187,7 +189,7 @@ class _Bench:
     def prefill(self, known: int) -> None:
         positions = range(known)
         rows = [PrefillRow(slot, ids, positions, [0] * known) for slot, ids in enumerate(self.conditions)]
-        prefill(self.subject.backbone, self.cache, rows)
+        prefill(self.backbone, self.cache, rows)
 
     def step(self) -> None:
         self._half_way()
@@ -205,22 +207,20 @@ class _Bench:
             )
             for picture in range(self.batch)
         ]
-        decode_step(self.subject.backbone, self.cache, rows)
+        decode_step(self.backbone, self.cache, rows)
 
     def commit(self) -> None:
         self._half_way()
         positions = self._table(self._positions()[0])
         counts = torch.full((len(positions),), self.group)
         nothing = Query.grid(positions[:, :0])
-        self.subject.backbone.step(
-            self.cache, self.slots, Commit(torch.zeros_like(positions), positions, counts), nothing
-        )
+        self.backbone.step(self.cache, self.slots, Commit(torch.zeros_like(positions), positions, counts), nothing)
 
     def query(self) -> None:
         self._half_way()
         positions = self._table(self._positions()[1])
         nothing = Commit(positions[:, :0], positions[:, :0], torch.zeros(len(positions), dtype=torch.long))
-        self.subject.backbone.step(self.cache, self.slots, nothing, Query.grid(positions))
+        self.backbone.step(self.cache, self.slots, nothing, Query.grid(positions))
 
     @torch.inference_mode()
     def sample(self) -> None:

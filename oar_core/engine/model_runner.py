@@ -1,6 +1,6 @@
 """The engine's only contact with tensors: a backbone and its cache."""
 
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -11,14 +11,19 @@ from oar_core.nn.packed import can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.prefill import prefill
 
+Picture = TypeVar("Picture")
+
 
 class ModelRunner:
     """The cache takes its dtype and device from the backbone."""
 
     @torch.inference_mode()
-    def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], num_slots: int) -> None:
-        self._backbone = _fastest(backbone)
+    def __init__(
+        self, backbone: Backbone, unconditional_ids: tuple[int, ...], num_slots: int, *, is_deterministic: bool = False
+    ) -> None:
+        self._backbone = fastest(backbone)
         self._unconditional_ids = unconditional_ids
+        self._is_deterministic = is_deterministic
         self._cache = backbone.new_cache(num_slots)
         self.load = StepLoad()  # of the latest step
 
@@ -29,17 +34,24 @@ class ModelRunner:
     def prefill(self, sequences: list[Sequence]) -> None:
         """Fills the slots of sequences that have just been admitted."""
         pairs = [sequence.progress.prefill_rows(sequence.slots, self._unconditional_ids) for sequence in sequences]
-        if pairs:
-            prefill(self._backbone, self._cache, [row for pair in pairs for row in pair])
+        for call in self._calls(pairs):
+            prefill(self._backbone, self._cache, [row for pair in call for row in pair])
 
     def decode(self, sequences: list[Sequence]) -> list[DecodedGroup]:
         """One group of each sequence, all in one step."""
         rows = [sequence.progress.next_row(sequence.slots) for sequence in sequences]
         self.load = StepLoad()
-        return decode_step(self._backbone, self._cache, rows, self.load)
+        calls = self._calls(rows)
+        return [group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load)]
+
+    def _calls(self, pictures: list[Picture]) -> list[list[Picture]]:
+        """All in one; or each picture by itself, so that no kernel's shape depends on the others."""
+        if self._is_deterministic:
+            return [[picture] for picture in pictures]
+        return [pictures] if pictures else []
 
 
-def _fastest(backbone: Backbone) -> Backbone:
+def fastest(backbone: Backbone) -> Backbone:
     """A network on the CPU with its weights laid out for it; any other as it is."""
     if isinstance(backbone, nn.Module) and can_pack(backbone):
         return cast(Backbone, packed_twin(backbone))

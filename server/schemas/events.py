@@ -94,10 +94,21 @@ class Restarted(_Event):
     reason: Literal["worker_left", "model_changed"] = "worker_left"
 
 
+class Fingerprint(Sent):
+    """What made a picture. Two pictures of one request with equal fingerprints are made by the same arithmetic."""
+
+    model_hash: str
+    torch: str
+    device: str
+    dtype: str
+    mode: Literal["batched", "deterministic"]
+
+
 class Completed(_Event):
     type: Literal["completed"] = "completed"
     images: tuple[ImageLink, ...]
     seconds: float = Field(description="From the start of the last attempt")
+    fingerprint: Fingerprint | None = None
 
 
 class Failed(_Event):

@@ -203,7 +203,9 @@ class Desk:
             ImageLink(index=index, url=f"/v1/generations/{job.claim.job_id}/images/{index}")
             for index in range(len(images))
         )
-        body = Completed(images=links, seconds=round(time.monotonic() - job.claimed_at, 3)).body()
+        seconds = round(time.monotonic() - job.claimed_at, 3)
+        fingerprint = self._models[job.claim.model].fingerprint
+        body = Completed(images=links, seconds=seconds, fingerprint=fingerprint).body()
         self.outbox.end(job, Ending(JobState.COMPLETED, body, images))
 
     def _fail(self, job: RunningJob, error: RequestError) -> None:

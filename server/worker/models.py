@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -12,6 +13,7 @@ from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import Manifest
+from server.schemas.events import Fingerprint
 from server.schemas.model import GenerationDefaults, ModelInfo
 from server.settings import Settings
 
@@ -29,6 +31,18 @@ class LoadedModel:
     created: int  # Unix seconds
     licence: str
     load_seconds: float
+    mode: Literal["batched", "deterministic"] = "batched"
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        weight = next(self.pipeline.backbone.parameters())
+        return Fingerprint(
+            model_hash=self.pipeline.model_hash,
+            torch=torch.__version__,
+            device=str(weight.device),
+            dtype=str(weight.dtype).removeprefix("torch."),
+            mode=self.mode,
+        )
 
     @property
     def num_tokens(self) -> int:
@@ -79,10 +93,17 @@ def _load(name: str, manifest: Manifest, device: str, dtype: torch.dtype, settin
     folder = manifest.folder(name)
     pipeline = Pipeline.load(folder, device, dtype)
     limit = settings.cache_mib << 20 or None
-    engine = Engine(pipeline.backbone, pipeline.unconditional_ids, settings.slots, max_cache_bytes=limit)
+    engine = Engine(
+        pipeline.backbone,
+        pipeline.unconditional_ids,
+        settings.slots,
+        max_cache_bytes=limit,
+        is_deterministic=settings.deterministic,
+    )
     created = int((folder / "config.json").stat().st_mtime)
     licence = manifest.entries[name].licence
-    model = LoadedModel(name, pipeline, engine, settings.slots, created, licence, load_seconds=0.0)
+    mode = "deterministic" if settings.deterministic else "batched"
+    model = LoadedModel(name, pipeline, engine, settings.slots, created, licence, load_seconds=0.0, mode=mode)
     model.warm_up()
     seconds = time.monotonic() - start
     logger.info("model loaded model=%s hash=%s device=%s seconds=%.2f", name, pipeline.model_hash, device, seconds)

@@ -4,18 +4,21 @@ Real backbone, fp32 on the CPU. Beside the needle everything differs from round 
 orders, group sizes and guidance, who arrived before it and so in which slot it is, and who leaves meanwhile.
 """
 
+import copy
+import dataclasses
 import random
 
 import pytest
+import torch
 
 from oar_core.engine.engine import Engine
-from oar_core.engine.events import SequenceFinished
+from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from tests.engine.backbones import UNCONDITIONAL, tiny_backbone
 from tests.engine.requests import diverse_requests, make_request
 
-ROUNDS = 300
+ROUNDS = 200
 NEEDLE = "needle"
 
 
@@ -36,9 +39,7 @@ def made_in_company(engine: Engine, needle: SequenceRequest, company: list[Seque
 @pytest.mark.parametrize("order", ["random", "confidence"])
 def test_the_needle_is_always_the_same(order):
     plain = make_request(4, order=order, steps=5)  # guided, with top-k
-    needle = SequenceRequest(
-        NEEDLE, plain.condition_ids, plain.seed, plain.image_index, plain.plan, plain.sampling, plain.known
-    )
+    needle = dataclasses.replace(plain, id=NEEDLE)
     assert needle.sampling.is_guided
     expected = generate(tiny_backbone(), [needle], UNCONDITIONAL)[0]
     rng, haystack = random.Random(5), diverse_requests(30)
@@ -50,6 +51,30 @@ def test_the_needle_is_always_the_same(order):
 
 def test_another_seed_is_another_picture():
     """What the needle shows would hold of a constant too."""
-    first, second = (make_request(number, order="random", steps=5) for number in (4, 16))
-    assert first.sampling == second.sampling
+    first = make_request(4, order="random", steps=5)
+    second = dataclasses.replace(first, seed=5)
     assert generate(tiny_backbone(), [first], UNCONDITIONAL) != generate(tiny_backbone(), [second], UNCONDITIONAL)
+
+
+class TestDeterministic:
+    """To the last bit, also in bf16, where company otherwise shows."""
+
+    def test_the_confidences_are_equal_to_the_last_bit(self):
+        backbone = copy.deepcopy(tiny_backbone()).to(torch.bfloat16)
+        needle = dataclasses.replace(make_request(4, order="random", steps=5), id=NEEDLE)
+        rng, haystack = random.Random(6), diverse_requests(30)
+        engine = Engine(backbone, UNCONDITIONAL, num_slots=24, is_deterministic=True)
+        seen = set()
+        for _ in range(12):
+            arrivals = [*rng.sample(haystack, rng.randrange(0, 9)), needle]
+            rng.shuffle(arrivals)
+            for request in arrivals:
+                engine.abort(request.id)
+                engine.add(request)
+            patches = []
+            while engine.has_work:
+                for event in engine.step():
+                    if isinstance(event, PatchesDecoded) and event.sequence_id == NEEDLE:
+                        patches += event.patches
+            seen.add(tuple(patches))
+        assert len(seen) == 1

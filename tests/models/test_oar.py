@@ -159,3 +159,7 @@ def test_it_learns_a_batch_by_heart():
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.1
+
+
+def test_on_a_cpu_the_cache_is_in_fp32_whatever_the_weights_are():
+    assert make_backbone().to(torch.bfloat16).new_cache(1).keys.dtype is torch.float32
