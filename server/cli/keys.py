@@ -1,6 +1,5 @@
 """`oar keys`: make, hash, list and check API keys. The file of OAR_API_KEYS holds their hashes, and no key."""
 
-import json
 import os
 import re
 import sys
@@ -28,7 +27,6 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 file_option = click.option(
     "--file", "path", type=click.Path(path_type=Path, dir_okay=False), help="Default: what OAR_API_KEYS names."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 
 
 @click.group()
@@ -39,8 +37,7 @@ def keys() -> None:
 @keys.command()
 @click.argument("tenant")
 @file_option
-@json_option
-def new(tenant: str, path: Path | None, as_json: bool) -> None:
+def new(tenant: str, path: Path | None) -> None:
     """Give TENANT a new key, and show it this once.
 
     Its hash is added to the file, which is made if it is not there; without a file, it is told where to put it. A
@@ -55,31 +52,24 @@ def new(tenant: str, path: Path | None, as_json: bool) -> None:
     else:
         _write(path, _with_key(path, tenant, digest))
         click.echo(f"{_short(digest)} of {tenant} was added to {path}; its key, shown this once:", err=True)
-    click.echo(json.dumps({"tenant": tenant, "key": key, "hash": digest}) if as_json else key)
+    click.echo(key)
 
 
 @keys.command("hash")
-@json_option
-def hash_of(as_json: bool) -> None:
+def hash_of() -> None:
     """Read a key of your own making and print what the file holds of it."""
     key = _read_key()
     if len(key) < LEAST_CHARS:
         message = f"a key has at least {LEAST_CHARS} random characters, as its hash is fast; `oar keys new` makes one"
         raise click.UsageError(message)
-    click.echo(json.dumps({"hash": hash_key(key)}) if as_json else hash_key(key))
+    click.echo(hash_key(key))
 
 
 @keys.command("list")
 @file_option
-@json_option
-def list_keys(path: Path | None, as_json: bool) -> None:
+def list_keys(path: Path | None) -> None:
     """List tenants with their limits and the beginnings of their keys' hashes."""
     file = _read(path)
-    if as_json:
-        facts = {name: file.tenant(name).model_dump(exclude={"name"}) for name in file.tenants}
-        click.echo(json.dumps([{"tenant": name, **limits, "keys": [*map(_short, file.tenants[name].keys)]}
-                               for name, limits in facts.items()]))  # fmt: skip
-        return
     for name, entry in file.tenants.items():
         tenant = file.tenant(name)
         rate = f"{tenant.rate:g}/s burst {tenant.bucket}" if tenant.rate else "no rate"
@@ -91,8 +81,7 @@ def list_keys(path: Path | None, as_json: bool) -> None:
 
 @keys.command()
 @file_option
-@json_option
-def check(path: Path | None, as_json: bool) -> None:
+def check(path: Path | None) -> None:
     """Read a key and say whose it is; exit code 1 if it is nobody's."""
     try:
         ring = KeyRing(_path(path))
@@ -101,7 +90,7 @@ def check(path: Path | None, as_json: bool) -> None:
     tenant = ring.find(_read_key())
     if tenant is None:
         raise click.ClickException("nobody was given this key")
-    click.echo(json.dumps({"tenant": tenant.name}) if as_json else tenant.name)
+    click.echo(tenant.name)
 
 
 def _path(path: Path | None) -> Path:
