@@ -1,6 +1,5 @@
 """`oar keys`, and the file that it writes."""
 
-import json
 import re
 import subprocess
 import sys
@@ -128,16 +127,6 @@ def test_the_list_shows_limits_and_no_whole_hash(hand_written: Path) -> None:
     assert "robot: 5/s burst 10, share 0.25, up to high, 64 sockets" in text
     assert "sha256:aaaaaaaa…" in text
     assert "a" * 9 not in text
-
-
-def test_every_verb_speaks_json(path: Path) -> None:
-    made = json.loads(oar("new", "studio", "--json").stdout)
-    assert made["hash"] == hash_key(made["key"])
-    typed = f"{made['key']}\n"
-    assert json.loads(oar("check", "--json", typed=typed).stdout) == {"tenant": "studio"}
-    assert json.loads(oar("hash", "--json", typed=typed).stdout) == {"hash": made["hash"]}
-    (listed,) = json.loads(oar("list", "--json").stdout)
-    assert (listed["tenant"], listed["rate"], listed["keys"]) == ("studio", 20, [f"{made['hash'][:15]}…"])
 
 
 def test_the_file_of_the_docs_is_one(tmp_path: Path) -> None:
