@@ -18,6 +18,7 @@ from server.errors import RedisUnavailable
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
 from server.observability.tracing import Tracing, open_tracing
+from server.schemas.tenant import open_tenant
 from server.settings import Settings
 from server.tasks import stop_tasks
 
@@ -35,7 +36,7 @@ CORS_ANSWERS = ("ETag", "Location", "Preference-Applied", "Retry-After", "WWW-Au
 def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     """Raises TracingUnavailable, KeyFileError."""
     ring = KeyRing(settings.api_keys) if settings.api_keys else None
-    metrics = ApiMetrics(tenant.name for tenant in (ring.tenants if ring else ()))
+    metrics = ApiMetrics(tenant.name for tenant in (ring.tenants if ring else [open_tenant()]))
     traces = tracing or open_tracing(settings, "oar-api")
 
     @contextlib.asynccontextmanager

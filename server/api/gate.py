@@ -81,6 +81,8 @@ class Gate:
     async def _count(self, scope: Scope, tenant: Tenant) -> None:
         """Raises RateLimited, RedisUnavailable."""
         if tenant is self.everybody:
+            if not is_open(scope):
+                self.metrics.count_tenant(tenant.name, "let_in")
             return
         limiter: RateLimiter = scope["app"].state.services.limiter
         try:

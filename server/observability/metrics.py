@@ -18,6 +18,7 @@ ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 RATIO_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 REQUEST_OUTCOMES = ("accepted", "replayed", "rejected")
+REFUSALS = ("invalid_api_key", "rate_limited", "origin_not_allowed", "host_not_allowed")
 TENANT_OUTCOMES = ("let_in", "rate_limited")
 JOB_OUTCOMES = ("completed", "failed", "canceled")
 SWEPT_OUTCOMES = ("failed", "canceled")
@@ -53,6 +54,8 @@ class ApiMetrics(Families):
         )
         for outcome in REQUEST_OUTCOMES:
             self.requests.labels(outcome)
+        for code in REFUSALS:
+            self._refused.labels(code)
         for tenant in tenants:
             for outcome in TENANT_OUTCOMES:
                 self._by_tenant.labels(tenant, outcome)
