@@ -1,5 +1,7 @@
 """Fixtures of more than one package."""
 
+import signal
+
 import pytest
 import torch
 
@@ -9,8 +11,12 @@ from tests.server.tiny import NAME, write_tiny_weights
 
 
 def pytest_configure() -> None:
-    """One thread, as the servers that tests start have: convolutions may round differently under another number."""
+    """One thread, as the servers that tests start have: convolutions may round differently under another number.
+
+    A shell that starts us in the background has SIGINT ignored, which our children would inherit; some are sent one.
+    """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -302,15 +302,14 @@ def test_kustomize_builds_the_overlay(overlay: str) -> None:
 def bytes_of_a_slot(config: BackboneConfig, bytes_of_a_number: int) -> int:
     """The formula of docs/operating.md."""
     height, width = config.grid
-    entries = config.max_condition + height * width + 1
+    entries = config.max_condition + height * width
     return 2 * (config.num_context_layers + 1) * entries * config.width * bytes_of_a_number
 
 
-@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("num_slots", [2, 5])
-def test_the_formula_of_the_cache_is_what_is_allocated(
-    tiny_pipeline: Pipeline, dtype: str, size: int, num_slots: int
-) -> None:
+def test_the_formula_of_the_cache_is_what_is_allocated(tiny_pipeline: Pipeline, dtype: str, num_slots: int) -> None:
+    """On a CPU, where the cache is in fp32 whatever the weights are."""
     import torch
 
     config = BackboneConfig(
@@ -318,12 +317,12 @@ def test_the_formula_of_the_cache_is_what_is_allocated(
     )
     backbone = OarBackbone(config).to(dtype=getattr(torch, dtype))
     engine = Engine(backbone, tiny_pipeline.unconditional_ids, num_slots)
-    assert engine.cache_bytes == num_slots * bytes_of_a_slot(config, size)
+    assert engine.cache_bytes == num_slots * bytes_of_a_slot(config, 4)
 
 
 def test_the_figures_of_the_cache_in_the_docs() -> None:
     text = (ROOT / "docs" / "operating.md").read_text()
-    formula = "2 * (num_context_layers + 1) * (max_condition + h * w + 1) * width * bytes of a number"
+    formula = "2 * (num_context_layers + 1) * (max_condition + h * w) * width * bytes of a number"
     assert formula in text
     config = BackboneConfig.from_dict(load(ROOT / "weights" / "sprites-64" / "config.json")["backbone"])
     rows = re.findall(r"^\| sprites-64 \| (\w+) \| ([\d,]+) \| (\d+) MiB \| (\d+) MiB \|$", text, re.M)

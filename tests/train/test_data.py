@@ -76,12 +76,12 @@ def test_rows_that_a_recipe_does_not_keep_are_left_out(tmp_path: Path) -> None:
     rows = [{"id": name, "split": "train", "caption": name, "demo_ok": str(int(name != "blue"))} for name in names]
     write_labels(tmp_path / "labels.csv", rows)
     everything = load_images(tmp_path, "train", (4, 4), tmp_path / "cache")
-    kept = load_images(tmp_path, "train", (4, 4), tmp_path / "cache", [("demo_ok", "1")])
+    kept = load_images(tmp_path, "train", (4, 4), tmp_path / "cache", kept=[("demo_ok", "1")])
     assert everything.captions(torch.arange(3)) == list(names), "the cache tells both apart"
     assert kept.captions(torch.arange(2)) == ["red", "lime"]
     assert kept.pixels[:, 0, 0].tolist() == everything.pixels[[0, 2], 0, 0].tolist()
     with pytest.raises(DataError, match="no column 'shown'"):
-        load_images(tmp_path, "train", (4, 4), tmp_path / "cache", [("shown", "1")])
+        load_images(tmp_path, "train", (4, 4), tmp_path / "cache", kept=[("shown", "1")])
 
 
 def test_the_cache_is_read_without_the_pictures(picture_folder: Path, tmp_path: Path) -> None:
