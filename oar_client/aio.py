@@ -18,11 +18,12 @@ from oar_client.client import READY_PAUSE
 from oar_client.contact import CLOSE_SECONDS
 from oar_client.ending import check_completed
 from oar_client.errors import JobEnded, OarError, TimedOut
+from oar_client.facts import JobFacts
 from oar_client.feed import BREAKS, AnyEvent
 from oar_client.pictures import Generation, Picture, PictureSource
 from oar_client.retry import Attempts, Patience
 from server.schemas.events import TERMINAL_TYPES
-from server.schemas.generation import GenerationParams, GenerationStatus
+from server.schemas.generation import GenerationStatus
 from server.schemas.images import OutputFormat
 from server.schemas.model import ModelEntry
 
@@ -140,28 +141,12 @@ class AsyncClient:
             raise
 
 
-class AsyncJob:
+class AsyncJob(JobFacts):
     """A job on the server. `status` is how it was when we last asked."""
 
     def __init__(self, connections: AsyncConnections, status: GenerationStatus) -> None:
         self._connections = connections
         self.status = status
-
-    def __repr__(self) -> str:
-        return f"AsyncJob({self.id!r}, {self.status.status!r})"
-
-    @property
-    def id(self) -> str:
-        return self.status.id
-
-    @property
-    def seed(self) -> int:
-        return self.status.seed
-
-    @property
-    def params(self) -> GenerationParams:
-        """The request with every default filled in."""
-        return self.status.params
 
     def events(self, after: int = 0, *, timeout: float | None = None) -> "AsyncEventStream":
         """The events numbered above `after`, from the past on, up to the terminal one, however often it breaks."""

@@ -1,0 +1,23 @@
+"""What both kinds of job say of themselves without asking the server."""
+
+from server.schemas.generation import GenerationParams, GenerationStatus
+
+
+class JobFacts:
+    status: GenerationStatus
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r}, {self.status.status!r})"
+
+    @property
+    def id(self) -> str:
+        return self.status.id
+
+    @property
+    def seed(self) -> int:
+        return self.status.seed
+
+    @property
+    def params(self) -> GenerationParams:
+        """The request with every default filled in."""
+        return self.status.params
