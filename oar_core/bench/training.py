@@ -19,6 +19,7 @@ from oar_core.train.data import ImageSet
 from oar_core.train.loop import Step
 from oar_core.train.losses import token_cross_entropy
 from oar_core.train.optim import ParamGroup, build_optimizer
+from oar_core.train.precision import autocast
 from oar_core.train.recipes import Recipe
 from oar_core.train.run import seeded_init
 from oar_core.train.stages.tokenizer import TokenizerStage
@@ -84,7 +85,7 @@ def _tokenizer_step(recipe: Recipe, batch_size: int) -> tuple[nn.Module, Callabl
 
     def step() -> None:
         indices = torch.randint(len(images), (batch_size,), generator=generator)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast(torch.device("cpu")):
             loss = stage.loss(indices, half_way)["total"]
         _descend(loss, optimizer)
 
@@ -102,7 +103,7 @@ def _any_order_step(recipe: Recipe, batch_size: int) -> tuple[nn.Module, Callabl
     def step() -> None:
         token_ids = torch.randint(config.vocab_size, (batch_size, config.num_tokens), generator=generator)
         positions = torch.rand(token_ids.shape, generator=generator).argsort(-1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast(torch.device("cpu")):
             loss = token_cross_entropy(backbone(condition, token_ids, positions), token_ids)
         _descend(loss, optimizer)
 

@@ -26,6 +26,7 @@ from oar_core.train.checkpoint import (
 )
 from oar_core.train.ema import Ema
 from oar_core.train.optim import OptimConfig, ParamGroup, build_optimizer, learning_rate, set_learning_rate
+from oar_core.train.precision import autocast
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -124,7 +125,7 @@ def _train_step(
     step = Step(state.step, config.num_steps, device, generator)
     set_learning_rate(state.optimizer, learning_rate(config.optim, state.step, config.num_steps))
     stage.before_step(step)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with autocast(device):
         losses = stage.loss(indices, step)
     losses["total"].backward()
     # Clipped group by group: an adversary's large gradients must not shrink the generator's.

@@ -231,7 +231,7 @@ def fashion() -> Recipe:
         licence="research use",
         caption_source="titles",
         text_vocab=2048,
-        tokenizer=TokenizerConfig(image_size=(80, 64), widths=(64, 128, 256), vocab_size=1024, code_width=8),
+        tokenizer=TokenizerConfig(image_size=(80, 64), widths=(48, 96, 256), vocab_size=1024, code_width=8),
         tokenizer_loop=LoopConfig(
             num_images=200_000,
             batch_size=32,
