@@ -281,6 +281,12 @@ def waited_for_a_core(pid: int) -> float:
     return sum(map(int, waits)) / 1e9
 
 
+def rss(pid: int) -> int:
+    """Resident memory in KiB."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1])
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

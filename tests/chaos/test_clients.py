@@ -7,7 +7,6 @@ import io
 import json
 import signal
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +17,19 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from server.jobs.job import JobState
-from tests.chaos.harness import Api, Atelier, House, dice, is_alive, kill, percentile, scaled, until, waited_for_a_core
+from tests.chaos.harness import (
+    Api,
+    Atelier,
+    House,
+    dice,
+    is_alive,
+    kill,
+    percentile,
+    rss,
+    scaled,
+    until,
+    waited_for_a_core,
+)
 from tests.server.tiny import NUM_TOKENS
 
 pytestmark = pytest.mark.anyio
@@ -204,9 +215,3 @@ async def test_overload_at_five_times_capacity(house: House, figures: dict[str, 
     assert set(latencies) <= {202, 429}
     assert len(refused) > len(latencies.get(202, ()))
     assert growth < 32 << 10, "no memory is kept for those who were refused"
-
-
-def rss(pid: int) -> int:
-    """Resident memory in KiB."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1])
