@@ -11,7 +11,7 @@ from oar_core.cli.options import OarCommand, OarGroup, data_option, make_run, re
 from oar_core.train.check import check_data, describe
 from oar_core.train.recipe_facts import MEASURED_ON, facts_table, recipe_facts
 from oar_core.train.recipes import RECIPES, Recipe
-from oar_core.train.run import STATS, Run
+from oar_core.train.run import STATS, TOKENIZER_STAGE, Run
 from oar_core.train.stages.order_distill import SCORES
 from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
 from oar_core.weights import Manifest, write_manifest
@@ -172,10 +172,11 @@ def evaluator(num_images: int | None, **options: Any) -> Answer:
 @train.command()
 @run_options
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="A model folder, as in weights/.")
-def adopt(model: Path, **options: Any) -> Answer:
+@click.option("--only-tokenizer", is_flag=True, help="Stage 0 alone; a new backbone is trained on its tokens.")
+def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
     """Begin a run with a trained model: its tokenizer and backbone stand for stages 0 and 1."""
     run = make_run(**options)
-    run.adopt(model)
+    run.adopt(model, only_tokenizer=only_tokenizer)
     return _written(run.folder)
 
 
@@ -187,9 +188,11 @@ def adopt(model: Path, **options: Any) -> Answer:
 def export(
     weights: Path, stage: str | None, score: str | None, distance_weight: float | None, **options: Any
 ) -> Answer:
-    """Write the run's averaged weights as a model folder and list it in the manifest."""
+    """Write averaged weights as a model folder and list it in the manifest; a tokenizer alone is not listed."""
     run = _scored(make_run(**options), score, distance_weight)
     run.export(weights / run.recipe.name, stage)
+    if stage == TOKENIZER_STAGE:
+        return _written(weights / run.recipe.name)
     licences = {run.recipe.name: run.recipe.licence}
     default = run.recipe.name
     if (weights / "manifest.toml").exists():

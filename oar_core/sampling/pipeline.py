@@ -45,19 +45,15 @@ class Pipeline:
     @classmethod
     def load(cls, folder: Path, device: str, dtype: torch.dtype) -> Self:
         """Raises WeightsError when a file is missing or its tensors do not fit the config."""
-        path = folder / CONFIG
-        if not path.exists():
-            raise WeightsError(f"{path} is missing")
-        config = json.loads(path.read_text())
+        config = _read_config(folder)
         backbone = OarBackbone(BackboneConfig.from_dict(config["backbone"]))
-        tokenizer = VQGAN(TokenizerConfig.from_dict(config["tokenizer"]))
         _fill(backbone, folder / BACKBONE)
         if "order_score" in config:
             backbone.order_score = OrderScore.from_dict(config["order_score"])
         if "policy" in config:
             backbone.policy = OrderPolicy(OrderPolicyConfig.from_dict(config["policy"]), backbone.config)
             _fill(backbone.policy, folder / POLICY)
-        _fill(tokenizer, folder / TOKENIZER)
+        tokenizer = load_tokenizer(folder)
         return cls(
             name=config["name"],
             backbone=backbone.to(device=device, dtype=dtype).eval(),
@@ -113,10 +109,24 @@ class Pipeline:
         return self.tokenizer.unknown_code.device
 
 
+def load_tokenizer(folder: Path) -> VQGAN:
+    """The image tokenizer alone; a model folder may hold no more than that. Raises WeightsError as `Pipeline.load`."""
+    tokenizer = VQGAN(TokenizerConfig.from_dict(_read_config(folder)["tokenizer"]))
+    _fill(tokenizer, folder / TOKENIZER)
+    return tokenizer
+
+
 def to_pixels(images: Float[Tensor, "B 3 Y X"]) -> UInt8[np.ndarray, "B Y X 3"]:
     """[-1, 1] floats to bytes, rounded to the nearest."""
     scaled = images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.exists():
+        raise WeightsError(f"{path} is missing")
+    return json.loads(path.read_text())
 
 
 def _fill(module: nn.Module, path: Path) -> None:

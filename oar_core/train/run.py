@@ -27,7 +27,7 @@ from oar_core.eval.order_stats import agreement, foreground_patches, order_stats
 from oar_core.eval.stored import digest
 from oar_core.models.oar import POLICY_PREFIX, OarBackbone
 from oar_core.models.order_policy import OrderPolicy
-from oar_core.sampling.pipeline import BACKBONE, CONFIG, POLICY, TEXT, TOKENIZER, Pipeline
+from oar_core.sampling.pipeline import BACKBONE, CONFIG, POLICY, TEXT, TOKENIZER, Pipeline, load_tokenizer
 from oar_core.text import TextTokenizer
 from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.train.captions import CAPTION_SOURCES, Row
@@ -42,6 +42,7 @@ from oar_core.train.stages.order_distill import SCORES, OrderSet, distill_orders
 from oar_core.train.stages.order_finetune import DISTILLED, OrderFinetuneStage, OrderPolicyStage, arm
 from oar_core.train.stages.tokenizer import TokenizerStage
 from oar_core.train.tokens import Captioner, TokenSet
+from oar_core.weights import file_digest
 
 TOKENIZER_STAGE, ANY_ORDER_STAGE, FINETUNE_STAGE = "tokenizer", "any_order", "order_finetune"
 EVALUATOR_STAGE, SCRATCH_STAGE = "evaluator", "from_scratch"
@@ -79,23 +80,35 @@ class Run:
             stage = AnyOrderStage(tokens, text, caption, recipe.backbone, recipe.any_order_stage)
         return train(stage, recipe.any_order_loop, self.folder / ANY_ORDER_STAGE, self.device)
 
-    def adopt(self, folder: Path) -> None:
-        """Begins the run with a model folder: its tokenizers and backbone take the place of the first two stages.
+    def adopt(self, folder: Path, *, only_tokenizer: bool = False) -> None:
+        """Begins the run with a model folder: its tokenizers and backbone take the place of the first two stages, or
+        its image tokenizer alone that of the first.
 
         Raises ConfigError where its networks are not the recipe's, WeightsError for a folder that cannot be read.
         """
-        pipeline, recipe = Pipeline.load(folder, "cpu", torch.float32), self.recipe
-        if (pipeline.tokenizer.config, pipeline.backbone.config) != (recipe.tokenizer, recipe.backbone):
-            raise ConfigError(f"the networks of {folder} are not those of recipe {recipe.name}")
-        pipeline.backbone.policy = None  # a policy belongs to the orders that it was distilled from
-        paths = [self.folder / stage / CHECKPOINT for stage in (TOKENIZER_STAGE, ANY_ORDER_STAGE)]
-        for path in paths:
-            if path.exists():
-                raise ConfigError(f"{path} exists; a run adopts a model before anything is trained in it")
-        for path, prefix, module in zip(paths, ("tokenizer.", ""), (pipeline.tokenizer, pipeline.backbone)):
+        if only_tokenizer:
+            tokenizer, origin = load_tokenizer(folder), file_digest(folder / TOKENIZER)
+            parts: list[tuple[str, str, VQGAN | OarBackbone]] = [(TOKENIZER_STAGE, "tokenizer.", tokenizer)]
+        else:
+            pipeline = Pipeline.load(folder, "cpu", torch.float32)
+            pipeline.backbone.policy = None  # a policy belongs to the orders that it was distilled from
+            origin = pipeline.model_hash
+            parts = [(TOKENIZER_STAGE, "tokenizer.", pipeline.tokenizer), (ANY_ORDER_STAGE, "", pipeline.backbone)]
+        for stage, _, module in parts:
+            self._check_adoption(stage, module)
+        for stage, prefix, module in parts:
             averaged = {f"ema/{prefix}{name}": value for name, value in module.state_dict().items()}
-            save_tensors(path, averaged, {"adopted": pipeline.model_hash, "loop": None})
-        pipeline.text.save(self.folder / TEXT)
+            save_tensors(self.folder / stage / CHECKPOINT, averaged, {"adopted": origin, "loop": None})
+        if not only_tokenizer:
+            TextTokenizer.load(folder / TEXT).save(self.folder / TEXT)
+
+    def _check_adoption(self, stage: str, module: VQGAN | OarBackbone) -> None:
+        wanted = self.recipe.tokenizer if isinstance(module, VQGAN) else self.recipe.backbone
+        if module.config != wanted:
+            raise ConfigError(f"the network of stage {stage} is not that of recipe {self.recipe.name}")
+        path = self.folder / stage / CHECKPOINT
+        if path.exists():
+            raise ConfigError(f"{path} exists; a run adopts a model before anything is trained in it")
 
     def distill(self) -> OrderSet:
         """Stage 2, on the any-order backbone; goes on from the shards that are there, then writes the statistics."""
@@ -216,27 +229,24 @@ class Run:
 
     def export(self, folder: Path, stage: str | None = None) -> None:
         """Writes the model folder that `Pipeline.load` reads, weights in half precision, with the backbone of a stage
-        (the latest unless named) and its order policy, if it has one."""
+        (the latest unless named) and its order policy, if it has one. Of the tokenizer's stage, the tokenizer alone."""
         folder.mkdir(parents=True, exist_ok=True)
-        backbone = self.backbone(stage)
-        policy, backbone.policy = backbone.policy, None
-        parts: list[tuple[nn.Module, str]] = [(self.tokenizer(), TOKENIZER), (backbone, BACKBONE)]
-        (folder / POLICY).unlink(missing_ok=True)
-        if policy is not None:
-            parts.append((policy, POLICY))
+        config: dict[str, Any] = {"name": self.recipe.name, "tokenizer": self.recipe.tokenizer.to_dict()}
+        parts: list[tuple[nn.Module, str]] = [(self.tokenizer(), TOKENIZER)]
+        if stage != TOKENIZER_STAGE:
+            backbone = self.backbone(stage)
+            policy, backbone.policy = backbone.policy, None
+            parts.append((backbone, BACKBONE))
+            (folder / POLICY).unlink(missing_ok=True)
+            config |= {"backbone": self.recipe.backbone.to_dict(), "order_score": backbone.order_score.to_dict()}
+            if policy is not None:
+                parts.append((policy, POLICY))
+                config["policy"] = policy.config.to_dict()
+            config |= {"defaults": asdict(self.recipe.defaults), "example_prompts": self.recipe.example_prompts}
+            TextTokenizer.load(self.folder / TEXT).save(folder / TEXT)
         for module, name in parts:
             save_file(_half(module), folder / name)
             (folder / name).chmod(0o644)  # safetensors makes files that their owner alone can read
-        TextTokenizer.load(self.folder / TEXT).save(folder / TEXT)
-        config = {
-            "name": self.recipe.name,
-            "tokenizer": self.recipe.tokenizer.to_dict(),
-            "backbone": self.recipe.backbone.to_dict(),
-            "order_score": backbone.order_score.to_dict(),
-            **({} if policy is None else {"policy": policy.config.to_dict()}),
-            "defaults": asdict(self.recipe.defaults),
-            "example_prompts": self.recipe.example_prompts,
-        }
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
 
     def pipeline(self, stage: str, dtype: torch.dtype) -> Pipeline:

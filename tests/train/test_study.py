@@ -19,7 +19,7 @@ from oar_core.eval.evaluator import Evaluator, EvaluatorConfig
 from oar_core.eval.reference import Reference
 from oar_core.train.loop import LoopConfig
 from oar_core.train.recipes import Recipe
-from oar_core.train.run import ANY_ORDER_STAGE, CACHE, EVALUATOR_STAGE, Run
+from oar_core.train.run import ANY_ORDER_STAGE, CACHE, EVALUATOR_STAGE, TOKENIZER_STAGE, Run
 from oar_core.train.study import (
     ANY_ORDER,
     OAR,
@@ -257,8 +257,22 @@ def test_a_model_of_another_shape_is_not_adopted(study: Study, exported: Path, t
     recipe = study.run.recipe
     wider = replace(recipe, backbone=replace(recipe.backbone, width=32))
     other = replace(study.run, recipe=wider, folder=tmp_path / "other")
-    with pytest.raises(ConfigError, match="not those of recipe tiny"):
+    with pytest.raises(ConfigError, match="not that of recipe tiny"):
         other.adopt(exported)
+    assert not other.is_trained(TOKENIZER_STAGE), "nothing is taken of what does not fit"
+
+
+def test_a_tokenizer_alone_is_exported_and_adopted(study: Study, tmp_path: Path) -> None:
+    study.run.export(tmp_path / "alone", TOKENIZER_STAGE)
+    assert {path.name for path in (tmp_path / "alone").iterdir()} == {"config.json", "tokenizer.safetensors"}
+    recipe = study.run.recipe
+    wider = replace(recipe, backbone=replace(recipe.backbone, width=32))
+    other = replace(study.run, recipe=wider, folder=tmp_path / "other")
+    other.adopt(tmp_path / "alone", only_tokenizer=True)
+    assert other.is_trained(TOKENIZER_STAGE)
+    assert not other.is_trained(ANY_ORDER_STAGE)
+    images = other.images("train").images(torch.arange(4))
+    assert other.tokenizer().encode(images).equal(study.run.tokenizer().encode(images))
 
 
 def test_figures_are_named_by_what_they_are() -> None:
