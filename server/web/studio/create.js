@@ -17,7 +17,7 @@ export class CreateView {
     this.notice = new Notice();
     this.viewer = new Viewer({
       actions: (job, index) => pictureActions(job, index, (error) => explain(error, null, this.notice)),
-      empty: el("p", { text: "Say what to paint, or take an example." }),
+      empty: el("p", { text: "Press Paint and watch: it comes patch by patch, in the order that you choose." }),
     });
     this.options = new Options(models, { onModel: (model) => this.viewer.prepare(new Painting(model)) });
     this.run = new RunButton("Paint", { onRun: () => this.submit(), onCancel: () => this.cancel() });
@@ -40,6 +40,7 @@ export class CreateView {
     try {
       this.job = await Job.submit("/v1/generations", this.options.values());
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
+      this.options.offerSeed(this.job.seed);
       this.viewer.show(this.job);
       this.viewer.bringIntoView();
     } catch (error) {
