@@ -3,7 +3,7 @@
 import { announce } from "./announcer.js";
 import { comparison, copyButton, permalink } from "./downloads.js";
 import { Easel } from "./easel.js";
-import { el } from "./dom.js";
+import { el, heading } from "./dom.js";
 import { HeatMap } from "./heatmap.js";
 import { orderIcon } from "./icons.js";
 import { Job } from "./job.js";
@@ -33,7 +33,7 @@ export class CompareView {
     this.wall = el("div", { class: "wall" });
     this.tools = el("div", { class: "row tools", hidden: true }, copyButton("Link", () => new URL(this.address, location.href).href));
     const stage = el("section", { class: "comparison", "aria-label": "Comparison" }, this.wall, this.timeline.element, this.tools);
-    this.element = el("div", { class: "split" }, this.form, stage);
+    this.element = el("div", { class: "split" }, heading(this.title), this.form, stage);
     this.form.addEventListener("change", (event) => event.target.type === "checkbox" && this.onOrders());
     this.preview();
   }

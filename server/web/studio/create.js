@@ -2,7 +2,7 @@
 
 import { announce } from "./announcer.js";
 import { pictureActions } from "./downloads.js";
-import { el } from "./dom.js";
+import { el, heading } from "./dom.js";
 import { Job } from "./job.js";
 import { explain, Notice } from "./notice.js";
 import { Options } from "./options.js";
@@ -24,7 +24,7 @@ export class CreateView {
     this.form = el("form", { class: "panel", novalidate: true, "aria-label": "What to paint" },
       this.options.element, el("div", { class: "panel-foot" }, this.notice.element, this.run.element));
     runOnEnter(this.form, this.run);
-    this.element = el("div", { class: "split" }, this.form, this.viewer.element);
+    this.element = el("div", { class: "split" }, heading(this.title), this.form, this.viewer.element);
   }
 
   /** From the details of a picture: paint such a one again. */

@@ -3,7 +3,7 @@
 import { announce } from "./announcer.js";
 import { getBlob } from "./api.js";
 import { pictureActions } from "./downloads.js";
-import { button, el, uniqueId } from "./dom.js";
+import { button, el, heading, uniqueId } from "./dom.js";
 import { icon } from "./icons.js";
 import { Job } from "./job.js";
 import { explain, Notice } from "./notice.js";
@@ -36,7 +36,7 @@ export class EditView {
     this.run = new RunButton("Repaint", { onRun: () => this.submit(), onCancel: () => this.job?.cancel() });
     this.buildPanel();
     this.buildStage();
-    this.element = el("div", { class: "split" }, this.form, this.stage);
+    this.element = el("div", { class: "split" }, heading(this.title), this.form, this.stage);
     this.setMode("repaint");
     this.setSnapping(true);
     this.showStage();
