@@ -71,9 +71,10 @@ def animate(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], pat
 def _frame(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], step: int, zoom: int) -> Image.Image:
     """One row under another; single pictures stand side by side."""
     rows = [_named(name, _canvases(pipeline, row, step, zoom)) for name, row in paintings.items()]
-    right, down = (rows[0].width + GAP, 0) if all(len(row) == 1 for row in paintings.values()) else (0, rows[0].height)
-    size = rows[0].width + right * (len(rows) - 1), rows[0].height + down * (len(rows) - 1)
-    frame = Image.new("RGB", size, "white")
+    width, height = max(row.width for row in rows), rows[0].height
+    right, down = (width + GAP, 0) if all(len(row) == 1 for row in paintings.values()) else (0, height)
+    last = len(rows) - 1
+    frame = Image.new("RGB", (width + right * last, height + down * last), "white")
     for index, row in enumerate(rows):
         frame.paste(row, (right * index, down * index))
     return frame
