@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.studio import PROMPT, job_of, open_view, submit, wait_for
 from tests.server.live import LiveServer
@@ -204,6 +204,18 @@ def test_what_a_prompt_says_is_never_markup(page: Page) -> None:
     page.get_by_role("link", name="Details").click()
     expect(page.get_by_role("heading", name=evil)).to_be_visible()
     assert page.locator("main img, main script").count() == 0
+
+
+def test_the_first_paint_waits_for_no_other_file(page: Page) -> None:
+    """The style is in the page itself: its top is seen, in its colours, while nothing else has been answered."""
+    held: list[Route] = []
+    page.route("**/studio/*", held.append)
+    page.goto("/", wait_until="commit")
+    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+    assert page.evaluate("getComputedStyle(document.querySelector('.top')).position") == "sticky"
+    assert held, "the modules are on their way"
+    for route in held:
+        route.continue_()
 
 
 def test_the_first_paint_is_told(page: Page, record_property) -> None:

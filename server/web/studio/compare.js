@@ -190,6 +190,7 @@ class Card {
 
   miss(error) {
     if (!("sentence" in error)) throw error;
+    this.map.element.hidden = true;
     this.status.set("failed", error.isGone ? "Expired: the server keeps pictures for a while." : error.sentence);
   }
 

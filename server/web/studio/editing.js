@@ -161,7 +161,7 @@ export class EditView {
 
   showRecent() {
     const entries = shelf().slice(0, NUM_RECENT);
-    const first = el("a", { class: "button ghost", href: "#/", text: "Or paint one first" });
+    const first = el("a", { class: "button solid", href: "#/", text: "Paint one first" });
     this.recent.replaceChildren(...(entries.length ? entries.map((entry) => this.makeRecent(entry)) : [first]));
   }
 

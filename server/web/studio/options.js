@@ -147,11 +147,12 @@ export class Options {
   offerSeed(seed) {
     this.lastSeed = seed;
     this.seedAgain.textContent = `last: ${seed}`;
-    this.seedAgain.hidden = false;
+    this.seedAgain.hidden = this.seed.input.value === String(seed);
   }
 
   setSeed(seed) {
     this.seed.input.value = String(seed);
+    this.seedAgain.hidden = true;
     this.clearFault("seed");
   }
 
