@@ -29,13 +29,14 @@ DROP = """async ([selector, name, type, data]) => {
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Two models, the same but for their examples."""
+    """Two models, the same but for their examples, and that the other paints in the order of its policy."""
     folder = tmp_path_factory.mktemp("weights")
     write_tiny_weights(folder)
     shutil.copytree(folder / NAME, folder / OTHER)
     config = folder / OTHER / "config.json"
     told = json.loads(config.read_text())
-    config.write_text(json.dumps({**told, "name": OTHER, "example_prompts": OTHER_PROMPTS}))
+    defaults = {**told["defaults"], "order": "distilled"}
+    config.write_text(json.dumps({**told, "name": OTHER, "example_prompts": OTHER_PROMPTS, "defaults": defaults}))
     write_manifest(folder, NAME, {NAME: "Apache-2.0", OTHER: "Apache-2.0"})
     with LiveServer(tmp_path_factory.mktemp("live"), folder, OAR_MODELS=f"{NAME},{OTHER}") as server:
         yield server
@@ -75,8 +76,12 @@ def test_the_chosen_order_is_explained(page: Page) -> None:
     for order in page.locator(".tile input").all():
         order.check(force=True)
         expect(hint).not_to_be_empty()
-    page.locator(".tile", has_text="distilled").click()
+    page.get_by_label("Model").select_option(OTHER)
+    expect(page.locator(".tile:visible:has(:checked)")).to_have_text("distilled")
     expect(hint).to_have_text("Where the model is surest, as its order policy has learned.")
+    open_view(page, "compare")
+    page.locator("form.panel:visible").get_by_label("Model").select_option(OTHER)
+    expect(page.locator(".card h2")).to_have_text(["distilled", "raster", "random"])
 
 
 def test_a_seed_is_used_again(page: Page, live: LiveServer) -> None:
