@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -112,7 +111,7 @@ def test_another_tenant_sees_nothing_and_a_key_is_forgotten(page: Page, live: Li
     wait_for_end_of_painting(page)
 
 
-def test_who_has_no_key_is_told(page: Page, tmp_path: Path) -> None:
+def test_who_has_no_key_is_told(page: Page) -> None:
     page.goto("/")
     dialog_of(page).get_by_role("button", name="Not now").click()
     expect(page.get_by_role("alert")).to_contain_text("key")

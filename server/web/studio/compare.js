@@ -99,7 +99,8 @@ export class CompareView {
     const others = outcomes.length > 1 ? [] : this.options.chosenOrders.filter((order) => !known.includes(order));
     this.hang([...cards, ...others.map((order) => this.card(order))]);
     this.tools.hidden = jobs.length < FEWEST;
-    if (jobs.length < outcomes.length) this.notice.show(missing(outcomes.length - jobs.length, outcomes.length));
+    const numGone = outcomes.filter(({ reason }) => reason?.isGone).length;
+    if (numGone) this.notice.show(missing(numGone, outcomes.length));
     this.update();
   }
 
