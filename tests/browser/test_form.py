@@ -81,7 +81,7 @@ def test_the_chosen_order_is_explained(page: Page) -> None:
     expect(hint).to_have_text("Where the model is surest, as its order policy has learned.")
     open_view(page, "compare")
     page.locator("form.panel:visible").get_by_label("Model").select_option(OTHER)
-    expect(page.locator(".card h2")).to_have_text(["distilled", "raster", "random"])
+    expect(page.locator(".card h2")).to_have_text(["raster", "random", "distilled"])
 
 
 def test_a_seed_is_used_again(page: Page, live: LiveServer) -> None:

@@ -209,9 +209,17 @@ def test_what_a_prompt_says_is_never_markup(page: Page) -> None:
 def test_the_first_paint_waits_for_no_other_file(page: Page) -> None:
     """The style is in the page itself: its top is seen, in its colours, while nothing else has been answered."""
     held: list[Route] = []
-    page.route("**/studio/*", held.append)
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/studio/*", hold)
     page.goto("/", wait_until="commit")
-    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+    page.evaluate(
+        """() => new Promise((resolve) => new PerformanceObserver(
+          (list) => list.getEntriesByName("first-contentful-paint").length && resolve(),
+        ).observe({ type: "paint", buffered: true }))"""
+    )
     assert page.evaluate("getComputedStyle(document.querySelector('.top')).position") == "sticky"
     assert held, "the modules are on their way"
     for route in held:
