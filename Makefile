@@ -45,8 +45,10 @@ dashboard-picture: $(VENV)/.test
 documents: $(VENV)/.serve
 	$(BIN)/python -m ops.documents
 
+# The picture at the top of README.md; about a minute.
 painting: $(VENV)/.serve
-	$(BIN)/oar eval painting --out docs/painting.png
+	$(BIN)/oar eval animation --order raster --order spiral --order halton --order random --out docs/painting.webp \
+		--prompt "a person with short red hair, brown shirt and blue trousers, walking, seen from the front"
 
 # The studio's pictures in docs/; needs Chromium.
 screenshots: $(VENV)/.test

@@ -13,7 +13,7 @@ from typing import Any, Self, Unpack
 from oar_client import calls
 from oar_client.address import Address
 from oar_client.aio_connections import AsyncConnections
-from oar_client.calls import EditOptions, Options
+from oar_client.calls import EditOptions, Options, PaintingFormat
 from oar_client.client import READY_PAUSE
 from oar_client.contact import CLOSE_SECONDS
 from oar_client.ending import check_completed
@@ -185,6 +185,11 @@ class AsyncJob(JobFacts):
         """One of them, counted from 0."""
         call = calls.image(self.id, index, image_format, compression, metadata=metadata)
         return Picture(index, image_format, await self._connections.fetch(call, self._connections.attempts()))
+
+    async def painting(self, index: int = 0, image_format: PaintingFormat = "webp", *, size: int = 320) -> bytes:
+        """How a picture of a completed job was painted, as an animation of at most `size` pixels a side."""
+        call = calls.painting(self.id, index, image_format, size)
+        return await self._connections.fetch(call, self._connections.attempts())
 
 
 class AsyncEventStream:

@@ -16,6 +16,7 @@ from server.schemas.images import OutputFormat
 from server.schemas.model import ModelEntry, ModelList
 
 M = TypeVar("M", bound=BaseModel)
+PaintingFormat = Literal["webp", "gif"]
 
 
 class Options(TypedDict, total=False):
@@ -121,6 +122,11 @@ def cancel(job_id: str) -> Call[GenerationStatus]:
 def image(job_id: str, index: int, image_format: OutputFormat, compression: int, *, metadata: bool) -> Call[Blob]:
     query = {"format": image_format, "compression": str(compression), "metadata": str(metadata).lower()}
     return Call("GET", f"{job_path(job_id)}/images/{index}", Blob, query=query)
+
+
+def painting(job_id: str, index: int, image_format: PaintingFormat, size: int) -> Call[Blob]:
+    query = {"format": image_format, "size": str(size)}
+    return Call("GET", f"{job_path(job_id)}/images/{index}/painting", Blob, query=query)
 
 
 def models() -> Call[ModelList]:

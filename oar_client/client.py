@@ -12,7 +12,7 @@ from typing import Self, Unpack
 
 from oar_client import calls
 from oar_client.address import Address
-from oar_client.calls import EditOptions, Options
+from oar_client.calls import EditOptions, Options, PaintingFormat
 from oar_client.connections import Connections
 from oar_client.contact import CLOSE_SECONDS
 from oar_client.ending import check_completed
@@ -202,6 +202,11 @@ class Job(JobFacts):
         """One of them, counted from 0."""
         call = calls.image(self.id, index, image_format, compression, metadata=metadata)
         return Picture(index, image_format, self._connections.fetch(call, self._connections.attempts()))
+
+    def painting(self, index: int = 0, image_format: PaintingFormat = "webp", *, size: int = 320) -> bytes:
+        """How a picture of a completed job was painted, as an animation of at most `size` pixels a side."""
+        call = calls.painting(self.id, index, image_format, size)
+        return self._connections.fetch(call, self._connections.attempts())
 
 
 class EventStream:

@@ -18,7 +18,9 @@ from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 
 STEP_MILLISECONDS, HOLD_MILLISECONDS = 120, 3000
-NAME_HEIGHT = 16  # pixels
+NAME_HEIGHT, GAP = 16, 16  # pixels
+GUESS_STEPS = 4  # a guess at the unwritten patches stays for so many frames, which takes a third of the bytes
+GROUND, VEIL = 0.91, 0.55  # what lies over a guess: its grey of 1, and its share
 MARK = np.array([255, 120, 0], dtype=np.uint8)
 DARK, LIGHT = np.array([38, 20, 72]), np.array([252, 233, 160])
 
@@ -56,8 +58,8 @@ def strip(pipeline: Pipeline, painting: Painting, *, num_frames: int = 6, zoom: 
 
 
 def animate(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], path: Path, *, zoom: int = 3) -> None:
-    """An animated WebP: a row of pictures under each name, all of them a step further in each frame. The patches of a
-    step are marked in the frame that shows them; the finished pictures stay for a while."""
+    """An animated WebP: the pictures under each name, all of them a step further in each frame. The patches of a step
+    are marked in the frame that shows them; the others show a veiled guess. The finished pictures stay for a while."""
     last = max(int(painting.steps.max()) for row in paintings.values() for painting in row)
     frames = [_frame(pipeline, paintings, step, zoom) for step in range(last + 1)]
     frames.append(_frame(pipeline, paintings, last + 1, zoom))
@@ -67,12 +69,14 @@ def animate(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], pat
 
 
 def _frame(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], step: int, zoom: int) -> Image.Image:
+    """One row under another; single pictures stand side by side."""
     rows = [_named(name, _canvases(pipeline, row, step, zoom)) for name, row in paintings.items()]
-    frame = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
-    top = 0
-    for row in rows:
-        frame.paste(row, (0, top))
-        top += row.height
+    width, height = max(row.width for row in rows), rows[0].height
+    right, down = (width + GAP, 0) if all(len(row) == 1 for row in paintings.values()) else (0, height)
+    last = len(rows) - 1
+    frame = Image.new("RGB", (width + right * last, height + down * last), "white")
+    for index, row in enumerate(rows):
+        frame.paste(row, (right * index, down * index))
     return frame
 
 
@@ -80,8 +84,15 @@ def _canvases(pipeline: Pipeline, row: Sequence[Painting], step: int, zoom: int)
     """The canvases after a step, its own patches in frames."""
     token_ids = torch.from_numpy(np.stack([painting.token_ids for painting in row]))
     steps = np.stack([painting.steps for painting in row])
-    canvases = pipeline.decode_partial(token_ids, torch.from_numpy(steps <= step))
     patch = pipeline.tokenizer.config.patch_size
+    guesses = pipeline.decode_partial(token_ids, torch.from_numpy(steps <= step // GUESS_STEPS * GUESS_STEPS))
+    finished = pipeline.decode_partial(token_ids, torch.ones(steps.shape, dtype=torch.bool))
+    shape = (len(row), *pipeline.grid)
+    written = (steps <= step).reshape(shape).repeat(patch, 1).repeat(patch, 2)
+    canvases = [
+        np.where(mask[..., None], final, (guess * (1 - VEIL) + 255 * GROUND * VEIL).astype(np.uint8))
+        for mask, final, guess in zip(written, finished, guesses)
+    ]
     tiles = [np.ascontiguousarray(canvas.repeat(zoom, 0).repeat(zoom, 1)) for canvas in canvases]
     for tile, new in zip(tiles, steps == step):
         for position in np.flatnonzero(new):

@@ -2,8 +2,12 @@
 
 They may run their own scripts and reach this server, nothing else: see `POLICY`. There is no build step, and nothing is
 fetched from another host. The page itself holds no secret, so it needs no key; it asks for one where `/v1` does.
+
+What the first paint waits for, the style and the choice of colours, is put into the page when it is read, and allowed
+by its hash: the page is seen as soon as it has come, however long its modules take.
 """
 
+import base64
 import gzip
 import hashlib
 import mimetypes
@@ -31,8 +35,9 @@ POLICY = "; ".join(
         "require-trusted-types-for 'script'",
     )
 )
+STYLE = ('<link rel="stylesheet" href="/studio/studio.css">', "style", "studio/studio.css")
+THEME = ('<script src="/studio/theme.js"></script>', "script", "studio/theme.js")
 HEADERS = {
-    "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -53,20 +58,24 @@ class Page:
     compressed: bytes | None
     media_type: str
     etag: str
+    policy: str = POLICY
 
     @classmethod
     def read(cls, path: Path) -> "Page":
-        content = path.read_bytes()
+        return cls.make(path, path.read_bytes())
+
+    @classmethod
+    def make(cls, path: Path, content: bytes, policy: str = POLICY) -> "Page":
         media_type = MEDIA_TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         # mtime=0: the same bytes on each start, so that copies behind a balancer agree.
         compressed = gzip.compress(content, mtime=0) if path.suffix in TEXTS else None
-        return cls(content, compressed, media_type, hashlib.sha256(content).hexdigest()[:32])
+        return cls(content, compressed, media_type, hashlib.sha256(content).hexdigest()[:32], policy)
 
     def answer(self, request: Request, if_none_match: str) -> Response:
         wants_gzip = "gzip" in request.headers.get("accept-encoding", "")
         compressed = self.compressed if wants_gzip else None
         etag = f'"{self.etag}{"-gzip" if compressed else ""}"'
-        headers = {**HEADERS, "ETag": etag}
+        headers = {**HEADERS, "Content-Security-Policy": self.policy, "ETag": etag}
         if etag in if_none_match or if_none_match.strip() == "*":
             return Response(status_code=304, headers=headers)
         if compressed is not None:
@@ -74,9 +83,21 @@ class Page:
         return Response(compressed or self.content, media_type=self.media_type, headers=headers)
 
 
+def read_home(folder: Path) -> Page:
+    """`index.html` with its style and the script of its colours inside."""
+    text, policy = (folder / HOME).read_text(), POLICY
+    for link, tag, name in (STYLE, THEME):
+        content = (folder / name).read_text()
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        text = text.replace(link, f"<{tag}>{content}</{tag}>")
+        policy = policy.replace(f"{tag}-src 'self'", f"{tag}-src 'self' 'sha256-{digest}'")
+    return Page.make(folder / HOME, text.encode(), policy)
+
+
 def make_router(folder: Path = WEB) -> APIRouter:
     """Routes for `/` and for every file in `folder`; a name that is not there is 404."""
     pages = {path.relative_to(folder).as_posix(): Page.read(path) for path in folder.rglob("*") if path.is_file()}
+    pages[HOME] = read_home(folder)
     router = APIRouter(include_in_schema=False)
 
     @router.api_route("/", methods=METHODS)

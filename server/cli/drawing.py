@@ -7,22 +7,24 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
-from pydantic import ValidationError
 
 from oar_client import AnyEvent, OarError
 from server.cli.following import Bar, Interrupted, Painting, View, follow
 from server.cli.making import Making, Upload, begin
 from server.cli.painting import Colours, Ground, choose_colours
+from server.cli.wish import make_request, read_like, read_order
 from server.errors import ServerError
 from server.schemas.edit import EditFields
-from server.schemas.generation import GenerationRequest
+from server.schemas.generation import GenerationRequest, Priority
+from server.schemas.images import OutputFormat
 
 R = TypeVar("R", bound=GenerationRequest)
 
 INTERRUPTED = 130
+FORMATS: dict[str, OutputFormat] = {".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
 _OPTIONS = (
     click.option(
@@ -31,16 +33,28 @@ _OPTIONS = (
         type=click.Path(path_type=Path, dir_okay=False),
         default=Path("out.png"),
         show_default=True,
-        help="PNG file; with several pictures, their index is put into its name.",
+        help="PNG, or by its suffix .webp, .jpg; {seed} and {index} in the name are filled in, "
+        "and without {index} several pictures get theirs at its end.",
     ),
     click.option(
         "--url", envvar="OAR_URL", show_envvar=True, help="A server; without it the model runs in this process."
     ),
     click.option("--api-key", envvar="OAR_API_KEY", show_envvar=True, help="For a server that asks for one."),
+    click.option(
+        "--like",
+        type=read_like,
+        metavar="FILE",
+        help="A picture painted here, or a request as JSON: fills in what is not said.",
+    ),
     click.option("--model", help="The default model if absent."),
     click.option("--seed", type=int, help="Decides every draw; chosen if absent."),
-    click.option("-n", "--n", type=int, default=1, show_default=True, help="How many pictures."),
-    click.option("--order", help="Name of the order in which the grid is decoded."),
+    click.option("-n", "--n", type=int, help="How many pictures; 1 if absent."),
+    click.option(
+        "--order",
+        type=read_order,
+        metavar="ORDER",
+        help="Name of the order in which the grid is decoded, or all its positions: 3,0,1,2.",
+    ),
     click.option("--steps", type=int, help="Decode steps."),
     click.option("--group-sizes", help="cosine, linear, constant or adaptive."),
     click.option("--entropy-bound", type=float, help="Nats that an adaptive group may lose."),
@@ -48,6 +62,11 @@ _OPTIONS = (
     click.option("--temperature", type=float, help="Flattens (above 1) or sharpens the draws."),
     click.option("--top-k", type=int, help="Draw from the k likeliest tokens; 0 is all."),
     click.option("--top-p", type=float, help="Draw from the likeliest tokens that sum up to this."),
+    click.option("--deadline", type=float, metavar="SECONDS", help="After which the job fails instead of going on."),
+    click.option(
+        "--priority", type=click.Choice(get_args(Priority)), help="Who is served first by a server; normal if absent."
+    ),
+    click.option("--idempotency-key", metavar="KEY", help="Makes one job of repeated commands, on a server."),
     click.option(
         "--paint",
         type=click.Choice(["auto", "24bit", "256", "never"]),
@@ -58,7 +77,7 @@ _OPTIONS = (
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object when all is done, and nothing else."),
     click.option("--events", "as_events", is_flag=True, help="Print the job's events as they come, one JSON a line."),
 )
-_NOT_OF_THE_REQUEST = ("out", "url", "api_key", "paint", "as_json", "as_events")
+_NOT_OF_THE_REQUEST = ("out", "url", "api_key", "idempotency_key", "like", "paint", "as_json", "as_events")
 
 
 def with_drawing_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -74,13 +93,15 @@ def draw(
     upload: Upload | None = None,
 ) -> None:
     """`values` are those of the options, and the request's other fields. Ends with 130 where it is interrupted."""
-    out, url, api_key, paint, as_json, as_events = (values.pop(name) for name in _NOT_OF_THE_REQUEST)
+    out, url, api_key, key, like, paint, as_json, as_events = (values.pop(name) for name in _NOT_OF_THE_REQUEST)
+    if key is not None and not url:
+        raise click.UsageError("--idempotency-key is a promise of a server: name one with --url")
     if as_json and as_events:
         raise click.UsageError("--json prints one object, --events many: choose one")
     colours = None if as_json or as_events else _colours(paint)
     try:
-        request = _request(kind, values, previews=colours is not None or as_events)
-        with contextlib.closing(begin(url, api_key, request, upload)) as making:
+        request = make_request(kind, values, like or {}, previews=colours is not None or as_events)
+        with contextlib.closing(begin(url, api_key, request, upload, key)) as making:
             painting = None if colours is None else Painting(making, colours, _write, _ground(making, request, upload))
             _draw(making, out, painting, as_json=as_json, as_events=as_events)
     except Interrupted:
@@ -110,13 +131,13 @@ def _draw(making: Making, out: Path, painting: Painting | None, *, as_json: bool
             click.echo(event.model_dump_json())
 
     follow(making, view, tell)
-    pngs = making.pictures()
+    pictures = making.pictures(FORMATS.get(out.suffix.lower(), "png"))
     seconds = time.monotonic() - start
-    paths = [out if len(pngs) == 1 else out.with_stem(f"{out.stem}-{index}") for index in range(len(pngs))]
-    for path, png in zip(paths, pngs):
-        _save(path, png)
+    paths = name_files(out, making.params.seed, len(pictures))
+    for path, picture in zip(paths, pictures):
+        _save(path, picture)
     if painting is not None:
-        painting.leave(pngs)
+        painting.leave(pictures)
     if as_json:
         click.echo(json.dumps(_summary(making, paths, first[0] if first else None, seconds)))
     elif not as_events:
@@ -124,9 +145,17 @@ def _draw(making: Making, out: Path, painting: Painting | None, *, as_json: bool
             click.echo(path)
 
 
-def _save(path: Path, png: bytes) -> None:
+def name_files(out: Path, seed: int, count: int) -> list[Path]:
+    """The files of `count` pictures."""
+    name = out.name.replace("{seed}", str(seed))
+    if "{index}" not in name and count > 1:
+        name = f"{Path(name).stem}-{{index}}{out.suffix}"
+    return [out.with_name(name.replace("{index}", str(index))) for index in range(count)]
+
+
+def _save(path: Path, picture: bytes) -> None:
     try:
-        path.write_bytes(png)
+        path.write_bytes(picture)
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
 
@@ -141,14 +170,6 @@ def _summary(making: Making, paths: list[Path], first: float | None, seconds: fl
         "timings": {**making.timings().model_dump(), **measured},
         "params": making.params.model_dump(mode="json", exclude_none=True),
     }
-
-
-def _request(kind: type[R], values: dict[str, Any], *, previews: bool) -> R:
-    given = {name: value for name, value in values.items() if value is not None}
-    try:
-        return kind(**given, previews=previews)
-    except ValidationError as error:
-        raise click.UsageError("; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())) from error
 
 
 def _colours(paint: str) -> Colours | None:

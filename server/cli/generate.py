@@ -9,8 +9,8 @@ from server.schemas.generation import GenerationRequest
 
 
 @click.command()
-@click.argument("prompt")
+@click.argument("prompt", required=False)
 @with_drawing_options
 def generate(**values: Any) -> None:
-    """Make pictures of PROMPT."""
+    """Make pictures of PROMPT, which --like may tell as well."""
     draw(GenerationRequest, values)

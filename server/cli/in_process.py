@@ -17,9 +17,11 @@ from server.api.validation import resolve
 from server.cli.making import Shape, Upload
 from server.cli.options import load_settings
 from server.errors import ServerError
+from server.jobs.queue import LATE
 from server.schemas.edit import EditFields
 from server.schemas.events import Canceled, Completed, Event, Queued, Started
 from server.schemas.generation import GenerationParams, GenerationRequest, ImageLink, Timings
+from server.schemas.images import OutputFormat
 from server.worker.edits import JobEdit
 from server.worker.models import LoadedModel, load_models
 from server.worker.preview import render_pngs, render_previews
@@ -75,7 +77,7 @@ class InProcess:
         try:
             for image, canvas in enumerate(canvases):
                 engine.add(sequence_request(self.params, self._prompt_ids, str(image), image, canvas.known))
-            while engine.has_work and not self._canceled.is_set():
+            while engine.has_work and not self._canceled.is_set() and not self._is_late:
                 for event in engine.step():
                     yield from self._told(event, canvases, finished)
                 yield from self._previews(canvases, finished)
@@ -88,10 +90,18 @@ class InProcess:
         if self._canceled.is_set():
             yield self._stamped(Canceled())
             return
+        if len(finished) < self.params.n:
+            yield self._stamped(LATE)
+            return
         tokens = [finished[image] for image in range(self.params.n)]
         self._pngs = render_pngs(self._model.pipeline, tokens, self._edit)
         links = tuple(ImageLink(index=image, url="") for image in range(self.params.n))
         yield self._stamped(Completed(images=links, seconds=self._finished_at - self._started_at))
+
+    @property
+    def _is_late(self) -> bool:
+        deadline = self.params.deadline
+        return deadline is not None and time.time() > self._created_at + deadline
 
     def _told(
         self, event: EngineEvent, canvases: Sequence[Canvas], finished: dict[int, tuple[int, ...]]
@@ -134,8 +144,8 @@ class InProcess:
     def cancel(self) -> None:
         self._canceled.set()
 
-    def pictures(self) -> list[bytes]:
-        return [render(png, Rendition(), recipe(self.params, image)) for image, png in enumerate(self._pngs)]
+    def pictures(self, kind: OutputFormat) -> list[bytes]:
+        return [render(png, Rendition(kind), recipe(self.params, image)) for image, png in enumerate(self._pngs)]
 
     def timings(self) -> Timings:
         return Timings(created_at=self._created_at, started_at=self._started_at, finished_at=self._finished_at)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 from oar_client import AnyEvent, Client, EditOptions, Job, OarError, Options, Patience
 from server.schemas.generation import GenerationParams, GenerationRequest, Timings
+from server.schemas.images import OutputFormat
 
 LOOK_SECONDS = 1.0  # between looks at the queue while a job waits in it
 QUICK_SECONDS = 5.0
@@ -55,8 +56,8 @@ class Making(Protocol):
         ...
 
     def cancel(self) -> None: ...
-    def pictures(self) -> list[bytes]:
-        """PNGs, once it has completed."""
+    def pictures(self, kind: OutputFormat) -> list[bytes]:
+        """Once it has completed."""
         ...
 
     def timings(self) -> Timings: ...
@@ -66,15 +67,18 @@ class Making(Protocol):
 class OnServer:
     """A job of a server. Raises OarError wherever the server is asked."""
 
-    def __init__(self, url: str, api_key: str | None, request: GenerationRequest, upload: Upload | None) -> None:
+    def __init__(
+        self, url: str, api_key: str | None, request: GenerationRequest, upload: Upload | None, key: str | None
+    ) -> None:
         self._is_started = threading.Event()
         self._client = Client(url, api_key=api_key)
         # Whoever looks or cancels by the way does not wait for a server that is away.
         self._quick = Client(url, api_key=api_key, timeout=QUICK_SECONDS, patience=Patience.none())
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
-            given = request.model_dump(exclude_none=True, exclude={"prompt"})
-            self._job: Job = _submit(self._client, request.prompt, given, upload)
+            # What was not said is the server's to choose: a priority, for one, that a tenant may have.
+            given = request.model_dump(exclude_unset=True, exclude={"prompt"})
+            self._job: Job = _submit(self._client, request.prompt, given, upload, key)
             stack.callback(self._cancel_if_possible)
             model = self._client.model(self._job.params.model)
             stack.pop_all()
@@ -115,8 +119,8 @@ class OnServer:
         with contextlib.suppress(OarError):
             self.cancel()
 
-    def pictures(self) -> list[bytes]:
-        return [picture.data for picture in self._job.images()]
+    def pictures(self, kind: OutputFormat) -> list[bytes]:
+        return [picture.data for picture in self._job.images(kind)]
 
     def timings(self) -> Timings:
         return self._job.refresh().timings
@@ -127,10 +131,10 @@ class OnServer:
         self._quick.close()
 
 
-def _submit(client: Client, prompt: str, given: dict[str, Any], upload: Upload | None) -> Job:
+def _submit(client: Client, prompt: str, given: dict[str, Any], upload: Upload | None, key: str | None) -> Job:
     if upload is None:
-        return client.submit(prompt, **cast("Options", given))
-    return client.submit_edit(upload.image, upload.mask, prompt, **cast("EditOptions", given))
+        return client.submit(prompt, idempotency_key=key, **cast("Options", given))
+    return client.submit_edit(upload.image, upload.mask, prompt, idempotency_key=key, **cast("EditOptions", given))
 
 
 def _place(job: Job) -> str:
@@ -143,10 +147,12 @@ def _place(job: Job) -> str:
     return ", ".join(words)
 
 
-def begin(url: str | None, api_key: str | None, request: GenerationRequest, upload: Upload | None) -> Making:
-    """Raises OarError, click.ClickException."""
+def begin(
+    url: str | None, api_key: str | None, request: GenerationRequest, upload: Upload | None, key: str | None
+) -> Making:
+    """`key` is for idempotency, on a server. Raises OarError, click.ClickException."""
     if url:
-        return OnServer(url, api_key, request, upload)
+        return OnServer(url, api_key, request, upload, key)
     # Torch takes seconds to load, and a client of a server needs none.
     from server.cli.in_process import InProcess
 

@@ -126,6 +126,10 @@ def test_pictures_come_in_other_formats(client: Any) -> None:
     assert jpeg.data[:2] == b"\xff\xd8"
     assert "oar" in job.image(0).to_pil().info
     assert "oar" not in job.image(0, metadata=False).to_pil().info
+    for kind in ("webp", "gif"):
+        with Image.open(io.BytesIO(job.painting(0, kind, size=40))) as animation:
+            assert (animation.format, animation.size) == (kind.upper(), (40, 32))
+            assert animation.n_frames > 2
 
 
 @pytest.mark.parametrize("kind", ["path", "bytes", "pillow"])

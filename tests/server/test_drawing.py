@@ -21,6 +21,7 @@ from PIL import Image
 
 from server.cli import main
 from tests.server.live import ROOT, LiveServer
+from tests.server.tenants import write_keys
 from tests.server.tiny import NAME, NUM_TOKENS
 
 WISH = ["--seed", "7", "--order", "spiral", "--steps", "4"]
@@ -115,6 +116,103 @@ def test_a_file_that_cannot_be_written_is_told(runner: CliRunner) -> None:
     result = runner.invoke(main, ["generate", "a red circle", *WISH, "-o", "nowhere/x.png"])
     assert result.exit_code == 1
     assert "nowhere/x.png cannot be written: No such file or directory" in result.output
+
+
+ORDER = [*range(0, NUM_TOKENS, 2), *range(1, NUM_TOKENS, 2)]
+
+
+@places
+def test_a_custom_order(runner: CliRunner, live: LiveServer, place: str) -> None:
+    words = ["--order", ",".join(map(str, ORDER)), "--steps", str(NUM_TOKENS), *there(place, live)]
+    events = [json.loads(line) for line in run(runner, "generate", "x", "--events", *words).stdout.splitlines()]
+    patches = [patch for event in events if event["type"] == "patches" for patch in event["patches"]]
+    assert [patch["position"] for patch in patches] == ORDER
+    for order in ("0,0,1", "7", "zigzag"):
+        result = runner.invoke(main, ["generate", "x", "--order", order, *there(place, live)])
+        assert result.exit_code == 1
+        assert "order" in result.output
+
+
+@places
+def test_a_picture_like_another(runner: CliRunner, live: LiveServer, place: str) -> None:
+    """From the PNG that carries what made it, or the request as JSON; what is said beside counts more."""
+    order = json.dumps(ORDER)
+    wish = ["--seed", "7", "--order", order, "--guidance", "3", "-n", "2"]
+    run(runner, "generate", "a red circle", *wish, "-o", "a.png")
+    again = ["generate", *there(place, live)]
+    run(runner, *again, "--like", "a-1.png", "-o", "b.png")
+    assert Path("b-1.png").read_bytes() == Path("a-1.png").read_bytes()
+    with Image.open("a-0.png") as picture:
+        request = json.loads(picture.info["oar"])
+    Path("request.json").write_text(json.dumps(request))
+    run(runner, *again, "--like", "request.json", "-o", "c.png")
+    assert Path("c.png").read_bytes() == Path("a-0.png").read_bytes()
+    run(runner, *again, "another prompt", "--like", "a-0.png", "--order", "raster", "-o", "d.png")
+    with Image.open("d.png") as picture:
+        told = json.loads(picture.info["oar"])
+    assert told == {**request, "prompt": "another prompt", "order": "raster"}
+
+
+def test_a_file_that_says_nothing(runner: CliRunner, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save("plain.png")
+    Path("list.json").write_text("[1]")
+    for name, reason in (
+        ("plain.png", "neither a request as JSON nor a PNG"),
+        ("list.json", "no JSON object"),
+        ("nowhere.png", "No such file"),
+    ):
+        result = runner.invoke(main, ["generate", "--like", name])
+        assert result.exit_code == 2
+        assert reason in result.output
+    result = runner.invoke(main, ["generate"])
+    assert result.exit_code == 2
+    assert "prompt" in result.output
+
+
+@places
+def test_the_files_name_says_format_and_place(runner: CliRunner, live: LiveServer, place: str) -> None:
+    words = ["generate", "a red circle", *WISH, *there(place, live)]
+    for name, kind in (("x.webp", "WEBP"), ("x.JPG", "JPEG"), ("x", "PNG")):
+        run(runner, *words, "-o", name)
+        with Image.open(name) as picture:
+            assert picture.format == kind
+    told = run(runner, *words, "-n", "2", "-o", "{index}-of-{seed}.png")
+    assert told.stdout.split() == ["0-of-7.png", "1-of-7.png"]
+
+
+def test_what_only_a_server_can_promise(runner: CliRunner, live: LiveServer) -> None:
+    words = ["generate", "a red circle", *WISH, "--json", "--priority", "high", "--deadline", "30"]
+    there = [*words, "--url", live.url, "--idempotency-key", "once-and-only-once"]
+    first, second = (json.loads(run(runner, *there).stdout) for _ in range(2))
+    assert first["job_id"] == second["job_id"]
+    assert (first["params"]["priority"], first["params"]["deadline"]) == ("high", 30)
+    result = runner.invoke(main, [*words, "--idempotency-key", "x"])
+    assert result.exit_code == 2
+    assert "--url" in result.output
+
+
+@places
+def test_a_deadline_that_passes(runner: CliRunner, live: LiveServer, place: str) -> None:
+    words = ["generate", "a red circle", "-n", "16", "--steps", str(NUM_TOKENS), "--guidance", "3"]
+    result = runner.invoke(main, [*words, "--deadline", "0.001", *there(place, live)])
+    assert result.exit_code == 1
+    assert "deadline passed" in result.output
+    assert not Path("out.png").exists()
+
+
+def test_a_priority_that_is_not_said_is_what_the_tenant_may_have(
+    runner: CliRunner, weights_dir: Path, tmp_path: Path
+) -> None:
+    """It was always sent, so that a tenant whose ceiling is low was refused."""
+    keys = write_keys(tmp_path, one='priority_ceiling = "low"')
+    data = tmp_path / "live"
+    data.mkdir()
+    with LiveServer(data, weights_dir, OAR_API_KEYS=str(keys.path)) as server:
+        words = ["generate", "a red circle", *WISH, "--json", "--url", server.url, "--api-key", keys.one]
+        assert json.loads(run(runner, *words).stdout)["params"]["priority"] == "low"
+        result = runner.invoke(main, [*words, "--priority", "high"])
+        assert result.exit_code == 1
+        assert "not open to one" in result.output
 
 
 # edits

@@ -16,6 +16,11 @@ export class ApiError extends Error {
     this.retryAfter = retryAfter;
   }
 
+  /** Whether what was asked for has expired, or never was. */
+  get isGone() {
+    return this.status === 404 || this.status === 410;
+  }
+
   /** Whether the same request may go through later. */
   get isPassing() {
     return this.status === 0 || this.status === 503;
@@ -47,7 +52,12 @@ export async function getBlob(path) {
 }
 
 async function readJson(answer) {
-  return JSON.parse((await answer.text()).replace(LONG_SEED, '"seed":"$1"'));
+  return parseJson(await answer.text());
+}
+
+/** Seeds that a number would round stay text. */
+export function parseJson(text) {
+  return JSON.parse(text.replace(LONG_SEED, '"seed":"$1"'));
 }
 
 /** Goes on where the server wants a key, or a little patience with what changes nothing. Throws ApiError. */

@@ -4,11 +4,15 @@ import { announce } from "./announcer.js";
 import { CompareView } from "./compare.js";
 import { CreateView } from "./create.js";
 import { el } from "./dom.js";
+import { listenForFiles } from "./dropping.js";
 import { EditView } from "./editing.js";
 import { GalleryView } from "./gallery.js";
 import { icon } from "./icons.js";
+import { changeKey, key } from "./key.js";
 import { loadModels } from "./models.js";
 import { PictureView } from "./picture.js";
+import { readRecipe } from "./recipe.js";
+import { onFreeKey, showShortcuts } from "./shortcuts.js";
 import { store } from "./storage.js";
 
 const main = document.getElementById("main");
@@ -36,7 +40,7 @@ class Router {
   }
 
   show() {
-    const [wanted = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+    const [wanted = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean);
     const name = wanted in this.makers ? wanted : "";
     const shown = this.view(name);
     for (const view of this.views.values()) view.element.hidden = view !== shown;
@@ -46,6 +50,7 @@ class Router {
       else link.removeAttribute("aria-current");
     }
     document.title = `${shown.title} · OAR studio`;
+    this.shown = shown;
     shown.enter?.(rest);
     window.scrollTo(0, 0);
     if (this.isStarted) announce(shown.title);
@@ -55,6 +60,19 @@ class Router {
   repeat(params) {
     this.view("").repeat(params);
     location.hash = "#/";
+  }
+
+  /** A picture goes to Edit. On other views, one that says how it was made fills in the form of Create. */
+  async open(file) {
+    const isToEdit = this.shown === this.views.get("edit") && file.type !== "application/json";
+    const params = isToEdit ? null : await readRecipe(file);
+    if (params) {
+      this.repeat(params);
+      announce("Its settings are in the form");
+      return;
+    }
+    location.hash = "#/edit";
+    await this.view("edit").load(file);
   }
 }
 
@@ -74,6 +92,21 @@ function setUpTheme() {
   render();
 }
 
+function setUpKeys() {
+  const help = document.getElementById("help");
+  help.append(icon("help"));
+  help.addEventListener("click", showShortcuts);
+  onFreeKey(({ key: pressed }) => pressed === "?" && showShortcuts());
+}
+
+/** Only where the server asks for one. */
+function showKeyButton() {
+  const shown = document.getElementById("key-button");
+  shown.hidden = key() === "";
+  shown.append(icon("key"));
+  shown.addEventListener("click", changeKey);
+}
+
 /** An open menu closes when the reader turns to something else. */
 function setUpMenus() {
   document.addEventListener("pointerdown", ({ target }) => {
@@ -83,12 +116,15 @@ function setUpMenus() {
 
 async function start() {
   setUpTheme();
+  setUpKeys();
   setUpMenus();
   const waiting = document.getElementById("waiting");
   try {
     const models = await loadModels((sentence) => (waiting.textContent = `${sentence} Waiting for it.`));
     waiting.remove();
-    new Router(models);
+    showKeyButton();
+    const router = new Router(models);
+    listenForFiles({ onFile: (file) => router.open(file), onFault: (sentence) => router.shown.notice?.show(sentence) });
   } catch (error) {
     const again = el("button", { class: "button solid", type: "button", text: "Try again", on: { click: () => location.reload() } });
     waiting.replaceChildren(el("span", { role: "alert", text: error.sentence ?? "The page could not be started." }), again);

@@ -1,15 +1,16 @@
 /** The view that paints one prompt with one seed along several orders at once. */
 
 import { announce } from "./announcer.js";
+import { comparison, copyButton, permalink } from "./downloads.js";
 import { Easel } from "./easel.js";
-import { el } from "./dom.js";
+import { el, heading } from "./dom.js";
 import { HeatMap } from "./heatmap.js";
 import { orderIcon } from "./icons.js";
 import { Job } from "./job.js";
 import { explain, Notice } from "./notice.js";
-import { Options } from "./options.js";
+import { Options, randomSeed } from "./options.js";
+import { contrasting, orderName, orderWords } from "./orders.js";
 import { Painting } from "./painting.js";
-import { permalink } from "./downloads.js";
 import { RunButton, runOnEnter } from "./run.js";
 import { seconds, StatusLine } from "./status.js";
 import { Timeline } from "./timeline.js";
@@ -21,6 +22,7 @@ export class CompareView {
 
   constructor(models) {
     this.cards = [];
+    this.address = null; // of the comparison on the wall, once it has one
     this.notice = new Notice();
     this.options = new Options(models, { orders: "several", hasCount: false, onModel: () => this.preview() });
     this.run = new RunButton("Paint them", { onRun: () => this.submit(), onCancel: () => this.cancel() });
@@ -29,8 +31,9 @@ export class CompareView {
     runOnEnter(this.form, this.run);
     this.timeline = new Timeline((t, isForward) => this.move(t, isForward));
     this.wall = el("div", { class: "wall" });
-    const stage = el("section", { class: "comparison", "aria-label": "Comparison" }, this.wall, this.timeline.element);
-    this.element = el("div", { class: "split" }, this.form, stage);
+    this.tools = el("div", { class: "row tools", hidden: true }, copyButton("Link", () => new URL(this.address, location.href).href));
+    const stage = el("section", { class: "comparison", "aria-label": "Comparison" }, this.wall, this.timeline.element, this.tools);
+    this.element = el("div", { class: "split" }, heading(this.title), this.form, stage);
     this.form.addEventListener("change", (event) => event.target.type === "checkbox" && this.onOrders());
     this.preview();
   }
@@ -44,18 +47,61 @@ export class CompareView {
     if (!this.isRunning) this.preview();
   }
 
-  /** Empty canvases, one for each order that is ticked. */
+  /** A canvas for each order that is ticked; what is painted in one of them stays. */
   preview() {
     if (!this.options || !this.wall) return;
-    this.hang(this.options.chosenOrders.slice(0, MOST));
-    this.timeline.reset();
+    const { model, chosenOrders } = this.options;
+    const painted = this.cards.filter(({ job }) => job?.model === model);
+    const cards = chosenOrders.slice(0, MOST).map((order) =>
+      painted.find((card) => card.order === order) ?? this.card(order));
+    this.hang(cards);
+    if (!cards.some(({ job }) => job)) this.timeline.reset();
   }
 
-  hang(orders) {
-    this.cards.forEach((card) => card.leave());
-    this.cards = orders.map((order) => new Card(order, this.options.model, () => this.update()));
-    this.wall.replaceChildren(...this.cards.map((card) => card.element));
-    this.wall.dataset.count = String(orders.length);
+  card(order) {
+    return new Card(order, this.options.model, () => this.update());
+  }
+
+  hang(cards) {
+    this.cards.filter((card) => !cards.includes(card)).forEach((card) => card.leave());
+    this.cards = cards;
+    this.wall.replaceChildren(...cards.map((card) => card.element));
+    this.wall.dataset.count = String(cards.length);
+  }
+
+  /** The jobs of a comparison by their ids; one alone is what others are to be compared with. */
+  async enter(ids) {
+    const address = comparison(ids.map((id) => ({ id })));
+    if (!ids.length && this.address) history.replaceState(null, "", this.address);
+    if (!ids.length || address === this.address) return;
+    this.address = address;
+    this.notice.hide();
+    const outcomes = await Promise.allSettled(ids.slice(0, MOST).map((id) => Job.open(id)));
+    const jobs = outcomes.map(({ value }) => value);
+    if (this.address === address) this.reopen(jobs.filter(Boolean), outcomes);
+    else jobs.forEach((job) => job?.stop());
+  }
+
+  reopen(jobs, outcomes) {
+    if (jobs.length) {
+      const orders = jobs.map(({ params }) => params.order);
+      this.options.set(jobs[0].params);
+      this.options.showOrders(outcomes.length > 1 ? orders : contrasting(orders[0], jobs[0].model));
+    }
+    this.timeline.reset();
+    const cards = outcomes.map(({ value: job, reason }) => {
+      const card = this.card(job ? orderName(job.params.order) : "");
+      if (job) card.take(job);
+      else card.miss(reason);
+      return card;
+    });
+    const known = cards.map(({ order }) => order);
+    const others = outcomes.length > 1 ? [] : this.options.chosenOrders.filter((order) => !known.includes(order));
+    this.hang([...cards, ...others.map((order) => this.card(order))]);
+    this.tools.hidden = jobs.length < FEWEST;
+    const numGone = outcomes.filter(({ reason }) => reason?.isGone).length;
+    if (numGone) this.notice.show(missing(numGone, outcomes.length));
+    this.update();
   }
 
   async submit() {
@@ -67,15 +113,23 @@ export class CompareView {
       return;
     }
     const body = this.options.values();
-    if (body.seed === undefined) body.seed = Number(this.options.rollSeed());
-    this.hang(orders);
+    body.seed ??= randomSeed();
+    this.hang(orders.map((order) => this.card(order)));
     this.timeline.reset();
     this.run.running = true;
     announce(`Sent, ${orders.length} orders`);
-    const outcomes = await Promise.allSettled(this.cards.map((card) => card.submit(body)));
+    const outcomes = await Promise.allSettled(this.cards.map((card) => card.submit(body, this.options.orderNamed(card.order))));
     const refusal = outcomes.find(({ status }) => status === "rejected");
     if (refusal) await this.refuse(refusal.reason);
+    else this.name();
     this.update();
+  }
+
+  /** From now on the address shows this comparison again. */
+  name() {
+    this.address = comparison(this.cards.map(({ job }) => job));
+    if (!this.element.hidden) history.replaceState(null, "", this.address);
+    this.tools.hidden = false;
   }
 
   /** One that is refused ends all: half a comparison says nothing. */
@@ -111,22 +165,34 @@ class Card {
     this.onChange = onChange;
     this.job = null;
     this.painting = new Painting(model);
-    this.easel = new Easel({ label: `Painted in ${order} order` });
+    this.easel = new Easel({ label: order ? `Painted in ${order} order` : "No picture" });
     this.map = new HeatMap("rank");
     this.status = new StatusLine();
     this.status.set("idle", "Not painted yet");
     this.link = el("a", { class: "quiet-link", text: "Details", hidden: true });
-    this.element = el("article", { class: "card", "aria-label": order },
-      el("header", {}, el("h2", {}, orderIcon(order), el("span", { text: order })), this.link),
+    const name = order || "No longer here";
+    this.element = el("article", { class: "card", "aria-label": name },
+      el("header", {}, el("h2", {}, order ? orderIcon(order) : null, el("span", { text: name })), this.link),
+      el("p", { class: "hint", text: orderWords(order) }),
       el("div", { class: "frame" }, this.easel.canvas), this.status.element, this.map.element);
     this.show(0, false);
   }
 
-  async submit(body) {
-    this.job = await Job.submit("/v1/generations", { ...body, order: this.order });
-    [this.painting] = this.job.paintings;
-    this.job.addEventListener("change", this.onChange);
+  async submit(body, order) {
+    this.take(await Job.submit("/v1/generations", { ...body, order }));
+  }
+
+  take(job) {
+    this.job = job;
+    [this.painting] = job.paintings;
+    job.addEventListener("change", this.onChange);
     this.show(0, false);
+  }
+
+  miss(error) {
+    if (!("sentence" in error)) throw error;
+    this.map.element.hidden = true;
+    this.status.set("failed", error.isGone ? "Expired: the server keeps pictures for a while." : error.sentence);
   }
 
   leave() {
@@ -150,4 +216,9 @@ class Card {
     }
     this.easel.draw();
   }
+}
+
+function missing(count, total) {
+  if (count === total) return "This comparison has expired: the server keeps pictures for a while.";
+  return `${count} of these ${total} pictures ${count === 1 ? "has" : "have"} expired.`;
 }

@@ -2,7 +2,7 @@
 
 import { announce } from "./announcer.js";
 import { pictureActions } from "./downloads.js";
-import { el } from "./dom.js";
+import { el, heading } from "./dom.js";
 import { Job } from "./job.js";
 import { explain, Notice } from "./notice.js";
 import { Options } from "./options.js";
@@ -17,14 +17,14 @@ export class CreateView {
     this.notice = new Notice();
     this.viewer = new Viewer({
       actions: (job, index) => pictureActions(job, index, (error) => explain(error, null, this.notice)),
-      empty: el("p", { text: "Say what to paint, or take an example." }),
+      empty: el("p", { text: "Press Paint and watch: it comes patch by patch, in the order that you choose." }),
     });
     this.options = new Options(models, { onModel: (model) => this.viewer.prepare(new Painting(model)) });
     this.run = new RunButton("Paint", { onRun: () => this.submit(), onCancel: () => this.cancel() });
     this.form = el("form", { class: "panel", novalidate: true, "aria-label": "What to paint" },
       this.options.element, el("div", { class: "panel-foot" }, this.notice.element, this.run.element));
     runOnEnter(this.form, this.run);
-    this.element = el("div", { class: "split" }, this.form, this.viewer.element);
+    this.element = el("div", { class: "split" }, heading(this.title), this.form, this.viewer.element);
   }
 
   /** From the details of a picture: paint such a one again. */
@@ -40,6 +40,7 @@ export class CreateView {
     try {
       this.job = await Job.submit("/v1/generations", this.options.values());
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
+      this.options.offerSeed(this.job.seed);
       this.viewer.show(this.job);
       this.viewer.bringIntoView();
     } catch (error) {

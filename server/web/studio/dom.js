@@ -45,5 +45,10 @@ export function button(label, { symbol = null, quiet = false, kind = "ghost", ..
   return el("button", { type: "button", class: `button ${kind}${quiet ? " square" : ""}`, ...named, ...options }, symbol, text);
 }
 
+/** The title of a view, for those who listen to the page: who sees it has the navigation. */
+export function heading(text) {
+  return el("h1", { class: "visually-hidden", text });
+}
+
 /** Whether the reader asked for calm. */
 export const wantsLessMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

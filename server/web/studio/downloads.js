@@ -1,26 +1,18 @@
-/** What can be done with a finished picture: files of it, its address, the request that makes it again. */
+/** What can be done with a finished picture: files of it, and its address. */
 
 import { getBlob } from "./api.js";
 import { announce } from "./announcer.js";
 import { button, el, uniqueId } from "./dom.js";
 import { icon } from "./icons.js";
-
-const NOT_OF_THE_REQUEST = new Set(["previews", "priority", "deadline", "partial_images", "edit", "model_hash", "n"]);
-
-/** The body of the request that makes this picture again; of an edit, the part beside its picture. */
-export function recipe(job, index) {
-  const entries = Object.entries(job.params).filter(([name, value]) => !NOT_OF_THE_REQUEST.has(name) && value !== null);
-  const { edit } = job.params;
-  const extras = edit?.mode === "vary" ? { strength: edit.strength } : {};
-  return { ...Object.fromEntries(entries), ...(index ? { n: index + 1 } : {}), ...extras };
-}
-
-export function recipeText(job, index) {
-  return JSON.stringify(recipe(job, index), null, 2).replace(/"seed": "(\d+)"/, '"seed": $1');
-}
+import { recipeText } from "./recipe.js";
 
 export function permalink(job, index) {
   return `#/p/${job.id}/${index}`;
+}
+
+/** The address of a comparison; of one job, of a comparison that is yet to be painted. */
+export function comparison(jobs) {
+  return `#/compare/${jobs.map(({ id }) => id).join("/")}`;
 }
 
 /** The buttons under a picture. `report(error)` is told of what fails. */
@@ -31,6 +23,7 @@ export function pictureActions(job, index, report) {
   return [
     downloadMenu(job, index, report),
     el("a", { class: "button ghost", href: `#/edit/${job.id}/${index}` }, icon("edit"), el("span", { text: "Edit" })),
+    job.params.edit || index ? null : el("a", { class: "button ghost", href: comparison([job]) }, icon("compare"), el("span", { text: "Compare" })),
     isHere ? null : el("a", { class: "button ghost", href: link }, icon("external"), el("span", { text: "Details" })),
     copyButton("Link", () => new URL(link, location.href).href),
   ].filter(Boolean);

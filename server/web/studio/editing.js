@@ -3,7 +3,7 @@
 import { announce } from "./announcer.js";
 import { getBlob } from "./api.js";
 import { pictureActions } from "./downloads.js";
-import { button, el, uniqueId } from "./dom.js";
+import { button, el, heading, uniqueId } from "./dom.js";
 import { icon } from "./icons.js";
 import { Job } from "./job.js";
 import { explain, Notice } from "./notice.js";
@@ -11,7 +11,8 @@ import { Options } from "./options.js";
 import { Retouch } from "./retouch.js";
 import { RunButton, runOnEnter } from "./run.js";
 import { shelf } from "./shelf.js";
-import { KINDS, openPicture, pictureIn, toBase64 } from "./upload.js";
+import { onFreeKey } from "./shortcuts.js";
+import { KINDS, openPicture, toBase64 } from "./upload.js";
 import { Viewer } from "./viewer.js";
 
 const NUM_RECENT = 8;
@@ -35,7 +36,7 @@ export class EditView {
     this.run = new RunButton("Repaint", { onRun: () => this.submit(), onCancel: () => this.job?.cancel() });
     this.buildPanel();
     this.buildStage();
-    this.element = el("div", { class: "split" }, this.form, this.stage);
+    this.element = el("div", { class: "split" }, heading(this.title), this.form, this.stage);
     this.setMode("repaint");
     this.setSnapping(true);
     this.showStage();
@@ -72,16 +73,11 @@ export class EditView {
     this.count = el("p", { class: "status" });
     const other = button("Other picture", { symbol: icon("image"), on: { click: () => this.reset() } });
     const foot = el("div", { class: "count-row" }, this.count, other);
-    this.editor = el("div", { class: "stack" }, this.buildToolbar(), el("div", { class: "frame" }, this.retouch.canvas), foot);
+    this.invitation = el("p", { class: "invitation", "aria-hidden": "true", text: "Brush over what is to change" });
+    const frame = el("div", { class: "frame" }, this.retouch.canvas, this.invitation);
+    this.editor = el("div", { class: "stack" }, this.buildToolbar(), frame, foot);
     this.stage = el("section", { class: "stage", "aria-label": "Picture to edit" },
       this.picker, this.drop, this.editor, this.viewer.element);
-    this.stage.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      this.stage.classList.add("dropping");
-    });
-    this.stage.addEventListener("dragleave", () => this.stage.classList.remove("dropping"));
-    this.stage.addEventListener("drop", (event) => this.onDrop(event));
-    document.addEventListener("paste", (event) => this.onPaste(event));
   }
 
   buildToolbar() {
@@ -103,6 +99,7 @@ export class EditView {
       el("label", { class: "inline", for: size.id }, el("span", { text: "Size" }), size), ...steps);
     this.setBrush(1);
     document.addEventListener("keydown", (event) => this.onUndoKey(event));
+    onFreeKey(({ key }) => this.onToolKey(key));
     return el("div", { class: "toolbar", role: "toolbar", "aria-label": "Mask" }, this.maskTools,
       el("label", { class: "inline" }, snap, el("span", { text: "Snap to patches" })));
   }
@@ -148,19 +145,6 @@ export class EditView {
     this.showStage();
   }
 
-  onDrop(event) {
-    event.preventDefault();
-    this.stage.classList.remove("dropping");
-    const file = pictureIn(event.dataTransfer);
-    if (file) this.load(file);
-    else this.notice.show("This is no picture.");
-  }
-
-  onPaste(event) {
-    const file = this.element.hidden ? null : pictureIn(event.clipboardData);
-    if (file) this.load(file);
-  }
-
   onUndoKey(event) {
     if (this.element.hidden || event.key !== "z" || !(event.ctrlKey || event.metaKey)) return;
     if (event.target.matches("input, textarea")) return;
@@ -169,16 +153,25 @@ export class EditView {
     this.retouch.change();
   }
 
+  onToolKey(key) {
+    if (!this.maskTools.checkVisibility()) return;
+    if (key === "b" || key === "e") this.setBrush(key === "b" ? 1 : 0);
+    else if (key === "[" || key === "]") this.setRadius(this.retouch.radius + (key === "]" ? 1 : -1));
+  }
+
   showRecent() {
     const entries = shelf().slice(0, NUM_RECENT);
-    this.recent.replaceChildren(...entries.map((entry) => {
-      const image = el("img", { alt: entry.prompt, class: "crisp" });
-      getBlob(`/v1/generations/${entry.job}/images/${entry.index}`).then(
-        (blob) => (image.src = URL.createObjectURL(blob)),
-        () => image.parentElement?.remove(), // expired: there is nothing to edit
-      );
-      return el("a", { href: `#/edit/${entry.job}/${entry.index}`, title: entry.prompt }, image);
-    }));
+    const first = el("a", { class: "button solid", href: "#/", text: "Paint one first" });
+    this.recent.replaceChildren(...(entries.length ? entries.map((entry) => this.makeRecent(entry)) : [first]));
+  }
+
+  makeRecent(entry) {
+    const image = el("img", { alt: entry.prompt, class: "crisp" });
+    getBlob(`/v1/generations/${entry.job}/images/${entry.index}`).then(
+      (blob) => (image.src = URL.createObjectURL(blob)),
+      () => image.parentElement?.remove(), // expired: there is nothing to edit
+    );
+    return el("a", { href: `#/edit/${entry.job}/${entry.index}`, title: entry.prompt }, image);
   }
 
   // what is set
@@ -200,7 +193,9 @@ export class EditView {
   }
 
   setRadius(radius) {
-    this.retouch.radius = radius;
+    this.size.value = String(radius); // within its bounds
+    this.retouch.radius = Number(this.size.value);
+    this.retouch.draw();
   }
 
   setSnapping(snaps) {
@@ -212,9 +207,10 @@ export class EditView {
     const { mask } = this.retouch;
     const total = mask.rows * mask.columns;
     const count = mask.patches().length;
+    this.invitation.hidden = this.mode !== "repaint" || count > 0;
     const verb = this.mode === "extend" ? "painted" : "rewritten";
     if (count) this.count.textContent = `${count} of ${total} patches will be ${verb}`;
-    else this.count.textContent = this.mode === "vary" ? `All ${total} patches may change` : "Paint over what is to change";
+    else this.count.textContent = this.mode === "vary" ? `All ${total} patches may change` : "No patch is marked yet";
   }
 
   showStage(part = null) {
@@ -232,11 +228,16 @@ export class EditView {
       this.notice.show("Choose a picture first.");
       return;
     }
+    if (this.mode === "repaint" && this.retouch.mask.isEmpty) {
+      this.notice.show("Brush over what is to change first.");
+      return;
+    }
     this.run.running = true;
     try {
       this.job = await Job.submit("/v1/edits", await this.body(), { source: this.retouch.composed() });
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
       this.showStage("viewer");
+      this.options.offerSeed(this.job.seed);
       this.viewer.show(this.job);
       this.viewer.bringIntoView();
     } catch (error) {

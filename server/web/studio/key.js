@@ -1,11 +1,23 @@
-/** The API key of this tab: asked for when the server wants one, kept until the tab is closed. */
+/** The API key: asked for when the server wants one, kept in this browser or, if the reader likes, in this tab alone. */
 
 import { button, el } from "./dom.js";
+import { stored } from "./storage.js";
 
 const NAME = "oar.key";
 
 export function key() {
-  return sessionStorage.getItem(NAME) ?? "";
+  return sessionStorage.getItem(NAME) ?? stored(NAME) ?? "";
+}
+
+function keep(text, isForBrowser) {
+  sessionStorage.setItem(NAME, text);
+  if (isForBrowser) localStorage.setItem(NAME, text);
+  else localStorage.removeItem(NAME);
+}
+
+function forgetKey() {
+  sessionStorage.removeItem(NAME);
+  localStorage.removeItem(NAME);
 }
 
 export function keyHeaders() {
@@ -24,26 +36,33 @@ let asking = null;
 
 /** Opens the dialog, once for all who ask at the same time. Resolves to whether a key was given. */
 export function askForKey(message) {
-  asking ??= openDialog(message).finally(() => {
+  asking ??= openDialog("This server asks for a key", message, { isFault: key() !== "" }).finally(() => {
     asking = null;
   });
   return asking;
 }
 
-function openDialog(message) {
-  const given = key() !== "";
+/** For a reader who is another tenant, or leaves this browser to others. */
+export async function changeKey() {
+  if (await openDialog("Your key", "Type another one, or let the page forget the one that it uses.")) location.reload();
+}
+
+function openDialog(title, message, { isFault = false } = {}) {
   const field = el("input", {
     id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true,
-    "aria-describedby": "key-message", "aria-invalid": given ? "true" : null,
+    "aria-describedby": "key-message", "aria-invalid": isFault ? "true" : null,
   });
+  const stays = el("input", { type: "checkbox", props: { checked: true } });
+  const forget = button("Forget the key", { on: { click: () => { forgetKey(); location.reload(); } } });
   const form = el(
     "form", { class: "stack" },
-    el("h2", { id: "key-title", text: "This server asks for a key" }),
-    el("p", { id: "key-message", class: given ? "fault" : "muted", text: message }),
+    el("h2", { id: "key-title", text: title }),
+    el("p", { id: "key-message", class: isFault ? "fault" : "muted", text: message }),
     el("label", { for: "key", text: "API key" }),
     field,
-    el("p", { class: "hint", text: "It is kept in this tab and forgotten when the tab is closed." }),
+    el("label", { class: "inline" }, stays, el("span", { text: "Keep it in this browser; else until this tab is closed" })),
     el("div", { class: "row end" },
+      key() ? forget : null,
       button("Not now", { on: { click: () => dialog.close("no") } }),
       el("button", { class: "button primary", type: "submit", text: "Use this key" })),
   );
@@ -52,7 +71,7 @@ function openDialog(message) {
   return new Promise((resolve) => {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      sessionStorage.setItem(NAME, field.value.trim());
+      keep(field.value.trim(), stays.checked);
       dialog.close("yes");
     });
     dialog.addEventListener("close", () => {

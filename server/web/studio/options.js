@@ -2,21 +2,25 @@
 
 import { el, button, setAttributes, uniqueId } from "./dom.js";
 import { icon, orderIcon } from "./icons.js";
+import { contrasting, CUSTOM, orderName, orderWords } from "./orders.js";
+import { store, stored } from "./storage.js";
 
+const PROMPT = "oar.prompt"; // what stood in a form last
 const SEED_BITS = 31;
 const MOST_PICTURES = 16;
 
-const ORDER_WORDS = {
-  raster: "row by row", spiral: "from the edge inwards", hilbert: "along a curve that fills the plane",
-  halton: "evenly spread", random: "shuffled", locality: "outwards from what is there",
-  confidence: "where the model is surest", likelihood: "the likeliest draws first: cleaner, less varied",
-  distilled: "as the model's order policy says",
-};
 const GROUP_WORDS = {
   cosine: "few at first, many at the end", linear: "a few more each step", constant: "the same each step",
   adaptive: "as many as are safe together",
 };
-
+const ABOUT = {
+  steps: "Fewer steps are faster; more patches are written at once then.",
+  guidance: "How closely the picture keeps to the prompt.",
+  temperature: "Above 1 draws are freer, below 1 surer.",
+  top_p: "Only the likeliest tokens that sum up to this are drawn.",
+  top_k: "Only so many of the likeliest tokens are drawn; 0 is all.",
+  seed: "The same seed and settings make the same picture.",
+};
 
 export class Options {
   /** `orders` is "one" or "several"; without `hasCount` one picture is made. */
@@ -24,10 +28,13 @@ export class Options {
     this.models = models;
     this.model = models[0];
     this.orders = orders;
+    this.custom = null; // the positions of an order that has no name
     this.onModel = onModel;
     this.controls = new Map(); // field -> { input, fault }
     this.element = el("div", { class: "options" });
     this.build(hasCount);
+    this.prompt.input.value = stored(PROMPT) ?? "";
+    this.prompt.input.addEventListener("input", () => store(PROMPT, this.prompt.input.value));
     this.setModel(this.model.id);
   }
 
@@ -36,8 +43,9 @@ export class Options {
     this.modelSelect.input.addEventListener("change", () => this.setModel(this.modelSelect.input.value));
     this.prompt = this.area("prompt", "Prompt", "What the picture shows");
     this.chips = el("div", { class: "chips", role: "group", "aria-label": "Examples" });
-    this.orderTiles = el("div", { class: "tiles" });
-    this.orderField = this.fieldset("order", this.orders === "several" ? "Orders, two to four" : "Order", this.orderTiles);
+    this.orderTiles = el("div", { class: "tiles", on: { change: () => this.showOrderWords() } });
+    this.orderHint = el("p", { class: "hint", id: uniqueId("order-hint"), "aria-live": "polite", hidden: this.orders === "several" });
+    this.orderField = this.fieldset("order", this.orders === "several" ? "Orders, two to four" : "Order", this.orderTiles, this.orderHint);
     this.steps = this.slider("steps", "Steps", { min: 1, max: 1, step: 1, format: (value) => this.stepWords(value) });
     this.groups = this.select("group_sizes", "Group sizes", []);
     this.groups.input.addEventListener("change", () => this.showGroups());
@@ -71,14 +79,14 @@ export class Options {
   field(name, label, input, ...extras) {
     const id = input.id || uniqueId(name);
     const fault = el("p", { class: "fault", id: `${id}-fault`, hidden: true });
-    setAttributes(input, { id, name });
+    setAttributes(input, { id, name, title: ABOUT[name] });
     const field = el("div", { class: "field" }, el("div", { class: "field-head" }, el("label", { for: id, text: label }), ...extras), input, fault);
     const control = { field, input, fault };
     this.controls.set(name, control);
     return control;
   }
 
-  fieldset(name, label, content) {
+  fieldset(name, label, ...content) {
     const fault = el("p", { class: "fault", id: uniqueId(`${name}-fault`), hidden: true });
     const field = el("fieldset", { class: "field" }, el("legend", { text: label }), content, fault);
     const control = { field, input: field, fault };
@@ -121,7 +129,9 @@ export class Options {
 
   seedField() {
     const input = el("input", { type: "text", inputmode: "numeric", pattern: "[0-9]*", placeholder: "random", autocomplete: "off" });
-    const control = this.field("seed", "Seed", input);
+    this.seedAgain = el("button", { type: "button", class: "again", title: "Use this seed again", hidden: true });
+    this.seedAgain.addEventListener("click", () => this.setSeed(this.lastSeed));
+    const control = this.field("seed", "Seed", input, this.seedAgain);
     const roll = button("Roll a seed", { symbol: icon("dice"), quiet: true, on: { click: () => this.rollSeed() } });
     const holder = el("div", { class: "with-button" });
     input.replaceWith(holder);
@@ -130,10 +140,20 @@ export class Options {
   }
 
   rollSeed() {
-    const [bits] = crypto.getRandomValues(new Uint32Array(1));
-    this.seed.input.value = String(bits >>> (32 - SEED_BITS));
-    this.seed.input.dispatchEvent(new Event("input", { bubbles: true }));
-    return this.seed.input.value;
+    this.setSeed(randomSeed());
+  }
+
+  /** The seed of a job, which the server may have chosen. */
+  offerSeed(seed) {
+    this.lastSeed = seed;
+    this.seedAgain.textContent = `last: ${seed}`;
+    this.seedAgain.hidden = this.seed.input.value === String(seed);
+  }
+
+  setSeed(seed) {
+    this.seed.input.value = String(seed);
+    this.seedAgain.hidden = true;
+    this.clearFault("seed");
   }
 
   // a model's own choices
@@ -145,7 +165,9 @@ export class Options {
     this.model = model;
     this.modelSelect.input.value = name;
     this.showExamples();
-    this.showOrders(defaults.order);
+    this.offerExample();
+    if (this.custom?.length !== model.num_tokens) this.custom = null;
+    this.showOrders(this.orders === "several" ? contrasting(defaults.order, model) : [defaults.order]);
     this.steps.input.max = String(model.num_tokens);
     this.steps.set(defaults.steps);
     fill(this.groups.input, model.group_sizes.map((group) => [group, group]));
@@ -165,26 +187,42 @@ export class Options {
     this.chips.hidden = !this.model.example_prompts.length;
   }
 
+  /** In place of nothing, and of another model's example: one click paints. What the reader typed stays. */
+  offerExample() {
+    const text = this.prompt.input.value;
+    const [first] = this.model.example_prompts;
+    const isOurs = text.trim() === "" || this.models.some((model) => model.example_prompts.includes(text));
+    if (first !== undefined && isOurs && !this.model.example_prompts.includes(text)) this.setPrompt(first);
+  }
+
   setPrompt(text) {
     this.prompt.input.value = text;
     this.clearFault("prompt");
     this.prompt.input.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
+  /** Ticks what is `chosen`: names, or a list of positions. What the model does not know is left out. */
   showOrders(chosen) {
+    this.custom = chosen.find(Array.isArray) ?? this.custom;
+    const ticked = chosen.map(orderName);
     const group = uniqueId("order");
     const type = this.orders === "several" ? "checkbox" : "radio";
-    const first = this.orders === "several" ? firstOrders(this.model.orders) : [chosen];
-    this.orderTiles.replaceChildren(...this.model.orders.map((order) => {
-      const input = el("input", { type, name: group, value: order, props: { checked: first.includes(order) } });
-      return el("label", { class: "tile", title: ORDER_WORDS[order] ?? order }, input, orderIcon(order), el("span", { text: order }));
+    const names = this.custom ? [...this.model.orders, CUSTOM] : this.model.orders;
+    this.orderTiles.replaceChildren(...names.map((order) => {
+      const input = el("input", { type, name: group, value: order, props: { checked: ticked.includes(order) } });
+      return el("label", { class: "tile", title: orderWords(order) }, input, orderIcon(order), el("span", { text: order }));
     }));
+    this.showOrderWords();
+  }
+
+  showOrderWords() {
+    this.orderHint.textContent = this.orders === "one" ? orderWords(this.chosenOrders[0]) : "";
   }
 
   stepWords(value) {
     const tokens = this.model.num_tokens;
-    if (value === tokens) return `${value}, one token each`;
-    return `${value} of ${tokens}`;
+    if (value === tokens) return `${value}, a patch each`;
+    return `${value} for ${tokens} patches`;
   }
 
   showGroups() {
@@ -198,6 +236,11 @@ export class Options {
   /** The names of the ticked orders. */
   get chosenOrders() {
     return [...this.orderTiles.querySelectorAll("input:checked")].map((input) => input.value);
+  }
+
+  /** What a request says for an order: its name, or the positions. */
+  orderNamed(name) {
+    return name === CUSTOM ? this.custom : name;
   }
 
   /** The body of `POST /v1/generations`, without an order where several are chosen. */
@@ -216,7 +259,7 @@ export class Options {
     if (seed !== "") body.seed = seed.length < 16 && /^\d+$/.test(seed) ? Number(seed) : seed;
     if (this.count) body.n = Number(this.count.input.value || 1);
     if (body.group_sizes === "adaptive") body.entropy_bound = Number(this.bound.input.value);
-    if (this.orders === "one") [body.order] = this.chosenOrders;
+    if (this.orders === "one") body.order = this.orderNamed(this.chosenOrders[0]);
     return body;
   }
 
@@ -231,8 +274,13 @@ export class Options {
     if (params.group_sizes) this.groups.input.value = params.group_sizes;
     if (params.top_k !== undefined) this.topK.input.value = String(params.top_k);
     if (params.seed !== undefined) this.seed.input.value = String(params.seed);
-    if (this.orders === "one" && typeof params.order === "string") this.showOrders(params.order);
+    if (this.count && params.n !== undefined) this.count.input.value = String(params.n);
+    if (this.orders === "one" && this.knows(params.order)) this.showOrders([params.order]);
     this.showGroups();
+  }
+
+  knows(order) {
+    return Array.isArray(order) ? order.length === this.model.num_tokens : this.model.orders.includes(order);
   }
 
   // faults
@@ -261,12 +309,11 @@ export class Options {
   }
 }
 
-function fill(select, choices) {
-  select.replaceChildren(...choices.map(([value, text]) => el("option", { value, text })));
+export function randomSeed() {
+  const [bits] = crypto.getRandomValues(new Uint32Array(1));
+  return bits >>> (32 - SEED_BITS);
 }
 
-/** The orders that a comparison begins with. */
-function firstOrders(orders) {
-  const wanted = ["raster", "random", "halton", "confidence", "distilled"].filter((order) => orders.includes(order));
-  return (wanted.length < 2 ? orders : wanted).slice(0, 3);
+function fill(select, choices) {
+  select.replaceChildren(...choices.map(([value, text]) => el("option", { value, text })));
 }

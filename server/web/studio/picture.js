@@ -1,10 +1,12 @@
 /** The view of one picture, at an address of its own. */
 
-import { copyButton, pictureActions, permalink, recipeText } from "./downloads.js";
+import { copyButton, pictureActions, permalink } from "./downloads.js";
 import { button, el } from "./dom.js";
 import { icon } from "./icons.js";
 import { Job } from "./job.js";
 import { explain, Notice } from "./notice.js";
+import { orderName } from "./orders.js";
+import { curlText, recipeText } from "./recipe.js";
 import { seconds } from "./status.js";
 import { Viewer } from "./viewer.js";
 
@@ -46,10 +48,9 @@ export class PictureView {
 
   miss(error) {
     if (!("sentence" in error)) throw error;
-    const isGone = error.status === 404 || error.status === 410;
     this.missing.hidden = false;
     this.missing.replaceChildren(
-      el("h1", { text: isGone ? "This picture is no longer here" : "This picture cannot be shown" }),
+      el("h1", { text: error.isGone ? "This picture is no longer here" : "This picture cannot be shown" }),
       el("p", { class: "muted", text: error.sentence }),
       el("a", { class: "button primary", href: "#/", text: "Paint another" }));
   }
@@ -57,7 +58,7 @@ export class PictureView {
   describe(job) {
     const { params } = job;
     const rows = [
-      ["Model", params.model], ["Order", typeof params.order === "string" ? params.order : "custom"],
+      ["Model", params.model], ["Order", orderName(params.order)],
       ["Steps", `${params.steps}, ${params.group_sizes}`], ["Guidance", params.guidance === 1 ? "off" : params.guidance],
       ["Temperature", params.temperature], ["Top-p", params.top_p], ["Top-k", params.top_k || "all"], ["Seed", params.seed],
       params.edit ? ["Edit", `${params.edit.mode}, ${params.edit.num_kept} tokens kept`] : null,
@@ -66,11 +67,12 @@ export class PictureView {
     const note = params.edit ? "It was made from a picture, which the request has to carry as well." : "Send it to POST /v1/generations.";
     const isOpen = this.facts.querySelector("details")?.open; // stays so when the job ends meanwhile
     const text = () => recipeText(job, this.viewer.selected);
+    const curl = params.edit ? null : copyButton("Copy as curl", () => curlText(job, this.viewer.selected));
     this.facts.replaceChildren(
       el("h1", { class: "prompt-title", text: params.prompt }),
       el("dl", {}, rows.map(([name, value]) => el("div", {}, el("dt", { text: name }), el("dd", { text: String(value) })))),
       el("div", { class: "row" }, button("Paint another like it", { symbol: icon("again"), kind: "solid", on: { click: () => this.onRepeat(params) } })),
       el("details", { class: "more", open: isOpen }, el("summary", { text: "The request as JSON" }),
-        el("p", { class: "hint", text: note }), el("pre", { tabindex: "0", text: text() }), copyButton("Copy JSON", text)));
+        el("p", { class: "hint", text: note }), el("pre", { tabindex: "0", text: text() }), el("div", { class: "row" }, copyButton("Copy JSON", text), curl)));
   }
 }

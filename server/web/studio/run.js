@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-const MAC = /Mac|iPhone|iPad/.test(navigator.userAgent);
+export const MAC = /Mac|iPhone|iPad/.test(navigator.userAgent);
 
 export class RunButton {
   constructor(label, { onRun, onCancel }) {
@@ -30,10 +30,11 @@ export class RunButton {
   }
 }
 
-/** Ctrl or Command with Enter, anywhere in a form. */
+/** Ctrl or Command with Enter, wherever the focus is while the form is shown. */
 export function runOnEnter(form, run) {
-  form.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !form.checkVisibility()) return;
+    if (document.querySelector("dialog[open]")) return;
     event.preventDefault();
     if (!run.isRunning) run.onRun();
   });

@@ -1,5 +1,6 @@
 /** The pictures that this browser has asked for: ids and words in localStorage; the pictures stay on the server. */
 
+import { orderName } from "./orders.js";
 import { store, stored } from "./storage.js";
 
 const NAME = "oar.shelf";
@@ -20,7 +21,7 @@ export function remember(job) {
   const { prompt, order, seed, model, edit } = job.params;
   const entries = job.paintings.map(({ width, height }, index) => ({
     job: job.id, index, prompt, model, seed, at: job.timings.created_at * 1000,
-    order: typeof order === "string" ? order : "custom", edit: edit?.mode ?? null, width, height,
+    order: orderName(order), edit: edit?.mode ?? null, width, height,
   }));
   const others = shelf().filter((other) => other.job !== job.id);
   save([...entries, ...others].slice(0, MOST));

@@ -2,6 +2,7 @@
 
 import { button, el, uniqueId, wantsLessMotion } from "./dom.js";
 import { icon } from "./icons.js";
+import { onFreeKey } from "./shortcuts.js";
 
 const PLAY_MILLISECONDS = 2600; // of a replay, within the bounds of one step
 const [LEAST_STEP, MOST_STEP] = [45, 220];
@@ -21,6 +22,7 @@ export class Timeline {
     this.timer = 0;
     this.build();
     this.render();
+    onFreeKey((event) => this.onFreeKey(event));
   }
 
   build() {
@@ -41,6 +43,14 @@ export class Timeline {
       event.preventDefault();
       this.toggle();
     }
+  }
+
+  /** The same keys where nothing else wants them. */
+  onFreeKey(event) {
+    if (!this.length || !this.element.checkVisibility()) return;
+    const target = { ArrowLeft: this.t - 1, ArrowRight: this.t + 1, Home: 0, End: this.length }[event.key];
+    if (target === undefined) this.onKey(event);
+    else this.seek(Math.max(0, target));
   }
 
   /** A new painting: from its first step on. */

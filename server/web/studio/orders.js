@@ -1,0 +1,34 @@
+/** The orders of painting in words, and which of them a comparison begins with. */
+
+/** A list of positions, in place of a name. */
+export const CUSTOM = "custom";
+
+const WORDS = {
+  raster: "Row by row, from the top.",
+  spiral: "From the edge inwards.",
+  hilbert: "Along one curve that fills the plane.",
+  halton: "Evenly spread over the picture.",
+  random: "Shuffled, anew with each seed.",
+  locality: "Outwards from what is there.",
+  confidence: "Where the model is surest, looked for at each step. Slow.",
+  likelihood: "The likeliest draws first: cleaner, less varied.",
+  distilled: "Where the model is surest, as its order policy has learned.",
+  [CUSTOM]: "The list of positions that came with these settings.",
+};
+
+const NUM_FIRST = 3;
+const CONTRASTS = ["distilled", "raster", "random", "halton"];
+
+export function orderWords(name) {
+  return WORDS[name] ?? "";
+}
+
+export function orderName(order) {
+  return Array.isArray(order) ? CUSTOM : order;
+}
+
+/** The names of two or three orders, `order` the first of them. */
+export function contrasting(order, model) {
+  const names = [order, ...CONTRASTS.filter((name) => model.orders.includes(name)), ...model.orders];
+  return [...new Set(names)].slice(0, NUM_FIRST);
+}
