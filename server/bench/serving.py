@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from oar_core.bench.clock import Setting, quantile
+from oar_core.bench.replay import poisson_times
 from oar_core.bench.table import table
 from server.bench.engine_alone import EngineAlone
 from server.bench.load import COMPLETED, REFUSED, Load, Outcome
-from server.bench.traffic import poisson_times
 
 WARM_UP = 4  # pictures
 FIRST_PATCH_MARGIN = 0.02  # seconds beyond two steps

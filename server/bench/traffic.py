@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, cycle, islice, product
+from itertools import cycle, islice, product
 
 from oar_client import Options
 
@@ -46,11 +46,3 @@ def wishes(
     return [
         Wish(model, prompts[number % len(prompts)], seed + number, *kind, previews) for number, kind in enumerate(kinds)
     ]
-
-
-def poisson_times(count: int, rate: float, seed: int) -> list[float]:
-    """Seconds from the start at which requests arrive, `rate` a second; all at once where it is infinite."""
-    if rate == float("inf"):
-        return [0.0] * count
-    generator = random.Random(seed)
-    return list(accumulate((generator.expovariate(rate) for _ in range(count - 1)), initial=0.0))

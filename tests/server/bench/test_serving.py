@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from server.bench.traffic import poisson_times, wishes
+from oar_core.bench.replay import poisson_times
+from server.bench.traffic import wishes
 from server.cli import main
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME, write_tiny_weights
