@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64, description="Worker processes that `oar serve` runs")
     slots: int = Field(64, ge=1, le=4096, description="Cache slots of a worker's engine; a guided image takes two")
     cache_mib: int = Field(0, ge=0, description="Most memory of a worker's cache slots, in MiB a model; 0 is no limit")
+    prefill_tokens: int = Field(
+        256, ge=1, le=1 << 20, description="Most tokens of prompts and known pictures that an engine step takes in"
+    )
     threads: int = Field(0, ge=0, le=1024, description="Threads of torch in a worker; 0 leaves torch's choice")
     device: str = Field("auto", description="Device of a worker: auto, cpu or cuda[:index]")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Number format of the engine")

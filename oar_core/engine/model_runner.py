@@ -33,13 +33,16 @@ class ModelRunner:
 
     def prefill(self, sequences: list[Sequence]) -> None:
         """Fills the slots of sequences that have just been admitted."""
-        pairs = [sequence.progress.prefill_rows(sequence.slots, self._unconditional_ids) for sequence in sequences]
+        pairs = [
+            sequence.progress.prefill_rows(sequence.slots, self._unconditional_ids, sequence.chunk)
+            for sequence in sequences
+        ]
         for call in self._calls(pairs):
             prefill(self._backbone, self._cache, [row for pair in call for row in pair])
 
     def decode(self, sequences: list[Sequence]) -> list[DecodedGroup]:
-        """One group of each sequence, all in one step."""
-        rows = [sequence.progress.next_row(sequence.slots) for sequence in sequences]
+        """One group of each sequence, or a chunk of its prefill, all in one step."""
+        rows = [sequence.progress.next_row(sequence.slots, sequence.chunk) for sequence in sequences]
         self.load = StepLoad()
         calls = self._calls(rows)
         return [group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load)]
