@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     deterministic: bool = Field(
         False, description="Whether pictures pass the network one by one: the same bits in any company, and far slower"
     )
+    image_metadata: bool = Field(
+        True, description="Whether finished PNGs carry their prompt and parameters in text chunks; false: never"
+    )
     preview_interval: float = Field(0.25, ge=0.02, le=60, description="Least seconds between previews of one image")
     preview_batch: int = Field(8, ge=1, le=256, description="Images decoded together for previews")
 
