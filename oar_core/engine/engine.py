@@ -32,8 +32,8 @@ class Engine:
         max_prefill: int = DEFAULT_MAX_PREFILL,
         is_deterministic: bool = False,
     ) -> None:
-        """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated here, or
-        refused where they exceed `max_cache_bytes`: memory does not run out later.
+        """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated as
+        they are needed, and refused here where all of them would exceed `max_cache_bytes`.
 
         Batched, a picture made in company is the one made alone up to rounding, which decides next to no draw in fp32
         and some in bf16. Where it `is_deterministic`, pictures run side by side as well, but each goes through the
@@ -73,7 +73,7 @@ class Engine:
 
     @property
     def cache_bytes(self) -> int:
-        """Of all slots; they are allocated at the start."""
+        """Of the slots that were needed so far: they grow with the load, up to what was checked at the start."""
         return self._runner.cache_bytes
 
     @property
@@ -141,6 +141,7 @@ class Engine:
             if sequence.progress.is_complete:
                 self._finish(sequence)
         begun = [sequence for sequence in admitted if sequence.phase is Phase.RUNNING]
+        self._runner.reserve(self._pool.num_reached)
         self._runner.prefill(begun)
         for sequence in begun:
             sequence.chunk = 0  # it is in the cache

@@ -1,5 +1,7 @@
 """`oar bench`: the library's benchmarks, and that of a whole server."""
 
+import asyncio
+import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +15,10 @@ from oar_core.cli.bench import DTYPES, bench, load_subject, tell
 from server.bench.engine_alone import measure_engine
 from server.bench.load import Load
 from server.bench.own_server import ServerFailed, own_server
+from server.bench.queue_depth import measure_queue
 from server.bench.serving import CpuSeconds, ServingReport, measure_serving
 from server.bench.traffic import wishes
+from server.jobs.embedded import EmbeddedRedis
 
 BOUND = 5  # times the latency of one picture alone
 QUEUE_DEPTH = 1_000_000  # of a server of our own: it is to be filled, not to refuse
@@ -101,6 +105,27 @@ def serving(
     return tell(
         ServingReport(subject.name, url, count, concurrency, steps, orders, slots, bound, engine, rows, setting)
     )
+
+
+@bench.command()
+@click.option(
+    "--waiting",
+    "depths",
+    type=click.IntRange(min=0),
+    multiple=True,
+    default=(10, 1000, 10_000),
+    show_default=True,
+    help="Jobs; may be repeated.",
+)
+def queue(depths: tuple[int, ...]) -> Answer:
+    """What the job queue costs Redis while jobs wait, in a Valkey of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        redis = EmbeddedRedis(Path(folder))
+        redis.start()
+        try:
+            return tell(asyncio.run(measure_queue(redis.url, Path(folder), sorted(depths))))
+        finally:
+            redis.stop()
 
 
 @contextmanager

@@ -124,7 +124,7 @@ class WorkerMetrics(Families):
         )
         self.rows_used = self.gauge("oar_cache_slots_used", "Cache slots that jobs hold", "model")
         self.slots = self.gauge("oar_cache_slots", "Cache slots of the engine", "model")
-        self.cache_bytes = self.gauge("oar_cache_bytes", "Bytes of all cache slots", "model")
+        self.cache_bytes = self.gauge("oar_cache_bytes", "Bytes of the cache slots, which grow with the load", "model")
         self.load_seconds = self.gauge("oar_model_load_seconds", "Reading, checking and warming up a model", "model")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype")
         for model in models:

@@ -306,3 +306,15 @@ def test_the_pair_of_rows_is_skipped_outside_the_interval_of_guidance():
 def test_a_step_of_a_prefill_needs_room_for_a_token():
     with pytest.raises(ConfigError, match="max_prefill is 0"):
         Engine(HashBackbone(), UNCONDITIONAL, 4, max_prefill=0)
+
+
+def test_the_cache_grows_with_the_load_up_to_its_slots_and_then_stays():
+    engine = make_engine(num_slots=20)
+    slot_bytes = HashBackbone().new_cache(1).num_bytes
+    sizes = []
+    for count in (3, 6, 20, 20, 2, 20):
+        for index in range(count):
+            engine.add(make_request(3 * index, order="raster", steps=2))  # unguided: one slot each
+        drain(engine)
+        sizes.append(engine.cache_bytes // slot_bytes)
+    assert sizes == [8, 8, 20, 20, 20, 20]

@@ -73,3 +73,13 @@ def test_the_traffic_is_the_same_for_one_seed_and_mixes_all_kinds():
     assert times == sorted(times)
     assert times[-1] == pytest.approx(40, rel=0.2)
     assert poisson_times(3, float("inf"), seed=1) == [0, 0, 0]
+
+
+def test_the_queue_is_measured_at_each_depth():
+    result = CliRunner().invoke(main, ["bench", "queue", "--waiting", "60", "--waiting", "2"])
+    assert result.exit_code == 0, result.output
+    *lines, last = result.stdout.splitlines()
+    assert lines[0].startswith("| jobs waiting | submit us |")
+    rows = json.loads(last)["rows"]
+    assert [row.pop("waiting") for row in rows] == [2, 60]
+    assert all(value > 0 for row in rows for value in row.values())
