@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from oar_client.address import job_path
 from oar_client.errors import BadAnswer, BadRequest
 from oar_client.pictures import PictureSource, read_source
-from server.schemas.generation import GenerationStatus, Priority
+from server.schemas.generation import GenerationStatus, GuidanceSchedule, Priority
 from server.schemas.images import OutputFormat
 from server.schemas.model import ModelEntry, ModelList
 
@@ -30,6 +30,8 @@ class Options(TypedDict, total=False):
     group_sizes: str | None
     entropy_bound: float | None
     guidance: float | None
+    guidance_interval: list[float] | tuple[float, float] | None
+    guidance_schedule: GuidanceSchedule | None
     temperature: float | None
     top_k: int | None
     top_p: float | None

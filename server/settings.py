@@ -87,11 +87,17 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64, description="Worker processes that `oar serve` runs")
     slots: int = Field(64, ge=1, le=4096, description="Cache slots of a worker's engine; a guided image takes two")
     cache_mib: int = Field(0, ge=0, description="Most memory of a worker's cache slots, in MiB a model; 0 is no limit")
+    prefill_tokens: int = Field(
+        256, ge=1, le=1 << 20, description="Most tokens of prompts and known pictures that an engine step takes in"
+    )
     threads: int = Field(0, ge=0, le=1024, description="Threads of torch in a worker; 0 leaves torch's choice")
     device: str = Field("auto", description="Device of a worker: auto, cpu or cuda[:index]")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Number format of the engine")
     deterministic: bool = Field(
         False, description="Whether pictures pass the network one by one: the same bits in any company, and far slower"
+    )
+    image_metadata: bool = Field(
+        True, description="Whether finished PNGs carry their prompt and parameters in text chunks; false: never"
     )
     preview_interval: float = Field(0.25, ge=0.02, le=60, description="Least seconds between previews of one image")
     preview_batch: int = Field(8, ge=1, le=256, description="Images decoded together for previews")

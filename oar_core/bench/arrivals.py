@@ -1,23 +1,18 @@
-"""Static against continuous batching under the same open-loop load: Poisson arrivals into the bare engine.
+"""Batching in three manners under the same open-loop load: Poisson arrivals into the bare engine."""
 
-Time is the engine's own: the clock of its steps runs on while it works and jumps to the next arrival while it has
-nothing to do. So the outcome does not depend on what else the machine does, as long as a step's time does not.
-"""
-
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from oar_core.bench.batching import run_to_end
 from oar_core.bench.clock import Clock, Setting, quantile
+from oar_core.bench.peak import Bounds, PeakRow, find_peaks
+from oar_core.bench.replay import CONTINUOUS, STATIC, Lives, poisson_times, replay
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
-from oar_core.engine.engine import Engine
-from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.engine.sequence import SequenceRequest
 
-STATIC, CONTINUOUS = "static", "continuous"
+PARTS = (8, 4, 2, 1)  # of the greatest number of steps
 
 
 @dataclass(frozen=True)
@@ -38,89 +33,85 @@ class ArrivalsReport:
     slots: int
     num_images: int
     steps: tuple[int, ...]
+    alone: tuple[float, ...]  # seconds of a picture that has the engine to itself, for each of `steps`
     capacity: float  # pictures a second, full batches one after another
-    bound: float  # seconds
+    bound: float  # times the seconds alone
     rows: list[ArrivalsRow]
+    peaks: list[PeakRow]
     setting: Setting
 
     def table(self) -> str:
         headers = ("batching", "load", "arriving/s", "first patch p50 s", "p50 s", "p95 s", "p99 s", "goodput/s")
         rows = ((r.batching, r.load, r.rate, r.first_patch_p50, r.p50, r.p95, r.p99, r.goodput) for r in self.rows)
-        text = f"Capacity {self.capacity:.2f} pictures/s; a picture is good within {self.bound:.2f} s."
-        return f"{table(headers, rows)}\n\n{text}"
+        peaks = ((r.bound, r.batching, r.rate, r.to_static, r.to_one) for r in self.peaks)
+        lengths = ", ".join(f"{steps} steps {1e3 * alone:.0f} ms" for steps, alone in zip(self.steps, self.alone))
+        text = f"Capacity {self.capacity:.2f} pictures/s. Alone: {lengths}. Goodput is for the bound of the longest."
+        return "\n\n".join(
+            (
+                *([table(headers, rows)] if self.rows else ()),
+                table(("p95 within", "batching", "most arriving/s", "to static", "to one at a time"), peaks),
+                text,
+            )
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def measure_arrivals(
-    subject: Subject, *, slots: int, num_images: int, loads: tuple[float, ...], bound: float | None, seed: int = 0
+    subject: Subject,
+    *,
+    slots: int,
+    num_images: int,
+    loads: tuple[float, ...],
+    bound: float,
+    seconds: float,
+    seed: int = 0,
 ) -> ArrivalsReport:
-    """Pictures of a quarter, half and all of the model's steps in turn. `bound` None is five times the time of one."""
+    """Pictures of an eighth, a quarter, half and all of the grid's positions as steps, in turn.
+
+    `bound` times the seconds alone is in time: of the longest picture for all, and of each picture for itself.
+    """
     clock = Clock(subject.device)
-    steps = subject.plan.steps or subject.backbone.config.num_tokens
-    kinds = tuple(max(1, steps * part // 4) for part in (1, 2, 4))
-    requests = [
-        replace(request, plan=subject.with_steps(kinds[number % len(kinds)]))
-        for number, request in enumerate(subject.requests(num_images))
-    ]
-    engine = subject.engine(slots)
-    full = max(1, slots // 2)
-    run_to_end(engine, subject, requests[:2])
-    alone = clock.seconds(lambda: _follow(engine, clock, [0.0], [subject.requests(1)[0]], CONTINUOUS))
-    capacity = full / clock.median(lambda: _follow(engine, clock, [0.0] * full, requests[:full], CONTINUOUS), 1)
-    bound = bound or 5 * alone
-    rows: list[ArrivalsRow] = []
-    for load in loads:
-        generator = random.Random(seed)
-        times = [0.0]
-        while len(times) < num_images:
-            times.append(times[-1] + generator.expovariate(load * capacity))
-        rows += [
-            _row(batching, load, load * capacity, bound, _follow(engine, clock, times, requests, batching))
-            for batching in (STATIC, CONTINUOUS)
+    longest = subject.backbone.config.num_tokens
+    kinds = tuple(max(1, longest // part) for part in PARTS)
+
+    def make_requests(count: int) -> Sequence[SequenceRequest]:
+        plans = [subject.with_steps(steps) for steps in kinds]
+        return [
+            replace(request, plan=plans[number % len(plans)]) for number, request in enumerate(subject.requests(count))
         ]
-    return ArrivalsReport(subject.name, slots, num_images, kinds, capacity, bound, rows, clock.setting(subject.dtype))
+
+    engine = subject.engine(slots)
+    run_to_end(engine, subject, make_requests(2))
+    alone = {
+        request.plan.steps: clock.median(lambda r=request: replay(engine, clock, [0.0], [r], CONTINUOUS), 3)
+        for request in make_requests(len(kinds))
+    }
+    full = make_requests(max(1, slots // 2))
+    capacity = len(full) / clock.median(lambda: replay(engine, clock, [0.0] * len(full), full, CONTINUOUS), 1)
+    limit = bound * max(alone.values())
+    requests = make_requests(num_images)
+    rows = [
+        _row(batching, load, load * capacity, limit, replay(engine, clock, times, requests, batching))
+        for load in loads
+        for times in [poisson_times(num_images, load * capacity, seed)]
+        for batching in (STATIC, CONTINUOUS)
+    ]
+    peaks = [
+        row
+        for bounds in (
+            Bounds(f"{bound:g} x the longest alone", lambda _: limit),
+            Bounds(f"{bound:g} x itself alone", lambda request: bound * alone[request.plan.steps]),
+        )
+        for row in find_peaks(engine, clock, make_requests, bounds, capacity=capacity, seconds=seconds, seed=seed)
+    ]
+    told = tuple(alone[steps] for steps in kinds)
+    setting = clock.setting(subject.dtype)
+    return ArrivalsReport(subject.name, slots, num_images, kinds, told, capacity, bound, rows, peaks, setting)
 
 
-@dataclass
-class _Lives:
-    """By picture: seconds from its arrival to its first patch and to its end; and when the last one ended."""
-
-    first: dict[str, float]
-    total: dict[str, float]
-    end: float = 0.0
-
-
-def _follow(
-    engine: Engine, clock: Clock, times: Sequence[float], requests: Sequence[SequenceRequest], batching: str
-) -> _Lives:
-    """Pictures that arrive at `times`, in seconds of the engine's clock. A static batch is full or of all that wait
-    when the batch before it has ended, and nothing joins it."""
-    arrived = {request.id: time for request, time in zip(requests, times)}
-    coming, now, lives = list(zip(times, requests)), 0.0, _Lives({}, {})
-    while coming or engine.has_work:
-        if not engine.has_work:
-            now = max(now, coming[0][0])
-        room = engine.num_free_slots // 2 if batching == STATIC else len(coming)
-        if batching == CONTINUOUS or not engine.has_work:
-            while coming and coming[0][0] <= now and room:
-                engine.add(coming.pop(0)[1])
-                room -= 1
-        start = clock.now()
-        events = engine.step()
-        now += clock.now() - start
-        for event in events:
-            age = now - arrived[event.sequence_id]
-            if isinstance(event, PatchesDecoded):
-                lives.first.setdefault(event.sequence_id, age)
-            elif isinstance(event, SequenceFinished):
-                lives.total[event.sequence_id] = age
-    lives.end = now
-    return lives
-
-
-def _row(batching: str, load: float, rate: float, bound: float, lives: _Lives) -> ArrivalsRow:
+def _row(batching: str, load: float, rate: float, bound: float, lives: Lives) -> ArrivalsRow:
     ages = list(lives.total.values())
     return ArrivalsRow(
         batching,

@@ -1,4 +1,4 @@
-"""What few steps save, and what it costs to score every position at each step."""
+"""What few steps save, what guidance costs, and what it costs to score every position at each step."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -8,12 +8,14 @@ from oar_core.bench.clock import Clock, Setting
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
 from oar_core.order.plan import PlanSpec
+from oar_core.sampling.sampler import SamplingParams
 
 
 @dataclass(frozen=True)
 class StepsRow:
     order: str
     steps: int
+    guided: str  # for which part of a picture
     queries: int  # of a picture's own row
     seconds: float
     relative: float  # to the first row
@@ -27,26 +29,40 @@ class StepsReport:
     setting: Setting
 
     def table(self) -> str:
-        headers = ("order", "steps", "queries a picture", f"{self.setting.clock} seconds", "relative")
-        return table(headers, ((r.order, r.steps, r.queries, r.seconds, r.relative) for r in self.rows))
+        headers = ("order", "steps", "guided", "queries a picture", f"{self.setting.clock} seconds", "relative")
+        return table(headers, ((r.order, r.steps, r.guided, r.queries, r.seconds, r.relative) for r in self.rows))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
+# With the interval of guidance, or None for no guidance.
+GUIDED: dict[str, tuple[float, float] | None] = {"all": (0.0, 1.0), "the middle half": (0.25, 0.75), "nothing": None}
+
+
 def measure_steps(subject: Subject, *, batch: int, repeats: int) -> StepsReport:
-    """A quarter of the steps and one position a step, in a fixed order and in that of confidence."""
+    """A quarter of the steps and one position a step, in a fixed order and in that of confidence; one position a step
+    of the fixed order with less guidance."""
     clock, length = Clock(subject.device), subject.backbone.config.num_tokens
     engine = subject.engine(2 * batch)
+    few = max(1, length // 4)
+    kinds = [(order, steps, "all") for order in ("random", "confidence") for steps in (few, length)]
+    kinds += [("random", length, guided) for guided in GUIDED if guided != "all"]
     rows: list[StepsRow] = []
-    for order in ("random", "confidence"):
-        for steps in (max(1, length // 4), length):
-            plan = PlanSpec(order, steps, "constant")
-            requests = subject.requests(batch, plan)
-            seconds = clock.median(lambda r=requests: run_to_end(engine, subject, r), repeats)
-            first = rows[0].seconds if rows else seconds
-            rows.append(StepsRow(order, steps, _queries(plan, length), seconds, seconds / first))
+    for order, steps, guided in kinds:
+        plan = PlanSpec(order, steps, "constant")
+        sampling = _with_guidance(subject.sampling, GUIDED[guided])
+        requests = [replace(request, sampling=sampling) for request in subject.requests(batch, plan)]
+        seconds = clock.median(lambda r=requests: run_to_end(engine, subject, r), repeats)
+        first = rows[0].seconds if rows else seconds
+        rows.append(StepsRow(order, steps, guided, _queries(plan, length), seconds, seconds / first))
     return StepsReport(subject.name, batch, rows, clock.setting(subject.dtype))
+
+
+def _with_guidance(sampling: SamplingParams, interval: tuple[float, float] | None) -> SamplingParams:
+    if interval is None:
+        return replace(sampling, guidance=1.0)
+    return replace(sampling, guidance_interval=interval)
 
 
 def _queries(plan: PlanSpec, length: int) -> int:

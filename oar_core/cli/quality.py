@@ -21,6 +21,7 @@ from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import digest, write_json
 from oar_core.eval.tables import one_line_table
 from oar_core.order.plan import GROUP_SIZES, ORDERS
+from oar_core.sampling.guidance import GUIDANCE_SCHEDULES
 from oar_core.sampling.pipeline import Pipeline
 from oar_core.train.recipes import Recipe
 from oar_core.train.run import CACHE
@@ -57,6 +58,14 @@ def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) 
 @click.option("--entropy-bound", type=float, default=None, help="Nats, of adaptive group sizes. Default: the plan's.")
 @click.option("--steps", type=int, multiple=True, help="May be repeated. Default: the model's.")
 @click.option("--guidance", type=float, multiple=True, help="May be repeated. Default: the model's.")
+@click.option(
+    "--guidance-interval",
+    type=float,
+    nargs=2,
+    default=None,
+    help="Shares of the decoded positions between which guidance holds. Default: the model's.",
+)
+@click.option("--guidance-schedule", type=click.Choice(GUIDANCE_SCHEDULES), default=None, help="Default: the model's.")
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True, help="May be repeated.")
 @click.option("--temperature", type=float, default=None, help="Default: the model's.")
 @click.option("--top-k", type=int, default=None, help="Default: the model's.")
@@ -111,6 +120,8 @@ def draw_settings(
     entropy_bound: float | None,
     steps: tuple[int, ...],
     guidance: tuple[float, ...],
+    guidance_interval: tuple[float, float] | None,
+    guidance_schedule: str | None,
     seeds: tuple[int, ...],
     temperature: float | None,
     top_k: int | None,
@@ -120,6 +131,7 @@ def draw_settings(
     plan, sampling = pipeline.default_plan, pipeline.default_sampling
     plan = replace(plan, **_said(order=order, group_sizes=group_sizes, entropy_bound=entropy_bound))
     sampling = replace(sampling, **_said(temperature=temperature, top_k=top_k, top_p=top_p))
+    sampling = replace(sampling, **_said(guidance_interval=guidance_interval, guidance_schedule=guidance_schedule))
     return [
         DrawSettings(replace(plan, steps=count), replace(sampling, guidance=scale), seed)
         for count, scale, seed in product(steps or (plan.steps,), guidance or (sampling.guidance,), seeds)

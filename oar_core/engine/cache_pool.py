@@ -14,6 +14,11 @@ class CachePool:
         self._used: set[int] = set()
 
     @property
+    def num_reached(self) -> int:
+        """How many slots there have to be so that all in use are among them."""
+        return max(self._used, default=-1) + 1
+
+    @property
     def num_free(self) -> int:
         return len(self._free)
 

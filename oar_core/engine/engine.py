@@ -1,5 +1,7 @@
 """The inference engine: schedule, run, commit. One thread, no network."""
 
+import math
+
 from oar_core.engine.cache_pool import CachePool
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished, SequenceStarted
 from oar_core.engine.model_runner import ModelRunner
@@ -9,6 +11,8 @@ from oar_core.errors import ConfigError, RequestError
 from oar_core.models.backbone import Backbone
 from oar_core.sampling.decode import DecodedGroup, StepLoad
 from oar_core.sampling.request import check_condition
+
+DEFAULT_MAX_PREFILL = 256  # tokens a step; on two CPU cores as many take about as long as a step of sixteen pictures
 
 
 class Engine:
@@ -25,18 +29,24 @@ class Engine:
         num_slots: int,
         *,
         max_cache_bytes: int | None = None,
+        max_prefill: int = DEFAULT_MAX_PREFILL,
         is_deterministic: bool = False,
     ) -> None:
-        """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated here, or
-        refused where they exceed `max_cache_bytes`: memory does not run out later.
+        """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated as
+        they are needed, and refused here where all of them would exceed `max_cache_bytes`.
 
         Batched, a picture made in company is the one made alone up to rounding, which decides next to no draw in fp32
         and some in bf16. Where it `is_deterministic`, pictures run side by side as well, but each goes through the
         network by itself: the numbers are the same to the last bit whatever runs beside it, at the speed of one picture
         after another. Raises ConfigError.
+
+        `max_prefill` is how many tokens of prefills a step takes in, see `Scheduler`. Where the engine is deterministic
+        they are not divided: a chunk's size would depend on the company.
         """
         if num_slots < 2:
             raise ConfigError(f"num_slots is {num_slots}; a guided picture holds 2")
+        if max_prefill < 1:
+            raise ConfigError(f"max_prefill is {max_prefill}; at least 1 token is needed")
         _check_memory(backbone, num_slots, max_cache_bytes)
         try:
             check_condition(unconditional_ids, backbone.config)
@@ -45,8 +55,10 @@ class Engine:
         self._config = backbone.config
         self._has_policy = backbone.has_policy
         self._pool = CachePool(num_slots)
-        self._scheduler = Scheduler(self._pool)
+        self._scheduler = Scheduler(self._pool, math.inf if is_deterministic else max_prefill)
         self._runner = ModelRunner(backbone, unconditional_ids, num_slots, is_deterministic=is_deterministic)
+        self._num_unconditional_ids = len(unconditional_ids)
+        self._num_prefilled = 0  # tokens, by the latest step
         self._live: dict[str, Sequence] = {}
         self._events: list[EngineEvent] = []
 
@@ -61,7 +73,7 @@ class Engine:
 
     @property
     def cache_bytes(self) -> int:
-        """Of all slots; they are allocated at the start."""
+        """Of the slots that were needed so far: they grow with the load, up to what was checked at the start."""
         return self._runner.cache_bytes
 
     @property
@@ -103,6 +115,7 @@ class Engine:
         try:
             sequences = self._schedule()
             self._commit(sequences, self._runner.decode(sequences))
+            self.load.prefilled = self._num_prefilled
         except BaseException:
             for sequence in tuple(self._scheduler.running):
                 self.abort(sequence.id)
@@ -122,17 +135,27 @@ class Engine:
         """Admits and prefills; returns the sequences that decode in this step."""
         admitted = self._scheduler.admit()
         self._events += [SequenceStarted(sequence.id, sequence.progress.steps) for sequence in admitted]
-        self._runner.prefill(admitted)
+        self._num_prefilled = sum(sequence.chunk for sequence in self._scheduler.running)
+        self._num_prefilled += sum(self._num_condition_ids(sequence) for sequence in admitted)
         for sequence in admitted:
             if sequence.progress.is_complete:
                 self._finish(sequence)
-        return list(self._scheduler.running)
+        begun = [sequence for sequence in admitted if sequence.phase is Phase.RUNNING]
+        self._runner.reserve(self._pool.num_reached)
+        self._runner.prefill(begun)
+        for sequence in begun:
+            sequence.chunk = 0  # it is in the cache
+        return [sequence for sequence in self._scheduler.running if sequence.can_step]
+
+    def _num_condition_ids(self, sequence: Sequence) -> int:
+        return len(sequence.request.condition_ids) + (sequence.num_slots - 1) * self._num_unconditional_ids
 
     def _commit(self, sequences: list[Sequence], groups: list[DecodedGroup]) -> None:
         for sequence, group in zip(sequences, groups):
             progress = sequence.progress
             step, patches = progress.step, progress.accept(group)
-            self._events.append(PatchesDecoded(sequence.id, step, progress.steps, patches))
+            if patches:
+                self._events.append(PatchesDecoded(sequence.id, step, progress.steps, patches))
             if progress.is_complete:
                 self._finish(sequence)
 

@@ -12,6 +12,7 @@ from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.prefill import prefill
 
 Picture = TypeVar("Picture")
+FIRST_SLOTS = 8
 
 
 class ModelRunner:
@@ -24,22 +25,32 @@ class ModelRunner:
         self._backbone = fastest(backbone)
         self._unconditional_ids = unconditional_ids
         self._is_deterministic = is_deterministic
-        self._cache = backbone.new_cache(num_slots)
+        self._cache = backbone.new_cache(min(num_slots, FIRST_SLOTS))
+        self._max_slots = num_slots
         self.load = StepLoad()  # of the latest step
 
     @property
     def cache_bytes(self) -> int:
         return self._cache.num_bytes
 
+    @torch.inference_mode()
+    def reserve(self, num_slots: int) -> None:
+        """Makes sure that as many slots are there. They double, so that moving them is rare, and stay."""
+        if num_slots > self._cache.num_slots:
+            self._cache.grow(min(self._max_slots, max(num_slots, 2 * self._cache.num_slots)))
+
     def prefill(self, sequences: list[Sequence]) -> None:
         """Fills the slots of sequences that have just been admitted."""
-        pairs = [sequence.progress.prefill_rows(sequence.slots, self._unconditional_ids) for sequence in sequences]
+        pairs = [
+            sequence.progress.prefill_rows(sequence.slots, self._unconditional_ids, sequence.chunk)
+            for sequence in sequences
+        ]
         for call in self._calls(pairs):
             prefill(self._backbone, self._cache, [row for pair in call for row in pair])
 
     def decode(self, sequences: list[Sequence]) -> list[DecodedGroup]:
-        """One group of each sequence, all in one step."""
-        rows = [sequence.progress.next_row(sequence.slots) for sequence in sequences]
+        """One group of each sequence, or a chunk of its prefill, all in one step."""
+        rows = [sequence.progress.next_row(sequence.slots, sequence.chunk) for sequence in sequences]
         self.load = StepLoad()
         calls = self._calls(rows)
         return [group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load)]

@@ -1,10 +1,45 @@
-"""Which sequences run: decided anew before every step."""
+"""Which sequences run, and how much of their prefills: decided anew before every step."""
 
 import heapq
+import math
 from bisect import insort
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import chain
 
 from oar_core.engine.cache_pool import CachePool
 from oar_core.engine.sequence import Phase, Sequence
+
+
+class Waiting:
+    """The queue: higher priorities first, first come first served within one. All operations take constant time."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, OrderedDict[str, Sequence]] = {}
+        self._priorities: list[int] = []  # ascending, of the lines that are there
+
+    def __len__(self) -> int:
+        return sum(len(line) for line in self._lines.values())
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return chain.from_iterable(self._lines[priority].values() for priority in reversed(self._priorities))
+
+    @property
+    def head(self) -> Sequence | None:
+        return next(iter(self), None)
+
+    def add(self, sequence: Sequence) -> None:
+        if sequence.priority not in self._lines:
+            self._lines[sequence.priority] = OrderedDict()
+            insort(self._priorities, sequence.priority)
+        self._lines[sequence.priority][sequence.id] = sequence
+
+    def remove(self, sequence: Sequence) -> None:
+        line = self._lines[sequence.priority]
+        del line[sequence.id]
+        if not line:
+            del self._lines[sequence.priority]
+            self._priorities.remove(sequence.priority)
 
 
 class Scheduler:
@@ -13,30 +48,42 @@ class Scheduler:
     Only the head of the queue is admitted. A pair that does not fit yet therefore holds later singles back, for at most
     as long as the running picture that is nearest to its end, and cannot be starved by them. Nothing that runs is ever
     preempted.
+
+    A step prefills at most `max_prefill` tokens, conditions and known tokens together: what runs does not wait longer
+    for those that begin. A longer prefill is done in chunks; who runs is served before who waits. Each step admits one
+    sequence that has slots, however long its condition is, as long as no chunk has taken the whole step.
     """
 
-    def __init__(self, pool: CachePool) -> None:
+    def __init__(self, pool: CachePool, max_prefill: float = math.inf) -> None:
         self.running: list[Sequence] = []
-        self.waiting: list[Sequence] = []
+        self.waiting = Waiting()
         self._pool = pool
+        self._max_prefill = max_prefill
 
     def add(self, sequence: Sequence) -> None:
-        # Equal keys are inserted to the right: order of arrival.
-        insort(self.waiting, sequence, key=lambda other: -other.priority)
+        self.waiting.add(sequence)
 
     def admit(self) -> list[Sequence]:
-        """Starts the sequences at the head of the queue for which there are slots."""
+        """Starts the sequences at the head of the queue for which there are slots, and gives out chunks to all."""
+        left = self._max_prefill
+        for sequence in self.running:
+            left -= sequence.take_chunk(left)
         admitted: list[Sequence] = []
-        while self.waiting and self._pool.can_take(self.waiting[0].num_slots):
-            sequence = self.waiting.pop(0)
-            sequence.start(self._pool.take(sequence.num_slots))
-            admitted.append(sequence)
+        while left > 0 and (head := self.waiting.head) is not None and self._pool.can_take(head.num_slots):
+            self.waiting.remove(head)
+            head.start(self._pool.take(head.num_slots))
+            left -= len(head.request.condition_ids)
+            left -= head.take_chunk(max(0, left))
+            admitted.append(head)
         self.running += admitted
         return admitted
 
     def end(self, sequence: Sequence, phase: Phase) -> None:
         """Takes a sequence out, in a terminal phase, with its slots."""
-        (self.waiting if sequence.phase is Phase.WAITING else self.running).remove(sequence)
+        if sequence.phase is Phase.WAITING:
+            self.waiting.remove(sequence)
+        else:
+            self.running.remove(sequence)
         slots = sequence.end(phase)
         if slots is not None:
             self._pool.release(slots)
@@ -44,7 +91,8 @@ class Scheduler:
     def forecast(self) -> dict[str, int]:
         """After how many steps each sequence will be finished if nothing else is added and nothing aborted.
 
-        Exact for fixed group sizes: lengths are known, so admission is simulated.
+        Exact for fixed group sizes: lengths are known, so admission is simulated. Steps by which a long prefill, or
+        many at once, delay a picture come on top.
         """
         ends = {sequence.id: _steps_left(sequence) for sequence in self.running}
         holders = [(ends[sequence.id], sequence.num_slots) for sequence in self.running]

@@ -34,6 +34,7 @@ class Sequence:
         self.request = request
         self.progress = Progress(request, config, has_policy=has_policy)
         self.priority = priority
+        self.chunk = 0  # tokens of its prefill that the coming step takes in
         self._phase = Phase.WAITING
         self._slots: Slots | None = None
 
@@ -54,6 +55,16 @@ class Sequence:
     def slots(self) -> Slots:
         assert self._slots is not None, f"sequence {self.id} holds no slots while it is {self._phase.name}"
         return self._slots
+
+    @property
+    def can_step(self) -> bool:
+        """Whether the coming step does anything for it: a prefill that got no chunk waits for the next."""
+        return bool(self.chunk) or not self.progress.owed
+
+    def take_chunk(self, most: float) -> int:
+        """The size of the coming step's chunk, which is set here."""
+        self.chunk = self.progress.chunk(most)
+        return self.chunk
 
     def start(self, slots: Slots) -> None:
         self._move_to(Phase.RUNNING)

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Arm:
     def curve(self) -> str:
         """The name of all that differs from it in steps alone, or in the entropy bound of adaptive groups."""
         settings = self.first["settings"]
-        return f"{self.label}, {settings['plan']['group_sizes']}, guidance {settings['sampling']['guidance']:g}"
+        return f"{self.label}, {settings['plan']['group_sizes']}, guidance {guidance_text(settings['sampling'])}"
 
     @property
     def name(self) -> str:
@@ -98,3 +98,13 @@ def _at(report: Report, path: tuple[str, ...]) -> float:
     for name in path:
         value = value[name]
     return float(value)
+
+
+def guidance_text(sampling: Mapping[str, Any]) -> str:
+    """The scale, and what changes it with rank."""
+    words = [f"{sampling['guidance']:g}"]
+    if "guidance_schedule" in sampling:
+        words.append(sampling["guidance_schedule"])
+    if "guidance_interval" in sampling:
+        words.append("from {:g} to {:g}".format(*sampling["guidance_interval"]))
+    return " ".join(words)

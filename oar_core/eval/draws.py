@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +30,16 @@ class DrawSettings:
     sampling: SamplingParams
     seed: int = 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data. Guidance that does not change with rank is told by its scale alone: what was drawn
+        before it could change keeps its name."""
+        told = asdict(self)
+        usual = SamplingParams()
+        for name in ("guidance_interval", "guidance_schedule"):
+            if told["sampling"][name] == getattr(usual, name):
+                del told["sampling"][name]
+        return told
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -51,7 +62,7 @@ class Draws:
 def draws_path(folder: Path, pipeline: Pipeline, settings: DrawSettings, prompt_source: str) -> Path:
     """One file per model, settings and source of prompts; how many pictures it holds is not part of its name."""
     dtype = str(next(pipeline.backbone.parameters()).dtype)
-    return folder / f"{digest(pipeline.model_hash, dtype, asdict(settings), prompt_source)}.safetensors"
+    return folder / f"{digest(pipeline.model_hash, dtype, settings.to_dict(), prompt_source)}.safetensors"
 
 
 def draw(
@@ -71,7 +82,7 @@ def draw(
     while len(stored) < len(requests):
         chunk = _draw_chunk(pipeline, requests[len(stored) : len(stored) + batch_size])
         stored = _joined(stored, chunk) if len(stored) else chunk
-        save_tensors(path, vars(stored), asdict(settings))
+        save_tensors(path, vars(stored), settings.to_dict())
         bar.update(len(chunk))
     bar.close()
     return stored.head(len(requests))

@@ -56,7 +56,7 @@ def measure_quality(
         "model": {"name": pipeline.name, "hash": pipeline.model_hash},
         "evaluator": {"name": reference.evaluator.name, "digest": reference.evaluator.digest},
         "settings": {
-            **asdict(wanted),
+            **wanted.to_dict(),
             "num_samples": settings.num_samples,
             "num_likelihood": settings.num_likelihood,
             "dtype": _dtype(pipeline),

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from oar_core.eval.arms import Arm, Report
+from oar_core.eval.arms import Arm, Report, guidance_text
 
 
 def one_line_table(reports: Sequence[Report]) -> str:
@@ -25,7 +25,7 @@ def _quality_row(arm: Arm) -> list[str]:
         arm.label,
         arm.order,
         f"{arm.mean('cost', 'mean_steps'):.1f}",
-        f"{settings['sampling']['guidance']:g}",
+        guidance_text(settings["sampling"]),
         str(len(arm.reports)),
         arm.cell("distances", "fd_eval"),
         arm.cell("fd_to_reconstructions"),

@@ -56,6 +56,17 @@ class KVCache:
         """Of keys and values."""
         return self.keys.nbytes + self.values.nbytes
 
+    def grow(self, num_slots: int) -> None:
+        """To `num_slots` slots; what the present ones hold stays. Keys are moved before values are: at the most, one of
+        the two is there twice."""
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)
+            new = old.new_zeros(old.shape[0], num_slots, *old.shape[2:])
+            new[:, : old.shape[1]] = old
+            setattr(self, name, new)
+        added = torch.zeros(num_slots - len(self.lengths), dtype=self.lengths.dtype)
+        self.lengths = torch.cat([self.lengths, added])
+
     def reset(self, slots: Int[Tensor, "B"]) -> None:
         """Empties the slots. Entries are zeroed: masked attention multiplies them by 0, which a NaN survives."""
         self.lengths[slots.cpu()] = 0

@@ -28,6 +28,7 @@ class StepLoad:
     slots: int = 0
     positions: int = 0  # places of queries in attention, pads included
     pads: int = 0  # of these hold no query; everything but attention has no pads at all
+    prefilled: int = 0  # tokens of conditions and of pictures that entered the cache without being decoded in it
 
 
 @torch.inference_mode()

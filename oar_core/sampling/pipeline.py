@@ -30,7 +30,7 @@ POLICY = "policy.safetensors"  # optional: where the config has an entry "policy
 class Pipeline:
     """`defaults` are sampling defaults: order, steps, group_sizes, guidance, temperature, top_k, top_p.
 
-    A model may also name its entropy_bound."""
+    A model may also name its entropy_bound, guidance_interval and guidance_schedule."""
 
     name: str
     backbone: OarBackbone
@@ -80,7 +80,10 @@ class Pipeline:
 
     @property
     def default_sampling(self) -> SamplingParams:
-        return SamplingParams(**{name: self.defaults[name] for name in ("guidance", "temperature", "top_k", "top_p")})
+        named = {name: self.defaults[name] for name in ("guidance", "temperature", "top_k", "top_p")}
+        interval = tuple(self.defaults.get("guidance_interval", (0.0, 1.0)))
+        schedule = self.defaults.get("guidance_schedule", "constant")
+        return SamplingParams(**named, guidance_interval=interval, guidance_schedule=schedule)
 
     @property
     def max_prompt_tokens(self) -> int:

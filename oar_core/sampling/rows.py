@@ -31,7 +31,10 @@ class Slots:
 @dataclass(frozen=True)
 class DecodeRow:
     """What one picture does in this step: commit tokens to its slots, then decode `take` of the queried positions, or,
-    under an entropy bound, as many from `take` to `most` as are safe together."""
+    under an entropy bound, as many from `take` to `most` as are safe together.
+
+    A row without a query commits alone: a chunk of a prefill.
+    """
 
     slots: Slots
     commit_positions: Sequence[int]
@@ -43,6 +46,7 @@ class DecodeRow:
     noise_key: int
     most: int | None = None  # None: `take`
     entropy_bound: float | None = None  # nats
+    held: tuple[int, ...] = (0, 0)  # how many of the commits, from the first, each slot has already
 
     @property
     def limit(self) -> int:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from oar_core.errors import InvalidSampling
+from oar_core.sampling.guidance import GUIDANCE_SCHEDULES, scale_at
 
 MAX_TEMPERATURE = 100.0
 MAX_GUIDANCE = 100.0
@@ -21,12 +22,16 @@ class SamplingParams:
 
     `temperature` 0 takes the likeliest token. `top_k` keeps that many of the likeliest (0: all); of those, `top_p`
     keeps the fewest whose probability at this temperature reaches it (1: all). `guidance` 1 is off: no second row.
+    It holds for the part of a picture that `guidance_interval` names, as shares of the positions that are decoded, and
+    grows towards its full scale by `guidance_schedule`; where the scale is 1, the second row is not computed.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     guidance: float = 1.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_schedule: str = "constant"
 
     def __post_init__(self) -> None:
         _check_range("temperature", self.temperature, 0.0, MAX_TEMPERATURE)
@@ -35,10 +40,23 @@ class SamplingParams:
             raise InvalidSampling(f"top_k is {self.top_k}; it is 0 (off) or positive", field="top_k")
         if not 0.0 < self.top_p <= 1.0:
             raise InvalidSampling(f"top_p is {self.top_p}; it lies above 0 and up to 1", field="top_p")
+        low, high = self.guidance_interval
+        if not 0.0 <= low < high <= 1.0:
+            message = f"guidance_interval is {low} to {high}; it begins at 0 or later and ends after that, at 1 at most"
+            raise InvalidSampling(message, field="guidance_interval")
+        if self.guidance_schedule not in GUIDANCE_SCHEDULES:
+            names = ", ".join(GUIDANCE_SCHEDULES)
+            message = f"guidance_schedule {self.guidance_schedule!r} is not one of {names}"
+            raise InvalidSampling(message, field="guidance_schedule")
 
     @property
     def is_guided(self) -> bool:
+        """Whether any part of a picture may be."""
         return self.guidance != 1.0
+
+    def scale_at(self, share: float) -> float:
+        """The guidance of positions before which a share of the picture was decoded."""
+        return scale_at(self.guidance, self.guidance_schedule, self.guidance_interval, share)
 
     @property
     def truncates(self) -> bool:

@@ -79,9 +79,10 @@ class StepBatch:
         place = {(row, part): start for (_, row, part), start in zip(by_slot, starts_of(slot_counts).tolist())}
         # A row without guidance stands in for its own pair, which leaves its logits bit for bit.
         pairs = np.array([[place[r, 0], place[r, len(row.slots.all) - 1]] for r, row in enumerate(rows)])
+        commits = [(row, rows[row].held[part]) for _, row, part in by_slot]
         tables = {
-            "commit_positions": right_padded([rows[row].commit_positions for row in owner_of_slot]),
-            "commit_token_ids": right_padded([rows[row].commit_token_ids for row in owner_of_slot]),
+            "commit_positions": right_padded([rows[row].commit_positions[held:] for row, held in commits]),
+            "commit_token_ids": right_padded([rows[row].commit_token_ids[held:] for row, held in commits]),
             "queries": np.concatenate([np.asarray(row.query[: row.num_asked], dtype=np.int64) for row in rows]),
             "owners": np.repeat(np.arange(len(rows)), asked),
             "spread": places_within(starts[owner_of_slot], slot_counts),
@@ -99,7 +100,7 @@ class StepBatch:
             commit=Commit(
                 at["commit_token_ids"],
                 at["commit_positions"],
-                torch.tensor([len(rows[row].commit_positions) for row in owner_of_slot]),
+                torch.tensor([len(rows[row].commit_positions) - held for row, held in commits]),
             ),
             queries=at["queries"],
             owners=at["owners"],

@@ -30,9 +30,8 @@ async def follow(services: Services, job: Job, after: int, silence: float) -> As
                 seq = event.seq
                 if event.is_terminal:
                     return
-            if batch:
-                continue
-            if await _is_over(services, job.id, seq):
+            # Whatever else there is, the hub knows of or will hear of: only who finds nothing has to ask why.
+            if not batch and await _is_over(services, job.id, seq):
                 return
             if not await services.hub.wait(job.id, seq, silence):
                 yield None

@@ -15,19 +15,18 @@ from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow, parse_seq
 from server.api.intake import accept, idempotency, rejections_counted, wait_for_end, with_deadline
-from server.api.pictures import MEDIA_TYPES, Rendition, recipe, render
+from server.api.pictures import COMPLETED, MEDIA_TYPES, Rendition, recipe_of, render
 from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, NotFinished, NotFound, TooManySockets
 from server.jobs.estimate import eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
-from server.schemas.events import Completed, Failed
+from server.schemas.events import Failed
 from server.schemas.generation import GenerationRequest, GenerationStatus, ImageLink, Timings
 from server.schemas.images import OutputFormat
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
-COMPLETED = TypeAdapter(Completed)
 FAILED = TypeAdapter(Failed)
 
 JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
@@ -189,18 +188,20 @@ async def image(
     services: Shared,
     kind: Annotated[OutputFormat, Query(alias="format", description="What it is encoded as")] = "png",
     compression: Annotated[int, Query(ge=0, le=100, description="Quality of webp and jpeg")] = 100,
-    metadata: Annotated[bool, Query(description="Whether a PNG carries the text chunk `oar`: what made it")] = True,
+    metadata: Annotated[
+        bool, Query(description="Whether a PNG carries the text chunks `oar` and `parameters`: what made it")
+    ] = True,
     if_none_match: Annotated[str | None, Header(description="An ETag; 304 if it still holds")] = None,
 ) -> Response:
     """A finished picture. It never changes, so it may be cached for ever."""
     job, png = await finished_png(services, job_id, index)
-    wanted = Rendition(kind, compression, metadata)
+    wanted = Rendition(kind, compression, metadata and services.settings.image_metadata)
     etag = f'"{hashlib.sha256(png + wanted.query.encode()).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
     known = if_none_match or ""
     if etag in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
-    content = await asyncio.to_thread(render, png, wanted, recipe(job.params, index))
+    content = await asyncio.to_thread(render, png, wanted, recipe_of(job, index))
     return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
 
 

@@ -18,7 +18,7 @@ from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, 
 from server.api.following import follow
 from server.api.forms import check, read_form
 from server.api.intake import accept, cancel_unfinished, idempotency, rejections_counted, wait_while_connected
-from server.api.pictures import Rendition, recipe, reencode, render
+from server.api.pictures import Rendition, recipe_of, reencode, render
 from server.api.uploads import Source, prepare
 from server.errors import (
     InvalidRequest,
@@ -95,12 +95,13 @@ class Delivery:
     wanted: ImagesRequest
     model: ModelInfo
     text_tokens: int
+    has_metadata: bool
     can_come_back: bool  # with its idempotency key; else the job ends when its client leaves
 
     @property
     def rendition(self) -> Rendition:
         compression = 100 if self.wanted.output_compression is None else self.wanted.output_compression
-        return Rendition(self.wanted.output_format or "png", compression, self.wanted.metadata)
+        return Rendition(self.wanted.output_format or "png", compression, self.has_metadata)
 
     def facts(self, job: Job, index: int | None = None) -> JobFacts:
         return JobFacts(job_id=job.id, seed=job.params.seed, fingerprint=job.params.model_hash, index=index)
@@ -168,7 +169,8 @@ async def _submit(
     )
     job = await services.queue.load(submitted.job_id)
     text_tokens = await services.prompts.count(wanted.prompt, model) or 0
-    return Delivery(kind, wanted, model, text_tokens, can_come_back=key is not None), job
+    has_metadata = wanted.metadata and services.settings.image_metadata
+    return Delivery(kind, wanted, model, text_tokens, has_metadata, can_come_back=key is not None), job
 
 
 async def _deliver(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
@@ -282,7 +284,7 @@ async def _finished(services: Services, delivery: Delivery, job: Job, index: int
     png = await services.images.read(job.id, index)
     if png is None:
         raise JobExpired(f"the images of job {job.id} are no longer kept")
-    picture = await asyncio.to_thread(render, png, delivery.rendition, recipe(job.params, index))
+    picture = await asyncio.to_thread(render, png, delivery.rendition, recipe_of(job, index))
     return base64.b64encode(picture).decode()
 
 

@@ -5,14 +5,28 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from PIL import Image
+from pydantic import TypeAdapter
 
+from server.jobs.job import Job
+from server.schemas.events import Completed, Fingerprint
 from server.schemas.generation import GenerationParams
 from server.schemas.images import OutputFormat
 
 KEYWORD = "oar"  # of the text chunk
+COMPLETED = TypeAdapter(Completed)
+# What others call it. The rest has its own name.
+LABELS = {
+    "steps": "Steps",
+    "order": "Sampler",
+    "guidance": "CFG scale",
+    "seed": "Seed",
+    "model_hash": "Model hash",
+    "model": "Model",
+}
+TOLD_APART = {"prompt", "fingerprint", *LABELS}
 NOT_OF_THE_PICTURE = {"n", "previews", "priority", "deadline", "partial_images"}
 HEADER_END = 33  # a PNG's signature and its IHDR chunk
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
@@ -20,7 +34,7 @@ MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "webp": "image/webp"
 
 @dataclass(frozen=True)
 class Rendition:
-    """How a picture is wanted: `compression` is the quality of WebP and JPEG, `metadata` a text chunk in PNGs."""
+    """How a picture is wanted: `compression` is the quality of WebP and JPEG, `metadata` text chunks in PNGs."""
 
     format: OutputFormat = "png"
     compression: int = 100
@@ -33,9 +47,9 @@ class Rendition:
 
 
 def render(png: bytes, wanted: Rendition, recipe: dict[str, Any]) -> bytes:
-    """`recipe` goes into the text chunk."""
+    """`recipe` goes into the text chunks of a PNG, and nowhere else."""
     if wanted.format == "png":
-        return _with_text(png, json.dumps(recipe)) if wanted.metadata else png
+        return _with_texts(png, recipe) if wanted.metadata else png
     return reencode(png, wanted.format, wanted.compression)
 
 
@@ -47,16 +61,42 @@ def reencode(picture: bytes, kind: Literal["png", "webp", "jpeg"], compression: 
     return buffer.getvalue()
 
 
-def recipe(params: GenerationParams, index: int) -> dict[str, Any]:
-    """All that makes this picture again, by the same build on the same kind of device."""
+def recipe(params: GenerationParams, index: int, fingerprint: Fingerprint | None) -> dict[str, Any]:
+    """All that makes this picture again, by the same build on the same kind of device, which `fingerprint` tells."""
     return {
         "image": index,
         **params.model_dump(mode="json", exclude=NOT_OF_THE_PICTURE, exclude_none=True),
+        **({"fingerprint": fingerprint.model_dump(mode="json")} if fingerprint else {}),
     }
 
 
-def _with_text(png: bytes, text: str) -> bytes:
-    """Puts a tEXt chunk behind the header, without touching the pixels; `text` is ASCII."""
-    body = b"tEXt" + KEYWORD.encode() + b"\0" + text.encode("ascii")
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    return png[:HEADER_END] + chunk + png[HEADER_END:]
+def recipe_of(job: Job, index: int) -> dict[str, Any]:
+    """Of a completed job's picture."""
+    return recipe(job.params, index, COMPLETED.validate_json(job.result).fingerprint)
+
+
+def parameters(recipe: dict[str, Any]) -> str:
+    """The recipe as the text that other programs for generated pictures show and search: the prompt, then pairs."""
+    pairs = {label: recipe[name] for name, label in LABELS.items() if name in recipe}
+    rest = {name.replace("_", " ").capitalize(): value for name, value in recipe.items() if name not in TOLD_APART}
+    told = {**pairs, **rest, **({"Fingerprint": _one_line(recipe["fingerprint"])} if "fingerprint" in recipe else {})}
+    return "\n".join((recipe["prompt"], ", ".join(f"{name}: {_one_line(value)}" for name, value in told.items())))
+
+
+def _one_line(value: Any) -> str:
+    """Without the comma that separates pairs."""
+    if isinstance(value, dict):
+        return " ".join(str(part) for part in cast("dict[str, Any]", value).values())
+    return " ".join(map(str, cast("list[Any]", value))) if isinstance(value, list) else str(value)
+
+
+def _with_texts(png: bytes, recipe: dict[str, Any]) -> bytes:
+    """Puts text chunks behind the header, without touching the pixels: JSON for programs, and `parameters`."""
+    facts = _chunk(b"tEXt", KEYWORD.encode() + b"\0" + json.dumps(recipe).encode("ascii"))
+    # Not compressed, no language, no translated keyword.
+    words = _chunk(b"iTXt", b"parameters" + bytes(5) + parameters(recipe).encode())
+    return png[:HEADER_END] + facts + words + png[HEADER_END:]
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -25,6 +25,8 @@ def resolve(request: GenerationRequest, model: ModelInfo, settings: Settings) ->
         group_sizes=_group_sizes(request.group_sizes, model),
         entropy_bound=_or_default(request.entropy_bound, defaults.entropy_bound),
         guidance=_or_default(request.guidance, defaults.guidance),
+        guidance_interval=_interval(request.guidance_interval, defaults.guidance_interval),
+        guidance_schedule=request.guidance_schedule or defaults.guidance_schedule,
         temperature=_or_default(request.temperature, defaults.temperature),
         top_k=defaults.top_k if request.top_k is None else request.top_k,
         top_p=_or_default(request.top_p, defaults.top_p),
@@ -85,6 +87,16 @@ def _group_sizes(name: str | None, model: ModelInfo) -> str:
         message = f"group_sizes {name[:80]!r} is not one of {', '.join(model.group_sizes)}"
         raise InvalidRequest("invalid_steps", message, field="group_sizes")
     return name
+
+
+def _interval(wanted: list[float] | None, default: tuple[float, float]) -> tuple[float, float]:
+    if wanted is None:
+        return default
+    low, high = wanted
+    if low >= high:
+        message = f"guidance_interval is {low:g} to {high:g}; it has to end after it begins"
+        raise InvalidRequest("invalid_sampling", message, field="guidance_interval")
+    return low, high
 
 
 def _or_default(value: float | None, default: float) -> float:

@@ -23,7 +23,7 @@ VERBS = {
     "distill": (LIBRARY, "distill", "Find the orders in which a model is most certain."),
     "eval": (LIBRARY, "eval", "Measure a model."),
     "study": (LIBRARY, "study", "Compare orders of generation."),
-    "bench": (LIBRARY, "bench", "Measure the engine's speed."),
+    "bench": ("server.cli.bench", "bench", "Measure the speed of the engine, or of a server."),
 }
 
 

@@ -26,6 +26,12 @@ R = TypeVar("R", bound=GenerationRequest)
 INTERRUPTED = 130
 FORMATS: dict[str, OutputFormat] = {".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
+
+def _as_list(_context: click.Context, _option: click.Parameter, values: tuple[float, ...] | None) -> list[float] | None:
+    """As JSON has it."""
+    return None if values is None else list(values)
+
+
 _OPTIONS = (
     click.option(
         "-o",
@@ -59,6 +65,14 @@ _OPTIONS = (
     click.option("--group-sizes", help="cosine, linear, constant or adaptive."),
     click.option("--entropy-bound", type=float, help="Nats that an adaptive group may lose."),
     click.option("--guidance", type=float, help="Classifier-free guidance; 1 is none."),
+    click.option(
+        "--guidance-interval",
+        type=float,
+        nargs=2,
+        callback=_as_list,
+        help="Shares of the decoded positions between which guidance holds, as 0.2 0.8.",
+    ),
+    click.option("--guidance-schedule", help="constant, linear or cosine: how guidance grows with that share."),
     click.option("--temperature", type=float, help="Flattens (above 1) or sharpens the draws."),
     click.option("--top-k", type=int, help="Draw from the k likeliest tokens; 0 is all."),
     click.option("--top-p", type=float, help="Draw from the likeliest tokens that sum up to this."),

@@ -145,7 +145,10 @@ class InProcess:
         self._canceled.set()
 
     def pictures(self, kind: OutputFormat) -> list[bytes]:
-        return [render(png, Rendition(kind), recipe(self.params, image)) for image, png in enumerate(self._pngs)]
+        return [
+            render(png, Rendition(kind), recipe(self.params, image, self._model.fingerprint))
+            for image, png in enumerate(self._pngs)
+        ]
 
     def timings(self) -> Timings:
         return Timings(created_at=self._created_at, started_at=self._started_at, finished_at=self._finished_at)

@@ -119,9 +119,12 @@ class WorkerMetrics(Families):
         )
         self.positions = self.counter("oar_positions_queried", "Positions asked of the model, pads included", "model")
         self.pads = self.counter("oar_positions_padded", "Places of attention that held no query", "model")
+        self.prefilled = self.counter(
+            "oar_prefill_tokens", "Tokens of prompts and known pictures that entered the cache", "model"
+        )
         self.rows_used = self.gauge("oar_cache_slots_used", "Cache slots that jobs hold", "model")
         self.slots = self.gauge("oar_cache_slots", "Cache slots of the engine", "model")
-        self.cache_bytes = self.gauge("oar_cache_bytes", "Bytes of all cache slots", "model")
+        self.cache_bytes = self.gauge("oar_cache_bytes", "Bytes of the cache slots, which grow with the load", "model")
         self.load_seconds = self.gauge("oar_model_load_seconds", "Reading, checking and warming up a model", "model")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype")
         for model in models:
@@ -143,7 +146,8 @@ class WorkerMetrics(Families):
         self.batch_rows.labels(model).observe(rows)
         self.occupancy.labels(model).observe(occupancy)
 
-    def count_query(self, model: str, positions: int, pads: int) -> None:
+    def count_query(self, model: str, positions: int, pads: int, prefilled: int) -> None:
+        self.prefilled.labels(model).inc(prefilled)
         self.positions.labels(model).inc(positions)
         self.pads.labels(model).inc(pads)
 

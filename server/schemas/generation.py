@@ -10,6 +10,8 @@ from server.schemas.model import DEFAULT_ENTROPY_BOUND
 MAX_SEED = 2**63 - 1
 MAX_ENTROPY_BOUND = 10_000  # nats
 Priority = Literal["low", "normal", "high"]
+GuidanceSchedule = Literal["constant", "linear", "cosine"]
+Share = Annotated[float, Field(ge=0, le=1)]
 State = Literal["queued", "running", "completed", "failed", "canceled"]
 
 
@@ -26,6 +28,14 @@ class DrawingOptions(Accepted):
         description="Nats that an `adaptive` group may lose; nothing to other group sizes",
     )
     guidance: float | None = Field(None, ge=0, le=100, description="Classifier-free guidance; 1 is none")
+    guidance_interval: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="From which share of the decoded positions on guidance holds, and up to which; 0 and 1 is always. "
+        "Outside, a picture costs half",
+    )
+    guidance_schedule: GuidanceSchedule | None = Field(
+        None, description="How guidance grows from 1 with the share of the decoded positions; `constant`: not at all"
+    )
     temperature: float | None = Field(None, ge=0, le=100, description="Flattens (> 1) or sharpens (< 1) the draws")
     top_k: int | None = Field(None, ge=0, le=1 << 31, description="Draw from the k likeliest tokens; 0 is all")
     top_p: float | None = Field(None, gt=0, le=1, description="Draw from the likeliest tokens that sum up to this")
@@ -72,6 +82,8 @@ class GenerationParams(Sent):
     top_k: int
     top_p: float
     entropy_bound: float = DEFAULT_ENTROPY_BOUND  # nats; of adaptive groups
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_schedule: str = "constant"
     previews: bool = True
     priority: Priority = "normal"
     deadline: float | None = None  # seconds from acceptance

@@ -15,6 +15,8 @@ class GenerationDefaults(Sent):
     group_sizes: str = "cosine"
     entropy_bound: float = DEFAULT_ENTROPY_BOUND  # of adaptive groups
     guidance: float = 1.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_schedule: str = "constant"
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0

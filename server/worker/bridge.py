@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 BLOCK_SECONDS = 0.5
 PAUSE_SECONDS = 0.5
 FLUSH_SECONDS = 2.0
+PREVIEW_SHARE = 0.1  # of the time: the engine wants the same cores
 
 
 class WorkerCrashed(RuntimeError):
@@ -242,13 +243,13 @@ class Bridge:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _previews(self) -> None:
-        """At most half of the time goes into previews, however slow they are."""
+        """Previews take their share of the time and no more, however slow they are and however many pictures run."""
         while True:
             start = time.monotonic()
             for model in self._models.values():
                 await self._preview(model)
             busy = time.monotonic() - start
-            await asyncio.sleep(max(self._settings.preview_interval / 2, busy))
+            await asyncio.sleep(max(self._settings.preview_interval / 2, busy * (1 / PREVIEW_SHARE - 1)))
 
     async def _preview(self, model: LoadedModel) -> None:
         due = [

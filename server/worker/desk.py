@@ -140,7 +140,8 @@ class Desk:
         self._latest_seconds = report.seconds
         occupancy = report.load.slots / self._models[report.model].slots
         self._metrics.count_step(report.model, report.seconds, report.rows, occupancy)
-        self._metrics.count_query(report.model, report.load.positions, report.load.pads)
+        self._metrics.cache_bytes.labels(report.model).set(report.cache_bytes)
+        self._metrics.count_query(report.model, report.load.positions, report.load.pads, report.load.prefilled)
 
     def _on_event(self, event: EngineEvent) -> None:
         job, image = self._owner(event.sequence_id)

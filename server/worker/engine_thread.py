@@ -40,6 +40,7 @@ class Stepped:
     seconds: float
     rows: int  # pictures that shared the step
     load: StepLoad
+    cache_bytes: int
 
 
 @dataclass(frozen=True)
@@ -106,4 +107,4 @@ class EngineThread(threading.Thread):
         events = engine.step()
         seconds = time.perf_counter() - start
         rows = sum(isinstance(event, PatchesDecoded) for event in events)
-        self._report(Stepped(name, tuple(events), seconds, rows, engine.load))
+        self._report(Stepped(name, tuple(events), seconds, rows, engine.load, engine.cache_bytes))

@@ -98,6 +98,7 @@ def _load(name: str, manifest: Manifest, device: str, dtype: torch.dtype, settin
         pipeline.unconditional_ids,
         settings.slots,
         max_cache_bytes=limit,
+        max_prefill=settings.prefill_tokens,
         is_deterministic=settings.deterministic,
     )
     created = int((folder / "config.json").stat().st_mtime)

@@ -172,6 +172,13 @@ def sequence_request(
         seed=params.seed,
         image_index=image,
         plan=PlanSpec(params.order, params.steps, params.group_sizes, params.entropy_bound),
-        sampling=SamplingParams(params.temperature, params.top_k, params.top_p, params.guidance),
+        sampling=SamplingParams(
+            params.temperature,
+            params.top_k,
+            params.top_p,
+            params.guidance,
+            params.guidance_interval,
+            params.guidance_schedule,
+        ),
         known=known,
     )

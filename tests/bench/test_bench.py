@@ -9,10 +9,17 @@ import torch
 from click.testing import CliRunner
 
 from oar_core.bench.clock import Clock, quantile
+from oar_core.bench.peak import Bounds, find_peaks
+from oar_core.bench.replay import CONTINUOUS, MANNERS, ONE, STATIC, replay
 from oar_core.bench.table import table
 from oar_core.cli.bench import bench
 from oar_core.config import BackboneConfig, TokenizerConfig
+from oar_core.engine.engine import Engine
+from oar_core.order.plan import PlanSpec
+from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.recipes import RECIPES, recipe
+from tests.engine.backbones import UNCONDITIONAL, HashBackbone
 from tests.server.tiny import write_tiny_weights
 
 TINY_TOKENIZER = TokenizerConfig(image_size=(16, 20), widths=(8, 16), head_width=8, vocab_size=24, code_width=4)
@@ -58,7 +65,22 @@ def test_throughput_has_a_row_for_each_batch(weights):
 
 
 def test_arrivals_serve_every_picture_both_ways(weights):
-    report = told(weights, "arrivals", "--images", "9", "--slots", "4", "--load", "0.5", "--load", "3", "--bound", "9")
+    report = told(
+        weights,
+        "arrivals",
+        "--images",
+        "9",
+        "--slots",
+        "4",
+        "--load",
+        "0.5",
+        "--load",
+        "3",
+        "--bound",
+        "99",
+        "--seconds",
+        "0.05",
+    )
     assert [(row["batching"], row["load"]) for row in report["rows"]] == [
         ("static", 0.5),
         ("continuous", 0.5),
@@ -66,17 +88,81 @@ def test_arrivals_serve_every_picture_both_ways(weights):
         ("continuous", 3),
     ]
     for row in report["rows"]:
-        assert 0 < row["first_patch_p50"] <= row["p50"] <= row["p95"] <= row["p99"] < 9
+        assert 0 < row["first_patch_p50"] <= row["p50"] <= row["p95"] <= row["p99"]
         assert row["goodput"] > 0
+    assert report["steps"] == [2, 5, 10, 20]
+    assert [row["batching"] for row in report["peaks"]] == 2 * ["one at a time", "static", "continuous"]
+
+
+def make_hashed(steps: int, name: str = "a") -> SequenceRequest:
+    return SequenceRequest(name, (1,), 0, 0, PlanSpec("raster", steps), SamplingParams())
+
+
+class StepClock(Clock):
+    """A step takes a tenth of a second, whatever it does."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def now(self) -> float:
+        self._now += 0.1
+        return self._now
+
+
+def test_a_picture_joins_what_runs_or_waits_for_its_end():
+    requests = [make_hashed(4, "a"), make_hashed(2, "b")]
+    ends = {}
+    for manner in MANNERS:
+        engine = Engine(HashBackbone(), UNCONDITIONAL, 8)
+        ends[manner] = replay(engine, StepClock(), [0.0, 0.05], requests, manner).total
+    assert ends[CONTINUOUS] == {"a": pytest.approx(0.4), "b": pytest.approx(0.25)}
+    assert ends[STATIC] == ends[ONE] == {"a": pytest.approx(0.4), "b": pytest.approx(0.55)}
+
+
+def test_a_static_batch_takes_all_that_waits_and_one_at_a_time_does_not():
+    requests = [make_hashed(4, name) for name in "abc"]
+    ends = {}
+    for manner in MANNERS:
+        engine = Engine(HashBackbone(), UNCONDITIONAL, 8)
+        ends[manner] = list(replay(engine, StepClock(), [0.0] * 3, requests, manner).total.values())
+    assert ends[STATIC] == ends[CONTINUOUS] == pytest.approx([0.4, 0.4, 0.4])
+    assert ends[ONE] == pytest.approx([0.4, 0.8, 1.2])
+
+
+def test_a_replay_gives_up_when_too_many_are_late_and_leaves_an_empty_engine():
+    engine = Engine(HashBackbone(), UNCONDITIONAL, 8)
+    requests = [make_hashed(4, name) for name in "abc"]
+    bounds = dict.fromkeys("abc", 0.5)
+    lives = replay(engine, StepClock(), [0.0] * 3, requests, ONE, bounds=bounds, most_late=0)
+    assert lives.num_late(bounds) == 1
+    assert not engine.has_work
+    assert engine.num_free_slots == 8
+
+
+def test_the_highest_rate_is_found_for_each_manner():
+    """One at a time, a picture of four steps is served 2.5 times a second; eight rows share a step of any size."""
+    engine = Engine(HashBackbone(), UNCONDITIONAL, 8)
+    bounds = Bounds("all", lambda _: 1.2)
+
+    def make(count: int) -> list[SequenceRequest]:
+        return [make_hashed(4, str(number)) for number in range(count)]
+
+    one, static, continuous = find_peaks(engine, StepClock(), make, bounds, capacity=20.0, seconds=6, seed=0)
+    assert 1 < one.rate < 2.5
+    assert one.rate < static.rate < continuous.rate <= 24
+    assert continuous.to_static == pytest.approx(continuous.rate / static.rate)
+    assert continuous.to_one == pytest.approx(continuous.rate / one.rate)
 
 
 def test_scoring_every_position_asks_more(weights):
     report = told(weights, "steps", "--batch", "2", "--repeats", "1")
-    assert [(row["order"], row["steps"], row["queries"]) for row in report["rows"]] == [
-        ("random", 5, 20),
-        ("random", 20, 20),
-        ("confidence", 5, 20 + 16 + 12 + 8 + 4),
-        ("confidence", 20, 210),
+    assert [(row["order"], row["steps"], row["guided"], row["queries"]) for row in report["rows"]] == [
+        ("random", 5, "all", 20),
+        ("random", 20, "all", 20),
+        ("confidence", 5, "all", 20 + 16 + 12 + 8 + 4),
+        ("confidence", 20, "all", 210),
+        ("random", 20, "the middle half", 20),
+        ("random", 20, "nothing", 20),
     ]
 
 

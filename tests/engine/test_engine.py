@@ -219,3 +219,102 @@ def test_the_load_is_that_of_the_latest_step():
     drain(engine)
     engine.step()
     assert (engine.load.slots, engine.load.positions) == (0, 0)
+
+
+EDIT = KnownTokens(tuple(range(16)), (1,) * 16)
+
+
+def test_a_long_prefill_does_not_stall_what_runs():
+    """Sixteen known tokens in two slots, four a step: the other picture gets its group in each of these steps."""
+    engine = Engine(HashBackbone(), UNCONDITIONAL, 4, max_prefill=4)
+    engine.add(make_request(3, order="raster", steps=TINY.num_tokens))
+    engine.step()
+    engine.add(make_request(1, order="raster", steps=2, known=EDIT))
+    steps = [engine.step() for _ in range(10)]
+    assert all([patch.rank for patch in _patches(events, "picture-3")] == [n + 1] for n, events in enumerate(steps))
+    assert [bool(_patches(events, "picture-1")) for events in steps] == 8 * [False] + [True, True]
+    assert SequenceFinished("picture-1", tuple(_tokens(steps, "picture-1", EDIT))) in steps[9]
+
+
+def _patches(events: list, name: str) -> list:
+    decoded = (event for event in events if isinstance(event, PatchesDecoded) and event.sequence_id == name)
+    return [patch for event in decoded for patch in event.patches]
+
+
+def _tokens(steps: list[list], name: str, known: KnownTokens) -> list[int]:
+    by_position = dict(zip(known.positions, known.token_ids))
+    by_position |= {patch.position: patch.token_id for events in steps for patch in _patches(events, name)}
+    return [by_position[position] for position in sorted(by_position)]
+
+
+def test_a_step_tells_how_many_tokens_it_prefilled():
+    engine = Engine(HashBackbone(), UNCONDITIONAL, 4, max_prefill=8)
+    engine.add(make_request(1, order="raster", steps=2, known=EDIT))
+    told = []
+    while engine.has_work:
+        engine.step()
+        told.append(engine.load.prefilled)
+    assert told[0] == 2 + 1 + 6  # both conditions, then what is left of eight after the prompt's
+    assert sum(told) == 2 + 1 + 2 * 16
+    assert max(told[1:]) == 8
+
+
+def test_a_picture_is_aborted_in_the_middle_of_its_prefill():
+    backbone = HashBackbone()
+    engine = Engine(backbone, UNCONDITIONAL, 2, max_prefill=4)
+    engine.add(make_request(1, order="raster", steps=2, known=EDIT))
+    engine.add(make_request(4, order="raster", steps=2))
+    assert engine.step() == [SequenceStarted("picture-1", 2)]
+    assert engine.step() == []
+    assert engine.abort("picture-1")
+    assert engine.num_free_slots == 2
+    events = drain(engine)
+    assert events[:2] == [SequenceAborted("picture-1"), SequenceStarted("picture-4", 2)]
+    (whole,) = generate(HashBackbone(), [make_request(4, order="raster", steps=2)], UNCONDITIONAL)
+    assert events[-1] == SequenceFinished("picture-4", whole)
+
+
+def test_many_that_begin_at_once_do_so_over_several_steps_and_each_step_begins_one():
+    engine = Engine(HashBackbone(), UNCONDITIONAL, 12, max_prefill=2)
+    for index in range(0, 9, 3):
+        engine.add(make_request(index, order="raster"))
+    began = [sum(isinstance(event, SequenceStarted) for event in engine.step()) for _ in range(4)]
+    assert sum(began) == 3
+    assert max(began) < 3
+
+
+def test_a_deterministic_engine_does_not_divide_prefills():
+    engine = Engine(HashBackbone(), UNCONDITIONAL, 4, max_prefill=1, is_deterministic=True)
+    engine.add(make_request(1, order="raster", steps=2, known=EDIT))
+    assert _patches(engine.step(), "picture-1")
+
+
+def test_the_pair_of_rows_is_skipped_outside_the_interval_of_guidance():
+    """Twenty positions, guided from the fifth to the ninth; at the fifth, the sleeper's four tokens are prefilled."""
+    sampling = SamplingParams(guidance=2.0, guidance_interval=(0.25, 0.5))
+    engine = make_engine()
+    engine.add(dataclasses.replace(make_request(order="raster", steps=TINY.num_tokens), sampling=sampling))
+    slots, prefilled = [], []
+    while engine.has_work:
+        engine.step()
+        slots.append(engine.load.slots)
+        prefilled.append(engine.load.prefilled)
+    assert slots == 5 * [1] + 5 * [2] + 10 * [1]
+    assert prefilled == [2, 0, 0, 0, 0, 4, *[0] * 14]
+
+
+def test_a_step_of_a_prefill_needs_room_for_a_token():
+    with pytest.raises(ConfigError, match="max_prefill is 0"):
+        Engine(HashBackbone(), UNCONDITIONAL, 4, max_prefill=0)
+
+
+def test_the_cache_grows_with_the_load_up_to_its_slots_and_then_stays():
+    engine = make_engine(num_slots=20)
+    slot_bytes = HashBackbone().new_cache(1).num_bytes
+    sizes = []
+    for count in (3, 6, 20, 20, 2, 20):
+        for index in range(count):
+            engine.add(make_request(3 * index, order="raster", steps=2))  # unguided: one slot each
+        drain(engine)
+        sizes.append(engine.cache_bytes // slot_bytes)
+    assert sizes == [8, 8, 20, 20, 20, 20]

@@ -1,16 +1,21 @@
 """What may not change a picture: company, arrival, slots, interruption. Real backbone, fp32 on the CPU."""
 
 import dataclasses
+import math
 import random
 
 import pytest
+import torch
 
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import SequenceFinished
 from oar_core.errors import RequestError
+from oar_core.models.backbone import Condition
 from oar_core.sampling.generate import generate
+from oar_core.sampling.noise import gumbel, noise_key
 from oar_core.sampling.progress import Patch
 from oar_core.sampling.request import KnownTokens, SequenceRequest
+from oar_core.sampling.sampler import SamplingRows, sample
 from tests.engine.backbones import UNCONDITIONAL, HashBackbone, tiny_backbone
 from tests.engine.requests import ORDERS, decoded_patches, diverse_requests, make_request
 
@@ -141,3 +146,106 @@ def test_the_group_sizes_change_the_picture_and_not_which_positions_a_fixed_orde
     )
     assert [p.position for p in one] == [p.position for p in all_at_once]
     assert [p.token_id for p in one] != [p.token_id for p in all_at_once]
+
+
+def made_by(engine: Engine, requests: list[SequenceRequest]) -> dict[str, tuple[int, ...]]:
+    for request in requests:
+        engine.add(request)
+    made: dict[str, tuple[int, ...]] = {}
+    while engine.has_work:
+        made |= {event.sequence_id: event.token_ids for event in engine.step() if isinstance(event, SequenceFinished)}
+    return made
+
+
+def long_prefills(count: int) -> list[SequenceRequest]:
+    """Edits that keep most of a picture, and resumed pictures, between plain ones."""
+    return [
+        make_request(
+            index,
+            order=ORDERS[index % len(ORDERS)],
+            steps=5,
+            known=KnownTokens(tuple(range(index % 16)), tuple(range(index % 16))),
+        )
+        for index in range(count)
+    ]
+
+
+@pytest.mark.parametrize("max_prefill", [1, 4, 7, 1000])
+def test_a_prefill_in_chunks_makes_the_pictures_of_one_that_is_whole(max_prefill):
+    requests = long_prefills(20)
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, 12, max_prefill=max_prefill)
+    assert made_by(engine, requests) == alone(requests)
+
+
+@pytest.mark.parametrize("max_prefill", [1, 3])
+@pytest.mark.parametrize("cut", [1, 7, 13])
+def test_a_resumed_picture_is_prefilled_in_chunks(cut, max_prefill):
+    request = make_request(4, order="halton", steps=6)
+    done = decoded_patches(tiny_backbone(), request)[:cut]
+    known = KnownTokens(tuple(p.position for p in done), tuple(p.token_id for p in done), num_resumed=cut)
+    resumed = dataclasses.replace(request, known=known)
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, 4, max_prefill=max_prefill)
+    assert made_by(engine, [resumed]) == alone([request])
+
+
+def guided(index: int, interval: tuple[float, float], schedule: str, **changes: object) -> SequenceRequest:
+    request = make_request(index, **changes)
+    sampling = dataclasses.replace(
+        request.sampling, guidance=3.0, guidance_interval=interval, guidance_schedule=schedule, temperature=1.0
+    )
+    return dataclasses.replace(request, sampling=sampling)
+
+
+INTERVALS = ((0.0, 1.0), (0.3, 0.8), (0.0, 0.4), (0.6, 1.0), (0.97, 1.0))
+
+
+@pytest.mark.parametrize("max_prefill", [1, 5, 1000])
+def test_guidance_of_any_interval_and_schedule_is_the_same_in_the_engine(max_prefill):
+    """The unconditional row owes what it missed, and pays it in chunks as well."""
+    requests = [
+        guided(
+            index,
+            INTERVALS[index % len(INTERVALS)],
+            ("constant", "linear", "cosine")[index % 3],
+            order=ORDERS[index % len(ORDERS)],
+            steps=(None, 6, 9)[index % 3],
+            group_sizes=("cosine", "adaptive", "constant")[index // 3 % 3],
+            known=KnownTokens((4, 11, 2), (1, 0, 9)) if index % 4 == 3 else KnownTokens(),
+        )
+        for index in range(30)
+    ]
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, 14, max_prefill=max_prefill)
+    assert made_by(engine, requests) == alone(requests)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("interval", INTERVALS, ids=str)
+def test_a_late_guidance_is_that_of_a_picture_whose_unconditional_row_never_slept(interval, schedule):
+    """By hand, one position at a time, from logits over fresh caches."""
+    request = guided(1, interval, schedule, order="hilbert")
+    backbone, params = tiny_backbone(), request.sampling
+    patches = decoded_patches(backbone, request)
+    order = torch.tensor([[patch.position for patch in patches]])
+    tokens = torch.tensor([[patch.token_id for patch in patches]])
+    conditional, unconditional = (
+        backbone(Condition.stack([ids], torch.device("cpu")), tokens, order)[0]
+        for ids in (request.condition_ids, UNCONDITIONAL)
+    )
+    for rank, patch in enumerate(patches):
+        low, high = interval
+        share = rank / len(patches)
+        ramp = {"constant": 1.0, "linear": share, "cosine": (1 - math.cos(math.pi * share)) / 2}[schedule]
+        scale = 1 + 2 * ramp if low <= share < high else 1.0
+        logits = unconditional[rank] + scale * (conditional[rank] - unconditional[rank])
+        noise = gumbel(torch.tensor([noise_key(request.seed, request.image_index)]), order[:, rank : rank + 1], 24)
+        rows = SamplingRows.stack([params], 24, torch.device("cpu"))
+        assert sample(logits[None, None], rows, noise[None]).item() == patch.token_id
+        assert patch.confidence == pytest.approx(logits.softmax(-1).max().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 8, 9, 15, 19])
+def test_a_resumed_picture_is_guided_where_the_whole_one_was(cut):
+    request = guided(4, (0.4, 0.8), "linear", order="random", steps=7)
+    done = decoded_patches(tiny_backbone(), request)[:cut]
+    known = KnownTokens(tuple(p.position for p in done), tuple(p.token_id for p in done), num_resumed=cut)
+    assert alone([dataclasses.replace(request, known=known)]) == alone([request])

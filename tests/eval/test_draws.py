@@ -1,5 +1,6 @@
 """Drawing in chunks that survive, and what a picture costs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from oar_core.errors import InvalidSteps
 from oar_core.eval import draws as draws_module
+from oar_core.eval.arms import guidance_text
 from oar_core.eval.draws import Draws, DrawSettings, counted_positions, draw, draws_path
 from oar_core.order.paths import spiral
 from oar_core.order.plan import PlanSpec
@@ -120,3 +122,16 @@ def test_a_plan_that_does_not_fit_is_refused(tiny_pipeline: Pipeline, tmp_path: 
     with pytest.raises(InvalidSteps):
         draw(tiny_pipeline, PROMPTS, settings, tmp_path / "draws.safetensors")
     assert not (tmp_path / "draws.safetensors").exists()
+
+
+def test_settings_without_a_changing_guidance_are_told_as_they_ever_were() -> None:
+    """Else all that was drawn before would be drawn again."""
+    sampling = SETTINGS.to_dict()["sampling"]
+    assert sampling == {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 2.0}
+    late = replace(SETTINGS, sampling=replace(SETTINGS.sampling, guidance_interval=(0.2, 0.8)))
+    growing = replace(SETTINGS, sampling=replace(SETTINGS.sampling, guidance_schedule="linear"))
+    assert late.to_dict()["sampling"] == {**sampling, "guidance_interval": (0.2, 0.8)}
+    assert growing.to_dict()["sampling"] == {**sampling, "guidance_schedule": "linear"}
+    assert guidance_text(late.to_dict()["sampling"]) == "2 from 0.2 to 0.8"
+    assert guidance_text(growing.to_dict()["sampling"]) == "2 linear"
+    assert guidance_text(sampling) == "2"

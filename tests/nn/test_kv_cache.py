@@ -128,3 +128,15 @@ def test_a_mask_is_none_where_all_is_seen():
     queries, keys = torch.randn(2, 3, HEADS, WIDTH), torch.randn(2, HEADS, 5, WIDTH)
     everything = additive_mask(torch.ones(2, 1, 3, 5, dtype=torch.bool), torch.float32)
     torch.testing.assert_close(attend(queries, keys, keys, None), attend(queries, keys, keys, everything))
+
+
+def test_a_cache_that_grows_keeps_what_its_slots_hold():
+    cache = make_cache(num_slots=2)
+    window = cache.extend(torch.tensor([0, 1]), [1, 2])
+    window.write(0, entries(1, 2, 3), entries(4, 5, 6))
+    before = [marks(cache, slot) for slot in range(2)]
+    cache.grow(5)
+    assert (cache.num_slots, cache.lengths.tolist()) == (5, [1, 2, 0, 0, 0])
+    assert [marks(cache, slot) for slot in range(2)] == before == [[1, 0, 0, 0, 0], [2, 3, 0, 0, 0]]
+    cache.extend(torch.tensor([4]), [1]).write(0, entries(7), entries(8))
+    assert marks(cache, 4) == [7, 0, 0, 0, 0]

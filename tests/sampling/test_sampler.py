@@ -121,9 +121,28 @@ def test_guidance_extrapolates_from_the_unconditional_row():
         ("top_p", math.nan),
         ("guidance", -1.0),
         ("guidance", math.inf),
+        ("guidance_interval", (0.5, 0.5)),
+        ("guidance_interval", (-0.1, 0.5)),
+        ("guidance_interval", (0.5, 1.1)),
+        ("guidance_interval", (math.nan, 1.0)),
+        ("guidance_schedule", "square"),
     ],
 )
 def test_parameters_out_of_range_are_refused_by_name(field, value):
     with pytest.raises(InvalidSampling) as error:
         SamplingParams(**{field: value})
     assert error.value.field == field
+
+
+def test_the_scale_of_guidance_grows_by_its_schedule_inside_its_interval_alone():
+    shares = (0.0, 0.25, 0.5, 0.75)
+    scales = {
+        schedule: [SamplingParams(guidance=5.0, guidance_schedule=schedule).scale_at(share) for share in shares]
+        for schedule in ("constant", "linear", "cosine")
+    }
+    assert scales["constant"] == [5, 5, 5, 5]
+    assert scales["linear"] == [1, 2, 3, 4]
+    assert scales["cosine"] == pytest.approx([1, 3 - math.sqrt(2), 3, 3 + math.sqrt(2)])
+    middle = SamplingParams(guidance=5.0, guidance_interval=(0.25, 0.75))
+    assert [middle.scale_at(share) for share in shares] == [1, 5, 5, 1]
+    assert SamplingParams(guidance_schedule="linear").scale_at(0.5) == 1

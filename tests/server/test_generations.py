@@ -125,6 +125,17 @@ def test_the_entropy_bound_is_the_engines_and_is_for_adaptive_groups_alone(live:
     assert live.submit()["params"]["entropy_bound"] == DEFAULT_ENTROPY_BOUND == GenerationDefaults().entropy_bound
 
 
+def test_guidance_may_hold_for_a_part_of_the_picture_and_grow(live: LiveServer) -> None:
+    wishes = ({}, {"guidance_interval": [0.5, 1]}, {"guidance_schedule": "linear"}, {"guidance": 1})
+    pictures = []
+    for wish in wishes:
+        job = live.post(wait=20, seed=3, **{"guidance": 6, **wish}).json()
+        assert job["status"] == "completed", job
+        assert {name: job["params"][name] for name in wish} == wish
+        pictures.append(live.client.get(job["images"][0]["url"], params={"metadata": "false"}).content)
+    assert len(set(pictures)) == len(wishes)
+
+
 def test_32_jobs_at_once_give_the_pictures_that_each_gives_alone(live: LiveServer, weights_dir: Path) -> None:
     orders = [*ORDERS, list(reversed(range(NUM_TOKENS)))]
     wishes = [
@@ -195,7 +206,8 @@ def test_models_tell_what_a_request_may_ask_for(live: LiveServer) -> None:
     assert listed["object"] == "list"
     (model,) = listed["data"]
     assert (model["id"], model["object"], model["is_default"], tuple(model["grid"])) == (NAME, "model", True, GRID)
-    assert model["defaults"] == {**DEFAULTS, "entropy_bound": DEFAULT_ENTROPY_BOUND}
+    always = {"guidance_interval": [0, 1], "guidance_schedule": "constant"}
+    assert model["defaults"] == {**DEFAULTS, **always, "entropy_bound": DEFAULT_ENTROPY_BOUND}
     assert model["orders"] == list(ORDERS)
     for prompt in model["example_prompts"]:
         assert live.post(wait=15, prompt=prompt).json()["status"] == "completed"

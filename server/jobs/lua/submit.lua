@@ -18,15 +18,8 @@ local jobs = 0
 for _, queue in ipairs(queues) do
   jobs = jobs + redis.call('XLEN', queue)
 end
-local function work_left()
-  local left = 0
-  each_job(queues, ARGV[6], function(_, _, _, work)
-    left = left + work
-  end)
-  return left
-end
 if jobs >= depth then
-  return {'full', jobs, work_left()}
+  return {'full', jobs, work_left(queues, ARGV[6])}
 end
 if redis.call('SCARD', KEYS[8]) >= share then
   -- Before a tenant is refused for jobs that somebody deleted by hand, or that a worker of before ended.
@@ -39,7 +32,7 @@ if redis.call('SCARD', KEYS[8]) >= share then
 end
 local own = redis.call('SCARD', KEYS[8])
 if own >= share then
-  return {'share', own, work_left()}
+  return {'share', own, work_left(queues, ARGV[6])}
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 10))
 local entry = redis.call('XADD', KEYS[3], '*', 'job', id, 'work', ARGV[7])

@@ -348,3 +348,47 @@ async def test_a_blocking_read_outlasts_the_command_timeout(redis_server: Any) -
 
 def test_the_table_of_transitions_names_what_the_scripts_do() -> None:
     assert TRANSITIONS[JobState.QUEUED] == {JobState.RUNNING, JobState.CANCELED, JobState.FAILED}
+
+
+@pytest.mark.parametrize("aging", [0.1, 30, 1e9])
+async def test_a_place_in_a_long_queue_is_exact_near_both_ends_and_close_between(
+    connection: RedisConnection, settings: Settings, aging: float
+) -> None:
+    """More than the scripts look at, in two queues; the others' order is told by hand from levels and ages."""
+    long = settings.model_copy(update={"queue_depth": 5000, "priority_aging_seconds": aging})
+    queue = JobQueue(connection, long)
+    await open_worker(connection, long)
+    kinds = ["high" if number % 8 == 5 else "normal" for number in range(720)]
+    ids = [
+        (await queue.submit(PARAMS.model_copy(update={"priority": kind, "steps": 1 + number % 3}))).job_id
+        for number, kind in enumerate(kinds)
+    ]
+    jobs = [await queue.load(job_id) for job_id in ids]
+    ages = [(*map(int, job.entry.split("-")), kind) for job, kind in zip(jobs, kinds)]  # high before normal
+    work = [PARAMS.n * (1 + number % 3) * PARAMS.rows_per_image for number in range(len(jobs))]
+    if aging == 0.1:
+        await asyncio.sleep(0.25)  # all have waited for so long that they count as high: the oldest is next
+    for number in (0, 5, 40, 60, 350, 357, 700, 717, 719):
+        is_equal = aging == 0.1
+        ahead = [
+            other
+            for other, kind in enumerate(kinds)
+            if (ages[other] < ages[number] if is_equal or kind == kinds[number] else kind == "high")
+        ]
+        place = await queue.place(jobs[number])
+        exact = number in {0, 5, 40, 60, 719} or (kinds[number] == "high" and not is_equal)
+        assert place.waiting_ahead == pytest.approx(len(ahead), rel=0 if exact else 0.25)
+        assert place.work_ahead == pytest.approx(sum(work[other] for other in ahead), rel=0.02 if exact else 0.25)
+
+
+async def test_the_work_of_a_long_queue_is_known_when_a_job_is_refused(
+    connection: RedisConnection, settings: Settings
+) -> None:
+    queue = JobQueue(connection, settings.model_copy(update={"queue_depth": 500}))
+    for number in range(500):
+        await queue.submit(PARAMS.model_copy(update={"steps": 1 + number % 3}))
+    worker = WorkerInfo(name="one", models=("tiny",), slots=4, step_seconds=0.1)
+    await Registry(connection).beat(worker, 15)
+    with pytest.raises(QueueFull, match="500 jobs wait or run already") as caught:
+        await queue.submit(PARAMS)
+    assert caught.value.retry_after is not None
