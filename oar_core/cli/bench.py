@@ -19,7 +19,7 @@ from oar_core.bench.training import ANY_ORDER, STAGES, measure_training
 from oar_core.cli.options import OarGroup, RecipeType, default_device, recipe_option
 from oar_core.train.recipes import Recipe
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 class Report(Protocol):

@@ -26,6 +26,7 @@ class Engine:
         *,
         max_cache_bytes: int | None = None,
         is_deterministic: bool = False,
+        least_packed_rows: int = 1,
     ) -> None:
         """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated here, or
         refused where they exceed `max_cache_bytes`: memory does not run out later.
@@ -33,7 +34,7 @@ class Engine:
         Batched, a picture made in company is the one made alone up to rounding, which decides next to no draw in fp32
         and some in bf16. Where it `is_deterministic`, pictures run side by side as well, but each goes through the
         network by itself: the numbers are the same to the last bit whatever runs beside it, at the speed of one picture
-        after another. Raises ConfigError.
+        after another. `least_packed_rows` is of the `Calibration`. Raises ConfigError.
         """
         if num_slots < 2:
             raise ConfigError(f"num_slots is {num_slots}; a guided picture holds 2")
@@ -46,7 +47,13 @@ class Engine:
         self._has_policy = backbone.has_policy
         self._pool = CachePool(num_slots)
         self._scheduler = Scheduler(self._pool)
-        self._runner = ModelRunner(backbone, unconditional_ids, num_slots, is_deterministic=is_deterministic)
+        self._runner = ModelRunner(
+            backbone,
+            unconditional_ids,
+            num_slots,
+            is_deterministic=is_deterministic,
+            least_packed_rows=least_packed_rows,
+        )
         self._live: dict[str, Sequence] = {}
         self._events: list[EngineEvent] = []
 

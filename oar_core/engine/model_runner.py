@@ -19,9 +19,15 @@ class ModelRunner:
 
     @torch.inference_mode()
     def __init__(
-        self, backbone: Backbone, unconditional_ids: tuple[int, ...], num_slots: int, *, is_deterministic: bool = False
+        self,
+        backbone: Backbone,
+        unconditional_ids: tuple[int, ...],
+        num_slots: int,
+        *,
+        is_deterministic: bool = False,
+        least_packed_rows: int = 1,
     ) -> None:
-        self._backbone = fastest(backbone)
+        self._backbone = fastest(backbone, least_packed_rows)
         self._unconditional_ids = unconditional_ids
         self._is_deterministic = is_deterministic
         self._cache = backbone.new_cache(num_slots)
@@ -51,8 +57,8 @@ class ModelRunner:
         return [pictures] if pictures else []
 
 
-def fastest(backbone: Backbone) -> Backbone:
-    """A network on the CPU with its weights laid out for it; any other as it is."""
+def fastest(backbone: Backbone, least_packed_rows: int = 1) -> Backbone:
+    """A network on the CPU with its weights laid out for it, for calls of so many rows; any other as it is."""
     if isinstance(backbone, nn.Module) and can_pack(backbone):
-        return cast(Backbone, packed_twin(backbone))
+        return cast(Backbone, packed_twin(backbone, least_packed_rows))
     return backbone

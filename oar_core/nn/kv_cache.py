@@ -41,6 +41,10 @@ class KVCache:
     ) -> "KVCache":
         shape = (num_layers, num_slots, num_heads, capacity, head_width)
         keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        if device.type == "cpu":
+            # A few queries against all keys: with entries side by side in memory the CPU multiplies whole vectors of
+            # them, and need not add up the numbers of one.
+            keys = keys.view(*shape[:3], head_width, capacity).transpose(-1, -2)
         return cls(keys, values, torch.zeros(num_slots, dtype=torch.long))
 
     @property
