@@ -93,6 +93,9 @@ class Settings(BaseSettings):
         "auto",
         description="Number format of the engine; auto is bfloat16 on CUDA, else float32; fastest is measured",
     )
+    cuda_graphs: bool = Field(
+        True, description="Whether steps on CUDA are captured as graphs before the worker is ready"
+    )
     calibrate: bool = Field(
         True,
         description="Whether a worker on a CPU measures at its start how many threads and which kernels are quickest",

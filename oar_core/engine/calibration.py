@@ -98,6 +98,11 @@ class Calibration:
         return cls(str(dtype).removeprefix("torch."), threads, least, round(1e3 * best[0], 4), round(1e3 * best[-1], 4))
 
 
+def words(calibration: Calibration) -> str:
+    """One line for logs and tables."""
+    return " ".join(f"{name}={value}" for name, value in asdict(calibration).items())
+
+
 def _kinds(network: nn.Module) -> list[tuple[nn.Linear, int]]:
     """A linear layer of each shape, and how many there are of it."""
     linears = [module for module in network.modules() if isinstance(module, nn.Linear)]

@@ -27,6 +27,7 @@ class Engine:
         max_cache_bytes: int | None = None,
         is_deterministic: bool = False,
         least_packed_rows: int = 1,
+        is_static: bool = False,
     ) -> None:
         """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated here, or
         refused where they exceed `max_cache_bytes`: memory does not run out later.
@@ -34,7 +35,8 @@ class Engine:
         Batched, a picture made in company is the one made alone up to rounding, which decides next to no draw in fp32
         and some in bf16. Where it `is_deterministic`, pictures run side by side as well, but each goes through the
         network by itself: the numbers are the same to the last bit whatever runs beside it, at the speed of one picture
-        after another. `least_packed_rows` is of the `Calibration`. Raises ConfigError.
+        after another. `least_packed_rows` is of the `Calibration`. Where it `is_static`, steps of fixed orders have one
+        of few shapes; on CUDA they are graphs, captured here. Raises ConfigError.
         """
         if num_slots < 2:
             raise ConfigError(f"num_slots is {num_slots}; a guided picture holds 2")
@@ -53,6 +55,7 @@ class Engine:
             num_slots,
             is_deterministic=is_deterministic,
             least_packed_rows=least_packed_rows,
+            is_static=is_static,
         )
         self._live: dict[str, Sequence] = {}
         self._events: list[EngineEvent] = []

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from oar_core.engine.sequence import Sequence
+from oar_core.engine.static_steps import StaticSteps
 from oar_core.models.backbone import Backbone
+from oar_core.models.oar import OarBackbone
 from oar_core.nn.packed import can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.prefill import prefill
@@ -26,11 +28,17 @@ class ModelRunner:
         *,
         is_deterministic: bool = False,
         least_packed_rows: int = 1,
+        is_static: bool = False,
     ) -> None:
         self._backbone = fastest(backbone, least_packed_rows)
         self._unconditional_ids = unconditional_ids
         self._is_deterministic = is_deterministic
-        self._cache = backbone.new_cache(num_slots)
+        self._static: StaticSteps | None = None
+        if is_static and not is_deterministic and isinstance(self._backbone, OarBackbone):
+            self._cache = backbone.new_cache(num_slots + 1)  # the last one is scratch
+            self._static = StaticSteps(self._backbone, self._cache)
+        else:
+            self._cache = backbone.new_cache(num_slots)
         self.load = StepLoad()  # of the latest step
 
     @property
@@ -47,6 +55,9 @@ class ModelRunner:
         """One group of each sequence, all in one step."""
         rows = [sequence.progress.next_row(sequence.slots) for sequence in sequences]
         self.load = StepLoad()
+        groups = self._static.decode(rows, self.load) if self._static and rows else None
+        if groups is not None:
+            return groups
         calls = self._calls(rows)
         return [group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load)]
 

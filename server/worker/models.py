@@ -2,13 +2,13 @@
 
 import logging
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from oar_core.engine.calibration import Calibration
+from oar_core.engine.calibration import Calibration, words
 from oar_core.engine.engine import Engine
 from oar_core.order.plan import GROUP_SIZES, PlanSpec
 from oar_core.sampling.pipeline import Pipeline, in_number_format
@@ -106,6 +106,7 @@ def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> Loa
         max_cache_bytes=limit,
         is_deterministic=settings.deterministic,
         least_packed_rows=least_packed_rows,
+        is_static=settings.cuda_graphs and device.startswith("cuda"),
     )
     created = int((folder / "config.json").stat().st_mtime)
     licence = manifest.entries[name].licence
@@ -134,7 +135,7 @@ def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Pipeline, 
     dtypes = choices if settings.dtype == "fastest" else (torch.float32 if wanted is torch.int8 else wanted,)
     best = Calibration.stored(settings.data_dir / "calibration", pipeline.backbone, dtypes, _thread_counts(settings))
     torch.set_num_threads(best.threads)
-    logger.info("calibrated model=%s %s", pipeline.name, " ".join(f"{k}={v}" for k, v in asdict(best).items()))
+    logger.info("calibrated model=%s %s", pipeline.name, words(best))
     dtype = wanted if wanted is torch.int8 else _DTYPES[best.dtype]
     in_number_format(pipeline.backbone, dtype)
     return replace(pipeline, dtype=dtype), best.least_packed_rows
