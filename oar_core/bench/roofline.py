@@ -134,7 +134,10 @@ def _rates(device: torch.device, threads: int) -> list[Rate]:
     return rates
 
 
-def measure_roofline(subject: Subject, *, batch: int, steps: int | None, repeats: int) -> RooflineReport:
+def measure_roofline(
+    subject: Subject, *, batch: int, steps: int | None, repeats: int, is_step_alone: bool = False
+) -> RooflineReport:
+    """`is_step_alone` leaves out what comes before and after the steps: of a large model, that takes minutes."""
     clock = Clock(subject.device)
     plan_steps = subject.with_steps(steps).steps or subject.backbone.config.num_tokens
     current = torch.get_num_threads()
@@ -146,6 +149,7 @@ def measure_roofline(subject: Subject, *, batch: int, steps: int | None, repeats
     parts = [
         _part(name, calls, work, exact if part_is_exact else usual, clock.median(run, repeats))
         for name, calls, work, part_is_exact, run in bench.parts()
+        if not is_step_alone or name.startswith(("step", "of it"))
     ]
     return RooflineReport(
         model=subject.name,

@@ -56,6 +56,15 @@ def test_the_roofline_compares_with_the_rate_of_the_number_format(weights, monke
     assert step["matrix_share"] == pytest.approx(step["gflop"] / rate / (1e-3 * step["measured_ms"]))
 
 
+def test_the_roofline_of_steps_alone(weights, monkeypatch):
+    monkeypatch.setattr("oar_core.bench.roofline.BANDWIDTH_BYTES", 1 << 20)
+    monkeypatch.setattr("oar_core.bench.roofline.MATRIX_SIDE", 64)
+    report = told(weights, "roofline", "--batch", "1", "--steps", "4", "--repeats", "1", "--step-alone")
+    names = ["step", *(f"of it: {part}" for part in ("commit", "query", "linear layers", "sampling"))]
+    assert [part["name"] for part in report["parts"]] == names
+    assert report["calibration"]["dtype"] in {"float32", "bfloat16"}
+
+
 def test_batching_tells_the_ratio(weights):
     report = told(weights, "batching", "--images", "2", "--steps", "2", "--repeats", "1")
     assert report["ratio"] == pytest.approx(report["at_once_seconds"] / report["one_by_one_seconds"])
