@@ -92,7 +92,17 @@ class Settings(BaseSettings):
     )
     threads: int = Field(0, ge=0, le=1024, description="Threads of torch in a worker; 0 leaves torch's choice")
     device: str = Field("auto", description="Device of a worker: auto, cpu or cuda[:index]")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Number format of the engine")
+    dtype: Literal["auto", "float32", "bfloat16", "int8", "fastest"] = Field(
+        "auto",
+        description="Number format of the engine; auto is bfloat16 on CUDA, else float32; fastest is measured",
+    )
+    cuda_graphs: bool = Field(
+        False, description="Whether steps on CUDA are captured as graphs before the worker is ready"
+    )
+    calibrate: bool = Field(
+        False,
+        description="Whether a worker on a CPU measures at its start how many threads and which kernels are quickest",
+    )
     deterministic: bool = Field(
         False, description="Whether pictures pass the network one by one: the same bits in any company, and far slower"
     )

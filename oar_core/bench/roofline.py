@@ -7,20 +7,23 @@ machine's read bandwidth, both measured here. What else there is to do (sorting,
 import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from oar_core.bench.clock import Clock, Setting
 from oar_core.bench.counts import Work, commit_work, decode_work, prefill_work, query_work, sampling_work
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
+from oar_core.engine.calibration import Calibration, words
 from oar_core.engine.model_runner import fastest
 from oar_core.models.backbone import Commit, Query
+from oar_core.models.oar import OarBackbone
+from oar_core.nn.packed import Int8Linear, PackedLinear
 from oar_core.sampling.confidence import log_odds_of_best
 from oar_core.sampling.decode import Chooser, DecodeRow, Slots, decode_step
 from oar_core.sampling.guidance import guide
@@ -51,6 +54,7 @@ class Part:
     limit_ms: float
     bound: str  # what sets the limit: compute or memory
     measured_ms: float
+    matrix_share: float  # its operations a second / the machine's matrix rate
 
     @property
     def ratio(self) -> float:
@@ -68,6 +72,7 @@ class RooflineReport:
     parts: list[Part]
     picture_ms: float  # measured, a picture
     picture_limit_ms: float
+    calibration: Calibration | None  # what a worker would choose here; None where it would not ask
     setting: Setting
 
     def table(self) -> str:
@@ -75,19 +80,34 @@ class RooflineReport:
             ("dtype", "threads", "GFLOP/s", "GB/s"), ((r.dtype, r.threads, r.gflops, r.gbytes) for r in self.rates)
         )
         parts = table(
-            ("part", "calls a picture", "GFLOP", "MB", "bound", "limit ms", "measured ms", "measured / limit"),
-            ((p.name, p.calls, p.gflop, p.mbytes, p.bound, p.limit_ms, p.measured_ms, p.ratio) for p in self.parts),
+            (
+                "part",
+                "calls a picture",
+                "GFLOP",
+                "MB",
+                "bound",
+                "limit ms",
+                "measured ms",
+                "measured / limit",
+                "of the matrix rate",
+            ),
+            (
+                (p.name, p.calls, p.gflop, p.mbytes, p.bound, p.limit_ms, p.measured_ms, p.ratio, p.matrix_share)
+                for p in self.parts
+            ),
         )
         ratio = self.picture_ms / self.picture_limit_ms
         total = f"A picture: {self.picture_ms:.1f} ms, limit {self.picture_limit_ms:.1f} ms, ratio {ratio:.2f}."
-        return f"{rates}\n\n{parts}\n\n{total}"
+        chosen = self.calibration
+        calibrated = "" if chosen is None else f"\n\nCalibration: {words(chosen)}."
+        return f"{rates}\n\n{parts}\n\n{total}{calibrated}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def measure_rates(device: torch.device, threads: list[int]) -> list[Rate]:
-    """Of fp32 and bf16, for each number of threads; the number of threads is left as it was."""
+    """Of fp32 and bf16, and of int8 on a CPU, for each number of threads, which is left as it was."""
     before = torch.get_num_threads()
     try:
         return [rate for count in threads for rate in _rates(device, count)]
@@ -107,10 +127,17 @@ def _rates(device: torch.device, threads: int) -> list[Rate]:
         matrix = square.to(dtype)
         seconds = clock.least(lambda matrix=matrix: matrix @ matrix, RATE_REPEATS)
         rates.append(Rate(str(dtype).removeprefix("torch."), threads, 2e-9 * MATRIX_SIDE**3 / seconds, gbytes))
+    if device.type == "cpu":
+        whole = square.to(torch.int8)
+        seconds = clock.least(lambda: torch.ops.aten._int_mm(whole, whole), RATE_REPEATS)
+        rates.append(Rate("int8", threads, 2e-9 * MATRIX_SIDE**3 / seconds, gbytes))
     return rates
 
 
-def measure_roofline(subject: Subject, *, batch: int, steps: int | None, repeats: int) -> RooflineReport:
+def measure_roofline(
+    subject: Subject, *, batch: int, steps: int | None, repeats: int, is_step_alone: bool = False
+) -> RooflineReport:
+    """`is_step_alone` leaves out what comes before and after the steps: of a large model, that takes minutes."""
     clock = Clock(subject.device)
     plan_steps = subject.with_steps(steps).steps or subject.backbone.config.num_tokens
     current = torch.get_num_threads()
@@ -122,6 +149,7 @@ def measure_roofline(subject: Subject, *, batch: int, steps: int | None, repeats
     parts = [
         _part(name, calls, work, exact if part_is_exact else usual, clock.median(run, repeats))
         for name, calls, work, part_is_exact, run in bench.parts()
+        if not is_step_alone or name.startswith(("step", "of it"))
     ]
     return RooflineReport(
         model=subject.name,
@@ -131,8 +159,15 @@ def measure_roofline(subject: Subject, *, batch: int, steps: int | None, repeats
         parts=parts,
         picture_ms=sum(part.calls * part.measured_ms for part in parts) / batch,
         picture_limit_ms=sum(part.calls * part.limit_ms for part in parts) / batch,
+        calibration=_calibration(subject),
         setting=clock.setting(subject.dtype),
     )
+
+
+def _calibration(subject: Subject) -> Calibration | None:
+    if subject.device.type != "cpu" or subject.dtype is not torch.float32:
+        return None
+    return Calibration.measure(subject.backbone, (torch.float32, torch.bfloat16), (torch.get_num_threads(),))
 
 
 def _part(name: str, calls: int, work: Work, rate: Rate, seconds: float) -> Part:
@@ -145,6 +180,7 @@ def _part(name: str, calls: int, work: Work, rate: Rate, seconds: float) -> Part
         limit_ms=max(compute, memory),
         bound="compute" if compute >= memory else "memory",
         measured_ms=1e3 * seconds,
+        matrix_share=work.flops / rate.gflops / 1e9 / seconds,
     )
 
 
@@ -154,7 +190,7 @@ class _Bench:
     def __init__(self, subject: Subject, batch: int, steps: int) -> None:
         config = subject.backbone.config
         self.subject, self.batch, self.steps = subject, batch, steps
-        self.backbone = fastest(subject.backbone)
+        self.backbone = cast(OarBackbone, fastest(subject.backbone))
         self.group = max(1, round(config.num_tokens / steps))
         self.known = config.num_tokens // 2
         texts = [subject.prompts[picture % len(subject.prompts)] for picture in range(batch)]
@@ -165,6 +201,7 @@ class _Bench:
         token_ids = torch.randint(config.vocab_size, (1, config.num_tokens), generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             self.pixels = to_pixels(subject.tokenizer.decode(token_ids.to(subject.device)))[0]
+        self.products = self._products()
 
     def parts(self) -> list[tuple[str, int, Work, bool, Callable[[], object]]]:
         """Name, calls a picture (0: detail of another), work, whether it runs in fp32 always, and one call."""
@@ -173,6 +210,7 @@ class _Bench:
         entries = round(sum(lengths) / rows) + self.known
         commit = commit_work(config, rows, self.group, entries, size)
         query = query_work(config, rows, self.group, entries, size)
+        linear = commit_work(config, rows, self.group, 0, size) + query_work(config, rows, self.group, 0, size)
         sampling = sampling_work(config, rows, self.group)
         picture = Work(0, self.pixels.nbytes)
         return [
@@ -180,6 +218,7 @@ class _Bench:
             ("step", self.steps, commit + query + sampling, False, self.step),
             ("of it: commit", 0, commit, False, self.commit),
             ("of it: query", 0, query, False, self.query),
+            ("of it: linear layers", 0, linear, False, self.multiply),
             ("of it: sampling", 0, sampling, True, self.sample),
             ("decode", 1, decode_work(self.subject.tokenizer.config, self.batch), True, self.decode),
             ("PNG", self.batch, picture, True, lambda: encode(self.pixels, "PNG")),
@@ -221,6 +260,29 @@ class _Bench:
         positions = self._table(self._positions()[1])
         nothing = Commit(positions[:, :0], positions[:, :0], torch.zeros(len(positions), dtype=torch.long))
         self.backbone.step(self.cache, self.slots, nothing, Query.grid(positions))
+
+    @torch.inference_mode()
+    def multiply(self) -> None:
+        """All linear layers of a step, one after another, and nothing between them."""
+        for layer, x in self.products:
+            layer(x)
+
+    def _products(self) -> list[tuple[nn.Module, Tensor]]:
+        """The linear layers that a step passes, and what they were given."""
+        products: list[tuple[nn.Module, Tensor]] = []
+
+        def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            products.append((layer, inputs[0]))
+
+        kinds = nn.Linear | PackedLinear | Int8Linear
+        layers = [layer for layer in self.backbone.modules() if isinstance(layer, kinds)]
+        handles = [layer.register_forward_pre_hook(note) for layer in layers]
+        self.prefill(self.known)
+        products.clear()
+        self.step()
+        for handle in handles:
+            handle.remove()
+        return products
 
     @torch.inference_mode()
     def sample(self) -> None:

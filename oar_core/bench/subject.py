@@ -9,7 +9,7 @@ import torch
 from oar_core.engine.engine import Engine
 from oar_core.models.oar import OarBackbone
 from oar_core.order.plan import PlanSpec
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.sampling.pipeline import Pipeline, in_number_format
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.tokenizers.vqgan import VQGAN
@@ -29,6 +29,7 @@ class Subject:
     unconditional_ids: tuple[int, ...]
     plan: PlanSpec
     sampling: SamplingParams
+    dtype: torch.dtype
 
     @classmethod
     def of_model(cls, weights: Path, name: str | None, device: str, dtype: torch.dtype) -> Self:
@@ -43,6 +44,7 @@ class Subject:
             pipeline.unconditional_ids,
             pipeline.default_plan,
             pipeline.default_sampling,
+            dtype,
         )
 
     @classmethod
@@ -52,21 +54,18 @@ class Subject:
         defaults = recipe.defaults
         return cls(
             recipe.name,
-            backbone.to(device=device, dtype=dtype).eval(),
+            in_number_format(backbone.to(device=device), dtype).eval(),
             tokenizer.to(device=device, memory_format=torch.channels_last).eval(),  # pyright: ignore[reportCallIssue]
             tuple((1, *(token + 2 for token in range(length))) for length in range(PROMPT_LENGTH - 3, PROMPT_LENGTH)),
             (0,),
             PlanSpec(defaults.order, defaults.steps, defaults.group_sizes),
             SamplingParams(defaults.temperature, defaults.top_k, defaults.top_p, defaults.guidance),
+            dtype,
         )
 
     @property
     def device(self) -> torch.device:
         return self.backbone.embed_query.shared.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.backbone.embed_query.shared.dtype
 
     def engine(self, num_slots: int) -> Engine:
         return Engine(self.backbone, self.unconditional_ids, num_slots)

@@ -19,7 +19,7 @@ from oar_core.bench.training import ANY_ORDER, STAGES, measure_training
 from oar_core.cli.options import OarGroup, RecipeType, default_device, recipe_option
 from oar_core.train.recipes import Recipe
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 class Report(Protocol):
@@ -77,9 +77,11 @@ def batching(num_images: int, steps: int | None, repeats: int, **where: Any) -> 
 @click.option("--batch", default=16, show_default=True, help="Guided pictures at once.")
 @click.option("--steps", default=None, type=int, help="Default: the model's.")
 @click.option("--repeats", default=5, show_default=True)
-def roofline(batch: int, steps: int | None, repeats: int, **where: Any) -> Answer:
+@click.option("--step-alone", "is_step_alone", is_flag=True, help="Without prefill, decoder and files.")
+def roofline(batch: int, steps: int | None, repeats: int, is_step_alone: bool, **where: Any) -> Answer:
     """How far each part of a picture is from what this machine allows."""
-    return tell(measure_roofline(load_subject(**where), batch=batch, steps=steps, repeats=repeats))
+    subject = load_subject(**where)
+    return tell(measure_roofline(subject, batch=batch, steps=steps, repeats=repeats, is_step_alone=is_step_alone))
 
 
 @bench.command()

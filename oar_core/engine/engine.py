@@ -31,6 +31,8 @@ class Engine:
         max_cache_bytes: int | None = None,
         max_prefill: int = DEFAULT_MAX_PREFILL,
         is_deterministic: bool = False,
+        least_packed_rows: int = 1,
+        is_static: bool = False,
     ) -> None:
         """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated as
         they are needed, and refused here where all of them would exceed `max_cache_bytes`.
@@ -38,7 +40,8 @@ class Engine:
         Batched, a picture made in company is the one made alone up to rounding, which decides next to no draw in fp32
         and some in bf16. Where it `is_deterministic`, pictures run side by side as well, but each goes through the
         network by itself: the numbers are the same to the last bit whatever runs beside it, at the speed of one picture
-        after another. Raises ConfigError.
+        after another. `least_packed_rows` is of the `Calibration`. Where it `is_static`, steps of fixed orders have one
+        of few shapes; on CUDA they are graphs, captured here. Raises ConfigError.
 
         `max_prefill` is how many tokens of prefills a step takes in, see `Scheduler`. Where the engine is deterministic
         they are not divided: a chunk's size would depend on the company.
@@ -56,7 +59,14 @@ class Engine:
         self._has_policy = backbone.has_policy
         self._pool = CachePool(num_slots)
         self._scheduler = Scheduler(self._pool, math.inf if is_deterministic else max_prefill)
-        self._runner = ModelRunner(backbone, unconditional_ids, num_slots, is_deterministic=is_deterministic)
+        self._runner = ModelRunner(
+            backbone,
+            unconditional_ids,
+            num_slots,
+            is_deterministic=is_deterministic,
+            least_packed_rows=least_packed_rows,
+            is_static=is_static,
+        )
         self._num_unconditional_ids = len(unconditional_ids)
         self._num_prefilled = 0  # tokens, by the latest step
         self._live: dict[str, Sequence] = {}

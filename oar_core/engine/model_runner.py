@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from oar_core.engine.sequence import Sequence
+from oar_core.engine.static_steps import StaticSteps
 from oar_core.models.backbone import Backbone
+from oar_core.models.oar import OarBackbone
 from oar_core.nn.packed import can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.prefill import prefill
@@ -20,13 +22,26 @@ class ModelRunner:
 
     @torch.inference_mode()
     def __init__(
-        self, backbone: Backbone, unconditional_ids: tuple[int, ...], num_slots: int, *, is_deterministic: bool = False
+        self,
+        backbone: Backbone,
+        unconditional_ids: tuple[int, ...],
+        num_slots: int,
+        *,
+        is_deterministic: bool = False,
+        least_packed_rows: int = 1,
+        is_static: bool = False,
     ) -> None:
-        self._backbone = fastest(backbone)
+        self._backbone = fastest(backbone, least_packed_rows)
         self._unconditional_ids = unconditional_ids
         self._is_deterministic = is_deterministic
-        self._cache = backbone.new_cache(min(num_slots, FIRST_SLOTS))
+        self._static: StaticSteps | None = None
         self._max_slots = num_slots
+        if is_static and not is_deterministic and isinstance(self._backbone, OarBackbone):
+            # All slots at once, as these steps hold on to them, and a last one for scratch.
+            self._cache = backbone.new_cache(num_slots + 1)
+            self._static = StaticSteps(self._backbone, self._cache)
+        else:
+            self._cache = backbone.new_cache(min(num_slots, FIRST_SLOTS))
         self.load = StepLoad()  # of the latest step
 
     @property
@@ -52,6 +67,9 @@ class ModelRunner:
         """One group of each sequence, or a chunk of its prefill, all in one step."""
         rows = [sequence.progress.next_row(sequence.slots, sequence.chunk) for sequence in sequences]
         self.load = StepLoad()
+        groups = self._static.decode(rows, self.load) if self._static and rows else None
+        if groups is not None:
+            return groups
         calls = self._calls(rows)
         return [group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load)]
 
@@ -62,8 +80,8 @@ class ModelRunner:
         return [pictures] if pictures else []
 
 
-def fastest(backbone: Backbone) -> Backbone:
-    """A network on the CPU with its weights laid out for it; any other as it is."""
+def fastest(backbone: Backbone, least_packed_rows: int = 1) -> Backbone:
+    """A network on the CPU with its weights laid out for it, for calls of so many rows; any other as it is."""
     if isinstance(backbone, nn.Module) and can_pack(backbone):
-        return cast(Backbone, packed_twin(backbone))
+        return cast(Backbone, packed_twin(backbone, least_packed_rows))
     return backbone

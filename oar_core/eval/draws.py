@@ -61,8 +61,8 @@ class Draws:
 
 def draws_path(folder: Path, pipeline: Pipeline, settings: DrawSettings, prompt_source: str) -> Path:
     """One file per model, settings and source of prompts; how many pictures it holds is not part of its name."""
-    dtype = str(next(pipeline.backbone.parameters()).dtype)
-    return folder / f"{digest(pipeline.model_hash, dtype, settings.to_dict(), prompt_source)}.safetensors"
+    name = digest(pipeline.model_hash, str(pipeline.dtype), settings.to_dict(), prompt_source)
+    return folder / f"{name}.safetensors"
 
 
 def draw(

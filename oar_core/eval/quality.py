@@ -181,7 +181,7 @@ def _device(pipeline: Pipeline) -> str:
 
 
 def _dtype(pipeline: Pipeline) -> str:
-    return str(next(pipeline.backbone.parameters()).dtype).removeprefix("torch.")
+    return str(pipeline.dtype).removeprefix("torch.")
 
 
 def _decode(pipeline: Pipeline, token_ids: Int[Tensor, "M L"], batch_size: int) -> UInt8[np.ndarray, "M Y X 3"]:

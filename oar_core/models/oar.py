@@ -26,7 +26,7 @@ from oar_core.nn.attention import (
 )
 from oar_core.nn.embed import ConditionEmbedding, QueryEmbedding, TokenEmbedding
 from oar_core.nn.feed_forward import FeedForward
-from oar_core.nn.kv_cache import CachedMemory, KVCache, Window
+from oar_core.nn.kv_cache import CachedMemory, FixedWindow, KVCache, Window
 from oar_core.nn.norm import Norm
 from oar_core.nn.rope import RotaryTable, Rotation, rotate
 
@@ -232,6 +232,20 @@ class OarBackbone(nn.Module):
         return self.query(self.embed_query(query.positions), self.rotary(query.positions, dtype), memory)
 
     @torch.no_grad()
+    def static_step(
+        self,
+        token_ids: Int[Tensor, "M"],
+        positions: Int[Tensor, "M"],
+        window: FixedWindow,
+        queries: Int[Tensor, "Q"],
+        memory: FixedWindow,
+    ) -> Float[Tensor, "Q V"]:
+        """`step` of fixed shape, without a look at what the tables hold."""
+        self._commit(self.embed_token(token_ids, positions), positions, window)
+        rotation = self.rotary(queries, compute_dtype(self.embed_query.shared))
+        return self.query(self.embed_query(queries), rotation, CachedMemory(memory, self.config.num_context_layers))
+
+    @torch.no_grad()
     def score(self, cache: KVCache, slots: Int[Tensor, "B"], candidates: Query) -> Float[Tensor, "M"]:
         """fp32 scores of the attached order policy."""
         assert self.policy is not None, "no order policy is attached"
@@ -251,7 +265,7 @@ class OarBackbone(nn.Module):
         nowhere = positions.new_full((positions.shape[0], num_condition), self.rotary.nowhere)
         return self.rotary(torch.cat([nowhere, positions], dim=1), dtype)
 
-    def _commit(self, x: Float[Tensor, "M D"], positions: Int[Tensor, "M"], window: Window) -> None:
+    def _commit(self, x: Float[Tensor, "M D"], positions: Int[Tensor, "M"], window: Window | FixedWindow) -> None:
         rotation = self.rotary(positions, compute_dtype(self.embed_query.shared))
         window.write(self.config.num_context_layers, *self.context(x, rotation, window))
 

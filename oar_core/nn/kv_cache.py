@@ -74,6 +74,18 @@ class KVCache:
         self.keys.index_fill_(1, on_device, 0)
         self.values.index_fill_(1, on_device, 0)
 
+    def put(
+        self,
+        layer: int,
+        slots: Int[Tensor, "M"],
+        entries: Int[Tensor, "M"],
+        keys: Float[Tensor, "M N H"],
+        values: Float[Tensor, "M N H"],
+    ) -> None:
+        """Writes one entry of a layer for each token."""
+        self.keys[layer][slots, :, entries] = keys.to(self.keys.dtype)
+        self.values[layer][slots, :, entries] = values.to(self.values.dtype)
+
     def extend(self, slots: Int[Tensor, "B"], counts: Sequence[int], mutual: Sequence[int] | None = None) -> "Window":
         """Lengthens row b by `counts[b]` new tokens; the window returned is where their entries go.
 
@@ -129,8 +141,7 @@ class Window:
     def write(self, layer: int, keys: Float[Tensor, "M N H"], values: Float[Tensor, "M N H"]) -> None:
         """Stores the new entries of a layer."""
         slots, entries = self._written
-        self._cache.keys[layer][slots, :, entries] = keys.to(self._cache.keys.dtype)
-        self._cache.values[layer][slots, :, entries] = values.to(self._cache.values.dtype)
+        self._cache.put(layer, slots, entries, keys, values)
 
     def attend(
         self,
@@ -170,11 +181,57 @@ class Window:
         return self._masks
 
 
+class FixedWindow:
+    """What a pass of fixed shape writes to and reads of a cache: a `KeyValueStore`, and a `SharedMemory` of its last
+    layer. All tables lie on the device, so nothing here waits for it or depends on what they hold.
+
+    The pass has as many tokens of each of the first `num_rows` slots; token k of row b sees `limits[b, k]` entries, at
+    least one and at most `extent`, which is what is read.
+    """
+
+    def __init__(
+        self,
+        cache: KVCache,
+        num_rows: int,
+        extent: int,
+        limits: Int[Tensor, "B #K"],
+        slots: Int[Tensor, "M"] | None = None,
+        entries: Int[Tensor, "M"] | None = None,
+    ) -> None:
+        """Token m is written to `entries[m]` of `slots[m]`; without them the pass writes nothing."""
+        self._cache, self._num_rows, self._extent = cache, num_rows, extent
+        self._slots, self._entries = slots, entries
+        visible = torch.arange(extent, device=limits.device) < limits[:, None, :, None]
+        self._mask = additive_mask(visible, cache.keys.dtype)
+
+    def write(self, layer: int, keys: Float[Tensor, "M N H"], values: Float[Tensor, "M N H"]) -> None:
+        assert self._slots is not None, "this window is for reading"
+        assert self._entries is not None, "tokens are written to slots and no entries"
+        self._cache.put(layer, self._slots, self._entries, keys, values)
+
+    def attend(
+        self,
+        layer: int,
+        queries: Float[Tensor, "M N H"],
+        keys: Float[Tensor, "M N H"],
+        values: Float[Tensor, "M N H"],
+    ) -> Float[Tensor, "M D"]:
+        self.write(layer, keys, values)
+        return self.read(layer, queries)
+
+    def read(self, layer: int, queries: Float[Tensor, "M N H"]) -> Float[Tensor, "M D"]:
+        keys, values = (
+            table[layer][: self._num_rows, :, : self._extent] for table in (self._cache.keys, self._cache.values)
+        )
+        grid = queries.to(keys.dtype).unflatten(0, (self._num_rows, -1))
+        return attend(grid, keys, values, self._mask).flatten(0, 1).to(queries.dtype)
+
+
 @dataclass(frozen=True)
 class CachedMemory:
     """One layer of a cache, as several layers of queries attend to it: a `SharedMemory`."""
 
-    window: Window
+    window: Window | FixedWindow
     layer: int
 
     def attend(self, queries: Float[Tensor, "M N H"]) -> Float[Tensor, "M D"]:

@@ -15,10 +15,10 @@ from oar_core.sampling.guidance import guide
 from oar_core.sampling.noise import gumbel
 from oar_core.sampling.order_score import CERTAINTIES, scored
 from oar_core.sampling.rows import Chooser, DecodedGroup, DecodeRow, Slots
-from oar_core.sampling.sampler import sample
+from oar_core.sampling.sampler import SamplingRows, sample
 from oar_core.sampling.step_batch import Choice, StepBatch
 
-__all__ = ["Chooser", "DecodeRow", "DecodedGroup", "Slots", "StepLoad", "decode_step"]
+__all__ = ["Chooser", "DecodeRow", "DecodedGroup", "Slots", "StepLoad", "answer", "decode_step"]
 
 
 @dataclass
@@ -77,9 +77,37 @@ def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch) -> Float[Tenso
     if selected is not None:
         logits, queries, owners = logits[selected], queries[selected], owners[selected]
     # A draw is a function of its position: what likelihood drew in order to choose is drawn again here.
-    token_ids = _draw(logits, queries, owners, batch)
-    confidences = log_odds_of_best(logits).sigmoid()
-    return torch.cat([_group_counts(logits, batch).float(), queries.float(), token_ids.float(), confidences])
+    return torch.cat(
+        [_group_counts(logits, batch).float(), *_told(logits, queries, owners, batch.params, batch.noise_keys)]
+    )
+
+
+@torch.inference_mode()
+def answer(
+    logits: Float[Tensor, "M V"],
+    conditional: Int[Tensor, "Q"],
+    unconditional: Int[Tensor, "Q"],
+    queries: Int[Tensor, "Q"],
+    owners: Int[Tensor, "Q"],
+    params: SamplingRows,
+    noise_keys: Int[Tensor, "R"],
+) -> Float[Tensor, "_"]:
+    """A step's draws from the logits of its slots, for a caller that has made these: positions, token ids and
+    confidences of all queries, in fp32. Waits for nothing."""
+    guided = _guide(logits, conditional, unconditional, params.guidance[owners])
+    return torch.cat(_told(guided, queries, owners, params, noise_keys))
+
+
+def _told(
+    logits: Float[Tensor, "S V"],
+    queries: Int[Tensor, "S"],
+    owners: Int[Tensor, "S"],
+    params: SamplingRows,
+    noise_keys: Int[Tensor, "R"],
+) -> list[Float[Tensor, "S"]]:
+    """Positions, token ids and confidences."""
+    token_ids = _draw(logits, queries, owners, params, noise_keys)
+    return [queries.float(), token_ids.float(), log_odds_of_best(logits).sigmoid()]
 
 
 def _ask_policy(
@@ -110,8 +138,16 @@ def _guided_logits(
     logits = backbone.step(cache, batch.slots, commit, asked).float()
     if batch.conditional is None or batch.unconditional is None:
         return logits
-    scale = batch.params.guidance[batch.owners]
-    return guide(logits[batch.conditional][:, None], logits[batch.unconditional][:, None], scale).squeeze(1)
+    return _guide(logits, batch.conditional, batch.unconditional, batch.params.guidance[batch.owners])
+
+
+def _guide(
+    logits: Float[Tensor, "M V"],
+    conditional: Int[Tensor, "Q"],
+    unconditional: Int[Tensor, "Q"],
+    scale: Float[Tensor, "Q"],
+) -> Float[Tensor, "Q V"]:
+    return guide(logits[conditional][:, None], logits[unconditional][:, None], scale).squeeze(1)
 
 
 def _select(
@@ -136,7 +172,7 @@ def _scores(
 ) -> Float[Tensor, "R G"]:
     """How much the chooser wants each of its rows' candidates."""
     if choice.chooser is Chooser.LIKELIHOOD:
-        drawn = _draw(logits, queries, batch.owners[choice.queries], batch)
+        drawn = _draw(logits, queries, batch.owners[choice.queries], batch.params, batch.noise_keys)
         return _as_table(log_probability(logits, drawn), choice)
     order_score = backbone.order_score
     certainty = _as_table(CERTAINTIES[order_score.name](logits), choice)
@@ -149,10 +185,14 @@ def _as_table(values: Float[Tensor, "K"], choice: Choice) -> Float[Tensor, "R G"
 
 
 def _draw(
-    logits: Float[Tensor, "K V"], queries: Int[Tensor, "K"], owners: Int[Tensor, "K"], batch: StepBatch
+    logits: Float[Tensor, "K V"],
+    queries: Int[Tensor, "K"],
+    owners: Int[Tensor, "K"],
+    params: SamplingRows,
+    noise_keys: Int[Tensor, "R"],
 ) -> Int[Tensor, "K"]:
-    noise = gumbel(batch.noise_keys[owners], queries[:, None], logits.shape[-1])
-    return sample(logits[:, None], batch.params.of_queries(owners), noise).squeeze(1)
+    noise = gumbel(noise_keys[owners], queries[:, None], logits.shape[-1])
+    return sample(logits[:, None], params.of_queries(owners), noise).squeeze(1)
 
 
 def _group_counts(logits: Float[Tensor, "S V"], batch: StepBatch) -> Int[Tensor, "R"]:

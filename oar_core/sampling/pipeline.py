@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, OrderScore, TokenizerConfig
-from oar_core.errors import WeightsError
+from oar_core.errors import ConfigError, WeightsError
 from oar_core.models.oar import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
+from oar_core.nn.packed import quantize
 from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, DISTILLED, ORDERS, PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.text import START_ID, TextTokenizer
@@ -39,12 +40,16 @@ class Pipeline:
     defaults: dict[str, Any]
     example_prompts: tuple[str, ...]
     model_hash: str
+    dtype: torch.dtype  # of matrix products in the backbone; under int8 all else is in fp32
 
     unconditional_ids: tuple[int, ...] = (START_ID,)
 
     @classmethod
     def load(cls, folder: Path, device: str, dtype: torch.dtype) -> Self:
-        """Raises WeightsError when a file is missing or its tensors do not fit the config."""
+        """Raises WeightsError when a file is missing or its tensors do not fit the config, and ConfigError for int8 on
+        anything but a CPU."""
+        if dtype is torch.int8 and not device.startswith("cpu"):
+            raise ConfigError(f"int8 is for a CPU, and the device is {device}")
         config = _read_config(folder)
         backbone = OarBackbone(BackboneConfig.from_dict(config["backbone"]))
         _fill(backbone, folder / BACKBONE)
@@ -56,12 +61,13 @@ class Pipeline:
         tokenizer = load_tokenizer(folder)
         return cls(
             name=config["name"],
-            backbone=backbone.to(device=device, dtype=dtype).eval(),
+            backbone=in_number_format(backbone.to(device=device), dtype).eval(),
             tokenizer=tokenizer.to(device=device, memory_format=torch.channels_last).eval(),  # pyright: ignore[reportCallIssue]
             text=TextTokenizer.load(folder / TEXT),
             defaults=config["defaults"],
             example_prompts=tuple(config["example_prompts"]),
             model_hash=_folder_hash(folder),
+            dtype=dtype,
         )
 
     @property
@@ -117,6 +123,16 @@ def load_tokenizer(folder: Path) -> VQGAN:
     tokenizer = VQGAN(TokenizerConfig.from_dict(_read_config(folder)["tokenizer"]))
     _fill(tokenizer, folder / TOKENIZER)
     return tokenizer
+
+
+def in_number_format(backbone: OarBackbone, dtype: torch.dtype) -> OarBackbone:
+    """The backbone with its matrix products in `dtype`, in place. An order policy, which is small, is not quantized."""
+    if dtype is not torch.int8:
+        return backbone.to(dtype=dtype)
+    backbone.float()
+    quantize(backbone.context)
+    quantize(backbone.query)
+    return backbone
 
 
 def to_pixels(images: Float[Tensor, "B 3 Y X"]) -> UInt8[np.ndarray, "B Y X 3"]:

@@ -261,6 +261,7 @@ class Run:
             defaults=asdict(self.recipe.defaults),
             example_prompts=self.recipe.example_prompts,
             model_hash=model_hash,
+            dtype=dtype,
         )
 
     def is_trained(self, stage: str) -> bool:

@@ -43,8 +43,8 @@ class ApiMetrics(Families):
         self.slow_clients = self.counter("oar_ws_slow_client_closed", "Streams closed because the client did not read")
         self.redis_up = self.gauge("oar_redis_up", "Whether Redis answered this scrape")
         self.speaks = self.gauge("oar_fleet_exporter", "Whether this process' answer holds the queue and the workers")
-        self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype")
-        self._build.labels(version("oar-server"), "none", "none", "none").set(1)
+        self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
+        self._build.labels(version("oar-server"), "none", "none", "none", "none").set(1)
         self._refused = self.counter("oar_refused", "Requests and websockets that no route saw, by error code", "code")
         self._by_tenant = self.counter(
             "oar_tenant_requests",
@@ -126,7 +126,7 @@ class WorkerMetrics(Families):
         self.slots = self.gauge("oar_cache_slots", "Cache slots of the engine", "model")
         self.cache_bytes = self.gauge("oar_cache_bytes", "Bytes of the cache slots, which grow with the load", "model")
         self.load_seconds = self.gauge("oar_model_load_seconds", "Reading, checking and warming up a model", "model")
-        self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype")
+        self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
         for model in models:
             self.start("model", model)
             for outcome in JOB_OUTCOMES:
@@ -151,8 +151,8 @@ class WorkerMetrics(Families):
         self.positions.labels(model).inc(positions)
         self.pads.labels(model).inc(pads)
 
-    def set_build(self, torch: str, device: str, dtype: str) -> None:
-        self._build.labels(version("oar-server"), torch, device, dtype).set(1)
+    def set_build(self, torch: str, device: str, dtype: str, threads: int) -> None:
+        self._build.labels(version("oar-server"), torch, device, dtype, str(threads)).set(1)
 
     def _latency(self, name: str, text: str) -> Histogram:
         return self.histogram(name, text, LATENCY_BUCKETS, "model")

@@ -3,13 +3,15 @@
 import logging
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 
+from oar_core.engine.calibration import Calibration, words
 from oar_core.engine.engine import Engine
 from oar_core.order.plan import GROUP_SIZES, PlanSpec
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.sampling.pipeline import Pipeline, in_number_format
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import Manifest
@@ -20,6 +22,8 @@ from server.settings import Settings
 logger = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 2
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,17 @@ class LoadedModel:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        weight = next(self.pipeline.backbone.parameters())
         return Fingerprint(
             model_hash=self.pipeline.model_hash,
             torch=torch.__version__,
-            device=str(weight.device),
-            dtype=str(weight.dtype).removeprefix("torch."),
+            device=str(next(self.pipeline.backbone.parameters()).device),
+            dtype=self.dtype,
             mode=self.mode,
         )
+
+    @property
+    def dtype(self) -> str:
+        return str(self.pipeline.dtype).removeprefix("torch.")
 
     @property
     def num_tokens(self) -> int:
@@ -84,14 +91,13 @@ def load_models(settings: Settings) -> list[LoadedModel]:
         torch.set_num_threads(settings.threads)
     manifest = Manifest.load(settings.weights_dir)
     device = _device(settings.device)
-    dtype = _dtype(settings.dtype, device)
-    return [_load(name, manifest, device, dtype, settings) for name in settings.models or (manifest.default,)]
+    return [_load(name, manifest, device, settings) for name in settings.models or (manifest.default,)]
 
 
-def _load(name: str, manifest: Manifest, device: str, dtype: torch.dtype, settings: Settings) -> LoadedModel:
+def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> LoadedModel:
     start = time.monotonic()
     folder = manifest.folder(name)
-    pipeline = Pipeline.load(folder, device, dtype)
+    pipeline, least_packed_rows = _pipeline(folder, device, settings)
     limit = settings.cache_mib << 20 or None
     engine = Engine(
         pipeline.backbone,
@@ -100,6 +106,8 @@ def _load(name: str, manifest: Manifest, device: str, dtype: torch.dtype, settin
         max_cache_bytes=limit,
         max_prefill=settings.prefill_tokens,
         is_deterministic=settings.deterministic,
+        least_packed_rows=least_packed_rows,
+        is_static=settings.cuda_graphs and device.startswith("cuda"),
     )
     created = int((folder / "config.json").stat().st_mtime)
     licence = manifest.entries[name].licence
@@ -117,7 +125,27 @@ def _device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _dtype(wanted: str, device: str) -> torch.dtype:
-    if wanted == "auto":
-        return torch.bfloat16 if device.startswith("cuda") else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Pipeline, int]:
+    """A model in its number format, and from how many rows on its weights are packed. Sets the number of threads."""
+    wanted = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    measures = settings.calibrate or settings.dtype == "fastest"
+    if device != "cpu" or settings.deterministic or not measures:
+        return Pipeline.load(folder, device, wanted), 1
+    pipeline = Pipeline.load(folder, device, torch.float32)
+    choices = _DTYPES["float32"], _DTYPES["bfloat16"]
+    # Of int8, layers of fp32 tell how many threads are of use.
+    dtypes = choices if settings.dtype == "fastest" else (torch.float32 if wanted is torch.int8 else wanted,)
+    best = Calibration.stored(settings.data_dir / "calibration", pipeline.backbone, dtypes, _thread_counts(settings))
+    torch.set_num_threads(best.threads)
+    logger.info("calibrated model=%s %s", pipeline.name, words(best))
+    dtype = wanted if wanted is torch.int8 else _DTYPES[best.dtype]
+    in_number_format(pipeline.backbone, dtype)
+    return replace(pipeline, dtype=dtype), best.least_packed_rows
+
+
+def _thread_counts(settings: Settings) -> tuple[int, ...]:
+    """One, two, four ... up to a worker's share of what torch would take; or the number that was asked for."""
+    if settings.threads:
+        return (settings.threads,)
+    share = max(1, torch.get_num_threads() // settings.workers)
+    return (*(count for count in (1 << power for power in range(share.bit_length())) if count < share), share)

@@ -62,7 +62,7 @@ async def _serve(
 def describe(metrics: WorkerMetrics, model: LoadedModel) -> None:
     """The facts about a loaded model that do not change."""
     weight = next(model.pipeline.backbone.parameters())
-    metrics.set_build(torch.__version__, weight.device.type, str(weight.dtype).removeprefix("torch."))
+    metrics.set_build(torch.__version__, weight.device.type, model.dtype, torch.get_num_threads())
     metrics.slots.labels(model.name).set(model.slots)
     metrics.cache_bytes.labels(model.name).set(model.engine.cache_bytes)
     metrics.load_seconds.labels(model.name).set(model.load_seconds)

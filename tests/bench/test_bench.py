@@ -46,9 +46,30 @@ def test_the_roofline_tells_each_part(weights, monkeypatch):
     monkeypatch.setattr("oar_core.bench.roofline.MATRIX_SIDE", 64)
     report = told(weights, "roofline", "--batch", "2", "--steps", "4", "--repeats", "1")
     assert report["batch"] == 2
-    assert {part["name"] for part in report["parts"]} >= {"prefill", "step", "decode", "PNG"}
+    assert {part["name"] for part in report["parts"]} >= {"prefill", "step", "of it: linear layers", "decode", "PNG"}
     assert all(part["measured_ms"] > 0 for part in report["parts"])
-    assert {rate["dtype"] for rate in report["rates"]} == {"float32", "bfloat16"}
+    assert all(part["matrix_share"] > 0 for part in report["parts"] if part["gflop"])
+    assert {rate["dtype"] for rate in report["rates"]} == {"float32", "bfloat16", "int8"}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_the_roofline_compares_with_the_rate_of_the_number_format(weights, monkeypatch, dtype):
+    monkeypatch.setattr("oar_core.bench.roofline.BANDWIDTH_BYTES", 1 << 20)
+    monkeypatch.setattr("oar_core.bench.roofline.MATRIX_SIDE", 64)
+    report = told(weights, "roofline", "--batch", "1", "--steps", "4", "--repeats", "1", "--dtype", dtype)
+    rates = {(rate["dtype"], rate["threads"]): rate["gflops"] for rate in report["rates"]}
+    step = next(part for part in report["parts"] if part["name"] == "step")
+    rate = rates[dtype, report["setting"]["threads"]]
+    assert step["matrix_share"] == pytest.approx(step["gflop"] / rate / (1e-3 * step["measured_ms"]))
+
+
+def test_the_roofline_of_steps_alone(weights, monkeypatch):
+    monkeypatch.setattr("oar_core.bench.roofline.BANDWIDTH_BYTES", 1 << 20)
+    monkeypatch.setattr("oar_core.bench.roofline.MATRIX_SIDE", 64)
+    report = told(weights, "roofline", "--batch", "1", "--steps", "4", "--repeats", "1", "--step-alone")
+    names = ["step", *(f"of it: {part}" for part in ("commit", "query", "linear layers", "sampling"))]
+    assert [part["name"] for part in report["parts"]] == names
+    assert report["calibration"]["dtype"] in {"float32", "bfloat16"}
 
 
 def test_batching_tells_the_ratio(weights):

@@ -9,7 +9,7 @@ from oar_core.models.backbone import Condition
 from oar_core.models.oar import OarBackbone
 from oar_core.sampling.generate import generate
 from tests.engine.backbones import TINY, UNCONDITIONAL, tiny_backbone
-from tests.engine.requests import diverse_requests
+from tests.engine.requests import diverse_requests, make_request
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,6 +36,24 @@ def test_training_logits_equal_those_of_the_cpu(backbone: OarBackbone) -> None:
 def test_the_engine_equals_the_reference_loop(backbone: OarBackbone) -> None:
     requests = diverse_requests(16)
     engine = Engine(backbone, UNCONDITIONAL, num_slots=32)
+    for request in requests:
+        engine.add(request)
+    finished: dict[str, tuple[int, ...]] = {}
+    while engine.has_work:
+        finished |= {e.sequence_id: e.token_ids for e in engine.step() if isinstance(e, SequenceFinished)}
+    alone = [generate(backbone, [request], UNCONDITIONAL)[0] for request in requests]
+    assert [finished[request.id] for request in requests] == alone
+
+
+def test_captured_steps_equal_the_reference_loop(backbone: OarBackbone) -> None:
+    """All graphs are captured before the first picture, and later ones read what earlier ones wrote."""
+    requests = [
+        make_request(number, order=order, steps=steps)
+        for number, (order, steps) in enumerate(
+            (order, steps) for order in ("raster", "halton") for steps in (5, 9, None)
+        )
+    ]
+    engine = Engine(backbone, UNCONDITIONAL, num_slots=6, is_static=True)
     for request in requests:
         engine.add(request)
     finished: dict[str, tuple[int, ...]] = {}

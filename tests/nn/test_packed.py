@@ -1,9 +1,12 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from oar_core.models.backbone import Commit, Condition, Query
-from oar_core.nn.packed import PackedLinear, can_pack, packed_twin
+from oar_core.nn.packed import Int8Linear, PackedLinear, can_pack, packed_twin
+from oar_core.sampling.pipeline import in_number_format
 from tests.engine.backbones import TINY, tiny_backbone
 
 pytestmark = pytest.mark.skipif(not can_pack(tiny_backbone()), reason="this build of PyTorch cannot pack weights")
@@ -51,3 +54,54 @@ def test_a_twin_answers_as_the_other():
 def test_what_lies_on_another_device_is_not_packed():
     assert not can_pack(nn.Linear(2, 2, bias=False, device="meta"))
     assert not can_pack(nn.Linear(2, 2, bias=False).double())
+
+
+def test_few_rows_take_the_weights_as_they_are(monkeypatch):
+    linear = nn.Linear(16, 8, bias=False)
+    layer = PackedLinear(linear, least_rows=3)
+    monkeypatch.setattr(layer, "_packed", torch.ops.mkldnn._reorder_linear_weight(torch.zeros(8, 16)))
+    with torch.inference_mode():
+        assert torch.equal(layer(torch.ones(2, 16)), linear(torch.ones(2, 16)))
+        assert not layer(torch.ones(3, 16)).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 48), (5, 48), (2, 3, 48)])
+def test_an_int8_layer_is_nearly_the_layer(shape):
+    linear = nn.Linear(48, 20, bias=False)
+    x = torch.randn(shape)
+    with torch.inference_mode():
+        exact, whole = linear(x), Int8Linear(linear)(x)
+    assert whole.shape == exact.shape
+    assert (whole - exact).norm() < 0.02 * exact.norm()
+
+
+def test_an_int8_layer_gives_a_token_the_same_bits_in_any_company():
+    layer = Int8Linear(nn.Linear(48, 20, bias=False))
+    x = torch.randn(40, 48) * torch.logspace(-3, 3, 40)[:, None]
+    with torch.inference_mode():
+        together = layer(x)
+        assert all(torch.equal(layer(x[row : row + 1])[0], together[row]) for row in range(40))
+
+
+def test_an_int8_layer_takes_zeros():
+    linear = nn.Linear(4, 3, bias=False)
+    nn.init.zeros_(linear.weight)
+    with torch.inference_mode():
+        assert torch.equal(Int8Linear(linear)(torch.zeros(2, 4)), torch.zeros(2, 3))
+
+
+def test_an_int8_network_answers_nearly_as_the_other_and_its_policy_stays():
+    query, slots = Query.grid(torch.arange(TINY.num_tokens)[None]), torch.arange(1)
+    nothing = torch.zeros(1, 0, dtype=torch.long)
+    commit = Commit(nothing, nothing, torch.tensor([0]))
+    answers: list[torch.Tensor] = []
+    network = copy.deepcopy(tiny_backbone())
+    for dtype in (torch.float32, torch.int8):
+        network = in_number_format(network, dtype)
+        cache = network.new_cache(1)
+        network.prefill(cache, slots, Condition.stack([(1, 2)], torch.device("cpu")), commit)
+        answers.append(network.step(cache, slots, commit, query))
+    assert not any(isinstance(m, nn.Linear) for m in (*network.context.modules(), *network.query.modules()))
+    assert network.policy is not None
+    assert any(isinstance(m, nn.Linear) for m in network.policy.modules())
+    assert 0 < (answers[0] - answers[1]).norm() < 0.1 * answers[0].norm()

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[3]
 LABELS = {"method", "route", "status", "code", "outcome", "tenant", "model", "worker"}
-LABELS |= {"version", "torch", "device", "dtype"}
+LABELS |= {"version", "torch", "device", "dtype", "threads"}
 WHERE = {"api": ApiMetrics, "fleet": FleetMetrics, "worker": WorkerMetrics}
 
 
@@ -104,7 +104,7 @@ def test_names_keep_to_the_conventions(families: type[Families]) -> None:
 
 def test_counters_of_a_worker_start_at_zero_and_build_info_is_1() -> None:
     metrics = WorkerMetrics(["tiny"])
-    metrics.set_build("2.13.0", "cpu", "float32")
+    metrics.set_build("2.13.0", "cpu", "float32", 2)
     text = expose(own(metrics.registry)).decode()
     for family in metrics.declared:
         if family.kind == "counter":
@@ -132,7 +132,7 @@ def test_a_family_of_several_sources_is_told_once() -> None:
     """Two `# TYPE` lines of one family are no valid text; the workers' families came after the API's own."""
     workers = {name: WorkerMetrics(["tiny"]) for name in ("a", "b")}
     for name, metrics in workers.items():
-        metrics.set_build("2.13.0", "cpu", "float32")
+        metrics.set_build("2.13.0", "cpu", "float32", 2)
         metrics.patches.labels("tiny").inc(ord(name))
     texts = {name: expose(own(metrics.registry)).decode() for name, metrics in workers.items()}
     text = expose(own(ApiMetrics().registry), *(published(*item) for item in texts.items())).decode()

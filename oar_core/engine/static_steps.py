@@ -1,0 +1,57 @@
+"""The static steps of an engine, one for each bucket, and which of them a step's rows fit into."""
+
+from collections.abc import Sequence
+
+import torch
+
+from oar_core.engine.buckets import Bucket, Buckets
+from oar_core.engine.static_step import Graphs, StaticStep, repeat
+from oar_core.models.oar import OarBackbone
+from oar_core.nn.kv_cache import KVCache
+from oar_core.sampling.decode import Chooser, DecodedGroup, DecodeRow, StepLoad
+
+
+class StaticSteps:
+    """Serves rows of fixed orders and group sizes; others take the ordinary way. The cache's last slot is scratch.
+
+    On CUDA every step is a graph and all are captured here, which is part of loading; on a CPU they are the same steps
+    without graphs, made when they are first asked for, for tests.
+    """
+
+    def __init__(self, backbone: OarBackbone, cache: KVCache) -> None:
+        self._backbone, self._cache, self._scratch = backbone, cache, cache.num_slots - 1
+        self._buckets = Buckets.plan(self._scratch, backbone.config.num_tokens, cache.capacity)
+        self._capture = Graphs() if cache.keys.is_cuda else repeat
+        self._steps: dict[Bucket, StaticStep] = {}
+        for bucket in self._buckets.all() if cache.keys.is_cuda else ():
+            self._step(bucket)
+
+    @torch.inference_mode()
+    def decode(self, rows: Sequence[DecodeRow], load: StepLoad) -> list[DecodedGroup] | None:
+        """None where no bucket holds these rows."""
+        bucket = self._bucket(rows)
+        if bucket is None:
+            return None
+        asked = sum(row.take * len(row.slots.all) for row in rows)
+        load.slots += sum(len(row.slots.all) for row in rows)
+        load.positions += bucket.rows * bucket.group
+        load.pads += bucket.rows * bucket.group - asked
+        return self._step(bucket).decode(rows)
+
+    def _bucket(self, rows: Sequence[DecodeRow]) -> Bucket | None:
+        if not all(map(_is_plain, rows)):
+            return None
+        slots = [slot for row in rows for slot in row.slots.all]
+        group = max(max(len(row.commit_positions), row.take) for row in rows)
+        extent = max(int(self._cache.lengths[s]) + len(row.commit_positions) for row in rows for s in row.slots.all)
+        return self._buckets.least(max(slots) + 1, group, extent)
+
+    def _step(self, bucket: Bucket) -> StaticStep:
+        if bucket not in self._steps:
+            self._steps[bucket] = StaticStep(self._backbone, self._cache, bucket, self._scratch, self._capture)
+        return self._steps[bucket]
+
+
+def _is_plain(row: DecodeRow) -> bool:
+    """Whether its order and group size are fixed, and it neither prefills nor catches up with guidance."""
+    return row.chooser is Chooser.FIXED and row.entropy_bound is None and bool(row.query) and not any(row.held)
