@@ -10,7 +10,7 @@ from oar_core.engine.engine import Engine
 from oar_core.engine.sequence import SequenceRequest
 
 IN_TIME = 0.95
-FEWEST = 20  # pictures: one may be late
+FEWEST = 40  # pictures: two may be late
 LEAST_SHARE, MOST_SHARE = 0.03, 1.5  # of the capacity: where to look
 HALVINGS = 6  # of the interval's logarithm: what is found is 6 % too low at most
 

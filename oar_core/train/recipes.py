@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
 from oar_core.errors import ConfigError
 from oar_core.eval.attributes import ATTRIBUTE_SETS, Attribute
 from oar_core.eval.evaluator import EvaluatorConfig
-from oar_core.order.plan import GROUP_SIZES, ORDERS
+from oar_core.order.plan import DISTILLED, GROUP_SIZES, ORDERS
 from oar_core.train.data import FITS, PAD
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
@@ -17,12 +18,14 @@ from oar_core.train.stages.order_distill import DistillConfig
 from oar_core.train.stages.order_finetune import OrderFinetuneStageConfig
 from oar_core.train.stages.tokenizer import TokenizerStageConfig
 
+AUTO = "auto"
+
 
 @dataclass(frozen=True)
 class SamplingDefaults:
     """What a request that says nothing gets from the model that this recipe makes."""
 
-    order: str = "random"
+    order: str = AUTO
     steps: int = 32
     group_sizes: str = "cosine"
     guidance: float = 1.5
@@ -31,10 +34,14 @@ class SamplingDefaults:
     top_p: float = 0.95
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise ConfigError(f"unknown order {self.order!r}; there are {', '.join(ORDERS)}")
+        if self.order not in (AUTO, *ORDERS):
+            raise ConfigError(f"unknown order {self.order!r}; there are {AUTO}, {', '.join(ORDERS)}")
         if self.group_sizes not in GROUP_SIZES:
             raise ConfigError(f"unknown group_sizes {self.group_sizes!r}; there are {', '.join(GROUP_SIZES)}")
+
+    def of_model(self, *, has_policy: bool) -> Self:
+        """The same with an order for `auto`: that of the model's own policy, or random where it has none."""
+        return self if self.order != AUTO else replace(self, order=DISTILLED if has_policy else "random")
 
 
 # Its own seed: no other network starts from the same draw. About five minutes on one core.

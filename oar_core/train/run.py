@@ -242,7 +242,8 @@ class Run:
             if policy is not None:
                 parts.append((policy, POLICY))
                 config["policy"] = policy.config.to_dict()
-            config |= {"defaults": asdict(self.recipe.defaults), "example_prompts": self.recipe.example_prompts}
+            defaults = self.recipe.defaults.of_model(has_policy=policy is not None)
+            config |= {"defaults": asdict(defaults), "example_prompts": self.recipe.example_prompts}
             TextTokenizer.load(self.folder / TEXT).save(folder / TEXT)
         for module, name in parts:
             save_file(_half(module), folder / name)
@@ -258,7 +259,7 @@ class Run:
             backbone=backbone.to(dtype=dtype),
             tokenizer=tokenizer,
             text=TextTokenizer.load(self.folder / TEXT),
-            defaults=asdict(self.recipe.defaults),
+            defaults=asdict(self.recipe.defaults.of_model(has_policy=backbone.has_policy)),
             example_prompts=self.recipe.example_prompts,
             model_hash=model_hash,
             dtype=dtype,

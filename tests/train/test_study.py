@@ -262,6 +262,16 @@ def test_a_model_of_another_shape_is_not_adopted(study: Study, exported: Path, t
     assert not other.is_trained(TOKENIZER_STAGE), "nothing is taken of what does not fit"
 
 
+def test_a_model_draws_by_its_policy_unless_its_recipe_says_otherwise(study: Study, tmp_path: Path) -> None:
+    recipe = study.run.recipe
+    spiral = replace(study.run, recipe=replace(recipe, defaults=replace(recipe.defaults, order="spiral")))
+    for number, (run, stage, order) in enumerate(
+        ((study.run, "order_finetune", "distilled"), (study.run, ANY_ORDER_STAGE, "random"), (spiral, None, "spiral"))
+    ):
+        run.export(tmp_path / str(number), stage)
+        assert json.loads((tmp_path / str(number) / "config.json").read_text())["defaults"]["order"] == order
+
+
 def test_a_tokenizer_alone_is_exported_and_adopted(study: Study, tmp_path: Path) -> None:
     study.run.export(tmp_path / "alone", TOKENIZER_STAGE)
     assert {path.name for path in (tmp_path / "alone").iterdir()} == {"config.json", "tokenizer.safetensors"}
