@@ -195,9 +195,11 @@ ROWS = (
                   (Query(mean("oar_batch_occupancy_ratio", by="worker"), "{{worker}}"),), 6),
             Panel("lines", "Padding waste", "Share of the positions asked of the model that were pads.", "percentunit",
                   (Query(f"{rate('oar_positions_padded_total', by='model')} / "
-                         f"{rate('oar_positions_queried_total', by='model')}", "{{model}}"),), 6),
+                         f"{rate('oar_positions_queried_total', by='model')}", "{{model}}"),), 4),
             Panel("lines", "Steps a second, by worker", "Engine steps; 0 while jobs run is a stall.", "ops",
-                  (Query(rate("oar_steps_total", by="worker"), "{{worker}}"),), 6),
+                  (Query(rate("oar_steps_total", by="worker"), "{{worker}}"),), 4),
+            Panel("lines", "Prefilled tokens a second", "Of prompts, edits and resumed pictures.", "short",
+                  (Query(rate("oar_prefill_tokens_total", by="worker"), "{{worker}}"),), 4),
         ),
     ),
     Row(

@@ -13,9 +13,13 @@ const GROUP_WORDS = {
   cosine: "few at first, many at the end", linear: "a few more each step", constant: "the same each step",
   adaptive: "as many as are safe together",
 };
+const SCHEDULES = [["constant", "constant"], ["linear", "linear, growing"], ["cosine", "cosine, growing"]];
 const ABOUT = {
   steps: "Fewer steps are faster; more patches are written at once then.",
   guidance: "How closely the picture keeps to the prompt.",
+  guidance_schedule: "Whether guidance has its full strength from the first patch, or grows towards it.",
+  guidance_interval: "Share of the picture that is drawn before guidance begins.",
+  guidance_until: "Share of the picture after which guidance ends.",
   temperature: "Above 1 draws are freer, below 1 surer.",
   top_p: "Only the likeliest tokens that sum up to this are drawn.",
   top_k: "Only so many of the likeliest tokens are drawn; 0 is all.",
@@ -54,6 +58,10 @@ export class Options {
     this.guidance = this.slider("guidance", "Guidance", {
       min: 1, max: 8, step: 0.25, format: (value) => (value === 1 ? "off" : value.toFixed(2)),
     });
+    this.schedule = this.select("guidance_schedule", "Guidance schedule", SCHEDULES);
+    const share = { min: 0, max: 1, step: 0.01, format: (value) => `${Math.round(100 * value)} %` };
+    this.from = this.slider("guidance_interval", "Guidance from", share);
+    this.until = this.slider("guidance_until", "Guidance until", share);
     this.temperature = this.slider("temperature", "Temperature", { min: 0, max: 2, step: 0.05, format: (v) => v.toFixed(2) });
     this.topP = this.slider("top_p", "Top-p", { min: 0.05, max: 1, step: 0.01, format: (value) => value.toFixed(2) });
     this.topK = this.number("top_k", "Top-k", { min: 0, max: 1 << 30, placeholder: "0 is all" });
@@ -67,7 +75,8 @@ export class Options {
     this.more = el("details", { class: "more" },
       el("summary", { text: "Sampling" }),
       el("div", { class: "stack" },
-        this.groups.field, this.groupHint, this.bound.field, this.temperature.field, this.topP.field, this.topK.field));
+        this.groups.field, this.groupHint, this.bound.field, this.schedule.field, this.from.field, this.until.field,
+        this.temperature.field, this.topP.field, this.topK.field));
     this.element.append(...[
       this.modelSelect.field, this.prompt.field, this.chips, this.orderField.field, this.steps.field,
       this.guidance.field, pair, this.more,
@@ -174,6 +183,7 @@ export class Options {
     this.groups.input.value = defaults.group_sizes;
     this.bound.set(defaults.entropy_bound);
     this.guidance.set(defaults.guidance);
+    this.setSchedule(defaults);
     this.temperature.set(defaults.temperature);
     this.topP.set(defaults.top_p);
     this.topK.input.value = String(defaults.top_k);
@@ -252,6 +262,8 @@ export class Options {
       steps: Number(this.steps.input.value),
       group_sizes: this.groups.input.value,
       guidance: Number(this.guidance.input.value),
+      guidance_interval: [Number(this.from.input.value), Number(this.until.input.value)],
+      guidance_schedule: this.schedule.input.value,
       temperature: Number(this.temperature.input.value),
       top_p: Number(this.topP.input.value),
       top_k: Number(this.topK.input.value || 0),
@@ -271,12 +283,20 @@ export class Options {
       [this.steps, "steps"], [this.guidance, "guidance"], [this.temperature, "temperature"], [this.topP, "top_p"],
       [this.bound, "entropy_bound"],
     ]) if (params[name] !== undefined) control.set(params[name]);
+    this.setSchedule(params);
     if (params.group_sizes) this.groups.input.value = params.group_sizes;
     if (params.top_k !== undefined) this.topK.input.value = String(params.top_k);
     if (params.seed !== undefined) this.seed.input.value = String(params.seed);
     if (this.count && params.n !== undefined) this.count.input.value = String(params.n);
     if (this.orders === "one" && this.knows(params.order)) this.showOrders([params.order]);
     this.showGroups();
+  }
+
+  setSchedule({ guidance_schedule: schedule, guidance_interval: interval }) {
+    if (schedule) this.schedule.input.value = schedule;
+    if (!interval) return;
+    this.from.set(interval[0]);
+    this.until.set(interval[1]);
   }
 
   knows(order) {

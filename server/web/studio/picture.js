@@ -59,7 +59,7 @@ export class PictureView {
     const { params } = job;
     const rows = [
       ["Model", params.model], ["Order", orderName(params.order)],
-      ["Steps", `${params.steps}, ${params.group_sizes}`], ["Guidance", params.guidance === 1 ? "off" : params.guidance],
+      ["Steps", `${params.steps}, ${params.group_sizes}`], ["Guidance", guidanceWords(params)],
       ["Temperature", params.temperature], ["Top-p", params.top_p], ["Top-k", params.top_k || "all"], ["Seed", params.seed],
       params.edit ? ["Edit", `${params.edit.mode}, ${params.edit.num_kept} tokens kept`] : null,
       job.seconds === null ? null : ["Painted in", seconds(job.seconds)],
@@ -75,4 +75,10 @@ export class PictureView {
       el("details", { class: "more", open: isOpen }, el("summary", { text: "The request as JSON" }),
         el("p", { class: "hint", text: note }), el("pre", { tabindex: "0", text: text() }), el("div", { class: "row" }, copyButton("Copy JSON", text), curl)));
   }
+}
+
+function guidanceWords({ guidance, guidance_interval: interval, guidance_schedule: schedule }) {
+  if (guidance === 1) return "off";
+  const part = interval && (interval[0] > 0 || interval[1] < 1) ? `, ${interval.map((end) => `${Math.round(100 * end)} %`).join(" to ")}` : "";
+  return `${guidance}${part}${schedule && schedule !== "constant" ? `, ${schedule}` : ""}`;
 }
