@@ -47,7 +47,7 @@ documents: $(VENV)/.serve
 
 # The picture at the top of README.md; about a minute.
 painting: $(VENV)/.serve
-	$(BIN)/oar eval animation --order raster --order spiral --order halton --order random --out docs/painting.webp \
+	$(BIN)/oar eval animation --order raster --order random --order halton --order distilled --out docs/painting.webp \
 		--prompt "a person with short red hair, brown shirt and blue trousers, walking, seen from the front"
 
 # The studio's pictures in docs/; needs Chromium.

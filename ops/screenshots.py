@@ -89,7 +89,7 @@ def compare(page: Page, path: Path) -> None:
     page.goto("/#/compare")
     page.locator(".chip").nth(1).click()
     for tile in page.locator(".tile:visible input").all():
-        tile.set_checked(tile.input_value() in {"raster", "spiral", "halton", "random"})
+        tile.set_checked(tile.input_value() in {"raster", "random", "halton", "distilled"})
     paint(page, "Paint them")
     expect(page.locator(".card .status[data-state=completed]")).to_have_count(4)
     finish(page, path)
