@@ -65,10 +65,13 @@ def test_every_option_reaches_the_server(page: Page, live: LiveServer) -> None:
     open_view(page)
     page.locator(".tile", has_text="spiral").click()
     page.get_by_label("Steps").fill("5")
-    page.get_by_label("Guidance").fill("3.5")
+    page.get_by_label("Guidance", exact=True).fill("3.5")
     page.get_by_text("Sampling").click()
     page.get_by_label("Group sizes").select_option("adaptive")
     page.get_by_label("Entropy bound").fill("4")
+    page.get_by_label("Guidance schedule").select_option("linear")
+    page.get_by_label("Guidance from").fill("0.25")
+    page.get_by_label("Guidance until").fill("0.75")
     page.get_by_label("Temperature").fill("0.8")
     page.get_by_label("Top-p").fill("0.9")
     page.get_by_label("Top-k").fill("12")
@@ -80,6 +83,7 @@ def test_every_option_reaches_the_server(page: Page, live: LiveServer) -> None:
     params = job_of(live, page)["params"]
     wanted = {
         "order": "spiral", "steps": 5, "guidance": 3.5, "group_sizes": "adaptive", "entropy_bound": 4.0,
+        "guidance_schedule": "linear", "guidance_interval": [0.25, 0.75],
         "temperature": 0.8, "top_p": 0.9, "top_k": 12, "n": 3, "seed": seed, "prompt": PROMPT, "model": "tiny",
     }  # fmt: skip
     assert {name: params[name] for name in wanted} == wanted

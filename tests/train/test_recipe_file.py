@@ -84,7 +84,7 @@ def test_a_file_that_only_names_its_base_is_the_base(name: str, tmp_path: Path) 
         ('base = "fashion"\ntokenizer.image_size = [64, 0.5]', "image_size[1] is 0.5; it has to be a whole number"),
         ('base = "fashion"\ntokenizer.image_size = [60, 64]', "(60, 64) is not a multiple of 8 pixels per token"),
         ('base = "fashion"\nbackbone.grid = [4, 4]', "tokenizer grid (10, 8) differs from the backbone's (4, 4)"),
-        ('base = "fashion"\ndefaults.order = "zigzag"', "unknown order 'zigzag'; there are raster, "),
+        ('base = "fashion"\ndefaults.order = "zigzag"', "unknown order 'zigzag'; there are auto, raster, "),
         ('base = "fashion"\ndefaults.group_sizes = "x"', "unknown group_sizes 'x'; there are cosine, "),
         ('base = "fashion"\ndefaults.steps = 81', "defaults.steps is 81; the grid takes 1 to 80"),
         ('base = "fashion"\nfit = "stretch"', "unknown fit 'stretch'; there are pad, crop"),
