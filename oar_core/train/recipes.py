@@ -131,6 +131,7 @@ def sprites_64() -> Recipe:
             num_query_layers=3,
         ),
         any_order_loop=LoopConfig(num_images=272_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.999),
+        defaults=SamplingDefaults(group_sizes="linear", guidance=1.25),
         example_prompts=SPRITE_PROMPTS,
         attributes=ATTRIBUTE_SETS["sprites"],
     )
