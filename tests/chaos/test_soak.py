@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 SAMPLE_SECONDS = 0.5
 USED_MEMORY = re.compile(rb"used_memory:(\d+)")
-ALLOWED_GROWTH_KIB = 16 << 10
+ALLOWED_GROWTH_KIB = 8 << 10
 WARM_SECONDS = 600
 
 
