@@ -34,6 +34,8 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      show_default=True, help="Of the arms that carry the claim."),
         click.option("--samples", "num_samples", type=click.IntRange(min=8), default=_DEFAULTS.num_samples,
                      show_default=True, help="Pictures a figure."),
+        click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default=_DEFAULTS.dtype, show_default=True,
+                     help="Of the weights that draw."),
         click.option("--finetune-images", type=click.IntRange(min=1), help="Default: the recipe's."),
     ]  # fmt: skip
     for option in reversed(options):
@@ -46,6 +48,7 @@ def _make_study(
     labels: tuple[str, ...],
     num_seeds: int,
     num_samples: int,
+    dtype: str,
     finetune_images: int | None,
     **options: Any,
 ) -> Study:
@@ -54,7 +57,7 @@ def _make_study(
         loop = replace(run.recipe.order_finetune_loop, num_images=finetune_images)
         run = replace(run, recipe=replace(run.recipe, order_finetune_loop=loop))
     arms = tuple(arm for arm in STUDY_ARMS if not labels or arm.label in labels)
-    return Study(run, StudyConfig(num_samples=num_samples, num_seeds=num_seeds), out, arms)
+    return Study(run, StudyConfig(num_samples=num_samples, num_seeds=num_seeds, dtype=dtype), out, arms)
 
 
 @study.command("train")

@@ -1,5 +1,6 @@
 """A static pool of key/value slots, one sequence per slot."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -108,7 +109,29 @@ class KVCache:
         return window
 
 
-class Window:
+class CachePass(ABC):
+    """A pass over a cache: a `KeyValueStore` whose new entries are written before anything is read."""
+
+    @abstractmethod
+    def write(self, layer: int, keys: Float[Tensor, "M N H"], values: Float[Tensor, "M N H"]) -> None:
+        """Stores the new entries of a layer."""
+
+    @abstractmethod
+    def read(self, layer: int, queries: Float[Tensor, "M N H"]) -> Float[Tensor, "M D"]:
+        """Attention of the tokens to what each may see of a layer's entries, heads joined."""
+
+    def attend(
+        self,
+        layer: int,
+        queries: Float[Tensor, "M N H"],
+        keys: Float[Tensor, "M N H"],
+        values: Float[Tensor, "M N H"],
+    ) -> Float[Tensor, "M D"]:
+        self.write(layer, keys, values)
+        return self.read(layer, queries)
+
+
+class Window(CachePass):
     """What one pass writes to and reads of a cache: a `KeyValueStore`.
 
     The pass' tokens are one list, row after row. For attention they are laid out on the grids of segments, and back.
@@ -143,16 +166,6 @@ class Window:
         slots, entries = self._written
         self._cache.put(layer, slots, entries, keys, values)
 
-    def attend(
-        self,
-        layer: int,
-        queries: Float[Tensor, "M N H"],
-        keys: Float[Tensor, "M N H"],
-        values: Float[Tensor, "M N H"],
-    ) -> Float[Tensor, "M D"]:
-        self.write(layer, keys, values)
-        return self.read(layer, queries)
-
     def read(self, layer: int, queries: Float[Tensor, "M N H"]) -> Float[Tensor, "M D"]:
         """Attention of the tokens to what each may see of a layer's entries, heads joined."""
         keys, values = self._cache.keys[layer], self._cache.values[layer]
@@ -181,7 +194,7 @@ class Window:
         return self._masks
 
 
-class FixedWindow:
+class FixedWindow(CachePass):
     """What a pass of fixed shape writes to and reads of a cache: a `KeyValueStore`, and a `SharedMemory` of its last
     layer. All tables lie on the device, so nothing here waits for it or depends on what they hold.
 
@@ -209,16 +222,6 @@ class FixedWindow:
         assert self._entries is not None, "tokens are written to slots and no entries"
         self._cache.put(layer, self._slots, self._entries, keys, values)
 
-    def attend(
-        self,
-        layer: int,
-        queries: Float[Tensor, "M N H"],
-        keys: Float[Tensor, "M N H"],
-        values: Float[Tensor, "M N H"],
-    ) -> Float[Tensor, "M D"]:
-        self.write(layer, keys, values)
-        return self.read(layer, queries)
-
     def read(self, layer: int, queries: Float[Tensor, "M N H"]) -> Float[Tensor, "M D"]:
         keys, values = (
             table[layer][: self._num_rows, :, : self._extent] for table in (self._cache.keys, self._cache.values)
@@ -231,7 +234,7 @@ class FixedWindow:
 class CachedMemory:
     """One layer of a cache, as several layers of queries attend to it: a `SharedMemory`."""
 
-    window: Window | FixedWindow
+    window: CachePass
     layer: int
 
     def attend(self, queries: Float[Tensor, "M N H"]) -> Float[Tensor, "M D"]:

@@ -98,7 +98,7 @@ class StudyConfig:
     tuning_samples: int = 1000
     tuning_steps: int = 16
     batch_size: int = 64
-    dtype: str = "bfloat16"
+    dtype: str = "float32"  # of the weights that draw; named in every figure
 
 
 @dataclass(frozen=True)

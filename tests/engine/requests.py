@@ -1,6 +1,8 @@
 """Requests that differ in everything, and what becomes of them."""
 
 from oar_core.config import BackboneConfig
+from oar_core.engine.engine import Engine
+from oar_core.engine.events import SequenceFinished
 from oar_core.order.plan import GROUP_SIZES, PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.progress import Patch
@@ -52,3 +54,13 @@ def decoded_patches(backbone, request: SequenceRequest) -> list[Patch]:
     patches: list[Patch] = []
     generate(backbone, [request], UNCONDITIONAL, on_step=lambda index, step, steps, new: patches.extend(new))
     return patches
+
+
+def made_by(engine: Engine, requests: list[SequenceRequest]) -> dict[str, tuple[int, ...]]:
+    """Token ids of every picture by its sequence's id, all begun at once."""
+    for request in requests:
+        engine.add(request)
+    made: dict[str, tuple[int, ...]] = {}
+    while engine.has_work:
+        made |= {event.sequence_id: event.token_ids for event in engine.step() if isinstance(event, SequenceFinished)}
+    return made

@@ -17,7 +17,7 @@ from oar_core.sampling.progress import Patch
 from oar_core.sampling.request import KnownTokens, SequenceRequest
 from oar_core.sampling.sampler import SamplingRows, sample
 from tests.engine.backbones import UNCONDITIONAL, HashBackbone, tiny_backbone
-from tests.engine.requests import ORDERS, decoded_patches, diverse_requests, make_request
+from tests.engine.requests import ORDERS, decoded_patches, diverse_requests, made_by, make_request
 
 
 def alone(requests: list[SequenceRequest]) -> dict[str, tuple[int, ...]]:
@@ -146,15 +146,6 @@ def test_the_group_sizes_change_the_picture_and_not_which_positions_a_fixed_orde
     )
     assert [p.position for p in one] == [p.position for p in all_at_once]
     assert [p.token_id for p in one] != [p.token_id for p in all_at_once]
-
-
-def made_by(engine: Engine, requests: list[SequenceRequest]) -> dict[str, tuple[int, ...]]:
-    for request in requests:
-        engine.add(request)
-    made: dict[str, tuple[int, ...]] = {}
-    while engine.has_work:
-        made |= {event.sequence_id: event.token_ids for event in engine.step() if isinstance(event, SequenceFinished)}
-    return made
 
 
 def long_prefills(count: int) -> list[SequenceRequest]:

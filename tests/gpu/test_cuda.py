@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from oar_core.engine.engine import Engine
-from oar_core.engine.events import SequenceFinished
 from oar_core.models.backbone import Condition
 from oar_core.models.oar import OarBackbone
 from oar_core.sampling.generate import generate
 from tests.engine.backbones import TINY, UNCONDITIONAL, tiny_backbone
-from tests.engine.requests import diverse_requests, make_request
+from tests.engine.requests import diverse_requests, made_by, make_request
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,13 +35,8 @@ def test_training_logits_equal_those_of_the_cpu(backbone: OarBackbone) -> None:
 def test_the_engine_equals_the_reference_loop(backbone: OarBackbone) -> None:
     requests = diverse_requests(16)
     engine = Engine(backbone, UNCONDITIONAL, num_slots=32)
-    for request in requests:
-        engine.add(request)
-    finished: dict[str, tuple[int, ...]] = {}
-    while engine.has_work:
-        finished |= {e.sequence_id: e.token_ids for e in engine.step() if isinstance(e, SequenceFinished)}
-    alone = [generate(backbone, [request], UNCONDITIONAL)[0] for request in requests]
-    assert [finished[request.id] for request in requests] == alone
+    alone = {request.id: generate(backbone, [request], UNCONDITIONAL)[0] for request in requests}
+    assert made_by(engine, requests) == alone
 
 
 def test_captured_steps_equal_the_reference_loop(backbone: OarBackbone) -> None:
@@ -54,10 +48,5 @@ def test_captured_steps_equal_the_reference_loop(backbone: OarBackbone) -> None:
         )
     ]
     engine = Engine(backbone, UNCONDITIONAL, num_slots=6, is_static=True)
-    for request in requests:
-        engine.add(request)
-    finished: dict[str, tuple[int, ...]] = {}
-    while engine.has_work:
-        finished |= {e.sequence_id: e.token_ids for e in engine.step() if isinstance(e, SequenceFinished)}
-    alone = [generate(backbone, [request], UNCONDITIONAL)[0] for request in requests]
-    assert [finished[request.id] for request in requests] == alone
+    alone = {request.id: generate(backbone, [request], UNCONDITIONAL)[0] for request in requests}
+    assert made_by(engine, requests) == alone
