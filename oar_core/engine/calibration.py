@@ -20,10 +20,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from oar_core.nn.packed import PackedLinear, can_pack
+from oar_core.nn.packed import NEVER, PackedLinear, can_pack
 
 ROWS = (2, 8, 64)  # tokens of a step: of one guided picture, of a few, of many
-NEVER = 1 << 30  # rows from which packed weights pay where they do not
 ROUNDS = 3  # of which the quickest counts: what else the machine does only adds
 ROUND_SECONDS = 3e-4  # at least one call each
 MEASURE_SECONDS = 1.0  # after which no other choice is looked at

@@ -31,7 +31,7 @@ class Engine:
         max_cache_bytes: int | None = None,
         max_prefill: int = DEFAULT_MAX_PREFILL,
         is_deterministic: bool = False,
-        least_packed_rows: int = 1,
+        least_packed_rows: int | None = None,
         is_static: bool = False,
     ) -> None:
         """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated as

@@ -9,7 +9,7 @@ from oar_core.engine.sequence import Sequence
 from oar_core.engine.static_steps import StaticSteps
 from oar_core.models.backbone import Backbone
 from oar_core.models.oar import OarBackbone
-from oar_core.nn.packed import can_pack, packed_twin
+from oar_core.nn.packed import NEVER, can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.prefill import prefill
 
@@ -28,7 +28,7 @@ class ModelRunner:
         num_slots: int,
         *,
         is_deterministic: bool = False,
-        least_packed_rows: int = 1,
+        least_packed_rows: int | None = None,
         is_static: bool = False,
     ) -> None:
         self._backbone = fastest(backbone, least_packed_rows)
@@ -80,8 +80,14 @@ class ModelRunner:
         return [pictures] if pictures else []
 
 
-def fastest(backbone: Backbone, least_packed_rows: int = 1) -> Backbone:
-    """A network on the CPU with its weights laid out for it, for calls of so many rows; any other as it is."""
-    if isinstance(backbone, nn.Module) and can_pack(backbone):
-        return cast(Backbone, packed_twin(backbone, least_packed_rows))
-    return backbone
+def fastest(backbone: Backbone, least_packed_rows: int | None = None) -> Backbone:
+    """A network on the CPU with its weights laid out for it, for calls of so many rows; any other as it is.
+
+    Unless told, weights of fp32 stay as they are: which way is quicker depends on the machine, and laid out they need
+    more memory. Half precision takes the same kernels either way, and laid out it meets few shapes.
+    """
+    if not (isinstance(backbone, nn.Module) and can_pack(backbone)):
+        return backbone
+    if least_packed_rows is None:
+        least_packed_rows = NEVER if next(backbone.parameters()).dtype is torch.float32 else 1
+    return backbone if least_packed_rows == NEVER else cast(Backbone, packed_twin(backbone, least_packed_rows))

@@ -8,26 +8,24 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
-from pydantic import TypeAdapter
 
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow, parse_seq
 from server.api.intake import accept, idempotency, rejections_counted, wait_for_end, with_deadline
-from server.api.pictures import COMPLETED, MEDIA_TYPES, Rendition, recipe_of, render
+from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render
 from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, NotFinished, NotFound, TooManySockets
 from server.jobs.estimate import eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
-from server.schemas.events import Failed
+from server.schemas.events import Completed, Failed
 from server.schemas.generation import GenerationRequest, GenerationStatus, ImageLink, Timings
 from server.schemas.images import OutputFormat
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
-FAILED = TypeAdapter(Failed)
 
 JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
 Prefer = Annotated[
@@ -238,7 +236,7 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
         timings=Timings(created_at=job.created_at, started_at=job.started_at, finished_at=job.finished_at),
         images=_images(job),
         retry_of=job.retry_of,
-        error=FAILED.validate_json(job.result).error if job.state is JobState.FAILED else None,
+        error=Failed.model_validate_json(job.result).error if job.state is JobState.FAILED else None,
         url=url,
         stream_url=f"{url}/stream",
         events_url=f"{url}/events",
@@ -253,4 +251,4 @@ async def _eta(services: Services, place: Place) -> float | None:
 
 
 def _images(job: Job) -> tuple[ImageLink, ...]:
-    return COMPLETED.validate_json(job.result).images if job.state is JobState.COMPLETED else ()
+    return Completed.model_validate_json(job.result).images if job.state is JobState.COMPLETED else ()

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import TypeAdapter
 
 from server.api import documents
 from server.api.deps import Services, Shared
@@ -48,8 +47,6 @@ from server.schemas.model import ModelInfo
 router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"])
 
 CLIENT_LEFT = 499  # nobody reads it; it is counted
-FAILED = TypeAdapter(Failed)
-PARTIAL = TypeAdapter(Partial)
 Key = Annotated[
     str | None,
     Header(description="Makes one job of repeated requests, which its client's leaving does not cancel"),
@@ -244,7 +241,7 @@ async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGene
             if stored is None:
                 yield HEARTBEAT
             elif stored.type == "partial":
-                yield await _partial(delivery, job, PARTIAL.validate_json(stored.to_json()))
+                yield await _partial(delivery, job, Partial.model_validate_json(stored.to_json()))
             if time.monotonic() > deadline and not (await services.queue.load(job.id)).state.is_terminal:
                 raise _too_long(services.settings.images_wait)
     ended = await services.queue.load(job.id)
@@ -296,7 +293,7 @@ def _fault(job: Job) -> ServerError:
     """Why a job has no pictures, as an error of the request that made it."""
     if job.state is not JobState.FAILED:
         return NoImage(f"the job was {job.state}")
-    failure = FAILED.validate_json(job.result).error
+    failure = Failed.model_validate_json(job.result).error
     if failure.field is not None:
         return InvalidRequest(failure.code, failure.message, field=failure.field)
     return JobFailed(failure.code, failure.message)

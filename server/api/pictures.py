@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from PIL import Image
-from pydantic import TypeAdapter
 
 from server.jobs.job import Job
 from server.schemas.events import Completed, Fingerprint
@@ -16,7 +15,6 @@ from server.schemas.generation import GenerationParams
 from server.schemas.images import OutputFormat
 
 KEYWORD = "oar"  # of the text chunk
-COMPLETED = TypeAdapter(Completed)
 # What others call it. The rest has its own name.
 LABELS = {
     "steps": "Steps",
@@ -72,7 +70,7 @@ def recipe(params: GenerationParams, index: int, fingerprint: Fingerprint | None
 
 def recipe_of(job: Job, index: int) -> dict[str, Any]:
     """Of a completed job's picture."""
-    return recipe(job.params, index, COMPLETED.validate_json(job.result).fingerprint)
+    return recipe(job.params, index, Completed.model_validate_json(job.result).fingerprint)
 
 
 def parameters(recipe: dict[str, Any]) -> str:

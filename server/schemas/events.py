@@ -9,9 +9,9 @@ Clients are to ignore fields that they do not know.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
-from server.schemas.base import Sent
+from server.schemas.base import CACHED, Sent
 from server.schemas.generation import Failure, ImageLink
 
 ENVELOPE = {"type", "seq", "job_id", "at"}
@@ -121,5 +121,7 @@ class Canceled(_Event):
 
 
 Event = Queued | Started | Patches | Preview | Partial | Restarted | Completed | Failed | Canceled
-EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+EVENTS: TypeAdapter[Event] = TypeAdapter(
+    Annotated[Event, Field(discriminator="type")], config=ConfigDict(cache_strings=CACHED)
+)
 TERMINAL_TYPES = frozenset({"completed", "failed", "canceled"})

@@ -125,12 +125,13 @@ def _device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Pipeline, int]:
-    """A model in its number format, and from how many rows on its weights are packed. Sets the number of threads."""
+def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Pipeline, int | None]:
+    """A model in its number format, and from how many rows on its weights are packed, where that was measured. Sets the
+    number of threads."""
     wanted = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
     measures = settings.calibrate or settings.dtype == "fastest"
     if device != "cpu" or settings.deterministic or not measures:
-        return Pipeline.load(folder, device, wanted), 1
+        return Pipeline.load(folder, device, wanted), None
     pipeline = Pipeline.load(folder, device, torch.float32)
     choices = _DTYPES["float32"], _DTYPES["bfloat16"]
     # Of int8, layers of fp32 tell how many threads are of use.

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from oar_core.engine import calibration
-from oar_core.engine.calibration import NEVER, Calibration
+from oar_core.engine.calibration import Calibration
+from oar_core.nn.packed import NEVER
 from tests.engine.backbones import tiny_backbone
 
 BOTH = (torch.float32, torch.bfloat16)

@@ -42,6 +42,10 @@ def test_batched_equals_alone(requests, truth):
     assert generate(tiny_backbone(), requests, UNCONDITIONAL) == list(truth.values())
 
 
+def test_weights_that_are_laid_out_make_the_same_pictures(requests, truth):
+    assert made_by(Engine(tiny_backbone(), UNCONDITIONAL, num_slots=16, least_packed_rows=1), requests) == truth
+
+
 @pytest.mark.parametrize("num_slots", [2, 7, 64])
 def test_the_engine_equals_generate_whatever_arrives_and_leaves_when(requests, truth, num_slots):
     rng = random.Random(num_slots)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from oar_core.models.backbone import Commit, Condition, Query
-from oar_core.nn.packed import Int8Linear, PackedLinear, can_pack, packed_twin
+from oar_core.nn.packed import Int8Linear, PackedLinear, can_pack, packed_twin, rounded_rows
 from oar_core.sampling.pipeline import in_number_format
 from tests.engine.backbones import TINY, tiny_backbone
 
@@ -23,6 +23,22 @@ def test_a_packed_layer_is_the_layer(rows, dtype):
         torch.testing.assert_close(
             PackedLinear(linear)(x), linear(x), rtol=1e-2, atol=1e-2 if dtype.itemsize == 2 else 1e-5
         )
+
+
+def test_kernels_are_made_for_few_numbers_of_rows():
+    every = range(1, 4097)
+    assert [rounded_rows(rows) for rows in range(1, 9)] == list(range(1, 9))
+    assert all(rows <= rounded_rows(rows) <= 1.25 * rows for rows in every)
+    assert len({rounded_rows(rows) for rows in every}) == 8 + 4 * 9
+
+
+def test_rows_that_are_added_leave_the_others_alone():
+    linear = nn.Linear(16, 8, bias=False)
+    x = torch.randn(9, 16)
+    with torch.inference_mode():
+        together, in_tens = PackedLinear(linear)(x), PackedLinear(linear)(torch.cat([x, torch.ones(1, 16)]))
+    assert together.shape == (9, 8)
+    assert torch.equal(together, in_tens[:9])
 
 
 def test_a_twin_shares_the_weights_and_leaves_the_other_as_it_is():
