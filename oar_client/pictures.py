@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from oar_client.errors import BadRequest
-from server.schemas.generation import GenerationParams, GenerationStatus, Timings
+from oar_client.facts import JobFacts
+from server.schemas.generation import GenerationStatus, Timings
 from server.schemas.images import OutputFormat
 
 
@@ -63,7 +64,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(JobFacts):
     """A job that completed, with its pictures."""
 
     status: GenerationStatus
@@ -74,16 +75,7 @@ class Generation:
 
     @property
     def job_id(self) -> str:
-        return self.status.id
-
-    @property
-    def seed(self) -> int:
-        return self.status.seed
-
-    @property
-    def params(self) -> GenerationParams:
-        """The request with every default filled in."""
-        return self.status.params
+        return self.id
 
     @property
     def timings(self) -> Timings:

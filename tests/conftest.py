@@ -1,6 +1,7 @@
 """Fixtures of more than one package."""
 
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,8 +21,14 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """A model with random weights on a 4x5 grid, loaded from files as a shipped one is."""
+def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights on a 4x5 grid, in the files that a real one ships in; tests leave it as it is."""
     folder = tmp_path_factory.mktemp("weights")
     write_tiny_weights(folder)
-    return Pipeline.load(Manifest.load(folder).folder(NAME), "cpu", torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(weights_dir: Path) -> Pipeline:
+    """That model, loaded."""
+    return Pipeline.load(Manifest.load(weights_dir).folder(NAME), "cpu", torch.float32)

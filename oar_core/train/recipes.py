@@ -241,7 +241,7 @@ def fashion() -> Recipe:
         text_vocab=2048,
         tokenizer=TokenizerConfig(image_size=(80, 64), widths=(48, 96, 256), vocab_size=1024, code_width=8),
         tokenizer_loop=LoopConfig(
-            num_images=200_000,
+            num_images=112_000,
             batch_size=32,
             optim=OptimConfig(lr=6e-4, betas=(0.8, 0.95), weight_decay=0.01),
             ema_decay=0.998,
@@ -251,13 +251,12 @@ def fashion() -> Recipe:
             vocab_size=1024,
             condition_vocab=2048,
             max_condition=64,
-            width=256,
-            num_heads=8,
-            num_context_layers=5,
+            width=192,
+            num_heads=6,
+            num_context_layers=4,
             num_query_layers=3,
-            dropout=0.1,
         ),
-        any_order_loop=LoopConfig(num_images=320_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.999),
+        any_order_loop=LoopConfig(num_images=112_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998),
         example_prompts=(
             "women's red tshirts",
             "men's black casual shoes",
@@ -270,12 +269,41 @@ def fashion() -> Recipe:
     )
 
 
+def fashion_128() -> Recipe:
+    """Product photographs of 96x128 pixels, a 12x16 grid; the larger twin of `fashion`, for one data-centre GPU."""
+    base = fashion()
+    return replace(
+        base,
+        name="fashion-128",
+        tokenizer=TokenizerConfig(
+            image_size=(128, 96), widths=(128, 192, 256), encoder_blocks=2, decoder_blocks=3, vocab_size=2048
+        ),
+        tokenizer_loop=LoopConfig(
+            num_images=2_000_000, batch_size=128, optim=OptimConfig(lr=6e-4, betas=(0.8, 0.95), weight_decay=0.01)
+        ),
+        backbone=replace(
+            base.backbone,
+            grid=(16, 12),
+            vocab_size=2048,
+            width=384,
+            num_heads=6,
+            num_context_layers=8,
+            num_query_layers=6,
+            dropout=0.1,
+        ),
+        any_order_loop=LoopConfig(num_images=2_000_000, batch_size=256, optim=OptimConfig(lr=8e-4)),
+        distill=DistillConfig(num_images=8_000, batch_size=256),
+        order_finetune_loop=LoopConfig(num_images=500_000, batch_size=256, optim=OptimConfig(lr=3e-4)),
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "sprites-64": sprites_64,
     "pictures-64": pictures_64,
     "sprites-64-fine": sprites_64_fine,
     "sprites-64-gpu": sprites_64_gpu,
     "fashion": fashion,
+    "fashion-128": fashion_128,
     "large-256": large_256,
     "xl-256": xl_256,
 }

@@ -20,31 +20,23 @@ from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.recipes import RECIPES, recipe
 from tests.engine.backbones import UNCONDITIONAL, HashBackbone
-from tests.server.tiny import write_tiny_weights
 
 TINY_TOKENIZER = TokenizerConfig(image_size=(16, 20), widths=(8, 16), head_width=8, vocab_size=24, code_width=4)
 TINY = BackboneConfig(grid=(4, 5), vocab_size=24, condition_vocab=40, max_condition=32, width=32, num_heads=2)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_tiny_weights(folder)
-    return folder
-
-
-def told(weights: Path, *words: str) -> dict:
-    result = CliRunner().invoke(bench, [words[0], "--weights", str(weights), "--device", "cpu", *words[1:]])
+def told(weights_dir: Path, *words: str) -> dict:
+    result = CliRunner().invoke(bench, [words[0], "--weights", str(weights_dir), "--device", "cpu", *words[1:]])
     assert result.exit_code == 0, result.output
     *lines, last = result.output.splitlines()
     assert lines[0].startswith("| ")
     return json.loads(last)
 
 
-def test_the_roofline_tells_each_part(weights, monkeypatch):
+def test_the_roofline_tells_each_part(weights_dir, monkeypatch):
     monkeypatch.setattr("oar_core.bench.roofline.BANDWIDTH_BYTES", 1 << 20)
     monkeypatch.setattr("oar_core.bench.roofline.MATRIX_SIDE", 64)
-    report = told(weights, "roofline", "--batch", "2", "--steps", "4", "--repeats", "1")
+    report = told(weights_dir, "roofline", "--batch", "2", "--steps", "4", "--repeats", "1")
     assert report["batch"] == 2
     assert {part["name"] for part in report["parts"]} >= {"prefill", "step", "of it: linear layers", "decode", "PNG"}
     assert all(part["measured_ms"] > 0 for part in report["parts"])
@@ -53,41 +45,41 @@ def test_the_roofline_tells_each_part(weights, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_the_roofline_compares_with_the_rate_of_the_number_format(weights, monkeypatch, dtype):
+def test_the_roofline_compares_with_the_rate_of_the_number_format(weights_dir, monkeypatch, dtype):
     monkeypatch.setattr("oar_core.bench.roofline.BANDWIDTH_BYTES", 1 << 20)
     monkeypatch.setattr("oar_core.bench.roofline.MATRIX_SIDE", 64)
-    report = told(weights, "roofline", "--batch", "1", "--steps", "4", "--repeats", "1", "--dtype", dtype)
+    report = told(weights_dir, "roofline", "--batch", "1", "--steps", "4", "--repeats", "1", "--dtype", dtype)
     rates = {(rate["dtype"], rate["threads"]): rate["gflops"] for rate in report["rates"]}
     step = next(part for part in report["parts"] if part["name"] == "step")
     rate = rates[dtype, report["setting"]["threads"]]
     assert step["matrix_share"] == pytest.approx(step["gflop"] / rate / (1e-3 * step["measured_ms"]))
 
 
-def test_the_roofline_of_steps_alone(weights, monkeypatch):
+def test_the_roofline_of_steps_alone(weights_dir, monkeypatch):
     monkeypatch.setattr("oar_core.bench.roofline.BANDWIDTH_BYTES", 1 << 20)
     monkeypatch.setattr("oar_core.bench.roofline.MATRIX_SIDE", 64)
-    report = told(weights, "roofline", "--batch", "1", "--steps", "4", "--repeats", "1", "--step-alone")
+    report = told(weights_dir, "roofline", "--batch", "1", "--steps", "4", "--repeats", "1", "--step-alone")
     names = ["step", *(f"of it: {part}" for part in ("commit", "query", "linear layers", "sampling"))]
     assert [part["name"] for part in report["parts"]] == names
     assert report["calibration"]["dtype"] in {"float32", "bfloat16"}
 
 
-def test_batching_tells_the_ratio(weights):
-    report = told(weights, "batching", "--images", "2", "--steps", "2", "--repeats", "1")
+def test_batching_tells_the_ratio(weights_dir):
+    report = told(weights_dir, "batching", "--images", "2", "--steps", "2", "--repeats", "1")
     assert report["ratio"] == pytest.approx(report["at_once_seconds"] / report["one_by_one_seconds"])
 
 
-def test_throughput_has_a_row_for_each_batch(weights):
-    report = told(weights, "throughput", "--batch", "1", "--batch", "3", "--steps", "2", "--repeats", "1")
+def test_throughput_has_a_row_for_each_batch(weights_dir):
+    report = told(weights_dir, "throughput", "--batch", "1", "--batch", "3", "--steps", "2", "--repeats", "1")
     assert [(row["batch"], row["images_per_second"] * row["seconds"]) for row in report["rows"]] == [
         (1, pytest.approx(1)),
         (3, pytest.approx(3)),
     ]
 
 
-def test_arrivals_serve_every_picture_both_ways(weights):
+def test_arrivals_serve_every_picture_both_ways(weights_dir):
     report = told(
-        weights,
+        weights_dir,
         "arrivals",
         "--images",
         "9",
@@ -175,8 +167,8 @@ def test_the_highest_rate_is_found_for_each_manner():
     assert continuous.to_one == pytest.approx(continuous.rate / one.rate)
 
 
-def test_scoring_every_position_asks_more(weights):
-    report = told(weights, "steps", "--batch", "2", "--repeats", "1")
+def test_scoring_every_position_asks_more(weights_dir):
+    report = told(weights_dir, "steps", "--batch", "2", "--repeats", "1")
     assert [(row["order"], row["steps"], row["guided"], row["queries"]) for row in report["rows"]] == [
         ("random", 5, "all", 20),
         ("random", 20, "all", 20),
@@ -187,8 +179,8 @@ def test_scoring_every_position_asks_more(weights):
     ]
 
 
-def test_depth_has_a_row_for_each_depth(weights):
-    report = told(weights, "depth", "--slots", "4", "--waiting", "0", "--waiting", "5")
+def test_depth_has_a_row_for_each_depth(weights_dir):
+    report = told(weights_dir, "depth", "--slots", "4", "--waiting", "0", "--waiting", "5")
     assert [row["waiting"] for row in report["rows"]] == [0, 5]
     assert report["rows"][0]["relative"] == 1.0
 

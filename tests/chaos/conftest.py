@@ -12,7 +12,7 @@ import torch
 
 from oar_core.sampling.pipeline import Pipeline
 from tests.chaos.harness import SCALE, Atelier, House, Nursery
-from tests.server.tiny import NAME, write_tiny_weights
+from tests.server.tiny import NAME
 
 FIGURES: dict[str, Any] = {}
 STARTED = time.monotonic()
@@ -50,13 +50,6 @@ def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def figures() -> dict[str, Any]:
     return FIGURES
-
-
-@pytest.fixture(scope="session")
-def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_tiny_weights(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

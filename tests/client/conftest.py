@@ -13,7 +13,6 @@ from oar_client import AsyncClient, Client, Patience
 from server.jobs.embedded import EmbeddedRedis
 from tests.client.blocking import Blocking, Loop
 from tests.server.live import LiveServer
-from tests.server.tiny import write_tiny_weights
 
 Open = Callable[..., Any]
 QUICK = Patience(seconds=30, first_contact=1.0, first_pause=0.005, longest_pause=0.1)
@@ -23,13 +22,6 @@ QUICK = Patience(seconds=30, first_contact=1.0, first_pause=0.005, longest_pause
 def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REDIS_URL", "OAR_URL", "OAR_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="session")
-def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_tiny_weights(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

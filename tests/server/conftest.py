@@ -12,7 +12,6 @@ from server.schemas.model import GenerationDefaults, ModelInfo
 from server.settings import Settings
 from tests.server.live import LiveServer
 from tests.server.processes import find_processes
-from tests.server.tiny import write_tiny_weights
 
 
 @pytest.fixture
@@ -63,13 +62,6 @@ def model_info() -> ModelInfo:
         group_sizes=("cosine", "constant"),
         defaults=GenerationDefaults(steps=3),
     )
-
-
-@pytest.fixture(scope="session")
-def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_tiny_weights(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

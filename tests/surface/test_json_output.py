@@ -11,18 +11,11 @@ from click.testing import CliRunner
 from oar_core.answer import Answer, AnswerCommand
 from server.cli import VERBS, main
 from tests.server.live import LiveServer
-from tests.server.tiny import NAME, write_tiny_weights
+from tests.server.tiny import NAME
 
 SILENT = {"serve", "api", "worker", "completion"}  # they run until they are stopped; the last prints a script
 PICTURES = {"generate", "edit"}  # what they print is told by their own tests
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_tiny_weights(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -10,28 +10,21 @@ from oar_core.bench.replay import poisson_times
 from server.bench.traffic import wishes
 from server.cli import main
 from tests.server.live import LiveServer
-from tests.server.tiny import NAME, write_tiny_weights
+from tests.server.tiny import NAME
 
 SMALL = ("--threads", "1", "--device", "cpu", "--slots", "8", "--steps", "4", "--steps", "8", "--requests", "8")
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_tiny_weights(folder)
-    return folder
-
-
-def told(weights: Path, *words: str) -> dict:
-    result = CliRunner().invoke(main, ["bench", "serving", "--weights", str(weights), *SMALL, *words])
+def told(weights_dir: Path, *words: str) -> dict:
+    result = CliRunner().invoke(main, ["bench", "serving", "--weights", str(weights_dir), *SMALL, *words])
     assert result.exit_code == 0, result.output
     *lines, last = result.stdout.splitlines()
     assert lines[0].startswith("| rate | arriving/s |")
     return json.loads(last, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-def test_a_server_of_its_own_is_compared_with_the_engine_alone(weights):
-    report = told(weights, "--rate", "20", "--rate", "inf", "--bound", "60")
+def test_a_server_of_its_own_is_compared_with_the_engine_alone(weights_dir):
+    report = told(weights_dir, "--rate", "20", "--rate", "inf", "--bound", "60")
     assert [row["rate"] for row in report["rows"]] == [20, None]
     for row in report["rows"]:
         first, latency = row["first_patch"], row["latency"]
@@ -45,19 +38,19 @@ def test_a_server_of_its_own_is_compared_with_the_engine_alone(weights):
     assert report["first_patch_aim"] == pytest.approx(2 * report["engine"]["step_seconds"] + 0.02)
 
 
-def test_a_running_server_is_measured_and_its_refusals_are_counted(weights, tmp_path):
-    with LiveServer(tmp_path, weights, OAR_QUEUE_DEPTH="1") as live:
-        report = told(weights, "--url", live.url, "--rate", "inf", "--order", "raster")
+def test_a_running_server_is_measured_and_its_refusals_are_counted(weights_dir, tmp_path):
+    with LiveServer(tmp_path, weights_dir, OAR_QUEUE_DEPTH="1") as live:
+        report = told(weights_dir, "--url", live.url, "--rate", "inf", "--order", "raster")
         (row,) = report["rows"]
         assert row["refused"] > 0
         assert row["completed"] > 0
         assert set(row["cpu_seconds"]) == {"client"}
-        report = told(weights, "--url", live.url, "--rate", "inf", "--concurrency", "1", "--order", "raster")
+        report = told(weights_dir, "--url", live.url, "--rate", "inf", "--concurrency", "1", "--order", "raster")
         assert report["rows"][0]["refused"] == 0
 
 
-def test_an_order_that_the_model_does_not_know_is_a_sentence(weights):
-    words = ["bench", "serving", "--weights", str(weights), *SMALL, "--order", "sideways"]
+def test_an_order_that_the_model_does_not_know_is_a_sentence(weights_dir):
+    words = ["bench", "serving", "--weights", str(weights_dir), *SMALL, "--order", "sideways"]
     result = CliRunner().invoke(main, words)
     assert (result.exit_code, result.output.count("\n")) == (1, 1)
     assert "order 'sideways' is not one of" in result.output
