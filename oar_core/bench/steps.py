@@ -16,7 +16,7 @@ class StepsRow:
     order: str
     steps: int
     guided: str  # for which part of a picture
-    queries: int  # of a picture's own row
+    queries: int  # of a picture's own row; what the order policy is asked, a small network, comes on top
     seconds: float
     relative: float  # to the first row
 
@@ -41,13 +41,14 @@ GUIDED: dict[str, tuple[float, float] | None] = {"all": (0.0, 1.0), "the middle 
 
 
 def measure_steps(subject: Subject, *, batch: int, repeats: int) -> StepsReport:
-    """A quarter of the steps and one position a step, in a fixed order and in that of confidence; one position a step
-    of the fixed order with less guidance."""
+    """A quarter of the steps and one position a step: in the order policy's order, where there is a policy, in a fixed
+    one, and in that of confidence. One position a step of the first of these with less guidance."""
     clock, length = Clock(subject.device), subject.backbone.config.num_tokens
     engine = subject.engine(2 * batch)
     few = max(1, length // 4)
-    kinds = [(order, steps, "all") for order in ("random", "confidence") for steps in (few, length)]
-    kinds += [("random", length, guided) for guided in GUIDED if guided != "all"]
+    orders = (*(["distilled"] if subject.backbone.has_policy else []), "random", "confidence")
+    kinds = [(order, steps, "all") for order in orders for steps in (few, length)]
+    kinds += [(orders[0], length, guided) for guided in GUIDED if guided != "all"]
     rows: list[StepsRow] = []
     for order, steps, guided in kinds:
         plan = PlanSpec(order, steps, "constant")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from server.bench.processes import ServerProcesses
+from server.jobs.embedded import EmbeddedRedis
 
 STOP_SECONDS = 30.0
 
@@ -21,6 +22,7 @@ class ServerFailed(RuntimeError):
 
 class OwnServer(NamedTuple):
     url: str
+    redis_url: str
     processes: ServerProcesses
 
 
@@ -45,7 +47,7 @@ def own_server(settings: Mapping[str, str]) -> Generator[OwnServer]:
                 url = process.stdout.readline().strip()
                 if not url:
                     raise ServerFailed(f"the server did not start: {(folder / 'serve.log').read_text()[-2000:]}")
-                yield OwnServer(url, ServerProcesses(process.pid, folder))
+                yield OwnServer(url, EmbeddedRedis(folder).url, ServerProcesses(process.pid, folder))
             finally:
                 process.send_signal(signal.SIGINT)
                 process.wait(STOP_SECONDS)

@@ -11,7 +11,9 @@ import click
 from oar_client import Client, OarError
 from oar_core.answer import Answer
 from oar_core.bench.clock import Clock
+from oar_core.bench.subject import Subject
 from oar_core.cli.bench import DTYPES, bench, load_subject, tell
+from server.bench.backlog import BacklogReport, measure_backlog
 from server.bench.engine_alone import measure_engine
 from server.bench.load import Load
 from server.bench.own_server import ServerFailed, own_server
@@ -81,15 +83,7 @@ def serving(
 ) -> Answer:
     """A server under load, by HTTP and websockets, against the engine alone."""
     subject = load_subject(weights, model, None, device, dtype, threads)
-    settings = {
-        "OAR_WEIGHTS_DIR": str(weights.resolve()),
-        "OAR_MODELS": subject.name,
-        "OAR_DEVICE": str(subject.device),
-        "OAR_DTYPE": dtype,
-        "OAR_THREADS": str(threads),
-        "OAR_SLOTS": str(slots),
-        "OAR_QUEUE_DEPTH": str(QUEUE_DEPTH),
-    }
+    settings = _settings(subject, weights, dtype, threads, slots)
     try:
         with _server(url, settings) as (address, cpu_seconds):
             with Client(address, api_key=api_key) as client:
@@ -126,6 +120,64 @@ def queue(depths: tuple[int, ...]) -> Answer:
             return tell(asyncio.run(measure_queue(redis.url, Path(folder), sorted(depths))))
         finally:
             redis.stop()
+
+
+@bench.command()
+@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@click.option("--model", default=None, help="Default: the manifest's.")
+@click.option("--device", default=None, help="Torch device; CUDA where there is one.")
+@click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True)
+@click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice.")
+@click.option("--slots", default=16, show_default=True, help="Cache slots; a guided picture takes two.")
+@click.option(
+    "--waiting",
+    "depths",
+    type=click.IntRange(min=0),
+    multiple=True,
+    default=(10, 1000, 10_000),
+    show_default=True,
+    help="Jobs; may be repeated.",
+)
+@click.option("--steps", default=16, show_default=True, help="Of each picture.")
+@click.option("--seconds", default=20.0, show_default=True, help="At each depth.")
+def backlog(
+    weights: Path,
+    model: str | None,
+    device: str | None,
+    dtype: str,
+    threads: int,
+    slots: int,
+    depths: tuple[int, ...],
+    steps: int,
+    seconds: float,
+) -> Answer:
+    """Pictures a second of a whole server while few or many jobs wait."""
+    subject = load_subject(weights, model, None, device, dtype, threads)
+    settings = _settings(subject, weights, dtype, threads, slots)
+    try:
+        with own_server(settings) as server:
+            rows = asyncio.run(
+                measure_backlog(
+                    *server, model=subject.name, depths=sorted(depths), steps=steps, slots=slots, seconds=seconds
+                )
+            )
+    except (ServerFailed, OarError) as error:
+        raise click.ClickException(str(error)) from error
+    setting = Clock(subject.device).setting(subject.dtype)
+    return tell(BacklogReport(subject.name, steps, slots, seconds, rows, setting))
+
+
+def _settings(subject: Subject, weights: Path, dtype: str, threads: int, slots: int) -> dict[str, str]:
+    """Of a server of our own with this model."""
+    return {
+        "OAR_WEIGHTS_DIR": str(weights.resolve()),
+        "OAR_MODELS": subject.name,
+        "OAR_DEVICE": str(subject.device),
+        "OAR_DTYPE": dtype,
+        "OAR_THREADS": str(threads),
+        "OAR_SLOTS": str(slots),
+        "OAR_QUEUE_DEPTH": str(QUEUE_DEPTH),
+    }
 
 
 @contextmanager

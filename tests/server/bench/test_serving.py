@@ -76,3 +76,15 @@ def test_the_queue_is_measured_at_each_depth():
     rows = json.loads(last)["rows"]
     assert [row.pop("waiting") for row in rows] == [2, 60]
     assert all(value > 0 for row in rows for value in row.values())
+
+
+def test_a_queue_is_held_at_each_length_while_pictures_are_made(weights_dir):
+    words = ["--slots", "4", "--waiting", "12", "--waiting", "3", "--steps", "20", "--seconds", "1"]
+    result = CliRunner().invoke(main, ["bench", "backlog", "--weights", str(weights_dir), "--device", "cpu", *words])
+    assert result.exit_code == 0, result.output
+    *lines, last = result.stdout.splitlines()
+    assert lines[0].startswith("| jobs waiting | pictures/s |")
+    few, many = json.loads(last)["rows"]
+    assert (few["waiting"], many["waiting"], few["relative"]) == (3, 12, 1)
+    assert few["completed"] > 0 < many["completed"]
+    assert {"api", "worker", "redis"} <= set(many["cpu_seconds"])
