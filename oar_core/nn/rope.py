@@ -11,10 +11,11 @@ BASE = 100.0
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the angles by which each token's `H / 2` pairs turn."""
+    """Cosines and sines of the angles by which each token's `H / 2` pairs turn, one for each number of a pair: the
+    first half's sines are negative."""
 
-    cos: Float[Tensor, "*S half"]
-    sin: Float[Tensor, "*S half"]
+    cos: Float[Tensor, "*S H"]
+    sin: Float[Tensor, "*S H"]
 
     def slice(self, start: int, stop: int) -> "Rotation":
         return Rotation(self.cos[:, start:stop], self.sin[:, start:stop])
@@ -35,8 +36,8 @@ class RotaryTable(nn.Module):
         angles = grid_angles(grid, head_width)
         self.nowhere = angles.shape[0]
         angles = torch.cat([angles, torch.zeros(1, head_width // 2)])
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        self.register_buffer("cos", angles.cos().repeat(1, 2), persistent=False)
+        self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], dim=-1), persistent=False)
 
     def forward(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
         return Rotation(self.cos.to(dtype)[positions], self.sin.to(dtype)[positions])
@@ -55,7 +56,8 @@ def grid_angles(grid: tuple[int, int], head_width: int) -> Float[Tensor, "L half
 def rotate(x: Float[Tensor, "... H"], rotation: Rotation) -> Float[Tensor, "... H"]:
     """Turns the pairs of `x` by its tokens' angles; what lies between tokens and pairs (heads) turns alike."""
     tokens = rotation.cos.shape[:-1]
-    shape = (*tokens, *(1,) * (x.ndim - len(tokens) - 1), x.shape[-1] // 2)
+    shape = (*tokens, *(1,) * (x.ndim - len(tokens) - 1), x.shape[-1])
     cos, sin = rotation.cos.view(shape), rotation.sin.view(shape)
     first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    # Three passes over memory: a step of few rows is bound by how many there are.
+    return torch.addcmul(x * cos, torch.cat([second, first], dim=-1), sin)

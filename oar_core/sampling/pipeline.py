@@ -16,7 +16,7 @@ from oar_core.config import BackboneConfig, OrderPolicyConfig, OrderScore, Token
 from oar_core.errors import ConfigError, WeightsError
 from oar_core.models.oar import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
-from oar_core.nn.packed import quantize
+from oar_core.nn.packed import lay_out, quantize
 from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, DISTILLED, ORDERS, PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.text import START_ID, TextTokenizer
@@ -126,9 +126,13 @@ def load_tokenizer(folder: Path) -> VQGAN:
 
 
 def in_number_format(backbone: OarBackbone, dtype: torch.dtype) -> OarBackbone:
-    """The backbone with its matrix products in `dtype`, in place. An order policy, which is small, is not quantized."""
+    """The backbone with its matrix products in `dtype` and its weights as the device multiplies them fastest, in place.
+    An order policy, which is small, is not quantized."""
     if dtype is not torch.int8:
-        return backbone.to(dtype=dtype)
+        backbone.to(dtype=dtype)
+        if dtype is torch.float32 and backbone.embed_query.shared.device.type == "cpu":
+            lay_out(backbone)
+        return backbone
     backbone.float()
     quantize(backbone.context)
     quantize(backbone.query)

@@ -27,7 +27,16 @@ from oar_core.eval.order_stats import agreement, foreground_patches, order_stats
 from oar_core.eval.stored import digest
 from oar_core.models.oar import POLICY_PREFIX, OarBackbone
 from oar_core.models.order_policy import OrderPolicy
-from oar_core.sampling.pipeline import BACKBONE, CONFIG, POLICY, TEXT, TOKENIZER, Pipeline, load_tokenizer
+from oar_core.sampling.pipeline import (
+    BACKBONE,
+    CONFIG,
+    POLICY,
+    TEXT,
+    TOKENIZER,
+    Pipeline,
+    in_number_format,
+    load_tokenizer,
+)
 from oar_core.text import TextTokenizer
 from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.train.captions import CAPTION_SOURCES, Row
@@ -256,7 +265,7 @@ class Run:
         model_hash = digest(module_digest(backbone), module_digest(tokenizer))
         return Pipeline(
             name=self.recipe.name,
-            backbone=backbone.to(dtype=dtype),
+            backbone=in_number_format(backbone, dtype),
             tokenizer=tokenizer,
             text=TextTokenizer.load(self.folder / TEXT),
             defaults=asdict(self.recipe.defaults.of_model(has_policy=backbone.has_policy)),

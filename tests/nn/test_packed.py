@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from oar_core.models.backbone import Commit, Condition, Query
-from oar_core.nn.packed import Int8Linear, PackedLinear, can_pack, packed_twin, rounded_rows
+from oar_core.nn.packed import Int8Linear, PackedLinear, can_pack, lay_out, packed_twin, rounded_rows
 from oar_core.sampling.pipeline import in_number_format
 from tests.engine.backbones import TINY, tiny_backbone
 
@@ -39,6 +39,20 @@ def test_rows_that_are_added_leave_the_others_alone():
         together, in_tens = PackedLinear(linear)(x), PackedLinear(linear)(torch.cat([x, torch.ones(1, 16)]))
     assert together.shape == (9, 8)
     assert torch.equal(together, in_tens[:9])
+
+
+def test_weights_that_are_laid_out_are_the_same_tensors_in_another_place():
+    backbone = copy.deepcopy(tiny_backbone())
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    for _ in range(2):
+        lay_out(backbone)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+    linears = [module for module in backbone.modules() if isinstance(module, nn.Linear)]
+    assert all(linear.weight.t().is_contiguous() for linear in linears)
+    linear, x = linears[0], torch.randn(5, linears[0].in_features)
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(linear(x), x @ linear.weight.contiguous().t(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_twin_shares_the_weights_and_leaves_the_other_as_it_is():
