@@ -90,6 +90,15 @@ def tokenizer(num_images: int | None, **options: Any) -> Answer:
     return _written(run.train_tokenizer())
 
 
+@train.command()
+@run_options
+@_num_images
+def decoder(num_images: int | None, **options: Any) -> Answer:
+    """The tokenizer's decoder alone: better pixels for the same tokens."""
+    run = _changed(make_run(**options), "decoder_loop", num_images=num_images)
+    return _written(run.train_decoder())
+
+
 @train.command("any_order")
 @run_options
 @_num_images

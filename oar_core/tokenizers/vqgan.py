@@ -95,8 +95,11 @@ class VQGAN(nn.Module):
 
     def decode_partial(self, token_ids: Int[Tensor, "B L"], known: Bool[Tensor, "B L"]) -> Float[Tensor, "B 3 Y X"]:
         """Positions that are not `known` hold the trained code for "unknown"; their ids are not read."""
-        codes = self.quantizer.lookup(torch.where(known, token_ids, 0))
-        return self._paint(self._hide(codes, known)).clamp(-1, 1)
+        return self.repaint(torch.where(known, token_ids, 0), known).clamp(-1, 1)
+
+    def repaint(self, token_ids: Int[Tensor, "B L"], known: Bool[Tensor, "B L"]) -> Float[Tensor, "B 3 Y X"]:
+        """Training pass of the decoder alone: what is not `known` is hidden from it, and nothing is clamped."""
+        return self._paint(self._hide(self.quantizer.lookup(token_ids), known))
 
     def encode_vectors(self, images: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B L C"]:
         images = images.contiguous(memory_format=torch.channels_last)

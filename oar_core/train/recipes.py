@@ -50,6 +50,20 @@ EVALUATOR_LOOP = LoopConfig(
 )
 
 
+def _decoder_loop() -> LoopConfig:
+    return LoopConfig(
+        num_images=48_000,
+        batch_size=32,
+        optim=OptimConfig(lr=4e-4, betas=(0.8, 0.95), weight_decay=0.01),
+        ema_decay=0.998,
+    )
+
+
+def _decoder_stage() -> TokenizerStageConfig:
+    """Less for the adversary's features, which are seen at a place of their own in each step."""
+    return TokenizerStageConfig(perceptual_weight=0.1, adversarial_weight=0.02, adversarial_start=0.0, shift=7)
+
+
 def _finetune_loop() -> LoopConfig:
     """On two CPU cores: a quarter of the any-order stage of `sprites_64`, at a third of its learning rate."""
     return LoopConfig(num_images=60_000, batch_size=32, optim=OptimConfig(lr=3e-4), ema_decay=0.998)
@@ -71,6 +85,8 @@ class Recipe:
     any_order_loop: LoopConfig
     fit: str = PAD  # one of FITS: how a picture of another size comes on the canvas
     tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
+    decoder_loop: LoopConfig = field(default_factory=_decoder_loop)
+    decoder_stage: TokenizerStageConfig = field(default_factory=_decoder_stage)
     any_order_stage: AnyOrderStageConfig = field(default_factory=AnyOrderStageConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     order_finetune_loop: LoopConfig = field(default_factory=_finetune_loop)

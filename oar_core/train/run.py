@@ -1,8 +1,8 @@
 """A recipe's stages, run in one folder, each in a folder of its own, then `export` to a model folder.
 
-`tokenizer`, `any_order`, `orders/<score>` (distillation), `order_finetune` (or `order_finetune-<arm>`),
-`from_scratch-<arm>`, and `<stage>-policy`: an order policy that was trained alone, on the memory of that stage's
-backbone. Apart from them stands `evaluator`, the network that evaluations measure with.
+`tokenizer`, `decoder` (if at all), `any_order`, `orders/<score>` (distillation), `order_finetune` (or
+`order_finetune-<arm>`), `from_scratch-<arm>`, and `<stage>-policy`: an order policy that was trained alone, on the
+memory of that stage's backbone. Apart from them stands `evaluator`, the network that evaluations measure with.
 """
 
 import json
@@ -46,6 +46,7 @@ from oar_core.train.loop import CHECKPOINT, num_steps, train
 from oar_core.train.precision import autocast, fast_dtype
 from oar_core.train.recipes import Recipe
 from oar_core.train.stages.any_order import AnyOrderStage
+from oar_core.train.stages.decoder import DecoderStage
 from oar_core.train.stages.evaluator import EvaluatorStage
 from oar_core.train.stages.order_distill import SCORES, OrderSet, distill_orders, extract_orders, load_orders
 from oar_core.train.stages.order_finetune import DISTILLED, OrderFinetuneStage, OrderPolicyStage, arm
@@ -53,7 +54,8 @@ from oar_core.train.stages.tokenizer import TokenizerStage
 from oar_core.train.tokens import Captioner, TokenSet
 from oar_core.weights import file_digest
 
-TOKENIZER_STAGE, ANY_ORDER_STAGE, FINETUNE_STAGE = "tokenizer", "any_order", "order_finetune"
+TOKENIZER_STAGE, DECODER_STAGE = "tokenizer", "decoder"
+ANY_ORDER_STAGE, FINETUNE_STAGE = "any_order", "order_finetune"
 EVALUATOR_STAGE, SCRATCH_STAGE = "evaluator", "from_scratch"
 ORDERS, CACHE = "orders", "cache"
 STATS = "stats.json"
@@ -79,6 +81,15 @@ class Run:
         with seeded_init(recipe.tokenizer_loop.seed):
             stage = TokenizerStage(self.images("train"), recipe.tokenizer, recipe.tokenizer_stage)
         return train(stage, recipe.tokenizer_loop, self.folder / TOKENIZER_STAGE, self.device)
+
+    def train_decoder(self) -> Path:
+        """The tokenizer's decoder and nothing else: all tokens, and what was trained on them, stay valid."""
+        recipe, images, tokens = self.recipe, self.images("train"), self.tokens("train")
+        with seeded_init(recipe.decoder_loop.seed):
+            stage = DecoderStage(
+                images, tokens.token_ids, recipe.tokenizer, recipe.decoder_stage, self._averaged(TOKENIZER_STAGE, "")
+            )
+        return train(stage, recipe.decoder_loop, self.folder / DECODER_STAGE, self.device)
 
     def train_any_order(self) -> Path:
         recipe = self.recipe
@@ -194,9 +205,11 @@ class Run:
         return folder
 
     def tokenizer(self) -> VQGAN:
-        """The trained (averaged) tokenizer. Raises CheckpointError when its stage has not been run."""
+        """The trained (averaged) tokenizer, with its later decoder where that was trained to its end. Raises
+        CheckpointError when its stage has not been run."""
         module = VQGAN(self.recipe.tokenizer)
-        module.load_state_dict(self._averaged(TOKENIZER_STAGE, "tokenizer."))
+        stage = DECODER_STAGE if self.is_trained(DECODER_STAGE) else TOKENIZER_STAGE
+        module.load_state_dict(self._averaged(stage, "tokenizer."))
         return module.to(self.device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
 
     def backbone(self, stage: str | None = None) -> OarBackbone:

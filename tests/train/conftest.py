@@ -62,6 +62,7 @@ def base_recipe() -> Recipe:
             num_query_layers=1,
         ),
         any_order_loop=LoopConfig(num_images=48, batch_size=8, log_every=1, checkpoint_every=2),
+        decoder_loop=LoopConfig(num_images=32, batch_size=8, log_every=1, checkpoint_every=2),
         distill=DistillConfig(num_images=20, batch_size=6, block_size=8),
         order_finetune_loop=LoopConfig(num_images=48, batch_size=8, log_every=1, checkpoint_every=2),
         order_policy=OrderPolicyConfig(width=8, num_layers=1),

@@ -18,6 +18,7 @@ from oar_core.sampling.generate import generate
 from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
+from oar_core.train.checkpoint import load_tensors, save_tensors
 from oar_core.train.recipes import RECIPES, Recipe, recipe
 from oar_core.train.run import STATS, Run
 from oar_core.train.stages.order_distill import load_orders
@@ -76,6 +77,35 @@ def test_tokens_are_computed_anew_for_another_tokenizer(trained: Run) -> None:
     (trained.folder / "tokenizer" / "checkpoint.safetensors").touch()
     trained.tokens("train")
     assert stale.stat().st_mtime_ns != stamp
+
+
+def test_a_later_decoder_paints_the_same_tokens_in_another_way(trained: Run) -> None:
+    before, token_ids = trained.tokenizer(), trained.tokens("train").token_ids.long()
+    stamp = (trained.folder / "cache" / "tokens-train.safetensors").stat().st_mtime_ns
+    trained.train_decoder()
+    after = trained.tokenizer()
+    for part in ("encoder", "quantizer"):
+        same = zip(getattr(before, part).state_dict().values(), getattr(after, part).state_dict().values())
+        assert all(torch.equal(one, other) for one, other in same)
+    assert not torch.equal(before.decode(token_ids[:4]), after.decode(token_ids[:4]))
+    assert torch.equal(trained.tokens("train").token_ids.long(), token_ids)
+    assert (trained.folder / "cache" / "tokens-train.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_decoder_that_is_not_trained_to_its_end_is_not_used(trained: Run) -> None:
+    before = trained.tokenizer().state_dict()
+    path = trained.train_decoder()
+    tensors, meta = load_tensors(path)
+    save_tensors(path, tensors, meta | {"step": meta["step"] - 1})
+    assert all(torch.equal(value, before[name]) for name, value in trained.tokenizer().state_dict().items())
+
+
+def test_an_adopted_tokenizer_gets_a_decoder_against_a_new_adversary(trained: Run, tmp_path: Path) -> None:
+    trained.export(tmp_path / "tiny")
+    run = replace(trained, folder=tmp_path / "other")
+    run.adopt(tmp_path / "tiny", only_tokenizer=True)
+    run.train_decoder()
+    assert not torch.equal(run.tokenizer().decoder.to_pixels.weight, trained.tokenizer().decoder.to_pixels.weight)
 
 
 def test_held_out_bits_of_an_untrained_head_are_those_of_chance(trained: Run) -> None:
@@ -159,6 +189,7 @@ def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monke
     assert len(load_orders(trained.folder / "orders" / "margin+0.5")) == 6
     call("train", "order_finetune", "--images", "16", "--random-share", "0.5", "--context-noise", "0.1", *score)
     call("train", "order_finetune", "--images", "16", "--orders", "locality")
+    assert call("train", "decoder", "--images", "16").endswith("decoder/checkpoint.safetensors")
     call("train", "order_policy", "--images", "16", "--stage", "any_order", *score)
     call("train", "export", "--stage", "any_order", "--weights", str(tmp_path / "weights"), *score)
     backbone = Pipeline.load(tmp_path / "weights" / "tiny", "cpu", torch.float32).backbone

@@ -1,6 +1,7 @@
 """Stage 0: the image tokenizer, under pixel, perceptual, commitment and adversarial losses."""
 
 from dataclasses import dataclass
+from types import EllipsisType
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +26,7 @@ class TokenizerStageConfig:
     hidden_share: float = 0.25  # of pictures that the decoder sees with positions unknown
     hidden_weight: float = 0.1  # of the loss of pixels at unknown positions: a guess, not a reconstruction
     discriminator_lr_scale: float = 0.5
+    shift: int = 0  # pixels: the adversary sees pictures cut by up to as many at the top and on the left
     init_sample: int = 2048  # pictures whose encoder outputs seed the codebook
 
 
@@ -50,41 +52,56 @@ class TokenizerStage:
             self._seed_codebook(step)
 
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
-        real = self._images(indices, step.device)
-        known = self._draw_known(len(real), step)
+        real = self.real(indices, step.device)
+        known = self.draw_known(len(real), step)
         result = self.tokenizer(real, known)
         moved = self.tokenizer.quantizer.update(result.encoded, result.quantized.token_ids, step.generator)
-        pixel = self._pixel_loss(real, result.images, known)
-        whole = known.all(-1)
-        perceptual, adversarial, discriminator = self._adversary(real[whole], result.images[whole])
+        losses = self.picture_losses(real, result.images, known, step)
+        losses["total"] = losses["total"] + self.config.commitment_weight * result.quantized.commitment
+        told = {"commitment": result.quantized.commitment, "moved_codes": torch.tensor(float(moved))}
+        return losses | told
+
+    def picture_losses(
+        self,
+        real: Float[Tensor, "B 3 Y X"],
+        painted: Float[Tensor, "B 3 Y X"],
+        known: Bool[Tensor, "B L"],
+        step: Step,
+    ) -> dict[str, Tensor]:
+        """What pictures cost that were painted with positions unknown; the adversary sees the whole ones."""
+        pixel, whole = self._pixel_loss(real, painted, known), known.all(-1)
+        cut = self._draw_cut(step)
+        perceptual, adversarial, discriminator = self._adversary(real[whole][cut], painted[whole][cut])
         strength = 1.0 if step.progress >= self.config.adversarial_start else 0.0
-        total = (
-            pixel
-            + self.config.perceptual_weight * perceptual
-            + self.config.commitment_weight * result.quantized.commitment
-            + strength * self.config.adversarial_weight * adversarial
-            + discriminator
-        )
         return {
-            "total": total,
+            "total": pixel
+            + self.config.perceptual_weight * perceptual
+            + strength * self.config.adversarial_weight * adversarial
+            + discriminator,
             "pixel": pixel,
             "perceptual": perceptual,
             "adversarial": adversarial,
             "discriminator": discriminator,
-            "commitment": result.quantized.commitment,
-            "moved_codes": torch.tensor(float(moved)),
         }
 
-    def _images(self, indices: Int[Tensor, "B"], device: torch.device) -> Float[Tensor, "B 3 Y X"]:
+    def real(self, indices: Int[Tensor, "B"], device: torch.device) -> Float[Tensor, "B 3 Y X"]:
         return self.images.images(indices).to(device).contiguous(memory_format=torch.channels_last)
 
-    def _draw_known(self, count: int, step: Step) -> Bool[Tensor, "B L"]:
+    def draw_known(self, count: int, step: Step) -> Bool[Tensor, "B L"]:
         """Every position of most pictures; of the others a random share, drawn anew for each."""
         height, width = self.tokenizer.grid
         share = torch.rand(count, 1, generator=step.generator)
         draw = torch.rand(count, height * width, generator=step.generator)
         hidden = torch.arange(count) < round(count * self.config.hidden_share)
         return ((draw < share) | ~hidden[:, None]).to(step.device)
+
+    def _draw_cut(self, step: Step) -> tuple[slice | EllipsisType, ...]:
+        """Strided features cannot tell some grids of pixels from a plain ground, and these are then painted; a place
+        that is drawn for each step makes them seen."""
+        if not self.config.shift:
+            return (...,)
+        top, left = torch.randint(self.config.shift + 1, (2,), generator=step.generator).tolist()
+        return ..., slice(top, None), slice(left, None)
 
     def _pixel_loss(self, real: Tensor, fake: Tensor, known: Bool[Tensor, "B L"]) -> Float[Tensor, ""]:
         error = (real - fake.float()).abs().mean(1)
@@ -110,7 +127,7 @@ class TokenizerStage:
     def _seed_codebook(self, step: Step) -> None:
         picked = torch.randint(len(self.images), (self.config.init_sample,), generator=step.generator)
         vectors = [
-            self.tokenizer.encode_vectors(self._images(part, step.device)).flatten(0, 1) for part in picked.split(128)
+            self.tokenizer.encode_vectors(self.real(part, step.device)).flatten(0, 1) for part in picked.split(128)
         ]
         pool = torch.cat(vectors)
         kept = torch.randperm(len(pool), generator=step.generator)[:50_000].to(pool.device)
