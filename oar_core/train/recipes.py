@@ -274,11 +274,12 @@ def fashion() -> Recipe:
             num_query_layers=3,
         ),
         any_order_loop=LoopConfig(num_images=112_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998),
+        defaults=SamplingDefaults(group_sizes="linear", steps=40, guidance=2.0),
         example_prompts=(
             "women's red tshirts",
             "men's black casual shoes",
-            "unisex silver watches",
             "women's blue handbags",
+            "men's blue jeans",
         ),
         attributes=ATTRIBUTE_SETS["fashion"],
         held_out="val",
