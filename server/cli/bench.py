@@ -2,9 +2,10 @@
 
 import asyncio
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,14 +27,24 @@ BOUND = 5  # times the latency of one picture alone
 QUEUE_DEPTH = 1_000_000  # of a server of our own: it is to be filled, not to refuse
 
 
+def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which model, in which number format, on what."""
+    options = [
+        click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
+        click.option("--model", default=None, help="Default: the manifest's."),
+        click.option("--device", default=None, help="Torch device; CUDA where there is one."),
+        click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True),
+        click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @bench.command()
 @click.option("--url", default="", help="A running server with the same model; default: one of our own.")
 @click.option("--api-key", envvar="OAR_API_KEY", default=None, help="Of that server.")
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
-@click.option("--device", default=None, help="Torch device; CUDA where there is one.")
-@click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True)
-@click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice.")
+@_model_options
 @click.option("--slots", default=64, show_default=True, help="Cache slots; a guided picture takes two.")
 @click.option(
     "--rate",
@@ -123,11 +134,7 @@ def queue(depths: tuple[int, ...]) -> Answer:
 
 
 @bench.command()
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
-@click.option("--device", default=None, help="Torch device; CUDA where there is one.")
-@click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True)
-@click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice.")
+@_model_options
 @click.option("--slots", default=16, show_default=True, help="Cache slots; a guided picture takes two.")
 @click.option(
     "--waiting",
