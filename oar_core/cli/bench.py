@@ -37,11 +37,11 @@ def bench() -> None:
     """Measure speed: a table, then one JSON line."""
 
 
-def subject_options(command: Any) -> Any:
+def model_options(command: Any) -> Any:
+    """Which model, in which number format, on what."""
     options = [
         click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
         click.option("--model", default=None, help="Default: the manifest's."),
-        click.option("--recipe", type=RecipeType(), help="Random weights instead of a model: a name or a TOML file."),
         click.option("--device", default=None, help="Torch device; CUDA where there is one."),
         click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True),
         click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice."),
@@ -49,6 +49,14 @@ def subject_options(command: Any) -> Any:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def subject_options(command: Any) -> Any:
+    """A model, or what a recipe would make."""
+    recipe = click.option(
+        "--recipe", type=RecipeType(), help="Random weights instead of a model: a name or a TOML file."
+    )
+    return model_options(recipe(command))
 
 
 def load_subject(

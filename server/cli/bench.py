@@ -2,10 +2,9 @@
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,7 +12,7 @@ from oar_client import Client, OarError
 from oar_core.answer import Answer
 from oar_core.bench.clock import Clock
 from oar_core.bench.subject import Subject
-from oar_core.cli.bench import DTYPES, bench, load_subject, tell
+from oar_core.cli.bench import bench, load_subject, model_options, tell
 from server.bench.backlog import BacklogReport, measure_backlog
 from server.bench.engine_alone import measure_engine
 from server.bench.load import Load
@@ -27,24 +26,21 @@ BOUND = 5  # times the latency of one picture alone
 QUEUE_DEPTH = 1_000_000  # of a server of our own: it is to be filled, not to refuse
 
 
-def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which model, in which number format, on what."""
-    options = [
-        click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
-        click.option("--model", default=None, help="Default: the manifest's."),
-        click.option("--device", default=None, help="Torch device; CUDA where there is one."),
-        click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True),
-        click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+_depths = click.option(
+    "--waiting",
+    "depths",
+    type=click.IntRange(min=0),
+    multiple=True,
+    default=(10, 1000, 10_000),
+    show_default=True,
+    help="Jobs; may be repeated.",
+)
 
 
 @bench.command()
 @click.option("--url", default="", help="A running server with the same model; default: one of our own.")
 @click.option("--api-key", envvar="OAR_API_KEY", default=None, help="Of that server.")
-@_model_options
+@model_options
 @click.option("--slots", default=64, show_default=True, help="Cache slots; a guided picture takes two.")
 @click.option(
     "--rate",
@@ -113,15 +109,7 @@ def serving(
 
 
 @bench.command()
-@click.option(
-    "--waiting",
-    "depths",
-    type=click.IntRange(min=0),
-    multiple=True,
-    default=(10, 1000, 10_000),
-    show_default=True,
-    help="Jobs; may be repeated.",
-)
+@_depths
 def queue(depths: tuple[int, ...]) -> Answer:
     """What the job queue costs Redis while jobs wait, in a Valkey of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -134,17 +122,9 @@ def queue(depths: tuple[int, ...]) -> Answer:
 
 
 @bench.command()
-@_model_options
+@model_options
 @click.option("--slots", default=16, show_default=True, help="Cache slots; a guided picture takes two.")
-@click.option(
-    "--waiting",
-    "depths",
-    type=click.IntRange(min=0),
-    multiple=True,
-    default=(10, 1000, 10_000),
-    show_default=True,
-    help="Jobs; may be repeated.",
-)
+@_depths
 @click.option("--steps", default=16, show_default=True, help="Of each picture.")
 @click.option("--seconds", default=20.0, show_default=True, help="At each depth.")
 def backlog(
