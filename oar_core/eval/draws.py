@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from oar_core.eval.digests import module_digest
 from oar_core.eval.stored import digest
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
@@ -60,8 +61,9 @@ class Draws:
 
 
 def draws_path(folder: Path, pipeline: Pipeline, settings: DrawSettings, prompt_source: str) -> Path:
-    """One file per model, settings and source of prompts; how many pictures it holds is not part of its name."""
-    name = digest(pipeline.model_hash, str(pipeline.dtype), settings.to_dict(), prompt_source)
+    """One file per backbone, settings and source of prompts; how many pictures it holds is not part of its name, nor is
+    the tokenizer, which has no part in drawing: a better decoder shows what was drawn before."""
+    name = digest(module_digest(pipeline.backbone), str(pipeline.dtype), settings.to_dict(), prompt_source)
     return folder / f"{name}.safetensors"
 
 

@@ -1,5 +1,6 @@
 """Drawing in chunks that survive, and what a picture costs."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def test_a_larger_draw_begins_with_the_smaller(tiny_pipeline: Pipeline, tmp_path
     assert (len(small), len(large)) == (2, 5)
     assert same(small, large.head(2))
     assert same(small, draw(tiny_pipeline, PROMPTS[:2], SETTINGS, path))
+
+
+def test_what_was_drawn_outlives_its_tokenizer_and_no_other_part(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
+    decoder, backbone = copy.deepcopy(tiny_pipeline.tokenizer), copy.deepcopy(tiny_pipeline.backbone)
+    for module in (decoder, backbone):
+        next(module.parameters()).data.add_(1)
+    pipelines = (tiny_pipeline, replace(tiny_pipeline, tokenizer=decoder), replace(tiny_pipeline, backbone=backbone))
+    one, same_tokens, other = (draws_path(tmp_path, pipeline, SETTINGS, "captions") for pipeline in pipelines)
+    assert one == same_tokens
+    assert one != other
 
 
 def test_pictures_differ_within_a_seed_and_between_seeds(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
