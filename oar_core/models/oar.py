@@ -24,8 +24,8 @@ from oar_core.nn.attention import (
     additive_mask,
     compute_dtype,
 )
+from oar_core.nn.block import Block
 from oar_core.nn.embed import ConditionEmbedding, QueryEmbedding, TokenEmbedding
-from oar_core.nn.feed_forward import FeedForward
 from oar_core.nn.kv_cache import CachedMemory, FixedWindow, KVCache, Window
 from oar_core.nn.norm import Norm
 from oar_core.nn.rope import RotaryTable, Rotation, rotate
@@ -34,52 +34,16 @@ INIT_STD = 0.02
 POLICY_PREFIX = "policy."  # of an attached order policy in the state dict
 
 
-class ContextBlock(nn.Module):
-    def __init__(self, config: BackboneConfig) -> None:
-        super().__init__()
-        self.attention_norm = Norm(config.width)
-        self.attention = SelfAttention(config.width, config.num_heads)
-        self.feed_forward_norm = Norm(config.width)
-        self.feed_forward = FeedForward(config.width)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self,
-        x: Float[Tensor, "*S D"],
-        rotation: Rotation,
-        layer: int,
-        store: KeyValueStore,
-    ) -> Float[Tensor, "*S D"]:
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, layer, store))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-
-
-class QueryBlock(nn.Module):
-    def __init__(self, config: BackboneConfig) -> None:
-        super().__init__()
-        self.attention_norm = Norm(config.width)
-        self.attention = CrossAttention(config.width, config.num_heads)
-        self.feed_forward_norm = Norm(config.width)
-        self.feed_forward = FeedForward(config.width)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self,
-        x: Float[Tensor, "*S D"],
-        rotation: Rotation,
-        memory: SharedMemory,
-    ) -> Float[Tensor, "*S D"]:
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, memory))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-
-
 class ContextStack(nn.Module):
     """Turns the condition and the committed tokens into the shared memory."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.blocks = nn.ModuleList([ContextBlock(config) for _ in range(config.num_context_layers)])
+        self.blocks = nn.ModuleList(
+            Block(config.width, SelfAttention(config.width, config.num_heads), config.dropout)
+            for _ in range(config.num_context_layers)
+        )
         self.norm = Norm(config.width)
         self.memory = nn.Linear(config.width, 2 * config.width, bias=False)
 
@@ -98,7 +62,10 @@ class QueryStack(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([QueryBlock(config) for _ in range(config.num_query_layers)])
+        self.blocks = nn.ModuleList(
+            Block(config.width, CrossAttention(config.width, config.num_heads), config.dropout)
+            for _ in range(config.num_query_layers)
+        )
         self.norm = Norm(config.width)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
 
@@ -282,7 +249,8 @@ class OarBackbone(nn.Module):
 def _shrink_outputs(blocks: nn.ModuleList) -> None:
     """Scales what each block adds, so that the residual stream's variance does not grow with depth (GPT-2)."""
     for block in blocks:
-        assert isinstance(block, ContextBlock | QueryBlock)
+        assert isinstance(block, Block)
+        assert isinstance(block.attention, SelfAttention | CrossAttention)
         for linear in (block.attention.out, block.feed_forward.down):
             nn.init.trunc_normal_(linear.weight, std=INIT_STD / (2 * len(blocks)) ** 0.5)
 

@@ -11,30 +11,12 @@ from torch import Tensor, nn
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig
 from oar_core.nn.attention import CrossAttention, SharedMemory
+from oar_core.nn.block import Block
 from oar_core.nn.embed import QueryEmbedding
-from oar_core.nn.feed_forward import FeedForward
 from oar_core.nn.norm import Norm
 from oar_core.nn.rope import Rotation
 
 INIT_STD = 0.02
-
-
-class PolicyBlock(nn.Module):
-    def __init__(self, config: OrderPolicyConfig, backbone: BackboneConfig) -> None:
-        super().__init__()
-        self.attention_norm = Norm(config.width)
-        self.attention = CrossAttention(config.width, backbone.num_heads, memory_width=backbone.width)
-        self.feed_forward_norm = Norm(config.width)
-        self.feed_forward = FeedForward(config.width)
-
-    def forward(
-        self,
-        x: Float[Tensor, "*S width"],
-        rotation: Rotation,
-        memory: SharedMemory,
-    ) -> Float[Tensor, "*S width"]:
-        x = x + self.attention(self.attention_norm(x), rotation, memory)
-        return x + self.feed_forward(self.feed_forward_norm(x))
 
 
 class OrderPolicy(nn.Module):
@@ -44,7 +26,10 @@ class OrderPolicy(nn.Module):
         super().__init__()
         self.config = config
         self.embed_query = QueryEmbedding(backbone.num_tokens, config.width)
-        self.blocks = nn.ModuleList([PolicyBlock(config, backbone) for _ in range(config.num_layers)])
+        self.blocks = nn.ModuleList(
+            Block(config.width, CrossAttention(config.width, backbone.num_heads, memory_width=backbone.width))
+            for _ in range(config.num_layers)
+        )
         self.norm = Norm(config.width)
         self.head = nn.Linear(config.width, 1, bias=False)
         self._initialise()
