@@ -6,13 +6,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def hinge_discriminator(real: Float[Tensor, "*S"], fake: Float[Tensor, "*S"]) -> Float[Tensor, ""]:
-    """Lim and Ye 2017, arXiv 1705.02894."""
-    return F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
+def paired_logistic(better: Float[Tensor, "*S"], worse: Float[Tensor, "*S"]) -> Float[Tensor, ""]:
+    """How far the logits of one side are from above those of the other, place by place.
 
-
-def hinge_generator(fake: Float[Tensor, "*S"]) -> Float[Tensor, ""]:
-    return -fake.float().mean()
+    Both players of the relativistic adversarial game (Jolicoeur-Martineau 2019, arXiv 1807.00734) play for it, with
+    sides changed. A picture and its reconstruction differ in what was lost alone, so that their difference is all that
+    the logits have to tell.
+    """
+    return F.softplus(worse.float() - better.float()).mean()
 
 
 def feature_distance(real: list[Tensor], fake: list[Tensor]) -> Float[Tensor, ""]:

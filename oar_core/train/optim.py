@@ -23,6 +23,7 @@ class OptimConfig:
 class ParamGroup:
     parameters: list[nn.Parameter]
     lr_scale: float = 1.0
+    betas: tuple[float, float] | None = None  # the config's unless given
 
 
 def build_optimizer(groups: Iterable[ParamGroup], config: OptimConfig) -> torch.optim.AdamW:
@@ -31,8 +32,9 @@ def build_optimizer(groups: Iterable[ParamGroup], config: OptimConfig) -> torch.
     for group in groups:
         matrices = [p for p in group.parameters if p.ndim >= 2]
         vectors = [p for p in group.parameters if p.ndim < 2]
-        settings.append({"params": matrices, "weight_decay": config.weight_decay, "lr_scale": group.lr_scale})
-        settings.append({"params": vectors, "weight_decay": 0.0, "lr_scale": group.lr_scale})
+        usual = {"lr_scale": group.lr_scale, "betas": group.betas or config.betas}
+        settings.append({"params": matrices, "weight_decay": config.weight_decay, **usual})
+        settings.append({"params": vectors, "weight_decay": 0.0, **usual})
     return torch.optim.AdamW(settings, lr=config.lr, betas=config.betas, fused=True)
 
 

@@ -54,15 +54,9 @@ def _decoder_loop() -> LoopConfig:
     return LoopConfig(
         num_images=48_000,
         batch_size=32,
-        optim=OptimConfig(lr=4e-4, betas=(0.8, 0.95), weight_decay=0.01),
+        optim=OptimConfig(lr=2e-4, betas=(0.8, 0.95), weight_decay=0.01),
         ema_decay=0.998,
     )
-
-
-def _decoder_stage() -> TokenizerStageConfig:
-    """Without the adversarial loss, whose texture is what this stage is to take away; the discriminator's features
-    still measure likeness, at a place of its own in each step."""
-    return TokenizerStageConfig(perceptual_weight=0.1, adversarial_weight=0.0, shift=7)
 
 
 def _finetune_loop() -> LoopConfig:
@@ -87,7 +81,7 @@ class Recipe:
     fit: str = PAD  # one of FITS: how a picture of another size comes on the canvas
     tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
     decoder_loop: LoopConfig = field(default_factory=_decoder_loop)
-    decoder_stage: TokenizerStageConfig = field(default_factory=_decoder_stage)
+    decoder_stage: TokenizerStageConfig = field(default_factory=lambda: TokenizerStageConfig(perceptual_weight=0.1))
     any_order_stage: AnyOrderStageConfig = field(default_factory=AnyOrderStageConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     order_finetune_loop: LoopConfig = field(default_factory=_finetune_loop)

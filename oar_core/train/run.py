@@ -87,7 +87,11 @@ class Run:
         recipe, images, tokens = self.recipe, self.images("train"), self.tokens("train")
         with seeded_init(recipe.decoder_loop.seed):
             stage = DecoderStage(
-                images, tokens.token_ids, recipe.tokenizer, recipe.decoder_stage, self._averaged(TOKENIZER_STAGE, "")
+                images,
+                tokens.token_ids,
+                recipe.tokenizer,
+                recipe.decoder_stage,
+                self._averaged(TOKENIZER_STAGE, "tokenizer."),
             )
         return train(stage, recipe.decoder_loop, self.folder / DECODER_STAGE, self.device)
 

@@ -44,6 +44,12 @@ def test_only_matrices_are_decayed_and_groups_scale_the_rate() -> None:
     assert decays == {2: (0.1, 1.0), 1: (0.0, 1.0)}
 
 
+def test_a_group_may_have_moments_of_its_own() -> None:
+    groups = [ParamGroup(list(nn.Linear(2, 3).parameters()), betas=betas) for betas in (None, (0.0, 0.99))]
+    optimizer = build_optimizer(groups, OptimConfig(betas=(0.8, 0.95)))
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.8, 0.95)] * 2 + [(0.0, 0.99)] * 2
+
+
 def test_the_average_follows_and_buffers_are_copied() -> None:
     module = nn.BatchNorm1d(2)
     ema = Ema(module, decay=0.9)

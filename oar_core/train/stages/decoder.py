@@ -4,12 +4,11 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from oar_core.config import TokenizerConfig
 from oar_core.train.data import ImageSet
 from oar_core.train.loop import Step
-from oar_core.train.optim import ParamGroup
 from oar_core.train.stages.tokenizer import TokenizerStage, TokenizerStageConfig
 
 
@@ -24,20 +23,15 @@ class DecoderStage(TokenizerStage):
         config: TokenizerStageConfig,
         trained: Mapping[str, Tensor],
     ) -> None:
-        """`trained` are the weights of the tokenizer's stage; a run that adopted a model has no discriminator."""
+        """`trained` are the tokenizer's weights; its adversary begins anew."""
         super().__init__(images, model, config)
         self._token_ids = token_ids
-        missing, unexpected = self.module.load_state_dict(trained, strict=False)
-        assert not unexpected
-        assert all(name.startswith("discriminator.") for name in missing)
+        self.tokenizer.load_state_dict(trained)
         for part in (self.tokenizer.encoder, self.tokenizer.quantizer):
             part.requires_grad_(False)
 
-    def param_groups(self) -> list[ParamGroup]:
-        return [
-            ParamGroup([*self.tokenizer.decoder.parameters(), self.tokenizer.unknown_code]),
-            ParamGroup(list(self.discriminator.parameters()), self.config.discriminator_lr_scale),
-        ]
+    def trained_parameters(self) -> list[nn.Parameter]:
+        return [*self.tokenizer.decoder.parameters(), self.tokenizer.unknown_code]
 
     def before_step(self, step: Step) -> None:
         """The codebook is there."""

@@ -13,20 +13,24 @@ from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.train.data import ImageSet
 from oar_core.train.discriminator import Discriminator
 from oar_core.train.loop import Step
-from oar_core.train.losses import feature_distance, hinge_discriminator, hinge_generator
+from oar_core.train.losses import feature_distance, paired_logistic
 from oar_core.train.optim import ParamGroup
+
+ADVERSARY_BETAS = (0.0, 0.99)  # without momentum, which lets two players chase each other
+NOISE = 0.1  # standard deviation; pixels lie in [-1, 1]
+MAX_CUT = 7  # pixels
 
 
 @dataclass(frozen=True)
 class TokenizerStageConfig:
     perceptual_weight: float = 0.3
-    adversarial_weight: float = 0.05
+    adversarial_weight: float = 0.012
+    roughness_weight: float = 5.0  # of the discriminator's answer to noise; holds it back where it runs ahead
     commitment_weight: float = 0.25
     adversarial_start: float = 0.1  # share of all steps after which the adversarial loss sets in
     hidden_share: float = 0.25  # of pictures that the decoder sees with positions unknown
     hidden_weight: float = 0.1  # of the loss of pixels at unknown positions: a guess, not a reconstruction
-    discriminator_lr_scale: float = 0.5
-    shift: int = 0  # pixels: the adversary sees pictures cut by up to as many at the top and on the left
+    discriminator_lr_scale: float = 1.5
     init_sample: int = 2048  # pictures whose encoder outputs seed the codebook
 
 
@@ -43,9 +47,13 @@ class TokenizerStage:
 
     def param_groups(self) -> list[ParamGroup]:
         return [
-            ParamGroup(list(self.tokenizer.parameters())),
-            ParamGroup(list(self.discriminator.parameters()), self.config.discriminator_lr_scale),
+            ParamGroup(self.trained_parameters()),
+            ParamGroup(list(self.discriminator.parameters()), self.config.discriminator_lr_scale, ADVERSARY_BETAS),
         ]
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Those of the tokenizer that this stage moves."""
+        return list(self.tokenizer.parameters())
 
     def before_step(self, step: Step) -> None:
         if step.number == 0:
@@ -70,8 +78,7 @@ class TokenizerStage:
     ) -> dict[str, Tensor]:
         """What pictures cost that were painted with positions unknown; the adversary sees the whole ones."""
         pixel, whole = self._pixel_loss(real, painted, known), known.all(-1)
-        cut = self._draw_cut(step)
-        perceptual, adversarial, discriminator = self._adversary(real[whole][cut], painted[whole][cut])
+        perceptual, adversarial, discriminator = self._adversary(real[whole], painted[whole], step)
         strength = 1.0 if step.progress >= self.config.adversarial_start else 0.0
         return {
             "total": pixel
@@ -95,14 +102,6 @@ class TokenizerStage:
         hidden = torch.arange(count) < round(count * self.config.hidden_share)
         return ((draw < share) | ~hidden[:, None]).to(step.device)
 
-    def _draw_cut(self, step: Step) -> tuple[slice | EllipsisType, ...]:
-        """Strided features cannot tell some grids of pixels from a plain ground, and these are then painted; a place
-        that is drawn for each step makes them seen."""
-        if not self.config.shift:
-            return (...,)
-        top, left = torch.randint(self.config.shift + 1, (2,), generator=step.generator).tolist()
-        return ..., slice(top, None), slice(left, None)
-
     def _pixel_loss(self, real: Tensor, fake: Tensor, known: Bool[Tensor, "B L"]) -> Float[Tensor, ""]:
         error = (real - fake.float()).abs().mean(1)
         patch = self.tokenizer.config.patch_size
@@ -110,18 +109,28 @@ class TokenizerStage:
         weight = weight.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
         return (error * weight).mean()
 
-    def _adversary(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _adversary(self, real: Tensor, fake: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """Perceptual and generator losses, which move only the tokenizer, and the discriminator's own loss.
 
         The first two go through a copy of the discriminator whose weights take no gradient, so that one backward pass
         serves both players.
         """
+        cut = _draw_cut(step)
+        real, fake = real[cut], fake[cut]
         frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
-        with torch.no_grad():
-            _, real_features = self.discriminator(real)
         fake_logits, fake_features = functional_call(self.discriminator, frozen, (fake,))
-        discriminator = hinge_discriminator(self.discriminator(real)[0], self.discriminator(fake.detach())[0])
-        return feature_distance(real_features, fake_features), hinge_generator(fake_logits), discriminator
+        real_logits, real_features = self.discriminator(real)
+        seen_logits, _ = self.discriminator(fake.detach())
+        roughness = self._roughness(real, real_logits, step) + self._roughness(fake.detach(), seen_logits, step)
+        discriminator = paired_logistic(real_logits, seen_logits) + self.config.roughness_weight * roughness
+        generator = paired_logistic(fake_logits, real_logits.detach())
+        return feature_distance(real_features, fake_features), generator, discriminator
+
+    def _roughness(self, images: Tensor, logits: Tensor, step: Step) -> Float[Tensor, ""]:
+        """How much faint noise changes the logits: the squared gradient, on average (Mescheder et al. 2018, arXiv
+        1801.04406), without a second derivative (Lin et al. 2025, arXiv 2501.08316)."""
+        noise = torch.randn(images.shape, generator=step.generator).to(images.device)
+        return (self.discriminator(images + NOISE * noise)[0].float() - logits.float()).square().mean()
 
     @torch.no_grad()
     def _seed_codebook(self, step: Step) -> None:
@@ -132,3 +141,9 @@ class TokenizerStage:
         pool = torch.cat(vectors)
         kept = torch.randperm(len(pool), generator=step.generator)[:50_000].to(pool.device)
         self.tokenizer.quantizer.initialize(pool[kept], step.generator)
+
+
+def _draw_cut(step: Step) -> tuple[slice | EllipsisType, ...]:
+    """Pictures lose some pixels at the top and on the left: no grid that is painted always meets the same strides."""
+    top, left = torch.randint(MAX_CUT + 1, (2,), generator=step.generator).tolist()
+    return ..., slice(top, None), slice(left, None)
