@@ -77,7 +77,7 @@ def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: P
     plan, sampling = pipeline.default_plan, pipeline.default_sampling
     fake = draw_samples(pipeline, images.captions(chosen), plan, sampling)
     real = to_pixels(images.images(chosen))
-    side_by_side(fake, real, zoom=zoom).save(out, optimize=True)
+    side_by_side(fake, real, zoom=zoom, is_crisp=pipeline.pixel_art).save(out, optimize=True)
     return told({"out": str(out), "plan": asdict(plan), "sampling": asdict(sampling)})
 
 

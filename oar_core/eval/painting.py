@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw
 
-from oar_core.eval.sheet import contact_sheet
+from oar_core.eval.sheet import contact_sheet, enlarged
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.pipeline import Pipeline
@@ -54,7 +54,9 @@ def strip(pipeline: Pipeline, painting: Painting, *, num_frames: int = 6, zoom: 
     known = torch.from_numpy(painting.ranks[None] < counts[:, None])
     token_ids = torch.from_numpy(painting.token_ids)[None].expand(num_frames, -1)
     canvases = pipeline.decode_partial(token_ids, known)
-    return contact_sheet([*canvases, rank_map(pipeline, painting)], num_frames + 1, scale=zoom)
+    tiles = [enlarged(canvas, zoom, is_crisp=pipeline.pixel_art) for canvas in canvases]
+    tiles.append(enlarged(rank_map(pipeline, painting), zoom, is_crisp=True))
+    return contact_sheet(tiles, len(tiles))
 
 
 def animate(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], path: Path, *, zoom: int = 3) -> None:
@@ -88,12 +90,12 @@ def _canvases(pipeline: Pipeline, row: Sequence[Painting], step: int, zoom: int)
     guesses = pipeline.decode_partial(token_ids, torch.from_numpy(steps <= step // GUESS_STEPS * GUESS_STEPS))
     finished = pipeline.decode_partial(token_ids, torch.ones(steps.shape, dtype=torch.bool))
     shape = (len(row), *pipeline.grid)
-    written = (steps <= step).reshape(shape).repeat(patch, 1).repeat(patch, 2)
-    canvases = [
-        np.where(mask[..., None], final, (guess * (1 - VEIL) + 255 * GROUND * VEIL).astype(np.uint8))
-        for mask, final, guess in zip(written, finished, guesses)
-    ]
-    tiles = [np.ascontiguousarray(canvas.repeat(zoom, 0).repeat(zoom, 1)) for canvas in canvases]
+    written = (steps <= step).reshape(shape).repeat(patch * zoom, 1).repeat(patch * zoom, 2)
+    finals, veiled = (
+        [enlarged(picture, zoom, is_crisp=pipeline.pixel_art) for picture in pictures]
+        for pictures in (finished, (guesses * (1 - VEIL) + 255 * GROUND * VEIL).astype(np.uint8))
+    )
+    tiles = [np.where(mask[..., None], final, veil) for mask, final, veil in zip(written, finals, veiled)]
     for tile, new in zip(tiles, steps == step):
         for position in np.flatnonzero(new):
             _outline(tile, np.divmod(position, pipeline.grid[1]), patch * zoom)

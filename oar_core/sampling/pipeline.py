@@ -39,6 +39,7 @@ class Pipeline:
     text: TextTokenizer
     defaults: dict[str, Any]
     example_prompts: tuple[str, ...]
+    pixel_art: bool  # its pictures look right when they are enlarged pixel by pixel
     model_hash: str
     dtype: torch.dtype  # of matrix products in the backbone; under int8 all else is in fp32
 
@@ -66,6 +67,7 @@ class Pipeline:
             text=TextTokenizer.load(folder / TEXT),
             defaults=config["defaults"],
             example_prompts=tuple(config["example_prompts"]),
+            pixel_art=config.get("pixel_art", False),
             model_hash=_folder_hash(folder),
             dtype=dtype,
         )

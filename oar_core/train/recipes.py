@@ -90,6 +90,7 @@ class Recipe:
     order_policy_loop: LoopConfig = field(default_factory=_policy_loop)
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     example_prompts: tuple[str, ...] = ()
+    pixel_art: bool = False  # looks right when it is enlarged pixel by pixel
     attributes: tuple[Attribute, ...] = ()  # label columns that the evaluator reads
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
     evaluator_loop: LoopConfig = EVALUATOR_LOOP
@@ -144,6 +145,7 @@ def sprites_64() -> Recipe:
         any_order_loop=LoopConfig(num_images=272_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.999),
         defaults=SamplingDefaults(group_sizes="linear", guidance=1.25),
         example_prompts=SPRITE_PROMPTS,
+        pixel_art=True,
         attributes=ATTRIBUTE_SETS["sprites"],
     )
 
@@ -157,6 +159,7 @@ def pictures_64() -> Recipe:
         caption_source="plain",
         attributes=(),
         example_prompts=("a picture",),
+        pixel_art=False,
     )
 
 
@@ -201,6 +204,7 @@ def sprites_64_gpu() -> Recipe:
         order_policy=OrderPolicyConfig(width=128),
         order_policy_loop=LoopConfig(num_images=1_000_000, batch_size=512, optim=OptimConfig(lr=1e-3)),
         example_prompts=SPRITE_PROMPTS,
+        pixel_art=True,
         attributes=ATTRIBUTE_SETS["sprites"],
     )
 

@@ -270,6 +270,7 @@ class Run:
                 config["policy"] = policy.config.to_dict()
             defaults = self.recipe.defaults.of_model(has_policy=policy is not None)
             config |= {"defaults": asdict(defaults), "example_prompts": self.recipe.example_prompts}
+            config["pixel_art"] = self.recipe.pixel_art
             TextTokenizer.load(self.folder / TEXT).save(folder / TEXT)
         for module, name in parts:
             save_file(_half(module), folder / name)
@@ -287,6 +288,7 @@ class Run:
             text=TextTokenizer.load(self.folder / TEXT),
             defaults=asdict(self.recipe.defaults.of_model(has_policy=backbone.has_policy)),
             example_prompts=self.recipe.example_prompts,
+            pixel_art=self.recipe.pixel_art,
             model_hash=model_hash,
             dtype=dtype,
         )

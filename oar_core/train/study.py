@@ -210,7 +210,7 @@ class Study:
         pair = result.samples[:SHEET_PICTURES], result.real[:SHEET_PICTURES]
         sheet = self.run.folder / "sheets" / f"{figure.name}.png"
         sheet.parent.mkdir(exist_ok=True)
-        side_by_side(*pair).save(sheet, optimize=True)
+        side_by_side(*pair, is_crisp=pipeline.pixel_art).save(sheet, optimize=True)
         write_json(self.path(figure), report)
 
     @property

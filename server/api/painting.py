@@ -95,10 +95,16 @@ class Painting:
 
 
 def animate(
-    painting: Painting, png: bytes, grid: tuple[int, int], kind: PaintingFormat, side: int = DEFAULT_SIDE
+    painting: Painting,
+    png: bytes,
+    grid: tuple[int, int],
+    kind: PaintingFormat,
+    side: int = DEFAULT_SIDE,
+    *,
+    is_pixel_art: bool = True,
 ) -> bytes:
     """`grid` is (h, w) in tokens, `side` the longest side in pixels that the animation may have."""
-    easel = _Easel(_opened(png), grid, side)
+    easel = _Easel(_opened(png), grid, side, is_pixel_art)
     painting = painting.gathered(max(1, min(MAX_FRAMES, MAX_PIXELS // easel.num_pixels) - 2))
     easel.cover(painting.written)
     written = 0
@@ -120,10 +126,10 @@ def animate(
 class _Easel:
     """Draws the frames of one picture, one after the other."""
 
-    def __init__(self, final: Image.Image, grid: tuple[int, int], side: int) -> None:
+    def __init__(self, final: Image.Image, grid: tuple[int, int], side: int, is_pixel_art: bool) -> None:
         self._grid = grid
         self._size = _fitted(final.size, side)
-        self._is_crisp = self._size[0] >= final.width
+        self._is_crisp = is_pixel_art and self._size[0] >= final.width
         self._final = self._resized(final)
         self._is_written = Image.new("L", (grid[1], grid[0]), 255)
         self._veiled: tuple[Guess | None, Image.Image] = (None, Image.new("RGB", self._size, GROUND))
@@ -264,4 +270,4 @@ async def _animated(
         read = await asyncio.to_thread(Painting.read, await services.log.read_all(job_id), index)
         if any(position >= info.num_tokens for position in read.written):
             raise NoImage("the model has changed since, and has another grid")
-        return await asyncio.to_thread(animate, read, png, info.grid, kind, size)
+        return await asyncio.to_thread(animate, read, png, info.grid, kind, size, is_pixel_art=info.pixel_art)

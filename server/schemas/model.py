@@ -31,6 +31,7 @@ class ModelInfo(Sent):
     defaults: GenerationDefaults
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
     example_prompts: tuple[str, ...] = ()
+    pixel_art: bool = False  # looks right when it is enlarged pixel by pixel
     model_hash: str = ""
     created: int = 0  # Unix seconds
     licence: str = ""  # of the weights
@@ -63,6 +64,7 @@ class ModelEntry(Sent):
     defaults: GenerationDefaults
     max_prompt_tokens: int
     example_prompts: tuple[str, ...]
+    pixel_art: bool
     model_hash: str
     licence: str
 

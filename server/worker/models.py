@@ -68,6 +68,7 @@ class LoadedModel:
             defaults=GenerationDefaults.model_validate(defaults),
             max_prompt_tokens=self.pipeline.max_prompt_tokens,
             example_prompts=self.pipeline.example_prompts,
+            pixel_art=self.pipeline.pixel_art,
             model_hash=self.pipeline.model_hash,
             created=self.created,
             licence=self.licence,

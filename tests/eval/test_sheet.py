@@ -1,6 +1,6 @@
 import numpy as np
 
-from oar_core.eval.sheet import contact_sheet
+from oar_core.eval.sheet import contact_sheet, enlarged
 
 
 def test_pictures_stand_row_by_row_at_full_sharpness() -> None:
@@ -11,3 +11,12 @@ def test_pictures_stand_row_by_row_at_full_sharpness() -> None:
     assert (sheet[1:9, 14:26] == 50).all()
     assert (sheet[10:18, 1:13] == 100).all()
     assert (sheet[10:18, 14:26] == 225).all()
+
+
+def test_pixel_art_keeps_its_colours_and_a_photograph_gets_shades_between() -> None:
+    picture = np.zeros((2, 2, 3), dtype=np.uint8)
+    picture[0, 0] = picture[1, 1] = 200
+    crisp, smooth = (enlarged(picture, 4, is_crisp=is_crisp) for is_crisp in (True, False))
+    assert crisp.shape == smooth.shape == (8, 8, 3)
+    assert set(np.unique(crisp)) == {0, 200}
+    assert len(np.unique(smooth)) > 4

@@ -60,6 +60,13 @@ def test_a_file_that_was_changed_is_not_loaded(trained: Run, tmp_path: Path) -> 
         Manifest.load(tmp_path / "weights").folder("tiny")
 
 
+def test_a_model_tells_whether_it_makes_pixel_art(trained: Run, tmp_path: Path) -> None:
+    for pixel_art in (True, False):
+        folder = tmp_path / str(pixel_art)
+        replace(trained, recipe=replace(trained.recipe, pixel_art=pixel_art)).export(folder)
+        assert Pipeline.load(folder, "cpu", torch.float32).pixel_art is pixel_art
+
+
 def test_the_exported_text_tokenizer_is_the_one_that_was_trained_with(trained: Run, tmp_path: Path) -> None:
     trained.export(tmp_path / "tiny")
     rows = trained.images("train").rows

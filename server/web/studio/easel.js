@@ -4,7 +4,6 @@ import { el, wantsLessMotion } from "./dom.js";
 
 const MARK_MILLISECONDS = 700;
 const VEILED = 0.4; // opacity of a guess at what is not written yet
-const SMOOTH_FROM = 384; // pixels; smaller pictures are pixel art, or look best as if they were
 const GRID_UP_TO = 1024; // patches; more would be a moire
 
 export class Easel {
@@ -28,7 +27,7 @@ export class Easel {
       this.marked.clear();
       this.canvas.style.aspectRatio = `${painting.width} / ${painting.height}`;
       this.canvas.parentElement?.style.setProperty("--aspect", painting.width / painting.height);
-      this.canvas.classList.toggle("crisp", Math.max(painting.width, painting.height) < SMOOTH_FROM);
+      this.canvas.classList.toggle("crisp", painting.isCrisp);
     }
     if (mark) this.mark(painting, painting === this.painting && t > this.t ? this.t : t - 1, t);
     else this.marked.clear();
@@ -57,7 +56,7 @@ export class Easel {
     if (!this.painting || this.canvas.width < 2) return;
     const pen = this.canvas.getContext("2d");
     pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    pen.imageSmoothingEnabled = Math.max(this.painting.width, this.painting.height) >= SMOOTH_FROM;
+    pen.imageSmoothingEnabled = !this.painting.isCrisp;
     this.drawPicture(pen);
     if (this.drawMarks(pen)) this.frame = requestAnimationFrame(() => this.draw());
   }

@@ -166,7 +166,7 @@ export class EditView {
   }
 
   makeRecent(entry) {
-    const image = el("img", { alt: entry.prompt, class: "crisp" });
+    const image = el("img", { alt: entry.prompt, class: entry.isCrisp ? "crisp" : "" });
     getBlob(`/v1/generations/${entry.job}/images/${entry.index}`).then(
       (blob) => (image.src = URL.createObjectURL(blob)),
       () => image.parentElement?.remove(), // expired: there is nothing to edit

@@ -40,7 +40,7 @@ export class GalleryView {
   makeItem(entry) {
     const image = el("img", {
       alt: entry.prompt, width: entry.width, height: entry.height,
-      class: Math.max(entry.width, entry.height) < 384 ? "crisp" : "", draggable: "false",
+      class: entry.isCrisp ? "crisp" : "", draggable: "false",
     });
     const when = new Date(entry.at);
     const item = el("li", {},

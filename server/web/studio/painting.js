@@ -7,6 +7,7 @@ export class Painting {
   constructor(model, { numGiven = 0, source = null } = {}) {
     [this.rows, this.columns] = model.grid;
     [this.height, this.width] = model.image_size;
+    this.isCrisp = model.pixel_art;
     this.numGiven = numGiven;
     this.source = source;
     this.final = null;

@@ -37,7 +37,7 @@ export class Retouch {
     this.radius = Math.max(1, Math.round(Math.min(this.mask.patchWidth, this.mask.patchHeight) * 0.5));
     const [height, width] = model.image_size;
     this.canvas.style.aspectRatio = `${width} / ${height}`;
-    this.canvas.classList.toggle("crisp", Math.max(width, height) < 384);
+    this.canvas.classList.toggle("crisp", model.pixel_art);
     if (this.picture) this.setPicture(this.picture);
   }
 
