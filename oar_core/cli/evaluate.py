@@ -9,12 +9,13 @@ import torch
 
 from oar_core.answer import Answer
 from oar_core.cli.options import OarGroup, default_device, make_run, run_options, split_option, told
+from oar_core.errors import ConfigError
 from oar_core.eval.likelihood import bits_per_token
 from oar_core.eval.painting import animate, paint, strip
 from oar_core.eval.reconstruction import measure_reconstruction
 from oar_core.eval.samples import draw_samples
 from oar_core.eval.sheet import contact_sheet, side_by_side
-from oar_core.order.plan import ORDERS
+from oar_core.order.plan import DISTILLED, ORDERS
 from oar_core.sampling.pipeline import Pipeline, to_pixels
 from oar_core.weights import Manifest
 
@@ -48,17 +49,23 @@ def reconstruction(split: str | None, num_images: int, sheet: Path | None, **opt
 @run_options
 @split_option
 @click.option("--images", "num_images", default=2000, show_default=True)
-def likelihood(split: str | None, num_images: int, **options: Any) -> Answer:
-    """Bits per token of held-out pictures with their captions, along random orders."""
+@click.option(
+    "--order", type=click.Choice([name for name in ORDERS if name != "likelihood"]), default="random", show_default=True
+)
+@click.option("--stage", help="Whose backbone. Default: the latest.")
+def likelihood(split: str | None, num_images: int, order: str, stage: str | None, **options: Any) -> Answer:
+    """Bits per token of held-out pictures with their captions, along one order a picture."""
     run = make_run(**options)
     tokens = run.tokens(split or run.recipe.held_out)
     chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:num_images]
     text = run.text_tokenizer(tokens.rows)
     captions = [tokens.rows[row]["caption"] for row in tokens.row_of[chosen].tolist()]
-    backbone = run.backbone()
+    backbone = run.backbone(stage)
+    if order == DISTILLED and not backbone.has_policy:
+        raise ConfigError("this backbone has no order policy")
     ids = text.encode_captions(captions, max_length=backbone.config.max_condition)
-    bits = bits_per_token(backbone, tokens.token_ids[chosen].long(), ids)
-    return told({"num_images": len(chosen), "bits_per_token": bits})
+    bits = bits_per_token(backbone, tokens.token_ids[chosen].long(), ids, order)
+    return told({"num_images": len(chosen), "order": order, "bits_per_token": bits})
 
 
 @evaluate.command()

@@ -86,6 +86,15 @@ def measure(evaluator_folder: Path | None, **options: Any) -> Answer:
 
 @study.command()
 @_study_options
+@click.option("--images", "num_images", type=click.IntRange(min=1), default=2000, show_default=True)
+def likelihood(num_images: int, **options: Any) -> Answer:
+    """Bits per token of held-out pictures along each trained arm's own order: no picture is drawn."""
+    written = [str(path) for path in _make_study(**options).measure_likelihood(num_images)]
+    return Answer({"written": written}, written)
+
+
+@study.command()
+@_study_options
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated. Default: the recipe's examples.")
 @click.option("--steps", default=16, show_default=True)
 @click.option("--draw-seed", default=7, show_default=True)

@@ -39,10 +39,7 @@ class Arm:
         return statistics.fmean(_at(report, path) for report in self.reports)
 
     def cell(self, *path: str, digits: int = 2) -> str:
-        """The mean, and the standard deviation where there are several seeds."""
-        values = [_at(report, path) for report in self.reports]
-        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-        return f"{statistics.fmean(values):.{digits}f}{spread}"
+        return spread([_at(report, path) for report in self.reports], digits=digits)
 
     @property
     def order(self) -> str:
@@ -63,6 +60,12 @@ class Arm:
     def key(self) -> str:
         """Tells arms of one name apart, in the names of files."""
         return digest(_identity(self.first))[:6]
+
+
+def spread(values: Sequence[float], *, digits: int) -> str:
+    """The mean, and the standard deviation where there are several seeds."""
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{deviation}"
 
 
 def group_arms(reports: Sequence[Report]) -> list[Arm]:

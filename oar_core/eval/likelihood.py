@@ -9,6 +9,7 @@ from torch import Tensor
 
 from oar_core.models.backbone import Condition
 from oar_core.models.oar import OarBackbone
+from oar_core.sampling.forced_order import orders_by_name
 
 
 @torch.inference_mode()
@@ -16,19 +17,20 @@ def bits_per_token(
     backbone: OarBackbone,
     token_ids: Int[Tensor, "M L"],
     conditions: list[tuple[int, ...]],
+    order: str = "random",
     *,
     batch_size: int = 64,
     seed: int = 0,
 ) -> float:
-    """Mean over pictures and ranks of -log2 p(token), one random order a picture (seeded)."""
+    """Mean over pictures and ranks of -log2 p(token) along an order by its name: of all but `likelihood`, the model's
+    own included, this is a factorisation of the picture's probability."""
     device = next(backbone.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
     total = 0.0
-    for indices in torch.arange(len(token_ids)).split(batch_size):
-        ids = token_ids[indices]
-        positions = torch.rand(ids.shape, generator=generator).argsort(-1)
-        ordered = ids.gather(1, positions).to(device)
-        condition = Condition.stack([conditions[index] for index in indices.tolist()], device)
-        logits = backbone(condition, ordered, positions.to(device))
+    for first in range(0, len(token_ids), batch_size):
+        ids = token_ids[first : first + batch_size].to(device)
+        condition = Condition.stack(conditions[first : first + batch_size], device)
+        positions = orders_by_name(backbone, order, condition, ids, seed=seed, first=first)
+        ordered = ids.gather(1, positions)
+        logits = backbone(condition, ordered, positions)
         total += F.cross_entropy(logits.flatten(0, 1).float(), ordered.flatten(), reduction="sum").item()
     return total / token_ids.numel() / math.log(2)

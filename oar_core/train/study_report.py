@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from oar_core.eval.arms import Arm, group_arms, load_reports
+from oar_core.eval.arms import Arm, group_arms, load_reports, spread
 from oar_core.eval.plots import Curve, draw_curves, why_no_plots
 from oar_core.eval.rank_maps import heat_map, heat_sheet
 from oar_core.eval.tables import agreement_table, copying_table, floors_table, markdown_table, quality_table
 from oar_core.order.plan import CHOSEN_ORDERS
-from oar_core.train.study import DISTILLATION, GROUP_SIZES, GUIDANCE, STUDY_ARMS, TUNING, slug
+from oar_core.train.study import DISTILLATION, GROUP_SIZES, GUIDANCE, LIKELIHOOD, STUDY_ARMS, TUNING, slug
 from oar_core.train.study_claims import Figures, claims, distance, is_adaptive
 
 NOTES = "notes.md"  # what people say about the figures; it stands at the top of the page
@@ -62,7 +62,21 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
     longest = [arm for arm in arms if not is_adaptive(arm) and arm.first["settings"]["plan"]["steps"] is None]
     sections += ["### Prompt agreement, one token a step", agreement_table(longest)]
     sections += ["### Likelihood along random orders, and copying, one token a step", copying_table(longest)]
+    sections += _likelihood_section(folder / LIKELIHOOD)
     return sections + _orders_section(longest, folder, pictures)
+
+
+def _likelihood_section(folder: Path) -> list[str]:
+    told = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    if not told:
+        return []
+    rows: list[list[str]] = []
+    for label in [arm.label for arm in STUDY_ARMS if any(entry["label"] == arm.label for entry in told)]:
+        mine = [entry for entry in told if entry["label"] == label]
+        figures = (spread([entry[name] for entry in mine], digits=3) for name in ("own", "random"))
+        rows.append([label, mine[0]["order"], str(len(mine)), *figures])
+    table = markdown_table(("arm", "its order", "seeds", "bits a token in it", "in random order"), rows)
+    return [f"### Likelihood of {told[0]['num_images']:,} held-out pictures", table]
 
 
 def _sorted(arms: Sequence[Arm]) -> list[Arm]:

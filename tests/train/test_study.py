@@ -160,6 +160,16 @@ def test_an_arm_that_is_not_trained_is_left_for_later(study: Study, reference: R
     assert {figure.arm for figure in later.missing()} == set(arms)
 
 
+def test_likelihoods_are_measured_once_for_each_arm_and_seed_in_its_own_order(study: Study) -> None:
+    paths = list(study.measure_likelihood(6))
+    told = {(entry["label"], entry["seed"]): entry for entry in (json.loads(path.read_text()) for path in paths)}
+    assert set(told) == {(figure.arm.label, figure.seed) for figure in figures(CONFIG, study.arms)}
+    assert told[ANY_ORDER, 0]["own"] == told[ANY_ORDER, 0]["random"]
+    assert told[RASTER, 0]["own"] != told[RASTER, 0]["random"]
+    assert told[RASTER, 0]["own"] != told[RASTER, 1]["own"]
+    assert not list(study.measure_likelihood(6))
+
+
 def test_the_page_is_made_from_json_alone(measured: list[dict[str, Any]], study: Study, tmp_path: Path) -> None:
     assert measured
     folder = study.out.parent
@@ -167,7 +177,15 @@ def test_the_page_is_made_from_json_alone(measured: list[dict[str, Any]], study:
     result = CliRunner().invoke(commands["study"], ["report", str(folder), "-o", str(tmp_path / "orders.md")])
     assert result.exit_code == 0, result.output
     text = (tmp_path / "orders.md").read_text()
-    for part in ("Squares.", "### Claims", "### Adaptive groups", "### Guidance", "### Distilled orders", "±"):
+    for part in (
+        "Squares.",
+        "### Claims",
+        "### Adaptive groups",
+        "### Guidance",
+        "### Distilled orders",
+        "±",
+        "### Likelihood of 6 held-out",
+    ):
         assert part in text
     pictures = [path.name for path in (tmp_path / "orders").iterdir()]
     assert {"tiny-orders.png", "tiny-distilled.png", "tiny-mean-steps.png"} <= set(pictures)

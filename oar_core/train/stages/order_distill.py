@@ -16,8 +16,10 @@ from tqdm import tqdm
 from oar_core.config import ORDER_SCORES, OrderScore
 from oar_core.errors import CheckpointError, ConfigError
 from oar_core.models.backbone import Backbone, Commit, Condition, Query
+from oar_core.nn.kv_cache import KVCache
 from oar_core.order.paths import Grid
 from oar_core.sampling.confidence import log_probability
+from oar_core.sampling.forced_order import forced_orders
 from oar_core.sampling.order_score import distance_to_known, score_positions
 from oar_core.train.checkpoint import load_tensors, save_tensors
 from oar_core.train.tokens import Captioner
@@ -67,32 +69,17 @@ class OrderSet:
         return len(self.indices)
 
 
-@torch.inference_mode()
 def extract_orders(
     backbone: Backbone, condition: Condition, token_ids: Int[Tensor, "B L"], config: DistillConfig
 ) -> Int[Tensor, "B L"]:
-    """The orders of a batch of pictures, whose tokens are in grid order, under one cache and L / per_step calls."""
-    batch, length = token_ids.shape
-    cache, slots = backbone.new_cache(batch), torch.arange(batch)
-    chosen = token_ids[:, :0]
-    backbone.prefill(cache, slots, condition, _commit(token_ids, chosen))
-    remaining = torch.arange(length, device=token_ids.device).expand(batch, -1)
-    parts: list[Tensor] = []
-    while remaining.shape[1]:
-        asked = Query.grid(remaining)
-        logits = backbone.step(cache, slots, _commit(token_ids, chosen), asked).float().unflatten(0, remaining.shape)
-        scores = _scores(logits, token_ids, remaining, backbone.config.grid, config)
-        columns = scores.argsort(dim=-1, descending=True, stable=True)[:, : config.positions_per_step]
-        chosen = remaining.gather(1, columns)
-        parts.append(chosen)
-        left = torch.ones_like(remaining, dtype=torch.bool).scatter_(1, columns, False)
-        remaining = remaining[left].view(batch, -1)
-    return torch.cat(parts, dim=1)
+    """The orders of a batch of pictures, whose tokens are in grid order."""
 
+    def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
+        shape = (len(token_ids), -1)
+        logits = backbone.step(cache, torch.arange(len(token_ids)), commit, asked).float().unflatten(0, shape)
+        return _scores(logits, token_ids, asked.positions.view(shape), backbone.config.grid, config)
 
-def _commit(token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B K"]) -> Commit:
-    counts = torch.full((len(positions),), positions.shape[1])
-    return Commit(token_ids.gather(1, positions), positions, counts)
+    return forced_orders(backbone, condition, token_ids, score, per_step=config.positions_per_step)
 
 
 def _scores(

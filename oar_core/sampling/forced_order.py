@@ -1,0 +1,84 @@
+"""The orders in which given pictures would be written: each position that is chosen gets its true token."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from oar_core.models.backbone import Backbone, Commit, Condition, Query
+from oar_core.nn.kv_cache import KVCache
+from oar_core.order.plan import DISTILLED, PlanSpec, make_plan
+from oar_core.sampling.order_score import score_positions
+
+# Commits, then says how much each of the positions that remain is wanted next.
+Scorer = Callable[[KVCache, Commit, Query], Float[Tensor, "B G"]]
+
+
+@torch.inference_mode()
+def forced_orders(
+    backbone: Backbone, condition: Condition, token_ids: Int[Tensor, "B L"], scorer: Scorer, *, per_step: int = 1
+) -> Int[Tensor, "B L"]:
+    """The order of each picture, whose tokens are in grid order, under one cache and L / per_step calls."""
+    batch, length = token_ids.shape
+    cache = backbone.new_cache(batch)
+    chosen = token_ids[:, :0]
+    backbone.prefill(cache, torch.arange(batch), condition, _commit(token_ids, chosen))
+    remaining = torch.arange(length, device=token_ids.device).expand(batch, -1)
+    parts: list[Tensor] = []
+    while remaining.shape[1]:
+        scores = scorer(cache, _commit(token_ids, chosen), Query.grid(remaining))
+        columns = scores.argsort(dim=-1, descending=True, stable=True)[:, :per_step]
+        chosen = remaining.gather(1, columns)
+        parts.append(chosen)
+        left = torch.ones_like(remaining, dtype=torch.bool).scatter_(1, columns, False)
+        remaining = remaining[left].view(batch, -1)
+    return torch.cat(parts, dim=1)
+
+
+def _commit(token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B K"]) -> Commit:
+    counts = torch.full((len(positions),), positions.shape[1])
+    return Commit(token_ids.gather(1, positions), positions, counts)
+
+
+def by_certainty(backbone: Backbone) -> Scorer:
+    """The order `confidence`: the backbone's own score of every position."""
+
+    def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
+        slots = torch.arange(len(asked.counts))
+        logits = backbone.step(cache, slots, commit, asked).float().unflatten(0, (len(slots), -1))
+        widths = torch.full((len(slots),), logits.shape[1], device=logits.device)
+        remaining = asked.positions.view(logits.shape[:2])
+        return score_positions(logits, remaining, widths, backbone.config.grid, backbone.order_score)
+
+    return score
+
+
+def by_policy(backbone: Backbone) -> Scorer:
+    """The order `distilled`: the backbone's policy."""
+
+    def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
+        slots = torch.arange(len(asked.counts))
+        backbone.step(cache, slots, commit, Query(asked.positions[:0], (0,) * len(slots)))
+        return backbone.score(cache, slots, asked).unflatten(0, (len(slots), -1))
+
+    return score
+
+
+def orders_by_name(
+    backbone: Backbone, name: str, condition: Condition, token_ids: Int[Tensor, "B L"], *, seed: int, first: int = 0
+) -> Int[Tensor, "B L"]:
+    """The orders in which pictures number `first` and following would be written under an order of this name.
+
+    `likelihood` has none: it looks at draws, and these are given.
+    """
+    if name in _CHOOSERS:
+        return forced_orders(backbone, condition, token_ids, _CHOOSERS[name](backbone))
+    plans = [
+        make_plan(PlanSpec(order=name), backbone.config.grid, seed=seed, image_index=first + index)
+        for index in range(len(token_ids))
+    ]
+    return torch.tensor([plan.order for plan in plans], device=token_ids.device)
+
+
+_CHOOSERS: dict[str, Callable[[Backbone], Scorer]] = {"confidence": by_certainty, DISTILLED: by_policy}
