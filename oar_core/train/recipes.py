@@ -82,6 +82,7 @@ class Recipe:
     tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
     decoder_loop: LoopConfig = field(default_factory=_decoder_loop)
     decoder_stage: TokenizerStageConfig = field(default_factory=lambda: TokenizerStageConfig(perceptual_weight=0.1))
+    decoder_share: float = 0.5  # of the decoder's stage in the decoder that is used; the rest is what it began with
     any_order_stage: AnyOrderStageConfig = field(default_factory=AnyOrderStageConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     order_finetune_loop: LoopConfig = field(default_factory=_finetune_loop)

@@ -209,11 +209,15 @@ class Run:
         return folder
 
     def tokenizer(self) -> VQGAN:
-        """The trained (averaged) tokenizer, with its later decoder where that was trained to its end. Raises
-        CheckpointError when its stage has not been run."""
+        """The trained (averaged) tokenizer, whose decoder is moved by the recipe's share towards the later one where
+        that was trained to its end (network interpolation, Wang et al. 2018, arXiv 1809.00219). Raises CheckpointError
+        when its stage has not been run."""
         module = VQGAN(self.recipe.tokenizer)
-        stage = DECODER_STAGE if self.is_trained(DECODER_STAGE) else TOKENIZER_STAGE
-        module.load_state_dict(self._averaged(stage, "tokenizer."))
+        state = self._averaged(TOKENIZER_STAGE, "tokenizer.")
+        if self.is_trained(DECODER_STAGE):
+            later, share = self._averaged(DECODER_STAGE, "tokenizer."), self.recipe.decoder_share
+            state = {name: value.lerp(later[name], share) for name, value in state.items()}
+        module.load_state_dict(state)
         return module.to(self.device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
 
     def backbone(self, stage: str | None = None) -> OarBackbone:

@@ -99,6 +99,18 @@ def test_a_later_decoder_paints_the_same_tokens_in_another_way(trained: Run) -> 
     assert (trained.folder / "cache" / "tokens-train.safetensors").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_decoder_lies_between_what_it_began_with_and_what_it_became(trained: Run, share: float) -> None:
+    trained.train_decoder()
+    first, last, between = (
+        replace(trained, recipe=replace(trained.recipe, decoder_share=value)).tokenizer().state_dict()
+        for value in (0.0, 1.0, share)
+    )
+    for name, value in between.items():
+        torch.testing.assert_close(value, first[name] * (1 - share) + last[name] * share)
+    assert not torch.equal(first["decoder.to_pixels.weight"], last["decoder.to_pixels.weight"])
+
+
 def test_a_decoder_that_is_not_trained_to_its_end_is_not_used(trained: Run) -> None:
     before = trained.tokenizer().state_dict()
     path = trained.train_decoder()
