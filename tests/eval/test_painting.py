@@ -1,6 +1,5 @@
 """Paintings: the ranks of a picture and the strip that shows them."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,6 @@ from oar_core.order.paths import spiral
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.sampler import SamplingParams
-
-
-@pytest.fixture
-def pixel_pipeline(tiny_pipeline: Pipeline) -> Pipeline:
-    return replace(tiny_pipeline, pixel_art=True)
 
 
 @pytest.fixture
@@ -37,27 +31,27 @@ def test_the_map_goes_from_dark_to_light(tiny_pipeline: Pipeline, painting: Pain
     assert (np.diff(by_position[np.argsort(painting.ranks)]) > 0).all()
 
 
-def test_the_strip_ends_with_the_finished_picture_and_the_map(pixel_pipeline: Pipeline, painting: Painting) -> None:
-    image = np.asarray(strip(pixel_pipeline, painting, num_frames=3, zoom=2))
-    height, width = pixel_pipeline.tokenizer.config.image_size
+def test_the_strip_ends_with_the_finished_picture_and_the_map(tiny_pipeline: Pipeline, painting: Painting) -> None:
+    image = np.asarray(strip(tiny_pipeline, painting, num_frames=3, zoom=2))
+    height, width = tiny_pipeline.tokenizer.config.image_size
     assert image.shape == (2 * height + 4, 4 * (2 * width + 2) + 2, 3)
     last = image[2:-2:2, 2 + 2 * (2 * width + 2) :][:, : 2 * width : 2]
-    finished = pixel_pipeline.decode(torch.from_numpy(painting.token_ids)[None])[0]
+    finished = tiny_pipeline.decode(torch.from_numpy(painting.token_ids)[None])[0]
     assert np.array_equal(last, finished)
 
 
 def test_an_animation_has_a_frame_a_step_and_ends_with_the_pictures(
-    pixel_pipeline: Pipeline, painting: Painting, tmp_path: Path
+    tiny_pipeline: Pipeline, painting: Painting, tmp_path: Path
 ) -> None:
     """One blank frame before them, and one without marks after them."""
     path = tmp_path / "a.webp"
-    animate(pixel_pipeline, {"spiral": [painting, painting], "again": [painting]}, path, zoom=2)
+    animate(tiny_pipeline, {"spiral": [painting, painting], "again": [painting]}, path, zoom=2)
     with Image.open(path) as image:
         frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
     assert [bool((frame == MARK).all(-1).any()) for frame in frames] == [False, *[True] * 5, False]
-    height, width = pixel_pipeline.tokenizer.config.image_size
+    height, width = tiny_pipeline.tokenizer.config.image_size
     last = frames[-1][NAME_HEIGHT + 2 : NAME_HEIGHT + 2 + 2 * height : 2, 2 : 2 + 2 * width : 2]
-    finished = pixel_pipeline.decode(torch.from_numpy(painting.token_ids)[None])[0]
+    finished = tiny_pipeline.decode(torch.from_numpy(painting.token_ids)[None])[0]
     assert np.array_equal(last, finished)
 
 

@@ -53,6 +53,7 @@ def write_tiny_weights(weights_dir: Path) -> None:
         "policy": policy.to_dict(),
         "defaults": DEFAULTS,
         "example_prompts": PROMPTS,
+        "pixel_art": True,  # so that what a page shows can be compared pixel by pixel
     }
     (folder / CONFIG).write_text(json.dumps(config))
     generator = torch.Generator().manual_seed(7)
