@@ -56,16 +56,12 @@ def reconstruction(split: str | None, num_images: int, sheet: Path | None, **opt
 def likelihood(split: str | None, num_images: int, order: str, stage: str | None, **options: Any) -> Answer:
     """Bits per token of held-out pictures with their captions, along one order a picture."""
     run = make_run(**options)
-    tokens = run.tokens(split or run.recipe.held_out)
-    chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:num_images]
-    text = run.text_tokenizer(tokens.rows)
-    captions = [tokens.rows[row]["caption"] for row in tokens.row_of[chosen].tolist()]
+    token_ids, conditions = run.sample(split or run.recipe.held_out, num_images)
     backbone = run.backbone(stage)
     if order == DISTILLED and not backbone.has_policy:
         raise ConfigError("this backbone has no order policy")
-    ids = text.encode_captions(captions, max_length=backbone.config.max_condition)
-    bits = bits_per_token(backbone, tokens.token_ids[chosen].long(), ids, order)
-    return told({"num_images": len(chosen), "order": order, "bits_per_token": bits})
+    bits = bits_per_token(backbone, token_ids, conditions, order)
+    return told({"num_images": len(token_ids), "order": order, "bits_per_token": bits})
 
 
 @evaluate.command()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
@@ -246,6 +247,14 @@ class Run:
             save_tensors(path, stored, {"stamp": stamp})
         rows: list[Row] = list(images.rows)
         return TokenSet(stored["token_ids"], rows, torch.from_numpy(images.row_of).long())
+
+    def sample(self, split: str, num_images: int) -> tuple[Int[Tensor, "M L"], list[tuple[int, ...]]]:
+        """Tokens of some pictures of a split, always the same ones, and their captions as conditions."""
+        tokens = self.tokens(split)
+        chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:num_images]
+        captions = [tokens.rows[row]["caption"] for row in tokens.row_of[chosen].tolist()]
+        text, most = self.text_tokenizer(tokens.rows), self.recipe.backbone.max_condition
+        return tokens.token_ids[chosen].long(), text.encode_captions(captions, max_length=most)
 
     def text_tokenizer(self, rows: list[Row]) -> TextTokenizer:
         """Trained on the training captions, eight wordings of each, and kept in the run folder."""

@@ -169,13 +169,7 @@ class Study:
     def measure_likelihood(self, num_images: int) -> Generator[Path]:
         """How well each arm that is trained tells held-out pictures in its own order, and in random ones: cheaper than
         any drawing, and without a choice of guidance or steps. Yields each new file."""
-        tokens = self.run.tokens(self.run.recipe.held_out)
-        chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:num_images]
-        captions = [tokens.rows[row]["caption"] for row in tokens.row_of[chosen].tolist()]
-        conditions = self.run.text_tokenizer(tokens.rows).encode_captions(
-            captions, max_length=self.run.recipe.backbone.max_condition
-        )
-        token_ids = tokens.token_ids[chosen].long()
+        token_ids, conditions = self.run.sample(self.run.recipe.held_out, num_images)
         for member, seed in dict.fromkeys((figure.arm, figure.seed) for figure in self._figures):
             path = self.out / LIKELIHOOD / f"{slug(member.label)}.seed{seed}.json"
             if member.order == "likelihood" or path.exists() or not self.run.is_trained(member.training.stage(seed)):
@@ -184,7 +178,7 @@ class Study:
             bits = {name: bits_per_token(backbone, token_ids, conditions, name) for name in {member.order, "random"}}
             told = {"own": bits[member.order], "random": bits["random"]}
             write_json(
-                path, {"label": member.label, "order": member.order, "seed": seed, "num_images": len(chosen), **told}
+                path, {"label": member.label, "order": member.order, "seed": seed, "num_images": len(token_ids), **told}
             )
             yield path
 
