@@ -59,10 +59,10 @@ def _scored(run: Run, score: str | None, distance_weight: float | None) -> Run:
 _seed = click.option("--seed", type=click.IntRange(min=0), help="Has a folder of its own. Default: the recipe's.")
 
 
-def _changed(run: Run, loop: str, **wishes: int | None) -> Run:
-    """The run with other settings in the recipe's `loop`; None leaves one as it is."""
+def _changed(run: Run, part: str, **wishes: float | None) -> Run:
+    """The run with other settings in a part of the recipe; None leaves one as it is."""
     said = {name: value for name, value in wishes.items() if value is not None}
-    return replace(run, recipe=replace(run.recipe, **{loop: replace(getattr(run.recipe, loop), **said)}))
+    return replace(run, recipe=replace(run.recipe, **{part: replace(getattr(run.recipe, part), **said)}))
 
 
 @train.command()
@@ -120,6 +120,11 @@ def any_order(num_images: int | None, **options: Any) -> Answer:
 )
 @click.option("--random-share", type=click.FloatRange(0, 1), help="Pictures in random order. Default: the arm's.")
 @click.option("--context-noise", type=click.FloatRange(0, 1), help="Default: the recipe's.")
+@click.option(
+    "--consensus",
+    type=click.FloatRange(0, 1),
+    help="How far distilled orders are drawn together; 1 is one for all pictures. Default: the recipe's.",
+)
 @_seed
 @_score_options
 def order_finetune(
@@ -127,6 +132,7 @@ def order_finetune(
     orders: str,
     random_share: float | None,
     context_noise: float | None,
+    consensus: float | None,
     seed: int | None,
     score: str | None,
     distance_weight: float | None,
@@ -135,14 +141,10 @@ def order_finetune(
     """Stage 3: the backbone and its order policy, on distilled orders (or the backbone on another order)."""
     run = _scored(make_run(**options), score, distance_weight)
     run = _changed(run, "order_finetune_loop", num_images=num_images, seed=seed)
-    config = arm(orders, run.recipe.order_finetune_stage)
-    config = replace(
-        config,
-        random_share=config.random_share if random_share is None else random_share,
-        context_noise=config.context_noise if context_noise is None else context_noise,
-    )
-    recipe_ = replace(run.recipe, order_finetune_stage=config)
-    return _written(replace(run, recipe=recipe_).train_order_finetune())
+    recipe_ = replace(run.recipe, order_finetune_stage=arm(orders, run.recipe.order_finetune_stage))
+    wishes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus}
+    run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **wishes)
+    return _written(run.train_order_finetune())
 
 
 @train.command("from_scratch")

@@ -156,10 +156,10 @@ class Run:
         if config.policy_weight:
             with seeded_init(recipe.order_finetune_loop.seed):
                 backbone.policy = OrderPolicy(recipe.order_policy, recipe.backbone)
-        distilled = load_orders(self.orders_folder) if config.orders == DISTILLED else None
+        distilled = self._distilled() if config.orders == DISTILLED else None
         stage = OrderFinetuneStage(captioner, backbone, config, distilled)
         loop = recipe.order_finetune_loop
-        name = finetune_stage(config.orders, loop.seed, config.context_noise)
+        name = finetune_stage(config.orders, loop.seed, context_noise=config.context_noise, consensus=config.consensus)
         return train(stage, loop, self.folder / name, self.device)
 
     def train_from_scratch(self, orders: str) -> Path:
@@ -179,9 +179,13 @@ class Run:
         with seeded_init(recipe.order_policy_loop.seed):
             policy = OrderPolicy(recipe.order_policy, recipe.backbone)
         captioner = self._captioner(self.tokens("train"), recipe.order_finetune_stage.unconditional_share)
-        num_ranks, orders = recipe.order_finetune_stage.policy_ranks, load_orders(self.orders_folder)
-        policy_stage = OrderPolicyStage(captioner, self.backbone(stage), policy, num_ranks, orders)
+        num_ranks = recipe.order_finetune_stage.policy_ranks
+        policy_stage = OrderPolicyStage(captioner, self.backbone(stage), policy, num_ranks, self._distilled())
         return train(policy_stage, recipe.order_policy_loop, self.folder / policy_folder(stage), self.device)
+
+    def _distilled(self) -> OrderSet:
+        """The orders that stage 3 trains on."""
+        return load_orders(self.orders_folder).drawn_together(self.recipe.order_finetune_stage.consensus)
 
     @property
     def orders_folder(self) -> Path:
@@ -348,10 +352,12 @@ class Run:
         return state
 
 
-def finetune_stage(orders: str, seed: int = 0, context_noise: float = 0.0) -> str:
+def finetune_stage(orders: str, seed: int = 0, *, context_noise: float = 0.0, consensus: float = 0.0) -> str:
     """The folder of a fine-tuning arm."""
     name = FINETUNE_STAGE if orders == DISTILLED else f"{FINETUNE_STAGE}-{orders}"
-    return _seeded(f"{name}-noise{context_noise:g}" if context_noise else name, seed)
+    name += f"-consensus{consensus:g}" if consensus else ""
+    name += f"-noise{context_noise:g}" if context_noise else ""
+    return _seeded(name, seed)
 
 
 def scratch_stage(orders: str, seed: int = 0) -> str:

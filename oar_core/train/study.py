@@ -38,11 +38,12 @@ class Training:
     orders: str  # one of `order_finetune.ARMS`
     is_from_scratch: bool = False
     context_noise: float = 0.0  # of a fine-tuning
+    consensus: float = 0.0  # of a fine-tuning on distilled orders
 
     def stage(self, seed: int) -> str:
         if self.is_from_scratch:
             return scratch_stage(self.orders, seed)
-        return finetune_stage(self.orders, seed, self.context_noise)
+        return finetune_stage(self.orders, seed, context_noise=self.context_noise, consensus=self.consensus)
 
     def run(self, run: Run, seed: int) -> None:
         recipe = run.recipe
@@ -54,7 +55,9 @@ class Training:
             recipe,
             order_finetune_loop=replace(recipe.order_finetune_loop, seed=seed),
             order_finetune_stage=replace(
-                arm(self.orders, recipe.order_finetune_stage), context_noise=self.context_noise
+                arm(self.orders, recipe.order_finetune_stage),
+                context_noise=self.context_noise,
+                consensus=self.consensus,
             ),
         )
         replace(run, recipe=recipe).train_order_finetune()
@@ -72,12 +75,14 @@ class StudyArm:
 ANY_ORDER, SCRATCH = "any-order, random order", "raster from scratch"
 RASTER, HALTON = "annealed to raster", "fine-tuned on Halton order"
 OAR, OAR_POLICY = "OAR, every position scored", "OAR, order policy"
+CONSENSUS = "OAR, one order for all pictures"
 BOUNDS = (2.0, 4.0, 8.0, 16.0)
 
 STUDY_ARMS = (
     StudyArm(ANY_ORDER, Training(RANDOM), "random", carries_claim=True),
     StudyArm(RASTER, Training("raster"), "raster", carries_claim=True),
     StudyArm(OAR_POLICY, Training(DISTILLED), "distilled", carries_claim=True, entropy_bounds=BOUNDS),
+    StudyArm(CONSENSUS, Training(DISTILLED, consensus=1.0), "distilled"),
     StudyArm(OAR, Training(DISTILLED), "confidence"),
     StudyArm("any-order, Halton order", Training(RANDOM), "halton"),
     StudyArm("any-order, confidence order", Training(RANDOM), "confidence"),

@@ -9,7 +9,7 @@ import torch
 from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, ConfigError
 from oar_core.models.backbone import Condition
-from oar_core.order.permutation import is_permutation
+from oar_core.order.permutation import invert, is_permutation
 from oar_core.sampling.confidence import log_probability
 from oar_core.sampling.order_score import CERTAINTIES
 from oar_core.text import TextTokenizer
@@ -19,6 +19,7 @@ from oar_core.train.stages.order_distill import (
     SCORES,
     TRUE_LOG_PROBABILITY,
     DistillConfig,
+    OrderSet,
     compact,
     distill_orders,
     extract_orders,
@@ -184,3 +185,23 @@ def test_a_folder_without_orders_says_what_to_run(tmp_path: Path) -> None:
 def test_an_impossible_distillation_is_refused(values) -> None:
     with pytest.raises(ConfigError):
         DistillConfig(**values)
+
+
+def test_orders_are_drawn_together() -> None:
+    generator = torch.Generator().manual_seed(3)
+    # Near one order, each with a few swaps, so that the mean ranks know it.
+    base = torch.arange(LENGTH).flip(0)
+    noisy = (base.expand(40, -1).argsort(-1) + 1.5 * torch.rand(40, LENGTH, generator=generator)).argsort(-1)
+    own = OrderSet(torch.arange(40), noisy)
+    assert torch.equal(own.drawn_together(0.0).orders, own.orders)
+    one = own.drawn_together(1.0)
+    assert len(one.orders.unique(dim=0)) == 1
+    assert is_permutation(one.orders[0].tolist())
+    assert torch.equal(invert(one.orders[0]).argsort(), invert(own.orders).float().mean(dim=0).argsort(stable=True))
+    half = own.drawn_together(0.5)
+    assert spread(one) == 0 < spread(half) < spread(own)
+    assert torch.equal(half.indices, own.indices)
+
+
+def spread(orders: OrderSet) -> float:
+    return invert(orders.orders).float().std(dim=0).mean().item()

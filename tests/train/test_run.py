@@ -207,6 +207,7 @@ def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monke
     assert call("distill", "--images", "6", "--per-step", "4", *score).endswith("margin+0.5/stats.json")
     assert len(load_orders(trained.folder / "orders" / "margin+0.5")) == 6
     call("train", "order_finetune", "--images", "16", "--random-share", "0.5", "--context-noise", "0.1", *score)
+    call("train", "order_finetune", "--images", "16", "--consensus", "1", *score)
     call("train", "order_finetune", "--images", "16", "--orders", "locality")
     assert call("train", "decoder", "--images", "16").endswith("decoder/checkpoint.safetensors")
     call("train", "order_policy", "--images", "16", "--stage", "any_order", *score)

@@ -102,6 +102,7 @@ def test_every_arm_is_trained_in_a_folder_of_its_own(study: Study) -> None:
     assert all(study.run.is_trained(stage) for stage in stages)
     assert not study.run.is_trained("order_finetune-halton")
     assert Training("distilled", context_noise=0.2).stage(1) == "order_finetune-noise0.2-seed1"
+    assert Training("distilled", consensus=1.0).stage(0) == "order_finetune-consensus1"
 
 
 def test_the_arm_from_scratch_sees_as_many_pictures_as_two_stages(study: Study) -> None:
@@ -121,7 +122,14 @@ def test_seeds_differ_and_arms_start_from_one_backbone(study: Study) -> None:
 def test_each_figure_says_how_it_came_about(measured: list[dict[str, Any]], study: Study) -> None:
     by_label = {report["label"]: report for report in measured}
     assert set(by_label) == set(LABELS)
-    training = {"orders": "raster", "is_from_scratch": True, "context_noise": 0.0, "seed": 0, "pictures": 96}
+    training = {
+        "orders": "raster",
+        "is_from_scratch": True,
+        "context_noise": 0.0,
+        "consensus": 0.0,
+        "seed": 0,
+        "pictures": 96,
+    }
     assert by_label[SCRATCH]["training"] == training
     assert by_label[OAR]["settings"]["plan"]["order"] == "confidence"
     assert not by_label[RASTER]["orders"]["rank_maps"]

@@ -4,7 +4,7 @@ Teacher forced: the model is asked about every remaining position, the one of th
 is committed. One order a picture is kept, in shards, so that an extraction that was killed goes on from its last shard.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from oar_core.errors import CheckpointError, ConfigError
 from oar_core.models.backbone import Backbone, Commit, Condition, Query
 from oar_core.nn.kv_cache import KVCache
 from oar_core.order.paths import Grid
+from oar_core.order.permutation import invert
 from oar_core.sampling.confidence import log_probability
 from oar_core.sampling.forced_order import forced_orders
 from oar_core.sampling.order_score import distance_to_known, score_positions
@@ -67,6 +68,13 @@ class OrderSet:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def drawn_together(self, share: float) -> "OrderSet":
+        """The same pictures with their ranks drawn to the mean over all of them: 0 leaves each its own order, 1 gives
+        all of them one order, that of the mean ranks."""
+        ranks = invert(self.orders).float()
+        blended = ranks.lerp(ranks.mean(dim=0).expand_as(ranks), share)
+        return replace(self, orders=blended.argsort(dim=1, stable=True))
 
 
 def extract_orders(

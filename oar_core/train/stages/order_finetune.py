@@ -30,6 +30,7 @@ class OrderFinetuneStageConfig:
     random_share: float = 0.1  # of pictures in random order, of the whole training set, so that edits still work
     is_annealed: bool = True  # the random share falls from 1 over the first half of the run (RAR, arXiv 2411.00776)
     unconditional_share: float = 0.1
+    consensus: float = 0.0  # how far distilled orders are drawn together, see `OrderSet.drawn_together`
     context_noise: float = 0.0  # see `corrupt_context`
     policy_weight: float = 1.0  # of the order policy's loss; 0 trains none beside the backbone
     policy_ranks: int = 4  # of each picture, drawn anew at each step, at which the policy is trained
@@ -39,6 +40,8 @@ class OrderFinetuneStageConfig:
             raise ConfigError(f"unknown orders {self.orders!r}; there are {', '.join(ARMS)}")
         if not 0 <= self.random_share <= 1:
             raise ConfigError(f"random_share {self.random_share} is outside [0, 1]")
+        if not 0 <= self.consensus <= 1:
+            raise ConfigError(f"consensus {self.consensus} is outside [0, 1]")
 
     def random_share_at(self, progress: float) -> float:
         annealed = 1 - progress / ANNEAL_UNTIL if self.is_annealed else 0.0
