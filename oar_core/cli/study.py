@@ -18,6 +18,7 @@ from oar_core.train.study import STUDY_ARMS, Study, StudyConfig
 from oar_core.train.study_report import write_study_report
 
 _DEFAULTS = StudyConfig()
+_STEPS = [str(count or 0) for count in _DEFAULTS.steps]
 
 
 @click.group(cls=OarGroup)
@@ -72,11 +73,18 @@ def train_(**options: Any) -> Answer:
 @study.command()
 @_study_options
 @evaluator_option
-def measure(evaluator_folder: Path | None, **options: Any) -> Answer:
+@click.option(
+    "--steps",
+    multiple=True,
+    type=click.Choice(_STEPS),
+    help="Only these; 0 is one position a step. May be repeated. Default: all, adaptive groups too.",
+)
+def measure(evaluator_folder: Path | None, steps: tuple[str, ...], **options: Any) -> Answer:
     """Measure every arm that is trained; several processes may do so side by side."""
     study_ = _make_study(**options)
+    only = [int(count) or None for count in steps] or None
     written: list[str] = []
-    for path in study_.measure(_reference(study_.run, evaluator_folder)):
+    for path in study_.measure(_reference(study_.run, evaluator_folder), only):
         click.echo(path, err=True)
         written.append(str(path))
     missing = [figure.name for figure in study_.missing()]

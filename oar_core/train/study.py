@@ -160,10 +160,15 @@ class Study:
             if not self.run.is_trained(training.stage(seed)):
                 training.run(self.run, seed)
 
-    def measure(self, reference: Reference) -> Generator[Path]:
-        """Measures what is missing and can be measured, and yields each new file. Others may train and measure beside
-        us: what matters most of what has become possible is next."""
-        left = self._figures
+    def measure(self, reference: Reference, steps: Sequence[int | None] | None = None) -> Generator[Path]:
+        """Measures what is missing and can be measured, of these fixed numbers of steps alone where they are given, and
+        yields each new file. Others may train and measure beside us: what matters most of what has become possible is
+        next."""
+        left = [
+            figure
+            for figure in self._figures
+            if steps is None or (figure.entropy_bound is None and figure.steps in steps)
+        ]
         while (figure := next(filter(self._can_be_measured, left), None)) is not None:
             left.remove(figure)
             with self._claimed(figure) as is_ours:

@@ -250,13 +250,15 @@ def test_the_commands_train_and_measure(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture_folder: Path
 ) -> None:
     monkeypatch.setattr(study_cli, "make_run", lambda **_options: study.run)
-    monkeypatch.setattr(study_cli, "StudyConfig", lambda **wishes: replace(CONFIG, steps=(2,), **wishes))
+    monkeypatch.setattr(study_cli, "StudyConfig", lambda **wishes: replace(CONFIG, steps=(None, 16), **wishes))
     options = ["--data", str(picture_folder), "--run", str(study.run.folder), "--out", str(tmp_path / "out"),
                "--arm", RASTER, "--seeds", "1", "--samples", "12"]  # fmt: skip
     assert CliRunner().invoke(commands["study"], ["train", *options], catch_exceptions=False).exit_code == 0
-    result = CliRunner().invoke(commands["study"], ["measure", *options], catch_exceptions=False)
-    assert result.stdout.split() == [str(tmp_path / "out" / "annealed-to-raster.2.seed0.json")]
-    assert "0 figures are missing" in result.stderr
+    for steps, name, missing in (("8", "", 2), ("0", "all", 1), ("16", "16", 0)):
+        result = CliRunner().invoke(commands["study"], ["measure", *options, "--steps", steps], catch_exceptions=False)
+        written = [str(tmp_path / "out" / f"annealed-to-raster.{name}.seed0.json")] if name else []
+        assert result.stdout.split() == written
+        assert f"{missing} figures are missing" in result.stderr
 
 
 @pytest.fixture
