@@ -156,7 +156,7 @@ class Run:
         if config.policy_weight:
             with seeded_init(recipe.order_finetune_loop.seed):
                 backbone.policy = OrderPolicy(recipe.order_policy, recipe.backbone)
-        distilled = self._distilled() if config.orders == DISTILLED else None
+        distilled = self.finetuning_orders() if config.orders == DISTILLED else None
         stage = OrderFinetuneStage(captioner, backbone, config, distilled)
         loop = recipe.order_finetune_loop
         name = finetune_stage(config.orders, loop.seed, context_noise=config.context_noise, consensus=config.consensus)
@@ -180,12 +180,17 @@ class Run:
             policy = OrderPolicy(recipe.order_policy, recipe.backbone)
         captioner = self._captioner(self.tokens("train"), recipe.order_finetune_stage.unconditional_share)
         num_ranks = recipe.order_finetune_stage.policy_ranks
-        policy_stage = OrderPolicyStage(captioner, self.backbone(stage), policy, num_ranks, self._distilled())
+        policy_stage = OrderPolicyStage(captioner, self.backbone(stage), policy, num_ranks, self.finetuning_orders())
         return train(policy_stage, recipe.order_policy_loop, self.folder / policy_folder(stage), self.device)
 
-    def _distilled(self) -> OrderSet:
-        """The orders that stage 3 trains on."""
-        return load_orders(self.orders_folder).drawn_together(self.recipe.order_finetune_stage.consensus)
+    def finetuning_orders(self) -> OrderSet:
+        """What stage 3 trains on. One order for all pictures is one for those that were not distilled too."""
+        share = self.recipe.order_finetune_stage.consensus
+        distilled = load_orders(self.orders_folder).drawn_together(share)
+        if share < 1:
+            return distilled
+        everything = torch.arange(len(self.tokens("train")))
+        return OrderSet(everything, distilled.orders[:1].expand(len(everything), -1))
 
     @property
     def orders_folder(self) -> Path:

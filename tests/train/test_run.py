@@ -21,7 +21,7 @@ from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.checkpoint import load_tensors, save_tensors
 from oar_core.train.recipes import RECIPES, Recipe, recipe
 from oar_core.train.run import STATS, Run
-from oar_core.train.stages.order_distill import load_orders
+from oar_core.train.stages.order_distill import DistillConfig, load_orders
 from oar_core.train.stages.order_finetune import arm
 from oar_core.weights import Manifest, write_manifest
 
@@ -97,6 +97,18 @@ def test_a_later_decoder_paints_the_same_tokens_in_another_way(trained: Run) -> 
     assert not torch.equal(before.decode(token_ids[:4]), after.decode(token_ids[:4]))
     assert torch.equal(trained.tokens("train").token_ids.long(), token_ids)
     assert (trained.folder / "cache" / "tokens-train.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_one_order_for_all_pictures_is_that_of_the_distilled_ones(trained: Run) -> None:
+    trained = replace(trained, recipe=replace(trained.recipe, distill=DistillConfig(num_images=5)))
+    own = trained.distill()
+    for share, count in ((0.0, 5), (0.5, 5), (1.0, len(trained.tokens("train")))):
+        stage = replace(trained.recipe.order_finetune_stage, consensus=share)
+        found = replace(trained, recipe=replace(trained.recipe, order_finetune_stage=stage)).finetuning_orders()
+        assert len(found) == count
+        assert torch.equal(found.orders[:5], own.drawn_together(share).orders)
+        assert torch.equal(found.indices[:5], own.indices) or share == 1
+    assert len(found.orders.unique(dim=0)) == 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
