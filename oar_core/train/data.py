@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ class ImageSet:
     pixels: UInt8[np.ndarray, "M Y X 3"]
     rows: list[Row]
     row_of: Int[np.ndarray, "M"]
-    key: str = ""  # of the files, the canvas and how they come on it
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the pixels, whatever files they come from."""
+        return hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -65,7 +70,7 @@ def load_images(
     if not (pixels_path.exists() and owner_path.exists()):
         cache.mkdir(parents=True, exist_ok=True)
         _decode(chosen, layout, size, fit, (pixels_path, owner_path))
-    return ImageSet(np.load(pixels_path, mmap_mode="r"), chosen, np.load(owner_path), key)
+    return ImageSet(np.load(pixels_path, mmap_mode="r"), chosen, np.load(owner_path))
 
 
 def keep_rows(rows: list[Row], kept: Sequence[tuple[str, str]]) -> list[Row]:

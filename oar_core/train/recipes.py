@@ -273,7 +273,7 @@ def fashion() -> Recipe:
             num_query_layers=3,
         ),
         any_order_loop=LoopConfig(num_images=112_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998),
-        defaults=SamplingDefaults(steps=16),
+        defaults=SamplingDefaults(order="halton", steps=16),
         example_prompts=(
             "women's red tshirts",
             "men's black casual shoes",

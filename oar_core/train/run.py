@@ -246,10 +246,11 @@ class Run:
         return module.to(self.device).eval()
 
     def tokens(self, split: str) -> TokenSet:
-        """The split's pictures as token ids, computed once for each tokenizer checkpoint and set of pictures."""
+        """The split's pictures as token ids, computed once for each tokenizer checkpoint and set of pixels, wherever
+        their files have been moved to."""
         images = self.images(split)
         path = self.folder / CACHE / f"tokens-{split}.safetensors"
-        stamp = [(self.folder / TOKENIZER_STAGE / CHECKPOINT).stat().st_mtime_ns, images.key]
+        stamp = [file_digest(self.folder / TOKENIZER_STAGE / CHECKPOINT), images.digest]
         stored, meta = load_tensors(path) if path.exists() else ({}, {})
         if meta.get("stamp") != stamp:
             stored = {"token_ids": tokenize(self.tokenizer(), images, self.device)}

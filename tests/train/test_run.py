@@ -1,6 +1,7 @@
 """A recipe from pictures to a model folder that generates."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,14 +77,20 @@ def test_the_exported_text_tokenizer_is_the_one_that_was_trained_with(trained: R
     )
 
 
-def test_tokens_are_computed_anew_for_another_tokenizer(trained: Run) -> None:
+def test_tokens_are_computed_anew_for_another_tokenizer(trained: Run, tmp_path: Path) -> None:
     before = trained.tokens("train").token_ids
     assert torch.equal(trained.tokens("train").token_ids, before)
-    stale = trained.folder / "cache" / "tokens-train.safetensors"
-    stamp = stale.stat().st_mtime_ns
-    (trained.folder / "tokenizer" / "checkpoint.safetensors").touch()
+    stored = trained.folder / "cache" / "tokens-train.safetensors"
+    stamp = stored.stat().st_mtime_ns
+    checkpoint = trained.folder / "tokenizer" / "checkpoint.safetensors"
+    checkpoint.touch()
+    shutil.copytree(trained.data, tmp_path / "moved")
+    replace(trained, data=tmp_path / "moved").tokens("train")
+    assert stored.stat().st_mtime_ns == stamp, "the same tokenizer and the same pixels, elsewhere and touched"
+    tensors, meta = load_tensors(checkpoint)
+    save_tensors(checkpoint, {name: value * 1.5 for name, value in tensors.items()}, meta)
     trained.tokens("train")
-    assert stale.stat().st_mtime_ns != stamp
+    assert stored.stat().st_mtime_ns != stamp
 
 
 def test_a_later_decoder_paints_the_same_tokens_in_another_way(trained: Run) -> None:
