@@ -10,6 +10,7 @@ from typing import Any
 from oar_core.errors import DataError
 from oar_core.eval.quality import FORMAT
 from oar_core.eval.stored import digest
+from oar_core.order.plan import ADAPTIVE
 
 Report = dict[str, Any]
 
@@ -88,6 +89,9 @@ def best_guidance(arms: Sequence[Arm]) -> list[Arm]:
 
 def _identity(report: Report) -> list[Any]:
     settings = {name: value for name, value in report["settings"].items() if name != "seed"}
+    plan = settings["plan"]
+    if plan["steps"] is None and plan["group_sizes"] != ADAPTIVE:  # one position a step, whatever the sizes were
+        settings["plan"] = {**plan, "group_sizes": None}
     return [*(report[name] for name in ("label", "recipe", "split", "evaluator")), settings]
 
 

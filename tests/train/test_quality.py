@@ -166,6 +166,15 @@ def test_seeds_are_one_arm_with_a_spread(measured: list[dict[str, Any]]) -> None
     assert arms[0].cell("distances", "fd_eval") == f"{sum(pair) / 2:.2f} ± {spread:.2f}"
 
 
+def test_one_position_a_step_has_no_group_sizes_that_could_differ(measured: list[dict[str, Any]]) -> None:
+    pair = [copy.deepcopy(measured[0]) for _ in range(2)]
+    for report, sizes in zip(pair, ("cosine", "linear")):
+        report["settings"]["plan"] |= {"steps": None, "group_sizes": sizes}
+    assert len(group_arms(pair)) == 1
+    pair[0]["settings"]["plan"]["group_sizes"] = "adaptive"
+    assert len(group_arms(pair)) == 2
+
+
 def test_the_best_guidance_of_each_arm_is_that_of_the_least_distance(measured: list[dict[str, Any]]) -> None:
     stronger = copy.deepcopy(measured)
     for report in stronger:
