@@ -12,7 +12,8 @@ from oar_core.errors import ConfigError, OarError
 from oar_core.eval.evaluator import Evaluator
 from oar_core.train.recipe_file import load_recipe
 from oar_core.train.recipes import Recipe
-from oar_core.train.run import EVALUATOR_STAGE, Run
+from oar_core.train.run import Run
+from oar_core.train.stage_folders import EVALUATOR_STAGE
 
 
 class OarCommand(AnswerCommand):

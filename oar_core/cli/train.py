@@ -11,7 +11,8 @@ from oar_core.cli.options import OarCommand, OarGroup, data_option, make_run, re
 from oar_core.train.check import check_data, describe
 from oar_core.train.recipe_facts import MEASURED_ON, facts_table, recipe_facts
 from oar_core.train.recipes import RECIPES, Recipe
-from oar_core.train.run import STATS, TOKENIZER_STAGE, Run
+from oar_core.train.run import STATS, Run
+from oar_core.train.stage_folders import TOKENIZER_STAGE
 from oar_core.train.stages.order_distill import SCORES
 from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
 from oar_core.weights import Manifest, write_manifest

@@ -46,6 +46,16 @@ from oar_core.train.data import ImageSet, load_images
 from oar_core.train.loop import CHECKPOINT, num_steps, train
 from oar_core.train.precision import autocast, fast_dtype
 from oar_core.train.recipes import Recipe
+from oar_core.train.stage_folders import (
+    ANY_ORDER_STAGE,
+    DECODER_STAGE,
+    EVALUATOR_STAGE,
+    FINETUNE_STAGE,
+    TOKENIZER_STAGE,
+    finetune_stage,
+    policy_folder,
+    scratch_stage,
+)
 from oar_core.train.stages.any_order import AnyOrderStage
 from oar_core.train.stages.decoder import DecoderStage
 from oar_core.train.stages.evaluator import EvaluatorStage
@@ -55,9 +65,6 @@ from oar_core.train.stages.tokenizer import TokenizerStage
 from oar_core.train.tokens import Captioner, TokenSet
 from oar_core.weights import file_digest
 
-TOKENIZER_STAGE, DECODER_STAGE = "tokenizer", "decoder"
-ANY_ORDER_STAGE, FINETUNE_STAGE = "any_order", "order_finetune"
-EVALUATOR_STAGE, SCRATCH_STAGE = "evaluator", "from_scratch"
 ORDERS, CACHE = "orders", "cache"
 STATS = "stats.json"
 NUM_COMPARED = 64  # pictures on which the score functions are compared
@@ -356,27 +363,6 @@ class Run:
         if not state:
             raise CheckpointError(f"{self.folder / stage} holds no averaged weights")
         return state
-
-
-def finetune_stage(orders: str, seed: int = 0, *, context_noise: float = 0.0, consensus: float = 0.0) -> str:
-    """The folder of a fine-tuning arm."""
-    name = FINETUNE_STAGE if orders == DISTILLED else f"{FINETUNE_STAGE}-{orders}"
-    name += f"-consensus{consensus:g}" if consensus else ""
-    name += f"-noise{context_noise:g}" if context_noise else ""
-    return _seeded(name, seed)
-
-
-def scratch_stage(orders: str, seed: int = 0) -> str:
-    """The folder of a backbone that never saw another order."""
-    return _seeded(f"{SCRATCH_STAGE}-{orders}", seed)
-
-
-def _seeded(name: str, seed: int) -> str:
-    return f"{name}-seed{seed}" if seed else name
-
-
-def policy_folder(stage: str) -> str:
-    return f"{stage}-policy"
 
 
 @torch.inference_mode()

@@ -25,7 +25,8 @@ from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import cached_json, write_json
 from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS
 from oar_core.sampling.pipeline import Pipeline
-from oar_core.train.run import STATS, Run, finetune_stage, scratch_stage
+from oar_core.train.run import STATS, Run
+from oar_core.train.stage_folders import finetune_stage, scratch_stage
 from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, arm
 
 SHEET_PICTURES = 64

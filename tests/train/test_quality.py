@@ -26,7 +26,8 @@ from oar_core.eval.plots import Curve, draw_curves
 from oar_core.eval.report import write_report
 from oar_core.train.loop import LoopConfig
 from oar_core.train.recipes import Recipe, recipe
-from oar_core.train.run import EVALUATOR_STAGE, Run
+from oar_core.train.run import Run
+from oar_core.train.stage_folders import EVALUATOR_STAGE
 from oar_core.weights import write_manifest
 
 Evaluate = Callable[..., Result]

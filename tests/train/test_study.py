@@ -19,7 +19,8 @@ from oar_core.eval.evaluator import Evaluator, EvaluatorConfig
 from oar_core.eval.reference import Reference
 from oar_core.train.loop import LoopConfig
 from oar_core.train.recipes import Recipe
-from oar_core.train.run import ANY_ORDER_STAGE, CACHE, EVALUATOR_STAGE, TOKENIZER_STAGE, Run
+from oar_core.train.run import CACHE, Run
+from oar_core.train.stage_folders import ANY_ORDER_STAGE, EVALUATOR_STAGE, TOKENIZER_STAGE
 from oar_core.train.study import (
     ANY_ORDER,
     OAR,

@@ -1,0 +1,28 @@
+"""The folders of a run: one for each stage, with what tells its arms apart."""
+
+from oar_core.train.stages.order_finetune import DISTILLED
+
+TOKENIZER_STAGE, DECODER_STAGE = "tokenizer", "decoder"
+ANY_ORDER_STAGE, FINETUNE_STAGE = "any_order", "order_finetune"
+EVALUATOR_STAGE, SCRATCH_STAGE = "evaluator", "from_scratch"
+
+
+def finetune_stage(orders: str, seed: int = 0, *, context_noise: float = 0.0, consensus: float = 0.0) -> str:
+    """The folder of a fine-tuning arm."""
+    name = FINETUNE_STAGE if orders == DISTILLED else f"{FINETUNE_STAGE}-{orders}"
+    name += f"-consensus{consensus:g}" if consensus else ""
+    name += f"-noise{context_noise:g}" if context_noise else ""
+    return _seeded(name, seed)
+
+
+def scratch_stage(orders: str, seed: int = 0) -> str:
+    """The folder of a backbone that never saw another order."""
+    return _seeded(f"{SCRATCH_STAGE}-{orders}", seed)
+
+
+def _seeded(name: str, seed: int) -> str:
+    return f"{name}-seed{seed}" if seed else name
+
+
+def policy_folder(stage: str) -> str:
+    return f"{stage}-policy"
