@@ -236,3 +236,11 @@ def test_noise_is_in_the_context_and_not_in_the_targets(monkeypatch):
     clean = make_captioner().tokens.token_ids[orders.indices].gather(1, orders.orders)
     assert torch.equal(targets[0], clean)
     assert 0.2 < (backbone.seen[0] != clean).float().mean() < 0.8
+
+
+def test_distilled_orders_alone_are_drawn_together():
+    drawn = OrderFinetuneStageConfig(consensus=1.0)
+    assert arm("distilled", drawn).consensus == 1.0
+    assert arm("raster", drawn).consensus == 0.0
+    with pytest.raises(ConfigError, match="'halton' cannot be drawn together"):
+        OrderFinetuneStageConfig(orders="halton", consensus=0.5)

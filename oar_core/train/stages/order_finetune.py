@@ -42,6 +42,8 @@ class OrderFinetuneStageConfig:
             raise ConfigError(f"random_share {self.random_share} is outside [0, 1]")
         if not 0 <= self.consensus <= 1:
             raise ConfigError(f"consensus {self.consensus} is outside [0, 1]")
+        if self.consensus and self.orders != DISTILLED:
+            raise ConfigError(f"consensus is of distilled orders; orders {self.orders!r} cannot be drawn together")
 
     def random_share_at(self, progress: float) -> float:
         annealed = 1 - progress / ANNEAL_UNTIL if self.is_annealed else 0.0
@@ -53,7 +55,7 @@ def arm(orders: str, config: OrderFinetuneStageConfig) -> OrderFinetuneStageConf
     as in RAR; only distilled orders teach a policy."""
     if orders == DISTILLED:
         return replace(config, orders=orders)
-    config = replace(config, orders=orders, policy_weight=0.0)
+    config = replace(config, orders=orders, policy_weight=0.0, consensus=0.0)
     return replace(config, random_share=0.0) if orders == "raster" else config
 
 
