@@ -41,12 +41,13 @@ GUIDED: dict[str, tuple[float, float] | None] = {"all": (0.0, 1.0), "the middle 
 
 
 def measure_steps(subject: Subject, *, batch: int, repeats: int) -> StepsReport:
-    """A quarter of the steps and one position a step: in the order policy's order, where there is a policy, in a fixed
-    one, and in that of confidence. One position a step of the first of these with less guidance."""
+    """A quarter of the steps and one position a step: in the model's default order, in the order policy's, where there
+    is a policy, and in that of confidence. One position a step of the first of these with less guidance."""
     clock, length = Clock(subject.device), subject.backbone.config.num_tokens
     engine = subject.engine(2 * batch)
     few = max(1, length // 4)
-    orders = (*(["distilled"] if subject.backbone.has_policy else []), "random", "confidence")
+    of_policy = ["distilled"] if subject.backbone.has_policy else []
+    orders = tuple(dict.fromkeys([str(subject.plan.order), *of_policy, "confidence"]))
     kinds = [(order, steps, "all") for order in orders for steps in (few, length)]
     kinds += [(orders[0], length, guided) for guided in GUIDED if guided != "all"]
     rows: list[StepsRow] = []

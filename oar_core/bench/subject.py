@@ -51,7 +51,7 @@ class Subject:
     def of_recipe(cls, recipe: Recipe, device: str, dtype: torch.dtype) -> Self:
         with seeded_init(0):
             backbone, tokenizer = OarBackbone(recipe.backbone), VQGAN(recipe.tokenizer)
-        defaults = recipe.defaults.of_model(has_policy=False)
+        defaults = recipe.defaults.of_model("random")
         return cls(
             recipe.name,
             in_number_format(backbone.to(device=device), dtype).eval(),

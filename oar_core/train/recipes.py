@@ -8,7 +8,7 @@ from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
 from oar_core.errors import ConfigError
 from oar_core.eval.attributes import ATTRIBUTE_SETS, Attribute
 from oar_core.eval.evaluator import EvaluatorConfig
-from oar_core.order.plan import DISTILLED, GROUP_SIZES, ORDERS
+from oar_core.order.plan import GROUP_SIZES, ORDERS
 from oar_core.train.data import FITS, PAD
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
@@ -26,7 +26,7 @@ class SamplingDefaults:
     """What a request that says nothing gets from the model that this recipe makes."""
 
     order: str = AUTO
-    steps: int = 32
+    steps: int = 16
     group_sizes: str = "cosine"
     guidance: float = 1.5
     temperature: float = 1.0
@@ -39,9 +39,9 @@ class SamplingDefaults:
         if self.group_sizes not in GROUP_SIZES:
             raise ConfigError(f"unknown group_sizes {self.group_sizes!r}; there are {', '.join(GROUP_SIZES)}")
 
-    def of_model(self, *, has_policy: bool) -> Self:
-        """The same with an order for `auto`: that of the model's own policy, or random where it has none."""
-        return self if self.order != AUTO else replace(self, order=DISTILLED if has_policy else "random")
+    def of_model(self, order: str) -> Self:
+        """The same with this order for `auto`."""
+        return self if self.order != AUTO else replace(self, order=order)
 
 
 # Its own seed: no other network starts from the same draw. About five minutes on one core.
@@ -144,7 +144,6 @@ def sprites_64() -> Recipe:
             num_query_layers=3,
         ),
         any_order_loop=LoopConfig(num_images=272_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.999),
-        defaults=SamplingDefaults(group_sizes="linear", guidance=1.25),
         example_prompts=SPRITE_PROMPTS,
         pixel_art=True,
         attributes=ATTRIBUTE_SETS["sprites"],
@@ -172,6 +171,7 @@ def sprites_64_fine() -> Recipe:
         name="sprites-64-fine",
         tokenizer=replace(base.tokenizer, widths=(64, 128)),
         backbone=replace(base.backbone, grid=(16, 16)),
+        defaults=SamplingDefaults(steps=20),
     )
 
 
@@ -204,6 +204,7 @@ def sprites_64_gpu() -> Recipe:
         order_finetune_loop=LoopConfig(num_images=2_000_000, batch_size=512, optim=OptimConfig(lr=3e-4)),
         order_policy=OrderPolicyConfig(width=128),
         order_policy_loop=LoopConfig(num_images=1_000_000, batch_size=512, optim=OptimConfig(lr=1e-3)),
+        defaults=SamplingDefaults(steps=20),
         example_prompts=SPRITE_PROMPTS,
         pixel_art=True,
         attributes=ATTRIBUTE_SETS["sprites"],
@@ -234,6 +235,7 @@ def large_256() -> Recipe:
             dropout=0.1,
         ),
         any_order_loop=LoopConfig(num_images=300_000_000, batch_size=1024, optim=OptimConfig(lr=4e-4)),
+        defaults=SamplingDefaults(steps=20),
         example_prompts=("a picture",),
     )
 
@@ -273,7 +275,6 @@ def fashion() -> Recipe:
             num_query_layers=3,
         ),
         any_order_loop=LoopConfig(num_images=112_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998),
-        defaults=SamplingDefaults(order="halton", steps=16),
         example_prompts=(
             "women's red tshirts",
             "men's black casual shoes",
@@ -311,6 +312,7 @@ def fashion_128() -> Recipe:
         any_order_loop=LoopConfig(num_images=2_000_000, batch_size=256, optim=OptimConfig(lr=8e-4)),
         distill=DistillConfig(num_images=8_000, batch_size=256),
         order_finetune_loop=LoopConfig(num_images=500_000, batch_size=256, optim=OptimConfig(lr=3e-4)),
+        defaults=SamplingDefaults(steps=20),
     )
 
 

@@ -44,7 +44,7 @@ from oar_core.train.captions import CAPTION_SOURCES, Row
 from oar_core.train.checkpoint import load_meta, load_tensors, save_tensors, under_prefix
 from oar_core.train.data import ImageSet, load_images
 from oar_core.train.loop import CHECKPOINT, num_steps, train
-from oar_core.train.precision import autocast, fast_dtype
+from oar_core.train.precision import fast_dtype
 from oar_core.train.recipes import Recipe
 from oar_core.train.stage_folders import (
     ANY_ORDER_STAGE,
@@ -55,6 +55,7 @@ from oar_core.train.stage_folders import (
     finetune_stage,
     policy_folder,
     scratch_stage,
+    taught_order,
 )
 from oar_core.train.stages.any_order import AnyOrderStage
 from oar_core.train.stages.decoder import DecoderStage
@@ -62,7 +63,7 @@ from oar_core.train.stages.evaluator import EvaluatorStage
 from oar_core.train.stages.order_distill import SCORES, OrderSet, distill_orders, extract_orders, load_orders
 from oar_core.train.stages.order_finetune import DISTILLED, OrderFinetuneStage, OrderPolicyStage, arm
 from oar_core.train.stages.tokenizer import TokenizerStage
-from oar_core.train.tokens import Captioner, TokenSet
+from oar_core.train.tokens import Captioner, TokenSet, tokenize
 from oar_core.weights import file_digest
 
 ORDERS, CACHE = "orders", "cache"
@@ -287,6 +288,7 @@ class Run:
         """Writes the model folder that `Pipeline.load` reads, weights in half precision, with the backbone of a stage
         (the latest unless named) and its order policy, if it has one. Of the tokenizer's stage, the tokenizer alone."""
         folder.mkdir(parents=True, exist_ok=True)
+        stage = stage or self.latest_stage
         config: dict[str, Any] = {"name": self.recipe.name, "tokenizer": self.recipe.tokenizer.to_dict()}
         parts: list[tuple[nn.Module, str]] = [(self.tokenizer(), TOKENIZER)]
         if stage != TOKENIZER_STAGE:
@@ -298,8 +300,10 @@ class Run:
             if policy is not None:
                 parts.append((policy, POLICY))
                 config["policy"] = policy.config.to_dict()
-            defaults = self.recipe.defaults.of_model(has_policy=policy is not None)
-            config |= {"defaults": asdict(defaults), "example_prompts": self.recipe.example_prompts}
+            config |= {
+                "defaults": self._defaults(stage, policy is not None),
+                "example_prompts": self.recipe.example_prompts,
+            }
             config["pixel_art"] = self.recipe.pixel_art
             TextTokenizer.load(self.folder / TEXT).save(folder / TEXT)
         for module, name in parts:
@@ -316,12 +320,15 @@ class Run:
             backbone=in_number_format(backbone, dtype),
             tokenizer=tokenizer,
             text=TextTokenizer.load(self.folder / TEXT),
-            defaults=asdict(self.recipe.defaults.of_model(has_policy=backbone.has_policy)),
+            defaults=self._defaults(stage, backbone.has_policy),
             example_prompts=self.recipe.example_prompts,
             pixel_art=self.recipe.pixel_art,
             model_hash=model_hash,
             dtype=dtype,
         )
+
+    def _defaults(self, stage: str, has_policy: bool) -> dict[str, Any]:
+        return asdict(self.recipe.defaults.of_model(taught_order(stage, has_policy=has_policy)))
 
     def is_trained(self, stage: str) -> bool:
         """Whether a stage was trained to its end."""
@@ -363,17 +370,6 @@ class Run:
         if not state:
             raise CheckpointError(f"{self.folder / stage} holds no averaged weights")
         return state
-
-
-@torch.inference_mode()
-def tokenize(tokenizer: VQGAN, images: ImageSet, device: torch.device) -> Tensor:
-    """Token ids (M, L) as int16 of a whole split."""
-    batches = torch.arange(len(images)).split(256)
-    ids: list[Tensor] = []
-    for indices in tqdm(batches, desc="tokenizing", unit="batch"):
-        with autocast(device):
-            ids.append(tokenizer.encode(images.images(indices).to(device)).to("cpu", torch.int16))
-    return torch.cat(ids)
 
 
 def settle_norms(net: nn.Module, images: ImageSet, seed: int, *, num_images: int = 4096) -> None:

@@ -1,5 +1,6 @@
 """The folders of a run: one for each stage, with what tells its arms apart."""
 
+from oar_core.order.plan import ORDERS
 from oar_core.train.stages.order_finetune import DISTILLED
 
 TOKENIZER_STAGE, DECODER_STAGE = "tokenizer", "decoder"
@@ -18,6 +19,15 @@ def finetune_stage(orders: str, seed: int = 0, *, context_noise: float = 0.0, co
 def scratch_stage(orders: str, seed: int = 0) -> str:
     """The folder of a backbone that never saw another order."""
     return _seeded(f"{SCRATCH_STAGE}-{orders}", seed)
+
+
+def taught_order(stage: str, *, has_policy: bool) -> str:
+    """The order to draw in with a stage's backbone: the one that it was fine-tuned on. Of its own order and of any
+    order, that is the policy's, or a random one where there is no policy."""
+    named = stage.partition("-")[2].split("-")[0]
+    if named in ORDERS:
+        return named
+    return DISTILLED if has_policy else "random"
 
 
 def _seeded(name: str, seed: int) -> str:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from tqdm import tqdm
 
 from oar_core.models.backbone import Condition
 from oar_core.text import TextTokenizer
+from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.train.captions import CaptionSource, Row
+from oar_core.train.data import ImageSet
 from oar_core.train.loop import Step
+from oar_core.train.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -55,3 +59,14 @@ class Captioner:
 
     def _condition(self, captions: Sequence[str], device: torch.device) -> Condition:
         return Condition.stack(self.text.encode_captions(list(captions), max_length=self.max_length), device)
+
+
+@torch.inference_mode()
+def tokenize(tokenizer: VQGAN, images: ImageSet, device: torch.device) -> Int[Tensor, "M L"]:
+    """Of a whole split, as int16."""
+    batches = torch.arange(len(images)).split(256)
+    ids: list[Tensor] = []
+    for indices in tqdm(batches, desc="tokenizing", unit="batch"):
+        with autocast(device):
+            ids.append(tokenizer.encode(images.images(indices).to(device)).to("cpu", torch.int16))
+    return torch.cat(ids)

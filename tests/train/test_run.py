@@ -22,6 +22,7 @@ from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.checkpoint import load_tensors, save_tensors
 from oar_core.train.recipes import RECIPES, Recipe, recipe
 from oar_core.train.run import STATS, Run
+from oar_core.train.stage_folders import finetune_stage, scratch_stage, taught_order
 from oar_core.train.stages.order_distill import DistillConfig, load_orders
 from oar_core.train.stages.order_finetune import arm
 from oar_core.weights import Manifest, write_manifest
@@ -202,8 +203,26 @@ def test_an_arm_has_a_folder_of_its_own_and_no_policy(trained: Run) -> None:
     recipe_ = replace(trained.recipe, order_finetune_stage=arm("raster", trained.recipe.order_finetune_stage))
     path = replace(trained, recipe=recipe_).train_order_finetune()
     assert path.parent.name == "order_finetune-raster"
+    assert trained.pipeline("order_finetune-raster", torch.float32).default_plan.order == "raster"
     assert not trained.backbone("order_finetune-raster").has_policy
     assert trained.latest_stage == "any_order"
+
+
+@pytest.mark.parametrize(
+    ("stage", "has_policy", "order"),
+    [
+        ("any_order", False, "random"),
+        ("any_order", True, "distilled"),
+        (finetune_stage("distilled"), True, "distilled"),
+        (finetune_stage("distilled", 1, context_noise=0.1, consensus=1.0), True, "distilled"),
+        (finetune_stage("halton"), True, "halton"),
+        (finetune_stage("locality", 2), False, "locality"),
+        (finetune_stage("raster", context_noise=0.2), False, "raster"),
+        (scratch_stage("raster", 3), False, "raster"),
+    ],
+)
+def test_a_model_draws_in_the_order_that_it_was_taught(stage: str, has_policy: bool, order: str) -> None:
+    assert taught_order(stage, has_policy=has_policy) == order
 
 
 def test_fine_tuning_without_orders_says_what_to_run(trained: Run) -> None:
