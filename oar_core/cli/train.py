@@ -15,6 +15,7 @@ from oar_core.train.run import STATS, Run
 from oar_core.train.stage_folders import TOKENIZER_STAGE
 from oar_core.train.stages.order_distill import SCORES
 from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
+from oar_core.train.stages.order_policy import TEACHERS
 from oar_core.weights import Manifest, write_manifest
 
 EXIT_PROBLEMS = 3
@@ -60,7 +61,7 @@ def _scored(run: Run, score: str | None, distance_weight: float | None) -> Run:
 _seed = click.option("--seed", type=click.IntRange(min=0), help="Has a folder of its own. Default: the recipe's.")
 
 
-def _changed(run: Run, part: str, **wishes: float | None) -> Run:
+def _changed(run: Run, part: str, **wishes: float | str | None) -> Run:
     """The run with other settings in a part of the recipe; None leaves one as it is."""
     said = {name: value for name, value in wishes.items() if value is not None}
     return replace(run, recipe=replace(run.recipe, **{part: replace(getattr(run.recipe, part), **said)}))
@@ -163,12 +164,24 @@ def from_scratch(num_images: int | None, orders: str, seed: int | None, **option
 @run_options
 @_num_images
 @_stage
+@click.option(
+    "--teacher",
+    "policy_teacher",
+    type=click.Choice(TEACHERS),
+    help="The distilled orders, or the scores of a backbone that is asked for every position. Default: the recipe's.",
+)
 @_score_options
 def order_policy(
-    num_images: int | None, stage: str | None, score: str | None, distance_weight: float | None, **options: Any
+    num_images: int | None,
+    stage: str | None,
+    policy_teacher: str | None,
+    score: str | None,
+    distance_weight: float | None,
+    **options: Any,
 ) -> Answer:
     """The order policy alone, on the memory of a backbone that stays as it is."""
     run = _changed(_scored(make_run(**options), score, distance_weight), "order_policy_loop", num_images=num_images)
+    run = _changed(run, "order_finetune_stage", policy_teacher=policy_teacher)
     return _written(run.train_order_policy(stage))
 
 

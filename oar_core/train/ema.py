@@ -2,6 +2,9 @@
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from oar_core.train.data import ImageSet
 
 
 class Ema:
@@ -28,3 +31,10 @@ class Ema:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, value in state.items():
             self.shadow[name].copy_(value)
+
+
+def settle_norms(net: nn.Module, images: ImageSet, seed: int, *, num_images: int = 4096) -> None:
+    """Batch statistics of the averaged weights: those that training kept belong to the last weights."""
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:num_images]
+    device = next(net.parameters()).device
+    update_bn((images.images(part).to(device) for part in chosen.split(256)), net)

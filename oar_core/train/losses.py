@@ -44,3 +44,17 @@ def plackett_luce(scores: Float[Tensor, "B K L"], ranks: Int[Tensor, "B K"]) -> 
     placed = torch.arange(scores.shape[-1], device=scores.device) < ranks[..., None]
     chosen = scores.gather(-1, ranks[..., None]).squeeze(-1)
     return scores.masked_fill(placed, -torch.inf).logsumexp(dim=-1) - chosen
+
+
+def top_one(
+    scores: Float[Tensor, "B K L"], wanted: Float[Tensor, "B K L"], ranks: Int[Tensor, "B K"]
+) -> Float[Tensor, "B K"]:
+    """Nats of cross-entropy between who comes next by softmax of the wanted scores and by that of the given ones.
+
+    Scores are of all positions in decode order; those that are placed before each of K ranks take no part. The top-one
+    loss of ListNet (Cao et al. 2007, "Learning to rank: from pairwise approach to listwise approach").
+    """
+    placed = torch.arange(scores.shape[-1], device=scores.device) < ranks[..., None]
+    shares = wanted.masked_fill(placed, -torch.inf).softmax(dim=-1)
+    nats = -scores.masked_fill(placed, -torch.inf).log_softmax(dim=-1)
+    return (shares * nats.masked_fill(placed, 0)).sum(dim=-1)

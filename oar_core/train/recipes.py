@@ -65,7 +65,7 @@ def _finetune_loop() -> LoopConfig:
 
 
 def _policy_loop() -> LoopConfig:
-    return LoopConfig(num_images=30_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998)
+    return LoopConfig(num_images=16_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from oar_core.errors import CheckpointError, ConfigError
@@ -43,6 +42,7 @@ from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.train.captions import CAPTION_SOURCES, Row
 from oar_core.train.checkpoint import load_meta, load_tensors, save_tensors, under_prefix
 from oar_core.train.data import ImageSet, load_images
+from oar_core.train.ema import settle_norms
 from oar_core.train.loop import CHECKPOINT, num_steps, train
 from oar_core.train.precision import fast_dtype
 from oar_core.train.recipes import Recipe
@@ -61,7 +61,8 @@ from oar_core.train.stages.any_order import AnyOrderStage
 from oar_core.train.stages.decoder import DecoderStage
 from oar_core.train.stages.evaluator import EvaluatorStage
 from oar_core.train.stages.order_distill import SCORES, OrderSet, distill_orders, extract_orders, load_orders
-from oar_core.train.stages.order_finetune import DISTILLED, OrderFinetuneStage, OrderPolicyStage, arm
+from oar_core.train.stages.order_finetune import DISTILLED, OrderFinetuneStage, arm
+from oar_core.train.stages.order_policy import OrderPolicyStage
 from oar_core.train.stages.tokenizer import TokenizerStage
 from oar_core.train.tokens import Captioner, TokenSet, tokenize
 from oar_core.weights import file_digest
@@ -186,9 +187,15 @@ class Run:
         recipe, stage = self.recipe, stage or self.latest_stage
         with seeded_init(recipe.order_policy_loop.seed):
             policy = OrderPolicy(recipe.order_policy, recipe.backbone)
-        captioner = self._captioner(self.tokens("train"), recipe.order_finetune_stage.unconditional_share)
-        num_ranks = recipe.order_finetune_stage.policy_ranks
-        policy_stage = OrderPolicyStage(captioner, self.backbone(stage), policy, num_ranks, self.finetuning_orders())
+        config = recipe.order_finetune_stage
+        policy_stage = OrderPolicyStage(
+            self._captioner(self.tokens("train"), config.unconditional_share),
+            self.backbone(stage),
+            policy,
+            self.finetuning_orders(),
+            num_ranks=config.policy_ranks,
+            teacher=config.policy_teacher,
+        )
         return train(policy_stage, recipe.order_policy_loop, self.folder / policy_folder(stage), self.device)
 
     def finetuning_orders(self) -> OrderSet:
@@ -370,13 +377,6 @@ class Run:
         if not state:
             raise CheckpointError(f"{self.folder / stage} holds no averaged weights")
         return state
-
-
-def settle_norms(net: nn.Module, images: ImageSet, seed: int, *, num_images: int = 4096) -> None:
-    """Batch statistics of the averaged weights: those that training kept belong to the last weights."""
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:num_images]
-    device = next(net.parameters()).device
-    update_bn((images.images(part).to(device) for part in chosen.split(256)), net)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from oar_core.eval.stored import cached_json, write_json
 from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS
 from oar_core.sampling.pipeline import Pipeline
 from oar_core.train.run import STATS, Run
-from oar_core.train.stage_folders import finetune_stage, scratch_stage
+from oar_core.train.stage_folders import finetune_stage, policy_folder, scratch_stage
 from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, arm
 
 SHEET_PICTURES = 64
@@ -46,7 +46,21 @@ class Training:
             return scratch_stage(self.orders, seed)
         return finetune_stage(self.orders, seed, context_noise=self.context_noise, consensus=self.consensus)
 
+    @property
+    def has_policy(self) -> bool:
+        """One that is trained alone, once the backbone is."""
+        return self.orders == DISTILLED and not self.is_from_scratch
+
+    def stages(self, seed: int) -> list[str]:
+        """All that there is to train."""
+        stage = self.stage(seed)
+        return [stage, policy_folder(stage)] if self.has_policy else [stage]
+
+    def is_done(self, run: Run, seed: int) -> bool:
+        return all(map(run.is_trained, self.stages(seed)))
+
     def run(self, run: Run, seed: int) -> None:
+        """Goes on with what is not trained yet."""
         recipe = run.recipe
         if self.is_from_scratch:
             recipe = replace(recipe, any_order_loop=replace(recipe.any_order_loop, seed=seed))
@@ -55,13 +69,19 @@ class Training:
         recipe = replace(
             recipe,
             order_finetune_loop=replace(recipe.order_finetune_loop, seed=seed),
+            order_policy_loop=replace(recipe.order_policy_loop, seed=seed),
             order_finetune_stage=replace(
                 arm(self.orders, recipe.order_finetune_stage),
                 context_noise=self.context_noise,
                 consensus=self.consensus,
+                policy_weight=0.0,
             ),
         )
-        replace(run, recipe=recipe).train_order_finetune()
+        run = replace(run, recipe=recipe)
+        if not run.is_trained(self.stage(seed)):
+            run.train_order_finetune()
+        if self.has_policy:
+            run.train_order_policy(self.stage(seed))
 
 
 @dataclass(frozen=True)
@@ -158,7 +178,7 @@ class Study:
         if stats.exists():
             write_json(self.out / DISTILLATION, json.loads(stats.read_text()))
         for training, seed in dict.fromkeys((figure.arm.training, figure.seed) for figure in self._figures):
-            if not self.run.is_trained(training.stage(seed)):
+            if not training.is_done(self.run, seed):
                 training.run(self.run, seed)
 
     def measure(self, reference: Reference, steps: Sequence[int | None] | None = None) -> Generator[Path]:
@@ -183,7 +203,7 @@ class Study:
         token_ids, conditions = self.run.sample(self.run.recipe.held_out, num_images)
         for member, seed in dict.fromkeys((figure.arm, figure.seed) for figure in self._figures):
             path = self.out / LIKELIHOOD / f"{slug(member.label)}.seed{seed}.json"
-            if member.order == "likelihood" or path.exists() or not self.run.is_trained(member.training.stage(seed)):
+            if member.order == "likelihood" or path.exists() or not member.training.is_done(self.run, seed):
                 continue
             backbone = self.run.backbone(member.training.stage(seed))
             bits = {name: bits_per_token(backbone, token_ids, conditions, name) for name in {member.order, "random"}}
@@ -194,7 +214,7 @@ class Study:
             yield path
 
     def _can_be_measured(self, figure: Figure) -> bool:
-        return not self.path(figure).exists() and self.run.is_trained(figure.arm.training.stage(figure.seed))
+        return not self.path(figure).exists() and figure.arm.training.is_done(self.run, figure.seed)
 
     def missing(self) -> list[Figure]:
         return [figure for figure in self._figures if not self.path(figure).exists()]
@@ -207,7 +227,7 @@ class Study:
         return {
             arm.label: [self._paint(arm, prompt, steps, draw_seed) for prompt in prompts]
             for arm in self.arms
-            if self.run.is_trained(arm.training.stage(0))
+            if arm.training.is_done(self.run, 0)
         }
 
     def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> Painting:

@@ -1,4 +1,4 @@
-"""Fine-tuning on orders, the policy's loss, and noise in the context."""
+"""Fine-tuning on orders, and noise in the context."""
 
 from dataclasses import replace
 
@@ -13,15 +13,12 @@ from oar_core.order.paths import halton
 from oar_core.order.permutation import is_permutation
 from oar_core.train.context_noise import corrupt_context
 from oar_core.train.loop import Step
-from oar_core.train.losses import plackett_luce
 from oar_core.train.stages.order_distill import OrderSet
 from oar_core.train.stages.order_finetune import (
     ARMS,
     OrderFinetuneStage,
     OrderFinetuneStageConfig,
-    OrderPolicyStage,
     arm,
-    policy_scores,
 )
 from tests.engine.backbones import TINY
 from tests.train.test_order_distill import make_captioner
@@ -61,45 +58,6 @@ def positions_seen(config: OrderFinetuneStageConfig, step: Step, count: int = 8)
     stage = OrderFinetuneStage(make_captioner(), backbone, config, distilled)
     stage.loss(torch.arange(count), step)
     return backbone.seen[1]
-
-
-def test_plackett_luce_is_the_softmax_over_what_is_not_placed():
-    scores = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
-    ranks = torch.tensor([[0, 2, 4], [1, 3, 0]])
-    nats = plackett_luce(scores, ranks)
-    for b in range(2):
-        for k in range(3):
-            rank = int(ranks[b, k])
-            assert nats[b, k].item() == pytest.approx(-scores[b, k, rank:].log_softmax(-1)[0].item(), abs=1e-6)
-
-
-def test_plackett_luce_over_all_ranks_is_a_distribution_over_orders():
-    scores = torch.randn(4, generator=torch.Generator().manual_seed(1))
-    orders = torch.cartesian_prod(*[torch.arange(4)] * 4)
-    orders = orders[[is_permutation(order) for order in orders.tolist()]]
-    by_rank = scores[orders][:, None].expand(-1, 4, -1)
-    nats = plackett_luce(by_rank, torch.arange(4).expand(len(orders), -1)).sum(dim=1)
-    assert nats.neg().exp().sum().item() == pytest.approx(1.0, abs=1e-5)
-
-
-def test_policy_scores_are_those_of_the_context_before_each_rank():
-    backbone, captioner, orders = make_backbone().eval(), make_captioner(), some_orders(3)
-    assert backbone.policy is not None
-    torch.nn.init.normal_(backbone.policy.head.weight)
-    condition = captioner.fixed(orders.indices, 0, torch.device("cpu"))
-    token_ids = captioner.tokens.token_ids[orders.indices].gather(1, orders.orders)
-    ranks = torch.tensor([[0, 5], [3, 1], [LENGTH - 2, 7]])
-    changed = token_ids.clone()
-    for row, rank in enumerate(ranks[:, 0].tolist()):
-        changed[row, rank:] = (changed[row, rank:] + 1) % TINY.vocab_size
-    with torch.no_grad():
-        before, after = (
-            policy_scores(backbone.policy, backbone.remember(condition, ids, orders.orders), orders.orders, ranks)
-            for ids in (token_ids, changed)
-        )
-    torch.testing.assert_close(after[:, 0], before[:, 0])
-    assert (after[1:2, 1] - before[1:2, 1]).abs().max() == 0, "rank 1 sees nothing that rank 3 does not"
-    assert (after[0, 1] - before[0, 1]).abs().max() > 1e-6
 
 
 def test_only_what_has_an_order_is_trained_on_with_its_order():
@@ -180,29 +138,10 @@ def test_distilled_orders_are_given_exactly_where_they_are_trained_on():
             OrderFinetuneStage(make_captioner(), make_backbone(), config, distilled and some_orders())
 
 
-@pytest.mark.parametrize("values", [{"orders": "zigzag"}, {"random_share": 1.5}])
+@pytest.mark.parametrize("values", [{"orders": "zigzag"}, {"random_share": 1.5}, {"policy_teacher": "rumour"}])
 def test_an_impossible_fine_tuning_is_refused(values):
     with pytest.raises(ConfigError):
         OrderFinetuneStageConfig(**values)
-
-
-def test_a_policy_learns_orders_that_the_context_tells():
-    """Every picture is written backwards from the last position: 20 positions, so chance is far from 0 nats."""
-    backbone = make_backbone(has_policy=False).eval()
-    policy = OrderPolicy(OrderPolicyConfig(width=32, num_layers=1), TINY)
-    backwards = torch.arange(LENGTH).flip(0).expand(8, -1)
-    stage = OrderPolicyStage(make_captioner(), backbone, policy, 6, OrderSet(torch.arange(8), backwards))
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2)
-    losses = []
-    for number in range(60):
-        loss = stage.loss(torch.arange(8), make_step(number, 60, number))["total"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 1.8
-    assert sum(losses[-5:]) / 5 < 0.5
-    assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
 def test_no_noise_draws_nothing():

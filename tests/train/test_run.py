@@ -248,7 +248,7 @@ def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monke
     call("train", "order_finetune", "--images", "16", "--consensus", "1", *score)
     call("train", "order_finetune", "--images", "16", "--orders", "locality")
     assert call("train", "decoder", "--images", "16").endswith("decoder/checkpoint.safetensors")
-    call("train", "order_policy", "--images", "16", "--stage", "any_order", *score)
+    call("train", "order_policy", "--images", "16", "--stage", "any_order", "--teacher", "orders", *score)
     call("train", "export", "--stage", "any_order", "--weights", str(tmp_path / "weights"), *score)
     backbone = Pipeline.load(tmp_path / "weights" / "tiny", "cpu", torch.float32).backbone
     assert backbone.has_policy

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from oar_core.eval.arms import group_arms
 from oar_core.eval.attributes import Attribute
 from oar_core.eval.evaluator import Evaluator, EvaluatorConfig
 from oar_core.eval.reference import Reference
-from oar_core.train.loop import LoopConfig
+from oar_core.train.loop import CHECKPOINT, LoopConfig
 from oar_core.train.recipes import Recipe
 from oar_core.train.run import CACHE, Run
 from oar_core.train.stage_folders import ANY_ORDER_STAGE, EVALUATOR_STAGE, TOKENIZER_STAGE
@@ -95,15 +96,32 @@ def test_claims_are_measured_first_and_nothing_twice() -> None:
 
 
 def test_every_arm_is_trained_in_a_folder_of_its_own(study: Study) -> None:
-    stages = {figure.arm.training.stage(figure.seed) for figure in figures(CONFIG, study.arms)}
+    stages = {stage for figure in figures(CONFIG, study.arms) for stage in figure.arm.training.stages(figure.seed)}
     assert stages == {
-        "order_finetune", "order_finetune-seed1", "order_finetune-random", "order_finetune-random-seed1",
-        "order_finetune-raster", "order_finetune-raster-seed1", "from_scratch-raster",
+        "order_finetune", "order_finetune-seed1", "order_finetune-policy", "order_finetune-seed1-policy",
+        "order_finetune-random", "order_finetune-random-seed1", "order_finetune-raster",
+        "order_finetune-raster-seed1", "from_scratch-raster",
     }  # fmt: skip
     assert all(study.run.is_trained(stage) for stage in stages)
     assert not study.run.is_trained("order_finetune-halton")
     assert Training("distilled", context_noise=0.2).stage(1) == "order_finetune-noise0.2-seed1"
     assert Training("distilled", consensus=1.0).stage(0) == "order_finetune-consensus1"
+
+
+def test_a_policy_of_its_own_comes_after_a_backbone_that_is_trained(study: Study, tmp_path: Path) -> None:
+    training = Training("distilled")
+    assert training.is_done(study.run, 0)
+    folder = tmp_path / "run"
+    shutil.copytree(study.run.folder, folder)
+    shutil.rmtree(folder / "order_finetune-policy")
+    other = replace(study.run, folder=folder)
+    before = (folder / "order_finetune" / CHECKPOINT).read_bytes()
+    assert not training.is_done(other, 0)
+    assert not other.backbone("order_finetune").has_policy
+    training.run(other, 0)
+    assert training.is_done(other, 0)
+    assert other.backbone("order_finetune").has_policy
+    assert (folder / "order_finetune" / CHECKPOINT).read_bytes() == before
 
 
 def test_the_arm_from_scratch_sees_as_many_pictures_as_two_stages(study: Study) -> None:

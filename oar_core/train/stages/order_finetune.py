@@ -1,22 +1,20 @@
-"""Stage 3: the backbone is specialised on chosen orders, and the order policy learns to choose them."""
+"""Stage 3: the backbone is specialised on chosen orders, and beside it the order policy learns to choose them."""
 
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from oar_core.errors import ConfigError
-from oar_core.models.oar import POLICY_PREFIX, Memory, OarBackbone
-from oar_core.models.order_policy import OrderPolicy
-from oar_core.nn.attention import DenseMemory
-from oar_core.nn.rope import Rotation
+from oar_core.models.oar import POLICY_PREFIX, OarBackbone
 from oar_core.order.paths import PATHS, Grid, locality
 from oar_core.train.context_noise import corrupt_context
 from oar_core.train.loop import Step
-from oar_core.train.losses import plackett_luce, token_cross_entropy
+from oar_core.train.losses import token_cross_entropy
 from oar_core.train.optim import ParamGroup
 from oar_core.train.stages.order_distill import OrderSet
+from oar_core.train.stages.order_policy import SCORES, TEACHERS, policy_nats
 from oar_core.train.tokens import Captioner
 
 DISTILLED, LOCALITY, RANDOM = "distilled", "locality", "random"
@@ -34,10 +32,13 @@ class OrderFinetuneStageConfig:
     context_noise: float = 0.0  # see `corrupt_context`
     policy_weight: float = 1.0  # of the order policy's loss; 0 trains none beside the backbone
     policy_ranks: int = 4  # of each picture, drawn anew at each step, at which the policy is trained
+    policy_teacher: str = SCORES  # one of TEACHERS, of a policy that is trained alone
 
     def __post_init__(self) -> None:
         if self.orders not in ARMS:
             raise ConfigError(f"unknown orders {self.orders!r}; there are {', '.join(ARMS)}")
+        if self.policy_teacher not in TEACHERS:
+            raise ConfigError(f"unknown policy_teacher {self.policy_teacher!r}; there are {', '.join(TEACHERS)}")
         if not 0 <= self.random_share <= 1:
             raise ConfigError(f"random_share {self.random_share} is outside [0, 1]")
         if not 0 <= self.consensus <= 1:
@@ -130,58 +131,3 @@ def _arm_orders(name: str, grid: Grid, count: int, step: Step) -> Int[Tensor, "B
         return torch.tensor(PATHS[name](grid)).expand(count, -1)
     seeds = torch.randint(2**62, (count,), generator=step.generator).tolist()
     return torch.tensor([locality(grid, seed) for seed in seeds])
-
-
-def policy_nats(
-    policy: OrderPolicy, memory: Memory, positions: Int[Tensor, "B L"], num_ranks: int, step: Step
-) -> Float[Tensor, "B K"]:
-    """The policy's loss at `num_ranks` ranks of each picture, drawn without the last one, which leaves no choice."""
-    batch, length = positions.shape
-    ranks = torch.rand(batch, length - 1, generator=step.generator).argsort(dim=1)[:, :num_ranks].to(positions.device)
-    return plackett_luce(policy_scores(policy, memory, positions, ranks), ranks)
-
-
-def policy_scores(
-    policy: OrderPolicy, memory: Memory, positions: Int[Tensor, "B L"], ranks: Int[Tensor, "B K"]
-) -> Float[Tensor, "B K L"]:
-    """Scores of all positions, in decode order, from the context of each of the ranks; none flows into the memory."""
-    (batch, length), num_ranks = positions.shape, ranks.shape[1]
-    rows = memory.mask[:, 0][torch.arange(batch, device=ranks.device)[:, None], ranks]
-    rotation = Rotation(memory.rotation.cos.repeat(1, num_ranks, 1), memory.rotation.sin.repeat(1, num_ranks, 1))
-    mask = rows.repeat_interleave(length, dim=1)[:, None]
-    seen = DenseMemory(memory.keys.detach(), memory.values.detach(), mask)
-    scores = policy(positions.repeat(1, num_ranks), rotation, seen)
-    return scores.view(batch, num_ranks, length)
-
-
-class OrderPolicyStage:
-    """Trains an order policy alone, on the memory of a backbone that stays as it is."""
-
-    def __init__(
-        self, captioner: Captioner, backbone: OarBackbone, policy: OrderPolicy, num_ranks: int, distilled: OrderSet
-    ) -> None:
-        """The backbone is on the training device already."""
-        self.captioner = captioner
-        self.backbone = backbone
-        self.policy = policy
-        self.num_ranks = num_ranks
-        self.distilled = distilled
-        self.module: nn.Module = policy
-
-    def __len__(self) -> int:
-        return len(self.distilled)
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(list(self.policy.parameters()))]
-
-    def before_step(self, step: Step) -> None:
-        """Nothing to prepare."""
-
-    def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
-        pictures, positions = self.distilled.indices[indices], self.distilled.orders[indices]
-        ordered = self.captioner.tokens.token_ids[pictures].long().gather(1, positions)
-        positions = positions.to(step.device)
-        with torch.no_grad():
-            condition = self.captioner.for_training(pictures, step)
-            memory = self.backbone.remember(condition, ordered.to(step.device), positions)
-        return {"total": policy_nats(self.policy, memory, positions, self.num_ranks, step).mean()}

@@ -1,0 +1,126 @@
+"""The order policy learns to choose: from orders, or from what a backbone says that is asked for every position."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from oar_core.models.oar import Memory, OarBackbone
+from oar_core.models.order_policy import OrderPolicy
+from oar_core.nn.attention import DenseMemory
+from oar_core.nn.rope import Rotation
+from oar_core.sampling.order_score import score_positions
+from oar_core.train.loop import Step
+from oar_core.train.losses import plackett_luce, top_one
+from oar_core.train.optim import ParamGroup
+from oar_core.train.stages.order_distill import OrderSet
+from oar_core.train.tokens import Captioner
+
+ORDERS, SCORES = "orders", "scores"
+TEACHERS = (ORDERS, SCORES)
+RANDOM_SHARE = 0.5  # of pictures; a policy that strays from its teacher's path has to find its way on from there
+TEACHER_NATS = 0.3  # by which a score has to lead for the teacher to be e times as sure of it
+
+
+class OrderPolicyStage:
+    """Trains an order policy alone, on the memory of a backbone that stays as it is: to name the next position of its
+    orders, or, taught by scores, to want each of the remaining positions as much as the backbone does that is asked
+    for all of them. Contexts are those along the orders, of a half of the pictures along random ones where scores
+    teach: these can be had anywhere."""
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        backbone: OarBackbone,
+        policy: OrderPolicy,
+        distilled: OrderSet,
+        *,
+        num_ranks: int,
+        teacher: str = SCORES,
+    ) -> None:
+        """The backbone is on the training device already. At `num_ranks` ranks of each picture, drawn anew at each
+        step, `teacher`, one of TEACHERS, is asked."""
+        self.captioner = captioner
+        self.backbone = backbone
+        self.policy = policy
+        self.distilled = distilled
+        self.num_ranks = num_ranks
+        self.teacher = teacher
+        self.module: nn.Module = policy
+
+    def __len__(self) -> int:
+        return len(self.distilled)
+
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(list(self.policy.parameters()))]
+
+    def before_step(self, step: Step) -> None:
+        """Nothing to prepare."""
+
+    def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
+        pictures, positions = self.distilled.indices[indices], self.distilled.orders[indices]
+        if self.teacher == SCORES:
+            positions = _partly_random(positions, RANDOM_SHARE, step)
+        ordered = self.captioner.tokens.token_ids[pictures].long().gather(1, positions)
+        positions = positions.to(step.device)
+        with torch.no_grad():
+            condition = self.captioner.for_training(pictures, step)
+            memory = self.backbone.remember(condition, ordered.to(step.device), positions)
+        if self.teacher == ORDERS:
+            return {"total": policy_nats(self.policy, memory, positions, self.num_ranks, step).mean()}
+        ranks = _draw_ranks(positions, self.num_ranks, step)
+        with torch.no_grad():
+            wanted = backbone_scores(self.backbone, memory, positions, ranks) / TEACHER_NATS
+        return {"total": top_one(policy_scores(self.policy, memory, positions, ranks), wanted, ranks).mean()}
+
+
+def policy_nats(
+    policy: OrderPolicy, memory: Memory, positions: Int[Tensor, "B L"], num_ranks: int, step: Step
+) -> Float[Tensor, "B K"]:
+    """The policy's loss on orders, at `num_ranks` ranks of each picture."""
+    ranks = _draw_ranks(positions, num_ranks, step)
+    return plackett_luce(policy_scores(policy, memory, positions, ranks), ranks)
+
+
+def _partly_random(orders: Int[Tensor, "B L"], share: float, step: Step) -> Int[Tensor, "B L"]:
+    is_random = torch.rand(len(orders), generator=step.generator) < share
+    shuffled = torch.rand(orders.shape, generator=step.generator).argsort(dim=-1)
+    return torch.where(is_random[:, None], shuffled, orders)
+
+
+def _draw_ranks(positions: Int[Tensor, "B L"], num_ranks: int, step: Step) -> Int[Tensor, "B K"]:
+    """Without the last one, which leaves no choice."""
+    batch, length = positions.shape
+    drawn = torch.rand(batch, length - 1, generator=step.generator).argsort(dim=1)
+    return drawn[:, :num_ranks].to(positions.device)
+
+
+def policy_scores(
+    policy: OrderPolicy, memory: Memory, positions: Int[Tensor, "B L"], ranks: Int[Tensor, "B K"]
+) -> Float[Tensor, "B K L"]:
+    """Scores of all positions, in decode order, from the context of each of the ranks; none flows into the memory."""
+    rotation, seen = _from_ranks(memory, ranks, positions.shape[1])
+    return policy(positions.repeat(1, ranks.shape[1]), rotation, seen).unflatten(1, (ranks.shape[1], -1))
+
+
+def backbone_scores(
+    backbone: OarBackbone, memory: Memory, positions: Int[Tensor, "B L"], ranks: Int[Tensor, "B K"]
+) -> Float[Tensor, "B K L"]:
+    """The same from the backbone itself: what it would choose by if every position were asked for its token."""
+    num_ranks, length = ranks.shape[1], positions.shape[1]
+    rotation, seen = _from_ranks(memory, ranks, length)
+    logits = backbone.query(backbone.embed_query(positions.repeat(1, num_ranks)), rotation, seen).float()
+    # Backwards, those that remain come first and those that are placed are the padding.
+    backwards = logits.unflatten(1, (num_ranks, length)).flatten(0, 1).flip(1)
+    remaining = positions.flip(1).repeat_interleave(num_ranks, dim=0)
+    widths = length - ranks.flatten()
+    scores = score_positions(backwards, remaining, widths, backbone.config.grid, backbone.order_score)
+    return scores.flip(1).unflatten(0, ranks.shape)
+
+
+def _from_ranks(memory: Memory, ranks: Int[Tensor, "B K"], length: int) -> tuple[Rotation, DenseMemory]:
+    """All positions as queries to the context of each of the ranks in turn; nothing flows into the memory."""
+    batch, num_ranks = ranks.shape
+    rows = memory.mask[:, 0][torch.arange(batch, device=ranks.device)[:, None], ranks]
+    rotation = Rotation(memory.rotation.cos.repeat(1, num_ranks, 1), memory.rotation.sin.repeat(1, num_ranks, 1))
+    mask = rows.repeat_interleave(length, dim=1)[:, None]
+    return rotation, DenseMemory(memory.keys.detach(), memory.values.detach(), mask)
