@@ -245,13 +245,14 @@ class Run:
         module.load_state_dict(state)
         return module.to(self.device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
 
-    def backbone(self, stage: str | None = None) -> OarBackbone:
+    def backbone(self, stage: str | None = None, *, own_policy: bool = True) -> OarBackbone:
         """The trained (averaged) backbone of a stage, of the latest one unless named, with its order policy if there
-        is one: the one that was trained alone, or else beside it. Raises CheckpointError for a stage not run yet."""
+        is one: the one that was trained alone, unless it is not wanted, or else the one that was trained beside it.
+        Raises CheckpointError for a stage not run yet."""
         stage = stage or self.latest_stage
         module, state = OarBackbone(self.recipe.backbone), self._averaged(stage, "")
         alone = policy_folder(stage)
-        if (self.folder / alone / CHECKPOINT).exists():
+        if own_policy and (self.folder / alone / CHECKPOINT).exists():
             state = {name: value for name, value in state.items() if not name.startswith(POLICY_PREFIX)}
             state |= {POLICY_PREFIX + name: value for name, value in self._averaged(alone, "").items()}
         if any(name.startswith(POLICY_PREFIX) for name in state):
@@ -318,9 +319,9 @@ class Run:
             (folder / name).chmod(0o644)  # safetensors makes files that their owner alone can read
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
 
-    def pipeline(self, stage: str, dtype: torch.dtype) -> Pipeline:
+    def pipeline(self, stage: str, dtype: torch.dtype, *, own_policy: bool = True) -> Pipeline:
         """A stage's backbone with all that drawing needs, as `export` would write it and `Pipeline.load` read it."""
-        backbone, tokenizer = self.backbone(stage), self.tokenizer()
+        backbone, tokenizer = self.backbone(stage, own_policy=own_policy), self.tokenizer()
         model_hash = digest(module_digest(backbone), module_digest(tokenizer))
         return Pipeline(
             name=self.recipe.name,

@@ -40,21 +40,17 @@ class Training:
     is_from_scratch: bool = False
     context_noise: float = 0.0  # of a fine-tuning
     consensus: float = 0.0  # of a fine-tuning on distilled orders
+    has_own_policy: bool = False  # trained alone, once the backbone is, and not beside it
 
     def stage(self, seed: int) -> str:
         if self.is_from_scratch:
             return scratch_stage(self.orders, seed)
         return finetune_stage(self.orders, seed, context_noise=self.context_noise, consensus=self.consensus)
 
-    @property
-    def has_policy(self) -> bool:
-        """One that is trained alone, once the backbone is."""
-        return self.orders == DISTILLED and not self.is_from_scratch
-
     def stages(self, seed: int) -> list[str]:
         """All that there is to train."""
         stage = self.stage(seed)
-        return [stage, policy_folder(stage)] if self.has_policy else [stage]
+        return [stage, policy_folder(stage)] if self.has_own_policy else [stage]
 
     def is_done(self, run: Run, seed: int) -> bool:
         return all(map(run.is_trained, self.stages(seed)))
@@ -74,13 +70,12 @@ class Training:
                 arm(self.orders, recipe.order_finetune_stage),
                 context_noise=self.context_noise,
                 consensus=self.consensus,
-                policy_weight=0.0,
             ),
         )
         run = replace(run, recipe=recipe)
         if not run.is_trained(self.stage(seed)):
             run.train_order_finetune()
-        if self.has_policy:
+        if self.has_own_policy:
             run.train_order_policy(self.stage(seed))
 
 
@@ -103,6 +98,7 @@ STUDY_ARMS = (
     StudyArm(ANY_ORDER, Training(RANDOM), "random", carries_claim=True),
     StudyArm(RASTER, Training("raster"), "raster", carries_claim=True),
     StudyArm(OAR_POLICY, Training(DISTILLED), "distilled", carries_claim=True, entropy_bounds=BOUNDS),
+    StudyArm("OAR, order policy taught by scores", Training(DISTILLED, has_own_policy=True), "distilled"),
     StudyArm(CONSENSUS, Training(DISTILLED, consensus=1.0), "distilled"),
     StudyArm(OAR, Training(DISTILLED), "confidence"),
     StudyArm("any-order, Halton order", Training(RANDOM), "halton"),
@@ -205,7 +201,8 @@ class Study:
             path = self.out / LIKELIHOOD / f"{slug(member.label)}.seed{seed}.json"
             if member.order == "likelihood" or path.exists() or not member.training.is_done(self.run, seed):
                 continue
-            backbone = self.run.backbone(member.training.stage(seed))
+            own_policy = member.training.has_own_policy
+            backbone = self.run.backbone(member.training.stage(seed), own_policy=own_policy)
             bits = {name: bits_per_token(backbone, token_ids, conditions, name) for name in {member.order, "random"}}
             told = {"own": bits[member.order], "random": bits["random"]}
             write_json(
@@ -231,10 +228,13 @@ class Study:
         }
 
     def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> Painting:
-        pipeline = self.run.pipeline(arm.training.stage(0), torch.float32)
+        pipeline = self._pipeline(arm, 0, torch.float32)
         usual = Tuned(pipeline.default_sampling.guidance, pipeline.default_plan.group_sizes)
         wanted = draw_settings(pipeline, Figure(arm, 0, steps), usual)
         return paint(pipeline, prompt, draw_seed, wanted.plan, wanted.sampling)
+
+    def _pipeline(self, arm: StudyArm, seed: int, dtype: torch.dtype) -> Pipeline:
+        return self.run.pipeline(arm.training.stage(seed), dtype, own_policy=arm.training.has_own_policy)
 
     @property
     def _figures(self) -> list[Figure]:
@@ -242,7 +242,7 @@ class Study:
 
     def _measure(self, figure: Figure, reference: Reference) -> None:
         config = self.config
-        pipeline = self.run.pipeline(figure.arm.training.stage(figure.seed), getattr(torch, config.dtype))
+        pipeline = self._pipeline(figure.arm, figure.seed, getattr(torch, config.dtype))
         wanted = draw_settings(pipeline, figure, self._tuned(figure.arm, reference))
         settings = QualitySettings(num_samples=config.num_samples, batch_size=config.batch_size)
         result = measure_quality(pipeline, reference, wanted, settings, self.run.folder / "samples")
@@ -283,7 +283,7 @@ class Study:
     def _distance(self, arm: StudyArm, tuned: Tuned, reference: Reference) -> float:
         """FD-eval of the few pictures that settings are chosen by."""
         config = self.config
-        pipeline = self.run.pipeline(arm.training.stage(0), getattr(torch, config.dtype))
+        pipeline = self._pipeline(arm, 0, getattr(torch, config.dtype))
         wanted = draw_settings(pipeline, Figure(arm, TUNING_SEED, config.tuning_steps), tuned)
         settings = QualitySettings(num_samples=config.tuning_samples, batch_size=config.batch_size)
         return measure_distances(pipeline, reference, wanted, settings, self.run.folder / "samples").fd_eval

@@ -98,9 +98,8 @@ def test_claims_are_measured_first_and_nothing_twice() -> None:
 def test_every_arm_is_trained_in_a_folder_of_its_own(study: Study) -> None:
     stages = {stage for figure in figures(CONFIG, study.arms) for stage in figure.arm.training.stages(figure.seed)}
     assert stages == {
-        "order_finetune", "order_finetune-seed1", "order_finetune-policy", "order_finetune-seed1-policy",
-        "order_finetune-random", "order_finetune-random-seed1", "order_finetune-raster",
-        "order_finetune-raster-seed1", "from_scratch-raster",
+        "order_finetune", "order_finetune-seed1", "order_finetune-random", "order_finetune-random-seed1",
+        "order_finetune-raster", "order_finetune-raster-seed1", "from_scratch-raster",
     }  # fmt: skip
     assert all(study.run.is_trained(stage) for stage in stages)
     assert not study.run.is_trained("order_finetune-halton")
@@ -109,19 +108,20 @@ def test_every_arm_is_trained_in_a_folder_of_its_own(study: Study) -> None:
 
 
 def test_a_policy_of_its_own_comes_after_a_backbone_that_is_trained(study: Study, tmp_path: Path) -> None:
-    training = Training("distilled")
-    assert training.is_done(study.run, 0)
-    folder = tmp_path / "run"
-    shutil.copytree(study.run.folder, folder)
-    shutil.rmtree(folder / "order_finetune-policy")
-    other = replace(study.run, folder=folder)
-    before = (folder / "order_finetune" / CHECKPOINT).read_bytes()
-    assert not training.is_done(other, 0)
-    assert not other.backbone("order_finetune").has_policy
-    training.run(other, 0)
-    assert training.is_done(other, 0)
-    assert other.backbone("order_finetune").has_policy
-    assert (folder / "order_finetune" / CHECKPOINT).read_bytes() == before
+    run = replace(study.run, folder=tmp_path / "run")
+    shutil.copytree(study.run.folder, run.folder)
+    before = (run.folder / "order_finetune" / CHECKPOINT).read_bytes()
+    beside = run.backbone("order_finetune").policy
+    training = Training("distilled", has_own_policy=True)
+    assert not training.is_done(run, 0)
+    training.run(run, 0)
+    assert training.is_done(run, 0)
+    assert (run.folder / "order_finetune" / CHECKPOINT).read_bytes() == before
+    assert beside is not None
+    for own_policy, same in ((False, True), (True, False)):
+        policy = run.pipeline("order_finetune", torch.float32, own_policy=own_policy).backbone.policy
+        assert policy is not None
+        assert torch.equal(policy.head.weight, beside.head.weight) == same
 
 
 def test_the_arm_from_scratch_sees_as_many_pictures_as_two_stages(study: Study) -> None:
@@ -146,6 +146,7 @@ def test_each_figure_says_how_it_came_about(measured: list[dict[str, Any]], stud
         "is_from_scratch": True,
         "context_noise": 0.0,
         "consensus": 0.0,
+        "has_own_policy": False,
         "seed": 0,
         "pictures": 96,
     }
