@@ -58,7 +58,12 @@ def test_the_examples_have_sound_types(tmp_path: Path) -> None:
         (tmp_path / f"example_{index}.py").write_text(text)
     settings = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)], "pythonVersion": "3.11"}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
-    done = subprocess.run([sys.executable, "-m", "basedpyright"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout
 
 
