@@ -98,7 +98,8 @@ def test_claims_are_measured_first_and_nothing_twice() -> None:
 def test_every_arm_is_trained_in_a_folder_of_its_own(study: Study) -> None:
     stages = {stage for figure in figures(CONFIG, study.arms) for stage in figure.arm.training.stages(figure.seed)}
     assert stages == {
-        "order_finetune", "order_finetune-seed1", "order_finetune-random", "order_finetune-random-seed1",
+        "order_finetune", "order_finetune-seed1", "order_finetune-policy", "order_finetune-seed1-policy",
+        "order_finetune-random", "order_finetune-random-seed1",
         "order_finetune-raster", "order_finetune-raster-seed1", "from_scratch-raster",
     }  # fmt: skip
     assert all(study.run.is_trained(stage) for stage in stages)
@@ -110,6 +111,7 @@ def test_every_arm_is_trained_in_a_folder_of_its_own(study: Study) -> None:
 def test_a_policy_of_its_own_comes_after_a_backbone_that_is_trained(study: Study, tmp_path: Path) -> None:
     run = replace(study.run, folder=tmp_path / "run")
     shutil.copytree(study.run.folder, run.folder)
+    shutil.rmtree(run.folder / "order_finetune-policy")
     before = (run.folder / "order_finetune" / CHECKPOINT).read_bytes()
     beside = run.backbone("order_finetune").policy
     training = Training("distilled", has_own_policy=True)
