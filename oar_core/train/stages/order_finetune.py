@@ -14,7 +14,7 @@ from oar_core.train.loop import Step
 from oar_core.train.losses import token_cross_entropy
 from oar_core.train.optim import ParamGroup
 from oar_core.train.stages.order_distill import OrderSet
-from oar_core.train.stages.order_policy import SCORES, TEACHERS, policy_nats
+from oar_core.train.stages.order_policy import BY_SCORES, TEACHERS, policy_nats
 from oar_core.train.tokens import Captioner
 
 DISTILLED, LOCALITY, RANDOM = "distilled", "locality", "random"
@@ -32,7 +32,7 @@ class OrderFinetuneStageConfig:
     context_noise: float = 0.0  # see `corrupt_context`
     policy_weight: float = 1.0  # of the order policy's loss; 0 trains none beside the backbone
     policy_ranks: int = 4  # of each picture, drawn anew at each step, at which the policy is trained
-    policy_teacher: str = SCORES  # one of TEACHERS, of a policy that is trained alone
+    policy_teacher: str = BY_SCORES  # one of TEACHERS, of a policy that is trained alone
 
     def __post_init__(self) -> None:
         if self.orders not in ARMS:

@@ -15,8 +15,8 @@ from oar_core.train.optim import ParamGroup
 from oar_core.train.stages.order_distill import OrderSet
 from oar_core.train.tokens import Captioner
 
-ORDERS, SCORES = "orders", "scores"
-TEACHERS = (ORDERS, SCORES)
+BY_ORDERS, BY_SCORES = "orders", "scores"
+TEACHERS = (BY_ORDERS, BY_SCORES)
 RANDOM_SHARE = 0.5  # of pictures; a policy that strays from its teacher's path has to find its way on from there
 TEACHER_NATS = 0.3  # by which a score has to lead for the teacher to be e times as sure of it
 
@@ -35,7 +35,7 @@ class OrderPolicyStage:
         distilled: OrderSet,
         *,
         num_ranks: int,
-        teacher: str = SCORES,
+        teacher: str = BY_SCORES,
     ) -> None:
         """The backbone is on the training device already. At `num_ranks` ranks of each picture, drawn anew at each
         step, `teacher`, one of TEACHERS, is asked."""
@@ -58,14 +58,14 @@ class OrderPolicyStage:
 
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
         pictures, positions = self.distilled.indices[indices], self.distilled.orders[indices]
-        if self.teacher == SCORES:
+        if self.teacher == BY_SCORES:
             positions = _partly_random(positions, RANDOM_SHARE, step)
         ordered = self.captioner.tokens.token_ids[pictures].long().gather(1, positions)
         positions = positions.to(step.device)
         with torch.no_grad():
             condition = self.captioner.for_training(pictures, step)
             memory = self.backbone.remember(condition, ordered.to(step.device), positions)
-        if self.teacher == ORDERS:
+        if self.teacher == BY_ORDERS:
             return {"total": policy_nats(self.policy, memory, positions, self.num_ranks, step).mean()}
         ranks = _draw_ranks(positions, self.num_ranks, step)
         with torch.no_grad():
