@@ -1,10 +1,6 @@
-"""Tensors and a JSON object in one safetensors file.
-
-A file is written beside its final name and moved there in one step, so a kill never leaves half of it.
-"""
+"""Tensors and a JSON object in one safetensors file."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +10,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oar_core.errors import CheckpointError
+from oar_core.new_file import new_file
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(contiguous, part, metadata={"meta": json.dumps(meta)})
-    os.replace(part, path)
+    with new_file(path) as part:
+        save_file(contiguous, part, metadata={"meta": json.dumps(meta)})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+
+from oar_core.new_file import new_file
 
 
 def digest(*parts: Any) -> str:
@@ -24,11 +25,8 @@ def fingerprint(pixels: UInt8[np.ndarray, "M Y X 3"], *, num_probes: int = 64) -
 
 
 def write_json(path: Path, value: Any) -> None:
-    """In one step, so that a kill leaves no half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
+    with new_file(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def cached_json(path: Path, compute: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ from oar_core.errors import ConfigError, WeightsError
 from oar_core.models.oar import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.nn.packed import lay_out, quantize
+from oar_core.nn.packed_conv import pack_convs
 from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, DISTILLED, ORDERS, PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.text import START_ID, TextTokenizer
@@ -59,11 +60,12 @@ class Pipeline:
         if "policy" in config:
             backbone.policy = OrderPolicy(OrderPolicyConfig.from_dict(config["policy"]), backbone.config)
             _fill(backbone.policy, folder / POLICY)
-        tokenizer = load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+        pack_convs(tokenizer)
         return cls(
             name=config["name"],
             backbone=in_number_format(backbone.to(device=device), dtype).eval(),
-            tokenizer=tokenizer.to(device=device, memory_format=torch.channels_last).eval(),  # pyright: ignore[reportCallIssue]
+            tokenizer=tokenizer,
             text=TextTokenizer.load(folder / TEXT),
             defaults=config["defaults"],
             example_prompts=tuple(config["example_prompts"]),

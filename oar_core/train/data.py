@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from oar_core.errors import DataError
+from oar_core.new_file import new_file
 from oar_core.train.layouts import SPLITS, Layout, Row, open_layout
 
 PAD, CROP = "pad", "crop"
@@ -68,7 +69,6 @@ def load_images(
     key = _key(folder, layout, chosen, [split, size, fit])
     pixels_path, owner_path = cache / f"{key}.pixels.npy", cache / f"{key}.rows.npy"
     if not (pixels_path.exists() and owner_path.exists()):
-        cache.mkdir(parents=True, exist_ok=True)
         _decode(chosen, layout, size, fit, (pixels_path, owner_path))
     return ImageSet(np.load(pixels_path, mmap_mode="r"), chosen, np.load(owner_path))
 
@@ -125,10 +125,8 @@ def _decode(rows: list[Row], layout: Layout, size: tuple[int, int], fit: str, pa
         frames.append(np.asarray(fit_canvas(image, size, fit)))
         owners.append(number)
     for path, array in zip(paths, (np.stack(frames), np.array(owners, dtype=np.int32))):
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            np.save(file, array)
-        part.replace(path)
+        with new_file(path) as part:
+            np.save(part, array)
 
 
 def _frames(rows: list[Row], layout: Layout) -> Iterator[tuple[int, Image.Image]]:

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Self
 
 from oar_core.bench.batching import run_to_end
 from oar_core.bench.subject import Subject
@@ -18,6 +19,11 @@ class EngineAlone:
     cpu_seconds: float  # of one of these
     picture_seconds: float  # of one that has the engine to itself
     step_seconds: float  # of that one, its prefill included
+
+    def mean(self, other: Self) -> Self:
+        """Of two runs: a machine that others share is not as quick at every moment."""
+        pairs = {name: (value, getattr(other, name)) for name, value in asdict(self).items()}
+        return type(self)(**{name: sum(pair) / 2 for name, pair in pairs.items()})
 
 
 def measure_engine(subject: Subject, wanted: Sequence[Wish], slots: int) -> EngineAlone:

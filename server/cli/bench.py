@@ -88,7 +88,7 @@ def serving(
     seed: int,
     bound: float | None,
 ) -> Answer:
-    """A server under load, by HTTP and websockets, against the engine alone."""
+    """A server under load, by HTTP and websockets, against the engine alone, which is measured before and after."""
     subject = load_subject(weights, model, None, device, dtype, threads)
     settings = _settings(subject, weights, dtype, threads, slots)
     try:
@@ -100,6 +100,7 @@ def serving(
             bound = bound or BOUND * engine.picture_seconds
             load = Load(address, api_key, wanted, concurrency)
             rows = measure_serving(load, rates, bound=bound, cpu_seconds=cpu_seconds, seed=seed)
+            engine = engine.mean(measure_engine(subject, wanted, slots))
     except (ServerFailed, OarError) as error:
         raise click.ClickException(str(error)) from error
     setting = Clock(subject.device).setting(subject.dtype)

@@ -1,14 +1,13 @@
 """`oar keys`: make, hash, list and check API keys. The file of OAR_API_KEYS holds their hashes, and no key."""
 
-import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 import click
 
 from oar_core.answer import Answer, AnswerGroup
+from oar_core.new_file import new_file
 from server.api.keyring import (
     HASH_PREFIX,
     KeyFileError,
@@ -159,7 +158,6 @@ def _insert(text: str, tenant: str, digest: str) -> str:
 def _write(path: Path, text: str) -> None:
     """In one step: a server that reads it meanwhile sees the old file or the new one."""
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o640
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.chmod(file.name, mode)
-    os.replace(file.name, path)
+    with new_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+        part.chmod(mode)

@@ -9,7 +9,8 @@ ever missing. A job of n images needs at most n previews' memory for them, howev
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 BLOCK_SECONDS = 5
 WAKE_TTL_SECONDS = 3600
+PAUSE_PER_LOG = 5e-5  # seconds; a hundred watched logs are read 200 times a second at most
+MOST_PAUSE = 0.01
+MOST_NEWS = 64  # events of a log that are held
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,16 @@ class _Watched:
     seq: int  # the newest number that is known
     changed: asyncio.Event
     watchers: int = 0
+    news: Sequence[StoredEvent] = ()  # all events of the latest read, up to `seq`
+    news_after: int = -1
 
 
 class EventHub:
     """Wakes who waits for a job's next event: one XREAD over all watched logs, not one connection for each.
 
-    It tells only that there is more; readers fetch from their own place in the log as fast as their clients take it.
-    So a slow client costs no memory here, and nothing can be skipped.
+    It tells that there is more. Readers that have kept up find it in the latest read, which is all that is held here;
+    others fetch from their own place in the log as fast as their clients take it. So a slow client costs no memory, and
+    nothing can be skipped.
     """
 
     def __init__(self, connection: RedisConnection) -> None:
@@ -133,12 +140,19 @@ class EventHub:
                 return False
         return True
 
+    def news(self, job_id: str, after: int) -> Sequence[StoredEvent]:
+        """Inside `watch`: the events above `after` as `EventLog.read` gives them, where the latest read began there."""
+        watched = self._watched[job_id]
+        return watched.news if watched.news_after == after else ()
+
     async def run(self) -> None:
         """The fan-in loop; runs until it is cancelled."""
         while True:
             try:
                 await self._read_once()
                 self._is_down = False
+                # A read asks for every log: with many it waits, so that it finds the news of several at a time.
+                await asyncio.sleep(min(MOST_PAUSE, len(self._watched) * PAUSE_PER_LOG))
             except (*UNREACHABLE, RedisError) as error:
                 logger.warning("event fan-in: %s", error)
                 self._is_down = True
@@ -146,8 +160,12 @@ class EventHub:
                 await asyncio.sleep(0.5)
 
     async def _wake(self) -> None:
-        await self._connection.again("XADD", self._wake_key, "MAXLEN", 1, "*", "w", "")
-        await self._connection.again("EXPIRE", self._wake_key, WAKE_TTL_SECONDS)
+        await self._connection.again_many(
+            [
+                ("XADD", self._wake_key, "MAXLEN", 1, "*", "w", ""),
+                ("EXPIRE", self._wake_key, WAKE_TTL_SECONDS),
+            ]
+        )
 
     async def _read_once(self) -> None:
         cursors = {
@@ -158,17 +176,29 @@ class EventHub:
         cursors[self._wake_key] = self._wake_cursor
         words = ("XREAD", "BLOCK", BLOCK_SECONDS * 1000, "STREAMS", *cursors, *cursors.values())
         streams: list[Any] = await self._connection.block(BLOCK_SECONDS, *words) or []
-        for key, items in streams:
-            self._advance(key.decode(), items[-1][0].decode())
+        found: defaultdict[str, list[StoredEvent]] = defaultdict(list)
+        for name, items in streams:
+            key = name.decode()
+            if key == self._wake_key:
+                self._wake_cursor = items[-1][0].decode()
+            else:
+                job_id = key.partition(":")[2]
+                found[job_id] += (_stored(job_id, entry, fields) for entry, fields in items)
+        for job_id, events in found.items():
+            after = int(cursors[keys.events(job_id)].partition("-")[0])
+            self._advance(job_id, after, sorted(events, key=lambda event: event.seq))
 
-    def _advance(self, key: str, newest: str) -> None:
-        if key == self._wake_key:
-            self._wake_cursor = newest
+    def _advance(self, job_id: str, after: int, events: list[StoredEvent]) -> None:
+        watched = self._watched.get(job_id)
+        newest = events[-1].seq
+        if watched is None or newest <= watched.seq:
             return
-        watched = self._watched.get(key.partition(":")[2])
-        if watched is not None:
-            watched.seq = max(watched.seq, int(newest.partition("-")[0]))
-            self._notify(watched)
+        # Where a number is missing, the log has to tell whether it was a preview: older servers answer with one of
+        # the streams at a time.
+        is_whole = len(events) == newest - after
+        watched.news = events if is_whole and len(events) <= MOST_NEWS else ()
+        watched.news_after, watched.seq = after, newest
+        self._notify(watched)
 
     def _notify(self, watched: _Watched) -> None:
         watched.changed.set()

@@ -51,7 +51,7 @@ class Desk:
             on_late=self.expire,
             on_ended=self._forget,
         )
-        self.renderer = Renderer()
+        self.renderer = Renderer(is_deterministic=any(model.mode == "deterministic" for model in models.values()))
         self.step_seconds = 0.0
         self._latest_seconds = 0.0  # of the latest step
         self._tracing = tracing

@@ -5,6 +5,9 @@ import base64
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -15,22 +18,37 @@ from oar_core.sampling.pipeline import Pipeline
 from server.schemas.events import Partial, Preview
 from server.schemas.generation import EditParams
 from server.worker.edits import JobEdit
+from server.worker.gathering import Gathering
 from server.worker.running import Snapshot
 
 NUM_THREADS = 2
+MOST_JOBS = 8  # that are decoded together: the first of them waits for all
 WEBP_QUALITY = 80
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The tokens of a finished job."""
+
+    token_ids: Sequence[Sequence[int]]  # of each picture, by position
+    edit: JobEdit | None = None
+
+
 class Renderer:
-    def __init__(self) -> None:
+    def __init__(self, *, is_deterministic: bool = False) -> None:
+        """Where it `is_deterministic`, no two jobs are decoded together."""
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="render")
+        self._most_jobs = 1 if is_deterministic else MOST_JOBS
+        self._finishing: dict[str, Gathering[Drawn, tuple[bytes, ...]]] = {}
 
     async def finish(
         self, pipeline: Pipeline, token_ids: Sequence[Sequence[int]], edit: JobEdit | None = None
     ) -> tuple[bytes, ...]:
-        """One PNG for each list of L token ids."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, render_pngs, pipeline, token_ids, edit)
+        """One PNG for each list of L token ids. Jobs that end while others are decoded are decoded together."""
+        if pipeline.name not in self._finishing:
+            work = partial(render_jobs, pipeline)
+            self._finishing[pipeline.name] = Gathering(work, self._threads, self._most_jobs)
+        return await self._finishing[pipeline.name].ask(Drawn(token_ids, edit))
 
     async def preview(self, pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
         return await asyncio.get_running_loop().run_in_executor(self._threads, render_previews, pipeline, snapshots)
@@ -47,8 +65,19 @@ class Renderer:
 def render_pngs(
     pipeline: Pipeline, token_ids: Sequence[Sequence[int]], edit: JobEdit | None = None
 ) -> tuple[bytes, ...]:
-    pixels = pipeline.decode(torch.tensor(token_ids, dtype=torch.long))
-    return tuple(_encode(picture, "PNG") for picture in (edit.lay(pixels) if edit else pixels))
+    return render_jobs(pipeline, [Drawn(token_ids, edit)])[0]
+
+
+def render_jobs(pipeline: Pipeline, jobs: Sequence[Drawn]) -> list[tuple[bytes, ...]]:
+    """The PNGs of each job, of one pass through the decoder."""
+    ids = [picture for job in jobs for picture in job.token_ids]
+    pixels = np.split(
+        pipeline.decode(torch.tensor(ids, dtype=torch.long)), list(accumulate(len(job.token_ids) for job in jobs))[:-1]
+    )
+    return [
+        tuple(_encode(picture, "PNG") for picture in (job.edit.lay(own) if job.edit else own))
+        for job, own in zip(jobs, pixels)
+    ]
 
 
 def render_previews(pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:

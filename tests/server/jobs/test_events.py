@@ -63,6 +63,25 @@ async def test_a_log_that_is_watched_late_is_noticed_at_once(connection: RedisCo
     assert asyncio.get_running_loop().time() - start < 4, "before the blocking read ends by itself"
 
 
+async def test_who_has_kept_up_gets_the_events_of_the_latest_read(connection: RedisConnection, hub: EventHub) -> None:
+    async with hub.watch("job", 0):
+        for seq in (1, 2):
+            assert not hub.news("job", seq - 1)
+            await append(connection, "job", seq)
+            assert await hub.wait("job", seq - 1, 5)
+            assert [event.seq for event in hub.news("job", seq - 1)] == [seq]
+        assert list(hub.news("job", 1)) == await EventLog(connection).read("job", 1)
+        assert not hub.news("job", 0), "whoever is behind has to ask the log"
+
+
+async def test_a_number_that_is_missing_is_looked_up(connection: RedisConnection, hub: EventHub) -> None:
+    """It may be an event that this read did not bring."""
+    async with hub.watch("job", 0):
+        await append(connection, "job", 2)
+        assert await hub.wait("job", 0, 5)
+        assert not hub.news("job", 0)
+
+
 async def test_waiters_hear_that_redis_is_gone() -> None:
     connection = RedisConnection("unix:///nowhere/redis.sock")
     hub = EventHub(connection)
