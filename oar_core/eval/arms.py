@@ -2,10 +2,10 @@
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from oar_core.errors import DataError
 from oar_core.eval.quality import FORMAT
@@ -36,6 +36,13 @@ class Arm:
     def first(self) -> Report:
         return self.reports[0]
 
+    @property
+    def seeds(self) -> set[int]:
+        return {report["settings"]["seed"] for report in self.reports}
+
+    def of_seeds(self, seeds: Collection[int]) -> Self:
+        return replace(self, reports=tuple(report for report in self.reports if report["settings"]["seed"] in seeds))
+
     def mean(self, *path: str) -> float:
         return statistics.fmean(_at(report, path) for report in self.reports)
 
@@ -61,6 +68,12 @@ class Arm:
     def key(self) -> str:
         """Tells arms of one name apart, in the names of files."""
         return digest(_identity(self.first))[:6]
+
+
+def paired(one: Arm, other: Arm) -> tuple[Arm, Arm]:
+    """Both with the seeds alone that both have: those of one number share their weights, and their luck with them."""
+    seeds = one.seeds & other.seeds
+    return (one.of_seeds(seeds), other.of_seeds(seeds)) if seeds else (one, other)
 
 
 def spread(values: Sequence[float], *, digits: int) -> str:

@@ -1,5 +1,7 @@
 """Convolutions of one or two pictures as a CPU computes them fastest."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,15 +14,26 @@ class PackedConv2d(nn.Module):
 
     Same numbers but for the order of additions. Laying out takes as long whatever the batch is: a fifth of the time of
     a tokenizer's decoder for one picture, nothing that shows for eight, whose layout is another one. So more than
-    `MOST_PICTURES` take the weights as they are.
+    `MOST_PICTURES` take the weights as they are. The weights are not to change afterwards.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self._conv = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        weight = conv.weight.detach().to_mkldnn()
-        self._packed = torch._C._nn.mkldnn_reorder_conv2d_weight(weight, *self._conv)  # pyright: ignore[reportAttributeAccessIssue]
+        self._packed = self._pack()
+
+    def _pack(self) -> Tensor:
+        weight = self.weight.detach().to_mkldnn()
+        return torch._C._nn.mkldnn_reorder_conv2d_weight(weight, *self._conv)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Weights that are laid out can be neither copied nor pickled."""
+        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._packed = self._pack()
 
     def forward(self, x: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
         if len(x) > MOST_PICTURES:

@@ -115,7 +115,7 @@ STUDY_ARMS = (
         Training(DISTILLED, context_noise=0.2, has_own_policy=True),
         "distilled",
     ),
-    StudyArm(HALTON, Training("halton"), "halton"),
+    StudyArm(HALTON, Training("halton"), "halton", carries_claim=True),
     StudyArm("fine-tuned on locality orders", Training(LOCALITY), "locality"),
     StudyArm(SCRATCH, Training("raster", is_from_scratch=True), "raster"),
 )

@@ -20,7 +20,8 @@ ALL = "one a step"
 
 HOW_TO_READ = """Every arm has seen the same number of training pictures: those of the any-order stage and of a
 fine-tuning on top of it, or as many in raster order from the start. Arms with several seeds were fine-tuned and drawn
-anew with each, from one any-order backbone; `±` is the standard deviation over them. Guidance and group sizes are each
+anew with each, from one any-order backbone; `±` is the standard deviation over them, and a claim compares the seeds
+that both sides have. Guidance and group sizes are each
 arm's best of a few, found at 16 steps on fewer pictures of another seed. FD-eval is the Frechet distance to held-out
 pictures on features of this project's own evaluation network: it is not FID, and compares with no figure outside this
 page. FD-rec is the same distance to held-out pictures as the tokenizer reconstructs them: what it loses, no order can

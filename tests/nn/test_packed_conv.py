@@ -44,6 +44,15 @@ def test_a_packed_decoder_paints_the_same_and_keeps_the_names_of_its_tensors(pla
 
 
 @torch.inference_mode()
+def test_a_packed_decoder_can_be_copied(plain: VQGAN) -> None:
+    pack_convs(plain)
+    token_ids = torch.randint(TINY.vocab_size, (1, 64))
+    twin = copy.deepcopy(plain)
+    assert torch.equal(twin.decode(token_ids), plain.decode(token_ids))
+    assert not any(one is other for one, other in zip(twin.parameters(), plain.parameters(), strict=True))
+
+
+@torch.inference_mode()
 def test_a_picture_alone_is_the_same_to_the_last_bit_each_time(plain: VQGAN) -> None:
     pack_convs(plain)
     token_ids = torch.randint(TINY.vocab_size, (1, 64))

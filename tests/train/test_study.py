@@ -24,6 +24,7 @@ from oar_core.train.run import CACHE, Run
 from oar_core.train.stage_folders import ANY_ORDER_STAGE, EVALUATOR_STAGE, TOKENIZER_STAGE
 from oar_core.train.study import (
     ANY_ORDER,
+    HALTON,
     OAR,
     OAR_POLICY,
     RASTER,
@@ -90,7 +91,7 @@ def measured(study: Study, reference: Reference) -> list[dict[str, Any]]:
 def test_claims_are_measured_first_and_nothing_twice() -> None:
     found = figures(StudyConfig())
     assert len({figure.name for figure in found}) == len(found)
-    assert {figure.arm.label for figure in found[:3]} == {ANY_ORDER, RASTER, OAR_POLICY}
+    assert {figure.arm.label for figure in found[:4]} == {ANY_ORDER, RASTER, OAR_POLICY, HALTON}
     assert {figure.seed for figure in found if figure.arm.carries_claim and figure.steps == 16} == {0, 1, 2}
     assert {figure.seed for figure in found if not figure.arm.carries_claim} == {0}
 
@@ -262,6 +263,22 @@ def test_claims_are_judged_by_the_figures(measured: list[dict[str, Any]]) -> Non
     alone = [report for report in measured if report["label"] == ANY_ORDER]
     assert set(_verdicts(alone).values()) <= {None, True, False}
     assert _verdicts(alone)[f"{OAR}, against annealed raster, one token a step"] is None
+
+
+def test_claims_compare_the_seeds_that_both_have(measured: list[dict[str, Any]]) -> None:
+    reports = changed(measured, {(OAR, None): 8.0, (OAR_POLICY, None): 8.1, (OAR_POLICY, -1): 8.2})
+    text = "the order policy, against scoring every position, one token a step"
+    before = _told(reports)[text]
+    for report in reports:
+        if report["label"] == OAR_POLICY and report["settings"]["seed"] != 0:
+            report["distances"]["fd_eval"] = 99.0  # of a backbone whose positions were never all scored
+    assert _told(reports)[text] == before
+    assert _told(reports)["adaptive groups that lose at most 2 % to one token a step"].startswith("none") is False
+    assert "(53.55 ± 64.28 against" in _told(reports)[f"{OAR_POLICY}, against annealed raster, one token a step"]
+
+
+def _told(reports: list[dict[str, Any]]) -> dict[str, str]:
+    return {claim.text: claim.measured for claim in claims(group_arms(reports))}
 
 
 def _verdicts(reports: list[dict[str, Any]]) -> dict[str, bool | None]:
