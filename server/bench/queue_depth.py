@@ -11,7 +11,8 @@ from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.gauge import QueueGauge
 from server.jobs.job import JobState
-from server.jobs.queue import JobQueue, WorkerQueue
+from server.jobs.queue import JobQueue
+from server.jobs.worker_queue import WorkerQueue
 from server.schemas.events import Completed
 from server.schemas.generation import GenerationParams
 from server.settings import Settings

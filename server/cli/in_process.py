@@ -17,7 +17,7 @@ from server.api.validation import resolve
 from server.cli.making import Shape, Upload
 from server.cli.options import load_settings
 from server.errors import ServerError
-from server.jobs.queue import LATE
+from server.jobs.worker_queue import LATE
 from server.schemas.edit import EditFields
 from server.schemas.events import Canceled, Completed, Event, Queued, Started
 from server.schemas.generation import GenerationParams, GenerationRequest, ImageLink, Timings

@@ -1,20 +1,16 @@
-"""The queue from both sides: `JobQueue` for who submits, `WorkerQueue` for who takes.
+"""The queue from the side of whoever submits; `worker_queue` has that of whoever takes.
 
 A model has one stream for each priority. The highest is taken first, but every `priority_aging_seconds` that a job has
 waited count as one level more, and within a level the oldest comes first: no job waits for ever behind newer ones.
 """
 
 import hashlib
-import secrets
 import uuid
-from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple, cast
-
-from redis.exceptions import ResponseError
+from typing import cast
 
 from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, QueueShareFull
 from server.jobs import keys, scripts
@@ -23,13 +19,9 @@ from server.jobs.estimate import Fleet, retry_after
 from server.jobs.job import Job, JobState
 from server.jobs.keys import Field
 from server.jobs.store import RecentRegistry, Registry
-from server.schemas.events import Failed
-from server.schemas.generation import Failure, GenerationParams
+from server.schemas.generation import GenerationParams
 from server.schemas.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.settings import Settings
-
-LATE = Failed(error=Failure(code="deadline_exceeded", message="the job's deadline passed before it was finished"))
-WORN_OUT = Failed(error=Failure(code="attempts_exhausted", message="the job's worker died too often"))
 
 SOURCE_SUBMIT_MS = 60_000  # a source whose job was not accepted is forgotten after this
 
@@ -60,47 +52,6 @@ class Place:
     waiting_ahead: int | None  # 0 for one that runs, None for one that has ended
     work_ahead: int
     own_work: int
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A queue's entry that was given to this worker. `nonce` makes a claim that is repeated one claim."""
-
-    entry: str
-    job_id: str
-    priority: str
-    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
-
-
-class NewEvent(NamedTuple):
-    """An event without its number."""
-
-    type: str
-    body: str
-    image: int = 0  # of a preview: it replaces the one before
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A job that this worker runs. `epoch` fences what it writes; `seq` is the number of the latest event."""
-
-    job_id: str
-    model: str
-    epoch: int
-    attempt: int
-    seq: int
-    age: float  # seconds since it was submitted
-    base: int  # events up to this number do not count: another model drew them
-    is_anew: bool  # this claim found such events, and said `restarted` from nothing
-    params: GenerationParams
-
-    @property
-    def priority(self) -> str:
-        return self.params.priority
-
-    @property
-    def is_restart(self) -> bool:
-        return self.epoch > 1
 
 
 class JobQueue:
@@ -272,119 +223,6 @@ class JobQueue:
         return list(kept)
 
 
-class WorkerQueue:
-    """What one worker does with one model's jobs."""
-
-    def __init__(
-        self, connection: RedisConnection, settings: Settings, worker: str, model: str, model_hash: str = ""
-    ) -> None:
-        """`model_hash` tells apart models of one name: a job is never gone on with by another one than began it."""
-        self.model = model
-        self._connection = connection
-        self._settings = settings
-        self._worker = worker
-        self._model_hash = model_hash
-        self._streams = keys.queues(model)
-        self.concluded: Counter[str] = Counter()  # jobs that ended instead of beginning: canceled, late, worn_out
-
-    async def open(self) -> None:
-        """Makes the consumer groups, reading from the start: jobs may have come before the first worker."""
-        for stream in self._streams:
-            try:
-                await self._connection.again("XGROUP", "CREATE", stream, keys.GROUP, "0", "MKSTREAM")
-            except ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
-
-    async def unfinished(self) -> list[Taken]:
-        """All jobs that were given to this worker, the oldest of the highest priority first."""
-        words = ("XREADGROUP", "GROUP", keys.GROUP, self._worker, "COUNT", 1000, "STREAMS")
-        replies = await self._connection.again_many([(*words, stream, "0") for stream in self._streams])
-        return [
-            Taken(entry, job_id, priority)
-            for priority, reply in zip(keys.PRIORITIES, replies)
-            for entry, job_id in _entries(reply)
-        ]
-
-    async def take(self, block_seconds: float) -> Taken | None:
-        """The next job, waiting for one at most `block_seconds`. Not repeated when Redis fails.
-
-        First come jobs that other workers let go of or handed back, then the one whose turn it is.
-        """
-        taken = await self._take()
-        if isinstance(taken, Taken):
-            return taken
-        words = ("XREAD", "COUNT", 1, "BLOCK", max(1, int(block_seconds * 1000)), "STREAMS", *self._streams, *taken)
-        if await self._connection.block(block_seconds, *words) is None:
-            return None
-        taken = await self._take()
-        return taken if isinstance(taken, Taken) else None
-
-    async def _take(self) -> Taken | list[str]:
-        """A job, or the streams' cursors to wait behind."""
-        lease, aging = self._settings.lease_seconds, self._settings.priority_aging_seconds
-        args = (keys.GROUP, self._worker, milliseconds(lease), milliseconds(aging))
-        reply = await scripts.run_once(self._connection, "take", self._streams, args)
-        if not reply[0]:
-            return [cursor.decode() for cursor in reply[1:]]
-        return Taken(reply[0].decode(), reply[1].decode(), keys.PRIORITIES[int(reply[2]) - 1])
-
-    async def claim(self, taken: Taken) -> Claim | None:
-        """Begins a job; None when it ended meanwhile, is too late, was canceled or begun too often."""
-        reply = await scripts.run(
-            self._connection,
-            "claim",
-            [*job_keys(taken.job_id, self.model, taken.priority), keys.DEAD],
-            [
-                *(keys.GROUP, self._worker, taken.nonce, taken.entry, self._settings.max_attempts),
-                *lifetimes(self._settings),
-                *(LATE.body(), WORN_OUT.body()),
-                *(self._model_hash, self._settings.dead_length, WORN_OUT.error.code),
-            ],
-        )
-        if reply[0] != b"claimed":
-            self.concluded.update(word.decode() for word in reply[2:])
-            return None
-        return Claim(
-            job_id=taken.job_id,
-            model=self.model,
-            epoch=int(reply[1]),
-            attempt=int(reply[2]),
-            seq=int(reply[3]),
-            age=int(reply[4]) / 1000,
-            base=int(reply[5]),
-            is_anew=reply[6] == 1,
-            params=GenerationParams.model_validate_json(reply[7]),
-        )
-
-    async def traceparent(self, job_id: str) -> str:
-        """Of the request that submitted the job; empty where traces were not asked for."""
-        trace: bytes | None = await self._connection.again("HGET", keys.job(job_id), Field.TRACE)
-        return (trace or b"").decode()
-
-    def release_call(self, claim: Claim) -> scripts.Call:
-        """Hands the job back, to be taken next. Answers 1, or -1 when lost."""
-        args = (self._worker, claim.epoch, keys.GROUP, keys.RELEASED)
-        return scripts.Call(scripts.script("release"), _keys_of(claim), args)
-
-    def renew_call(self, claim: Claim) -> scripts.Call:
-        """Answers 0 go on, 1 cancel, 2 too late, or -1 lost."""
-        args = (self._worker, claim.epoch, keys.GROUP)
-        return scripts.Call(scripts.script("renew"), _keys_of(claim), args)
-
-    def emit_call(self, claim: Claim, seq: int, events: Sequence[NewEvent]) -> scripts.Call:
-        """Writes events after number `seq`. Answers [seq or -1 when lost, as `renew_call`]."""
-        words = [word for event in events for word in event]
-        args = (self._worker, claim.epoch, seq, *words)
-        return scripts.Call(scripts.script("emit"), _keys_of(claim), args)
-
-    def finish_call(self, claim: Claim, state: JobState, body: str, images: Sequence[bytes] = ()) -> scripts.Call:
-        """Ends the job with its terminal event and its PNGs. Answers 1, or -1 when lost."""
-        pictures = [keys.image(claim.job_id, index) for index in range(len(images))]
-        args = (self._worker, claim.epoch, keys.GROUP, state.value, body, *lifetimes(self._settings), *images)
-        return scripts.Call(scripts.script("finish"), [*_keys_of(claim), *pictures], args)
-
-
 def _parse(job_id: str, reply: Sequence[bytes]) -> Job:
     """From a hash as Redis answers it."""
     words = [word.decode() for word in reply]
@@ -403,26 +241,9 @@ def job_keys(job_id: str, model: str, priority: str) -> list[str]:
     ]
 
 
-def _keys_of(claim: Claim) -> list[str]:
-    return job_keys(claim.job_id, claim.model, claim.priority)
-
-
 def lifetimes(settings: Settings) -> tuple[int, int]:
     return milliseconds(settings.result_ttl), milliseconds(settings.result_ttl + settings.tombstone_ttl)
 
 
 def milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
-
-
-def _entries(streams: list[Any] | None) -> list[tuple[str, str]]:
-    """(entry, job id) pairs of an XREADGROUP reply over one stream.
-
-    Entries that were deleted while they were pending come with no fields; their job id is empty.
-    """
-    pairs: list[tuple[str, str]] = []
-    for item in streams[0][1] if streams else ():
-        if item is not None:
-            entry, words = cast("tuple[bytes, list[bytes] | None]", item)
-            pairs.append((entry.decode(), words[1].decode() if words else ""))
-    return pairs

@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 from server.errors import RedisUnavailable
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
-from server.jobs.queue import LATE, job_keys, lifetimes, milliseconds
+from server.jobs.queue import job_keys, lifetimes, milliseconds
+from server.jobs.worker_queue import LATE
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from server.jobs import scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
-from server.jobs.queue import Claim, Taken, WorkerQueue
 from server.jobs.store import ImageStore, Registry
+from server.jobs.worker_queue import Claim, Taken, WorkerQueue
 from server.observability.exposition import expose, own
 from server.observability.metrics import WorkerMetrics
 from server.observability.tracing import NO_TRACING, Tracing

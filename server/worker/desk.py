@@ -12,7 +12,7 @@ from oar_core.errors import RequestError
 from server.jobs.connection import RedisConnection
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
-from server.jobs.queue import LATE, Claim, WorkerQueue
+from server.jobs.worker_queue import LATE, Claim, WorkerQueue
 from server.observability.metrics import WorkerMetrics
 from server.observability.tracing import NO_TRACING, Tracing
 from server.schemas.events import Canceled, Completed, Failed, Restarted

@@ -8,7 +8,7 @@ from typing import Any
 from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
-from server.jobs.queue import NewEvent, WorkerQueue
+from server.jobs.worker_queue import NewEvent, WorkerQueue
 from server.worker.running import Ending, RunningJob
 
 logger = logging.getLogger(__name__)

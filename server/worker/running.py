@@ -11,7 +11,7 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
-from server.jobs.queue import Claim, NewEvent
+from server.jobs.worker_queue import Claim, NewEvent
 from server.schemas.events import Partial, Patches, PatchInfo
 from server.schemas.generation import GenerationParams
 from server.worker.edits import JobEdit

@@ -23,8 +23,9 @@ from server.jobs.dead import DeadLetters
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog, StoredEvent
 from server.jobs.job import TRANSITIONS, Job, JobState
-from server.jobs.queue import Claim, Idempotency, JobQueue, NewEvent, Taken, WorkerQueue
+from server.jobs.queue import Idempotency, JobQueue
 from server.jobs.sweeper import Sweeper
+from server.jobs.worker_queue import Claim, NewEvent, Taken, WorkerQueue
 from server.settings import Settings
 from tests.server.jobs.protocol import params
 

@@ -23,8 +23,8 @@ from server.api.gate import METRICS, OPEN, OPEN_FOLDERS
 from server.cli import main
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
-from server.jobs.queue import WorkerQueue
 from server.jobs.store import Registry
+from server.jobs.worker_queue import WorkerQueue
 from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.api.test_app import expire, finish, take

@@ -3,7 +3,7 @@
 import pytest
 
 from server.jobs.events import StoredEvent
-from server.jobs.queue import Claim
+from server.jobs.worker_queue import Claim
 from server.schemas.events import Partial, Patches, PatchInfo, Preview
 from server.schemas.generation import GenerationParams
 from server.worker.running import RunningJob

@@ -18,8 +18,8 @@ from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
-from server.jobs.queue import Claim, NewEvent, WorkerQueue
 from server.jobs.store import Registry
+from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
 from server.schemas.events import Completed
 from server.schemas.generation import ImageLink
 from server.schemas.model import ModelInfo, WorkerInfo

@@ -5,7 +5,7 @@ from typing import Any
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
-from server.jobs.queue import Claim, WorkerQueue
+from server.jobs.worker_queue import Claim, WorkerQueue
 from server.schemas.generation import GenerationParams
 from server.settings import Settings
 

@@ -9,8 +9,9 @@ from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
 from server.jobs.job import JobState
-from server.jobs.queue import JobQueue, NewEvent
+from server.jobs.queue import JobQueue
 from server.jobs.sweeper import Sweeper
+from server.jobs.worker_queue import NewEvent
 from server.settings import Settings
 from tests.server.jobs.protocol import PARAMS, end_lease, kinds, make_late, open_worker, params, run, take
 

@@ -6,7 +6,8 @@ from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
 from server.jobs.job import JobState
-from server.jobs.queue import Claim, JobQueue, NewEvent
+from server.jobs.queue import JobQueue
+from server.jobs.worker_queue import Claim, NewEvent
 from server.settings import Settings
 from tests.server.jobs.protocol import open_worker, params, run, take
 

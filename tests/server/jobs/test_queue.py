@@ -11,8 +11,9 @@ from server.jobs.connection import RedisConnection
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.job import TRANSITIONS, JobState
-from server.jobs.queue import Claim, Idempotency, JobQueue, NewEvent, WorkerQueue
+from server.jobs.queue import Idempotency, JobQueue
 from server.jobs.store import ImageStore, Registry
+from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
 from server.schemas.generation import GenerationParams
 from server.schemas.model import WorkerInfo
 from server.settings import Settings

@@ -4,7 +4,8 @@ import pytest
 
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
-from server.jobs.queue import Claim, JobQueue, NewEvent, WorkerQueue
+from server.jobs.queue import JobQueue
+from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
 from server.schemas.events import Partial, Patches, PatchInfo, Restarted
 from server.settings import Settings
 from server.worker.running import RunningJob

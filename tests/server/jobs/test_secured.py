@@ -15,9 +15,10 @@ from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog
 from server.jobs.gauge import ExporterLease, QueueGauge
 from server.jobs.job import JobState
-from server.jobs.queue import JobQueue, NewEvent, WorkerQueue
+from server.jobs.queue import JobQueue
 from server.jobs.store import Registry
 from server.jobs.sweeper import Sweeper
+from server.jobs.worker_queue import NewEvent, WorkerQueue
 from server.schemas.generation import GenerationParams
 from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings

@@ -7,8 +7,9 @@ import pytest
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.job import JobState
-from server.jobs.queue import JobQueue, WorkerQueue
+from server.jobs.queue import JobQueue
 from server.jobs.sweeper import Sweeper
+from server.jobs.worker_queue import WorkerQueue
 from server.schemas.generation import EditParams
 from server.settings import Settings
 from tests.server.jobs.protocol import make_late, open_worker, params, run, take

@@ -19,8 +19,9 @@ from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters
 from server.jobs.gauge import ExporterLease, QueueGauge
-from server.jobs.queue import Claim, JobQueue, WorkerQueue
+from server.jobs.queue import JobQueue
 from server.jobs.store import Registry
+from server.jobs.worker_queue import Claim, WorkerQueue
 from server.observability.exposition import Labelled, expose, own, published
 from server.observability.families import Families
 from server.observability.metrics import (
