@@ -145,6 +145,7 @@ def sprites_64() -> Recipe:
         ),
         any_order_loop=LoopConfig(num_images=272_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.999),
         example_prompts=SPRITE_PROMPTS,
+        defaults=SamplingDefaults(top_p=0.85),
         pixel_art=True,
         attributes=ATTRIBUTE_SETS["sprites"],
     )
@@ -160,6 +161,7 @@ def pictures_64() -> Recipe:
         attributes=(),
         example_prompts=("a picture",),
         pixel_art=False,
+        defaults=SamplingDefaults(),
     )
 
 

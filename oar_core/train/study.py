@@ -313,6 +313,7 @@ class Study:
 
 
 TUNING_SEED = 1000  # of draws
+TOP_P = 0.95  # of all arms, whatever a recipe ships with
 
 
 def draw_settings(pipeline: Pipeline, figure: Figure, tuned: Tuned) -> DrawSettings:
@@ -321,7 +322,8 @@ def draw_settings(pipeline: Pipeline, figure: Figure, tuned: Tuned) -> DrawSetti
         plan = replace(plan, group_sizes=ADAPTIVE, entropy_bound=figure.entropy_bound)
     elif figure.steps is not None:  # one position a step has no sizes
         plan = replace(plan, group_sizes=tuned.group_sizes)
-    return DrawSettings(plan, replace(pipeline.default_sampling, guidance=tuned.guidance), figure.seed)
+    sampling = replace(pipeline.default_sampling, guidance=tuned.guidance, top_p=TOP_P)
+    return DrawSettings(plan, sampling, figure.seed)
 
 
 def slug(text: str) -> str:
