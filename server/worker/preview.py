@@ -23,6 +23,7 @@ from server.worker.running import Snapshot
 
 NUM_THREADS = 2
 MOST_JOBS = 8  # that are decoded together: the first of them waits for all
+MOST_PICTURES = 16  # in one pass through the decoder, whose memory grows with them
 WEBP_QUALITY = 80
 
 
@@ -69,14 +70,13 @@ def render_pngs(
 
 
 def render_jobs(pipeline: Pipeline, jobs: Sequence[Drawn]) -> list[tuple[bytes, ...]]:
-    """The PNGs of each job, of one pass through the decoder."""
-    ids = [picture for job in jobs for picture in job.token_ids]
-    pixels = np.split(
-        pipeline.decode(torch.tensor(ids, dtype=torch.long)), list(accumulate(len(job.token_ids) for job in jobs))[:-1]
-    )
+    """The PNGs of each job, whose pictures go through the decoder side by side."""
+    token_ids = torch.tensor([picture for job in jobs for picture in job.token_ids], dtype=torch.long)
+    pixels = np.concatenate([pipeline.decode(part) for part in torch.split(token_ids, MOST_PICTURES)])
+    ends = list(accumulate(len(job.token_ids) for job in jobs))
     return [
         tuple(_encode(picture, "PNG") for picture in (job.edit.lay(own) if job.edit else own))
-        for job, own in zip(jobs, pixels)
+        for job, own in zip(jobs, np.split(pixels, ends[:-1]))
     ]
 
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from oar_core.sampling.pipeline import Pipeline
+from server.worker import preview
 from server.worker.preview import MOST_JOBS, Drawn, Renderer, render_jobs, render_pngs
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
@@ -34,11 +35,36 @@ def test_jobs_that_are_decoded_together_get_their_own_pictures(pipeline: Pipelin
             assert np.abs(pixels(png) - pixels(alone)).max() <= 1
 
 
+def test_a_pass_through_the_decoder_has_a_bound(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [drawn(pipeline, 3) for _ in range(3)]
+    whole = render_jobs(pipeline, jobs)
+    monkeypatch.setattr(preview, "MOST_PICTURES", 4)
+    sizes = decoded_sizes(monkeypatch)
+    parts = render_jobs(pipeline, jobs)
+    assert sizes == [4, 4, 1]
+    for one, other in zip(
+        (png for pngs in whole for png in pngs), (png for pngs in parts for png in pngs), strict=True
+    ):
+        assert np.abs(pixels(one) - pixels(other)).max() <= 1
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(("is_deterministic", "most"), [(False, MOST_JOBS), (True, 1)])
 async def test_a_deterministic_renderer_decodes_every_job_by_itself(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, is_deterministic: bool, most: int
 ) -> None:
+    sizes = decoded_sizes(monkeypatch)
+    renderer = Renderer(is_deterministic=is_deterministic)
+    job = drawn(pipeline, 1)
+    answers = await asyncio.gather(*(renderer.finish(pipeline, job.token_ids) for _ in range(MOST_JOBS + 1)))
+    renderer.close()
+    assert len({png for pngs in answers for png in pngs}) == 1
+    assert max(sizes) == most
+    assert sum(sizes) == MOST_JOBS + 1
+
+
+def decoded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of the batches that are decoded from now on."""
     sizes: list[int] = []
     decode = Pipeline.decode
 
@@ -47,13 +73,7 @@ async def test_a_deterministic_renderer_decodes_every_job_by_itself(
         return decode(self, token_ids)
 
     monkeypatch.setattr(Pipeline, "decode", counted)
-    renderer = Renderer(is_deterministic=is_deterministic)
-    job = drawn(pipeline, 1)
-    answers = await asyncio.gather(*(renderer.finish(pipeline, job.token_ids) for _ in range(MOST_JOBS + 1)))
-    renderer.close()
-    assert len({png for pngs in answers for png in pngs}) == 1
-    assert max(sizes) == most
-    assert sum(sizes) == MOST_JOBS + 1
+    return sizes
 
 
 def pixels(png: bytes) -> np.ndarray:
