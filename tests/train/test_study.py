@@ -203,6 +203,7 @@ def test_likelihoods_are_measured_once_for_each_arm_and_seed_in_its_own_order(st
 
 def test_the_page_is_made_from_json_alone(measured: list[dict[str, Any]], study: Study, tmp_path: Path) -> None:
     assert measured
+    list(study.measure_likelihood(6))
     folder = study.out.parent
     (folder / "notes.md").write_text("## What came out\n\nSquares.\n")
     result = CliRunner().invoke(commands["study"], ["report", str(folder), "-o", str(tmp_path / "orders.md")])
