@@ -101,17 +101,24 @@ def packed_twin(module: Module, least_rows: int = 1) -> Module:
     """The same network with packed linear layers. It shares all tensors with the other, which stays as it is."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     twin = copy.deepcopy(module, cast("dict[int, object]", shared))
-    _replace_linears(twin, lambda linear: PackedLinear(linear, least_rows))
+    replace_layers(twin, _plain_linear, lambda linear: PackedLinear(cast(nn.Linear, linear), least_rows))
     return twin
 
 
 def quantize(module: nn.Module) -> None:
     """Puts int8 layers in the place of the network's linear layers. What else there is stays in its number format."""
-    _replace_linears(module, Int8Linear)
+    replace_layers(module, _plain_linear, lambda linear: Int8Linear(cast(nn.Linear, linear)))
 
 
-def _replace_linears(module: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> None:
+def replace_layers(
+    module: nn.Module, is_wanted: Callable[[nn.Module], bool], make: Callable[[nn.Module], nn.Module]
+) -> None:
+    """Puts what `make` makes of a layer in its place, wherever in the network there is one."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear) and child.bias is None:
+            if is_wanted(child):
                 setattr(parent, name, make(child))
+
+
+def _plain_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) and module.bias is None

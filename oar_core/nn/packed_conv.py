@@ -1,10 +1,12 @@
 """Convolutions of one or two pictures as a CPU computes them fastest."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from oar_core.nn.packed import can_pack, replace_layers
 
 MOST_PICTURES = 2
 
@@ -45,10 +47,5 @@ class PackedConv2d(nn.Module):
 def pack_convs(module: nn.Module) -> None:
     """Puts packed convolutions in the place of the network's, where its device and this build of PyTorch have them. All
     tensors keep their names."""
-    weight = next(module.parameters())
-    if weight.device.type != "cpu" or weight.dtype is not torch.float32 or not torch.backends.mkldnn.is_available():
-        return
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d):
-                setattr(parent, name, PackedConv2d(child))
+    if can_pack(module) and next(module.parameters()).dtype is torch.float32:
+        replace_layers(module, lambda m: isinstance(m, nn.Conv2d), lambda m: PackedConv2d(cast(nn.Conv2d, m)))

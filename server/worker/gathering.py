@@ -39,7 +39,12 @@ class Gathering(Generic[Item, Result]):
 
     async def _answer(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         items = [item for item, _ in batch]
-        call = asyncio.get_running_loop().run_in_executor(self._threads, self._work, items)
+        try:
+            call = asyncio.get_running_loop().run_in_executor(self._threads, self._work, items)
+        except RuntimeError:  # the threads are shut down
+            for _, answer in batch:
+                answer.cancel()
+            return
         await asyncio.wait((call,))
         for index, (_, answer) in enumerate(batch):
             if call.cancelled():

@@ -68,12 +68,16 @@ async def test_who_gives_up_does_not_disturb_the_others(threads: ThreadPoolExecu
 async def test_threads_that_close_cancel_who_waits() -> None:
     threads, squares, may_go = ThreadPoolExecutor(1), Squares(), Event()
     threads.submit(may_go.wait, 10)  # the thread is taken: the batch waits for it
-    asked = asyncio.create_task(Gathering(squares, threads, most=1).ask(5))
+    gathering = Gathering(squares, threads, most=1)
+    asked = asyncio.create_task(gathering.ask(5))
     await asyncio.sleep(0.05)
     threads.shutdown(wait=False, cancel_futures=True)
     may_go.set()
     with pytest.raises(asyncio.CancelledError):
         await asked
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(10):
+            await gathering.ask(6)
     assert not squares.batches
 
 
