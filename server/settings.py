@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     cuda_graphs: bool = Field(
         False, description="Whether steps on CUDA are captured as graphs before the worker is ready"
     )
+    compile: bool = Field(
+        False,
+        description="Whether the draw of tokens is compiled before the worker is ready; on a CPU with a C++ compiler",
+    )
     calibrate: bool = Field(
         False,
         description="Whether a worker on a CPU measures at its start how many threads and which kernels are quickest",

@@ -24,13 +24,11 @@ from oar_core.engine.model_runner import fastest
 from oar_core.models.backbone import Commit, Query
 from oar_core.models.oar import OarBackbone
 from oar_core.nn.packed import Int8Linear, PackedLinear
-from oar_core.sampling.confidence import log_odds_of_best
 from oar_core.sampling.decode import Chooser, DecodeRow, Slots, decode_step
 from oar_core.sampling.guidance import guide
-from oar_core.sampling.noise import gumbel
 from oar_core.sampling.pipeline import to_pixels
 from oar_core.sampling.prefill import PrefillRow, prefill
-from oar_core.sampling.sampler import SamplingRows, sample
+from oar_core.sampling.sampler import SamplingRows
 
 MATRIX_SIDE = 1024
 BANDWIDTH_BYTES = 128 << 20
@@ -246,7 +244,7 @@ class _Bench:
             )
             for picture in range(self.batch)
         ]
-        decode_step(self.backbone, self.cache, rows)
+        decode_step(self.backbone, self.cache, rows, draw=self.subject.draw)
 
     def commit(self) -> None:
         self._half_way()
@@ -289,10 +287,9 @@ class _Bench:
         """Guidance, truncation, noise, draw and confidence."""
         count, vocab_size = self.logits.shape
         params = SamplingRows.stack([self.subject.sampling] * count, vocab_size, self.logits.device)
-        logits = guide(self.logits[:, None], self.logits[:, None], params.guidance)
-        keys = torch.arange(count, device=self.logits.device)
-        sample(logits, params, gumbel(keys, keys[:, None], vocab_size))
-        log_odds_of_best(logits).cpu()
+        logits = guide(self.logits[:, None], self.logits[:, None], params.guidance).squeeze(1)
+        places = torch.arange(count, device=self.logits.device)
+        self.subject.draw(logits, places, places.clone(), params.of_queries(places)).confidences.cpu()
 
     @torch.inference_mode()
     def decode(self) -> None:

@@ -1,6 +1,7 @@
 """What a benchmark measures: a shipped model, or a recipe with random weights, whose speed is that of trained ones."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -9,6 +10,7 @@ import torch
 from oar_core.engine.engine import Engine
 from oar_core.models.oar import OarBackbone
 from oar_core.order.plan import PlanSpec
+from oar_core.sampling.draw import CompiledDraw, Draw, plain_draw
 from oar_core.sampling.pipeline import Pipeline, in_number_format
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
@@ -30,6 +32,7 @@ class Subject:
     plan: PlanSpec
     sampling: SamplingParams
     dtype: torch.dtype
+    is_compiled: bool = False
 
     @classmethod
     def of_model(cls, weights: Path, name: str | None, device: str, dtype: torch.dtype) -> Self:
@@ -68,7 +71,12 @@ class Subject:
         return self.backbone.embed_query.shared.device
 
     def engine(self, num_slots: int) -> Engine:
-        return Engine(self.backbone, self.unconditional_ids, num_slots)
+        return Engine(self.backbone, self.unconditional_ids, num_slots, is_compiled=self.is_compiled)
+
+    @cached_property
+    def draw(self) -> Draw:
+        """Of the engine's steps. Raises ConfigError where it cannot be compiled."""
+        return CompiledDraw(self.backbone.config.vocab_size, self.device) if self.is_compiled else plain_draw
 
     def requests(self, count: int, plan: PlanSpec | None = None, *, first: int = 0) -> list[SequenceRequest]:
         """The prompts in turn, each picture with a seed of its own; the model's plan and sampling unless given."""

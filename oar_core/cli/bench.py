@@ -1,6 +1,7 @@
 """`oar bench`: speed of the engine in this process."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,18 +57,27 @@ def subject_options(command: Any) -> Any:
     recipe = click.option(
         "--recipe", type=RecipeType(), help="Random weights instead of a model: a name or a TOML file."
     )
-    return model_options(recipe(command))
+    is_compiled = click.option("--compile", "is_compiled", is_flag=True, help="The draw compiled, as OAR_COMPILE does.")
+    return model_options(recipe(is_compiled(command)))
 
 
 def load_subject(
-    weights: Path, model: str | None, recipe: Recipe | None, device: str | None, dtype: str, threads: int
+    weights: Path,
+    model: str | None,
+    recipe: Recipe | None,
+    device: str | None,
+    dtype: str,
+    threads: int,
+    is_compiled: bool = False,
 ) -> Subject:
     if threads:
         torch.set_num_threads(threads)
     device = device or default_device()
     if recipe is not None:
-        return Subject.of_recipe(recipe, device, DTYPES[dtype])
-    return Subject.of_model(weights, model, device, DTYPES[dtype])
+        subject = Subject.of_recipe(recipe, device, DTYPES[dtype])
+    else:
+        subject = Subject.of_model(weights, model, device, DTYPES[dtype])
+    return replace(subject, is_compiled=is_compiled)
 
 
 @bench.command()

@@ -33,6 +33,7 @@ class Engine:
         is_deterministic: bool = False,
         least_packed_rows: int | None = None,
         is_static: bool = False,
+        is_compiled: bool = False,
     ) -> None:
         """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated as
         they are needed, and refused here where all of them would exceed `max_cache_bytes`.
@@ -41,7 +42,8 @@ class Engine:
         and some in bf16. Where it `is_deterministic`, pictures run side by side as well, but each goes through the
         network by itself: the numbers are the same to the last bit whatever runs beside it, at the speed of one picture
         after another. `least_packed_rows` is of the `Calibration`. Where it `is_static`, steps of fixed orders have one
-        of few shapes; on CUDA they are graphs, captured here. Raises ConfigError.
+        of few shapes; on CUDA they are graphs, captured here. Where it `is_compiled`, and not deterministic, the
+        draw is a `CompiledDraw`. Raises ConfigError.
 
         `max_prefill` is how many tokens of prefills a step takes in, see `Scheduler`. Where the engine is deterministic
         they are not divided: a chunk's size would depend on the company.
@@ -66,6 +68,7 @@ class Engine:
             is_deterministic=is_deterministic,
             least_packed_rows=least_packed_rows,
             is_static=is_static,
+            is_compiled=is_compiled,
         )
         self._num_unconditional_ids = len(unconditional_ids)
         self._num_prefilled = 0  # tokens, by the latest step

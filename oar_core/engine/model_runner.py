@@ -11,6 +11,7 @@ from oar_core.models.backbone import Backbone
 from oar_core.models.oar import OarBackbone
 from oar_core.nn.packed import NEVER, can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
+from oar_core.sampling.draw import CompiledDraw, plain_draw
 from oar_core.sampling.prefill import prefill
 
 Picture = TypeVar("Picture")
@@ -30,18 +31,19 @@ class ModelRunner:
         is_deterministic: bool = False,
         least_packed_rows: int | None = None,
         is_static: bool = False,
+        is_compiled: bool = False,
     ) -> None:
         self._backbone = fastest(backbone, least_packed_rows)
         self._unconditional_ids = unconditional_ids
         self._is_deterministic = is_deterministic
-        self._static: StaticSteps | None = None
         self._max_slots = num_slots
-        if is_static and not is_deterministic and isinstance(self._backbone, OarBackbone):
-            # All slots at once, as these steps hold on to them, and a last one for scratch.
-            self._cache = backbone.new_cache(num_slots + 1)
-            self._static = StaticSteps(self._backbone, self._cache)
-        else:
-            self._cache = backbone.new_cache(min(num_slots, FIRST_SLOTS))
+        is_static = is_static and not is_deterministic and isinstance(self._backbone, OarBackbone)
+        # Static steps hold on to all slots at once, and have a last one for scratch.
+        self._cache = backbone.new_cache(num_slots + 1 if is_static else min(num_slots, FIRST_SLOTS))
+        is_compiled = is_compiled and not is_deterministic
+        self._draw = CompiledDraw(backbone.config.vocab_size, self._cache.keys.device) if is_compiled else plain_draw
+        network = cast(OarBackbone, self._backbone)
+        self._static = StaticSteps(network, self._cache, self._draw) if is_static else None
         self.load = StepLoad()  # of the latest step
 
     @property
@@ -71,7 +73,9 @@ class ModelRunner:
         if groups is not None:
             return groups
         calls = self._calls(rows)
-        return [group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load)]
+        return [
+            group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load, self._draw)
+        ]
 
     def _calls(self, pictures: list[Picture]) -> list[list[Picture]]:
         """All in one; or each picture by itself, so that no kernel's shape depends on the others."""

@@ -17,6 +17,7 @@ from oar_core.engine.buckets import Bucket
 from oar_core.models.oar import OarBackbone
 from oar_core.nn.kv_cache import FixedWindow, KVCache
 from oar_core.sampling.decode import DecodedGroup, DecodeRow, answer
+from oar_core.sampling.draw import Draw
 from oar_core.sampling.sampler import SamplingRows
 
 Work = Callable[[], Tensor]
@@ -56,8 +57,10 @@ class Buffers:
 class StaticStep:
     """The step of one bucket. `capture` makes of a piece of work what repeats it: a graph's replay, or itself."""
 
-    def __init__(self, backbone: OarBackbone, cache: KVCache, bucket: Bucket, scratch: int, capture: Capture) -> None:
-        self._backbone, self._cache, self._bucket = backbone, cache, bucket
+    def __init__(
+        self, backbone: OarBackbone, cache: KVCache, bucket: Bucket, scratch: int, capture: Capture, draw: Draw
+    ) -> None:
+        self._backbone, self._cache, self._bucket, self._draw = backbone, cache, bucket, draw
         rows, group = bucket.rows, bucket.group
         vocab_size, device = backbone.config.vocab_size, cache.keys.device
         self._ints = Buffers(
@@ -172,6 +175,7 @@ class StaticStep:
             self._owners,
             params,
             ints["noise_keys"],
+            self._draw,
         )
 
 

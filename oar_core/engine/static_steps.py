@@ -9,6 +9,7 @@ from oar_core.engine.static_step import Graphs, StaticStep, repeat
 from oar_core.models.oar import OarBackbone
 from oar_core.nn.kv_cache import KVCache
 from oar_core.sampling.decode import Chooser, DecodedGroup, DecodeRow, StepLoad
+from oar_core.sampling.draw import Draw, plain_draw
 
 
 class StaticSteps:
@@ -18,8 +19,8 @@ class StaticSteps:
     without graphs, made when they are first asked for, for tests.
     """
 
-    def __init__(self, backbone: OarBackbone, cache: KVCache) -> None:
-        self._backbone, self._cache, self._scratch = backbone, cache, cache.num_slots - 1
+    def __init__(self, backbone: OarBackbone, cache: KVCache, draw: Draw = plain_draw) -> None:
+        self._backbone, self._cache, self._scratch, self._draw = backbone, cache, cache.num_slots - 1, draw
         self._buckets = Buckets.plan(self._scratch, backbone.config.num_tokens, cache.capacity)
         self._capture = Graphs() if cache.keys.is_cuda else repeat
         self._steps: dict[Bucket, StaticStep] = {}
@@ -48,7 +49,9 @@ class StaticSteps:
 
     def _step(self, bucket: Bucket) -> StaticStep:
         if bucket not in self._steps:
-            self._steps[bucket] = StaticStep(self._backbone, self._cache, bucket, self._scratch, self._capture)
+            self._steps[bucket] = StaticStep(
+                self._backbone, self._cache, bucket, self._scratch, self._capture, self._draw
+            )
         return self._steps[bucket]
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from oar_core.models.backbone import Backbone, Commit, Query
 from oar_core.nn.kv_cache import KVCache
-from oar_core.sampling.confidence import entropy, log_odds_of_best, log_probability, safe_together, surest
+from oar_core.sampling.confidence import entropy, log_probability, safe_together, surest
+from oar_core.sampling.draw import Draw, Drawn, plain_draw
 from oar_core.sampling.guidance import guide
-from oar_core.sampling.noise import gumbel
 from oar_core.sampling.order_score import CERTAINTIES, scored
 from oar_core.sampling.rows import Chooser, DecodedGroup, DecodeRow, Slots
-from oar_core.sampling.sampler import SamplingRows, sample
+from oar_core.sampling.sampler import SamplingRows
 from oar_core.sampling.step_batch import Choice, StepBatch
 
 __all__ = ["Chooser", "DecodeRow", "DecodedGroup", "Slots", "StepLoad", "answer", "decode_step"]
@@ -33,7 +33,11 @@ class StepLoad:
 
 @torch.inference_mode()
 def decode_step(
-    backbone: Backbone, cache: KVCache, rows: Sequence[DecodeRow], load: StepLoad | None = None
+    backbone: Backbone,
+    cache: KVCache,
+    rows: Sequence[DecodeRow],
+    load: StepLoad | None = None,
+    draw: Draw = plain_draw,
 ) -> list[DecodedGroup]:
     """Decodes one group of each row, which may differ in everything; the results come in the order of `rows`.
 
@@ -45,7 +49,7 @@ def decode_step(
     by_slot = sorted(range(len(rows)), key=lambda index: rows[index].slots.conditional)
     batch = StepBatch.pack([rows[index] for index in by_slot], backbone.config.vocab_size, cache.keys.device)
     pads = cache.num_pads
-    groups = dict(zip(by_slot, _unpack(_decode(backbone, cache, batch).tolist(), batch.limits)))
+    groups = dict(zip(by_slot, _unpack(_decode(backbone, cache, batch, draw).tolist(), batch.limits)))
     if load is not None:
         load.slots += len(batch.slots)
         load.pads += cache.num_pads - pads
@@ -65,21 +69,20 @@ def _unpack(flat: list[float], limits: Sequence[int]) -> list[DecodedGroup]:
     return groups
 
 
-def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch) -> Float[Tensor, "_"]:
+def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch, draw: Draw) -> Float[Tensor, "_"]:
     """What `_unpack` reads, in fp32, which holds integers up to 2**24 exactly: one copy brings it to the host."""
     commit, queries = batch.commit, batch.queries
     for choice in batch.choices:
         if choice.chooser is Chooser.DISTILLED:
             commit, queries = _ask_policy(backbone, cache, batch, choice)
     logits = _guided_logits(backbone, cache, batch, commit, queries)
-    selected = _select(backbone, batch, logits, queries)
+    selected = _select(backbone, batch, logits, queries, draw)
     owners = batch.owners
     if selected is not None:
         logits, queries, owners = logits[selected], queries[selected], owners[selected]
     # A draw is a function of its position: what likelihood drew in order to choose is drawn again here.
-    return torch.cat(
-        [_group_counts(logits, batch).float(), *_told(logits, queries, owners, batch.params, batch.noise_keys)]
-    )
+    drawn = _draw(draw, logits, queries, owners, batch.params, batch.noise_keys)
+    return torch.cat([_group_counts(logits, batch).float(), *_told(queries, drawn)])
 
 
 @torch.inference_mode()
@@ -91,23 +94,28 @@ def answer(
     owners: Int[Tensor, "Q"],
     params: SamplingRows,
     noise_keys: Int[Tensor, "R"],
+    draw: Draw = plain_draw,
 ) -> Float[Tensor, "_"]:
     """A step's draws from the logits of its slots, for a caller that has made these: positions, token ids and
     confidences of all queries, in fp32. Waits for nothing."""
     guided = _guide(logits, conditional, unconditional, params.guidance[owners])
-    return torch.cat(_told(guided, queries, owners, params, noise_keys))
+    return torch.cat(_told(queries, _draw(draw, guided, queries, owners, params, noise_keys)))
 
 
-def _told(
-    logits: Float[Tensor, "S V"],
-    queries: Int[Tensor, "S"],
-    owners: Int[Tensor, "S"],
+def _draw(
+    draw: Draw,
+    logits: Float[Tensor, "K V"],
+    queries: Int[Tensor, "K"],
+    owners: Int[Tensor, "K"],
     params: SamplingRows,
     noise_keys: Int[Tensor, "R"],
-) -> list[Float[Tensor, "S"]]:
+) -> Drawn:
+    return draw(logits, queries, noise_keys[owners], params.of_queries(owners))
+
+
+def _told(queries: Int[Tensor, "S"], drawn: Drawn) -> list[Float[Tensor, "S"]]:
     """Positions, token ids and confidences."""
-    token_ids = _draw(logits, queries, owners, params, noise_keys)
-    return [queries.float(), token_ids.float(), log_odds_of_best(logits).sigmoid()]
+    return [queries.float(), drawn.token_ids.float(), drawn.confidences]
 
 
 def _ask_policy(
@@ -151,14 +159,14 @@ def _guide(
 
 
 def _select(
-    backbone: Backbone, batch: StepBatch, logits: Float[Tensor, "Q V"], queries: Int[Tensor, "Q"]
+    backbone: Backbone, batch: StepBatch, logits: Float[Tensor, "Q V"], queries: Int[Tensor, "Q"], draw: Draw
 ) -> Int[Tensor, "S"] | None:
     """The queries that groups may hold, row after row in decode order; None where it is all of them."""
     selected = batch.selected
     for choice in batch.choices:
         if choice.chooser is Chooser.DISTILLED:
             continue
-        scores = _scores(backbone, batch, choice, logits[choice.queries], queries[choice.queries])
+        scores = _scores(backbone, batch, choice, logits[choice.queries], queries[choice.queries], draw)
         columns = surest(scores, choice.widths, choice.most)
         places = torch.zeros_like(choice.candidates).flatten().index_copy(0, choice.listed, choice.queries)
         chosen = places.view_as(choice.candidates).gather(1, columns).flatten()[choice.picked]
@@ -168,12 +176,17 @@ def _select(
 
 
 def _scores(
-    backbone: Backbone, batch: StepBatch, choice: Choice, logits: Float[Tensor, "K V"], queries: Int[Tensor, "K"]
+    backbone: Backbone,
+    batch: StepBatch,
+    choice: Choice,
+    logits: Float[Tensor, "K V"],
+    queries: Int[Tensor, "K"],
+    draw: Draw,
 ) -> Float[Tensor, "R G"]:
     """How much the chooser wants each of its rows' candidates."""
     if choice.chooser is Chooser.LIKELIHOOD:
-        drawn = _draw(logits, queries, batch.owners[choice.queries], batch.params, batch.noise_keys)
-        return _as_table(log_probability(logits, drawn), choice)
+        drawn = _draw(draw, logits, queries, batch.owners[choice.queries], batch.params, batch.noise_keys)
+        return _as_table(log_probability(logits, drawn.token_ids), choice)
     order_score = backbone.order_score
     certainty = _as_table(CERTAINTIES[order_score.name](logits), choice)
     return scored(certainty, choice.candidates, choice.widths, backbone.config.grid, order_score)
@@ -182,17 +195,6 @@ def _scores(
 def _as_table(values: Float[Tensor, "K"], choice: Choice) -> Float[Tensor, "R G"]:
     table = values.new_zeros(choice.candidates.numel()).index_copy(0, choice.listed, values)
     return table.view_as(choice.candidates)
-
-
-def _draw(
-    logits: Float[Tensor, "K V"],
-    queries: Int[Tensor, "K"],
-    owners: Int[Tensor, "K"],
-    params: SamplingRows,
-    noise_keys: Int[Tensor, "R"],
-) -> Int[Tensor, "K"]:
-    noise = gumbel(noise_keys[owners], queries[:, None], logits.shape[-1])
-    return sample(logits[:, None], params.of_queries(owners), noise).squeeze(1)
 
 
 def _group_counts(logits: Float[Tensor, "S V"], batch: StepBatch) -> Int[Tensor, "R"]:

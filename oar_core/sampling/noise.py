@@ -20,8 +20,19 @@ def noise_key(seed: int, image_index: int) -> int:
 
 def gumbel(keys: Int[Tensor, "R"], positions: Int[Tensor, "R G"], vocab_size: int) -> Float[Tensor, "R G V"]:
     """Standard Gumbel noise in fp32, for each code at each position of each row."""
+    return gumbel_of(keys, positions, code_counters(vocab_size, keys.device))
+
+
+def code_counters(vocab_size: int, device: torch.device) -> Int[Tensor, "V"]:
+    """What tells the codes of a position apart, in their hashes."""
+    return torch.arange(1, vocab_size + 1, device=device) * as_signed(GAMMA)
+
+
+def gumbel_of(
+    keys: Int[Tensor, "R"], positions: Int[Tensor, "R G"], counters: Int[Tensor, "V"]
+) -> Float[Tensor, "R G V"]:
+    """`gumbel`, where the counters are there already."""
     streams = _mix(keys[:, None] ^ _mix(positions))
-    counters = torch.arange(1, vocab_size + 1, device=keys.device) * as_signed(GAMMA)
     bits = _shift_right(_mix(streams[..., None] + counters), 64 - _UNIFORM_BITS)
     uniform = (bits.float() + 0.5) * 2.0**-_UNIFORM_BITS
     return uniform.log_().neg_().log_().neg_()

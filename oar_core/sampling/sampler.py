@@ -103,35 +103,51 @@ def sample(logits: Float[Tensor, "R G V"], rows: SamplingRows, noise: Float[Tens
 
     Both sides are multiplied by t, which is the same draw and holds down to t = 0.
     """
-    return (truncated(logits, rows) + rows.temperature[:, None, None] * noise).argmax(dim=-1)
+    return choose(logits, ranked(logits, rows), rows, noise)
 
 
-def truncated(logits: Float[Tensor, "R G V"], rows: SamplingRows) -> Float[Tensor, "R G V"]:
-    """Logits with minus infinity for the codes that top-k and top-p leave out."""
-    return logits.masked_fill(logits < _cutoff(logits, rows), -math.inf) if rows.num_ranked else logits
+def choose(
+    logits: Float[Tensor, "R G V"],
+    likeliest: Float[Tensor, "R G K"] | None,
+    rows: SamplingRows,
+    noise: Float[Tensor, "R G V"],
+) -> Int[Tensor, "R G"]:
+    """`sample`, where the logits were `ranked` already."""
+    return (truncated(logits, likeliest, rows) + rows.temperature[:, None, None] * noise).argmax(dim=-1)
 
 
-def _largest(logits: Float[Tensor, "R G V"], count: int) -> Float[Tensor, "R G K"]:
-    """The `count` greatest logits, descending. On a CPU numpy sorts with vector instructions, far faster than torch."""
+def ranked(logits: Float[Tensor, "R G V"], rows: SamplingRows) -> Float[Tensor, "R G K"] | None:
+    """The greatest logits, descending, as many as truncation may have to look at; None where no row truncates. On a CPU
+    numpy sorts with vector instructions, far faster than torch."""
+    if not rows.num_ranked:
+        return None
     if logits.device.type == "cpu":
-        return torch.from_numpy(np.sort(logits.detach().numpy(), axis=-1)).flip(-1)[..., :count]
-    return logits.topk(count, dim=-1).values
+        return torch.from_numpy(np.sort(logits.detach().numpy(), axis=-1)).flip(-1)[..., : rows.num_ranked]
+    return logits.topk(rows.num_ranked, dim=-1).values
 
 
-def _cutoff(logits: Float[Tensor, "R G V"], rows: SamplingRows) -> Float[Tensor, "R G 1"]:
+def truncated(
+    logits: Float[Tensor, "R G V"], likeliest: Float[Tensor, "R G K"] | None, rows: SamplingRows
+) -> Float[Tensor, "R G V"]:
+    """Logits with minus infinity for the codes that top-k and top-p leave out."""
+    if likeliest is None:
+        return logits
+    return logits.masked_fill(logits < _cutoff(likeliest, rows, logits.shape[-1]), -math.inf)
+
+
+def _cutoff(likeliest: Float[Tensor, "R G K"], rows: SamplingRows, vocab_size: int) -> Float[Tensor, "R G 1"]:
     """The least logit that top-k and top-p leave: never above the greatest. Codes that tie with it stay too, so that
     the outcome does not depend on how a sort treats equals."""
-    ranked = _largest(logits, rows.num_ranked)
-    places = torch.arange(rows.num_ranked, device=logits.device)
+    places = torch.arange(likeliest.shape[-1], device=likeliest.device)
     within_k = (places < rows.top_k[:, None])[:, None]
     # Below this temperature nothing but the likeliest code has any probability left in fp32.
     temperature = rows.temperature.clamp(min=1e-6)[:, None, None]
-    scaled = ((ranked - ranked[..., :1]) / temperature).masked_fill(~within_k, -math.inf)
+    scaled = ((likeliest - likeliest[..., :1]) / temperature).masked_fill(~within_k, -math.inf)
     probability = scaled.softmax(dim=-1)
     # Off is tested for: a cumulative sum may round to 1 before its end.
     all_of_p = (rows.top_p >= 1.0)[:, None, None]
     within_p = (probability.cumsum(dim=-1) - probability < rows.top_p[:, None, None]) | all_of_p
     num_kept = (within_k & within_p).sum(dim=-1, keepdim=True).clamp(min=1)
-    least = ranked.gather(-1, num_kept - 1)
-    all_of_k = (rows.top_k == logits.shape[-1])[:, None, None]
+    least = likeliest.gather(-1, num_kept - 1)
+    all_of_k = (rows.top_k == vocab_size)[:, None, None]
     return least.masked_fill(all_of_p & all_of_k, -math.inf)

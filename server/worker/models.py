@@ -109,6 +109,7 @@ def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> Loa
         is_deterministic=settings.deterministic,
         least_packed_rows=least_packed_rows,
         is_static=settings.cuda_graphs and device.startswith("cuda"),
+        is_compiled=settings.compile,
     )
     created = int((folder / "config.json").stat().st_mtime)
     licence = manifest.entries[name].licence

@@ -39,7 +39,16 @@ def test_the_engine_equals_the_reference_loop(backbone: OarBackbone) -> None:
     assert made_by(engine, requests) == alone
 
 
-def test_captured_steps_equal_the_reference_loop(backbone: OarBackbone) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # by torch's own compiler
+def test_the_compiled_draw_equals_the_plain_one(backbone: OarBackbone) -> None:
+    requests = diverse_requests(16)
+    plain, compiled = (Engine(backbone, UNCONDITIONAL, num_slots=32, is_compiled=flag) for flag in (False, True))
+    assert made_by(compiled, requests) == made_by(plain, requests)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_captured_steps_equal_the_reference_loop(backbone: OarBackbone, is_compiled: bool) -> None:
     """All graphs are captured before the first picture, and later ones read what earlier ones wrote."""
     requests = [
         make_request(number, order=order, steps=steps)
@@ -47,6 +56,6 @@ def test_captured_steps_equal_the_reference_loop(backbone: OarBackbone) -> None:
             (order, steps) for order in ("raster", "halton") for steps in (5, 9, None)
         )
     ]
-    engine = Engine(backbone, UNCONDITIONAL, num_slots=6, is_static=True)
+    engine = Engine(backbone, UNCONDITIONAL, num_slots=6, is_static=True, is_compiled=is_compiled)
     alone = {request.id: generate(backbone, [request], UNCONDITIONAL)[0] for request in requests}
     assert made_by(engine, requests) == alone

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oar_core.errors import InvalidSampling
 from oar_core.sampling.guidance import guide
 from oar_core.sampling.noise import gumbel, noise_key
-from oar_core.sampling.sampler import SamplingParams, SamplingRows, sample, truncated
+from oar_core.sampling.sampler import SamplingParams, SamplingRows, ranked, sample, truncated
 
 CPU = torch.device("cpu")
 VOCAB = 12
@@ -44,7 +44,8 @@ def plain_kept(logits: list[float], wish: SamplingParams) -> set[int]:
 def test_rows_of_different_wishes_are_each_truncated_as_by_the_book(wishes, seed):
     # Multiples of 1/4 with repeats: ties are common, and cumulative probabilities stay clear of the thresholds.
     logits = torch.randint(-12, 12, (len(wishes), 2, VOCAB), generator=torch.Generator().manual_seed(seed)) / 4
-    mask = truncated(logits, stack(wishes)).isfinite()
+    rows = stack(wishes)
+    mask = truncated(logits, ranked(logits, rows), rows).isfinite()
     for row, wish in enumerate(wishes):
         for query in range(2):
             expected = plain_kept(logits[row, query].tolist(), wish)
