@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain
-from typing import cast
+from typing import Any, cast
 
 from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, QueueShareFull
 from server.jobs import keys, scripts
@@ -94,15 +94,7 @@ class JobQueue:
         depth = self._settings.queue_depth
         job_id = f"gen-{uuid.uuid4().hex}"
         deadline = self._settings.job_deadline if params.deadline is None else params.deadline
-        fields: dict[Field, str | int] = {
-            Field.MODEL: params.model,
-            Field.PRIORITY: params.priority,
-            Field.PARAMS: params.model_dump_json(),
-            Field.ROWS: params.rows_per_image,
-            Field.RETRY_OF: retry_of,
-        }
-        if trace := self._traceparent():
-            fields[Field.TRACE] = trace
+        fields = self._fields(params, retry_of)
         if source is not None:
             fields[Field.SOURCE] = keys.source(job_id)
             await self._connection.again("SET", keys.source(job_id), source, "PX", SOURCE_SUBMIT_MS)
@@ -128,18 +120,35 @@ class JobQueue:
                 *chain.from_iterable(fields.items()),
             ],
         )
+        return await self._outcome(Submitted(job_id, is_replay=False), params.model, tenant, reply)
+
+    def _fields(self, params: GenerationParams, retry_of: str) -> dict[Field, str | int]:
+        """What a new job's hash holds of its request."""
+        fields: dict[Field, str | int] = {
+            Field.MODEL: params.model,
+            Field.PRIORITY: params.priority,
+            Field.PARAMS: params.model_dump_json(),
+            Field.ROWS: params.rows_per_image,
+            Field.RETRY_OF: retry_of,
+        }
+        if trace := self._traceparent():
+            fields[Field.TRACE] = trace
+        return fields
+
+    async def _outcome(self, accepted: Submitted, model: str, tenant: Tenant, reply: Sequence[Any]) -> Submitted:
+        """What the script decided, as an answer or an error."""
         outcome = reply[0].decode()
         if outcome == "full":
-            raise await self._refusal(params.model, num_jobs=reply[1], work=reply[2])
+            raise await self._refusal(model, num_jobs=reply[1], work=reply[2])
         if outcome == "share":
-            seconds = retry_after(reply[2], await self.fleet(params.model))
+            seconds = retry_after(reply[2], await self.fleet(model))
             message = f"{reply[1]} jobs of {tenant.name} wait or run already, which is its share of the queue"
             raise QueueShareFull(message, retry_after=seconds)
         if outcome == "conflict":
             raise IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key")
         if outcome == "replayed":
             return Submitted(reply[1].decode(), is_replay=True)
-        return Submitted(job_id, is_replay=False)
+        return accepted
 
     async def _refusal(self, model: str, *, num_jobs: int, work: int) -> QueueFull | ModelNotReady:
         fleet = await self.fleet(model)
