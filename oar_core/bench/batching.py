@@ -39,12 +39,17 @@ class BatchingReport:
 
 
 def measure_batching(subject: Subject, *, num_images: int, steps: int | None, repeats: int) -> BatchingReport:
-    """Medians of `repeats` runs after one warm-up. `steps` None is the model's default."""
+    """Medians of `repeats` runs in turn, after one warm-up. `steps` None is the model's default."""
     plan, clock = subject.with_steps(steps), Clock(subject.device)
     requests = subject.requests(num_images, plan)
     engine = subject.engine(2 * num_images)
-    one_by_one = clock.median(lambda: [run_to_end(engine, subject, [request]) for request in requests], repeats)
-    at_once = clock.median(lambda: run_to_end(engine, subject, requests), repeats)
+    one_by_one, at_once = clock.medians(
+        [
+            lambda: [run_to_end(engine, subject, [request]) for request in requests],
+            lambda: run_to_end(engine, subject, requests),
+        ],
+        repeats,
+    )
     return BatchingReport(
         model=subject.name,
         num_images=num_images,

@@ -3,7 +3,7 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +46,15 @@ class Clock:
 
     def median(self, work: Callable[[], object], repeats: int) -> float:
         """After one run that does not count."""
-        work()
-        return statistics.median(self.seconds(work) for _ in range(repeats))
+        return self.medians([work], repeats)[0]
+
+    def medians(self, works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+        """Of each, after one run that does not count. They take turns, so that a slow minute of the machine falls on
+        all of them alike."""
+        for work in works:
+            work()
+        rounds = [[self.seconds(work) for work in works] for _ in range(repeats)]
+        return [statistics.median(seconds) for seconds in zip(*rounds, strict=True)]
 
     def least(self, work: Callable[[], object], repeats: int) -> float:
         """What the machine can do: everything that disturbs a run makes it slower."""

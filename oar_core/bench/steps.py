@@ -1,6 +1,7 @@
 """What few steps save, what guidance costs, and what it costs to score every position at each step."""
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from oar_core.bench.batching import run_to_end
@@ -8,7 +9,7 @@ from oar_core.bench.clock import Clock, Setting
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
 from oar_core.order.plan import PlanSpec
-from oar_core.sampling.sampler import SamplingParams
+from oar_core.sampling.request import SequenceRequest
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,27 @@ def measure_steps(subject: Subject, *, batch: int, repeats: int) -> StepsReport:
     orders = tuple(dict.fromkeys([str(subject.plan.order), *of_policy, "confidence"]))
     kinds = [(order, steps, "all") for order in orders for steps in (few, length)]
     kinds += [(orders[0], length, guided) for guided in GUIDED if guided != "all"]
-    rows: list[StepsRow] = []
-    for order, steps, guided in kinds:
-        plan = PlanSpec(order, steps, "constant")
-        sampling = _with_guidance(subject.sampling, GUIDED[guided])
-        requests = [replace(request, sampling=sampling) for request in subject.requests(batch, plan)]
-        seconds = clock.median(lambda r=requests: run_to_end(engine, subject, r), repeats)
-        first = rows[0].seconds if rows else seconds
-        rows.append(StepsRow(order, steps, guided, _queries(plan, length), seconds, seconds / first))
+    plans = [PlanSpec(order, steps, "constant") for order, steps, _ in kinds]
+    works = [
+        partial(run_to_end, engine, subject, _requests(subject, batch, plan, GUIDED[guided]))
+        for plan, (_, _, guided) in zip(plans, kinds)
+    ]
+    measured = clock.medians(works, repeats)
+    rows = [
+        StepsRow(*kind, _queries(plan, length), seconds, seconds / measured[0])
+        for kind, plan, seconds in zip(kinds, plans, measured)
+    ]
     return StepsReport(subject.name, batch, rows, clock.setting(subject.dtype))
 
 
-def _with_guidance(sampling: SamplingParams, interval: tuple[float, float] | None) -> SamplingParams:
-    if interval is None:
-        return replace(sampling, guidance=1.0)
-    return replace(sampling, guidance_interval=interval)
+def _requests(
+    subject: Subject, batch: int, plan: PlanSpec, guided: tuple[float, float] | None
+) -> list[SequenceRequest]:
+    if guided is None:
+        sampling = replace(subject.sampling, guidance=1.0)
+    else:
+        sampling = replace(subject.sampling, guidance_interval=guided)
+    return [replace(request, sampling=sampling) for request in subject.requests(batch, plan)]
 
 
 def _queries(plan: PlanSpec, length: int) -> int:

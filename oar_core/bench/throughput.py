@@ -1,6 +1,7 @@
 """Offline throughput by batch size; a batch of one is the latency of one."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from oar_core.bench.batching import run_to_end
@@ -34,12 +35,12 @@ class ThroughputReport:
 def measure_throughput(
     subject: Subject, *, batches: tuple[int, ...], steps: int | None, repeats: int
 ) -> ThroughputReport:
-    """Medians of `repeats` runs after one that does not count."""
+    """Medians of `repeats` runs in turn, after one that does not count."""
     clock, plan = Clock(subject.device), subject.with_steps(steps)
-    rows: list[ThroughputRow] = []
-    for batch in batches:
-        engine, requests = subject.engine(2 * batch), subject.requests(batch, plan)
-        seconds = clock.median(lambda e=engine, r=requests: run_to_end(e, subject, r), repeats)
-        rows.append(ThroughputRow(batch, seconds, batch / seconds))
+    works = [
+        partial(run_to_end, subject.engine(2 * batch), subject, subject.requests(batch, plan)) for batch in batches
+    ]
+    measured = clock.medians(works, repeats)
+    rows = [ThroughputRow(batch, seconds, batch / seconds) for batch, seconds in zip(batches, measured)]
     length = subject.backbone.config.num_tokens
     return ThroughputReport(subject.name, plan.steps or length, rows, clock.setting(subject.dtype))
