@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import click
 import httpx
@@ -131,6 +131,17 @@ def limits_table() -> str:
     return table(("setting", "default", "meaning"), rows)
 
 
+def settings_table() -> str:
+    rows: list[tuple[str, ...]] = []
+    for name, field in Settings.model_fields.items():
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        told = json.dumps(default) if isinstance(default, bool) else str(default)
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        meaning = "; ".join([field.description or "", *([", ".join(choices)] if choices else [])])
+        rows.append((f"`{environment_name(name)}`", "" if default in (None, "") else f"`{told}`", meaning))
+    return table(("setting", "default", "meaning"), rows)
+
+
 def routes_table() -> str:
     paths = create_app(Settings()).openapi()["paths"]
     rows = [
@@ -155,6 +166,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "request fields": lambda: fields_table(GenerationRequest),
     "edit fields": lambda: fields_table(EditOptions),
     "limits": limits_table,
+    "settings": settings_table,
     "routes": routes_table,
     "recipes": recipes_table,
 }

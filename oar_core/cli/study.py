@@ -107,14 +107,14 @@ def likelihood(num_images: int, **options: Any) -> Answer:
 @click.option("--steps", default=16, show_default=True)
 @click.option("--draw-seed", default=7, show_default=True)
 @click.option("--file", "path", type=click.Path(path_type=Path), required=True, help="Animated WebP.")
-def animation(prompts: tuple[str, ...], steps: int, draw_seed: int, path: Path, **options: Any) -> None:
+def animation(prompts: tuple[str, ...], steps: int, draw_seed: int, path: Path, **options: Any) -> Answer:
     """The arms that are trained, painting the same prompts side by side, one row an arm."""
     study_ = _make_study(**options)
     paintings = study_.paintings(prompts or study_.run.recipe.example_prompts, steps, draw_seed)
     if not paintings:
         raise ConfigError("none of these arms is trained")
     animate(study_.run.pipeline(study_.run.latest_stage, torch.float32), paintings, path)
-    click.echo(path)
+    return Answer({"file": str(path), "arms": list(paintings)}, [str(path)])
 
 
 @study.command()

@@ -18,8 +18,9 @@ from oar_core.train.study_claims import Figures, claims, distance, is_adaptive
 NOTES = "notes.md"  # what people say about the figures; it stands at the top of the page
 ALL = "one a step"
 
-HOW_TO_READ = """Every arm has seen the same number of training pictures: those of the any-order stage and of a
-fine-tuning on top of it, or as many in raster order from the start. Arms with several seeds were fine-tuned and drawn
+HOW_TO_READ = """Every backbone has seen the same number of training pictures: those of the any-order stage and of a
+fine-tuning on top of it, or as many in raster order from the start. A policy that is trained on a finished backbone
+sees as many as the fine-tuning did, on top. Arms with several seeds were fine-tuned and drawn
 anew with each, from one any-order backbone; `±` is the standard deviation over them, and a claim compares the seeds
 that both sides have. Guidance and group sizes are each
 arm's best of a few, found at 16 steps on fewer pictures of another seed. FD-eval is the Frechet distance to held-out

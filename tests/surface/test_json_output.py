@@ -1,5 +1,6 @@
 """`--json`: every verb that answers has it, and then its stdout is one JSON document."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,13 @@ LEAVES = dict(leaves())
 def test_every_verb_that_answers_takes_json(words: str) -> None:
     assert "--json" in {name for option in LEAVES[words].params for name in option.opts}
     assert "--json" in CliRunner().invoke(main, [*words.split(), "--help"]).output
+
+
+@pytest.mark.parametrize("words", sorted(words for words, leaf in LEAVES.items() if type(leaf) is AnswerCommand))
+def test_what_is_to_answer_returns_an_answer(words: str) -> None:
+    callback = LEAVES[words].callback
+    assert callback is not None
+    assert inspect.signature(callback).return_annotation is Answer
 
 
 def told(*words: str) -> object:
