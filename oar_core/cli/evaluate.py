@@ -15,7 +15,7 @@ from oar_core.eval.painting import animate, paint, strip
 from oar_core.eval.reconstruction import measure_reconstruction
 from oar_core.eval.samples import draw_samples
 from oar_core.eval.sheet import contact_sheet, side_by_side
-from oar_core.order.plan import DISTILLED, ORDERS
+from oar_core.order.plan import ORDERS, POLICY_ORDERS
 from oar_core.sampling.pipeline import Pipeline, to_pixels
 from oar_core.weights import Manifest
 
@@ -58,7 +58,7 @@ def likelihood(split: str | None, num_images: int, order: str, stage: str | None
     run = make_run(**options)
     token_ids, conditions = run.sample(split or run.recipe.held_out, num_images)
     backbone = run.backbone(stage)
-    if order == DISTILLED and not backbone.has_policy:
+    if order in POLICY_ORDERS and not backbone.has_policy:
         raise ConfigError("this backbone has no order policy")
     bits = bits_per_token(backbone, token_ids, conditions, order)
     return told({"num_images": len(token_ids), "order": order, "bits_per_token": bits})

@@ -1,7 +1,7 @@
 """The contract that every backbone keeps, the native one and imported families alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -38,6 +38,16 @@ class Commit:
     def valid(self) -> Bool[Tensor, "B K"]:
         """Which places hold something; on the host."""
         return within(self.counts, self.token_ids.shape[1])
+
+    @property
+    def emptied(self) -> Self:
+        """As many rows with nothing to append."""
+        return replace(
+            self,
+            token_ids=self.token_ids[:, :0],
+            positions=self.positions[:, :0],
+            counts=torch.zeros_like(self.counts),
+        )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from oar_core.order.paths import PATHS, Grid, Order, locality, random
 from oar_core.order.permutation import is_permutation
 
 # Chosen step by step: by the model, which is asked about every remaining position, or by its order policy.
-DISTILLED = "distilled"
-CHOSEN_ORDERS = ("confidence", "likelihood", DISTILLED)
+DISTILLED, SHORTLIST = "distilled", "shortlist"
+POLICY_ORDERS = (DISTILLED, SHORTLIST)
+CHOSEN_ORDERS = ("confidence", "likelihood", *POLICY_ORDERS)
 ORDERS = (*PATHS, "random", "locality", *CHOSEN_ORDERS)
 
 # Share of the positions that is decoded after a share t of the steps. Cosine is MaskGIT's (arXiv 2202.04200).
@@ -57,7 +58,8 @@ class PlanSpec:
     where it is surest, before anything is drawn: a factorisation of the model's distribution like every other order.
     `likelihood` is the fidelity mode, and never a default: it draws a token at every remaining position and keeps those
     that the model finds likeliest. To choose among draws biases what is drawn: single pictures are cleaner, and their
-    variety is less than that of the model. `distilled` goes by the model's order policy, where it has one.
+    variety is less than that of the model. `distilled` goes by the order policy of a model that has one; `shortlist` is
+    `confidence` among the few positions that the policy puts first.
 
     `steps` is None for one position a step. Where `group_sizes` is `adaptive`, a step takes as many positions as are
     safe together: the sum of their entropies less the greatest, in nats, which bounds what drawing them independently

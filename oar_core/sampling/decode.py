@@ -1,11 +1,11 @@
 """The decode step: the only code that turns a group of positions into tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from oar_core.models.backbone import Backbone, Commit, Query
@@ -131,11 +131,7 @@ def _ask_policy(
     scores = backbone.score(cache, choice.slots, Query(candidates, choice.counts))
     columns = surest(_as_table(scores, choice), choice.widths, choice.most)
     chosen = choice.candidates.gather(1, columns).flatten()[choice.picked]
-    return _committed(batch.commit), batch.queries.index_copy(0, choice.targets, chosen)
-
-
-def _committed(commit: Commit) -> Commit:
-    return Commit(commit.token_ids[:, :0], commit.positions[:, :0], torch.zeros_like(commit.counts))
+    return batch.commit.emptied, batch.queries.index_copy(0, choice.targets, chosen)
 
 
 def _guided_logits(
@@ -166,7 +162,9 @@ def _select(
     for choice in batch.choices:
         if choice.chooser is Chooser.DISTILLED:
             continue
-        scores = _scores(backbone, batch, choice, logits[choice.queries], queries[choice.queries], draw)
+        asked = queries[choice.queries]
+        choice = replace(choice, candidates=_as_table(asked, choice))
+        scores = _scores(backbone, batch, choice, logits[choice.queries], asked, draw)
         columns = surest(scores, choice.widths, choice.most)
         places = torch.zeros_like(choice.candidates).flatten().index_copy(0, choice.listed, choice.queries)
         chosen = places.view_as(choice.candidates).gather(1, columns).flatten()[choice.picked]
@@ -192,7 +190,7 @@ def _scores(
     return scored(certainty, choice.candidates, choice.widths, backbone.config.grid, order_score)
 
 
-def _as_table(values: Float[Tensor, "K"], choice: Choice) -> Float[Tensor, "R G"]:
+def _as_table(values: Shaped[Tensor, "K"], choice: Choice) -> Shaped[Tensor, "R G"]:
     table = values.new_zeros(choice.candidates.numel()).index_copy(0, choice.listed, values)
     return table.view_as(choice.candidates)
 

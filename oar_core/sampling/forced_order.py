@@ -1,5 +1,6 @@
 """The orders in which given pictures would be written: each position that is chosen gets its true token."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -8,8 +9,9 @@ from torch import Tensor
 
 from oar_core.models.backbone import Backbone, Commit, Condition, Query
 from oar_core.nn.kv_cache import KVCache
-from oar_core.order.plan import DISTILLED, PlanSpec, make_plan
+from oar_core.order.plan import DISTILLED, SHORTLIST, PlanSpec, make_plan
 from oar_core.sampling.order_score import score_positions
+from oar_core.sampling.rows import SHORTLIST_FACTOR
 
 # Commits, then says how much each of the positions that remain is wanted next.
 Scorer = Callable[[KVCache, Commit, Query], Float[Tensor, "B G"]]
@@ -65,6 +67,18 @@ def by_policy(backbone: Backbone) -> Scorer:
     return score
 
 
+def by_shortlist(backbone: Backbone) -> Scorer:
+    """The order `shortlist`: the backbone's score of the positions that its policy puts first."""
+    policy, certainty = by_policy(backbone), by_certainty(backbone)
+
+    def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
+        wanted = policy(cache, commit, asked)
+        least = wanted.topk(min(SHORTLIST_FACTOR, wanted.shape[1]), dim=1).values[:, -1:]
+        return certainty(cache, commit.emptied, asked).masked_fill(wanted < least, -math.inf)
+
+    return score
+
+
 def orders_by_name(
     backbone: Backbone, name: str, condition: Condition, token_ids: Int[Tensor, "B L"], *, seed: int, first: int = 0
 ) -> Int[Tensor, "B L"]:
@@ -81,4 +95,8 @@ def orders_by_name(
     return torch.tensor([plan.order for plan in plans], device=token_ids.device)
 
 
-_CHOOSERS: dict[str, Callable[[Backbone], Scorer]] = {"confidence": by_certainty, DISTILLED: by_policy}
+_CHOOSERS: dict[str, Callable[[Backbone], Scorer]] = {
+    "confidence": by_certainty,
+    DISTILLED: by_policy,
+    SHORTLIST: by_shortlist,
+}

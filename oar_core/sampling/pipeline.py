@@ -18,7 +18,7 @@ from oar_core.models.oar import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.nn.packed import lay_out, quantize
 from oar_core.nn.packed_conv import pack_convs
-from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, DISTILLED, ORDERS, PlanSpec
+from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.text import START_ID, TextTokenizer
 from oar_core.tokenizers.vqgan import VQGAN
@@ -81,7 +81,7 @@ class Pipeline:
     @property
     def orders(self) -> tuple[str, ...]:
         """The names of the orders that this model can be asked for."""
-        return ORDERS if self.backbone.has_policy else tuple(name for name in ORDERS if name != DISTILLED)
+        return ORDERS if self.backbone.has_policy else tuple(name for name in ORDERS if name not in POLICY_ORDERS)
 
     @property
     def default_plan(self) -> PlanSpec:

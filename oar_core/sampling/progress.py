@@ -161,6 +161,7 @@ class Progress:
             most=most,
             entropy_bound=self.plan.entropy_bound,
             held=tuple(cached - new.start for cached in starts),
+            done=start - self._group.start,
         )
         for part in parts:
             self._num_cached[part] = end

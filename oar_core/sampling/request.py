@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from oar_core.config import BackboneConfig
 from oar_core.errors import InvalidOrder, InvalidPrompt, PromptTooLong, RequestError
-from oar_core.order.plan import DISTILLED, PlanSpec
+from oar_core.order.plan import POLICY_ORDERS, PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 
 
@@ -66,8 +66,8 @@ class SequenceRequest:
     def check_fits(self, config: BackboneConfig, *, has_policy: bool) -> None:
         """Raises a RequestError where the model cannot serve this. The plan is checked when it is laid out."""
         check_condition(self.condition_ids, config)
-        if self.plan.order == DISTILLED and not has_policy:
-            raise InvalidOrder("order is distilled, and this model has no order policy", field="order")
+        if self.plan.order in POLICY_ORDERS and not has_policy:
+            raise InvalidOrder(f"order is {self.plan.order}, and this model has no order policy", field="order")
         if not all(0 <= position < config.num_tokens for position in self.known.positions):
             raise RequestError(f"known names a position outside 0 to {config.num_tokens - 1}", field="known")
         if not all(0 <= token_id < config.vocab_size for token_id in self.known.token_ids):

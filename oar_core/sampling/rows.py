@@ -14,6 +14,11 @@ class Chooser(Enum):
     CONFIDENCE = "confidence"  # the positions of which the model is surest
     LIKELIHOOD = "likelihood"  # the positions whose drawn token is likeliest: a biased sampler
     DISTILLED = "distilled"  # the positions that the order policy puts first; only they are asked for their tokens
+    SHORTLIST = "shortlist"  # of the positions that the policy puts first, those of which the model is surest
+
+
+POLICY_CHOOSERS = {Chooser.DISTILLED, Chooser.SHORTLIST}
+SHORTLIST_FACTOR = 4  # positions that are asked for each that a group may hold
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class DecodeRow:
     most: int | None = None  # None: `take`
     entropy_bound: float | None = None  # nats
     held: tuple[int, ...] = (0, 0)  # how many of the commits, from the first, each slot has already
+    done: int = 0  # positions of the group that were decoded before an interruption
 
     @property
     def limit(self) -> int:
@@ -56,7 +62,11 @@ class DecodeRow:
     @property
     def num_asked(self) -> int:
         """Of how many positions the backbone is asked for their tokens."""
-        return self.limit if self.chooser is Chooser.DISTILLED else len(self.query)
+        if self.chooser is Chooser.DISTILLED:
+            return self.limit
+        if self.chooser is Chooser.SHORTLIST:  # the list that the whole group had, less what was decoded of it
+            return min(SHORTLIST_FACTOR * (self.done + self.limit) - self.done, len(self.query))
+        return len(self.query)
 
 
 @dataclass(frozen=True)

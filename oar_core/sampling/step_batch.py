@@ -15,21 +15,27 @@ from torch import Tensor
 
 from oar_core.models.backbone import Commit
 from oar_core.nn.tables import moved, places_within, right_padded, starts_of
-from oar_core.sampling.rows import Chooser, DecodeRow
+from oar_core.sampling.rows import POLICY_CHOOSERS, Chooser, DecodeRow
 from oar_core.sampling.sampler import SamplingRows
 
-CHOOSERS = tuple(chooser for chooser in Chooser if chooser is not Chooser.FIXED)
+# Which rows a choice serves. The policy decides what is asked; of what was asked, the model decides what is drawn.
+SERVED = {
+    Chooser.DISTILLED: POLICY_CHOOSERS,
+    Chooser.CONFIDENCE: {Chooser.CONFIDENCE, Chooser.SHORTLIST},
+    Chooser.LIKELIHOOD: {Chooser.LIKELIHOOD},
+}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The rows that one chooser serves: each picks `limit` of its candidates."""
+    """The rows that one chooser serves: each picks some of its candidates. Those of the policy (`DISTILLED`) are all of
+    a row's query, and become what the row asks; those of the others are what it asks, and become its group."""
 
     chooser: Chooser
     slots: Int[Tensor, "R"]  # conditional ones, on the host
     counts: tuple[int, ...]  # of candidates, on the host
     widths: Int[Tensor, "R"]  # the same, on the device
-    candidates: Int[Tensor, "R G"]  # positions, right-padded
+    candidates: Int[Tensor, "R G"]  # positions, right-padded; a row of `SHORTLIST` has its own only once they are asked
     listed: Int[Tensor, "K"]  # the places of candidates in this table that are no pads, row after row
     queries: Int[Tensor, "K"]  # their places in the list of queries; of the policy's, which asks nothing yet, the first
     most: int  # that any row picks
@@ -124,8 +130,8 @@ def _choices(
     device: torch.device,
 ) -> list[Choice]:
     choices: list[Choice] = []
-    for chooser in CHOOSERS:
-        chosen = [index for index, row in enumerate(rows) if row.chooser is chooser]
+    for chooser, served in SERVED.items():
+        chosen = [index for index, row in enumerate(rows) if row.chooser in served]
         if chosen:
             targets = query_starts if chooser is Chooser.DISTILLED else group_starts
             choices.append(
@@ -142,19 +148,22 @@ def _choice(
     device: torch.device,
 ) -> Choice:
     """`queries` and `targets` are where each row's begin."""
-    counts, limits = np.array([len(row.query) for row in rows]), np.array([row.limit for row in rows])
-    order, most = np.arange(len(rows)), int(limits.max())
+    if chooser is Chooser.DISTILLED:
+        candidates, picks = [row.query for row in rows], [row.num_asked for row in rows]
+    else:
+        candidates, picks = [row.query[: row.num_asked] for row in rows], [row.limit for row in rows]
+    counts, order, most = np.array([len(row) for row in candidates]), np.arange(len(rows)), max(picks)
     tables = [
         counts,
-        right_padded([row.query for row in rows]),
+        right_padded(candidates),
         places_within(order * counts.max(), counts),
         places_within(queries, counts),
-        places_within(order * most, limits),
-        places_within(targets, limits),
+        places_within(order * most, np.array(picks)),
+        places_within(targets, np.array(picks)),
     ]
-    widths, candidates, listed, asked, picked, goals = moved(tables, device)
+    widths, table, listed, asked, picked, goals = moved(tables, device)
     slots = torch.tensor([row.slots.conditional for row in rows])
-    return Choice(chooser, slots, tuple(counts.tolist()), widths, candidates, listed, asked, most, picked, goals)
+    return Choice(chooser, slots, tuple(counts.tolist()), widths, table, listed, asked, most, picked, goals)
 
 
 def _adaptive(rows: Sequence[DecodeRow], limits: Int[np.ndarray, "R"], device: torch.device) -> Adaptive | None:

@@ -91,6 +91,7 @@ class StudyArm:
 ANY_ORDER, SCRATCH = "any-order, random order", "raster from scratch"
 RASTER, HALTON = "annealed to raster", "fine-tuned on Halton order"
 OAR, OAR_POLICY = "OAR, every position scored", "OAR, order policy"
+OAR_SHORTLIST = "OAR, shortlist of the order policy"
 CONSENSUS = "OAR, one order for all pictures"
 BOUNDS = (2.0, 4.0, 8.0, 16.0)
 
@@ -104,6 +105,7 @@ STUDY_ARMS = (
         carries_claim=True,
         entropy_bounds=BOUNDS,
     ),
+    StudyArm(OAR_SHORTLIST, Training(DISTILLED, has_own_policy=True), "shortlist"),
     StudyArm("OAR, order policy trained beside the backbone", Training(DISTILLED), "distilled"),
     StudyArm(CONSENSUS, Training(DISTILLED, consensus=1.0, has_own_policy=True), "distilled"),
     StudyArm(OAR, Training(DISTILLED), "confidence"),

@@ -3,6 +3,7 @@
 from oar_core.config import BackboneConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import SequenceFinished
+from oar_core.order.paths import PATHS
 from oar_core.order.plan import GROUP_SIZES, PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.progress import Patch
@@ -10,7 +11,7 @@ from oar_core.sampling.request import KnownTokens, SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from tests.engine.backbones import TINY, UNCONDITIONAL
 
-NAMED_ORDERS = ("raster", "spiral", "hilbert", "halton", "random", "locality", "confidence", "likelihood", "distilled")
+NAMED_ORDERS = (*PATHS, "random", "locality", "confidence", "likelihood", "distilled", "shortlist")
 CUSTOM_ORDER = tuple((7 * rank + 3) % TINY.num_tokens for rank in range(TINY.num_tokens))
 ORDERS = (*NAMED_ORDERS, CUSTOM_ORDER)
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from oar_core.errors import InvalidOrder, WeightsError
-from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, ORDERS, PlanSpec
+from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.pipeline import CONFIG, POLICY, Pipeline
 from oar_core.sampling.request import SequenceRequest
@@ -50,10 +50,10 @@ def positions_of(pipeline: Pipeline) -> list[int]:
     return seen
 
 
-def test_a_model_without_a_policy_offers_every_order_but_distilled(folder: Path) -> None:
+def test_a_model_without_a_policy_offers_every_order_but_those_of_a_policy(folder: Path) -> None:
     without_policy(folder)
     pipeline = load(folder)
-    assert set(ORDERS) - set(pipeline.orders) == {"distilled"}
+    assert set(ORDERS) - set(pipeline.orders) == set(POLICY_ORDERS)
     with pytest.raises(InvalidOrder, match="no order policy"):
         positions_of(pipeline)
 

@@ -268,7 +268,7 @@ def test_claims_are_judged_by_the_figures(measured: list[dict[str, Any]]) -> Non
 
 def test_claims_compare_the_seeds_that_both_have(measured: list[dict[str, Any]]) -> None:
     reports = changed(measured, {(OAR, None): 8.0, (OAR_POLICY, None): 8.1, (OAR_POLICY, -1): 8.2})
-    text = "the order policy, against scoring every position, one token a step"
+    text = f"{OAR_POLICY}, against scoring every position, one token a step"
     before = _told(reports)[text]
     for report in reports:
         if report["label"] == OAR_POLICY and report["settings"]["seed"] != 0:

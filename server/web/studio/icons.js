@@ -40,6 +40,7 @@ const ORDERS = {
   likelihood: ["M5.500 19v-5M10 19V9M14.500 19V5M19 19v-8"],
   custom: ["M5 6.500h3M5 12h3M5 17.500h3M11 6.500h8M11 12h8M11 17.500h8"],
   distilled: ["M10 4.500h4M10.700 4.500V10L6 18a1 1 0 0 0 .9 1.500h10.200A1 1 0 0 0 18 18l-4.700-8V4.500M8.500 14.500h7"],
+  shortlist: ["M5 7h9M5 12h9M5 17h5", "M13 16.500l2.500 2.500 4.500-5.500"],
 };
 
 function dots(...points) {
