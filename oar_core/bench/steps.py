@@ -8,8 +8,9 @@ from oar_core.bench.batching import run_to_end
 from oar_core.bench.clock import Clock, Setting
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
-from oar_core.order.plan import PlanSpec
+from oar_core.order.plan import POLICY_ORDERS, SHORTLIST, PlanSpec
 from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.rows import SHORTLIST_FACTOR
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def measure_steps(subject: Subject, *, batch: int, repeats: int) -> StepsReport:
     clock, length = Clock(subject.device), subject.backbone.config.num_tokens
     engine = subject.engine(2 * batch)
     few = max(1, length // 4)
-    of_policy = ["distilled"] if subject.backbone.has_policy else []
+    of_policy = POLICY_ORDERS if subject.backbone.has_policy else ()
     orders = tuple(dict.fromkeys([str(subject.plan.order), *of_policy, "confidence"]))
     kinds = [(order, steps, "all") for order in orders for steps in (few, length)]
     kinds += [(orders[0], length, guided) for guided in GUIDED if guided != "all"]
@@ -75,7 +76,10 @@ def _requests(
 
 
 def _queries(plan: PlanSpec, length: int) -> int:
-    """Of equal groups: each position once, or all that remain at each step."""
-    steps = replace(plan).steps or length
+    """Of equal groups: each position once; or at each step all that remain, or a shortlist of them."""
+    steps = plan.steps or length
     group = length // steps
-    return length if plan.order != "confidence" else sum(length - step * group for step in range(steps))
+    left = [length - step * group for step in range(steps)]
+    if plan.order == SHORTLIST:
+        return sum(min(SHORTLIST_FACTOR * group, count) for count in left)
+    return sum(left) if plan.order == "confidence" else length
