@@ -75,6 +75,8 @@ class BackboneConfig(_Config):
             raise ConfigError(f"head width {self.head_width} is not a multiple of 4, which 2-D rotary angles need")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout} is outside [0, 1)")
+        if self.vocab_size < 2:
+            raise ConfigError(f"vocab_size is {self.vocab_size}; there is nothing to draw from fewer than 2 codes")
 
     @property
     def num_tokens(self) -> int:

@@ -52,7 +52,7 @@ class Engine:
             raise ConfigError(f"num_slots is {num_slots}; a guided picture holds 2")
         if max_prefill < 1:
             raise ConfigError(f"max_prefill is {max_prefill}; at least 1 token is needed")
-        _check_memory(backbone, num_slots, max_cache_bytes)
+        _check_memory(backbone, num_slots + is_static, max_cache_bytes)  # with the scratch slot
         try:
             check_condition(unconditional_ids, backbone.config)
         except RequestError as error:

@@ -185,25 +185,33 @@ def repeat(work: Work) -> Work:
 
 
 class Graphs:
-    """Makes CUDA graphs that share their memory: one runs at a time, and what it told is read before the next."""
+    """Makes CUDA graphs of one device that share their memory: one runs at a time, and what it told is read before the
+    next."""
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        with torch.cuda.device(device):
+            self._pool = torch.cuda.graph_pool_handle()
+            self._stream = torch.cuda.Stream()  # one, since each keeps a workspace of its own
 
     def __call__(self, work: Work) -> Work:
         """A graph of the work, after runs that let kernels be chosen and memory be taken."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.device(self._device):
+            return self._captured(work)
+
+    def _captured(self, work: Work) -> Work:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             for _ in range(2):
                 work()
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             told = work()
 
         def replay() -> Tensor:
-            graph.replay()
+            with torch.cuda.device(self._device):
+                graph.replay()
             return told
 
         return replay

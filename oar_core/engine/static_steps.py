@@ -22,7 +22,7 @@ class StaticSteps:
     def __init__(self, backbone: OarBackbone, cache: KVCache, draw: Draw = plain_draw) -> None:
         self._backbone, self._cache, self._scratch, self._draw = backbone, cache, cache.num_slots - 1, draw
         self._buckets = Buckets.plan(self._scratch, backbone.config.num_tokens, cache.capacity)
-        self._capture = Graphs() if cache.keys.is_cuda else repeat
+        self._capture = Graphs(cache.keys.device) if cache.keys.is_cuda else repeat
         self._steps: dict[Bucket, StaticStep] = {}
         for bucket in self._buckets.all() if cache.keys.is_cuda else ():
             self._step(bucket)

@@ -73,6 +73,8 @@ class CompiledDraw:
     def __call__(
         self, logits: Float[Tensor, "Q V"], positions: Int[Tensor, "Q"], keys: Int[Tensor, "Q"], rows: SamplingRows
     ) -> Drawn:
+        if not len(logits):  # a step of prefills alone
+            return plain_draw(logits, positions, keys, rows)
         if len(logits) == 1:  # which would be compiled once more, as a number that is fixed
             twice = torch.zeros(2, dtype=torch.long, device=logits.device)
             drawn = self(logits[twice], positions[twice], keys[twice], rows.of_queries(twice))

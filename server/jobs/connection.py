@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from server.errors import RedisUnavailable
@@ -25,6 +25,7 @@ Word = str | bytes | int | float
 RETRY_DELAYS = (0.02, 0.1, 0.3)  # seconds
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError, OSError)
 REFUSING = (OutOfMemoryError, ReadOnlyError)
+MISCONFIGURED = "MISCONF"  # it cannot save, and therefore takes no writes; redis-py has no class for that
 
 
 class RedisConnection:
@@ -66,14 +67,16 @@ class RedisConnection:
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
         """Runs an idempotent call, again if Redis cannot be reached: not after `command_timeout`, as who asks waits.
 
-        Raises RedisUnavailable when it stays away, is full, or is a replica.
+        Raises RedisUnavailable when it stays away, is full, cannot save, or is a replica.
         """
         deadline = time.monotonic() + self._command_timeout
         for delay in (*RETRY_DELAYS, None):
             try:
                 return await call()
-            except REFUSING as error:
-                raise unavailable(error) from error
+            except ResponseError as error:
+                if is_refusal(error):
+                    raise unavailable(error) from error
+                raise
             except UNREACHABLE as error:
                 if delay is None or time.monotonic() >= deadline:
                     raise unavailable(error) from error
@@ -90,6 +93,11 @@ class RedisConnection:
     async def close(self) -> None:
         await self._blocking.aclose()
         await self._command.aclose()
+
+
+def is_refusal(error: ResponseError) -> bool:
+    """Whether Redis takes no writes now, whatever they are."""
+    return isinstance(error, REFUSING) or MISCONFIGURED in str(error)
 
 
 def unavailable(error: Exception) -> RedisUnavailable:

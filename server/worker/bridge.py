@@ -4,14 +4,15 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
 from oar_core.errors import RequestError
 from server.errors import RedisUnavailable
 from server.jobs import scripts
-from server.jobs.connection import UNREACHABLE, RedisConnection
+from server.jobs.connection import UNREACHABLE, RedisConnection, is_refusal
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.store import ImageStore, Registry
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 BLOCK_SECONDS = 0.5
 PAUSE_SECONDS = 0.5
 FLUSH_SECONDS = 2.0
+JOIN_SECONDS = 10.0  # for the engine to end its step; the thread is a daemon
 PREVIEW_SHARE = 0.1  # of the time: the engine wants the same cores
 
 
@@ -100,15 +102,22 @@ class Bridge:
             await _wait_for_stop(self._stopping, self._crash, [*background, *takers])
             await self._tell_of_stop()
             await asyncio.gather(*takers)
-            await self._drain()
+            await self._drain([self._crash, *background])
         finally:
             await stop_tasks([*background, *takers])
             self._engine.send(Stop())
+            await asyncio.to_thread(self._engine.join, JOIN_SECONDS)
             self._desk.renderer.close()
 
     def _report(self, report: Report) -> None:
         """On the engine's thread."""
-        self._loop.call_soon_threadsafe(self._desk.on_report, report)
+        self._loop.call_soon_threadsafe(self._on_report, report)
+
+    def _on_report(self, report: Report) -> None:
+        try:
+            self._desk.on_report(report)
+        except Exception as error:  # noqa: BLE001 - the rest of the report is lost, and asyncio would only log it
+            self._on_crash(error)
 
     def _on_crash(self, error: BaseException) -> None:
         if not self._crash.done():
@@ -118,23 +127,27 @@ class Bridge:
 
     async def _takes(self, queue: WorkerQueue) -> None:
         backlog: deque[Taken] = deque()
+        is_open = True
         is_complete = False  # a job may have been given to us by an answer that was lost
         while not self._stopping.is_set():
             try:
+                if not is_open:
+                    await queue.open()
+                    is_open = True
                 if not is_complete:
                     backlog += await self._missing(queue, backlog)
                     is_complete = True
                 while not self._desk.has_room(queue.model) and not self._stopping.is_set():
                     await self._desk.wait_for_change()
                 await self._take_one(queue, backlog)
-            except (RedisUnavailable, *UNREACHABLE) as error:
+            except (RedisUnavailable, *UNREACHABLE, ResponseError) as error:
+                if isinstance(error, ResponseError):
+                    is_open = "NOGROUP" not in str(error)
+                    if is_open and not is_refusal(error):
+                        raise
                 logger.warning("cannot take jobs: %s", error)
                 await asyncio.sleep(PAUSE_SECONDS)
                 is_complete = False
-            except ResponseError as error:
-                if "NOGROUP" not in str(error):
-                    raise
-                await queue.open()
 
     async def _missing(self, queue: WorkerQueue, backlog: Collection[Taken]) -> list[Taken]:
         """Jobs that are ours by Redis' account and that we know nothing of."""
@@ -258,9 +271,11 @@ class Bridge:
             if job.claim.model == model.name and job.claim.params.previews and job.ending is None
             for image, canvas in enumerate(job.canvases)
             if self._is_due(canvas)
-        ][: self._settings.preview_batch]
+        ]
         if not due:
             return
+        # Where there are too many for one round, those that were left out are first in the next.
+        due = sorted(due, key=lambda entry: entry[2].previewed_at)[: self._settings.preview_batch]
         snapshots = [job.snapshot(image) for job, image, _ in due]
         previews = await self._desk.renderer.preview(model.pipeline, snapshots)
         for (job, _, canvas), preview in zip(due, previews):
@@ -281,10 +296,11 @@ class Bridge:
         except RedisUnavailable as error:
             logger.warning("cannot tell that this worker stops: %s", error)
 
-    async def _drain(self) -> None:
-        """Lets jobs finish within the bound, then hands the rest back."""
+    async def _drain(self, needed: Sequence[asyncio.Future[None]]) -> None:
+        """Lets jobs finish within the bound, then hands the rest back: at once, where one of those who are needed for
+        that has failed. Raises WorkerCrashed then."""
         deadline = time.monotonic() + self._settings.drain_seconds
-        while self._desk.jobs and time.monotonic() < deadline:
+        while self._desk.jobs and time.monotonic() < deadline and not any(future.done() for future in needed):
             await asyncio.sleep(0.02)
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
@@ -294,6 +310,7 @@ class Bridge:
                 await self._control.remove()
         except (TimeoutError, RedisUnavailable) as error:
             logger.warning("stopped without handing everything back: %s", error or "too slow")
+        _raise_crash(needed)
 
     async def _hand_back(self, jobs: Sequence[RunningJob]) -> None:
         for job in jobs:
@@ -312,6 +329,10 @@ async def _wait_for_stop(
     stop = asyncio.create_task(stopping.wait())
     done, _ = await asyncio.wait((stop, crash, *tasks), return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
-    for future in done - {stop}:
-        if (error := future.exception()) is not None:
+    _raise_crash(done - {stop})
+
+
+def _raise_crash(futures: Iterable[asyncio.Future[Any]]) -> None:
+    for future in futures:
+        if future.done() and (error := future.exception()) is not None:
             raise WorkerCrashed(f"{type(error).__name__}: {error}") from error

@@ -108,8 +108,12 @@ class Desk:
         self._fail(self._enter(RunningJob.begin(claim, ())), error)
 
     def _enter(self, job: RunningJob) -> RunningJob:
-        # A job that was lost may come back before that is known; it is one job still.
-        self._metrics.running.labels(job.claim.model).inc(job.claim.job_id not in self._jobs)
+        previous = self._jobs.get(job.claim.job_id)
+        if previous is None:
+            self._metrics.running.labels(job.claim.model).inc()
+        else:  # it was lost, and is back before that was known: one job still, whose old pictures nobody else would end
+            self.abort(previous)
+            self._leave_all(previous)
         self._jobs[job.claim.job_id] = job
         return job
 
@@ -252,6 +256,9 @@ class Desk:
             del self._jobs[job.claim.job_id]
             self._metrics.running.labels(job.claim.model).dec()
             self._tracing.end(job.claim.job_id, job.ending.state if job.ending else "lost")
+        self._leave_all(job)
+
+    def _leave_all(self, job: RunningJob) -> None:
         for image in tuple(job.live):
             self._leave(job, image)
 

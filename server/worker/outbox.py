@@ -33,7 +33,7 @@ class Outbox:
         self._queues = queues
         self._on_lost, self._on_ended = on_lost, on_ended
         self._on_order = {1: on_cancel, 2: on_late}
-        self._dirty: dict[str, RunningJob] = {}
+        self._dirty: dict[tuple[str, int], RunningJob] = {}  # one that was lost and taken again is two
         self._has_work = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -64,7 +64,7 @@ class Outbox:
                 self._is_idle.set()
 
     def _mark(self, job: RunningJob) -> None:
-        self._dirty[job.claim.job_id] = job
+        self._dirty[job.claim.job_id, job.claim.epoch] = job
         self._has_work.set()
         self._is_idle.clear()
 

@@ -42,7 +42,7 @@ def logits_of(count: int) -> Float[Tensor, "Q V"]:
     return 3 * torch.randn(count, VOCAB, generator=torch.Generator().manual_seed(count))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 64, 257])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 64, 257])
 @pytest.mark.parametrize("wishes", [WISHES[:1], WISHES[1:2], WISHES[2:3], WISHES])
 def test_the_compiled_draw_equals_the_plain_one(
     compiled: CompiledDraw, count: int, wishes: tuple[SamplingParams, ...]
@@ -70,7 +70,7 @@ def no_more(compiled: CompiledDraw) -> Iterator[None]:
 @pytest.mark.usefixtures("no_more")
 @torch.inference_mode()
 def test_nothing_is_compiled_once_pictures_come(compiled: CompiledDraw) -> None:
-    for count in (1, 5, VOCAB, 1000):
+    for count in (0, 1, 5, VOCAB, 1000):
         for wishes in (WISHES[:2], WISHES[2:]):
             rows = SamplingRows.stack(wishes, VOCAB, CPU).of_queries(torch.arange(count) % 2)
             compiled(logits_of(count), torch.arange(count), torch.arange(count), rows)
