@@ -174,6 +174,8 @@ def test_scoring_every_position_asks_more(weights_dir):
         ("random", 20, "all", 20),
         ("distilled", 5, "all", 20),
         ("distilled", 20, "all", 20),
+        ("shortlist", 5, "all", 56),
+        ("shortlist", 20, "all", 74),
         ("confidence", 5, "all", 20 + 16 + 12 + 8 + 4),
         ("confidence", 20, "all", 210),
         ("random", 20, "the middle half", 20),
