@@ -86,6 +86,7 @@ def test_the_engine_makes_the_pictures_that_generate_makes(is_static: bool) -> N
     }
 
 
+@pytest.mark.slow
 def test_without_a_compiler_it_says_so(tmp_path: Path) -> None:
     program = (
         f"import torch; from oar_core.sampling.draw import CompiledDraw; CompiledDraw({VOCAB}, torch.device('cpu'))"
