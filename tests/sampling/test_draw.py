@@ -11,6 +11,7 @@ import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from oar_core.engine.engine import Engine
 from oar_core.sampling.draw import CompiledDraw, plain_draw
@@ -70,10 +71,13 @@ def no_more(compiled: CompiledDraw) -> Iterator[None]:
 @pytest.mark.usefixtures("no_more")
 @torch.inference_mode()
 def test_nothing_is_compiled_once_pictures_come(compiled: CompiledDraw) -> None:
+    before = counters["stats"]["unique_graphs"]
     for count in (0, 1, 5, VOCAB, 1000):
         for wishes in (WISHES[:2], WISHES[2:]):
             rows = SamplingRows.stack(wishes, VOCAB, CPU).of_queries(torch.arange(count) % 2)
-            compiled(logits_of(count), torch.arange(count), torch.arange(count), rows)
+            drawn = compiled(logits_of(count), torch.arange(count), torch.arange(count), rows)
+            assert len(drawn.token_ids) == len(drawn.confidences) == count
+    assert counters["stats"]["unique_graphs"] == before
 
 
 @pytest.mark.usefixtures("no_more")
