@@ -43,8 +43,9 @@ GUIDED: dict[str, tuple[float, float] | None] = {"all": (0.0, 1.0), "the middle 
 
 
 def measure_steps(subject: Subject, *, batch: int, repeats: int) -> StepsReport:
-    """A quarter of the steps and one position a step: in the model's default order, in the order policy's, where there
-    is a policy, and in that of confidence. One position a step of the first of these with less guidance."""
+    """A quarter of the steps and one position a step: in the model's default order, in the order policy's and from its
+    shortlist, where there is a policy, and in that of confidence. One position a step of the first of these with less
+    guidance."""
     clock, length = Clock(subject.device), subject.backbone.config.num_tokens
     engine = subject.engine(2 * batch)
     few = max(1, length // 4)
