@@ -10,6 +10,7 @@ import torch
 from oar_core.answer import Answer, AnswerCommand
 from oar_core.errors import ConfigError, OarError
 from oar_core.eval.evaluator import Evaluator
+from oar_core.host_memory import keep_freed_memory
 from oar_core.train.recipe_file import load_recipe
 from oar_core.train.recipes import Recipe
 from oar_core.train.run import Run
@@ -20,6 +21,7 @@ class OarCommand(AnswerCommand):
     """Turns the library's own errors into one sentence on stderr; anything else is a bug and keeps its trace."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        keep_freed_memory()
         try:
             return super().invoke(ctx)
         except OarError as error:

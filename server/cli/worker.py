@@ -5,6 +5,7 @@ import logging
 import click
 
 from oar_core.errors import OarError
+from oar_core.host_memory import keep_freed_memory
 from server.cli.inherit import EXIT_CONFIG, end_with_parent, tell_ready
 from server.cli.options import with_settings
 from server.jobs.embedded import EmbeddedRedisError
@@ -23,6 +24,7 @@ def worker(settings: Settings) -> None:
     """Run a worker process: models and engine."""
     configure_logging(settings.log_format, settings.log_level)
     end_with_parent()
+    keep_freed_memory()
     try:
         run_worker(settings, on_ready=tell_ready)
     except (OarError, EmbeddedRedisError, TracingUnavailable) as error:

@@ -1,0 +1,34 @@
+"""What this process takes from the operating system while it works."""
+
+import ctypes
+import resource
+import sys
+
+# Parameters of glibc's mallopt(3).
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
+NEVER_TRIM = -1
+# Tables of a step lie below both; caches and weights, which are rare and large, may lie above and go back when freed.
+LARGE, LARGE_OF_OLD_GLIBC = 256 << 20, 32 << 20
+
+
+def keep_freed_memory() -> bool:
+    """Has the C library keep what is freed, for the next step, instead of giving it back and asking again.
+
+    A step of many rows makes tables of megabytes. By default each of these is mapped anew, and every page of it is a
+    fault of the kernel that zeroes the page. One arena, because those of threads are too small for such tables. Has to
+    come before threads start. False where the C library is not glibc: then nothing changes.
+    """
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    is_kept = (mallopt(MMAP_THRESHOLD, LARGE) or mallopt(MMAP_THRESHOLD, LARGE_OF_OLD_GLIBC)) and mallopt(
+        TRIM_THRESHOLD, NEVER_TRIM
+    )
+    return bool(is_kept and mallopt(ARENA_MAX, 1))
+
+
+def page_faults() -> int:
+    """Pages that the kernel gave this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
