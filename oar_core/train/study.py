@@ -108,7 +108,7 @@ STUDY_ARMS = (
     StudyArm(OAR_SHORTLIST, Training(DISTILLED, has_own_policy=True), "shortlist"),
     StudyArm("OAR, order policy trained beside the backbone", Training(DISTILLED), "distilled"),
     # A policy of its own would go by scores, and leave the one order that this is about.
-    StudyArm(CONSENSUS, Training(DISTILLED, consensus=1.0), "distilled"),
+    StudyArm(CONSENSUS, Training(DISTILLED, consensus=1.0), "distilled", carries_claim=True),
     StudyArm(OAR, Training(DISTILLED), "confidence"),
     StudyArm("any-order, Halton order", Training(RANDOM), "halton"),
     StudyArm("any-order, confidence order", Training(RANDOM), "confidence"),

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from oar_core.eval.arms import Arm, paired
 from oar_core.order.plan import ADAPTIVE
-from oar_core.train.study import ANY_ORDER, OAR, OAR_POLICY, OAR_SHORTLIST, RASTER
+from oar_core.train.study import ANY_ORDER, CONSENSUS, OAR, OAR_POLICY, OAR_SHORTLIST, RASTER
 
 FEW_STEPS = 16
 LOSS = 0.02  # of FD-eval, that counts as none
 PSNR = {"sprites-64": 28.0}
 USUAL_PSNR = 25.0
-OURS = (OAR, OAR_POLICY, OAR_SHORTLIST)  # the model's own order, in three ways
+OURS = (OAR, OAR_POLICY, OAR_SHORTLIST, CONSENSUS)  # the model's own order, in four ways
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from oar_core.train.run import CACHE, Run
 from oar_core.train.stage_folders import ANY_ORDER_STAGE, EVALUATOR_STAGE, TOKENIZER_STAGE
 from oar_core.train.study import (
     ANY_ORDER,
+    CONSENSUS,
     HALTON,
     OAR,
     OAR_POLICY,
@@ -91,7 +92,7 @@ def measured(study: Study, reference: Reference) -> list[dict[str, Any]]:
 def test_claims_are_measured_first_and_nothing_twice() -> None:
     found = figures(StudyConfig())
     assert len({figure.name for figure in found}) == len(found)
-    assert {figure.arm.label for figure in found[:4]} == {ANY_ORDER, RASTER, OAR_POLICY, HALTON}
+    assert {figure.arm.label for figure in found[:5]} == {ANY_ORDER, RASTER, OAR_POLICY, CONSENSUS, HALTON}
     assert {figure.seed for figure in found if figure.arm.carries_claim and figure.steps == 16} == {0, 1, 2}
     assert {figure.seed for figure in found if not figure.arm.carries_claim} == {0}
 
