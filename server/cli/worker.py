@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 @with_settings
 def worker(settings: Settings) -> None:
     """Run a worker process: models and engine."""
+    keep_freed_memory()  # before there are threads
     configure_logging(settings.log_format, settings.log_level)
     end_with_parent()
-    keep_freed_memory()
     try:
         run_worker(settings, on_ready=tell_ready)
     except (OarError, EmbeddedRedisError, TracingUnavailable) as error:
