@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -223,9 +224,22 @@ def test_plots_are_drawn_where_matplotlib_is(measured: list[dict[str, Any]], tmp
     plots = [path for path in (tmp_path / "arms").glob("*.png") if not path.name.startswith("order-")]
     assert len(plots) == 2
     assert all(f"arms/{path.name}" in text for path in plots)
-    draw_curves([Curve("one", ((8.0, 2.0), (16.0, 1.0)))], "steps", "FD-eval", tmp_path / "plot.png")
-    with Image.open(tmp_path / "plot.png") as plot:
-        assert plot.width > 300
+    plot = tmp_path / "plot.png"
+    draw_curves([Curve("one", ((8.0, 2.0), (16.0, 1.0)))], "steps", "FD-eval", plot)
+    with Image.open(plot) as image:
+        assert image.width > 300
+
+
+def test_a_plot_with_one_far_value_tells_it_at_the_edge(tmp_path: Path) -> None:
+    """The other curves are where they were: the axis does not reach as far."""
+    pytest.importorskip("matplotlib")
+    near = [Curve("near", ((8.0, 1.9), (16.0, 1.0))), Curve("other", ((8.0, 1.5), (16.0, 1.4)))]
+    plots = tmp_path / "50.png", tmp_path / "5000.png"
+    for plot, far in zip(plots, (50.0, 5000.0)):
+        draw_curves([*near, Curve("far", ((8.0, far),))], "steps", "FD-eval", plot)
+    images = [np.asarray(Image.open(plot).convert("L")) for plot in plots]
+    differs = np.flatnonzero((images[0] != images[1]).any(axis=1))
+    assert 0 < len(differs) < 40  # the rows of the figure that is told
 
 
 def test_a_folder_without_evaluations_is_refused(tmp_path: Path) -> None:
