@@ -14,8 +14,8 @@ LARGE, LARGE_OF_OLD_GLIBC = 256 << 20, 32 << 20
 def keep_freed_memory() -> bool:
     """Has the C library keep what is freed, for the next step, instead of giving it back and asking again.
 
-    A step of many rows makes tables of megabytes. By default each of these is mapped anew, and every page of it is a
-    fault of the kernel that zeroes the page. One arena, because those of threads are too small for such tables. Has to
+    A step of many rows makes tables of megabytes. Where these are larger than malloc keeps by itself, each is mapped
+    anew, and every page of it is a fault of the kernel that zeroes the page. One arena, because those of threads are too small for such tables. Has to
     come before threads start. False where the C library is not glibc: then nothing changes.
     """
     if sys.platform != "linux":
@@ -23,10 +23,8 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    is_kept = (mallopt(MMAP_THRESHOLD, LARGE) or mallopt(MMAP_THRESHOLD, LARGE_OF_OLD_GLIBC)) and mallopt(
-        TRIM_THRESHOLD, NEVER_TRIM
-    )
-    return bool(is_kept and mallopt(ARENA_MAX, 1))
+    takes_tables = mallopt(MMAP_THRESHOLD, LARGE) or mallopt(MMAP_THRESHOLD, LARGE_OF_OLD_GLIBC)
+    return bool(takes_tables and mallopt(TRIM_THRESHOLD, NEVER_TRIM) and mallopt(ARENA_MAX, 1))
 
 
 def page_faults() -> int:
