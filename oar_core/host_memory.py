@@ -15,8 +15,9 @@ def keep_freed_memory() -> bool:
     """Has the C library keep what is freed, for the next step, instead of giving it back and asking again.
 
     A step of many rows makes tables of megabytes. Where these are larger than malloc keeps by itself, each is mapped
-    anew, and every page of it is a fault of the kernel that zeroes the page. One arena, because those of threads are too small for such tables. Has to
-    come before threads start. False where the C library is not glibc: then nothing changes.
+    anew, and every page of it is a fault of the kernel that zeroes the page. One arena, because those of threads are
+    too small for such tables. Has to come before threads start. False where the C library is not glibc: then nothing
+    changes.
     """
     if sys.platform != "linux":
         return False
