@@ -12,6 +12,7 @@ from oar_core.answer import Answer
 from oar_core.bench.arrivals import measure_arrivals
 from oar_core.bench.batching import measure_batching
 from oar_core.bench.depth import measure_depth
+from oar_core.bench.eager import measure_eager
 from oar_core.bench.roofline import measure_roofline
 from oar_core.bench.steps import measure_steps
 from oar_core.bench.subject import Subject
@@ -88,6 +89,17 @@ def load_subject(
 def batching(num_images: int, steps: int | None, repeats: int, **where: Any) -> Answer:
     """The same pictures one after another and all at once."""
     return tell(measure_batching(load_subject(**where), num_images=num_images, steps=steps, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", default=16, show_default=True)
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--repeats", default=3, show_default=True)
+def eager(batch: int, steps: int | None, repeats: int, dtype: str, **where: Any) -> Answer:
+    """The engine in --dtype, and in fp32, against the plain loop in fp32."""
+    subjects = [load_subject(dtype=name, **where) for name in dict.fromkeys(("float32", dtype))]
+    return tell(measure_eager(subjects, batch=batch, steps=steps, repeats=repeats))
 
 
 @bench.command()

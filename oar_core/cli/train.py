@@ -199,7 +199,7 @@ def evaluator(num_images: int | None, **options: Any) -> Answer:
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="A model folder, as in weights/.")
 @click.option("--only-tokenizer", is_flag=True, help="Stage 0 alone; a new backbone is trained on its tokens.")
 def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
-    """Begin a run with a trained model: its tokenizer and backbone stand for stages 0 and 1."""
+    """Begin a run with a trained model: its tokenizer and any-order backbone stand for stages 0 and 1."""
     run = make_run(**options)
     run.adopt(model, only_tokenizer=only_tokenizer)
     return _written(run.folder)
@@ -209,13 +209,21 @@ def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
 @run_options
 @_stage
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@click.option(
+    "--with-any-order", is_flag=True, help="And the backbone of stage 1, which `oar train adopt` begins with."
+)
 @_score_options
 def export(
-    weights: Path, stage: str | None, score: str | None, distance_weight: float | None, **options: Any
+    weights: Path,
+    stage: str | None,
+    with_any_order: bool,
+    score: str | None,
+    distance_weight: float | None,
+    **options: Any,
 ) -> Answer:
     """Write averaged weights as a model folder and list it in the manifest; a tokenizer alone is not listed."""
     run = _scored(make_run(**options), score, distance_weight)
-    run.export(weights / run.recipe.name, stage)
+    run.export(weights / run.recipe.name, stage, with_any_order=with_any_order)
     if stage == TOKENIZER_STAGE:
         return _written(weights / run.recipe.name)
     licences = {run.recipe.name: run.recipe.licence}

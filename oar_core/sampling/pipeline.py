@@ -26,6 +26,7 @@ from oar_core.weights import file_digest, read_tensors
 
 CONFIG, BACKBONE, TOKENIZER, TEXT = "config.json", "backbone.safetensors", "tokenizer.safetensors", "text.json"
 POLICY = "policy.safetensors"  # optional: where the config has an entry "policy"
+ANY_ORDER_BACKBONE = "any_order.safetensors"  # optional: the backbone before it was fine-tuned, for training alone
 
 
 @dataclass
@@ -127,6 +128,15 @@ def load_tokenizer(folder: Path) -> VQGAN:
     tokenizer = VQGAN(TokenizerConfig.from_dict(_read_config(folder)["tokenizer"]))
     _fill(tokenizer, folder / TOKENIZER)
     return tokenizer
+
+
+def load_any_order(folder: Path) -> OarBackbone:
+    """The backbone that training goes on from: as it was before it was fine-tuned, where the folder holds that, else
+    the one that draws. Without an order policy, which belongs to the orders that it was distilled from. Raises
+    WeightsError as `Pipeline.load`."""
+    backbone = OarBackbone(BackboneConfig.from_dict(_read_config(folder)["backbone"]))
+    _fill(backbone, folder / (ANY_ORDER_BACKBONE if (folder / ANY_ORDER_BACKBONE).exists() else BACKBONE))
+    return backbone
 
 
 def in_number_format(backbone: OarBackbone, dtype: torch.dtype) -> OarBackbone:

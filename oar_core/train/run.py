@@ -28,6 +28,7 @@ from oar_core.eval.stored import digest
 from oar_core.models.oar import POLICY_PREFIX, OarBackbone
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.sampling.pipeline import (
+    ANY_ORDER_BACKBONE,
     BACKBONE,
     CONFIG,
     POLICY,
@@ -35,6 +36,7 @@ from oar_core.sampling.pipeline import (
     TOKENIZER,
     Pipeline,
     in_number_format,
+    load_any_order,
     load_tokenizer,
 )
 from oar_core.text import TextTokenizer
@@ -115,19 +117,17 @@ class Run:
         return train(stage, recipe.any_order_loop, self.folder / ANY_ORDER_STAGE, self.device)
 
     def adopt(self, folder: Path, *, only_tokenizer: bool = False) -> None:
-        """Begins the run with a model folder: its tokenizers and backbone take the place of the first two stages, or
-        its image tokenizer alone that of the first.
+        """Begins the run with a model folder: its tokenizers and backbone (see `load_any_order`) take the place of the
+        first two stages, or its image tokenizer alone that of the first.
 
         Raises ConfigError where its networks are not the recipe's, WeightsError for a folder that cannot be read.
         """
-        if only_tokenizer:
-            tokenizer, origin = load_tokenizer(folder), file_digest(folder / TOKENIZER)
-            parts: list[tuple[str, str, VQGAN | OarBackbone]] = [(TOKENIZER_STAGE, "tokenizer.", tokenizer)]
-        else:
-            pipeline = Pipeline.load(folder, "cpu", torch.float32)
-            pipeline.backbone.policy = None  # a policy belongs to the orders that it was distilled from
-            origin = pipeline.model_hash
-            parts = [(TOKENIZER_STAGE, "tokenizer.", pipeline.tokenizer), (ANY_ORDER_STAGE, "", pipeline.backbone)]
+        tokenizer, origin = load_tokenizer(folder), file_digest(folder / TOKENIZER)
+        parts: list[tuple[str, str, VQGAN | OarBackbone]] = [(TOKENIZER_STAGE, "tokenizer.", tokenizer)]
+        if not only_tokenizer:
+            backbone = load_any_order(folder)
+            origin = digest(module_digest(backbone), module_digest(tokenizer))
+            parts.append((ANY_ORDER_STAGE, "", backbone))
         for stage, _, module in parts:
             self._check_adoption(stage, module)
         for stage, prefix, module in parts:
@@ -292,9 +292,10 @@ class Run:
             TextTokenizer.train(captions, self.recipe.text_vocab).save(path)
         return TextTokenizer.load(path)
 
-    def export(self, folder: Path, stage: str | None = None) -> None:
+    def export(self, folder: Path, stage: str | None = None, *, with_any_order: bool = False) -> None:
         """Writes the model folder that `Pipeline.load` reads, weights in half precision, with the backbone of a stage
-        (the latest unless named) and its order policy, if it has one. Of the tokenizer's stage, the tokenizer alone."""
+        (the latest unless named) and its order policy, if it has one; where it is wanted, beside it the any-order
+        backbone that `adopt` begins with. Of the tokenizer's stage, the tokenizer alone."""
         folder.mkdir(parents=True, exist_ok=True)
         stage = stage or self.latest_stage
         config: dict[str, Any] = {"name": self.recipe.name, "tokenizer": self.recipe.tokenizer.to_dict()}
@@ -303,7 +304,10 @@ class Run:
             backbone = self.backbone(stage)
             policy, backbone.policy = backbone.policy, None
             parts.append((backbone, BACKBONE))
-            (folder / POLICY).unlink(missing_ok=True)
+            if with_any_order:
+                parts.append((self.backbone(ANY_ORDER_STAGE), ANY_ORDER_BACKBONE))
+            for optional in (POLICY, ANY_ORDER_BACKBONE):
+                (folder / optional).unlink(missing_ok=True)
             config |= {"backbone": self.recipe.backbone.to_dict(), "order_score": backbone.order_score.to_dict()}
             if policy is not None:
                 parts.append((policy, POLICY))

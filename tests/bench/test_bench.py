@@ -7,15 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import nn
 
 from oar_core.bench.clock import Clock, quantile
+from oar_core.bench.eager import as_trained
 from oar_core.bench.peak import Bounds, find_peaks
 from oar_core.bench.replay import CONTINUOUS, MANNERS, ONE, STATIC, replay
+from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
 from oar_core.cli.bench import bench
 from oar_core.config import BackboneConfig, TokenizerConfig
 from oar_core.engine.engine import Engine
 from oar_core.order.plan import PlanSpec
+from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.recipes import RECIPES, recipe
@@ -67,6 +71,27 @@ def test_the_roofline_of_steps_alone(weights_dir, monkeypatch):
 def test_batching_tells_the_ratio(weights_dir):
     report = told(weights_dir, "batching", "--images", "2", "--steps", "2", "--repeats", "1")
     assert report["ratio"] == pytest.approx(report["at_once_seconds"] / report["one_by_one_seconds"])
+
+
+def test_the_plain_loop_is_compared_with_the_engine_in_each_number_format(weights_dir):
+    report = told(weights_dir, "eager", "--batch", "2", "--steps", "3", "--repeats", "1", "--dtype", "int8")
+    assert [(row["name"], row["dtype"]) for row in report["rows"]] == [
+        ("generate", "float32"),
+        ("engine", "float32"),
+        ("engine", "int8"),
+    ]
+    assert report["rows"][0]["times_eager"] == 1
+    assert report["steps"] == 3
+
+
+def test_the_plain_loop_has_the_networks_as_they_were_trained(weights_dir):
+    subject = Subject.of_model(weights_dir, None, "cpu", torch.float32)
+    backbone, tokenizer = as_trained(subject)
+    assert all(linear.weight.is_contiguous() for linear in backbone.modules() if isinstance(linear, nn.Linear))
+    assert any(isinstance(module, nn.Conv2d) for module in tokenizer.modules())
+    requests = subject.requests(2)
+    expected = generate(subject.backbone, requests, subject.unconditional_ids)
+    assert generate(backbone, requests, subject.unconditional_ids) == expected
 
 
 def test_throughput_has_a_row_for_each_batch(weights_dir):
