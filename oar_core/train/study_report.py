@@ -43,12 +43,25 @@ def write_study_report(folder: Path, out: Path) -> list[str]:
     return notes
 
 
+def _mixed(arms: Sequence[Arm]) -> list[str]:
+    """A warning for each arm whose figures of one seed are not all of one model: a row is one training."""
+    models: dict[tuple[str, int], set[str]] = {}
+    for report in (report for arm in arms for report in arm.reports):
+        key = report["label"], report["settings"]["seed"]
+        models.setdefault(key, set()).add(report["model"]["hash"])
+    return [
+        f"**Of several models:** {label}, seed {seed} ({', '.join(sorted(hashes))})."
+        for (label, seed), hashes in models.items()
+        if len(hashes) > 1
+    ]
+
+
 def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
     arms = _sorted(group_arms(load_reports(folder)))
     first = arms[0].first
     evaluator, samples = first["evaluator"]["digest"], first["settings"]["num_samples"]
     named = f"{samples:,} pictures a figure, {first['settings']['dtype']}, evaluator {evaluator}."
-    sections = [f"## {folder.name}", named, "### Claims", _claims_table(arms)]
+    sections = [f"## {folder.name}", named, *_mixed(arms), "### Claims", _claims_table(arms)]
     sections += ["### FD-eval by number of steps", _steps_table(arms, "distances", "fd_eval")]
     sections += ["### FD-rec by number of steps", _steps_table(arms, "fd_to_reconstructions")]
     if has_plots:

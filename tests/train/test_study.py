@@ -39,6 +39,7 @@ from oar_core.train.study import (
     figures,
 )
 from oar_core.train.study_claims import claims
+from oar_core.train.study_report import write_study_report
 
 CPU = torch.device("cpu")
 LABELS = (ANY_ORDER, RASTER, OAR_POLICY, OAR, SCRATCH)
@@ -224,6 +225,20 @@ def test_the_page_is_made_from_json_alone(measured: list[dict[str, Any]], study:
     pictures = [path.name for path in (tmp_path / "orders").iterdir()]
     assert {"tiny-orders.png", "tiny-distilled.png", "tiny-mean-steps.png"} <= set(pictures)
     assert all(name in text for name in pictures)
+
+
+def test_the_page_tells_of_a_row_that_is_of_two_trainings(
+    measured: list[dict[str, Any]], study: Study, tmp_path: Path
+) -> None:
+    folder = tmp_path / "figures"
+    shutil.copytree(study.out, folder / "tiny")
+    write_study_report(folder, tmp_path / "one.md")
+    assert "Of several models" not in (tmp_path / "one.md").read_text()
+    path = folder / "tiny" / "annealed-to-raster.all.seed1.json"
+    report = json.loads(path.read_text())
+    path.write_text(json.dumps(report | {"model": report["model"] | {"hash": "another"}}))
+    write_study_report(folder, tmp_path / "two.md")
+    assert "**Of several models:** annealed to raster, seed 1 (" in (tmp_path / "two.md").read_text()
 
 
 def test_arms_paint_the_same_prompts_side_by_side(study: Study, tmp_path: Path) -> None:
