@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from server.bench.processes import ServerProcesses
 from server.jobs.embedded import EmbeddedRedis
+from server.stop_signals import stopped_by_signals
 
 STOP_SECONDS = 30.0
 
@@ -28,7 +29,8 @@ class OwnServer(NamedTuple):
 
 @contextmanager
 def own_server(settings: Mapping[str, str]) -> Generator[OwnServer]:
-    """Bundled Valkey, a free port, a temporary folder; `settings` are environment variables. Raises ServerFailed."""
+    """Bundled Valkey, a free port, a temporary folder; `settings` are environment variables. A benchmark that is told
+    to stop takes it along. Raises ServerFailed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         inherited = {key: value for key, value in os.environ.items() if key not in {"REDIS_URL", "OAR_API_KEYS"}}
@@ -41,7 +43,7 @@ def own_server(settings: Mapping[str, str]) -> Generator[OwnServer]:
                 stderr=log,
                 text=True,
             )
-        with process:
+        with process, stopped_by_signals():
             assert process.stdout is not None
             try:
                 url = process.stdout.readline().strip()

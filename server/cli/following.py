@@ -7,11 +7,9 @@ import contextlib
 import os
 import queue
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import click
@@ -37,6 +35,7 @@ from server.cli.painting import (
     progress_line,
     scale,
 )
+from server.stop_signals import stopped_by_signals
 
 FRAME_SECONDS = 0.05
 LEAVE_SECONDS = 5.0  # for the thread beside, after a job was canceled
@@ -59,7 +58,7 @@ def follow(making: Making, view: View, tell: Callable[[AnyEvent], None]) -> None
     canvas = Canvas(making.params.n)
     told: queue.SimpleQueue[AnyEvent | BaseException | None] = queue.SimpleQueue()
     reader = threading.Thread(target=_read, args=(making, told), daemon=True)
-    with _stopped_by_signals(), contextlib.ExitStack() as stack:
+    with stopped_by_signals(), contextlib.ExitStack() as stack:
         try:
             view.open()
             stack.callback(view.close)
@@ -103,24 +102,6 @@ def _take(
             raise click.ClickException("the events ended before the job")
         canvas.feed(item)
         tell(item)
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Generator[None]:
-    """A signal to stop is as good as Ctrl-C: the job is canceled, and the terminal as it was."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Bar:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_nothing_is_left_after_a_signal(tmp_path: Path, weights_dir: Path, numbe
         assert len(processes_of(tmp_path)) >= 5
         assert server.stop(number) == 0
         wait_for(lambda: not processes_of(tmp_path), 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_benchmark_that_is_told_to_stop_takes_its_server_along(
+    tmp_path: Path, weights_dir: Path, number: signal.Signals
+) -> None:
+    words = ["bench", "backlog", "--weights", str(weights_dir), "--device", "cpu", "--slots", "4", "--seconds", "600"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-m", "server.cli", *words], env=environment) as bench:
+        wait_for(lambda: any(" worker" in command for command in processes_of(tmp_path)), 60)
+        bench.send_signal(number)
+        assert bench.wait(30) == 1
+    wait_for(lambda: not processes_of(tmp_path), 3)
 
 
 def test_nothing_is_left_after_kill_9_and_the_next_start_finishes_the_job(tmp_path: Path, weights_dir: Path) -> None:
