@@ -12,36 +12,38 @@ MOST_PICTURES = 2
 
 
 class PackedConv2d(nn.Module):
-    """A convolution whose weights are laid out for oneDNN once, not at each call.
+    """A convolution whose weights are laid out for oneDNN once for each size of pictures, not at each call.
 
     Same numbers but for the order of additions. Laying out takes as long whatever the batch is: a fifth of the time of
     a tokenizer's decoder for one picture, nothing that shows for eight, whose layout is another one. So more than
     `MOST_PICTURES` take the weights as they are. The weights are not to change afterwards.
+
+    The layout has to know the size: one that was chosen without is another on a CPU without AVX-512, where it is then
+    changed at each call, which takes ten times as long as the convolution.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self._conv = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self._packed = self._pack()
+        self._packed: dict[torch.Size, Tensor] = {}  # by a picture's channels, height and width
 
-    def _pack(self) -> Tensor:
+    def _pack(self, picture: torch.Size) -> Tensor:
         weight = self.weight.detach().to_mkldnn()
-        return torch._C._nn.mkldnn_reorder_conv2d_weight(weight, *self._conv)  # pyright: ignore[reportAttributeAccessIssue]
+        return torch._C._nn.mkldnn_reorder_conv2d_weight(weight, *self._conv, (1, *picture))  # pyright: ignore[reportAttributeAccessIssue]
 
     def __getstate__(self) -> dict[str, Any]:
         """Weights that are laid out can be neither copied nor pickled."""
-        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._packed = self._pack()
+        return self.__dict__ | {"_packed": {}}
 
     def forward(self, x: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
         if len(x) > MOST_PICTURES:
             padding, stride, dilation, groups = self._conv
             return nn.functional.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
-        return torch.ops.mkldnn._convolution_pointwise(x, self._packed, self.bias, *self._conv, "none", [], "")
+        picture = x.shape[1:]
+        if picture not in self._packed:  # by two threads at once, perhaps, to the same end
+            self._packed[picture] = self._pack(picture)
+        return torch.ops.mkldnn._convolution_pointwise(x, self._packed[picture], self.bias, *self._conv, "none", [], "")
 
 
 def pack_convs(module: nn.Module) -> None:

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from oar_core.config import TokenizerConfig
 from oar_core.nn.packed_conv import MOST_PICTURES, PackedConv2d, pack_convs
@@ -29,6 +30,18 @@ def test_a_packed_convolution_is_the_convolution(pictures: int, stride: int) -> 
     x = torch.randn(pictures, 12, 8, 10).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         torch.testing.assert_close(PackedConv2d(conv)(x), conv(x), rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_weights_are_laid_out_once_for_each_size_of_pictures() -> None:
+    conv = nn.Conv2d(12, 20, 3, padding=1)
+    packed = PackedConv2d(conv)
+    for size in ((8, 10), (16, 4), (8, 10)):
+        x = torch.randn(1, 12, *size).contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(packed(x), conv(x), rtol=1e-4, atol=1e-5)
+    with profile(activities=[ProfilerActivity.CPU]) as events:
+        packed(torch.randn(1, 12, 8, 10))
+    assert "aten::mkldnn_reorder_conv2d_weight" not in {event.key for event in events.key_averages()}
 
 
 @torch.inference_mode()
