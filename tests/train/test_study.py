@@ -295,6 +295,17 @@ def test_claims_compare_the_seeds_that_both_have(measured: list[dict[str, Any]])
     assert "(53.55 ± 64.28 against" in _told(reports)[f"{OAR_POLICY}, against annealed raster, one token a step"]
 
 
+def test_a_claim_is_judged_by_fd_eval_and_told_of_fd_rec(measured: list[dict[str, Any]]) -> None:
+    reports = changed(measured, {(OAR, None): 9.0})
+    for report in reports:
+        report["fd_to_reconstructions"] = 1.0 if report["label"] == OAR else 2.0
+    text = f"{OAR}, against any-order in random order, one token a step"
+    claim = next(claim for claim in claims(group_arms(reports)) if claim.text == text)
+    assert claim.measured.startswith("-10.0 %")
+    assert claim.by_rec.startswith("-50.0 % (1.00 against 2.00")
+    assert claim.is_met is False
+
+
 def _told(reports: list[dict[str, Any]]) -> dict[str, str]:
     return {claim.text: claim.measured for claim in claims(group_arms(reports))}
 
