@@ -6,13 +6,14 @@ from typing import Any
 
 from oar_core.bench.batching import run_to_end
 from oar_core.bench.clock import Clock, Setting, quantile
-from oar_core.bench.peak import Bounds, PeakRow, find_peaks
+from oar_core.bench.peak import Bound, PeakRow, find_peaks
 from oar_core.bench.replay import CONTINUOUS, STATIC, Lives, poisson_times, replay
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
 from oar_core.engine.sequence import SequenceRequest
 
 PARTS = (8, 4, 2, 1)  # of the greatest number of steps
+NUM_ALONE = 7  # runs of a picture alone: every bound is a multiple of their median
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ArrivalsReport:
     steps: tuple[int, ...]
     alone: tuple[float, ...]  # seconds of a picture that has the engine to itself, for each of `steps`
     capacity: float  # pictures a second, full batches one after another
-    bound: float  # times the seconds alone
+    bounds: tuple[float, ...]  # times the seconds alone, rising
     rows: list[ArrivalsRow]
     peaks: list[PeakRow]
     setting: Setting
@@ -45,7 +46,7 @@ class ArrivalsReport:
         rows = ((r.batching, r.load, r.rate, r.first_patch_p50, r.p50, r.p95, r.p99, r.goodput) for r in self.rows)
         peaks = ((r.bound, r.batching, r.rate, r.to_static, r.to_one) for r in self.peaks)
         lengths = ", ".join(f"{steps} steps {1e3 * alone:.0f} ms" for steps, alone in zip(self.steps, self.alone))
-        text = f"Capacity {self.capacity:.2f} pictures/s. Alone: {lengths}. Goodput is for the bound of the longest."
+        text = f"Capacity {self.capacity:.2f} pictures/s. Alone: {lengths}. Goodput is for the loosest bound."
         return "\n\n".join(
             (
                 *([table(headers, rows)] if self.rows else ()),
@@ -64,13 +65,14 @@ def measure_arrivals(
     slots: int,
     num_images: int,
     loads: tuple[float, ...],
-    bound: float,
+    bounds: tuple[float, ...],
     seconds: float,
     seed: int = 0,
 ) -> ArrivalsReport:
     """Pictures of an eighth, a quarter, half and all of the grid's positions as steps, in turn.
 
-    `bound` times the seconds alone is in time: of the longest picture for all, and of each picture for itself.
+    Peaks are found within each of `bounds` times the seconds of the longest picture alone, and within the loosest of
+    them times what each picture takes alone itself.
     """
     clock = Clock(subject.device)
     longest = subject.backbone.config.num_tokens
@@ -85,12 +87,13 @@ def measure_arrivals(
     engine = subject.engine(slots)
     run_to_end(engine, subject, make_requests(2))
     alone = {
-        request.plan.steps: clock.median(lambda r=request: replay(engine, clock, [0.0], [r], CONTINUOUS), 3)
+        request.plan.steps: clock.median(lambda r=request: replay(engine, clock, [0.0], [r], CONTINUOUS), NUM_ALONE)
         for request in make_requests(len(kinds))
     }
     full = make_requests(max(1, slots // 2))
     capacity = len(full) / clock.median(lambda: replay(engine, clock, [0.0] * len(full), full, CONTINUOUS), 1)
-    limit = bound * max(alone.values())
+    bounds = tuple(sorted(bounds))
+    limit = bounds[-1] * max(alone.values())
     requests = make_requests(num_images)
     rows = [
         _row(batching, load, load * capacity, limit, replay(engine, clock, times, requests, batching))
@@ -100,15 +103,21 @@ def measure_arrivals(
     ]
     peaks = [
         row
-        for bounds in (
-            Bounds(f"{bound:g} x the longest alone", lambda _: limit),
-            Bounds(f"{bound:g} x itself alone", lambda request: bound * alone[request.plan.steps]),
-        )
-        for row in find_peaks(engine, clock, make_requests, bounds, capacity=capacity, seconds=seconds, seed=seed)
+        for bound in _bounds(bounds, alone)
+        for row in find_peaks(engine, clock, make_requests, bound, capacity=capacity, seconds=seconds, seed=seed)
     ]
     told = tuple(alone[steps] for steps in kinds)
     setting = clock.setting(subject.dtype)
-    return ArrivalsReport(subject.name, slots, num_images, kinds, told, capacity, bound, rows, peaks, setting)
+    return ArrivalsReport(subject.name, slots, num_images, kinds, told, capacity, bounds, rows, peaks, setting)
+
+
+def _bounds(times: tuple[float, ...], alone: dict[int | None, float]) -> list[Bound]:
+    """`alone` are the seconds of a picture by its number of steps."""
+    longest = max(alone.values())
+    return [
+        *(Bound(f"{factor:g} x the longest alone", lambda _, limit=factor * longest: limit) for factor in times),
+        Bound(f"{times[-1]:g} x itself alone", lambda request: times[-1] * alone[request.plan.steps]),
+    ]
 
 
 def _row(batching: str, load: float, rate: float, bound: float, lives: Lives) -> ArrivalsRow:

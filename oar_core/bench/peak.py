@@ -25,7 +25,7 @@ class PeakRow:
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Bound:
     """`seconds` is how long a picture may take; it may depend on the picture."""
 
     name: str
@@ -36,7 +36,7 @@ def find_peaks(
     engine: Engine,
     clock: Clock,
     make_requests: Callable[[int], Sequence[SequenceRequest]],
-    bounds: Bounds,
+    bound: Bound,
     *,
     capacity: float,
     seconds: float,
@@ -46,7 +46,7 @@ def find_peaks(
 
     def is_kept(manner: str, rate: float) -> bool:
         requests = make_requests(max(FEWEST, math.ceil(rate * seconds)))
-        allowed = {request.id: bounds.seconds(request) for request in requests}
+        allowed = {request.id: bound.seconds(request) for request in requests}
         most_late = (1 - IN_TIME) * len(requests)
         times = poisson_times(len(requests), rate, seed)
         lives = replay(engine, clock, times, requests, manner, bounds=allowed, most_late=most_late)
@@ -54,7 +54,7 @@ def find_peaks(
 
     peaks = {manner: _highest(lambda rate, m=manner: is_kept(m, rate), capacity) for manner in MANNERS}
     return [
-        PeakRow(bounds.name, manner, rate, _ratio(rate, peaks[STATIC]), _ratio(rate, peaks[ONE]))
+        PeakRow(bound.name, manner, rate, _ratio(rate, peaks[STATIC]), _ratio(rate, peaks[ONE]))
         for manner, rate in peaks.items()
     ]
 

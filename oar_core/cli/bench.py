@@ -129,15 +129,23 @@ def throughput(batches: tuple[int, ...], steps: int | None, repeats: int, **wher
 @click.option("--slots", default=32, show_default=True, help="Cache slots; a guided picture takes two.")
 @click.option("--images", "num_images", default=120, show_default=True)
 @click.option("--load", "loads", type=float, multiple=True, default=(0.5, 0.8), show_default=True)
-@click.option("--bound", default=3.0, show_default=True, help="How often its time alone a picture may take.")
+@click.option(
+    "--bound",
+    "bounds",
+    type=float,
+    multiple=True,
+    default=(1.5, 2.0, 3.0),
+    show_default=True,
+    help="How often the longest picture's time alone a picture may take.",
+)
 @click.option("--seconds", default=12.0, show_default=True, help="Of the engine's clock, at each rate that is tried.")
 def arrivals(
-    slots: int, num_images: int, loads: tuple[float, ...], bound: float, seconds: float, **where: Any
+    slots: int, num_images: int, loads: tuple[float, ...], bounds: tuple[float, ...], seconds: float, **where: Any
 ) -> Answer:
     """Static against continuous batching under Poisson arrivals, and the highest rate that each keeps up with."""
     return tell(
         measure_arrivals(
-            load_subject(**where), slots=slots, num_images=num_images, loads=loads, bound=bound, seconds=seconds
+            load_subject(**where), slots=slots, num_images=num_images, loads=loads, bounds=bounds, seconds=seconds
         )
     )
 

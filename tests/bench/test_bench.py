@@ -9,9 +9,10 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from oar_core.bench import peak
 from oar_core.bench.clock import Clock, quantile
 from oar_core.bench.eager import as_trained
-from oar_core.bench.peak import Bounds, find_peaks
+from oar_core.bench.peak import Bound, find_peaks
 from oar_core.bench.replay import CONTINUOUS, MANNERS, ONE, STATIC, replay
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
@@ -102,7 +103,8 @@ def test_throughput_has_a_row_for_each_batch(weights_dir):
     ]
 
 
-def test_arrivals_serve_every_picture_both_ways(weights_dir):
+def test_arrivals_serve_every_picture_both_ways(weights_dir, monkeypatch):
+    monkeypatch.setattr(peak, "HALVINGS", 2)  # how well peaks are found is the next test's concern
     report = told(
         weights_dir,
         "arrivals",
@@ -130,6 +132,7 @@ def test_arrivals_serve_every_picture_both_ways(weights_dir):
         assert row["goodput"] > 0
     assert report["steps"] == [2, 5, 10, 20]
     assert [row["batching"] for row in report["peaks"]] == 2 * ["one at a time", "static", "continuous"]
+    assert [row["bound"] for row in report["peaks"][::3]] == ["99 x the longest alone", "99 x itself alone"]
 
 
 def make_hashed(steps: int, name: str = "a") -> SequenceRequest:
@@ -180,12 +183,12 @@ def test_a_replay_gives_up_when_too_many_are_late_and_leaves_an_empty_engine():
 def test_the_highest_rate_is_found_for_each_manner():
     """One at a time, a picture of four steps is served 2.5 times a second; eight rows share a step of any size."""
     engine = Engine(HashBackbone(), UNCONDITIONAL, 8)
-    bounds = Bounds("all", lambda _: 1.2)
+    bound = Bound("all", lambda _: 1.2)
 
     def make(count: int) -> list[SequenceRequest]:
         return [make_hashed(4, str(number)) for number in range(count)]
 
-    one, static, continuous = find_peaks(engine, StepClock(), make, bounds, capacity=20.0, seconds=6, seed=0)
+    one, static, continuous = find_peaks(engine, StepClock(), make, bound, capacity=20.0, seconds=6, seed=0)
     assert 1 < one.rate < 2.5
     assert one.rate < static.rate < continuous.rate <= 24
     assert continuous.to_static == pytest.approx(continuous.rate / static.rate)
