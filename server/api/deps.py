@@ -16,8 +16,9 @@ from server.api.room import Room
 from server.errors import ModelNotFound, ModelNotReady
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters
-from server.jobs.events import EventHub, EventLog
+from server.jobs.events import EventLog
 from server.jobs.gauge import ExporterLease, QueueGauge
+from server.jobs.hub import EventHub
 from server.jobs.limiter import RateLimiter
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, RecentRegistry, Registry

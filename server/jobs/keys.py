@@ -22,7 +22,7 @@
 | `worker:{name}`, `workers` | string, sorted set | heartbeats, by Redis' milliseconds |
 | `metrics:{worker}` | string | a worker's metrics in Prometheus' text format |
 | `exporter` | string | the API process whose `/metrics` speaks for the queue and the workers; expires |
-| `wake:{api}` | stream | makes an API process' blocking read look at newly watched jobs |
+| `news` | stream | ids of jobs whose log has something new, for whoever waits; bounded length |
 """
 
 from enum import StrEnum
@@ -40,6 +40,8 @@ DUE = "due"
 SWEEPER = "sweeper"
 DEAD = "dead"
 EXPORTER = "exporter"
+NEWS = "news"
+NEWS_LENGTH = 4096  # entries that are kept at least, as the scripts' prelude says
 CONTROL_PREFIX = "ctl:"
 
 
@@ -138,7 +140,3 @@ def worker(name: str) -> str:
 
 def metrics(worker_name: str) -> str:
     return f"metrics:{worker_name}"
-
-
-def wake(api: str) -> str:
-    return f"wake:{api}"

@@ -11,9 +11,19 @@ local function number(name)
   return tonumber(field(name)) or 0
 end
 
+-- Readers hear of the log by one short stream for all jobs; a script tells it once.
+local is_told = false
+local function tell()
+  if not is_told then
+    redis.call('XADD', 'news', 'MAXLEN', '~', 4096, '*', 'job', string.sub(KEYS[1], 5))
+    is_told = true
+  end
+end
+
 local function append(kind, body)
   local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
   redis.call('XADD', KEYS[2], seq .. '-0', 'type', kind, 'at', now, 'body', body)
+  tell()
   return seq
 end
 
@@ -27,6 +37,7 @@ local function append_preview(image, body)
   end
   redis.call('XADD', KEYS[5], seq .. '-0', 'type', 'preview', 'at', now, 'body', body)
   redis.call('HSET', KEYS[1], 'preview' .. image, seq)
+  tell()
 end
 
 local function leave_queue(group, entry)

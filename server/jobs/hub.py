@@ -1,0 +1,177 @@
+"""Who waits for a job's next event is woken: one reader of the news per process, however many logs are watched.
+
+Whoever writes to an event log also adds the job's id to the short stream `news`, in the same script. So a process reads
+that one stream, and of the logs only those that have something new: what it costs is by the events that are written,
+not by the jobs that wait while somebody watches.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from server.errors import RedisUnavailable
+from server.jobs import keys
+from server.jobs.connection import UNREACHABLE, RedisConnection
+from server.jobs.events import StoredEvent, stored_event
+from server.jobs.keys import Field
+
+logger = logging.getLogger(__name__)
+
+# All watched logs are read this often, whatever the news say: for workers of before there were any, and for entries
+# that a slow process finds trimmed.
+SWEEP_SECONDS = 2.0
+MOST_LOGS = 128  # of one read
+PAUSE_PER_LOG = 5e-5  # seconds; where many logs are watched, the news of several are read at a time
+MOST_PAUSE = 0.01
+MOST_NEWS = 64  # events of a log that are held
+
+
+@dataclass
+class _Watched:
+    seq: int  # the newest number that is known
+    changed: asyncio.Event
+    watchers: int = 0
+    news: Sequence[StoredEvent] = ()  # all events of the latest read, up to `seq`
+    news_after: int = -1
+
+
+class EventHub:
+    """It tells that there is more. Readers that have kept up find it in the latest read, which is all that is held
+    here; others fetch from their own place in the log as fast as their clients take it. So a slow client costs no
+    memory, and nothing can be skipped.
+    """
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._watched: dict[str, _Watched] = {}
+        self._cursor: str | None = None  # in the news; None: all logs have to be looked at
+        self._sweep_at = 0.0  # monotonic
+        self._is_down = False
+
+    @asynccontextmanager
+    async def watch(self, job_id: str, after: int) -> AsyncGenerator[None]:
+        """Keeps a log watched while a reader goes through it. Raises RedisUnavailable."""
+        watched = self._watched.setdefault(job_id, _Watched(after, asyncio.Event()))
+        watched.watchers += 1
+        try:
+            # What is written from now on is news; what was written before may have been.
+            seq: bytes | None = await self._connection.again("HGET", keys.job(job_id), Field.SEQ)
+            if int(seq or 0) > watched.seq:
+                watched.seq = int(seq or 0)
+                self._notify(watched)
+            yield
+        finally:
+            watched.watchers -= 1
+            if not watched.watchers:
+                del self._watched[job_id]
+
+    async def wait(self, job_id: str, after: int, timeout: float) -> bool:
+        """Waits inside `watch` until there is an event with a number above `after`; False after `timeout` seconds.
+
+        Raises RedisUnavailable when Redis went away meanwhile.
+        """
+        watched = self._watched[job_id]
+        deadline = asyncio.get_running_loop().time() + timeout
+        while watched.seq <= after:
+            if self._is_down:
+                raise RedisUnavailable("the event log cannot be reached", retry_after=2)
+            remaining = deadline - asyncio.get_running_loop().time()
+            if remaining <= 0:
+                return False
+            try:
+                async with asyncio.timeout(remaining):
+                    await watched.changed.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    def news(self, job_id: str, after: int) -> Sequence[StoredEvent]:
+        """Inside `watch`: the events above `after` as `EventLog.read` gives them, where the latest read began there."""
+        watched = self._watched[job_id]
+        return watched.news if watched.news_after == after else ()
+
+    async def run(self) -> None:
+        """Reads the news; runs until it is cancelled."""
+        while True:
+            try:
+                await self._look(await self._hear())
+                self._is_down = False
+                await asyncio.sleep(min(MOST_PAUSE, len(self._watched) * PAUSE_PER_LOG))
+            except (*UNREACHABLE, RedisError, RedisUnavailable) as error:
+                logger.warning("event hub: %s", error)
+                self._is_down, self._cursor = True, None
+                self._notify_all()
+                await asyncio.sleep(0.5)
+
+    async def _hear(self) -> Collection[str]:
+        """The watched jobs that may have something new."""
+        if self._cursor is None:
+            self._cursor = await self._newest()
+            self._sweep_at = 0.0
+        remaining = self._sweep_at - time.monotonic()
+        if remaining <= 0:
+            self._sweep_at = time.monotonic() + SWEEP_SECONDS
+            return tuple(self._watched)
+        words = ("XREAD", "BLOCK", max(1, int(1000 * remaining)), "STREAMS", keys.NEWS, self._cursor)
+        streams: list[Any] = await self._connection.block(remaining, *words) or []
+        entries: list[tuple[bytes, list[bytes]]] = streams[0][1] if streams else []
+        if not entries:
+            return ()
+        self._cursor = entries[-1][0].decode()
+        if len(entries) >= keys.NEWS_LENGTH:
+            return tuple(self._watched)  # older ones may be trimmed
+        return {words[1].decode() for _, words in entries} & self._watched.keys()
+
+    async def _newest(self) -> str:
+        entries: list[Any] = await self._connection.again("XREVRANGE", keys.NEWS, "+", "-", "COUNT", 1)
+        return entries[0][0].decode() if entries else "0-0"
+
+    async def _look(self, job_ids: Collection[str]) -> None:
+        """Reads what is new in these logs."""
+        for part in _parts(tuple(job_ids)):
+            watched = {job_id: self._watched[job_id].seq for job_id in part if job_id in self._watched}
+            if watched:
+                await self._read(watched)
+
+    async def _read(self, watched: dict[str, int]) -> None:
+        """`watched` tells the newest number that is known of each."""
+        streams = [key for job_id in watched for key in (keys.events(job_id), keys.previews(job_id))]
+        cursors = [f"{seq}-0" for seq in watched.values() for _ in range(2)]
+        replies: list[Any] = await self._connection.again("XREAD", "STREAMS", *streams, *cursors) or []
+        found: defaultdict[str, list[StoredEvent]] = defaultdict(list)
+        for name, items in replies:
+            job_id = name.decode().partition(":")[2]
+            found[job_id] += (stored_event(job_id, entry, fields) for entry, fields in items)
+        for job_id, events in found.items():
+            self._advance(job_id, watched[job_id], sorted(events, key=lambda event: event.seq))
+
+    def _advance(self, job_id: str, after: int, events: list[StoredEvent]) -> None:
+        watched = self._watched.get(job_id)
+        newest = events[-1].seq
+        if watched is None or newest <= watched.seq:
+            return
+        # Where a number is missing, the log has to tell whether it was a preview.
+        is_whole = len(events) == newest - after
+        watched.news = events if is_whole and len(events) <= MOST_NEWS else ()
+        watched.news_after, watched.seq = after, newest
+        self._notify(watched)
+
+    def _notify(self, watched: _Watched) -> None:
+        watched.changed.set()
+        watched.changed = asyncio.Event()
+
+    def _notify_all(self) -> None:
+        for watched in self._watched.values():
+            self._notify(watched)
+
+
+def _parts(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(job_ids), MOST_LOGS):
+        yield job_ids[start : start + MOST_LOGS]

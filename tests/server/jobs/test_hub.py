@@ -1,0 +1,191 @@
+"""The hub tells every reader of a job that there is more, soon, and asks Redis for no more than that takes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from server.errors import RedisUnavailable
+from server.jobs import hub as hubs
+from server.jobs import keys, scripts
+from server.jobs.connection import RedisConnection, Word
+from server.jobs.events import EventLog
+from server.jobs.hub import EventHub
+from server.jobs.job import JobState
+from server.jobs.keys import Field
+from server.jobs.queue import JobQueue
+from server.jobs.worker_queue import NewEvent
+from server.settings import Settings
+from tests.server.jobs.protocol import open_worker, params, run, take
+
+pytestmark = pytest.mark.anyio
+
+TELL_OF_THREE = "for i = 1, 3 do redis.call('XADD', KEYS[1], '*', 'job', 'other' .. i) end"
+
+
+@pytest.fixture
+async def hub(connection: RedisConnection, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EventHub]:
+    """It lives by the news alone."""
+    monkeypatch.setattr(hubs, "SWEEP_SECONDS", 60)
+    async with running(EventHub(connection)) as hub:
+        yield hub
+
+
+@asynccontextmanager
+async def running(hub: EventHub) -> AsyncIterator[EventHub]:
+    task = asyncio.create_task(hub.run())
+    try:
+        yield hub
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def submit(jobs: JobQueue) -> str:
+    return (await jobs.submit(params())).job_id
+
+
+async def write(connection: RedisConnection, job_id: str, seq: int) -> None:
+    """An event that nobody is told of."""
+    await connection.pipeline(
+        [
+            ("HSET", keys.job(job_id), Field.SEQ, seq),
+            ("XADD", keys.events(job_id), f"{seq}-0", "type", "patches", "at", 1000 + seq, "body", "{}"),
+        ]
+    )
+
+
+async def append(connection: RedisConnection, job_id: str, seq: int) -> None:
+    """As the scripts do; they are tested in whole where jobs are."""
+    await write(connection, job_id, seq)
+    await connection.once("XADD", keys.NEWS, "*", "job", job_id)
+
+
+async def test_the_hub_wakes_every_reader_of_a_log_and_no_other(connection: RedisConnection, hub: EventHub) -> None:
+    async with hub.watch("one", 0), hub.watch("one", 0), hub.watch("two", 0):
+        readers = [asyncio.create_task(hub.wait("one", 0, 5)) for _ in range(3)]
+        other = asyncio.create_task(hub.wait("two", 0, 0.3))
+        await asyncio.sleep(0.05)
+        await append(connection, "one", 1)
+        assert await asyncio.gather(*readers) == [True] * 3
+        assert await other is False
+
+
+async def test_the_hub_sees_what_was_written_before_it_watched(connection: RedisConnection, hub: EventHub) -> None:
+    await append(connection, "job", 1)
+    async with hub.watch("job", 0):
+        assert await hub.wait("job", 0, 2)
+        assert not await hub.wait("job", 1, 0.1)
+
+
+async def test_a_log_that_is_watched_late_is_noticed_at_once(connection: RedisConnection, hub: EventHub) -> None:
+    """The hub waits for news of other jobs then."""
+    await asyncio.sleep(0.1)
+    async with hub.watch("job", 0):
+        await append(connection, "job", 1)
+        assert await hub.wait("job", 0, 5)
+
+
+async def test_what_the_scripts_write_is_news(connection: RedisConnection, settings: Settings, hub: EventHub) -> None:
+    worker, jobs = await open_worker(connection, settings), JobQueue(connection, settings)
+    job = await submit(jobs)
+    async with hub.watch(job, 0):
+        assert await hub.wait(job, 0, 5), "queued"
+        claim = await take(worker)
+        assert await hub.wait(job, 1, 5), "started"
+        await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}"), NewEvent("preview", "{}")]))
+        assert await hub.wait(job, 3, 5), "patches and a preview"
+        await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}"))
+        assert await hub.wait(job, 4, 5), "completed"
+    told = await connection.once("XRANGE", keys.NEWS, "-", "+")
+    assert [words for _, words in told] == [[b"job", job.encode()]] * 4, "once for each script"
+
+
+async def test_only_logs_with_something_new_are_asked_for(
+    connection: RedisConnection, hub: EventHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are watched."""
+    asked: list[tuple[Word, ...]] = []
+    again = connection.again
+
+    async def spy(*words: Word) -> Any:
+        asked.append(words)
+        return await again(*words)
+
+    async with AsyncExitStack() as stack:
+        for number in range(300):
+            await stack.enter_async_context(hub.watch(f"job{number}", 0))
+        await asyncio.sleep(0.1)
+        monkeypatch.setattr(connection, "again", spy)
+        await append(connection, "job7", 1)
+        await append(connection, "elsewhere", 1)
+        assert await hub.wait("job7", 0, 5)
+        await asyncio.sleep(0.1)
+    assert asked == [("XREAD", "STREAMS", "ev:job7", "pv:job7", "0-0", "0-0")]
+
+
+async def test_what_no_news_told_of_is_found_by_the_sweep(
+    connection: RedisConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of before there were news, for one."""
+    monkeypatch.setattr(hubs, "SWEEP_SECONDS", 0.2)
+    async with running(EventHub(connection)) as hub, AsyncExitStack() as stack:
+        jobs = [f"job{number}" for number in range(2 * hubs.MOST_LOGS + 1)]
+        for job in jobs:
+            await stack.enter_async_context(hub.watch(job, 0))
+        for job in jobs:
+            await write(connection, job, 1)
+        assert all([await hub.wait(job, 0, 5) for job in jobs])
+
+
+async def test_news_that_were_trimmed_before_they_were_read_cost_nothing_but_a_look_at_all_logs(
+    connection: RedisConnection, hub: EventHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "NEWS_LENGTH", 3)
+    async with hub.watch("job", 0):
+        await asyncio.sleep(0.1)
+        await write(connection, "job", 1)
+        # At once, so that the hub finds all of them: had there been more, that of the job would be gone.
+        await connection.once("EVAL", TELL_OF_THREE, 1, keys.NEWS)
+        assert await hub.wait("job", 0, 5)
+
+
+async def test_the_news_are_bounded(connection: RedisConnection, settings: Settings) -> None:
+    worker = await open_worker(connection, settings)
+    await submit(JobQueue(connection, settings))
+    claim = await take(worker)
+    for seq in range(2, 2 + 2 * keys.NEWS_LENGTH, 1000):
+        calls = [worker.emit_call(claim, number, [NewEvent("patches", "{}")]) for number in range(seq, seq + 1000)]
+        await scripts.run_many(connection, calls)
+    length: int = await connection.once("XLEN", keys.NEWS)
+    assert keys.NEWS_LENGTH <= length < 1.1 * keys.NEWS_LENGTH
+
+
+async def test_who_has_kept_up_gets_the_events_of_the_latest_read(connection: RedisConnection, hub: EventHub) -> None:
+    async with hub.watch("job", 0):
+        for seq in (1, 2):
+            assert not hub.news("job", seq - 1)
+            await append(connection, "job", seq)
+            assert await hub.wait("job", seq - 1, 5)
+            assert [event.seq for event in hub.news("job", seq - 1)] == [seq]
+        assert list(hub.news("job", 1)) == await EventLog(connection).read("job", 1)
+        assert not hub.news("job", 0), "whoever is behind has to ask the log"
+
+
+async def test_a_number_that_is_missing_is_looked_up(connection: RedisConnection, hub: EventHub) -> None:
+    """It may be an event that this read did not bring."""
+    async with hub.watch("job", 0):
+        await append(connection, "job", 2)
+        assert await hub.wait("job", 0, 5)
+        assert not hub.news("job", 0)
+
+
+async def test_waiters_hear_that_redis_is_gone() -> None:
+    connection = RedisConnection("unix:///nowhere/redis.sock")
+    async with running(EventHub(connection)) as hub:
+        with pytest.raises(RedisUnavailable):
+            async with hub.watch("job", 0):
+                await hub.wait("job", 0, 5)
+    await connection.close()
