@@ -2,7 +2,7 @@
 
 Whoever writes to an event log also adds the job's id to the short stream `news`, in the same script. So a process reads
 that one stream, and of the logs only those that have something new: what it costs is by the events that are written,
-not by the jobs that wait while somebody watches.
+not by the jobs that wait while somebody watches. While nobody does, it reads nothing.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 SWEEP_SECONDS = 2.0
 MOST_LOGS = 128  # of one read
 PAUSE_PER_LOG = 5e-5  # seconds; where many logs are watched, the news of several are read at a time
-MOST_PAUSE = 0.01
+LEAST_PAUSE, MOST_PAUSE = 0.001, 0.01  # jobs that nobody watches here make news too
 MOST_NEWS = 64  # events of a log that are held
 
 
@@ -51,6 +51,7 @@ class EventHub:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._watched: dict[str, _Watched] = {}
+        self._is_watched = asyncio.Event()
         self._cursor: str | None = None  # in the news; None: all logs have to be looked at
         self._sweep_at = 0.0  # monotonic
         self._is_down = False
@@ -60,9 +61,11 @@ class EventHub:
         """Keeps a log watched while a reader goes through it. Raises RedisUnavailable."""
         watched = self._watched.setdefault(job_id, _Watched(after, asyncio.Event()))
         watched.watchers += 1
+        self._is_watched.set()
         try:
             # What is written from now on is news; what was written before may have been.
             seq: bytes | None = await self._connection.again("HGET", keys.job(job_id), Field.SEQ)
+            self._is_down = False
             if int(seq or 0) > watched.seq:
                 watched.seq = int(seq or 0)
                 self._notify(watched)
@@ -71,6 +74,8 @@ class EventHub:
             watched.watchers -= 1
             if not watched.watchers:
                 del self._watched[job_id]
+            if not self._watched:
+                self._is_watched.clear()
 
     async def wait(self, job_id: str, after: int, timeout: float) -> bool:
         """Waits inside `watch` until there is an event with a number above `after`; False after `timeout` seconds.
@@ -100,10 +105,11 @@ class EventHub:
     async def run(self) -> None:
         """Reads the news; runs until it is cancelled."""
         while True:
+            await self._is_watched.wait()
             try:
                 await self._look(await self._hear())
                 self._is_down = False
-                await asyncio.sleep(min(MOST_PAUSE, len(self._watched) * PAUSE_PER_LOG))
+                await asyncio.sleep(min(MOST_PAUSE, max(LEAST_PAUSE, len(self._watched) * PAUSE_PER_LOG)))
             except (*UNREACHABLE, RedisError, RedisUnavailable) as error:
                 logger.warning("event hub: %s", error)
                 self._is_down, self._cursor = True, None

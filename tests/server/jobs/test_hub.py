@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from server.errors import RedisUnavailable
 from server.jobs import hub as hubs
@@ -124,6 +125,50 @@ async def test_only_logs_with_something_new_are_asked_for(
         assert await hub.wait("job7", 0, 5)
         await asyncio.sleep(0.1)
     assert asked == [("XREAD", "STREAMS", "ev:job7", "pv:job7", "0-0", "0-0")]
+
+
+async def test_nothing_is_read_while_nobody_watches(
+    connection: RedisConnection, hub: EventHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hub.watch("job", 0):
+        await append(connection, "job", 1)
+        assert await hub.wait("job", 0, 5)
+    await append(connection, "job", 2)  # ends the read that is under way
+    await asyncio.sleep(0.1)
+    reads: list[tuple[Word, ...]] = []
+    block = connection.block
+
+    async def spy(seconds: float, *words: Word) -> Any:
+        reads.append(words)
+        return await block(seconds, *words)
+
+    monkeypatch.setattr(connection, "block", spy)
+    for seq in range(3, 6):
+        await append(connection, "job", seq)
+    await asyncio.sleep(0.1)
+    assert not reads
+    async with hub.watch("job", 5):
+        await append(connection, "job", 6)
+        assert await hub.wait("job", 5, 5), "and it goes on"
+
+
+async def test_a_redis_that_is_back_is_noticed_by_who_watches_first(
+    connection: RedisConnection, hub: EventHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else asked meanwhile."""
+    block = connection.block
+
+    async def fail(*_: object) -> Any:
+        raise RedisConnectionError("away")
+
+    monkeypatch.setattr(connection, "block", fail)
+    with pytest.raises(RedisUnavailable):
+        async with hub.watch("job", 0):
+            await hub.wait("job", 0, 5)
+    monkeypatch.setattr(connection, "block", block)
+    async with hub.watch("job", 0):
+        await append(connection, "job", 1)
+        assert await hub.wait("job", 0, 5)
 
 
 async def test_what_no_news_told_of_is_found_by_the_sweep(
