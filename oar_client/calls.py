@@ -29,6 +29,7 @@ class Options(TypedDict, total=False):
     steps: int | None
     group_sizes: str | None
     entropy_bound: float | None
+    candidates: int | None
     guidance: float | None
     guidance_interval: list[float] | tuple[float, float] | None
     guidance_schedule: GuidanceSchedule | None

@@ -10,7 +10,6 @@ from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
 from oar_core.order.plan import POLICY_ORDERS, SHORTLIST, PlanSpec
 from oar_core.sampling.request import SequenceRequest
-from oar_core.sampling.rows import SHORTLIST_FACTOR
 
 
 @dataclass(frozen=True)
@@ -82,5 +81,5 @@ def _queries(plan: PlanSpec, length: int) -> int:
     group = length // steps
     left = [length - step * group for step in range(steps)]
     if plan.order == SHORTLIST:
-        return sum(min(SHORTLIST_FACTOR * group, count) for count in left)
+        return sum(min(plan.candidates * group, count) for count in left)
     return sum(left) if plan.order == "confidence" else length

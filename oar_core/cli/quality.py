@@ -56,6 +56,7 @@ def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) 
 @click.option("--order", type=click.Choice(ORDERS), default=None, help="Default: the model's.")
 @click.option("--group-sizes", type=click.Choice(GROUP_SIZES), default=None, help="Default: the model's.")
 @click.option("--entropy-bound", type=float, default=None, help="Nats, of adaptive group sizes. Default: the plan's.")
+@click.option("--candidates", type=int, default=None, help="Of a shortlist, for each position. Default: the plan's.")
 @click.option("--steps", type=int, multiple=True, help="May be repeated. Default: the model's.")
 @click.option("--guidance", type=float, multiple=True, help="May be repeated. Default: the model's.")
 @click.option(
@@ -118,6 +119,7 @@ def draw_settings(
     order: str | None,
     group_sizes: str | None,
     entropy_bound: float | None,
+    candidates: int | None,
     steps: tuple[int, ...],
     guidance: tuple[float, ...],
     guidance_interval: tuple[float, float] | None,
@@ -129,7 +131,8 @@ def draw_settings(
 ) -> list[DrawSettings]:
     """Every combination of steps, guidance and seed; what is not said is the model's default."""
     plan, sampling = pipeline.default_plan, pipeline.default_sampling
-    plan = replace(plan, **_said(order=order, group_sizes=group_sizes, entropy_bound=entropy_bound))
+    plan = replace(plan, **_said(order=order, group_sizes=group_sizes))
+    plan = replace(plan, **_said(entropy_bound=entropy_bound, candidates=candidates))
     sampling = replace(sampling, **_said(temperature=temperature, top_k=top_k, top_p=top_p))
     sampling = replace(sampling, **_said(guidance_interval=guidance_interval, guidance_schedule=guidance_schedule))
     return [

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from oar_core.eval.digests import module_digest
 from oar_core.eval.stored import digest
-from oar_core.order.plan import PlanSpec
+from oar_core.order.plan import DEFAULT_CANDIDATES, PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.progress import Patch
@@ -32,9 +32,11 @@ class DrawSettings:
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data. Guidance that does not change with rank is told by its scale alone: what was drawn
-        before it could change keeps its name."""
+        """As plain data. Guidance that does not change with rank is told by its scale alone, and a shortlist's usual
+        length not at all: what was drawn before these could change keeps its name."""
         told = asdict(self)
+        if self.plan.candidates == DEFAULT_CANDIDATES:
+            del told["plan"]["candidates"]
         usual = SamplingParams()
         for name in ("guidance_interval", "guidance_schedule"):
             if told["sampling"][name] == getattr(usual, name):

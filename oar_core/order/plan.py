@@ -27,6 +27,7 @@ SCHEDULES = tuple(_DECODED_SHARES)
 ADAPTIVE = "adaptive"
 GROUP_SIZES = (*SCHEDULES, ADAPTIVE)
 
+DEFAULT_CANDIDATES = 4
 DEFAULT_ENTROPY_BOUND = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
 MIN_LOOKAHEAD = 16  # positions
 
@@ -59,7 +60,8 @@ class PlanSpec:
     `likelihood` is the fidelity mode, and never a default: it draws a token at every remaining position and keeps those
     that the model finds likeliest. To choose among draws biases what is drawn: single pictures are cleaner, and their
     variety is less than that of the model. `distilled` goes by the order policy of a model that has one; `shortlist` is
-    `confidence` among the few positions that the policy puts first.
+    `confidence` among the positions that the policy puts first, `candidates` for each that a step fills: 1 leaves the
+    choice to the policy, more ask the model for more.
 
     `steps` is None for one position a step. Where `group_sizes` is `adaptive`, a step takes as many positions as are
     safe together: the sum of their entropies less the greatest, in nats, which bounds what drawing them independently
@@ -71,6 +73,7 @@ class PlanSpec:
     steps: int | None = None
     group_sizes: str = "cosine"
     entropy_bound: float = DEFAULT_ENTROPY_BOUND
+    candidates: int = DEFAULT_CANDIDATES
 
     def __post_init__(self) -> None:
         if isinstance(self.order, str):
@@ -88,6 +91,8 @@ class PlanSpec:
             raise InvalidSteps(f"group_sizes {self.group_sizes!r} is not one of {names}", field="group_sizes")
         if not 0 <= self.entropy_bound < math.inf:
             raise InvalidSteps(f"entropy_bound is {self.entropy_bound}; it is 0 or more nats", field="entropy_bound")
+        if self.candidates < 1:
+            raise InvalidSteps(f"candidates is {self.candidates}; at least 1 is needed", field="candidates")
 
     @property
     def is_adaptive(self) -> bool:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from oar_core.models.backbone import Backbone, Commit, Condition, Query
 from oar_core.nn.kv_cache import KVCache
-from oar_core.order.plan import DISTILLED, SHORTLIST, PlanSpec, make_plan
+from oar_core.order.plan import DEFAULT_CANDIDATES, DISTILLED, SHORTLIST, PlanSpec, make_plan
 from oar_core.sampling.order_score import score_positions
-from oar_core.sampling.rows import SHORTLIST_FACTOR
 
 # Commits, then says how much each of the positions that remain is wanted next.
 Scorer = Callable[[KVCache, Commit, Query], Float[Tensor, "B G"]]
@@ -67,25 +66,34 @@ def by_policy(backbone: Backbone) -> Scorer:
     return score
 
 
-def by_shortlist(backbone: Backbone) -> Scorer:
-    """The order `shortlist`: the backbone's score of the positions that its policy puts first."""
+def by_shortlist(backbone: Backbone, candidates: int) -> Scorer:
+    """The order `shortlist`: the backbone's score of the `candidates` positions that its policy puts first."""
     policy, certainty = by_policy(backbone), by_certainty(backbone)
 
     def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
         wanted = policy(cache, commit, asked)
-        least = wanted.topk(min(SHORTLIST_FACTOR, wanted.shape[1]), dim=1).values[:, -1:]
+        least = wanted.topk(min(candidates, wanted.shape[1]), dim=1).values[:, -1:]
         return certainty(cache, commit.emptied, asked).masked_fill(wanted < least, -math.inf)
 
     return score
 
 
 def orders_by_name(
-    backbone: Backbone, name: str, condition: Condition, token_ids: Int[Tensor, "B L"], *, seed: int, first: int = 0
+    backbone: Backbone,
+    name: str,
+    condition: Condition,
+    token_ids: Int[Tensor, "B L"],
+    *,
+    seed: int,
+    first: int = 0,
+    candidates: int = DEFAULT_CANDIDATES,
 ) -> Int[Tensor, "B L"]:
     """The orders in which pictures number `first` and following would be written under an order of this name.
 
     `likelihood` has none: it looks at draws, and these are given.
     """
+    if name == SHORTLIST:
+        return forced_orders(backbone, condition, token_ids, by_shortlist(backbone, candidates))
     if name in _CHOOSERS:
         return forced_orders(backbone, condition, token_ids, _CHOOSERS[name](backbone))
     plans = [
@@ -98,5 +106,4 @@ def orders_by_name(
 _CHOOSERS: dict[str, Callable[[Backbone], Scorer]] = {
     "confidence": by_certainty,
     DISTILLED: by_policy,
-    SHORTLIST: by_shortlist,
 }

@@ -18,7 +18,7 @@ from oar_core.models.oar import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.nn.packed import lay_out, quantize
 from oar_core.nn.packed_conv import pack_convs
-from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
+from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.text import START_ID, TextTokenizer
 from oar_core.tokenizers.vqgan import VQGAN
@@ -33,7 +33,7 @@ ANY_ORDER_BACKBONE = "any_order.safetensors"  # optional: the backbone before it
 class Pipeline:
     """`defaults` are sampling defaults: order, steps, group_sizes, guidance, temperature, top_k, top_p.
 
-    A model may also name its entropy_bound, guidance_interval and guidance_schedule."""
+    A model may also name its entropy_bound, candidates, guidance_interval and guidance_schedule."""
 
     name: str
     backbone: OarBackbone
@@ -87,7 +87,11 @@ class Pipeline:
     @property
     def default_plan(self) -> PlanSpec:
         named = {name: self.defaults[name] for name in ("order", "steps", "group_sizes")}
-        return PlanSpec(**named, entropy_bound=self.defaults.get("entropy_bound", DEFAULT_ENTROPY_BOUND))
+        return PlanSpec(
+            **named,
+            entropy_bound=self.defaults.get("entropy_bound", DEFAULT_ENTROPY_BOUND),
+            candidates=self.defaults.get("candidates", DEFAULT_CANDIDATES),
+        )
 
     @property
     def default_sampling(self) -> SamplingParams:

@@ -160,6 +160,7 @@ class Progress:
             noise_key=self._noise_key,
             most=most,
             entropy_bound=self.plan.entropy_bound,
+            candidates=self.request.plan.candidates,
             held=tuple(cached - new.start for cached in starts),
             done=start - self._group.start,
         )

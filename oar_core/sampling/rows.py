@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from oar_core.order.plan import DEFAULT_CANDIDATES
 from oar_core.sampling.sampler import SamplingParams
 
 
@@ -18,7 +19,6 @@ class Chooser(Enum):
 
 
 POLICY_CHOOSERS = {Chooser.DISTILLED, Chooser.SHORTLIST}
-SHORTLIST_FACTOR = 4  # positions that are asked for each that a group may hold
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class DecodeRow:
     noise_key: int
     most: int | None = None  # None: `take`
     entropy_bound: float | None = None  # nats
+    candidates: int = DEFAULT_CANDIDATES  # of a shortlist, for each position that the group may hold
     held: tuple[int, ...] = (0, 0)  # how many of the commits, from the first, each slot has already
     done: int = 0  # positions of the group that were decoded before an interruption
 
@@ -65,7 +66,7 @@ class DecodeRow:
         if self.chooser is Chooser.DISTILLED:
             return self.limit
         if self.chooser is Chooser.SHORTLIST:  # the list that the whole group had, less what was decoded of it
-            return min(SHORTLIST_FACTOR * (self.done + self.limit) - self.done, len(self.query))
+            return min(self.candidates * (self.done + self.limit) - self.done, len(self.query))
         return len(self.query)
 
 

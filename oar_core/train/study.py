@@ -23,7 +23,7 @@ from oar_core.eval.quality import QualitySettings, measure_distances, measure_qu
 from oar_core.eval.reference import Reference
 from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import cached_json, write_json
-from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS
+from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS, DEFAULT_CANDIDATES
 from oar_core.sampling.pipeline import Pipeline
 from oar_core.train.run import STATS, Run
 from oar_core.train.stage_folders import finetune_stage, policy_folder, scratch_stage
@@ -85,6 +85,7 @@ class StudyArm:
     training: Training
     order: str
     carries_claim: bool = False  # measured with several seeds
+    candidates: int = DEFAULT_CANDIDATES  # of a shortlist
     entropy_bounds: tuple[float, ...] = ()  # of adaptive groups, beside the fixed numbers of steps
 
 
@@ -92,6 +93,7 @@ ANY_ORDER, SCRATCH = "any-order, random order", "raster from scratch"
 RASTER, HALTON = "annealed to raster", "fine-tuned on Halton order"
 OAR, OAR_POLICY = "OAR, every position scored", "OAR, order policy"
 OAR_SHORTLIST = "OAR, shortlist of the order policy"
+OAR_SHORTER = "OAR, shortlist of the order policy, three for each position"
 CONSENSUS = "OAR, one order for all pictures"
 BOUNDS = (2.0, 4.0, 8.0, 16.0)
 
@@ -106,6 +108,7 @@ STUDY_ARMS = (
         entropy_bounds=BOUNDS,
     ),
     StudyArm(OAR_SHORTLIST, Training(DISTILLED, has_own_policy=True), "shortlist"),
+    StudyArm(OAR_SHORTER, Training(DISTILLED, has_own_policy=True), "shortlist", candidates=3),
     StudyArm("OAR, order policy trained beside the backbone", Training(DISTILLED), "distilled"),
     # A policy of its own would go by scores, and leave the one order that this is about.
     StudyArm(CONSENSUS, Training(DISTILLED, consensus=1.0), "distilled", carries_claim=True),
@@ -216,7 +219,10 @@ class Study:
                 continue
             own_policy = member.training.has_own_policy
             backbone = self.run.backbone(member.training.stage(seed), own_policy=own_policy)
-            bits = {name: bits_per_token(backbone, token_ids, conditions, name) for name in {member.order, "random"}}
+            bits = {
+                name: bits_per_token(backbone, token_ids, conditions, name, candidates=member.candidates)
+                for name in {member.order, "random"}
+            }
             told = {"own": bits[member.order], "random": bits["random"]}
             write_json(
                 path, {"label": member.label, "order": member.order, "seed": seed, "num_images": len(token_ids), **told}
@@ -320,7 +326,8 @@ TOP_P = 0.95  # of all arms, whatever a recipe ships with
 
 
 def draw_settings(pipeline: Pipeline, figure: Figure, tuned: Tuned) -> DrawSettings:
-    plan = replace(pipeline.default_plan, order=figure.arm.order, steps=figure.steps)
+    arm = figure.arm
+    plan = replace(pipeline.default_plan, order=arm.order, steps=figure.steps, candidates=arm.candidates)
     if figure.entropy_bound is not None:
         plan = replace(plan, group_sizes=ADAPTIVE, entropy_bound=figure.entropy_bound)
     elif figure.steps is not None:  # one position a step has no sizes

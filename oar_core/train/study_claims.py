@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from oar_core.eval.arms import Arm, paired
 from oar_core.order.plan import ADAPTIVE
-from oar_core.train.study import ANY_ORDER, CONSENSUS, OAR, OAR_POLICY, OAR_SHORTLIST, RASTER
+from oar_core.train.study import ANY_ORDER, CONSENSUS, OAR, OAR_POLICY, OAR_SHORTER, OAR_SHORTLIST, RASTER
 
 FEW_STEPS = 16
 LOSS = 0.02  # of FD-eval, that counts as none
@@ -90,7 +90,7 @@ def _few_steps(found: Figures) -> Iterator[Claim]:
 
 def _policy(found: Figures) -> Iterator[Claim]:
     wanted = "at most 2 % more, of a tenth of the queries"
-    for label in (OAR_POLICY, OAR_SHORTLIST):
+    for label in (OAR_POLICY, OAR_SHORTLIST, OAR_SHORTER):
         text = f"{label}, against scoring every position, one token a step"
         policy, scored = found.find(label, None), found.find(OAR, None)
         if policy is None or scored is None:

@@ -22,7 +22,7 @@ from server.errors import (
 logger = logging.getLogger(__name__)
 
 SAMPLING_FIELDS = {"temperature", "top_k", "top_p", "guidance", "guidance_interval", "guidance_schedule"}
-STEP_FIELDS = {"group_sizes", "entropy_bound"}
+STEP_FIELDS = {"group_sizes", "entropy_bound", "candidates"}
 OPENAI_PATHS = ("/v1/images/",)
 MESSAGES = {"order": "order is an order's name or a list of grid positions"}
 

@@ -24,6 +24,7 @@ def resolve(request: GenerationRequest, model: ModelInfo, settings: Settings) ->
         steps=_steps(request, model),
         group_sizes=_group_sizes(request.group_sizes, model),
         entropy_bound=_or_default(request.entropy_bound, defaults.entropy_bound),
+        candidates=request.candidates or defaults.candidates,
         guidance=_or_default(request.guidance, defaults.guidance),
         guidance_interval=_interval(request.guidance_interval, defaults.guidance_interval),
         guidance_schedule=request.guidance_schedule or defaults.guidance_schedule,

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from server.schemas.base import Accepted, Sent
-from server.schemas.model import DEFAULT_ENTROPY_BOUND
+from server.schemas.model import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND
 
 MAX_SEED = 2**63 - 1
 MAX_ENTROPY_BOUND = 10_000  # nats
+MAX_CANDIDATES = 10_000
 Priority = Literal["low", "normal", "high"]
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,6 +27,13 @@ class DrawingOptions(Accepted):
         ge=0,
         le=MAX_ENTROPY_BOUND,
         description="Nats that an `adaptive` group may lose; nothing to other group sizes",
+    )
+    candidates: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_CANDIDATES,
+        description="Of how many positions the model is asked for each that a step fills in order `shortlist`; "
+        "nothing to other orders",
     )
     guidance: float | None = Field(None, ge=0, le=100, description="Classifier-free guidance; 1 is none")
     guidance_interval: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = Field(
@@ -82,6 +90,7 @@ class GenerationParams(Sent):
     top_k: int
     top_p: float
     entropy_bound: float = DEFAULT_ENTROPY_BOUND  # nats; of adaptive groups
+    candidates: int = DEFAULT_CANDIDATES  # of a shortlist
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_schedule: str = "constant"
     previews: bool = True

@@ -4,7 +4,9 @@ from typing import Literal
 
 from server.schemas.base import Sent
 
-DEFAULT_ENTROPY_BOUND = 6.0  # nats; the library's, which the API does not import
+# The library's, which the API does not import.
+DEFAULT_ENTROPY_BOUND = 6.0  # nats
+DEFAULT_CANDIDATES = 4
 
 
 class GenerationDefaults(Sent):
@@ -14,6 +16,7 @@ class GenerationDefaults(Sent):
     steps: int = 16
     group_sizes: str = "cosine"
     entropy_bound: float = DEFAULT_ENTROPY_BOUND  # of adaptive groups
+    candidates: int = DEFAULT_CANDIDATES  # of a shortlist
     guidance: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_schedule: str = "constant"

@@ -171,7 +171,7 @@ def sequence_request(
         condition_ids=condition_ids,
         seed=params.seed,
         image_index=image,
-        plan=PlanSpec(params.order, params.steps, params.group_sizes, params.entropy_bound),
+        plan=PlanSpec(params.order, params.steps, params.group_sizes, params.entropy_bound, params.candidates),
         sampling=SamplingParams(
             params.temperature,
             params.top_k,

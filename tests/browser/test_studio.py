@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
+from oar_core.order.plan import DEFAULT_CANDIDATES
 from tests.browser.conftest import Watched
 from tests.browser.studio import (
     PROMPT,
@@ -87,6 +88,21 @@ def test_every_option_reaches_the_server(page: Page, live: LiveServer) -> None:
         "temperature": 0.8, "top_p": 0.9, "top_k": 12, "n": 3, "seed": seed, "prompt": PROMPT, "model": "tiny",
     }  # fmt: skip
     assert {name: params[name] for name in wanted} == wanted
+
+
+def test_only_a_shortlist_asks_for_its_length(page: Page, live: LiveServer) -> None:
+    open_view(page)
+    length = page.get_by_label("Candidates")
+    expect(length).to_be_hidden()
+    page.locator(".tile", has_text="shortlist").click()
+    expect(length).to_have_value(str(DEFAULT_CANDIDATES))
+    length.fill("2")
+    submit(page)
+    wait_for(page)
+    params = job_of(live, page)["params"]
+    assert (params["order"], params["candidates"]) == ("shortlist", 2)
+    page.locator(".tile", has_text="raster").click()
+    expect(length).to_be_hidden()
 
 
 def test_a_seed_beyond_a_numbers_precision_is_kept(page: Page, live: LiveServer) -> None:

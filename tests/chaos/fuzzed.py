@@ -21,6 +21,7 @@ GOOD = {
         "order": "random",
         "group_sizes": "cosine",
         "entropy_bound": 2.0,
+        "candidates": 2,
         "guidance": 1.0,
         "temperature": 1.0,
         "top_k": 5,

@@ -53,7 +53,12 @@ def test_an_order_that_is_none_is_refused(order):
 
 @pytest.mark.parametrize(
     ("values", "field"),
-    [({"steps": 0}, "steps"), ({"group_sizes": "huge"}, "group_sizes"), ({"entropy_bound": -1.0}, "entropy_bound")],
+    [
+        ({"steps": 0}, "steps"),
+        ({"group_sizes": "huge"}, "group_sizes"),
+        ({"entropy_bound": -1.0}, "entropy_bound"),
+        ({"candidates": 0}, "candidates"),
+    ],
 )
 def test_impossible_steps_are_refused(values, field):
     with pytest.raises(InvalidSteps) as error:

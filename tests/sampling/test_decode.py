@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oar_core.models.backbone import Commit, Query
+from oar_core.order.plan import DEFAULT_CANDIDATES
 from oar_core.sampling.confidence import log_odds_of_best, surest
 from oar_core.sampling.decode import Chooser, DecodeRow, Slots, StepLoad, decode_step
 from oar_core.sampling.prefill import PrefillRow, prefill
-from oar_core.sampling.rows import SHORTLIST_FACTOR
 from oar_core.sampling.sampler import SamplingParams
 from tests.engine.backbones import HashBackbone
 
@@ -86,12 +86,14 @@ def test_distilled_asks_the_model_only_for_what_the_policy_puts_first(primed):
     assert decode_step(backbone, cache, [listed])[0] == group
 
 
+@pytest.mark.parametrize("candidates", [1, 3, DEFAULT_CANDIDATES])
 @pytest.mark.parametrize(("take", "done"), [(2, 0), (1, 1), (5, 0)])
-def test_of_the_policys_shortlist_the_model_takes_what_it_is_surest_of(primed, take, done):
+def test_of_the_policys_shortlist_the_model_takes_what_it_is_surest_of(primed, take, done, candidates):
     backbone, cache = primed
     scores = backbone.score(cache, torch.tensor([0]), Query.grid(torch.arange(20)[None]))
-    short = scores.argsort(descending=True)[: SHORTLIST_FACTOR * (take + done) - done].tolist()
-    group = decode_step(backbone, cache, [make_row(Slots(0), Chooser.SHORTLIST, take=take, done=done)])[0]
+    short = scores.argsort(descending=True)[: candidates * (take + done) - done].tolist()
+    row = make_row(Slots(0), Chooser.SHORTLIST, take=take, done=done, candidates=candidates)
+    group = decode_step(backbone, cache, [row])[0]
     assert backbone.num_queries == len(short)
     listed = make_row(Slots(0), Chooser.CONFIDENCE, query=short, take=take)
     assert decode_step(backbone, cache, [listed])[0] == group

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from oar_core.errors import InvalidOrder, WeightsError
-from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
+from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.pipeline import CONFIG, POLICY, Pipeline
 from oar_core.sampling.request import SequenceRequest
@@ -75,6 +75,14 @@ def test_a_model_may_name_the_entropy_bound_of_its_adaptive_groups(folder: Path)
     config["defaults"]["entropy_bound"] = 2.5
     (folder / CONFIG).write_text(json.dumps(config))
     assert load(folder).default_plan.entropy_bound == 2.5
+
+
+def test_a_model_may_name_the_length_of_its_shortlists(folder: Path) -> None:
+    assert load(folder).default_plan.candidates == DEFAULT_CANDIDATES
+    config = json.loads((folder / CONFIG).read_text())
+    config["defaults"]["candidates"] = 3
+    (folder / CONFIG).write_text(json.dumps(config))
+    assert load(folder).default_plan.candidates == 3
 
 
 def test_a_policy_that_the_config_promises_has_to_be_there(folder: Path) -> None:

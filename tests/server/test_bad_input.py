@@ -50,6 +50,9 @@ CASES: list[tuple[dict[str, Any], int, str, str]] = [
     ({"entropy_bound": -0.1}, 422, "invalid_steps", "entropy_bound"),
     ({"entropy_bound": 10_001}, 422, "invalid_steps", "entropy_bound"),
     ({"entropy_bound": "6"}, 422, "invalid_steps", "entropy_bound"),
+    ({"candidates": 0}, 422, "invalid_steps", "candidates"),
+    ({"candidates": 10_001}, 422, "invalid_steps", "candidates"),
+    ({"candidates": 2.5}, 422, "invalid_steps", "candidates"),
     ({"previews": "yes"}, 422, "invalid_previews", "previews"),
     ({"negative_prompt": "x"}, 422, "unknown_field", "negative_prompt"),
 ]

@@ -14,7 +14,7 @@ from PIL import Image
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.engine.sequence import KnownTokens
-from oar_core.order.plan import DEFAULT_ENTROPY_BOUND, ORDERS, PlanSpec, make_plan
+from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, PlanSpec, make_plan
 from oar_core.sampling.pipeline import Pipeline
 from server.schemas.events import EVENTS
 from server.schemas.generation import GenerationParams
@@ -125,6 +125,18 @@ def test_the_entropy_bound_is_the_engines_and_is_for_adaptive_groups_alone(live:
     assert live.submit()["params"]["entropy_bound"] == DEFAULT_ENTROPY_BOUND == GenerationDefaults().entropy_bound
 
 
+def test_a_shortlist_of_one_is_the_policys_choice_and_of_all_the_models(live: LiveServer) -> None:
+    def drawn(order: str, **wish: Any) -> list[Any]:
+        job = live.submit(seed=7, order=order, steps=NUM_TOKENS, previews=False, **wish)
+        events = live.events(job["id"])
+        return [(p["row"], p["col"], p["token"]) for e in events if e["type"] == "patches" for p in e["patches"]]
+
+    assert drawn("shortlist", candidates=1) == drawn("distilled")
+    assert drawn("shortlist", candidates=NUM_TOKENS) == drawn("confidence") != drawn("distilled")
+    assert drawn("distilled", candidates=NUM_TOKENS) == drawn("distilled")
+    assert live.submit()["params"]["candidates"] == DEFAULT_CANDIDATES == GenerationDefaults().candidates
+
+
 def test_guidance_may_hold_for_a_part_of_the_picture_and_grow(live: LiveServer) -> None:
     wishes = ({}, {"guidance_interval": [0.5, 1]}, {"guidance_schedule": "linear"}, {"guidance": 1})
     pictures = []
@@ -207,7 +219,12 @@ def test_models_tell_what_a_request_may_ask_for(live: LiveServer) -> None:
     (model,) = listed["data"]
     assert (model["id"], model["object"], model["is_default"], tuple(model["grid"])) == (NAME, "model", True, GRID)
     always = {"guidance_interval": [0, 1], "guidance_schedule": "constant"}
-    assert model["defaults"] == {**DEFAULTS, **always, "entropy_bound": DEFAULT_ENTROPY_BOUND}
+    assert model["defaults"] == {
+        **DEFAULTS,
+        **always,
+        "entropy_bound": DEFAULT_ENTROPY_BOUND,
+        "candidates": DEFAULT_CANDIDATES,
+    }
     assert model["orders"] == list(ORDERS)
     for prompt in model["example_prompts"]:
         assert live.post(wait=15, prompt=prompt).json()["status"] == "completed"

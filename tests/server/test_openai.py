@@ -80,7 +80,7 @@ def test_usage_counts_the_prompt_and_the_tokens_that_were_drawn(live: LiveServer
 
 @pytest.mark.parametrize("call", ["generate", "edit"])
 def test_our_options_reach_the_job(live: LiveServer, client: openai.OpenAI, call: str) -> None:
-    ours = {"priority": "high", "deadline": 300, "group_sizes": "adaptive", "entropy_bound": 1.5}
+    ours = {"priority": "high", "deadline": 300, "group_sizes": "adaptive", "entropy_bound": 1.5, "candidates": 3}
     files: dict[str, Any] = FILES if call == "edit" else {}
     answer = getattr(client.images, call)(**files, prompt=PROMPT, extra_body=ours)
     params = live.client.get(f"/v1/generations/{answer.model_extra['oar']['job_id']}").json()["params"]

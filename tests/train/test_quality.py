@@ -134,6 +134,7 @@ def test_a_second_evaluation_draws_nothing_and_says_the_same(
         ("--group-sizes", "linear", "plan", "group_sizes"),
         ("--group-sizes", "adaptive", "plan", "group_sizes"),
         ("--entropy-bound", "2.5", "plan", "entropy_bound"),
+        ("--candidates", "3", "plan", "candidates"),
         ("--temperature", "0.5", "sampling", "temperature"),
         ("--top-k", "3", "sampling", "top_k"),
         ("--top-p", "0.9", "sampling", "top_p"),

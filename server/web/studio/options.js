@@ -2,7 +2,7 @@
 
 import { el, button, setAttributes, uniqueId } from "./dom.js";
 import { icon, orderIcon } from "./icons.js";
-import { contrasting, CUSTOM, orderName, orderWords } from "./orders.js";
+import { contrasting, CUSTOM, orderName, orderWords, SHORTLIST } from "./orders.js";
 import { store, stored } from "./storage.js";
 
 const PROMPT = "oar.prompt"; // what stood in a form last
@@ -16,6 +16,7 @@ const GROUP_WORDS = {
 const SCHEDULES = [["constant", "constant"], ["linear", "linear, growing"], ["cosine", "cosine, growing"]];
 const ABOUT = {
   steps: "Fewer steps are faster; more patches are written at once then.",
+  candidates: "How many patches of its list the model is asked about, for each that a step writes.",
   guidance: "How closely the picture keeps to the prompt.",
   guidance_schedule: "Whether guidance has its full strength from the first patch, or grows towards it.",
   guidance_interval: "Share of the picture that is drawn before guidance begins.",
@@ -54,6 +55,7 @@ export class Options {
     this.groups = this.select("group_sizes", "Group sizes", []);
     this.groups.input.addEventListener("change", () => this.showGroups());
     this.groupHint = el("p", { class: "hint" });
+    this.candidates = this.slider("candidates", "Candidates", { min: 1, max: 16, step: 1, format: (v) => `${v} for each patch` });
     this.bound = this.slider("entropy_bound", "Entropy bound", { min: 0, max: 20, step: 0.5, format: (v) => `${v} nats` });
     this.guidance = this.slider("guidance", "Guidance", {
       min: 1, max: 8, step: 0.25, format: (value) => (value === 1 ? "off" : value.toFixed(2)),
@@ -79,7 +81,7 @@ export class Options {
         this.temperature.field, this.topP.field, this.topK.field));
     this.element.append(...[
       this.modelSelect.field, this.prompt.field, this.chips, this.orderField.field, this.steps.field,
-      this.guidance.field, pair, this.more,
+      this.candidates.field, this.guidance.field, pair, this.more,
     ]);
   }
 
@@ -182,6 +184,7 @@ export class Options {
     fill(this.groups.input, model.group_sizes.map((group) => [group, group]));
     this.groups.input.value = defaults.group_sizes;
     this.bound.set(defaults.entropy_bound);
+    this.candidates.set(defaults.candidates);
     this.guidance.set(defaults.guidance);
     this.setSchedule(defaults);
     this.temperature.set(defaults.temperature);
@@ -226,6 +229,7 @@ export class Options {
   }
 
   showOrderWords() {
+    this.candidates.field.hidden = !this.chosenOrders.includes(SHORTLIST);
     this.orderHint.textContent = this.orders === "one" ? orderWords(this.chosenOrders[0]) : "";
   }
 
@@ -271,6 +275,7 @@ export class Options {
     if (seed !== "") body.seed = seed.length < 16 && /^\d+$/.test(seed) ? Number(seed) : seed;
     if (this.count) body.n = Number(this.count.input.value || 1);
     if (body.group_sizes === "adaptive") body.entropy_bound = Number(this.bound.input.value);
+    if (this.chosenOrders.includes(SHORTLIST)) body.candidates = Number(this.candidates.input.value);
     if (this.orders === "one") body.order = this.orderNamed(this.chosenOrders[0]);
     return body;
   }
@@ -281,7 +286,7 @@ export class Options {
     this.setPrompt(params.prompt ?? this.prompt.input.value);
     for (const [control, name] of [
       [this.steps, "steps"], [this.guidance, "guidance"], [this.temperature, "temperature"], [this.topP, "top_p"],
-      [this.bound, "entropy_bound"],
+      [this.bound, "entropy_bound"], [this.candidates, "candidates"],
     ]) if (params[name] !== undefined) control.set(params[name]);
     this.setSchedule(params);
     if (params.group_sizes) this.groups.input.value = params.group_sizes;

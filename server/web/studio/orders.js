@@ -2,6 +2,7 @@
 
 /** A list of positions, in place of a name. */
 export const CUSTOM = "custom";
+export const SHORTLIST = "shortlist";
 
 const WORDS = {
   raster: "Row by row, from the top.",
@@ -13,7 +14,7 @@ const WORDS = {
   confidence: "Where the model is surest, looked for at each step. Slow.",
   likelihood: "The likeliest draws first: cleaner, less varied.",
   distilled: "Where the model is surest, as its order policy has learned.",
-  shortlist: "Where the model is surest, among what its order policy proposes.",
+  [SHORTLIST]: "Where the model is surest, among what its order policy proposes.",
   [CUSTOM]: "The list of positions that came with these settings.",
 };
 

@@ -17,7 +17,7 @@ MODEL = ModelInfo(
     orders=("raster", "random"),
     group_sizes=("cosine",),
     defaults=GenerationDefaults(
-        order="random", steps=3, guidance=2.5, temperature=0.7, top_k=5, top_p=0.9, entropy_bound=2.5
+        order="random", steps=3, guidance=2.5, temperature=0.7, top_k=5, top_p=0.9, entropy_bound=2.5, candidates=3
     ),
 )
 SETTINGS = Settings(data_dir=Path("unused"))
@@ -28,6 +28,8 @@ def test_what_is_absent_is_the_models_default() -> None:
     assert (params.order, params.steps, params.temperature, params.top_k, params.top_p) == ("random", 3, 0.7, 5, 0.9)
     assert params.entropy_bound == 2.5
     assert resolve(GenerationRequest(prompt="x", entropy_bound=0), MODEL, SETTINGS).entropy_bound == 0
+    assert params.candidates == 3
+    assert resolve(GenerationRequest(prompt="x", candidates=1), MODEL, SETTINGS).candidates == 1
     assert params.guidance == 1
     assert (params.seed, params.rows_per_image) == (0, 1), "a zero is not an absence"
 
