@@ -56,7 +56,12 @@ def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) 
 @click.option("--order", type=click.Choice(ORDERS), default=None, help="Default: the model's.")
 @click.option("--group-sizes", type=click.Choice(GROUP_SIZES), default=None, help="Default: the model's.")
 @click.option("--entropy-bound", type=float, default=None, help="Nats, of adaptive group sizes. Default: the plan's.")
-@click.option("--candidates", type=int, default=None, help="Of a shortlist, for each position. Default: the plan's.")
+@click.option(
+    "--candidates",
+    type=int,
+    default=None,
+    help="Of a shortlist, for each position that a step fills. Default: the plan's.",
+)
 @click.option("--steps", type=int, multiple=True, help="May be repeated. Default: the model's.")
 @click.option("--guidance", type=float, multiple=True, help="May be repeated. Default: the model's.")
 @click.option(

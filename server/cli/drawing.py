@@ -64,7 +64,7 @@ _OPTIONS = (
     click.option("--steps", type=int, help="Decode steps."),
     click.option("--group-sizes", help="cosine, linear, constant or adaptive."),
     click.option("--entropy-bound", type=float, help="Nats that an adaptive group may lose."),
-    click.option("--candidates", type=int, help="Positions that the model is asked about for each of a shortlist."),
+    click.option("--candidates", type=int, help="Of a shortlist, for each position that a step fills."),
     click.option("--guidance", type=float, help="Classifier-free guidance; 1 is none."),
     click.option(
         "--guidance-interval",
