@@ -69,20 +69,15 @@ def test_a_model_with_a_policy_offers_distilled_and_goes_by_it(folder: Path) -> 
     assert second.model_hash != first.model_hash
 
 
-def test_a_model_may_name_the_entropy_bound_of_its_adaptive_groups(folder: Path) -> None:
-    assert load(folder).default_plan.entropy_bound == DEFAULT_ENTROPY_BOUND
+@pytest.mark.parametrize(
+    ("name", "usual", "own"), [("entropy_bound", DEFAULT_ENTROPY_BOUND, 2.5), ("candidates", DEFAULT_CANDIDATES, 3)]
+)
+def test_a_model_may_name_what_a_plan_usually_leaves_open(folder: Path, name: str, usual: float, own: float) -> None:
+    assert getattr(load(folder).default_plan, name) == usual
     config = json.loads((folder / CONFIG).read_text())
-    config["defaults"]["entropy_bound"] = 2.5
+    config["defaults"][name] = own
     (folder / CONFIG).write_text(json.dumps(config))
-    assert load(folder).default_plan.entropy_bound == 2.5
-
-
-def test_a_model_may_name_the_length_of_its_shortlists(folder: Path) -> None:
-    assert load(folder).default_plan.candidates == DEFAULT_CANDIDATES
-    config = json.loads((folder / CONFIG).read_text())
-    config["defaults"]["candidates"] = 3
-    (folder / CONFIG).write_text(json.dumps(config))
-    assert load(folder).default_plan.candidates == 3
+    assert getattr(load(folder).default_plan, name) == own
 
 
 def test_a_policy_that_the_config_promises_has_to_be_there(folder: Path) -> None:
