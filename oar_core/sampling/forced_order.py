@@ -92,18 +92,15 @@ def orders_by_name(
 
     `likelihood` has none: it looks at draws, and these are given.
     """
-    if name == SHORTLIST:
-        return forced_orders(backbone, condition, token_ids, by_shortlist(backbone, candidates))
-    if name in _CHOOSERS:
-        return forced_orders(backbone, condition, token_ids, _CHOOSERS[name](backbone))
+    scorers = {
+        "confidence": by_certainty(backbone),
+        DISTILLED: by_policy(backbone),
+        SHORTLIST: by_shortlist(backbone, candidates),
+    }
+    if name in scorers:
+        return forced_orders(backbone, condition, token_ids, scorers[name])
     plans = [
         make_plan(PlanSpec(order=name), backbone.config.grid, seed=seed, image_index=first + index)
         for index in range(len(token_ids))
     ]
     return torch.tensor([plan.order for plan in plans], device=token_ids.device)
-
-
-_CHOOSERS: dict[str, Callable[[Backbone], Scorer]] = {
-    "confidence": by_certainty,
-    DISTILLED: by_policy,
-}

@@ -32,7 +32,7 @@ class DrawingOptions(Accepted):
         None,
         ge=1,
         le=MAX_CANDIDATES,
-        description="Of how many positions the model is asked for each that a step fills in order `shortlist`; "
+        description="Positions that the model is asked about for each that a step fills, in order `shortlist`; "
         "nothing to other orders",
     )
     guidance: float | None = Field(None, ge=0, le=100, description="Classifier-free guidance; 1 is none")
