@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from oar_core.errors import ConfigError, WeightsError
 from oar_core.eval.attributes import AttributeVocabulary
+from oar_core.nn.rounded_conv import has_bf16, round_convs
 from oar_core.weights import file_digest, read_tensors
 
 WEIGHTS, CONFIG = "evaluator.safetensors", "config.json"
@@ -124,11 +125,13 @@ class Evaluator:
         except RuntimeError as error:
             raise WeightsError(f"{folder / WEIGHTS} does not fit its config: {error}") from error
         net = net.to(device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+        if not has_bf16(device):
+            round_convs(net)
         return cls(stored["name"], net, vocabulary, file_digest(folder / WEIGHTS)[:16])
 
     @torch.inference_mode()
     def read(self, pixels: UInt8[np.ndarray, "M Y X 3"], *, batch_size: int = 256) -> Reading:
-        """M is at least 1. Results lie on the CPU. Convolutions run in bf16."""
+        """M is at least 1. Results lie on the CPU. Convolutions run in bf16, whatever the machine."""
         if not len(pixels):
             return Reading(
                 torch.zeros(0, self.net.config.widths[-1]), torch.zeros(0, len(self.vocabulary.names)).long()
