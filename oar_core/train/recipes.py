@@ -9,6 +9,7 @@ from oar_core.errors import ConfigError
 from oar_core.eval.attributes import ATTRIBUTE_SETS, Attribute
 from oar_core.eval.evaluator import EvaluatorConfig
 from oar_core.order.plan import GROUP_SIZES, ORDERS
+from oar_core.sampling.guidance import GUIDANCE_SCHEDULES
 from oar_core.train.data import FITS, PAD
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
@@ -29,6 +30,7 @@ class SamplingDefaults:
     steps: int = 16
     group_sizes: str = "cosine"
     guidance: float = 1.5
+    guidance_schedule: str = "constant"
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 0.95
@@ -38,6 +40,9 @@ class SamplingDefaults:
             raise ConfigError(f"unknown order {self.order!r}; there are {AUTO}, {', '.join(ORDERS)}")
         if self.group_sizes not in GROUP_SIZES:
             raise ConfigError(f"unknown group_sizes {self.group_sizes!r}; there are {', '.join(GROUP_SIZES)}")
+        if self.guidance_schedule not in GUIDANCE_SCHEDULES:
+            names = ", ".join(GUIDANCE_SCHEDULES)
+            raise ConfigError(f"unknown guidance_schedule {self.guidance_schedule!r}; there are {names}")
 
     def of_model(self, order: str) -> Self:
         """The same with this order for `auto`."""

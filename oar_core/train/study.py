@@ -25,6 +25,7 @@ from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import cached_json, write_json
 from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS, DEFAULT_CANDIDATES
 from oar_core.sampling.pipeline import Pipeline
+from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.run import STATS, Run
 from oar_core.train.stage_folders import finetune_stage, policy_folder, scratch_stage
 from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, arm
@@ -32,6 +33,7 @@ from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, ar
 SHEET_PICTURES = 64
 TUNING, LOCKS, LIKELIHOOD, DISTILLATION = "tuning", "locks", "likelihood", "distilled/stats.json"
 GUIDANCE, GROUP_SIZES = "guidance", "group_sizes"  # what is tuned
+CONSTANT, GROWING = "constant", "linear"  # guidance schedules
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class StudyArm:
     order: str
     carries_claim: bool = False  # measured with several seeds
     candidates: int = DEFAULT_CANDIDATES  # of a shortlist
+    guidance_schedule: str = CONSTANT
     entropy_bounds: tuple[float, ...] = ()  # of adaptive groups, beside the fixed numbers of steps
 
 
@@ -97,7 +100,7 @@ OAR_SHORTER = "OAR, shortlist of the order policy, three for each position"
 CONSENSUS = "OAR, one order for all pictures"
 BOUNDS = (2.0, 4.0, 8.0, 16.0)
 
-STUDY_ARMS = (
+_ARMS = (
     StudyArm(ANY_ORDER, Training(RANDOM), "random", carries_claim=True),
     StudyArm(RASTER, Training("raster"), "raster", carries_claim=True),
     StudyArm(
@@ -125,6 +128,19 @@ STUDY_ARMS = (
     StudyArm("fine-tuned on locality orders", Training(LOCALITY), "locality"),
     StudyArm(SCRATCH, Training("raster", is_from_scratch=True), "raster"),
 )
+_GROWING_ARMS = (ANY_ORDER, RASTER, OAR_POLICY, OAR_SHORTLIST, CONSENSUS, OAR, HALTON)
+
+
+def growing(label: str) -> str:
+    """The arm of the same training and order whose guidance grows as the picture does."""
+    return f"{label}, growing guidance"
+
+
+STUDY_ARMS = _ARMS + tuple(
+    replace(arm, label=growing(arm.label), guidance_schedule=GROWING, carries_claim=False, entropy_bounds=())
+    for arm in _ARMS
+    if arm.label in _GROWING_ARMS
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +149,7 @@ class StudyConfig:
     num_seeds: int = 3  # of the arms that carry the claim; the others have one
     steps: tuple[int | None, ...] = (None, 16, 32, 8)  # None: one position a step; claims stand on the first two
     guidances: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0)
+    last_guidances: tuple[float, ...] = (2.0, 3.0, 4.0)  # of guidance that grows: what it reaches
     group_sizes: tuple[str, ...] = ("cosine", "linear", "constant")  # of a fixed number of steps
     tuning_samples: int = 1000
     tuning_steps: int = 16
@@ -215,7 +232,8 @@ class Study:
         token_ids, conditions = self.run.sample(self.run.recipe.held_out, num_images)
         for member, seed in dict.fromkeys((figure.arm, figure.seed) for figure in self._figures):
             path = self.out / LIKELIHOOD / f"{slug(member.label)}.seed{seed}.json"
-            if member.order == "likelihood" or path.exists() or not member.training.is_done(self.run, seed):
+            is_known = member.order == "likelihood" or not _is_plain(member) or path.exists()
+            if is_known or not member.training.is_done(self.run, seed):
                 continue
             own_policy = member.training.has_own_policy
             backbone = self.run.backbone(member.training.stage(seed), own_policy=own_policy)
@@ -242,15 +260,15 @@ class Study:
         """How each arm that is trained paints the prompts, all with the same noise."""
         return {
             arm.label: [self._paint(arm, prompt, steps, draw_seed) for prompt in prompts]
-            for arm in self.arms
+            for arm in filter(_is_plain, self.arms)
             if arm.training.is_done(self.run, 0)
         }
 
     def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> Painting:
         pipeline = self._pipeline(arm, 0, torch.float32)
-        usual = Tuned(pipeline.default_sampling.guidance, pipeline.default_plan.group_sizes)
-        wanted = draw_settings(pipeline, Figure(arm, 0, steps), usual)
-        return paint(pipeline, prompt, draw_seed, wanted.plan, wanted.sampling)
+        usual = pipeline.default_sampling
+        tuned = Tuned(usual.guidance, pipeline.default_plan.group_sizes)
+        return paint(pipeline, prompt, draw_seed, draw_settings(pipeline, Figure(arm, 0, steps), tuned).plan, usual)
 
     def _pipeline(self, arm: StudyArm, seed: int, dtype: torch.dtype) -> Pipeline:
         return self.run.pipeline(arm.training.stage(seed), dtype, own_policy=arm.training.has_own_policy)
@@ -287,7 +305,8 @@ class Study:
     def _tuned(self, arm: StudyArm, reference: Reference) -> Tuned:
         """The arm's best guidance, then its best group sizes, on fewer and other pictures than its figures have; found
         once. Where hard positions come last, steps that fill many of them at the end cost most."""
-        sizes, scales = self.config.group_sizes, self.config.guidances
+        sizes = self.config.group_sizes
+        scales = self.config.guidances if _is_plain(arm) else self.config.last_guidances
 
         def tune(name: str, choices: dict[Any, Tuned]) -> Any:
             def compute() -> dict[str, Any]:
@@ -332,8 +351,13 @@ def draw_settings(pipeline: Pipeline, figure: Figure, tuned: Tuned) -> DrawSetti
         plan = replace(plan, group_sizes=ADAPTIVE, entropy_bound=figure.entropy_bound)
     elif figure.steps is not None:  # one position a step has no sizes
         plan = replace(plan, group_sizes=tuned.group_sizes)
-    sampling = replace(pipeline.default_sampling, guidance=tuned.guidance, top_p=TOP_P)
+    sampling = SamplingParams(guidance=tuned.guidance, guidance_schedule=arm.guidance_schedule, top_p=TOP_P)
     return DrawSettings(plan, sampling, figure.seed)
+
+
+def _is_plain(arm: StudyArm) -> bool:
+    """One that differs from the others in more than its guidance."""
+    return arm.guidance_schedule == CONSTANT
 
 
 def slug(text: str) -> str:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from oar_core.eval.arms import Arm, paired
 from oar_core.order.plan import ADAPTIVE
-from oar_core.train.study import ANY_ORDER, CONSENSUS, OAR, OAR_POLICY, OAR_SHORTER, OAR_SHORTLIST, RASTER
+from oar_core.train.study import ANY_ORDER, CONSENSUS, OAR, OAR_POLICY, OAR_SHORTER, OAR_SHORTLIST, RASTER, growing
 
 FEW_STEPS = 16
 LOSS = 0.02  # of FD-eval, that counts as none
@@ -57,8 +58,8 @@ def distance(arm: Arm) -> float:
 
 def claims(arms: Sequence[Arm]) -> list[Claim]:
     found = Figures(tuple(arms))
-    return [*_quality(found), *_few_steps(found), *_policy(found), *_adaptive(found), _agreement(found),
-            *_tokenizer(found)]  # fmt: skip
+    return [*_quality(found), *_few_steps(found), *_growing_quality(found), *_policy(found), *_adaptive(found),
+            _agreement(found), *_tokenizer(found)]  # fmt: skip
 
 
 def _quality(found: Figures) -> Iterator[Claim]:
@@ -86,6 +87,22 @@ def _few_steps(found: Figures) -> Iterator[Claim]:
             f"{label}, {FEW_STEPS} steps, against one token a step", "at most 5 % more",
             found.find(label, FEW_STEPS), found.find(label, None), lambda change: change <= 0.05,
         )  # fmt: skip
+
+
+def _growing_quality(found: Figures) -> Iterator[Claim]:
+    """The same where all guidance grows, of what was measured so."""
+    rival, raster = found.find(growing(ANY_ORDER), None), min(found.fixed(growing(RASTER)), key=distance, default=None)
+    for label, steps in product(OURS, (None, FEW_STEPS)):
+        arm = found.find(growing(label), steps)
+        if arm is None:
+            continue
+        named = f"{growing(label)}, {'one token a step' if steps is None else f'{steps} steps'}"
+        if rival is not None:
+            yield _compared(f"{named}, against random order under the same", "at least 15 % less", arm, rival,
+                            lambda change: change <= -0.15)  # fmt: skip
+        if raster is not None:
+            yield _compared(f"{named}, against annealed raster's best under the same", "less", arm, raster,
+                            lambda change: change < 0)  # fmt: skip
 
 
 def _policy(found: Figures) -> Iterator[Claim]:

@@ -86,6 +86,7 @@ def test_a_file_that_only_names_its_base_is_the_base(name: str, tmp_path: Path) 
         ('base = "fashion"\nbackbone.grid = [4, 4]', "tokenizer grid (10, 8) differs from the backbone's (4, 4)"),
         ('base = "fashion"\ndefaults.order = "zigzag"', "unknown order 'zigzag'; there are auto, raster, "),
         ('base = "fashion"\ndefaults.group_sizes = "x"', "unknown group_sizes 'x'; there are cosine, "),
+        ('base = "fashion"\ndefaults.guidance_schedule = "x"', "unknown guidance_schedule 'x'; there are constant, "),
         ('base = "fashion"\ndefaults.steps = 81', "defaults.steps is 81; the grid takes 1 to 80"),
         ('base = "fashion"\nfit = "stretch"', "unknown fit 'stretch'; there are pad, crop"),
         ('base = "fashion"\ncaption_source = "titel"', "unknown caption_source 'titel'; did you mean 'titles'?"),

@@ -37,17 +37,19 @@ from oar_core.train.study import (
     StudyConfig,
     Training,
     figures,
+    growing,
 )
 from oar_core.train.study_claims import claims
 from oar_core.train.study_report import write_study_report
 
 CPU = torch.device("cpu")
-LABELS = (ANY_ORDER, RASTER, OAR_POLICY, OAR, SCRATCH)
+LABELS = (ANY_ORDER, RASTER, OAR_POLICY, OAR, SCRATCH, growing(RASTER))
 CONFIG = StudyConfig(
     num_samples=24,
     num_seeds=2,
     steps=(None, 4, 2),
     guidances=(1.0, 2.0),
+    last_guidances=(1.5, 3.0),
     tuning_samples=12,
     tuning_steps=2,
     batch_size=12,
@@ -161,6 +163,10 @@ def test_each_figure_says_how_it_came_about(measured: list[dict[str, Any]], stud
     assert not by_label[RASTER]["orders"]["rank_maps"]
     tuned = json.loads((study.out / "tuning" / "guidance" / "annealed-to-raster.json").read_text())
     assert by_label[RASTER]["settings"]["sampling"]["guidance"] == tuned["guidance"]
+    assert "guidance_schedule" not in by_label[RASTER]["settings"]["sampling"]
+    grown = by_label[growing(RASTER)]["settings"]["sampling"]
+    assert grown["guidance_schedule"] == "linear"
+    assert grown["guidance"] in CONFIG.last_guidances
     assert set(tuned["fd_eval"]) == {"1.0", "2.0"}
     sizes = json.loads((study.out / "tuning" / "group_sizes" / "annealed-to-raster.json").read_text())
     assert sizes["fd_eval"][sizes["group_sizes"]] == min(sizes["fd_eval"].values())
@@ -197,7 +203,7 @@ def test_an_arm_that_is_not_trained_is_left_for_later(study: Study, reference: R
 def test_likelihoods_are_measured_once_for_each_arm_and_seed_in_its_own_order(study: Study) -> None:
     paths = list(study.measure_likelihood(6))
     told = {(entry["label"], entry["seed"]): entry for entry in (json.loads(path.read_text()) for path in paths)}
-    assert set(told) == {(figure.arm.label, figure.seed) for figure in figures(CONFIG, study.arms)}
+    assert set(told) == {(f.arm.label, f.seed) for f in figures(CONFIG, study.arms) if f.arm.label != growing(RASTER)}
     assert told[ANY_ORDER, 0]["own"] == told[ANY_ORDER, 0]["random"]
     assert told[RASTER, 0]["own"] != told[RASTER, 0]["random"]
     assert told[RASTER, 0]["own"] != told[RASTER, 1]["own"]
@@ -243,7 +249,7 @@ def test_the_page_tells_of_a_row_that_is_of_two_trainings(
 
 def test_arms_paint_the_same_prompts_side_by_side(study: Study, tmp_path: Path) -> None:
     paintings = study.paintings(["a red square", "a blue square"], 4, 3)
-    assert list(paintings) == [arm.label for arm in study.arms]
+    assert list(paintings) == [arm.label for arm in study.arms if arm.label != growing(RASTER)]
     assert all([int(painting.steps.max()) for painting in row] == [4, 4] for row in paintings.values())
     ranks = {label: row[0].ranks.tolist() for label, row in paintings.items()}
     assert ranks[RASTER] == ranks[SCRATCH] == list(range(16))
@@ -281,6 +287,20 @@ def test_claims_are_judged_by_the_figures(measured: list[dict[str, Any]]) -> Non
     alone = [report for report in measured if report["label"] == ANY_ORDER]
     assert set(_verdicts(alone).values()) <= {None, True, False}
     assert _verdicts(alone)[f"{OAR}, against annealed raster, one token a step"] is None
+
+
+def test_claims_of_growing_guidance_compare_what_has_it(measured: list[dict[str, Any]]) -> None:
+    assert not [text for text in _told(measured) if growing(OAR) in text]
+    grown = [copy.deepcopy(report) for report in measured if report["label"] in (ANY_ORDER, OAR)]
+    for report in grown:
+        report["label"] = growing(report["label"])
+    distances = {(growing(OAR), None): 8.0, (growing(ANY_ORDER), None): 9.6, (growing(RASTER), None): 7.9}
+    told, verdicts = _told(reports := changed([*measured, *grown], distances)), _verdicts(reports)
+    text = f"{growing(OAR)}, one token a step, against random order under the same"
+    assert told[text].startswith("-16.7 %")
+    assert verdicts[text]
+    assert not verdicts[f"{growing(OAR)}, one token a step, against annealed raster's best under the same"]
+    assert told[f"{OAR}, against any-order in random order, one token a step"].startswith("+0.0 %")
 
 
 def test_claims_compare_the_seeds_that_both_have(measured: list[dict[str, Any]]) -> None:
