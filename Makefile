@@ -49,7 +49,7 @@ documents: $(VENV)/.serve
 painting: $(VENV)/.serve
 	$(BIN)/oar eval animation --order raster --order random --order halton --order distilled --out docs/painting.webp \
 		--prompt "a person with short red hair, brown shirt and blue trousers, walking, seen from the front"
-	$(BIN)/oar eval animation --model fashion --out docs/fashion.webp --prompt "women's red tshirts" \
+	$(BIN)/oar eval animation --model fashion --seed 9 --out docs/fashion.webp --prompt "women's red tshirts" \
 		--prompt "men's black casual shoes" --prompt "women's blue handbags" --prompt "men's white shirts" --prompt "men's blue jeans"
 
 # The studio's pictures in docs/; needs Chromium.

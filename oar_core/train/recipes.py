@@ -1,15 +1,15 @@
 """Recipes: named, typed settings of a whole training run. A recipe is a function that returns a `Recipe`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
-from oar_core.errors import ConfigError
+from oar_core.errors import ConfigError, InvalidSampling
 from oar_core.eval.attributes import ATTRIBUTE_SETS, Attribute
 from oar_core.eval.evaluator import EvaluatorConfig
 from oar_core.order.plan import GROUP_SIZES, ORDERS
-from oar_core.sampling.guidance import GUIDANCE_SCHEDULES
+from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.data import FITS, PAD
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
@@ -30,6 +30,7 @@ class SamplingDefaults:
     steps: int = 16
     group_sizes: str = "cosine"
     guidance: float = 1.5
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_schedule: str = "constant"
     temperature: float = 1.0
     top_k: int = 0
@@ -40,9 +41,10 @@ class SamplingDefaults:
             raise ConfigError(f"unknown order {self.order!r}; there are {AUTO}, {', '.join(ORDERS)}")
         if self.group_sizes not in GROUP_SIZES:
             raise ConfigError(f"unknown group_sizes {self.group_sizes!r}; there are {', '.join(GROUP_SIZES)}")
-        if self.guidance_schedule not in GUIDANCE_SCHEDULES:
-            names = ", ".join(GUIDANCE_SCHEDULES)
-            raise ConfigError(f"unknown guidance_schedule {self.guidance_schedule!r}; there are {names}")
+        try:
+            SamplingParams(**{item.name: getattr(self, item.name) for item in fields(SamplingParams)})
+        except InvalidSampling as error:
+            raise ConfigError(str(error)) from error
 
     def of_model(self, order: str) -> Self:
         """The same with this order for `auto`."""
@@ -289,6 +291,7 @@ def fashion() -> Recipe:
             "men's blue jeans",
         ),
         attributes=ATTRIBUTE_SETS["fashion"],
+        defaults=SamplingDefaults(guidance=2.0, guidance_interval=(0.05, 1.0)),
         held_out="val",
         kept_rows=(("demo_ok", "1"),),  # no underwear, no exact duplicates
     )
