@@ -23,7 +23,7 @@ from oar_core.eval.quality import QualitySettings, measure_distances, measure_qu
 from oar_core.eval.reference import Reference
 from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import cached_json, write_json
-from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS, DEFAULT_CANDIDATES
+from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS, DEFAULT_CANDIDATES, PlanSpec
 from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.run import STATS, Run
@@ -232,8 +232,8 @@ class Study:
         token_ids, conditions = self.run.sample(self.run.recipe.held_out, num_images)
         for member, seed in dict.fromkeys((figure.arm, figure.seed) for figure in self._figures):
             path = self.out / LIKELIHOOD / f"{slug(member.label)}.seed{seed}.json"
-            is_known = member.order == "likelihood" or not _is_plain(member) or path.exists()
-            if is_known or not member.training.is_done(self.run, seed):
+            is_told = member.order != "likelihood" and _is_plain(member)
+            if not is_told or path.exists() or not member.training.is_done(self.run, seed):
                 continue
             own_policy = member.training.has_own_policy
             backbone = self.run.backbone(member.training.stage(seed), own_policy=own_policy)
@@ -266,9 +266,8 @@ class Study:
 
     def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> Painting:
         pipeline = self._pipeline(arm, 0, torch.float32)
-        usual = pipeline.default_sampling
-        tuned = Tuned(usual.guidance, pipeline.default_plan.group_sizes)
-        return paint(pipeline, prompt, draw_seed, draw_settings(pipeline, Figure(arm, 0, steps), tuned).plan, usual)
+        plan = draw_plan(pipeline, Figure(arm, 0, steps), pipeline.default_plan.group_sizes)
+        return paint(pipeline, prompt, draw_seed, plan, pipeline.default_sampling)
 
     def _pipeline(self, arm: StudyArm, seed: int, dtype: torch.dtype) -> Pipeline:
         return self.run.pipeline(arm.training.stage(seed), dtype, own_policy=arm.training.has_own_policy)
@@ -345,18 +344,23 @@ TOP_P = 0.95  # of all arms, whatever a recipe ships with
 
 
 def draw_settings(pipeline: Pipeline, figure: Figure, tuned: Tuned) -> DrawSettings:
+    schedule = figure.arm.guidance_schedule
+    sampling = SamplingParams(guidance=tuned.guidance, guidance_schedule=schedule, top_p=TOP_P)
+    return DrawSettings(draw_plan(pipeline, figure, tuned.group_sizes), sampling, figure.seed)
+
+
+def draw_plan(pipeline: Pipeline, figure: Figure, group_sizes: str) -> PlanSpec:
+    """Group sizes count where the number of steps is fixed and not all of them."""
     arm = figure.arm
     plan = replace(pipeline.default_plan, order=arm.order, steps=figure.steps, candidates=arm.candidates)
     if figure.entropy_bound is not None:
-        plan = replace(plan, group_sizes=ADAPTIVE, entropy_bound=figure.entropy_bound)
-    elif figure.steps is not None:  # one position a step has no sizes
-        plan = replace(plan, group_sizes=tuned.group_sizes)
-    sampling = SamplingParams(guidance=tuned.guidance, guidance_schedule=arm.guidance_schedule, top_p=TOP_P)
-    return DrawSettings(plan, sampling, figure.seed)
+        return replace(plan, group_sizes=ADAPTIVE, entropy_bound=figure.entropy_bound)
+    # One position a step has no sizes.
+    return plan if figure.steps is None else replace(plan, group_sizes=group_sizes)
 
 
 def _is_plain(arm: StudyArm) -> bool:
-    """One that differs from the others in more than its guidance."""
+    """Not the growing twin of another: its likelihoods and paintings are its own."""
     return arm.guidance_schedule == CONSTANT
 
 
