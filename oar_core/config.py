@@ -104,7 +104,7 @@ class OrderPolicyConfig(_Config):
             raise ConfigError("the order policy's width and num_layers are positive")
 
 
-ORDER_SCORES = ("max_probability", "negative_entropy", "margin")
+ORDER_SCORES = ("max_probability", "negative_entropy", "margin", "entropy")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class OrderScore(_Config):
     """How a model scores the remaining positions where it chooses its own order; the highest score comes next.
 
     One of ORDER_SCORES, less `distance_weight` for each cell of distance to the nearest known position: a positive
-    weight keeps to what is known, a negative one spreads out.
+    weight keeps to what is known, a negative one spreads out. All but `entropy` put the most certain position first;
+    that puts the least certain first, so that what is left for the end is what the rest decides.
     """
 
     name: str = "max_probability"

@@ -15,6 +15,7 @@ CERTAINTIES: dict[str, Callable[[Float[Tensor, "B G V"]], Float[Tensor, "B G"]]]
     "max_probability": log_odds_of_best,
     "negative_entropy": lambda logits: -entropy(logits),
     "margin": margin,
+    "entropy": entropy,  # the least certain first
 }
 
 
