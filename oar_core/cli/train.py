@@ -141,10 +141,10 @@ def order_finetune(
     **options: Any,
 ) -> Answer:
     """Stage 3: the backbone and its order policy, on distilled orders (or the backbone on another order)."""
-    run = _scored(make_run(**options), score, distance_weight)
+    run = _scored(make_run(**options), None, distance_weight)
     run = _changed(run, "order_finetune_loop", num_images=num_images, seed=seed)
     recipe_ = replace(run.recipe, order_finetune_stage=arm(orders, run.recipe.order_finetune_stage))
-    wishes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus}
+    wishes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": score}
     run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **wishes)
     return _written(run.train_order_finetune())
 

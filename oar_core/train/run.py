@@ -168,7 +168,8 @@ class Run:
         distilled = self.finetuning_orders() if config.orders == DISTILLED else None
         stage = OrderFinetuneStage(captioner, backbone, config, distilled)
         loop = recipe.order_finetune_loop
-        name = finetune_stage(config.orders, loop.seed, context_noise=config.context_noise, consensus=config.consensus)
+        told = {"score": config.score, "context_noise": config.context_noise, "consensus": config.consensus}
+        name = finetune_stage(config.orders, loop.seed, **told)
         return train(stage, loop, self.folder / name, self.device)
 
     def train_from_scratch(self, orders: str) -> Path:
@@ -209,7 +210,9 @@ class Run:
 
     @property
     def orders_folder(self) -> Path:
-        return self.folder / ORDERS / self.recipe.distill.name
+        """Of the score that fine-tuning names, or of the recipe's."""
+        distill, score = self.recipe.distill, self.recipe.order_finetune_stage.score
+        return self.folder / ORDERS / replace(distill, score=score or distill.score).name
 
     @property
     def latest_stage(self) -> str:

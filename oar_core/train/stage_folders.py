@@ -8,9 +8,12 @@ ANY_ORDER_STAGE, FINETUNE_STAGE = "any_order", "order_finetune"
 EVALUATOR_STAGE, SCRATCH_STAGE = "evaluator", "from_scratch"
 
 
-def finetune_stage(orders: str, seed: int = 0, *, context_noise: float = 0.0, consensus: float = 0.0) -> str:
+def finetune_stage(
+    orders: str, seed: int = 0, *, score: str | None = None, context_noise: float = 0.0, consensus: float = 0.0
+) -> str:
     """The folder of a fine-tuning arm."""
     name = FINETUNE_STAGE if orders == DISTILLED else f"{FINETUNE_STAGE}-{orders}"
+    name += f"-{score}" if score else ""
     name += f"-consensus{consensus:g}" if consensus else ""
     name += f"-noise{context_noise:g}" if context_noise else ""
     return _seeded(name, seed)

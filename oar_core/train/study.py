@@ -41,13 +41,15 @@ class Training:
     orders: str  # one of `order_finetune.ARMS`
     is_from_scratch: bool = False
     context_noise: float = 0.0  # of a fine-tuning
+    score: str | None = None  # of distilled orders, where it is not the recipe's
     consensus: float = 0.0  # of a fine-tuning on distilled orders
     has_own_policy: bool = False  # trained alone, once the backbone is, and not beside it
 
     def stage(self, seed: int) -> str:
         if self.is_from_scratch:
             return scratch_stage(self.orders, seed)
-        return finetune_stage(self.orders, seed, context_noise=self.context_noise, consensus=self.consensus)
+        told = {"score": self.score, "context_noise": self.context_noise, "consensus": self.consensus}
+        return finetune_stage(self.orders, seed, **told)
 
     def stages(self, seed: int) -> list[str]:
         """All that there is to train."""
@@ -70,6 +72,7 @@ class Training:
             order_policy_loop=replace(recipe.order_policy_loop, seed=seed),
             order_finetune_stage=replace(
                 arm(self.orders, recipe.order_finetune_stage),
+                score=self.score,
                 context_noise=self.context_noise,
                 consensus=self.consensus,
             ),
@@ -98,6 +101,7 @@ OAR, OAR_POLICY = "OAR, every position scored", "OAR, order policy"
 OAR_SHORTLIST = "OAR, shortlist of the order policy"
 OAR_SHORTER = "OAR, shortlist of the order policy, three for each position"
 CONSENSUS = "OAR, one order for all pictures"
+LEAST_CERTAIN = f"{CONSENSUS}, the least certain position first"
 BOUNDS = (2.0, 4.0, 8.0, 16.0)
 
 _ARMS = (
@@ -115,6 +119,7 @@ _ARMS = (
     StudyArm("OAR, order policy trained beside the backbone", Training(DISTILLED), "distilled"),
     # A policy of its own would go by scores, and leave the one order that this is about.
     StudyArm(CONSENSUS, Training(DISTILLED, consensus=1.0), "distilled", carries_claim=True),
+    StudyArm(LEAST_CERTAIN, Training(DISTILLED, score="entropy", consensus=1.0), "distilled"),
     StudyArm(OAR, Training(DISTILLED), "confidence"),
     StudyArm("any-order, Halton order", Training(RANDOM), "halton"),
     StudyArm("any-order, confidence order", Training(RANDOM), "confidence"),

@@ -136,11 +136,12 @@ def _adaptive_section(arms: Sequence[Arm]) -> list[str]:
 def _tuning_table(folder: Path, prefix: str) -> str:
     """FD-eval of the few pictures that a setting was chosen by; the folder has the setting's name."""
     tuned: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    choices = list(dict.fromkeys(choice for entry in tuned for choice in entry["fd_eval"]))
+    named = dict.fromkeys(choice for entry in tuned for choice in entry["fd_eval"])
+    choices = sorted(named, key=lambda choice: float(choice) if choice[0].isdigit() else 0.0)  # names as they came
     rows = [
         [
             entry["label"],
-            *(f"{entry['fd_eval'].get(choice, float('nan')):.2f}" for choice in choices),
+            *(f"{entry['fd_eval'][choice]:.2f}" if choice in entry["fd_eval"] else "" for choice in choices),
             str(entry[folder.name]),
         ]
         for entry in tuned

@@ -183,3 +183,8 @@ def test_distilled_orders_alone_are_drawn_together():
     assert arm("raster", drawn).consensus == 0.0
     with pytest.raises(ConfigError, match="'halton' cannot be drawn together"):
         OrderFinetuneStageConfig(orders="halton", consensus=0.5)
+    with pytest.raises(ConfigError, match="go by none"):
+        OrderFinetuneStageConfig(orders="halton", score="entropy")
+    with pytest.raises(ConfigError, match="unknown score 'luck'"):
+        OrderFinetuneStageConfig(score="luck")
+    assert arm("raster", OrderFinetuneStageConfig(score="entropy")).score is None

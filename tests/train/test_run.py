@@ -215,6 +215,7 @@ def test_an_arm_has_a_folder_of_its_own_and_no_policy(trained: Run) -> None:
         ("any_order", True, "distilled"),
         (finetune_stage("distilled"), True, "distilled"),
         (finetune_stage("distilled", 1, context_noise=0.1, consensus=1.0), True, "distilled"),
+        (finetune_stage("distilled", score="entropy", consensus=1.0), True, "distilled"),
         (finetune_stage("halton"), True, "halton"),
         (finetune_stage("locality", 2), False, "locality"),
         (finetune_stage("raster", context_noise=0.2), False, "raster"),
@@ -245,7 +246,8 @@ def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monke
     assert call("distill", "--images", "6", "--per-step", "4", *score).endswith("margin+0.5/stats.json")
     assert len(load_orders(trained.folder / "orders" / "margin+0.5")) == 6
     call("train", "order_finetune", "--images", "16", "--random-share", "0.5", "--context-noise", "0.1", *score)
-    call("train", "order_finetune", "--images", "16", "--consensus", "1", *score)
+    stage = Path(call("train", "order_finetune", "--images", "16", "--consensus", "1", *score)).parent
+    assert stage.name == "order_finetune-margin-consensus1"
     call("train", "order_finetune", "--images", "16", "--orders", "locality")
     assert call("train", "decoder", "--images", "16").endswith("decoder/checkpoint.safetensors")
     call("train", "order_policy", "--images", "16", "--stage", "any_order", "--teacher", "orders", *score)

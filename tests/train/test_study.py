@@ -112,6 +112,7 @@ def test_every_arm_is_trained_in_a_folder_of_its_own(study: Study) -> None:
     assert not study.run.is_trained("order_finetune-halton")
     assert Training("distilled", context_noise=0.2).stage(1) == "order_finetune-noise0.2-seed1"
     assert Training("distilled", consensus=1.0).stage(0) == "order_finetune-consensus1"
+    assert Training("distilled", score="entropy", consensus=1.0).stage(0) == "order_finetune-entropy-consensus1"
 
 
 def test_a_policy_of_its_own_comes_after_a_backbone_that_is_trained(study: Study, tmp_path: Path) -> None:
@@ -153,6 +154,7 @@ def test_each_figure_says_how_it_came_about(measured: list[dict[str, Any]], stud
         "orders": "raster",
         "is_from_scratch": True,
         "context_noise": 0.0,
+        "score": None,
         "consensus": 0.0,
         "has_own_policy": False,
         "seed": 0,

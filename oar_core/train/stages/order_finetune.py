@@ -13,7 +13,7 @@ from oar_core.train.context_noise import corrupt_context
 from oar_core.train.loop import Step
 from oar_core.train.losses import token_cross_entropy
 from oar_core.train.optim import ParamGroup
-from oar_core.train.stages.order_distill import OrderSet
+from oar_core.train.stages.order_distill import SCORES, OrderSet
 from oar_core.train.stages.order_policy import BY_SCORES, TEACHERS, policy_nats
 from oar_core.train.tokens import Captioner
 
@@ -28,6 +28,7 @@ class OrderFinetuneStageConfig:
     random_share: float = 0.1  # of pictures in random order, of the whole training set, so that edits still work
     is_annealed: bool = True  # the random share falls from 1 over the first half of the run (RAR, arXiv 2411.00776)
     unconditional_share: float = 0.1
+    score: str | None = None  # that distilled orders go by, where it is not the recipe's; one of SCORES
     consensus: float = 0.0  # how far distilled orders are drawn together, see `OrderSet.drawn_together`
     context_noise: float = 0.0  # see `corrupt_context`
     policy_weight: float = 1.0  # of the order policy's loss; 0 trains none beside the backbone
@@ -41,10 +42,14 @@ class OrderFinetuneStageConfig:
             raise ConfigError(f"unknown policy_teacher {self.policy_teacher!r}; there are {', '.join(TEACHERS)}")
         if not 0 <= self.random_share <= 1:
             raise ConfigError(f"random_share {self.random_share} is outside [0, 1]")
+        if self.score is not None and self.score not in SCORES:
+            raise ConfigError(f"unknown score {self.score!r}; there are {', '.join(SCORES)}")
         if not 0 <= self.consensus <= 1:
             raise ConfigError(f"consensus {self.consensus} is outside [0, 1]")
         if self.consensus and self.orders != DISTILLED:
             raise ConfigError(f"consensus is of distilled orders; orders {self.orders!r} cannot be drawn together")
+        if self.score and self.orders != DISTILLED:
+            raise ConfigError(f"a score is of distilled orders; orders {self.orders!r} go by none")
 
     def random_share_at(self, progress: float) -> float:
         annealed = 1 - progress / ANNEAL_UNTIL if self.is_annealed else 0.0
@@ -56,7 +61,7 @@ def arm(orders: str, config: OrderFinetuneStageConfig) -> OrderFinetuneStageConf
     as in RAR; only distilled orders teach a policy."""
     if orders == DISTILLED:
         return replace(config, orders=orders)
-    config = replace(config, orders=orders, policy_weight=0.0, consensus=0.0)
+    config = replace(config, orders=orders, policy_weight=0.0, score=None, consensus=0.0)
     return replace(config, random_share=0.0) if orders == "raster" else config
 
 
