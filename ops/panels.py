@@ -242,6 +242,8 @@ ROWS = (
             Panel("lines", "Streams", "Open websockets and event streams.", "short",
                   (Query("sum (oar_ws_connections)", "websockets"),
                    Query("sum (oar_sse_connections)", "event streams"))),
+            Panel("lines", "Pictures waiting", "For a thread that decodes, encodes or animates them.", "short",
+                  (Query("sum by (work) (oar_pictures_waiting)", "{{work}}"),)),
             Panel("lines", "Replays and slow clients", "Streams that went on, events sent again, clients closed.",
                   "ops", (Query("sum (rate(oar_ws_resumed_total[$interval]))", "resumed"),
                           Query("sum (rate(oar_ws_replayed_events_total[$interval]))", "replayed events"),

@@ -21,9 +21,11 @@ ServerError              status  code
 ├── QueueFull              429   queue_full            Retry-After
 │   └── QueueShareFull     429   queue_share_full      Retry-After
 ├── RateLimited            429   rate_limited          Retry-After
+├── PictureShareFull       429   picture_share_full    Retry-After
 ├── JobFailed              500   given (deadline_exceeded, attempts_exhausted; /v1/images/* only)
 ├── WaitTooLong            504   wait_too_long         (/v1/images/* only; the job is canceled)
 ├── TooManySockets         503   too_many_sockets      Retry-After
+├── PictureQueueFull       503   picture_queue_full    Retry-After
 ├── ModelNotReady          503   model_not_ready       Retry-After
 ├── RedisUnavailable       503   redis_unavailable     Retry-After
 ├── SlowClient             503   slow_client           (websockets only)
@@ -199,6 +201,14 @@ class QueueShareFull(QueueFull):
     code = "queue_share_full"
 
 
+class PictureShareFull(_ClientError):
+    """The tenant's own pictures take all that it may use; others may still have room."""
+
+    status = 429
+    code = "picture_share_full"
+    type = "rate_limit_error"
+
+
 class RateLimited(_ClientError):
     status = 429
     code = "rate_limited"
@@ -228,6 +238,10 @@ class _Unavailable(ServerError):
 
 class TooManySockets(_Unavailable):
     code = "too_many_sockets"
+
+
+class PictureQueueFull(_Unavailable):
+    code = "picture_queue_full"
 
 
 class ModelNotReady(_Unavailable):

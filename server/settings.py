@@ -139,6 +139,12 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(8 << 20, ge=1024, description="Largest body of a request that may carry pictures")
     max_image_bytes: int = Field(4 << 20, ge=64, description="Largest picture or mask of an edit, in bytes")
     max_image_pixels: int = Field(4 << 20, ge=64, description="Largest picture or mask of an edit, in pixels")
+    picture_threads: int = Field(
+        2, ge=1, le=64, description="Threads of the API that read uploads, and as many that write WebP and JPEG"
+    )
+    picture_queue: int = Field(
+        64, ge=1, le=4096, description="Most pictures that wait for these threads, of each kind, before 503"
+    )
     max_prompt_chars: int = Field(1000, ge=1, description="Longest prompt in characters")
     max_n: int = Field(16, ge=1, le=256, description="Most images of one request")
     queue_depth: int = Field(256, ge=1, description="Most jobs of one model that wait or run before 429")

@@ -53,6 +53,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
                 await stop_tasks(background)
                 with contextlib.suppress(RedisUnavailable):
                     await services.exporter.release()
+                await services.threads.close()
                 await services.connection.close()
                 await asyncio.to_thread(traces.close)
 

@@ -3,7 +3,6 @@
 A route gets it as the tenant that asks may see it, whichever route that is: no route can forget whose a job is.
 """
 
-import asyncio
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from starlette.requests import HTTPConnection
 from server.api.gate import TENANT
 from server.api.prompts import PromptMeter
 from server.api.room import Room
+from server.api.thread_pool import FairThreadPool
 from server.errors import ModelNotFound, ModelNotReady
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters
@@ -29,7 +29,33 @@ from server.schemas.model import ModelInfo
 from server.schemas.tenant import Tenant, open_tenant
 from server.settings import Settings
 
-NUM_PAINTERS = 2  # animations that are drawn at a time; others wait
+NUM_ANIMATORS = 2  # each takes up to a second
+
+
+@dataclass(frozen=True)
+class PictureThreads:
+    """A pool for each kind of work: reading uploads, writing finished pictures, drawing animations."""
+
+    decoding: FairThreadPool
+    encoding: FairThreadPool
+    animating: FairThreadPool
+
+    @classmethod
+    def open(cls, settings: Settings, metrics: ApiMetrics) -> "PictureThreads":
+        def pool(work: str, num_threads: int) -> FairThreadPool:
+            made = FairThreadPool(work, num_threads, settings.picture_queue)
+            metrics.pictures_waiting.labels(work).set_function(lambda: made.num_waiting)
+            return made
+
+        return cls(
+            decoding=pool("decode", settings.picture_threads),
+            encoding=pool("encode", settings.picture_threads),
+            animating=pool("animate", NUM_ANIMATORS),
+        )
+
+    async def close(self) -> None:
+        for pool in (self.decoding, self.encoding, self.animating):
+            await pool.close()
 
 
 @dataclass
@@ -51,7 +77,7 @@ class Services:
     limiter: RateLimiter
     room: Room
     tracing: Tracing
-    painters: asyncio.Semaphore
+    threads: PictureThreads
     tenant: Tenant
     is_stopping: bool = False
 
@@ -77,7 +103,7 @@ class Services:
             limiter=RateLimiter(connection),
             room=Room(settings.max_sockets),
             tracing=tracing,
-            painters=asyncio.Semaphore(NUM_PAINTERS),
+            threads=PictureThreads.open(settings, metrics),
             tenant=open_tenant(),
         )
 

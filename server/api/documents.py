@@ -20,6 +20,8 @@ from server.errors import (
     ModelNotFound,
     ModelNotReady,
     OriginNotAllowed,
+    PictureQueueFull,
+    PictureShareFull,
     PriorityNotAllowed,
     QueueFull,
     QueueShareFull,
@@ -54,6 +56,10 @@ SUBMIT = (
     PriorityNotAllowed("the priority high is not open to studio: normal is the highest", field="priority"),
     QueueFull("256 jobs wait or run already", retry_after=1),
     QueueShareFull("128 jobs of studio wait or run already, which is its share of the queue", retry_after=1),
+)
+PICTURES = (
+    PictureShareFull("32 pictures of studio wait to be decoded or encoded already, which is its share", retry_after=4),
+    PictureQueueFull("64 pictures wait to be decoded or encoded already", retry_after=4),
 )
 HEADERS = {
     "Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}},

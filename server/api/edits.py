@@ -1,7 +1,5 @@
 """`POST /v1/edits`: a generation that starts from a picture."""
 
-import asyncio
-
 from fastapi import APIRouter, Request, Response
 
 from server.api import documents
@@ -26,6 +24,7 @@ router = APIRouter(prefix="/v1/edits", tags=["edits"])
         **ENDED,
         **documents.errors(
             *documents.SUBMIT,
+            *documents.PICTURES,
             InvalidRequest("invalid_image", "the image is no PNG, WebP or JPEG", field="image"),
             InvalidRequest("invalid_mask", "the mask has no pixel of alpha 0", field="mask"),
             InvalidRequest("invalid_offset", "the image does not lie on the 64x64 canvas", field="offset"),
@@ -44,15 +43,18 @@ async def submit(
     """Paints parts of a picture anew; pixels outside of them stay exactly as they are. Then all is as with
     `/v1/generations`, under the same addresses.
 
-    Which parts: the pixels of alpha 0 of the PNG `mask`, or of the image itself. With `strength`, a share of what is
-    there is kept. With `offset`, an image of any size is laid on the canvas, and everything around it is painted.
+    Which parts: the pixels of alpha 0 of the `mask`, or those of the image itself that are not opaque. With
+    `strength`, a share of what is there is kept. With `offset`, an image of any size is laid on the canvas, and
+    everything around it is painted.
     """
     with rejections_counted(services):
         fields, image, mask = await _read(request, services)
         fields = with_deadline(fields, cancel_after)
         model = await services.find_model(fields.model)
         key = idempotency(idempotency_key, fields, image.data, mask.data if mask else b"")
-        source = await asyncio.to_thread(prepare, image, mask, fields, model, services.settings)
+        source = await services.threads.decoding.run(
+            services.tenant, prepare, image, mask, fields, model, services.settings
+        )
         submitted = await accept(services, fields, model, idempotency=key, source=source)
     return await answer(services, submitted, response, prefer)
 
@@ -62,6 +64,11 @@ async def _read(request: Request, services: Services) -> tuple[EditFields, Uploa
         form = await read_form(request, EditFields, services.settings.max_upload_bytes)
         return check(EditFields, form.fields), form.image, form.mask
     edit = check(EditRequest, await read_json(request))
+    image, mask = await services.threads.decoding.run(services.tenant, _pictures, edit)
+    return EditFields(**edit.model_dump(exclude={"image", "mask"}, exclude_unset=True)), image, mask
+
+
+def _pictures(edit: EditRequest) -> tuple[Upload, Upload | None]:
+    """Raises InvalidRequest. Takes CPU time: to be run in a thread."""
     mask = None if edit.mask is None else from_base64(edit.mask, "mask")
-    fields = EditFields(**edit.model_dump(exclude={"image", "mask"}, exclude_unset=True))
-    return fields, from_base64(edit.image, "image"), mask
+    return from_base64(edit.image, "image"), mask

@@ -62,6 +62,8 @@ async def read_form(request: Request, model: type[BaseModel], limit: int) -> For
         async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=limit) as form:
             for name, value in form.multi_items():
                 plain = name.removesuffix("[]")
+                if isinstance(value, UploadFile) and plain in files and not value.filename and not value.size:
+                    continue  # a browser's way to say that no file was chosen
                 if isinstance(value, UploadFile) and plain in files:
                     files[plain].append(Upload(await value.read(), plain))
                 elif isinstance(value, UploadFile):

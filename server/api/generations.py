@@ -1,6 +1,5 @@
 """`/v1/generations`: submit, look, cancel, follow, fetch pictures."""
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator
@@ -14,7 +13,7 @@ from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow, parse_seq
 from server.api.intake import accept, idempotency, rejections_counted, wait_for_end, with_deadline
-from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render
+from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, NotFinished, NotFound, TooManySockets
 from server.jobs.estimate import eta
 from server.jobs.job import Job, JobState
@@ -172,6 +171,7 @@ async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[st
         304: {"description": "The client has it already"},
         **documents.errors(
             *documents.JOB,
+            *documents.PICTURES,
             NotFound("there is nothing here"),
             ImageNotFound("this job has images 0 to 0", field="index"),
             NotFinished("the job is running", retry_after=1),
@@ -199,7 +199,7 @@ async def image(
     known = if_none_match or ""
     if etag in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
-    content = await asyncio.to_thread(render, png, wanted, recipe_of(job, index))
+    content = await render_in(services.threads.encoding, services.tenant, png, wanted, recipe_of(job, index))
     return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
 
 

@@ -1,6 +1,5 @@
 """`/v1/images/*`: OpenAI's Images API. A request is a job like any other; who leaves cancels it."""
 
-import asyncio
 import base64
 import time
 from collections.abc import AsyncGenerator
@@ -17,7 +16,7 @@ from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, 
 from server.api.following import follow
 from server.api.forms import check, read_form
 from server.api.intake import accept, cancel_unfinished, idempotency, rejections_counted, wait_while_connected
-from server.api.pictures import Rendition, recipe_of, reencode, render
+from server.api.pictures import Rendition, recipe_of, reencode, render_in
 from server.api.uploads import Source, prepare
 from server.errors import (
     InvalidRequest,
@@ -67,6 +66,7 @@ ERRORS = documents.errors(
 )
 EDIT_ERRORS = documents.errors(
     *documents.SUBMIT,
+    *documents.PICTURES,
     UnsupportedMediaType("send the body as multipart/form-data"),
     InvalidRequest("invalid_image", "the image is no PNG, WebP or JPEG", field="image"),
     InvalidRequest("invalid_mask", "the mask has no pixel of alpha 0, so that nothing would be painted", field="mask"),
@@ -131,10 +131,11 @@ async def generate(wanted: ImagesRequest, request: Request, services: Shared, id
     openapi_extra={"requestBody": documents.form_body(ImageEditFields)},
 )
 async def edit(request: Request, services: Shared, idempotency_key: Key = None) -> Response:
-    """Paints parts of a picture anew, as OpenAI's `images.edit`: a multipart body with the file `image`, and a PNG
+    """Paints parts of a picture anew, as OpenAI's `images.edit`: a multipart body with the file `image`, and a
     `mask` whose pixels of alpha 0 are painted; all others stay exactly as they are.
 
-    Without a mask, the image's own pixels of alpha 0 are painted. The image has the model's size: nothing is scaled.
+    Without a mask, the image's own pixels are painted that are not opaque. The image has the model's size: nothing is
+    scaled.
     """
     with rejections_counted(services):
         form = await read_form(request, ImageEditFields, services.settings.max_upload_bytes)
@@ -144,7 +145,9 @@ async def edit(request: Request, services: Shared, idempotency_key: Key = None) 
         model = await services.find_model(wanted.model)
         if wanted.input_fidelity not in {None, "low"}:
             raise _lie("input_fidelity", "what the mask leaves is kept exactly, and nothing else can be chosen")
-        source = await asyncio.to_thread(prepare, image, mask, wanted, model, services.settings)
+        source = await services.threads.decoding.run(
+            services.tenant, prepare, image, mask, wanted, model, services.settings
+        )
         delivery, job = await _submit(services, "image_edit", wanted, key, source)
     return await _deliver(services, request, delivery, job)
 
@@ -241,7 +244,7 @@ async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGene
             if stored is None:
                 yield HEARTBEAT
             elif stored.type == "partial":
-                yield await _partial(delivery, job, Partial.model_validate_json(stored.to_json()))
+                yield await _partial(services, delivery, job, Partial.model_validate_json(stored.to_json()))
             if time.monotonic() > deadline and not (await services.queue.load(job.id)).state.is_terminal:
                 raise _too_long(services.settings.images_wait)
     ended = await services.queue.load(job.id)
@@ -261,9 +264,12 @@ async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGene
         yield frame(event.type, event.model_dump_json())
 
 
-async def _partial(delivery: Delivery, job: Job, partial: Partial) -> str:
+async def _partial(services: Services, delivery: Delivery, job: Job, partial: Partial) -> str:
     wanted = delivery.rendition
-    picture = await asyncio.to_thread(reencode, base64.b64decode(partial.data), wanted.format, wanted.compression)
+    stored = base64.b64decode(partial.data)
+    picture = await services.threads.encoding.run_accepted(
+        services.tenant, reencode, stored, wanted.format, wanted.compression
+    )
     event = PartialImage(
         type=f"{delivery.kind}.partial_image",  # pyright: ignore[reportArgumentType]
         partial_image_index=partial.index,
@@ -281,7 +287,8 @@ async def _finished(services: Services, delivery: Delivery, job: Job, index: int
     png = await services.images.read(job.id, index)
     if png is None:
         raise JobExpired(f"the images of job {job.id} are no longer kept")
-    picture = await asyncio.to_thread(render, png, delivery.rendition, recipe_of(job, index))
+    threads, made_by = services.threads.encoding, recipe_of(job, index)
+    picture = await render_in(threads, services.tenant, png, delivery.rendition, made_by, is_accepted=True)
     return base64.b64encode(picture).decode()
 
 

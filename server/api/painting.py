@@ -6,7 +6,6 @@ ground. The patches of a frame are framed in it. Pictures that are small are enl
 without loss, so that their pixels stay crisp.
 """
 
-import asyncio
 import base64
 import hashlib
 import io
@@ -231,6 +230,7 @@ def _opened(data: bytes) -> Image.Image:
         **documents.errors(
             *documents.JOB,
             *documents.MODEL,
+            *documents.PICTURES,
             ImageNotFound("this job has images 0 to 0", field="index"),
             NotFinished("the job is running", retry_after=1),
             NoImage("the job was canceled"),
@@ -266,8 +266,12 @@ async def _animated(
     services: Services, job_id: str, index: int, png: bytes, info: ModelInfo, kind: PaintingFormat, size: int
 ) -> bytes:
     """Raises NoImage where the model of that name has another grid by now."""
-    async with services.painters:
-        read = await asyncio.to_thread(Painting.read, await services.log.read_all(job_id), index)
-        if any(position >= info.num_tokens for position in read.written):
+    events = await services.log.read_all(job_id)
+
+    def animated() -> bytes:
+        painting = Painting.read(events, index)
+        if any(position >= info.num_tokens for position in painting.written):
             raise NoImage("the model has changed since, and has another grid")
-        return await asyncio.to_thread(animate, read, png, info.grid, kind, size, is_pixel_art=info.pixel_art)
+        return animate(painting, png, info.grid, kind, size, is_pixel_art=info.pixel_art)
+
+    return await services.threads.animating.run(services.tenant, animated)

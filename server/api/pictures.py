@@ -9,10 +9,12 @@ from typing import Any, Literal, cast
 
 from PIL import Image
 
+from server.api.thread_pool import FairThreadPool
 from server.jobs.job import Job
 from server.schemas.events import Completed, Fingerprint
 from server.schemas.generation import GenerationParams
 from server.schemas.images import OutputFormat
+from server.schemas.tenant import Tenant
 
 KEYWORD = "oar"  # of the text chunk
 # What others call it. The rest has its own name.
@@ -49,6 +51,25 @@ def render(png: bytes, wanted: Rendition, recipe: dict[str, Any]) -> bytes:
     if wanted.format == "png":
         return _with_texts(png, recipe) if wanted.metadata else png
     return reencode(png, wanted.format, wanted.compression)
+
+
+async def render_in(
+    threads: FairThreadPool,
+    tenant: Tenant,
+    png: bytes,
+    wanted: Rendition,
+    recipe: dict[str, Any],
+    *,
+    is_accepted: bool = False,
+) -> bytes:
+    """As `render`, in a thread unless it is a PNG, whose pixels are not encoded again.
+
+    Raises PictureShareFull and PictureQueueFull, but for an answer to a request whose job was accepted before.
+    """
+    if wanted.format == "png":
+        return render(png, wanted, recipe)
+    run = threads.run_accepted if is_accepted else threads.run
+    return await run(tenant, render, png, wanted, recipe)
 
 
 def reencode(picture: bytes, kind: Literal["png", "webp", "jpeg"], compression: int) -> bytes:

@@ -7,23 +7,41 @@ The form is a PNG, transparent where it is painted anew. Nothing is scaled: a pi
 import base64
 import binascii
 import io
+import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 
+from server.api.image_files.image_file import ImageFile, MalformedImage
+from server.api.image_files.reader import read_image_file
 from server.errors import InvalidRequest
 from server.schemas.edit import EditOptions
 from server.schemas.generation import EditParams
 from server.schemas.model import ModelInfo
 from server.settings import Settings
 
-MAGIC = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WEBP": b"RIFF"}
-MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # 8 bits a channel or less
-MAX_SCANS = 64  # of a JPEG: a progressive one has about ten, and each costs as much as the picture
-SCAN = b"\xff\xda"
-TRANSPARENT = [255] + [0] * 255  # by alpha
-NOT_OPAQUE = [255] * 255 + [0]
-PNG_DEPTH = 24  # offset of the bits a channel in a PNG
+OPAQUE_FROM = 250  # of alpha: lossy formats and editors leave opaque pixels a little below 255
+# Tables by alpha, for Image.point.
+TRANSPARENT = [255] + [0] * 255
+NOT_OPAQUE = [255] * OPAQUE_FROM + [0] * (256 - OPAQUE_FROM)
+
+ANIMATED = "is animated; send a single picture"
+MAX_SCANS = 64  # of a JPEG of any size: a progressive one has about ten
+MAX_LARGE_SCANS = 16  # of a JPEG of max_image_pixels: each scan costs as much as the pixels
+# How a picture is turned upright, by its EXIF orientation.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+DATA_URL = re.compile(r"data:([^,]*),", re.IGNORECASE)
+ADDRESS = re.compile(r"\s*(https?|ftp|file|blob|s3|gs)://", re.IGNORECASE)
+FORGIVEN = str.maketrans("-_", "+/", " \t\r\n\f")
 
 
 @dataclass(frozen=True)
@@ -46,29 +64,61 @@ class Upload:
 
 
 def from_base64(text: str, field: str) -> Upload:
-    """Base64, or a `data:` URL of it. Raises InvalidRequest."""
-    _, comma, tail = text.partition(",") if text.startswith("data:") else ("", "", "")
+    """Base64 or a `data:` URL of it, as forgiving as browsers: line breaks, padding left out, the URL-safe alphabet.
+
+    Raises InvalidRequest.
+    """
+
+    def refuse(why: str) -> InvalidRequest:
+        return InvalidRequest(f"invalid_{field}", f"the {field} {why}", field=field)
+
+    if ADDRESS.match(text):
+        raise refuse("is an address, and this server fetches none: send base64, a data: URL or a file")
+    url = DATA_URL.match(text)
+    if url is not None:
+        if not url[1].lower().replace(" ", "").endswith(";base64"):
+            raise refuse("is a data: URL without ;base64")
+        text = unquote(text[url.end() :])
+    text = text.strip()
+    if _has_lost_plus(text):
+        raise refuse("is no base64: it has spaces, which a form makes of + unless it is sent as %2B")
+    body = text.translate(FORGIVEN).rstrip("=")
     try:
-        return Upload(base64.b64decode(tail if comma else text, validate=True), field)
+        return Upload(base64.b64decode(body + "=" * (-len(body) % 4), validate=True), field)
     except (binascii.Error, ValueError) as error:
-        raise InvalidRequest(f"invalid_{field}", f"the {field} is no base64", field=field) from error
+        raise refuse("is no base64") from error
+
+
+def _has_lost_plus(text: str) -> bool:
+    """Whether the spaces of one line lie elsewhere than between pieces of one length, as a shell joins lines."""
+    piece = text.find(" ")
+    return piece >= 0 and "\n" not in text and text[piece :: piece + 1].count(" ") != text.count(" ")
 
 
 def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: ModelInfo, settings: Settings) -> Source:
-    """Raises InvalidRequest. Takes CPU time: to be run in a thread."""
+    """Raises InvalidRequest. Takes CPU time: to be run in a thread.
+
+    Sizes are checked before a pixel is decoded: but for an outpainting, only pictures of the model's size are.
+    """
     if options.offset is not None:
         return _outpaint(image, mask, options, model, settings)
     height, width = model.image_size
-    picture = _open(image, settings)
-    if picture.size != (width, height):
+    file, mask_file = _read(image, settings), None if mask is None else _read(mask, settings)
+    if file.upright_size != (width, height):
         raise image.refuse(
-            f"has {_size(picture)} pixels; {model.name} paints {model.size}, and nothing is scaled: "
+            f"has {_size(file)} pixels; {model.name} paints {model.size}, and nothing is scaled: "
             "crop or scale it yourself, or say by offset where it lies on the canvas"
         )
-    region = _region(picture, mask, options, settings)
-    translucent = picture.getchannel("A").point(NOT_OPAQUE)
-    if ImageChops.subtract(translucent, region).getbbox() is not None:
-        raise image.refuse("has transparent pixels outside the mask, and painted pictures are opaque")
+    if mask is not None and mask_file is not None and mask_file.upright_size != file.upright_size:
+        raise mask.refuse(f"has {_size(mask_file)} pixels, the image {_size(file)}")
+    picture = _decode(image, file)
+    if mask is None or mask_file is None:
+        region = _own_region(picture, options)
+    else:
+        region = _mask_region(mask, mask_file)
+        translucent = picture.getchannel("A").point(NOT_OPAQUE)
+        if ImageChops.subtract(translucent, region).getbbox() is not None:
+            raise image.refuse("has transparent pixels outside the mask, and painted pictures are opaque")
     touched = _count_patches(region, model)
     drawn = touched if options.strength is None else max(1, round(options.strength * touched))
     picture.putalpha(ImageChops.invert(region))
@@ -84,27 +134,23 @@ def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: Mod
     )
 
 
-def _region(picture: Image.Image, mask: Upload | None, options: EditOptions, settings: Settings) -> Image.Image:
-    """255 where the picture is painted anew, else 0."""
-    if mask is None:
-        region = _transparent(picture)
-        if region.getbbox() is None:
-            if options.strength is None:
-                raise InvalidRequest(
-                    "missing_field", "send a mask, or an image whose pixels of alpha 0 are to be painted", field="mask"
-                )
-            return Image.new("L", picture.size, 255)
+def _own_region(picture: Image.Image, options: EditOptions) -> Image.Image:
+    """255 where the picture is not opaque, else 0; all 255 for a variation of an opaque one."""
+    region = picture.getchannel("A").point(NOT_OPAQUE)
+    if region.getbbox() is not None:
         return region
-    if not mask.data.startswith(MAGIC["PNG"]):
-        raise mask.refuse("is no PNG")
-    opened = _open(mask, settings)
-    if opened.size != picture.size:
-        raise mask.refuse(
-            f"has {opened.size[0]}x{opened.size[1]} pixels, the image {picture.size[0]}x{picture.size[1]}"
-        )
-    region = _transparent(opened)
+    if options.strength is None:
+        message = "send a mask, or an image whose transparent pixels are to be painted"
+        raise InvalidRequest("missing_field", message, field="mask")
+    return Image.new("L", picture.size, 255)
+
+
+def _mask_region(mask: Upload, file: ImageFile) -> Image.Image:
+    """255 where the mask's alpha is 0, else 0."""
+    region = _decode(mask, file).getchannel("A").point(TRANSPARENT)
     if region.getbbox() is None:
-        raise mask.refuse("has no pixel of alpha 0, so that nothing would be painted")
+        why = "has no pixel of alpha 0, so that nothing would be painted"
+        raise mask.refuse(f"{why}: make the part to be painted transparent; black and white mean nothing")
     return region
 
 
@@ -114,14 +160,16 @@ def _outpaint(image: Upload, mask: Upload | None, options: EditOptions, model: M
         if value is not None:
             message = f"{field} does not go with offset, which paints all that is around the picture"
             raise InvalidRequest(f"invalid_{field}", message, field=field)
-    picture = _open(image, settings)
-    if _transparent(picture).getbbox() is not None or picture.getchannel("A").getextrema() != (255, 255):
-        raise image.refuse("has transparent pixels; a picture that is painted around has to be opaque")
+    file = _read(image, settings)
     (height, width), (down, right) = model.image_size, options.offset
-    box = (max(0, -right), max(0, -down), min(picture.width, width - right), min(picture.height, height - down))
+    whole = file.upright_size
+    box = (max(0, -right), max(0, -down), min(whole[0], width - right), min(whole[1], height - down))
     if box[0] >= box[2] or box[1] >= box[3]:
         raise InvalidRequest("invalid_offset", f"the image does not lie on the {model.size} canvas", field="offset")
-    visible = picture.crop(box)
+    visible = _decode(image, file).crop(box)
+    if visible.getchannel("A").point(NOT_OPAQUE).getbbox() is not None:
+        raise image.refuse("has transparent pixels; a picture that is painted around has to be opaque")
+    visible.putalpha(255)
     down, right = max(0, down), max(0, right)
     region = Image.new("L", (width, height), 255)
     region.paste(0, (right, down, right + visible.width, down + visible.height))
@@ -136,63 +184,48 @@ def _outpaint(image: Upload, mask: Upload | None, options: EditOptions, model: M
     )
 
 
-def _open(upload: Upload, settings: Settings) -> Image.Image:
-    """RGBA, upright. Raises InvalidRequest."""
-    kind = _check_outside(upload, settings)
+def _read(upload: Upload, settings: Settings) -> ImageFile:
+    """Bounds what a decoder would have to do, without one. Raises InvalidRequest."""
+    if len(upload.data) > settings.max_image_bytes:
+        raise upload.refuse(f"has {len(upload.data)} bytes; the limit is {settings.max_image_bytes}")
     try:
-        with Image.open(io.BytesIO(upload.data), formats=[kind]) as picture:
-            _check_pixels(upload, picture.size, settings)
+        file = read_image_file(upload.data)
+    except MalformedImage as error:
+        raise upload.refuse(str(error)) from error
+    if not file.num_pixels:
+        raise upload.refuse("cannot be decoded: it has no pixels")
+    if file.num_pixels > settings.max_image_pixels:
+        raise upload.refuse(f"has {_size(file)} pixels; the limit is {settings.max_image_pixels} in all")
+    most_scans = min(MAX_SCANS, MAX_LARGE_SCANS * settings.max_image_pixels // file.num_pixels)
+    if file.num_scans > most_scans:
+        raise upload.refuse(f"has {file.num_scans} scans; the limit for a JPEG of {_size(file)} pixels is {most_scans}")
+    if file.is_animated:
+        raise upload.refuse(ANIMATED)
+    return file
+
+
+def _decode(upload: Upload, file: ImageFile) -> Image.Image:
+    """RGBA, upright. Raises InvalidRequest."""
+    try:
+        with Image.open(io.BytesIO(file.data), formats=[file.kind]) as picture:
+            if picture.size != file.size:
+                raise upload.refuse("cannot be decoded: it names two sizes")
             if getattr(picture, "n_frames", 1) > 1:
-                raise upload.refuse("is animated; send a single picture")
-            if picture.mode not in MODES:
-                raise upload.refuse(f"is of the mode {picture.mode}; send 8 bit grey, palette, RGB or RGBA")
-            return ImageOps.exif_transpose(picture).convert("RGBA")
+                raise upload.refuse(ANIMATED)
+            pixels = _with_8_bits(picture).convert("RGBA")
     except InvalidRequest:
         raise
     except Exception as error:
-        raise upload.refuse("cannot be decoded") from error
+        raise upload.refuse("cannot be decoded: it is damaged or cut short") from error
+    turn = TURNS.get(file.orientation)
+    return pixels if turn is None else pixels.transpose(turn)
 
 
-def _check_outside(upload: Upload, settings: Settings) -> str:
-    """What can be told without a decoder. Returns the format."""
-    data = upload.data
-    if len(data) > settings.max_image_bytes:
-        raise upload.refuse(f"has {len(data)} bytes; the limit is {settings.max_image_bytes}")
-    kind = next((kind for kind, magic in MAGIC.items() if data.startswith(magic)), None)
-    if kind is None or (kind == "WEBP" and data[8:12] != b"WEBP"):
-        raise upload.refuse("is no PNG, WebP or JPEG")
-    if kind == "WEBP":
-        # Pillow's decoder takes memory for the whole canvas as soon as it is opened.
-        _check_pixels(upload, _webp_size(data), settings)
-    if kind == "PNG" and data[PNG_DEPTH : PNG_DEPTH + 1] == b"\x10":
-        raise upload.refuse("has 16 bits a channel; send 8")
-    if kind == "JPEG" and data.count(SCAN) > MAX_SCANS:
-        raise upload.refuse("has too many scans")
-    return kind
-
-
-def _check_pixels(upload: Upload, size: tuple[int, int], settings: Settings) -> None:
-    if size[0] * size[1] > settings.max_image_pixels:
-        raise upload.refuse(f"has {size[0]}x{size[1]} pixels; the limit is {settings.max_image_pixels} in all")
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height as the header says; (0, 0) for one that Pillow will refuse."""
-    match data[12:16]:
-        case b"VP8X":
-            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-        case b"VP8L":
-            bits = int.from_bytes(data[21:25], "little")
-            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-        case b"VP8 ":
-            return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
-        case _:
-            return 0, 0
-
-
-def _transparent(picture: Image.Image) -> Image.Image:
-    """255 where alpha is 0, else 0."""
-    return picture.getchannel("A").point(TRANSPARENT)
+def _with_8_bits(picture: Image.Image) -> Image.Image:
+    """Modes that Pillow cannot bring to RGBA at once. Of grey in 16 bits the upper 8 are kept, as of colours."""
+    if picture.mode == "I;16":
+        return Image.frombytes("L", picture.size, picture.tobytes()[1::2])
+    return picture.convert("RGB") if picture.mode == "CMYK" else picture
 
 
 def _count_patches(region: Image.Image, model: ModelInfo) -> int:
@@ -207,8 +240,8 @@ def _count_patches(region: Image.Image, model: ModelInfo) -> int:
     return sum(region.crop(box).getbbox() is not None for box in boxes)
 
 
-def _size(picture: Image.Image) -> str:
-    return f"{picture.width}x{picture.height}"
+def _size(file: ImageFile) -> str:
+    return "{}x{}".format(*file.upright_size)
 
 
 def _png(picture: Image.Image) -> bytes:

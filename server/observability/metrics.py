@@ -19,6 +19,7 @@ RATIO_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 REQUEST_OUTCOMES = ("accepted", "replayed", "rejected")
 REFUSALS = ("invalid_api_key", "rate_limited", "origin_not_allowed", "host_not_allowed")
+PICTURE_WORK = ("decode", "encode", "animate")
 TENANT_OUTCOMES = ("let_in", "rate_limited")
 JOB_OUTCOMES = ("completed", "failed", "canceled")
 SWEPT_OUTCOMES = ("failed", "canceled")
@@ -38,6 +39,9 @@ class ApiMetrics(Families):
         self._swept = self.counter("oar_jobs_swept", "Jobs that no worker was there to end, by outcome", "outcome")
         self.sockets = self.gauge("oar_ws_connections", "Open websockets")
         self.event_streams = self.gauge("oar_sse_connections", "Open event streams")
+        self.pictures_waiting = self.gauge(
+            "oar_pictures_waiting", "Pictures that wait for a thread that decodes, encodes or animates them", "work"
+        )
         self.resumed = self.counter("oar_ws_resumed", "Websockets opened with `after`: a stream that goes on")
         self.replayed = self.counter("oar_ws_replayed_events", "Events sent that were older than their websocket")
         self.slow_clients = self.counter("oar_ws_slow_client_closed", "Streams closed because the client did not read")
@@ -54,6 +58,8 @@ class ApiMetrics(Families):
         )
         for outcome in REQUEST_OUTCOMES:
             self.requests.labels(outcome)
+        for work in PICTURE_WORK:
+            self.pictures_waiting.labels(work)
         for code in REFUSALS:
             self._refused.labels(code)
         for tenant in tenants:

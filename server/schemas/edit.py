@@ -34,5 +34,7 @@ class EditRequest(EditFields):
 
     image: str = Field(description="PNG, WebP or JPEG of the model's size; of any size with `offset`")
     mask: str | None = Field(
-        None, description="PNG of the same size; pixels of alpha 0 are painted anew. Absent: those of the image itself"
+        None,
+        description="PNG or WebP of the same size; pixels of alpha 0 are painted. "
+        "Absent: pixels of the image that are not opaque",
     )

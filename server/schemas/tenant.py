@@ -18,7 +18,12 @@ class TenantLimits(Accepted):
 
     rate: float = Field(default=20, ge=0, le=100_000, description="Requests a second; 0 is no limit")
     burst: int = Field(default=0, ge=0, le=1_000_000, description="Requests at once; 0 is two seconds' worth")
-    queue_share: float = Field(default=0.5, gt=0, le=1, description="Share of OAR_QUEUE_DEPTH that its jobs may fill")
+    queue_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Share of OAR_QUEUE_DEPTH that its jobs may fill, and of the threads and the queue for pictures",
+    )
     priority_ceiling: Priority = Field(default="high", description="The highest priority that its requests may name")
     max_sockets: int = Field(default=64, ge=0, description="Open websockets and event streams, in each API process")
 
@@ -33,7 +38,11 @@ class Tenant(TenantLimits):
 
     def max_jobs(self, queue_depth: int) -> int:
         """Most jobs of one model that wait or run."""
-        return max(1, int(self.queue_share * queue_depth))
+        return self.share_of(queue_depth)
+
+    def share_of(self, total: int) -> int:
+        """The tenant's part of something that all share, at least 1."""
+        return max(1, int(self.queue_share * total))
 
 
 class TenantEntry(TenantLimits):

@@ -54,7 +54,32 @@ def text_bomb() -> bytes:
     """A tiny picture with megabytes of compressed text."""
     text = b"Comment\0\0" + zlib.compress(bytes(30 << 20), 9)
     whole = encode(picture())
-    return whole[:33] + chunk(b"zTXt", text) + whole[33:]
+    return after_header(whole, chunk(b"zTXt", text))
+
+
+def after_header(png: bytes, *chunks: bytes) -> bytes:
+    return png[:33] + b"".join(chunks) + png[33:]
+
+
+def png_16_bits(*chunks: bytes) -> bytes:
+    """All samples are 0x8040."""
+    rows = (b"\0" + b"\x80\x40" * 3 * SIZE[0]) * SIZE[1]
+    return b"".join((png_header(*SIZE, depth=16), *chunks, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")))
+
+
+def progressive(size: tuple[int, int], num_scans: int) -> bytes:
+    """A JPEG whose last scan is repeated: little to send, and each scan costs as much as all pixels."""
+    jpeg = encode(Image.new("RGB", size, (90, 90, 90)), "JPEG", progressive=True)
+    head, *scans = jpeg.split(b"\xff\xda")
+    last = scans.pop().removesuffix(b"\xff\xd9")
+    scans += [last] * (num_scans - len(scans))
+    return head + b"".join(b"\xff\xda" + scan for scan in scans) + b"\xff\xd9"
+
+
+def many_segments() -> bytes:
+    """A JPEG behind a megabyte of empty comments."""
+    jpeg = encode(picture(), "JPEG")
+    return jpeg[:2] + b"\xff\xfe\0\2" * (1 << 18) + jpeg[2:]
 
 
 def many_scans() -> bytes:
@@ -88,9 +113,10 @@ def refused() -> dict[str, bytes]:
         "too many scans": many_scans(),
         "animated png": animated("PNG"),
         "animated webp": animated("WEBP"),
-        "cmyk": encode(picture(mode="CMYK"), "JPEG"),
-        "16 bit grey": encode(Image.new("I;16", SIZE, 70), "PNG"),
-        "16 bit colours": png_header(20, 16, depth=16) + chunk(b"IDAT", zlib.compress(bytes(16 * 121))),
+        "16 bit transparent colour": png_16_bits(chunk(b"tRNS", bytes(6))),
+        "two sizes": png_header(20, 16) + png_header(9000, 9000)[8:] + encode(picture())[33:],
+        "too many chunks": after_header(encode(picture()), chunk(b"tEXt", b"") * (1 << 14)),
+        "too many segments": many_segments(),
         "too wide": encode(picture((21, 16))),
         "too small": encode(picture((10, 8))),
         "turned": encode(picture((16, 20))),
@@ -114,6 +140,14 @@ def taken() -> dict[str, bytes]:
         "palette": encode(picture(mode="P")),
         "opaque alpha": encode(picture(mode="RGBA")),
         "turned by exif": encode(picture((16, 20)), "JPEG", exif=turned),
+        "cmyk": encode(picture(mode="CMYK"), "JPEG"),
+        "16 bit grey": encode(Image.new("I;16", SIZE, 70), "PNG"),
+        "16 bit colours": png_16_bits(),
+        "phone": encode(picture(), "MPO", save_all=True, append_images=[picture((5, 4))]),
+        "malformed exif": after_header(encode(picture()), chunk(b"eXIf", b"not a tiff header")),
+        "malformed profile": after_header(encode(picture()), chunk(b"iCCP", b"x")),
+        "compressed text": text_bomb(),
+        "trailing bytes": encode(picture()) + b"junk",
     }
 
 

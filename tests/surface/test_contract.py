@@ -83,6 +83,8 @@ def test_error_codes_and_statuses() -> None:
         "queue_full": 429,
         "queue_share_full": 429,
         "rate_limited": 429,
+        "picture_share_full": 429,
+        "picture_queue_full": 503,
         "too_many_sockets": 503,
         "model_not_ready": 503,
         "redis_unavailable": 503,

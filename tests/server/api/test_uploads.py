@@ -1,18 +1,38 @@
 """What becomes of an uploaded picture before it is stored: checked, never scaled, one form for the worker."""
 
+import base64
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
+from server.api.image_files.reader import read_image_file
 from server.api.uploads import Source, Upload, from_base64, prepare
 from server.errors import InvalidRequest
 from server.schemas.edit import EditOptions
 from server.schemas.model import GenerationDefaults, ModelInfo
 from server.settings import Settings
-from tests.server.uploads import BOX, SIZE, broken, encode, mask, picture, refused, taken, text_bomb
+from tests.server.uploads import (
+    BOX,
+    SIZE,
+    after_header,
+    broken,
+    chunk,
+    encode,
+    mask,
+    picture,
+    png_16_bits,
+    png_header,
+    progressive,
+    refused,
+    taken,
+    text_bomb,
+)
 
 MODEL = ModelInfo(
     name="tiny",
@@ -23,6 +43,18 @@ MODEL = ModelInfo(
     defaults=GenerationDefaults(),
 )
 SETTINGS = Settings(data_dir=Path("unused"))
+REFUSED_UNDECODED = {
+    "png bomb": "50000x50000 pixels",
+    "webp bomb": "16384x16384 pixels",
+    "too many scans": "scans",
+    "too many chunks": "chunks",
+    "too many segments": "segments",
+    "animated png": "animated",
+    "too wide": "21x16 pixels",
+    "gif": "it is a GIF",
+    "tiff": "it is a TIFF",
+    "empty": "empty",
+}
 TOUCHED = 9  # patches of 4 x 4 pixels that BOX touches
 
 
@@ -70,10 +102,15 @@ def test_and_so_is_a_mask(name: str) -> None:
     assert (error.code, error.field) == ("invalid_mask", "mask")
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_a_mask_is_a_png(kind: str) -> None:
-    image = mask() if kind == "WEBP" else mask().convert("RGB")
-    assert "no PNG" in refusal(encode(picture()), encode(image, kind)).message
+@pytest.mark.parametrize("options", [{}, {"lossless": True}])
+def test_a_mask_may_be_a_webp(options: dict[str, bool]) -> None:
+    source = put(encode(picture()), encode(mask(), "WEBP", **options))
+    assert source.params.num_kept == 20 - TOUCHED
+
+
+def test_a_mask_in_black_and_white_is_refused_with_what_it_should_be() -> None:
+    for kind in ("PNG", "JPEG"):
+        assert "transparent" in refusal(encode(picture()), encode(picture(mode="L"), kind)).message
 
 
 @pytest.mark.parametrize("image", [picture(), picture(mode="L"), picture(mode="RGBA")])
@@ -105,9 +142,34 @@ def test_without_a_mask_the_picture_says_by_its_own_alpha() -> None:
     assert (error.code, error.field) == ("missing_field", "mask")
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("WEBP", {"quality": 60, "alpha_quality": 30})]
+)
+def test_what_a_soft_eraser_touched_is_painted(kind: str, options: dict[str, Any]) -> None:
+    """From alpha 250 on a pixel counts as opaque: lossy alpha, and the rounding of editors."""
+    image = picture(mode="RGBA")
+    alpha = Image.new("L", SIZE, 255)
+    alpha.paste(251, (0, 0, 20, 4))
+    alpha.paste(130, BOX)
+    alpha.paste(0, (BOX[0] + 2, BOX[1] + 2, BOX[2] - 2, BOX[3] - 2))
+    image.putalpha(alpha)
+    source = put(encode(image, kind, **options))
+    assert stored(source).getchannel("A").point([255] + [0] * 255).getbbox() == BOX
+    assert source.params.num_kept == 20 - TOUCHED
+
+
+def test_an_image_that_is_nearly_opaque_goes_with_a_mask() -> None:
+    image = picture(mode="RGBA")
+    image.putalpha(254)
+    assert put(encode(image), encode(mask())).png == put(encode(picture()), encode(mask())).png
+    assert refusal(encode(image)).code == "missing_field"
+    around = stored(put(encode(image.crop((0, 0, 8, 8))), offset=[4, 4]))
+    assert around.getchannel("A").getextrema() == (255, 255)
+
+
 def test_transparency_that_would_be_lost_is_refused() -> None:
     image = picture(mode="RGBA")
-    image.putpixel((0, 0), (1, 2, 3, 128))
+    image.putpixel((0, 0), (1, 2, 3, 249))
     assert "opaque" in refusal(encode(image), encode(mask())).message
     image.putpixel((0, 0), (1, 2, 3, 255))
     image.putpixel((BOX[0], BOX[1]), (1, 2, 3, 128))
@@ -159,16 +221,189 @@ def test_the_limits_are_settings() -> None:
     assert "the limit is 500" in refusal(encode(picture()), encode(mask()), light).message
 
 
-def test_a_picture_with_megabytes_of_text_in_it_ends_quickly() -> None:
-    assert "decoded" in refusal(text_bomb(), encode(mask())).message
+def test_no_decoder_sees_metadata() -> None:
+    plain = read_image_file(encode(picture()))
+    for data in (text_bomb(), taken()["malformed profile"], taken()["malformed exif"], taken()["trailing bytes"]):
+        assert read_image_file(data) == plain
+    phone, jpeg = read_image_file(taken()["phone"]), read_image_file(encode(picture(), "JPEG"))
+    assert phone == jpeg, "the first picture alone"
 
 
-def test_base64_and_data_urls() -> None:
-    assert from_base64("aGk=", "image").data == from_base64("data:image/png;base64,aGk=", "image").data == b"hi"
-    for text in ("aGk", "a b c d", "data:image/png;base64,?", "ü"):
-        with pytest.raises(InvalidRequest) as caught:
-            from_base64(text, "mask")
-        assert (caught.value.code, caught.value.field) == ("invalid_mask", "mask")
+@pytest.mark.parametrize("name", [*REFUSED_UNDECODED])
+def test_what_would_be_dear_is_refused_before_it_is_decoded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *args, **options: pytest.fail("a decoder was asked"))
+    assert REFUSED_UNDECODED[name] in refusal(refused()[name], encode(mask())).message
+
+
+@pytest.mark.parametrize(
+    ("side", "scans", "is_taken"), [(2048, 16, True), (2048, 17, False), (64, 64, True), (64, 65, False)]
+)
+def test_scans_times_pixels_of_a_jpeg_are_bounded(side: int, scans: int, *, is_taken: bool) -> None:
+    jpeg = progressive((side, side), scans)
+    assert read_image_file(jpeg).num_scans == scans
+    if is_taken:
+        assert put(jpeg, offset=[8, 8]).params.mode == "outpaint"
+    else:
+        assert f"has {scans} scans" in refusal(jpeg, offset=[8, 8]).message
+
+
+def test_an_offset_beside_the_canvas_is_refused_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = encode(picture((900, 900)))
+    monkeypatch.setattr(Image, "open", lambda *args, **options: pytest.fail("a decoder was asked"))
+    assert refusal(large, offset=[16, 0]).code == "invalid_offset"
+
+
+def upright(data: bytes) -> tuple[int, ...]:
+    """The colours of the corners top left, top right and bottom left, as an edit would keep them."""
+    source = stored(put(data, encode(mask(box=(9, 7, 10, 8)))))
+    return tuple(round(source.getpixel(place)[0] / 60) for place in ((1, 1), (18, 1), (1, 14)))  # pyright: ignore
+
+
+def corners(size: tuple[int, int] = SIZE) -> Image.Image:
+    """Greys of 0, 60, 120 and 180 in the quadrants."""
+    image = Image.new("RGB", size)
+    half = size[0] // 2, size[1] // 2
+    for number, place in enumerate(((0, 0), (half[0], 0), (0, half[1]), half)):
+        image.paste((60 * number,) * 3, (*place, place[0] + half[0], place[1] + half[1]))
+    return image
+
+
+def tiff(orientation: int, *, order: str = "MM", kind: int = 3, count: int = 1) -> bytes:
+    end = ">" if order == "MM" else "<"
+    value = struct.pack(f"{end}HH", orientation, 0) if kind == 3 else struct.pack(f"{end}I", orientation)
+    entry = struct.pack(f"{end}HHI", 0x0112, kind, count) + value
+    return order.encode() + struct.pack(f"{end}HIH", 42, 8, 1) + entry + bytes(4)
+
+
+def exif(jpeg: bytes, *blocks: bytes) -> bytes:
+    segments = (b"\xff\xe1" + struct.pack(">H", len(block) + 8) + b"Exif\0\0" + block for block in blocks)
+    return jpeg[:2] + b"".join(segments) + jpeg[2:]
+
+
+TURNED = {
+    1: (0, 1, 2),
+    2: (1, 0, 3),
+    3: (3, 2, 1),
+    4: (2, 3, 0),
+    5: (0, 2, 1),
+    6: (2, 0, 3),
+    7: (3, 1, 2),
+    8: (1, 3, 0),
+}
+XMP = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_exif_turns_a_png_and_a_jpeg_upright(orientation: int) -> None:
+    image = corners((16, 20) if orientation > 4 else SIZE)
+    assert upright(after_header(encode(image), chunk(b"eXIf", tiff(orientation)))) == TURNED[orientation]
+    assert upright(exif(encode(image, "JPEG", quality=95), tiff(orientation, order="II"))) == TURNED[orientation]
+
+
+def test_orientation_is_what_chromium_shows() -> None:
+    """Each of these was shown to Chromium 156, and its pixels read back."""
+    png, jpeg = encode(corners()), encode(corners(), "JPEG", quality=95)
+    ignored = {
+        "0": after_header(png, chunk(b"eXIf", tiff(0))),
+        "9": after_header(png, chunk(b"eXIf", tiff(9))),
+        "a LONG": after_header(png, chunk(b"eXIf", tiff(3, kind=4))),
+        "two values": after_header(png, chunk(b"eXIf", tiff(3, count=2))),
+        "behind the pixels": png[:-12] + chunk(b"eXIf", tiff(3)) + png[-12:],
+        "with the prefix of JPEG": after_header(png, chunk(b"eXIf", b"Exif\0\0" + tiff(3))),
+        "a second chunk": after_header(png, chunk(b"eXIf", b"junk"), chunk(b"eXIf", tiff(3))),
+        "a second segment": exif(jpeg, b"junk", tiff(3)),
+        "cut short": exif(jpeg, tiff(3)[:20]),
+        "EXIF in WebP": encode(corners(), "WEBP", lossless=True, exif=b"Exif\0\0" + tiff(3)),
+        "XMP in WebP": encode(corners(), "WEBP", lossless=True, xmp=XMP),
+        "XMP in PNG": after_header(png, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)),
+        "XMP in JPEG": encode(corners(), "JPEG", quality=95, xmp=XMP),
+    }
+    assert {name: upright(data) for name, data in ignored.items()} == dict.fromkeys(ignored, TURNED[1])
+    assert upright(after_header(png, chunk(b"eXIf", tiff(3)[:-4]))) == TURNED[3], "the pointer behind it is missing"
+    assert upright(exif(jpeg, tiff(3), tiff(2))) == TURNED[3], "the first of two"
+
+
+def test_a_directory_that_points_anywhere_means_upright() -> None:
+    for head in (b"MM\0*\xff\xff\xff\xff", b"II*\0\0\0\0\0", b"MM\0*", b"MM\0*\0\0\0\x08\xff\xff"):
+        assert upright(after_header(encode(corners()), chunk(b"eXIf", head))) == TURNED[1]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_transparent_grey_of_any_depth(depth: int) -> None:
+    """The last column of pixels is of the transparent grey."""
+    most = (1 << depth) - 1
+    row = int(
+        "".join(format(most - (x == 19), f"0{depth}b") for x in range(20)).ljust(20 * depth + -20 * depth % 8, "0"), 2
+    )
+    rows = (b"\0" + row.to_bytes(-(-20 * depth // 8), "big")) * 16
+    key = chunk(b"tRNS", (most - 1).to_bytes(2, "big"))
+    data = png_header(20, 16, depth, colour=0) + key + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    hole = stored(put(data)).getchannel("A").point([255] + [0] * 255)
+    assert hole.getbbox() == (19, 0, 20, 16)
+
+
+def test_16_bits_keep_their_upper_8() -> None:
+    colours = stored(put(png_16_bits(), encode(mask())))
+    greys = stored(put(encode(Image.new("I;16", SIZE, 0x8040)), encode(mask())))
+    assert colours.getpixel((0, 0)) == greys.getpixel((0, 0)) == (0x80, 0x80, 0x80, 255)
+
+
+def test_the_numbers_of_pixels_are_kept_whatever_profile_or_gamma_they_have() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    gamma = after_header(encode(picture()), chunk(b"gAMA", struct.pack(">I", 100_000)))
+    for data in (gamma, encode(picture(), icc_profile=profile)):
+        assert put(data, encode(mask())).png == put(encode(picture()), encode(mask())).png
+
+
+def test_base64_as_people_send_it() -> None:
+    data = bytes(range(256)) + b"\xfb\xef\xbe\xff"  # with + and / in it, and padding
+    plain = base64.b64encode(data).decode()
+    wrapped = base64.encodebytes(data).decode()
+    sent = {
+        "plain": plain,
+        "url": f"data:image/png;base64,{plain}",
+        "upper case": f"DATA:image/png;BASE64,{plain}",
+        "charset": f"data:image/png;charset=utf-8;base64,{plain}",
+        "another type": f"data:image/jpeg;base64,{plain}",
+        "no type": f"data:;base64,{plain}",
+        "percent-encoded": f"data:image/png;base64,{quote(plain, safe='')}",
+        "line breaks": wrapped,
+        "CRLF": wrapped.replace("\n", "\r\n"),
+        "indented": wrapped.replace("\n", "\n  "),
+        "lines joined by spaces": wrapped.strip().replace("\n", " "),
+        "a line break at the end": f"{plain}\n",
+        "spaces around": f"  {plain}  ",
+        "URL-safe": base64.urlsafe_b64encode(data).decode(),
+        "no padding": plain.rstrip("="),
+        "URL-safe, no padding, url": f"data:image/png;base64,{base64.urlsafe_b64encode(data).decode().rstrip('=')}",
+    }
+    assert {name: from_base64(text, "image").data == data for name, text in sent.items()} == dict.fromkeys(sent, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a", "no base64"),
+        ("aGk=aGk=", "no base64"),
+        ("ü", "no base64"),
+        ("%", "no base64"),
+        ("data:image/png;base64,?", "no base64"),
+        ("data:image/png,abc", "without ;base64"),
+        ("https://pictures.example/a.png", "fetches none"),
+        ("file:///etc/passwd", "fetches none"),
+        ("iVBORw0KGgo AAA NSUhEUgAA", "%2B"),
+    ],
+)
+def test_what_is_no_base64_is_refused_with_what_is_wrong(text: str, sentence: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        from_base64(text, "mask")
+    assert (caught.value.code, caught.value.field) == ("invalid_mask", "mask")
+    assert sentence in caught.value.message
+
+
+def test_an_empty_picture_is_called_empty() -> None:
+    for text in ("", "data:image/png;base64,", " \n"):
+        assert refusal(from_base64(text, "image").data, encode(mask())).message == "the image is empty"
 
 
 def fuzz(count: int, seed: int) -> None:

@@ -42,7 +42,7 @@ from tests.server.tiny import NAME
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[3]
-LABELS = {"method", "route", "status", "code", "outcome", "tenant", "model", "worker"}
+LABELS = {"method", "route", "status", "code", "outcome", "tenant", "model", "worker", "work"}
 LABELS |= {"version", "torch", "device", "dtype", "threads"}
 WHERE = {"api": ApiMetrics, "fleet": FleetMetrics, "worker": WorkerMetrics}
 
