@@ -62,8 +62,8 @@ async def read_form(request: Request, model: type[BaseModel], limit: int) -> For
         async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=limit) as form:
             for name, value in form.multi_items():
                 plain = name.removesuffix("[]")
-                if isinstance(value, UploadFile) and plain in files and not value.filename and not value.size:
-                    continue  # a browser's way to say that no file was chosen
+                if plain in files and _is_unset(value):
+                    continue
                 if isinstance(value, UploadFile) and plain in files:
                     files[plain].append(Upload(await value.read(), plain))
                 elif isinstance(value, UploadFile):
@@ -106,6 +106,11 @@ def check(model: type[M], fields: Mapping[str, Any]) -> M:
 def _is_text(model: type[BaseModel], name: str) -> bool:
     info = model.model_fields.get(name)
     return info is None or info.annotation is str or set(get_args(info.annotation)) == {str, NoneType}
+
+
+def _is_unset(value: UploadFile | str) -> bool:
+    """Whether a form has the field and no file was chosen for it. Browsers send an empty one without a name then."""
+    return not value if isinstance(value, str) else not value.filename and not value.size
 
 
 def _parse(text: str) -> Any:

@@ -5,7 +5,6 @@ The form is a PNG, transparent where it is painted anew. Nothing is scaled: a pi
 """
 
 import base64
-import binascii
 import io
 import re
 from dataclasses import dataclass
@@ -41,7 +40,8 @@ TURNS = {
 }
 DATA_URL = re.compile(r"data:([^,]*),", re.IGNORECASE)
 ADDRESS = re.compile(r"\s*(https?|ftp|file|blob|s3|gs)://", re.IGNORECASE)
-FORGIVEN = str.maketrans("-_", "+/", " \t\r\n\f")
+STANDARD = bytes.maketrans(b"-_", b"+/")
+FORGIVEN = b" \t\r\n\f"
 
 
 @dataclass(frozen=True)
@@ -79,20 +79,20 @@ def from_base64(text: str, field: str) -> Upload:
         if not url[1].lower().replace(" ", "").endswith(";base64"):
             raise refuse("is a data: URL without ;base64")
         text = unquote(text[url.end() :])
-    text = text.strip()
-    if _has_lost_plus(text):
-        raise refuse("is no base64: it has spaces, which a form makes of + unless it is sent as %2B")
-    body = text.translate(FORGIVEN).rstrip("=")
     try:
-        return Upload(base64.b64decode(body + "=" * (-len(body) % 4), validate=True), field)
-    except (binascii.Error, ValueError) as error:
+        sent = text.strip().encode("ascii")
+        if _has_lost_plus(sent):
+            raise refuse("is no base64: it has spaces, which a form makes of + unless it is sent as %2B")
+        body = sent.translate(STANDARD, FORGIVEN).rstrip(b"=")
+        return Upload(base64.b64decode(body + b"=" * (-len(body) % 4), validate=True), field)
+    except ValueError as error:
         raise refuse("is no base64") from error
 
 
-def _has_lost_plus(text: str) -> bool:
+def _has_lost_plus(text: bytes) -> bool:
     """Whether the spaces of one line lie elsewhere than between pieces of one length, as a shell joins lines."""
-    piece = text.find(" ")
-    return piece >= 0 and "\n" not in text and text[piece :: piece + 1].count(" ") != text.count(" ")
+    piece = text.find(b" ")
+    return piece >= 0 and b"\n" not in text and text[piece :: piece + 1].count(b" ") != text.count(b" ")
 
 
 def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: ModelInfo, settings: Settings) -> Source:

@@ -110,6 +110,27 @@ def test_a_multipart_form_says_the_same(live: LiveServer) -> None:
     assert by_list.json()["params"]["order"] == by_text.json()["params"]["order"] == list(range(20))
 
 
+def test_a_picture_may_be_sent_in_many_ways(live: LiveServer) -> None:
+    """All of them are the same edit."""
+    plain = base64_of(picture())
+    expected = finished(live, edit(live))
+    wrapped = base64.encodebytes(encode(picture())).decode()
+    for image in (wrapped, f"DATA:image/png;charset=utf-8;base64,{plain.rstrip('=')}"):
+        assert np.array_equal(finished(live, edit(live, image=image)), expected)
+    fields = {"prompt": "a red circle", "seed": "3", "order": "spiral", "steps": "4"}
+    own = picture(mode="RGBA")
+    own.putalpha(mask().getchannel("A"))
+    for files in (
+        {"image": encode(picture()), "mask": encode(mask(), "WEBP", lossless=True)},
+        {"image": encode(own), "mask": ("no file was chosen", b"")},
+    ):
+        request = live.client.build_request("POST", URL, data=fields, files=files)
+        # As browsers send an empty file input.
+        body = request.read().replace(b'filename="no file was chosen"', b'filename=""')
+        headers = {"Prefer": "wait=20", "content-type": request.headers["content-type"]}
+        assert np.array_equal(finished(live, live.client.post(URL, content=body, headers=headers)), expected)
+
+
 def test_an_edit_has_a_priority_and_a_deadline(live: LiveServer) -> None:
     fields = {"prompt": "a red circle", "priority": "low", "deadline": "200"}
     files = {"image": encode(picture()), "mask": encode(mask())}

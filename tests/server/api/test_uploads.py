@@ -17,6 +17,7 @@ from server.errors import InvalidRequest
 from server.schemas.edit import EditOptions
 from server.schemas.model import GenerationDefaults, ModelInfo
 from server.settings import Settings
+from tests.server.oriented import CORNERS, corners, oriented
 from tests.server.uploads import (
     BOX,
     SIZE,
@@ -55,6 +56,7 @@ REFUSED_UNDECODED = {
     "tiff": "it is a TIFF",
     "empty": "empty",
 }
+ORIENTED = oriented()
 TOUCHED = 9  # patches of 4 x 4 pixels that BOX touches
 
 
@@ -247,6 +249,14 @@ def test_scans_times_pixels_of_a_jpeg_are_bounded(side: int, scans: int, *, is_t
         assert f"has {scans} scans" in refusal(jpeg, offset=[8, 8]).message
 
 
+@pytest.mark.parametrize("num_bytes", range(65_525, 65_537))
+def test_a_marker_is_found_wherever_it_lies(num_bytes: int) -> None:
+    """Across the windows that are searched at once, too."""
+    jpeg = encode(picture(), "JPEG")
+    shifted = read_image_file(jpeg[:2] + b"\xff" * num_bytes + jpeg[2:])
+    assert shifted == read_image_file(jpeg)
+
+
 def test_an_offset_beside_the_canvas_is_refused_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     large = encode(picture((900, 900)))
     monkeypatch.setattr(Image, "open", lambda *args, **options: pytest.fail("a decoder was asked"))
@@ -259,73 +269,16 @@ def upright(data: bytes) -> tuple[int, ...]:
     return tuple(round(source.getpixel(place)[0] / 60) for place in ((1, 1), (18, 1), (1, 14)))  # pyright: ignore
 
 
-def corners(size: tuple[int, int] = SIZE) -> Image.Image:
-    """Greys of 0, 60, 120 and 180 in the quadrants."""
-    image = Image.new("RGB", size)
-    half = size[0] // 2, size[1] // 2
-    for number, place in enumerate(((0, 0), (half[0], 0), (0, half[1]), half)):
-        image.paste((60 * number,) * 3, (*place, place[0] + half[0], place[1] + half[1]))
-    return image
-
-
-def tiff(orientation: int, *, order: str = "MM", kind: int = 3, count: int = 1) -> bytes:
-    end = ">" if order == "MM" else "<"
-    value = struct.pack(f"{end}HH", orientation, 0) if kind == 3 else struct.pack(f"{end}I", orientation)
-    entry = struct.pack(f"{end}HHI", 0x0112, kind, count) + value
-    return order.encode() + struct.pack(f"{end}HIH", 42, 8, 1) + entry + bytes(4)
-
-
-def exif(jpeg: bytes, *blocks: bytes) -> bytes:
-    segments = (b"\xff\xe1" + struct.pack(">H", len(block) + 8) + b"Exif\0\0" + block for block in blocks)
-    return jpeg[:2] + b"".join(segments) + jpeg[2:]
-
-
-TURNED = {
-    1: (0, 1, 2),
-    2: (1, 0, 3),
-    3: (3, 2, 1),
-    4: (2, 3, 0),
-    5: (0, 2, 1),
-    6: (2, 0, 3),
-    7: (3, 1, 2),
-    8: (1, 3, 0),
-}
-XMP = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
-
-
-@pytest.mark.parametrize("orientation", TURNED)
-def test_exif_turns_a_png_and_a_jpeg_upright(orientation: int) -> None:
-    image = corners((16, 20) if orientation > 4 else SIZE)
-    assert upright(after_header(encode(image), chunk(b"eXIf", tiff(orientation)))) == TURNED[orientation]
-    assert upright(exif(encode(image, "JPEG", quality=95), tiff(orientation, order="II"))) == TURNED[orientation]
-
-
-def test_orientation_is_what_chromium_shows() -> None:
-    """Each of these was shown to Chromium 156, and its pixels read back."""
-    png, jpeg = encode(corners()), encode(corners(), "JPEG", quality=95)
-    ignored = {
-        "0": after_header(png, chunk(b"eXIf", tiff(0))),
-        "9": after_header(png, chunk(b"eXIf", tiff(9))),
-        "a LONG": after_header(png, chunk(b"eXIf", tiff(3, kind=4))),
-        "two values": after_header(png, chunk(b"eXIf", tiff(3, count=2))),
-        "behind the pixels": png[:-12] + chunk(b"eXIf", tiff(3)) + png[-12:],
-        "with the prefix of JPEG": after_header(png, chunk(b"eXIf", b"Exif\0\0" + tiff(3))),
-        "a second chunk": after_header(png, chunk(b"eXIf", b"junk"), chunk(b"eXIf", tiff(3))),
-        "a second segment": exif(jpeg, b"junk", tiff(3)),
-        "cut short": exif(jpeg, tiff(3)[:20]),
-        "EXIF in WebP": encode(corners(), "WEBP", lossless=True, exif=b"Exif\0\0" + tiff(3)),
-        "XMP in WebP": encode(corners(), "WEBP", lossless=True, xmp=XMP),
-        "XMP in PNG": after_header(png, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)),
-        "XMP in JPEG": encode(corners(), "JPEG", quality=95, xmp=XMP),
-    }
-    assert {name: upright(data) for name, data in ignored.items()} == dict.fromkeys(ignored, TURNED[1])
-    assert upright(after_header(png, chunk(b"eXIf", tiff(3)[:-4]))) == TURNED[3], "the pointer behind it is missing"
-    assert upright(exif(jpeg, tiff(3), tiff(2))) == TURNED[3], "the first of two"
+@pytest.mark.parametrize("name", ORIENTED)
+def test_orientation_is_what_browsers_show(name: str) -> None:
+    """tests/browser/test_pictures.py holds the same files against Chromium."""
+    data, orientation = ORIENTED[name]
+    assert upright(data) == CORNERS[orientation]
 
 
 def test_a_directory_that_points_anywhere_means_upright() -> None:
     for head in (b"MM\0*\xff\xff\xff\xff", b"II*\0\0\0\0\0", b"MM\0*", b"MM\0*\0\0\0\x08\xff\xff"):
-        assert upright(after_header(encode(corners()), chunk(b"eXIf", head))) == TURNED[1]
+        assert upright(after_header(encode(corners()), chunk(b"eXIf", head))) == CORNERS[1]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
