@@ -25,6 +25,7 @@ ServerError              status  code
 ├── WaitTooLong            504   wait_too_long         (/v1/images/* only; the job is canceled)
 ├── TooManySockets         503   too_many_sockets      Retry-After
 ├── ModelNotReady          503   model_not_ready       Retry-After
+├── JobLost                503   job_lost              Retry-After
 ├── RedisUnavailable       503   redis_unavailable     Retry-After
 ├── SlowClient             503   slow_client           (websockets only)
 └── InternalError          500   internal_error
@@ -232,6 +233,13 @@ class TooManySockets(_Unavailable):
 
 class ModelNotReady(_Unavailable):
     code = "model_not_ready"
+
+
+class JobLost(_Unavailable):
+    """While somebody waited for it: a job that is asked for later is unknown, or has failed with this code."""
+
+    code = "job_lost"
+    close_code = 4410
 
 
 class RedisUnavailable(_Unavailable):

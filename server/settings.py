@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     priority_aging_seconds: float = Field(
         30, ge=0.1, description="Seconds of waiting after which a job counts as one priority higher"
     )
+    model_grace: float = Field(
+        600, ge=0, description="Seconds that a model is still listed when its last worker has gone"
+    )
     dead_length: int = Field(1000, ge=1, description="Most jobs kept in the list of those that were begun too often")
     ready_grace: float = Field(
         0, ge=0, le=600, description="Seconds that a stopping API still serves, while /ready says no"

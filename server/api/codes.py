@@ -37,6 +37,7 @@ MEANINGS: Mapping[str, str] = {
     "wait_too_long": "The pictures were not finished in time; the job was canceled (`/v1/images/*` alone).",
     "too_many_sockets": "All streams of this process are taken; try again after `Retry-After`.",
     "model_not_ready": "No worker has the model now; try again after `Retry-After`.",
+    "job_lost": "Redis has lost its data, and the job with it; submit it again.",
     "redis_unavailable": "The queue cannot be reached; nothing was accepted. Try again after `Retry-After`.",
     "slow_client": "The client did not read; connect again with the `seq` that is told (websockets alone).",
     "internal_error": "The server made a mistake; its log says more.",
@@ -57,6 +58,7 @@ INVALID: Mapping[str, tuple[str | None, str]] = {
 FAILURES: Mapping[str, str] = {
     "deadline_exceeded": "The job's deadline passed before it was finished.",
     "attempts_exhausted": "The job's worker died too often, perhaps of this job.",
+    "job_lost": "Redis lost its data while the job ran; submit it again.",
 }
 OF_A_FIELD = "What is given for the field cannot be served; the message says what can."
 
@@ -126,6 +128,7 @@ WEBSOCKET_CODES = {
     "invalid_after",
     "job_not_found",
     "job_expired",
+    "job_lost",
     "too_many_sockets",
     "redis_unavailable",
     "slow_client",

@@ -96,7 +96,7 @@ class _Desk:
         self._registry = Registry(connection)
 
     async def find(self, model: str | None, *, with_ended: bool, limit: int) -> list[Job]:
-        models = [model] if model else [info.name for info in await self._registry.models()]
+        models = [model] if model else await self._registry.served_models()
         ids = [job_id for name in models for job_id in await self.queue.active(name)]
         found = await self._load(ids[:limit])
         if with_ended and len(found) < limit:

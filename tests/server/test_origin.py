@@ -26,7 +26,7 @@ PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-He
 
 @pytest.fixture
 async def _model(connection: RedisConnection, model_info: ModelInfo) -> None:
-    await Registry(connection).publish_models([model_info], {})
+    await Registry(connection).publish_models([model_info], {}, 60)
 
 
 @pytest.fixture(scope="module")

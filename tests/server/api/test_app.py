@@ -60,7 +60,7 @@ async def client(url: str, connection: RedisConnection) -> AsyncIterator[httpx.A
 @pytest.fixture
 async def worker(connection: RedisConnection, settings: Settings, model_info: ModelInfo) -> WorkerQueue:
     registry = Registry(connection)
-    await registry.publish_models([model_info], {})
+    await registry.publish_models([model_info], {}, 60)
     await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
     worker = WorkerQueue(connection, settings.model_copy(update=LIMITS), "test", "tiny")
     await worker.open()
@@ -473,7 +473,7 @@ async def test_a_silent_worker_is_not_ready(
     client: httpx.AsyncClient, connection: RedisConnection, model_info: ModelInfo
 ) -> None:
     registry = Registry(connection)
-    await registry.publish_models([model_info], {})
+    await registry.publish_models([model_info], {}, 60)
     await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
     assert (await client.get("/ready")).status_code == 200
     await connection.once("PEXPIRE", keys.worker("test"), 1)
@@ -486,7 +486,7 @@ async def test_without_redis_the_api_lives_and_says_so(tmp_path: Path, model_inf
     server.start()
     connection = RedisConnection(server.url)
     registry = Registry(connection)
-    await registry.publish_models([model_info], {})
+    await registry.publish_models([model_info], {}, 60)
     with ApiThread(Settings(redis_url=server.url, **LIMITS)) as url:
         async with httpx.AsyncClient(base_url=url, timeout=10) as client:
             job = (await client.post("/v1/generations", json=BODY)).json()

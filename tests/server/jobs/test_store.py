@@ -19,7 +19,7 @@ async def test_what_is_known_is_asked_for_again_after_a_while(
     registry = Registry(connection)
     recent = RecentRegistry(registry, 60)
     assert (await recent.default_model(), await recent.model("tiny"), await recent.workers()) == (None, None, [])
-    await registry.publish_models([model_info], {})
+    await registry.publish_models([model_info], {}, 60)
     await registry.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
     assert await recent.default_model() == "tiny", "what was not there is not remembered"
     assert await recent.model("tiny") == model_info
