@@ -44,9 +44,11 @@ DEAD = "dead"
 EXPORTER = "exporter"
 DATA_ID = "data:id"
 DATA_LOST = "data:lost"
+PROBE = "data:probe"  # written and removed by the look at the user's rights
 NEWS = "news"
 NEWS_LENGTH = 4096  # entries that are kept at least, as the scripts' prelude says
 CONTROL_PREFIX = "ctl:"
+SINGLE = (MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, EXPORTER, DATA_ID, DATA_LOST, NEWS)
 
 
 class Field(StrEnum):
