@@ -67,11 +67,15 @@ class RedisConnection:
 
     async def again_many(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """Commands in one round trip that change nothing the second time. Raises as `again`, or an error of one."""
-        replies = await self.retry(lambda: self.pipeline(commands))
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
+
+        async def checked() -> list[Any]:
+            replies = await self.pipeline(commands)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
+
+        return await self.retry(checked)
 
     async def block(self, seconds: float, *words: Word) -> Any:
         """One command that waits inside Redis for `seconds`, never repeated. Raises redis-py's errors, TimeoutError."""

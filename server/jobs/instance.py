@@ -34,8 +34,11 @@ class DataWatch:
 
         Raises RedisUnavailable.
         """
-        words = ("SET", keys.DATA_ID, secrets.token_hex(8), "NX")
-        found: bytes | None = (await self._connection.again_many([words, ("GET", keys.DATA_ID)]))[1]
+        # It is written where there is none alone: a Redis that is full can still be looked at.
+        found: bytes | None = await self._connection.again("GET", keys.DATA_ID)
+        if found is None:
+            await self._connection.again("SET", keys.DATA_ID, secrets.token_hex(8), "NX")
+            found = await self._connection.again("GET", keys.DATA_ID)
         is_lost = self._id is not None and found != self._id
         if is_lost:
             logger.error("Redis has lost its data: %d jobs were known here", count_jobs())

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 from redis.exceptions import ResponseError
 
 from server.jobs import keys, scripts
-from server.jobs.connection import RedisConnection
+from server.jobs.connection import RedisConnection, is_refusal, unavailable
 from server.jobs.job import JobState
 from server.jobs.keys import Field
 from server.jobs.lease import LeaseWatch
@@ -128,7 +128,8 @@ class WorkerQueue:
             if isinstance(reply, Exception):
                 if "NOGROUP" in str(reply):
                     continue  # nobody can hold anything
-                raise reply
+                is_refused = isinstance(reply, ResponseError) and is_refusal(reply)
+                raise unavailable(reply) if is_refused else reply
             for entry, holder, _, renewals in reply:
                 if holder.decode() not in (self._worker, keys.RELEASED):
                     stamps[f"{index} {entry.decode()}"] = f"{holder.decode()} {renewals}"
