@@ -58,7 +58,7 @@ INVALID: Mapping[str, tuple[str | None, str]] = {
 FAILURES: Mapping[str, str] = {
     "deadline_exceeded": "The job's deadline passed before it was finished.",
     "attempts_exhausted": "The job's worker died too often, perhaps of this job.",
-    "job_lost": "Redis lost its data while the job ran; submit it again.",
+    "data_lost": "Redis lost its data while the job ran; submit it again.",
 }
 OF_A_FIELD = "What is given for the field cannot be served; the message says what can."
 

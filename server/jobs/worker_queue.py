@@ -23,7 +23,7 @@ from server.settings import Settings
 
 LATE = Failed(error=Failure(code="deadline_exceeded", message="the job's deadline passed before it was finished"))
 WORN_OUT = Failed(error=Failure(code="attempts_exhausted", message="the job's worker died too often"))
-LOST = Failed(error=Failure(code="job_lost", message="Redis lost its data while the job ran; submit it again"))
+LOST = Failed(error=Failure(code="data_lost", message="Redis lost its data while the job ran; submit it again"))
 
 MOST_HELD = 10_000  # entries of one queue that are watched
 

@@ -138,7 +138,7 @@ async def test_a_worker_publishes_again_and_ends_what_it_held(
             await until(ended)
         assert "Redis has lost its data: 1 jobs were known here" in caplog.messages
         job = await queue.load(job_id)
-        assert (job.state, json.loads(job.result)["error"]["code"]) == (JobState.FAILED, "job_lost")
+        assert (job.state, json.loads(job.result)["error"]["code"]) == (JobState.FAILED, "data_lost")
         (event,) = await log.read_all(job_id)
         assert (event.type, event.seq) == ("failed", job.seq)
         assert event.seq > seq, "whoever has seen the older events is told of it"
@@ -196,12 +196,12 @@ async def test_whoever_watches_is_told(
                 await until(are_watched)
                 await connection.once("FLUSHALL")
                 (seen, seen_code), (lost, lost_code) = await asyncio.gather(*sockets)
-                assert (seen[-1]["type"], seen[-1]["error"]["code"], seen_code) == ("failed", "job_lost", 1000)
+                assert (seen[-1]["type"], seen[-1]["error"]["code"], seen_code) == ("failed", "data_lost", 1000)
                 assert (lost[-1]["error"]["code"], lost_code) == ("job_lost", 4410)
                 answer = await waited
                 assert (answer.status_code, answer.json()["error"]["code"]) == (503, "job_lost")
                 told = (await client.get(f"/v1/generations/{running}")).json()
-                assert (told["status"], told["error"]["code"]) == ("failed", "job_lost")
+                assert (told["status"], told["error"]["code"]) == ("failed", "data_lost")
                 unknown = await client.get(f"/v1/generations/{waiting}")
                 assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "job_not_found")
                 assert "Redis lost its data at" in unknown.json()["error"]["message"]
