@@ -33,7 +33,12 @@ class Manifest:
         path = weights_dir / MANIFEST
         if not path.exists():
             raise WeightsError(f"{path} does not exist")
-        data = tomllib.loads(path.read_text())
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin a file with a mark
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise WeightsError(f"{path} is no TOML: {error}") from error
         try:
             entries = {
                 name: ModelEntry(name, weights_dir / name, entry["licence"], dict(entry["sha256"]))
@@ -42,6 +47,8 @@ class Manifest:
             return cls(data["default"], entries)
         except KeyError as error:
             raise WeightsError(f"{path} lacks the field {error}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(f"{path} is no manifest: each model is a table with licence and sha256") from error
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -80,4 +87,4 @@ def write_manifest(weights_dir: Path, default: str, licences: dict[str, str]) ->
         lines += ["", f"[models.{name}]", f'licence = "{licence}"', f"[models.{name}.sha256]"]
         files = sorted(path for path in (weights_dir / name).iterdir() if path.suffix in {".json", ".safetensors"})
         lines += [f'"{path.name}" = "{file_digest(path)}"' for path in files]
-    (weights_dir / MANIFEST).write_text("\n".join(lines) + "\n")
+    (weights_dir / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")

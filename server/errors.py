@@ -27,6 +27,7 @@ ServerError              status  code
 ├── TooManySockets         503   too_many_sockets      Retry-After
 ├── PictureQueueFull       503   picture_queue_full    Retry-After
 ├── ModelNotReady          503   model_not_ready       Retry-After
+├── JobLost                503   job_lost              Retry-After
 ├── RedisUnavailable       503   redis_unavailable     Retry-After
 ├── SlowClient             503   slow_client           (websockets only)
 └── InternalError          500   internal_error
@@ -246,6 +247,13 @@ class PictureQueueFull(_Unavailable):
 
 class ModelNotReady(_Unavailable):
     code = "model_not_ready"
+
+
+class JobLost(_Unavailable):
+    """While somebody waited for it: a job that is asked for later is unknown, or has failed with this code."""
+
+    code = "job_lost"
+    close_code = 4410
 
 
 class RedisUnavailable(_Unavailable):

@@ -6,7 +6,7 @@ A command line flag of the same name wins over the environment, and the environm
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -26,11 +26,27 @@ def _check_redis_url(url: str | None) -> str | None:
         parts = urlsplit(url)
         is_redis = parts.scheme in {"redis", "rediss"} and parts.hostname and (parts.port is None or parts.port > 0)
         is_socket = parts.scheme == "unix" and parts.path
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
     except ValueError:
         is_redis = is_socket = False
+        options = {}
     if not is_redis and not is_socket:
         raise ValueError("no URL of a Redis: redis://, rediss:// or unix://, with @ : / # ? % of a password as %40 ...")
+    for name in options:
+        if name not in REDIS_OPTIONS:
+            known = ", ".join(REDIS_OPTIONS)
+            raise ValueError(f"?{name[:40]} is not for the URL to say; what may stand there is {known}")
+    database = options.get("db", "" if is_socket else urlsplit(url).path.removeprefix("/"))
+    if database and not (database.isascii() and database.isdigit()):
+        raise ValueError(f"the database is a number, as in redis://host:6379/0, and not {database[:40]!r}")
     return url
+
+
+# The rest (protocol, timeouts, how replies are read) is the server's own business.
+REDIS_OPTIONS = (
+    *("db", "username", "password", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile"),
+    *("ssl_keyfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers"),
+)
 
 
 def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,6 +84,11 @@ class Settings(BaseSettings):
         validation_alias="REDIS_URL",
         description="A Redis >= 6.2 or Valkey; unset starts the bundled one",
         repr=False,
+    )
+
+    fsync: Literal["everysec", "always"] = Field(
+        "everysec",
+        description="When the bundled Redis writes its file to the disk: once a second, or before each answer",
     )
 
     # who may use it
@@ -124,6 +145,9 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(1, ge=0.05, le=60, description="Seconds between looks for jobs past their deadline")
     priority_aging_seconds: float = Field(
         30, ge=0.1, description="Seconds of waiting after which a job counts as one priority higher"
+    )
+    model_grace: float = Field(
+        600, ge=0, description="Seconds that a model is still listed when its last worker has gone"
     )
     dead_length: int = Field(1000, ge=1, description="Most jobs kept in the list of those that were begun too often")
     ready_grace: float = Field(

@@ -48,3 +48,27 @@ def test_no_manifest_and_a_broken_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.toml").write_text('[models.a]\nlicence = "MIT"\n')
     with pytest.raises(WeightsError, match="sha256"):
         Manifest.load(tmp_path)
+
+
+def test_a_mark_at_the_start_of_the_manifest_is_nothing(weights: Path) -> None:
+    """Editors on Windows write one; it was a traceback."""
+    path = weights / "manifest.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Manifest.load(weights).models == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["default = one", 'default = "a"\nmodels = 3\n', 'default = "a"\n[models]\na = 3\n', "\0", "\ufeff\ufeff"],
+)
+def test_what_is_no_manifest_is_one_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.toml").write_text(content, encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"manifest\.toml is no (TOML|manifest)"):
+        Manifest.load(tmp_path)
+
+
+def test_a_manifest_in_another_encoding_is_one_sentence(weights: Path) -> None:
+    path = weights / "manifest.toml"
+    path.write_bytes(path.read_text().encode("utf-16"))
+    with pytest.raises(WeightsError, match=r"manifest\.toml is no TOML"):
+        Manifest.load(weights)

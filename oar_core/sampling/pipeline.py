@@ -167,7 +167,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.exists():
         raise WeightsError(f"{path} is missing")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} is no JSON: {error}") from error
 
 
 def _fill(module: nn.Module, path: Path) -> None:

@@ -40,7 +40,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises ConfigError for a file that cannot be read, an unknown base or field, and a value of another type.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -45,6 +45,8 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
             services = Services.connect(settings, metrics, url, traces)
             app.state.services = services
             background = [asyncio.create_task(services.hub.run()), asyncio.create_task(services.sweeper.run())]
+            watching = services.data.run(lambda: services.hub.num_watched, services.hub.note_loss)
+            background.append(asyncio.create_task(watching))
             if ring is not None:
                 background.append(asyncio.create_task(ring.run()))
             try:

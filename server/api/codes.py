@@ -39,6 +39,7 @@ MEANINGS: Mapping[str, str] = {
     "too_many_sockets": "All streams of this process are taken; try again after `Retry-After`.",
     "picture_queue_full": "Too many pictures wait to be decoded or encoded; try again after `Retry-After`.",
     "model_not_ready": "No worker has the model now; try again after `Retry-After`.",
+    "job_lost": "Redis has lost its data, and the job with it; submit it again.",
     "redis_unavailable": "The queue cannot be reached; nothing was accepted. Try again after `Retry-After`.",
     "slow_client": "The client did not read; connect again with the `seq` that is told (websockets alone).",
     "internal_error": "The server made a mistake; its log says more.",
@@ -59,6 +60,7 @@ INVALID: Mapping[str, tuple[str | None, str]] = {
 FAILURES: Mapping[str, str] = {
     "deadline_exceeded": "The job's deadline passed before it was finished.",
     "attempts_exhausted": "The job's worker died too often, perhaps of this job.",
+    "data_lost": "Redis lost its data while the job ran; submit it again.",
 }
 OF_A_FIELD = "What is given for the field cannot be served; the message says what can."
 
@@ -128,6 +130,7 @@ WEBSOCKET_CODES = {
     "invalid_after",
     "job_not_found",
     "job_expired",
+    "job_lost",
     "too_many_sockets",
     "redis_unavailable",
     "slow_client",

@@ -19,6 +19,7 @@ from server.jobs.dead import DeadLetters
 from server.jobs.events import EventLog
 from server.jobs.gauge import ExporterLease, QueueGauge
 from server.jobs.hub import EventHub
+from server.jobs.instance import DataWatch
 from server.jobs.limiter import RateLimiter
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, RecentRegistry, Registry
@@ -78,6 +79,7 @@ class Services:
     room: Room
     tracing: Tracing
     threads: PictureThreads
+    data: DataWatch
     tenant: Tenant
     is_stopping: bool = False
 
@@ -104,6 +106,7 @@ class Services:
             room=Room(settings.max_sockets),
             tracing=tracing,
             threads=PictureThreads.open(settings, metrics),
+            data=DataWatch(connection, settings),
             tenant=open_tenant(),
         )
 
@@ -119,9 +122,15 @@ class Services:
         info = await self.recent.model(wanted) if wanted else None
         if info is not None:
             return info
+        # One that a worker will serve, or has served: it stays known for a while after its last worker.
         if wanted is None or wanted in self.settings.models:
             raise ModelNotReady("no worker has loaded the model yet", field="model", retry_after=2)
         raise ModelNotFound(f"there is no model {wanted[:80]!r}", field="model")
+
+    async def check_served(self, model: ModelInfo) -> None:
+        """Raises ModelNotReady where no live worker takes the model's jobs: they would wait for nobody."""
+        if not (await self.queue.fleet(model.name)).workers:
+            raise ModelNotReady(f"no worker serves the model {model.name!r} now", field="model", retry_after=5)
 
 
 def services_of(connection: HTTPConnection) -> Services:

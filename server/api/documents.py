@@ -33,7 +33,7 @@ from server.errors import (
 from server.schemas.error import ErrorBody, OpenAIErrorBody
 
 ALWAYS: tuple[ServerError, ...] = (
-    RedisUnavailable("the job queue cannot be reached (ConnectionError)", retry_after=2),
+    RedisUnavailable("the job queue cannot be reached: no connection to Redis", retry_after=2),
     InternalError("the server made a mistake; its log says more"),
     OriginNotAllowed("pages of 'https://elsewhere.example' may not use this server (OAR_ALLOWED_ORIGINS)"),
     HostNotAllowed("this server is not known as 'elsewhere.example' (OAR_ALLOWED_ORIGINS)"),

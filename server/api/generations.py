@@ -15,7 +15,7 @@ from server.api.following import follow, parse_seq
 from server.api.intake import accept, idempotency, rejections_counted, wait_for_end, with_deadline
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, NotFinished, NotFound, TooManySockets
-from server.jobs.estimate import eta
+from server.jobs.estimate import Fleet, eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
 from server.schemas.events import Completed, Failed
@@ -222,6 +222,7 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
     """As it is now: state, place and estimate are of one moment, even if a worker takes the job while we look."""
     place = Place(job, None, 0, 0) if job.state.is_terminal else await services.queue.place(job)
     job = place.job
+    fleet = None if job.state.is_terminal else await services.queue.fleet(job.params.model)
     url = f"/v1/generations/{job.id}"
     return GenerationStatus(
         id=job.id,
@@ -232,7 +233,9 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
         attempts=job.attempts,
         cancel_requested=job.cancel_requested,
         position=place.waiting_ahead,
-        eta=None if job.state.is_terminal else await _eta(services, place),
+        eta=None if fleet is None else _eta(place, fleet),
+        workers=None if fleet is None else len(fleet.workers),
+        notice=None if fleet is None or fleet.workers else _no_worker(job),
         timings=Timings(created_at=job.created_at, started_at=job.started_at, finished_at=job.finished_at),
         images=_images(job),
         retry_of=job.retry_of,
@@ -243,10 +246,14 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
     )
 
 
-async def _eta(services: Services, place: Place) -> float | None:
+def _no_worker(job: Job) -> str:
+    return f"no worker serves the model {job.params.model!r} now; the job goes on when one does"
+
+
+def _eta(place: Place, fleet: Fleet) -> float | None:
     params = place.job.params
     rows = params.n * params.rows_per_image
-    seconds = eta(place.work_ahead, place.own_work, rows, await services.queue.fleet(params.model))
+    seconds = eta(place.work_ahead, place.own_work, rows, fleet)
     return None if seconds is None else round(seconds, 3)
 
 

@@ -66,12 +66,12 @@ async def _gather(services: Services, *, speak: bool) -> list[Source]:
 async def _fleet(services: Services) -> list[Source]:
     fleet = FleetMetrics()
     workers = await services.registry.workers()
-    for info in await services.registry.models():
-        queue = await services.gauge.read(info.name)
-        fleet.queue_depth.labels(info.name).set(queue.depth)
-        fleet.queue_waiting.labels(info.name).set(queue.waiting)
-        fleet.oldest_age.labels(info.name).set(queue.oldest_age)
-        fleet.workers.labels(info.name).set(sum(info.name in worker.models for worker in workers))
+    for name in await services.registry.served_models():
+        queue = await services.gauge.read(name)
+        fleet.queue_depth.labels(name).set(queue.depth)
+        fleet.queue_waiting.labels(name).set(queue.waiting)
+        fleet.oldest_age.labels(name).set(queue.oldest_age)
+        fleet.workers.labels(name).set(sum(name in worker.models for worker in workers))
     fleet.dead_letters.set(await services.dead.count())
     texts = {worker.name: await services.registry.metrics(worker.name) for worker in workers}
     repeated = texts if services.settings.metrics_workers else {}

@@ -54,6 +54,8 @@ async def accept(
     """Raises a ServerError for what cannot be served."""
     params = resolve(within_ceiling(request, services.tenant), model, services.settings)
     await services.prompts.check(params.prompt, model)
+    if not await services.queue.is_known(idempotency):
+        await services.check_served(model)
     edit = None if source is None else source.params
     steps = params.steps if edit is None else min(params.steps, model.num_tokens - edit.num_kept)
     params = params.model_copy(update={"partial_images": partial_images, "edit": edit, "steps": steps})

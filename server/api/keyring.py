@@ -43,9 +43,11 @@ def hash_key(key: str) -> str:
 def read_key_file(path: Path) -> KeyFile:
     """Raises KeyFileError."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileError(f"{path}: cannot be read ({type(error).__name__})") from error
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise KeyFileError(f"{path}: is no UTF-8: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from error
     return parse_key_file(text, path)
 
 

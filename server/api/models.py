@@ -1,21 +1,24 @@
 """`GET /v1/models`: OpenAI's list, with what this server's models can do."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 
 from server.api import documents
 from server.api.deps import Shared
-from server.schemas.model import ModelEntry, ModelInfo, ModelList
+from server.jobs.estimate import Fleet
+from server.schemas.model import ModelEntry, ModelInfo, ModelList, WorkerInfo
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("", summary="List the models", response_model=ModelList, responses=documents.errors())
 async def list_models(services: Shared) -> ModelList:
-    """Those that a worker has, with what each can do."""
+    """Those that workers serve or have served until lately, with what each can do."""
     default = await services.default_model()
-    return ModelList(data=[_entry(info, default) for info in await services.registry.models()])
+    workers = await services.recent.workers()
+    return ModelList(data=[_entry(info, default, workers) for info in await services.registry.models()])
 
 
 @router.get(
@@ -23,14 +26,16 @@ async def list_models(services: Shared) -> ModelList:
 )
 async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], services: Shared) -> ModelEntry:
     """Its grid and sizes, orders, defaults and example prompts."""
-    return _entry(await services.find_model(name), await services.default_model())
+    info = await services.find_model(name)
+    return _entry(info, await services.default_model(), await services.recent.workers())
 
 
-def _entry(info: ModelInfo, default: str | None) -> ModelEntry:
+def _entry(info: ModelInfo, default: str | None, workers: Sequence[WorkerInfo]) -> ModelEntry:
     return ModelEntry(
         **info.model_dump(exclude={"name"}),
         id=info.name,
         is_default=info.name == default,
         num_tokens=info.num_tokens,
         sizes=(info.size,),
+        workers=len(Fleet.of(info.name, workers).workers),
     )

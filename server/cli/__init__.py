@@ -17,7 +17,7 @@ VERBS = {
     "edit": ("server.cli.edit", "edit", "Paint a part of a picture anew."),
     "jobs": ("server.cli.jobs", "jobs", "See what waits, runs and failed; cancel and repeat."),
     "keys": ("server.cli.keys", "keys", "Make, hash, list and check API keys."),
-    "models": ("server.cli.models", "models", "List the models of the manifest."),
+    "models": ("server.cli.models", "models", "List the models of the manifest; forget one."),
     "completion": ("server.cli.completion", "completion", "Print what a shell needs to complete `oar`."),
     "train": (LIBRARY, "train", "Train a model, stage by stage."),
     "distill": (LIBRARY, "distill", "Find the orders in which a model is most certain."),

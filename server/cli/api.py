@@ -16,6 +16,7 @@ from server.api.keyring import KeyFileError, KeyRing
 from server.api.origin import is_loopback
 from server.cli.inherit import EXIT_CONFIG, end_with_parent, inherited_listener, listen, tell_ready
 from server.cli.options import with_settings
+from server.jobs.check import RedisRefused, look_once
 from server.observability.logging import configure_logging
 from server.observability.tracing import TracingUnavailable
 from server.settings import Settings
@@ -42,8 +43,10 @@ def api(settings: Settings) -> None:
     host, port = listener.getsockname()[:2]
     logger.info("api listens on http://%s:%d", host, port)
     try:
+        if settings.redis_url:
+            look_once(settings.redis_url, settings.command_timeout)
         app = create_app(settings)
-    except (TracingUnavailable, KeyFileError) as error:
+    except (TracingUnavailable, KeyFileError, RedisRefused) as error:
         logger.error("api cannot start: %s", error)
         raise SystemExit(EXIT_CONFIG) from error
     if settings.api_keys is None and not is_loopback(settings.host):

@@ -1,6 +1,5 @@
 """`oar jobs`: look at the queue of this data folder's Redis, or of REDIS_URL's, and help jobs that failed."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -10,11 +9,10 @@ from typing import Any, TypeVar
 import click
 
 from oar_core.answer import Answer, AnswerGroup
-from server.cli.options import load_settings
+from server.cli.on_redis import on_redis
 from server.errors import ServerError
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetter, DeadLetters
-from server.jobs.embedded import EmbeddedRedisError, redis_url
 from server.jobs.job import Job
 from server.jobs.queue import Idempotency, JobQueue
 from server.jobs.store import ImageStore, Registry
@@ -96,7 +94,7 @@ class _Desk:
         self._registry = Registry(connection)
 
     async def find(self, model: str | None, *, with_ended: bool, limit: int) -> list[Job]:
-        models = [model] if model else [info.name for info in await self._registry.models()]
+        models = [model] if model else await self._registry.served_models()
         ids = [job_id for name in models for job_id in await self.queue.active(name)]
         found = await self._load(ids[:limit])
         if with_ended and len(found) < limit:
@@ -146,20 +144,7 @@ class _Desk:
 
 
 def _run(work: Callable[[_Desk], Awaitable[T]]) -> T:
-    settings = load_settings({})
-
-    async def connected(url: str) -> T:
-        connection = RedisConnection(url, settings.command_timeout)
-        try:
-            return await work(_Desk(connection, settings))
-        finally:
-            await connection.close()
-
-    try:
-        with redis_url(settings) as url:
-            return asyncio.run(connected(url))
-    except (ServerError, EmbeddedRedisError) as error:
-        raise click.ClickException(str(error)) from error
+    return on_redis(lambda connection, settings: work(_Desk(connection, settings)))
 
 
 def _facts(job: Job) -> dict[str, Any]:

@@ -8,7 +8,20 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from server.cli.inherit import EXIT_CONFIG
 from server.settings import Settings, environment_name
+
+
+class BadSetting(click.UsageError):
+    """A setting's value cannot work, however often it is tried."""
+
+    exit_code = EXIT_CONFIG
+
+
+class StartRefused(click.ClickException):
+    """What is set up, a model or Redis, cannot work, however often it is tried."""
+
+    exit_code = EXIT_CONFIG
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,12 +40,12 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def load_settings(given: dict[str, Any]) -> Settings:
-    """Flags over environment over defaults. A bad value is a usage error that names its variable."""
+    """Flags over environment over defaults. Raises BadSetting, which names the variables at fault."""
     try:
         return Settings(**given)
     except ValidationError as error:
-        lines = [f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-        raise click.UsageError("; ".join(lines)) from error
+        lines = [f"{_variable(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()]
+        raise BadSetting("; ".join(lines)) from error
 
 
 def to_environment(settings: Settings) -> dict[str, str]:

@@ -10,8 +10,9 @@ from types import FrameType
 import click
 
 from server.cli.inherit import listen
-from server.cli.options import to_environment, with_settings
+from server.cli.options import StartRefused, to_environment, with_settings
 from server.cli.supervisor import Child, ChildRefused, Supervisor
+from server.jobs.check import RedisRefused, look_once
 from server.jobs.embedded import EmbeddedRedisError, redis_url
 from server.observability.logging import configure_logging
 from server.settings import Settings
@@ -32,6 +33,8 @@ def serve(settings: Settings) -> None:
     configure_logging(settings.log_format, settings.log_level)
     with listen(settings) as listener:
         try:
+            if settings.redis_url:
+                look_once(settings.redis_url, settings.command_timeout)
             with redis_url(settings) as url:
                 children = [Child("API", "api"), *(Child(f"worker {i}", "worker") for i in range(settings.workers))]
                 environment = {**to_environment(settings), "REDIS_URL": url}
@@ -41,8 +44,8 @@ def serve(settings: Settings) -> None:
                     _tend(supervisor, signals, address(settings.host, listener.getsockname()[1]))
                 finally:
                     supervisor.stop(settings.drain_seconds + STOP_MARGIN)
-        except (ChildRefused, EmbeddedRedisError) as error:
-            raise click.ClickException(str(error)) from error
+        except (ChildRefused, EmbeddedRedisError, RedisRefused) as error:
+            raise StartRefused(str(error)) from error
 
 
 def address(host: str, port: int) -> str:

@@ -8,6 +8,7 @@ from oar_core.errors import OarError
 from oar_core.host_memory import keep_freed_memory
 from server.cli.inherit import EXIT_CONFIG, end_with_parent, tell_ready
 from server.cli.options import with_settings
+from server.jobs.check import RedisRefused
 from server.jobs.embedded import EmbeddedRedisError
 from server.observability.logging import configure_logging
 from server.observability.tracing import TracingUnavailable
@@ -27,7 +28,7 @@ def worker(settings: Settings) -> None:
     end_with_parent()
     try:
         run_worker(settings, on_ready=tell_ready)
-    except (OarError, EmbeddedRedisError, TracingUnavailable) as error:
+    except (OarError, EmbeddedRedisError, RedisRefused, TracingUnavailable) as error:
         logger.error("worker cannot start: %s", error)
         raise SystemExit(EXIT_CONFIG) from error
     except WorkerCrashed as error:

@@ -13,8 +13,16 @@ from typing import Any, TypeVar, cast
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from server.errors import RedisUnavailable
@@ -24,7 +32,20 @@ Word = str | bytes | int | float
 
 RETRY_DELAYS = (0.02, 0.1, 0.3)  # seconds
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError, OSError)
-REFUSING = (OutOfMemoryError, ReadOnlyError)
+REFUSING = (OutOfMemoryError, ReadOnlyError, NoPermissionError)
+# What is told of an error, the most special first.
+REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (AuthenticationError, "Redis does not accept the password"),
+    (BusyLoadingError, "Redis reads its data"),
+    (RedisTimeoutError, "no answer in time"),
+    (RedisConnectionError, "no connection to Redis"),
+    (TimeoutError, "no answer in time"),
+    (OutOfMemoryError, "Redis is full"),
+    (ReadOnlyError, "this Redis is a replica"),
+    (NoPermissionError, "Redis does not permit it"),
+    (ResponseError, "Redis cannot save"),
+    (OSError, "no connection to Redis"),
+)
 MISCONFIGURED = "MISCONF"  # it cannot save, and therefore takes no writes; redis-py has no class for that
 
 
@@ -46,11 +67,15 @@ class RedisConnection:
 
     async def again_many(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """Commands in one round trip that change nothing the second time. Raises as `again`, or an error of one."""
-        replies = await self.retry(lambda: self.pipeline(commands))
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
+
+        async def checked() -> list[Any]:
+            replies = await self.pipeline(commands)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
+
+        return await self.retry(checked)
 
     async def block(self, seconds: float, *words: Word) -> Any:
         """One command that waits inside Redis for `seconds`, never repeated. Raises redis-py's errors, TimeoutError."""
@@ -101,7 +126,8 @@ def is_refusal(error: ResponseError) -> bool:
 
 
 def unavailable(error: Exception) -> RedisUnavailable:
-    return RedisUnavailable(f"the job queue cannot be reached ({type(error).__name__})", retry_after=2)
+    reason = next((text for kind, text in REASONS if isinstance(error, kind)), "no answer")
+    return RedisUnavailable(f"the job queue cannot be reached: {reason}", retry_after=2)
 
 
 async def _execute(client: Redis, words: Sequence[Word]) -> Any:

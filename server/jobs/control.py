@@ -22,5 +22,9 @@ class ControlStream:
             job_ids.append(fields[1].decode())
         return job_ids
 
+    def rewind(self) -> None:
+        """Reads from the start: the stream was lost, and a new one may begin with lower numbers."""
+        self._cursor = "0-0"
+
     async def remove(self) -> None:
         await self._connection.again("DEL", self._key)

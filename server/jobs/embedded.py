@@ -8,6 +8,8 @@ stops Valkey then. So an attached process survives the one that started Valkey, 
 import fcntl
 import logging
 import os
+import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -33,6 +35,10 @@ MAX_SOCKET_PATH = 100  # bytes; the systems' limit is 104 or 108 with the closin
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
 REDIS_PORT = 6379
+AOF_FOLDER = "appendonlydir"
+# Lines of Valkey's log, which ends after one of them.
+DAMAGED = re.compile("Bad file format|Unexpected end|Unrecoverable error|RDB reading|[Ww]rong signature|AOF manifest")
+DAMAGED_FILE = re.compile(r"\S+\.incr\.aof")
 
 
 class EmbeddedRedisError(RuntimeError):
@@ -42,8 +48,10 @@ class EmbeddedRedisError(RuntimeError):
 class EmbeddedRedis:
     """One process' share in the bundled server of a data folder. `start`, use `url`, `stop`."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, fsync: str = "everysec") -> None:
+        """`fsync` is Valkey's appendfsync, where this process is the one that starts it."""
         self.folder = (data_dir / "redis").resolve()
+        self._fsync = fsync
         self._users: IO[bytes] | None = None
 
     @property
@@ -94,9 +102,11 @@ class EmbeddedRedis:
 
     def _start_guard(self, binary: Path) -> None:
         log = self.folder / "valkey.log"
+        words = (str(self.folder), str(self.socket), str(binary), self._fsync)
         with log.open("ab") as output:
+            offset = output.tell()
             subprocess.run(
-                [sys.executable, "-m", "server.jobs.guard", str(self.folder), str(self.socket), str(binary)],
+                [sys.executable, "-m", "server.jobs.guard", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -108,9 +118,22 @@ class EmbeddedRedis:
         while time.monotonic() < deadline:
             if self._is_guarded() and self._is_ours():
                 return
+            if damage := _damage(log, offset):
+                raise EmbeddedRedisError(self._repair(damage, binary))
             time.sleep(0.02)
         # The guard ends by itself: the caller lets go of the users' lock.
         raise EmbeddedRedisError(f"the bundled Valkey did not answer within {START_SECONDS:.0f} s, see {log}")
+
+    def _repair(self, damage: str, binary: Path) -> str:
+        """What to do about damaged data, in one sentence. The binary is its own repair tool, by name."""
+        folder = self.folder / AOF_FOLDER
+        found = DAMAGED_FILE.search(damage)
+        said = f"the append-only file of the bundled Valkey in {folder} is damaged ({damage})"
+        if found is None:
+            return f"{said}: put a backup in its place, or move it away to begin with nothing"
+        path = shlex.quote(str(folder / found[0]))
+        command = f"(exec -a valkey-check-aof {shlex.quote(str(binary))} --fix {path})"
+        return f"{said}: copy the folder, then cut off what cannot be read, in bash: {command}"
 
     def _is_ours(self) -> bool:
         """Whether a server answers at the socket and keeps its data in our folder."""
@@ -127,6 +150,15 @@ class EmbeddedRedis:
         return {_text(key): _text(value) for key, value in facts.items()}.get("dir") == str(self.folder)
 
 
+def _damage(log: Path, offset: int) -> str:
+    """What Valkey says about its append-only file since `offset` in the log; empty where it says nothing bad."""
+    with log.open("rb") as file:
+        file.seek(offset)
+        lines = file.read().decode(errors="replace").splitlines()
+    found = next((line for line in lines if DAMAGED.search(line)), "")
+    return found.partition("# ")[2].partition(": ")[0].strip()
+
+
 @contextmanager
 def redis_url(settings: Settings) -> Generator[str]:
     """The Redis to use for as long as the context lasts: REDIS_URL's, or the bundled one. Logs which, in one line."""
@@ -136,7 +168,7 @@ def redis_url(settings: Settings) -> Generator[str]:
         logger.info("redis: using REDIS_URL at %s", where)
         yield settings.redis_url
         return
-    embedded = EmbeddedRedis(settings.data_dir)
+    embedded = EmbeddedRedis(settings.data_dir, settings.fsync)
     embedded.start()
     try:
         yield embedded.url

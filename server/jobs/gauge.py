@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
+from server.jobs.lease import LeaseWatch
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,26 @@ class ExporterLease:
         self._connection = connection
         self._milliseconds = int(seconds * 1000)
         self._name = secrets.token_hex(8)
+        self._others = LeaseWatch(seconds)
 
     async def hold(self) -> bool:
         """Takes or renews it; False while another process has it. Raises RedisUnavailable."""
-        args = [self._name, self._milliseconds]
-        return await scripts.run(self._connection, "hold", [keys.EXPORTER], args) == 1
+        asked_at = self._others.clock()
+        holder = await self._hold("")
+        if holder and self._others.note(keys.EXPORTER, holder, asked_at):
+            holder = await self._hold(holder)
+        if not holder:
+            self._others.forget(keys.EXPORTER)
+        return not holder
+
+    async def _hold(self, dead: str) -> str:
+        """How another process holds it; empty where this one does."""
+        args = [self._name, self._milliseconds, dead]
+        holder: bytes = await scripts.run(self._connection, "hold", [keys.EXPORTER], args)
+        return holder.decode()
 
     async def release(self) -> None:
         """Lets the next process that is scraped have it at once. Raises RedisUnavailable."""
         holder: bytes | None = await self._connection.again("GET", keys.EXPORTER)
-        if holder == self._name.encode():
+        if holder is not None and holder.partition(b" ")[0] == self._name.encode():
             await self._connection.again("DEL", keys.EXPORTER)

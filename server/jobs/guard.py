@@ -1,4 +1,4 @@
-"""Runs Valkey for as long as somebody uses it: `python -m server.jobs.guard FOLDER SOCKET BINARY`.
+"""Runs Valkey for as long as somebody uses it: `python -m server.jobs.guard FOLDER SOCKET BINARY FSYNC`.
 
 It starts Valkey again if that dies, and ends with it when no process holds `users.lock` any more. Only the standard
 library is imported, so that it starts in a few milliseconds and stays small.
@@ -20,7 +20,6 @@ OPTIONS = {
     "unixsocketperm": "700",
     "daemonize": "no",
     "appendonly": "yes",
-    "appendfsync": "everysec",
     "auto-aof-rewrite-min-size": "16mb",
     "save": "",
     "maxmemory-policy": "noeviction",
@@ -29,7 +28,7 @@ RESTART_SECONDS = 0.5
 LEFTOVER_SECONDS = 5.0
 
 
-def main(folder: Path, socket_path: Path, binary: Path) -> None:
+def main(folder: Path, socket_path: Path, binary: Path, fsync: str) -> None:
     if os.fork():
         os._exit(0)  # who started us goes on, and never has to wait for us
     _stop_leftover(socket_path)
@@ -41,7 +40,7 @@ def main(folder: Path, socket_path: Path, binary: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         while not gone.is_set():
-            _run(folder, socket_path, binary, gone)
+            _run(folder, socket_path, binary, fsync, gone)
     finally:
         socket_path.unlink(missing_ok=True)
         pid_file.unlink(missing_ok=True)
@@ -59,9 +58,9 @@ def _stop_leftover(path: Path) -> None:
             return  # nobody listens, or it went away while it was asked to
 
 
-def _run(folder: Path, socket_path: Path, binary: Path, gone: threading.Event) -> None:
+def _run(folder: Path, socket_path: Path, binary: Path, fsync: str, gone: threading.Event) -> None:
     """One life of Valkey."""
-    options = [word for name, value in OPTIONS.items() for word in (f"--{name}", value)]
+    options = [word for name, value in {**OPTIONS, "appendfsync": fsync}.items() for word in (f"--{name}", value)]
     paths = ["--dir", str(folder), "--unixsocket", str(socket_path)]
     command = [str(binary), *options, *paths]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent) as valkey:
@@ -88,4 +87,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

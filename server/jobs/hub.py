@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from server.errors import RedisUnavailable
+from server.errors import JobLost, RedisUnavailable
 from server.jobs import keys
 from server.jobs.connection import UNREACHABLE, RedisConnection
 from server.jobs.events import StoredEvent, stored_event
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 # All watched logs are read this often, whatever the news say: for workers of before there were any, and for entries
 # that a slow process finds trimmed.
 SWEEP_SECONDS = 2.0
+ENDING_SECONDS = 5.0  # that workers have to end their jobs when Redis has lost its data
 MOST_LOGS = 128  # of one read
 PAUSE_PER_LOG = 5e-5  # seconds; where many logs are watched, the news of several are read at a time
 LEAST_PAUSE, MOST_PAUSE = 0.001, 0.01  # jobs that nobody watches here make news too
@@ -40,6 +41,7 @@ class _Watched:
     watchers: int = 0
     news: Sequence[StoredEvent] = ()  # all events of the latest read, up to `seq`
     news_after: int = -1
+    is_lost: bool = False  # Redis has lost its data, and the job with it
 
 
 class EventHub:
@@ -55,6 +57,16 @@ class EventHub:
         self._cursor: str | None = None  # in the news; None: all logs have to be looked at
         self._sweep_at = 0.0  # monotonic
         self._is_down = False
+        self._lost_at: float | None = None  # monotonic, when Redis had lost its data
+
+    @property
+    def num_watched(self) -> int:
+        return len(self._watched)
+
+    def note_loss(self) -> None:
+        """Redis has lost its data. Whoever watches a job that is gone is told, after its worker had time to end it."""
+        self._lost_at = time.monotonic()
+        self._is_down, self._cursor = False, None
 
     @asynccontextmanager
     async def watch(self, job_id: str, after: int) -> AsyncGenerator[None]:
@@ -80,11 +92,13 @@ class EventHub:
     async def wait(self, job_id: str, after: int, timeout: float) -> bool:
         """Waits inside `watch` until there is an event with a number above `after`; False after `timeout` seconds.
 
-        Raises RedisUnavailable when Redis went away meanwhile.
+        Raises RedisUnavailable when Redis went away meanwhile, JobLost when it has lost its data and the job with it.
         """
         watched = self._watched[job_id]
         deadline = asyncio.get_running_loop().time() + timeout
         while watched.seq <= after:
+            if watched.is_lost:
+                raise JobLost("Redis has lost its data, and this job with it; submit it again")
             if self._is_down:
                 raise RedisUnavailable("the event log cannot be reached", retry_after=2)
             remaining = deadline - asyncio.get_running_loop().time()
@@ -124,6 +138,7 @@ class EventHub:
         remaining = self._sweep_at - time.monotonic()
         if remaining <= 0:
             self._sweep_at = time.monotonic() + SWEEP_SECONDS
+            await self._find_lost()
             return tuple(self._watched)
         words = ("XREAD", "BLOCK", max(1, int(1000 * remaining)), "STREAMS", keys.NEWS, self._cursor)
         streams: list[Any] = await self._connection.block(remaining, *words) or []
@@ -134,6 +149,19 @@ class EventHub:
         if len(entries) >= keys.NEWS_LENGTH:
             return tuple(self._watched)  # older ones may be trimmed
         return {words[1].decode() for _, words in entries} & self._watched.keys()
+
+    async def _find_lost(self) -> None:
+        """Marks the watched jobs that went with the data, once their workers had time to end them."""
+        if self._lost_at is None or time.monotonic() < self._lost_at + ENDING_SECONDS:
+            return
+        self._lost_at = None
+        job_ids = tuple(self._watched)
+        found = await self._connection.again_many([("EXISTS", keys.job(job_id)) for job_id in job_ids])
+        for job_id, is_there in zip(job_ids, found):
+            watched = self._watched.get(job_id)
+            if watched is not None and not is_there:
+                watched.is_lost = True
+                self._notify(watched)
 
     async def _newest(self) -> str:
         entries: list[Any] = await self._connection.again("XREVRANGE", keys.NEWS, "+", "-", "COUNT", 1)

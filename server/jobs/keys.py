@@ -16,12 +16,14 @@
 | `idem:{tenant}:{key}` | string | fingerprint and job id of an idempotent submit |
 | `rate:{tenant}` | string | when the tenant's bucket of requests is full again, in Redis' microseconds; expires then |
 | `ctl:{worker}` | stream | ids of jobs that the worker is to cancel |
-| `model:{name}` | string | what a worker published about a model (JSON); never expires |
-| `text:{name}` | string | the model's text tokenizer (JSON of the `tokenizers` library) |
+| `model:{name}` | string | what a worker published about a model (JSON); expires a while after its last worker |
+| `text:{name}` | string | the model's text tokenizer (JSON of the `tokenizers` library); expires with it |
 | `models`, `models:default` | set, string | names of published models; the one used when a request names none |
 | `worker:{name}`, `workers` | string, sorted set | heartbeats, by Redis' milliseconds |
 | `metrics:{worker}` | string | a worker's metrics in Prometheus' text format |
 | `exporter` | string | the API process whose `/metrics` speaks for the queue and the workers; expires |
+| `data:id` | string | a random id: data that was lost took it along |
+| `data:lost` | string | when that was noticed, in Unix milliseconds; expires |
 | `news` | stream | ids of jobs whose log has something new, for whoever waits; bounded length |
 """
 
@@ -40,9 +42,13 @@ DUE = "due"
 SWEEPER = "sweeper"
 DEAD = "dead"
 EXPORTER = "exporter"
+DATA_ID = "data:id"
+DATA_LOST = "data:lost"
+PROBE = "data:probe"  # written and removed by the look at the user's rights
 NEWS = "news"
 NEWS_LENGTH = 4096  # entries that are kept at least, as the scripts' prelude says
 CONTROL_PREFIX = "ctl:"
+SINGLE = (MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, EXPORTER, DATA_ID, DATA_LOST, NEWS)
 
 
 class Field(StrEnum):

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from server.schemas.generation import GenerationParams
 from server.schemas.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.settings import Settings
 
+LOOKS_A_LEASE = 4  # at a job that its worker has to end, by the sweeper
 SOURCE_SUBMIT_MS = 60_000  # a source whose job was not accepted is forgotten after this
 
 
@@ -157,6 +159,13 @@ class JobQueue:
             return ModelNotReady(f"{num_jobs} jobs wait already and no worker is alive", retry_after=seconds)
         return QueueFull(f"{num_jobs} jobs wait or run already", retry_after=seconds)
 
+    async def is_known(self, idempotency: Idempotency | None) -> bool:
+        """Whether this key made a job before, which a repeated request is to be told of."""
+        if idempotency is None:
+            return False
+        tenant = self._tenant or open_tenant()
+        return await self._connection.again("EXISTS", keys.idempotency(idempotency.key, tenant.name)) == 1
+
     async def fleet(self, model: str) -> Fleet:
         """The workers of a model that were alive `registry_seconds` ago."""
         return Fleet.of(model, await self._registry.workers())
@@ -171,7 +180,9 @@ class JobQueue:
         state, _, tenant = (tombstone or b"").decode().partition(" ")
         if state and job is None and self._owns(tenant or OPEN_TENANT):
             raise JobExpired(f"job {job_id[:80]} was {state} and is no longer kept")
-        raise JobNotFound(f"there is no job {job_id[:80]!r}")
+        lost: bytes | None = await self._connection.again("GET", keys.DATA_LOST)
+        hint = f"; Redis lost its data at {_utc(int(lost) / 1000)}, and the jobs of before" if lost else ""
+        raise JobNotFound(f"there is no job {job_id[:80]!r}{hint}")
 
     def _owns(self, tenant: str) -> bool:
         return self._tenant is None or self._tenant.name == tenant
@@ -184,7 +195,7 @@ class JobQueue:
             job_keys(job.id, job.params.model, job.priority),
             [
                 *(keys.GROUP, keys.CONTROL_PREFIX, *lifetimes(self._settings)),
-                milliseconds(self._settings.lease_seconds),
+                milliseconds(self._settings.lease_seconds / LOOKS_A_LEASE),
             ],
         )
         if not reply:
@@ -230,6 +241,10 @@ class JobQueue:
         states = await self._connection.again_many([("HGET", keys.job(job_id), Field.STATE) for job_id in found])
         kept = {job_id for job_id, state in zip(found, states) if state and JobState(state.decode()).is_terminal}
         return list(kept)
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _parse(job_id: str, reply: Sequence[bytes]) -> Job:

@@ -30,7 +30,13 @@ class Call:
         return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.args)
 
 
-LIBRARIES = {"submit": ("queues",), "take": ("queues",), "position": ("queues",)}
+LIBRARIES = {
+    "submit": ("queues",),
+    "take": ("queues",),
+    "position": ("queues",),
+    "sweep": ("lease",),
+    "hold": ("lease",),
+}
 
 
 @cache

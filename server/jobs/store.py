@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
+from server.jobs.lease import LeaseWatch
 from server.schemas.model import ModelInfo, WorkerInfo
 
 logger = logging.getLogger(__name__)
@@ -34,19 +35,56 @@ class ImageStore:
 class Registry:
     """Models and live workers, as they are now."""
 
-    def __init__(self, connection: RedisConnection) -> None:
+    def __init__(self, connection: RedisConnection, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` counts monotonic seconds; whether a worker is alive is judged by it."""
         self._connection = connection
+        self._clock = clock
+        self._beats: dict[str, LeaseWatch] = {}  # by the worker's name
 
-    async def publish_models(self, models: Sequence[ModelInfo], text_tokenizers: Mapping[str, str]) -> None:
-        """The first one becomes the default. Kept for ever, so that a restarted API answers at once."""
+    async def publish_models(
+        self,
+        models: Sequence[ModelInfo],
+        text_tokenizers: Mapping[str, str],
+        seconds: float,
+        *,
+        becomes_default: bool = True,
+    ) -> None:
+        """Makes models known for `seconds`, which `keep_models` renews; the first one becomes the default, or only
+        where there is none."""
+        expiry = ("PX", int(seconds * 1000))
         for info in models:
             if info.name in text_tokenizers:
                 text = text_tokenizers[info.name]
-                await self._connection.again("SET", keys.text_tokenizer(info.name), text)
-            await self._connection.again("SET", keys.model(info.name), info.model_dump_json())
+                await self._connection.again("SET", keys.text_tokenizer(info.name), text, *expiry)
+            await self._connection.again("SET", keys.model(info.name), info.model_dump_json(), *expiry)
             await self._connection.again("SADD", keys.MODELS, info.name)
         if models:
-            await self._connection.again("SET", keys.DEFAULT_MODEL, models[0].name)
+            condition = () if becomes_default else ("NX",)
+            await self._connection.again("SET", keys.DEFAULT_MODEL, models[0].name, *expiry, *condition)
+
+    async def keep_models(self, names: Sequence[str], seconds: float) -> bool:
+        """Keeps models known for `seconds` more, and the default if it is the first one. False where something of them
+        is gone."""
+        milliseconds = int(seconds * 1000)
+        wanted = [key for name in names for key in (keys.model(name), keys.text_tokenizer(name))]
+        replies = await self._connection.again_many(
+            [
+                ("GET", keys.DEFAULT_MODEL),
+                *(("SISMEMBER", keys.MODELS, name) for name in names),
+                *(("PEXPIRE", key, milliseconds) for key in wanted),
+            ]
+        )
+        default: bytes | None = replies[0]
+        if default is not None and default.decode() == names[0]:
+            await self._connection.again("PEXPIRE", keys.DEFAULT_MODEL, milliseconds)
+        return default is not None and all(replies[1:])
+
+    async def forget_model(self, name: str) -> None:
+        """As if it had never been published. A worker that serves it publishes it again."""
+        if await self.default_model() == name:
+            await self._connection.again("DEL", keys.DEFAULT_MODEL)
+        await self._connection.again("DEL", keys.model(name), keys.text_tokenizer(name), *keys.queues(name))
+        await self._connection.again("SREM", keys.MODELS, name)
 
     async def default_model(self) -> str | None:
         name: bytes | None = await self._connection.again("GET", keys.DEFAULT_MODEL)
@@ -61,9 +99,22 @@ class Registry:
         return text.decode() if text else None
 
     async def models(self) -> list[ModelInfo]:
-        names: list[bytes] = sorted(await self._connection.again("SMEMBERS", keys.MODELS))
-        found = [await self.model(name.decode()) for name in names]
+        found = [await self.model(name) for name in await self._names()]
         return [info for info in found if info is not None]
+
+    async def served_models(self) -> list[str]:
+        """Names of the models that are known, and of those that are not any more while jobs wait for them."""
+        served: list[str] = []
+        for name in await self._names():
+            words = [("EXISTS", keys.model(name)), *(("XLEN", queue) for queue in keys.queues(name))]
+            if any(await self._connection.again_many(words)):
+                served.append(name)
+            else:
+                await self._connection.again("SREM", keys.MODELS, name)
+        return served
+
+    async def _names(self) -> list[str]:
+        return sorted(name.decode() for name in await self._connection.again("SMEMBERS", keys.MODELS))
 
     async def beat(self, info: WorkerInfo, ttl: float) -> None:
         await self._connection.again("SET", keys.worker(info.name), info.model_dump_json(), "PX", int(ttl * 1000))
@@ -74,7 +125,9 @@ class Registry:
         await self._connection.again("ZREM", keys.WORKERS, worker)
 
     async def workers(self) -> list[WorkerInfo]:
-        """Workers whose heartbeat has not run out; the others are forgotten."""
+        """Workers whose heartbeat has neither run out nor stood still, as far as this registry has seen; the others are
+        forgotten or left out."""
+        asked_at = self._clock()
         names: list[bytes] = await self._connection.again("ZRANGE", keys.WORKERS, 0, -1)
         if not names:
             return []
@@ -82,7 +135,15 @@ class Registry:
         silent = [name for name, text in zip(names, texts) if text is None]
         if silent:
             await self._connection.again("ZREM", keys.WORKERS, *silent)
-        return [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
+        found = [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
+        return [info for info in found if not self._stands_still(info, asked_at)]
+
+    def _stands_still(self, info: WorkerInfo, asked_at: float) -> bool:
+        """Its heartbeat may outlive it by as much as Redis' clock was set back."""
+        if not info.lease_seconds:
+            return False
+        watch = self._beats.setdefault(info.name, LeaseWatch(info.lease_seconds, clock=self._clock))
+        return watch.note(info.name, str(info.beats), asked_at)
 
     async def publish_metrics(self, worker: str, text: bytes, ttl: float) -> None:
         await self._connection.again("SET", keys.metrics(worker), text, "PX", int(ttl * 1000))

@@ -1,24 +1,31 @@
 """The queue from the side of a worker: jobs are taken, claimed, written about and ended, every write behind a fence."""
 
 import secrets
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
 from server.jobs import keys, scripts
-from server.jobs.connection import RedisConnection
+from server.jobs.connection import RedisConnection, is_refusal, unavailable
 from server.jobs.job import JobState
 from server.jobs.keys import Field
+from server.jobs.lease import LeaseWatch
 from server.jobs.queue import job_keys, lifetimes, milliseconds
 from server.schemas.events import Failed
 from server.schemas.generation import Failure, GenerationParams
+from server.schemas.tenant import OPEN_TENANT
 from server.settings import Settings
 
 LATE = Failed(error=Failure(code="deadline_exceeded", message="the job's deadline passed before it was finished"))
 WORN_OUT = Failed(error=Failure(code="attempts_exhausted", message="the job's worker died too often"))
+LOST = Failed(error=Failure(code="data_lost", message="Redis lost its data while the job ran; submit it again"))
+
+MOST_HELD = 10_000  # entries of one queue that are watched
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Claim:
     base: int  # events up to this number do not count: another model drew them
     is_anew: bool  # this claim found such events, and said `restarted` from nothing
     params: GenerationParams
+    tenant: str = OPEN_TENANT
 
     @property
     def priority(self) -> str:
@@ -66,15 +74,26 @@ class WorkerQueue:
     """What one worker does with one model's jobs."""
 
     def __init__(
-        self, connection: RedisConnection, settings: Settings, worker: str, model: str, model_hash: str = ""
+        self,
+        connection: RedisConnection,
+        settings: Settings,
+        worker: str,
+        model: str,
+        model_hash: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`model_hash` tells apart models of one name: a job is never gone on with by another one than began it."""
+        """`model_hash` tells apart models of one name: a job is never gone on with by another one than began it.
+
+        `clock` counts monotonic seconds; leases of other workers are judged by it.
+        """
         self.model = model
         self._connection = connection
         self._settings = settings
         self._worker = worker
         self._model_hash = model_hash
         self._streams = keys.queues(model)
+        # Twice the time between two looks: one that came late counts, Redis' absence does not.
+        self.leases = LeaseWatch(settings.lease_seconds, max_gap=2 * settings.heartbeat_seconds, clock=clock)
         self.concluded: Counter[str] = Counter()  # jobs that ended instead of beginning: canceled, late, worn_out
 
     async def open(self) -> None:
@@ -96,6 +115,26 @@ class WorkerQueue:
             for entry, job_id in _entries(reply)
         ]
 
+    async def observe(self) -> None:
+        """Reads which entries other workers hold, and how often they renewed; to be called at each heartbeat.
+
+        Raises RedisUnavailable.
+        """
+        asked_at = self.leases.clock()
+        words = [("XPENDING", stream, keys.GROUP, "-", "+", MOST_HELD) for stream in self._streams]
+        replies = await self._connection.retry(lambda: self._connection.pipeline(words))
+        stamps: dict[str, str] = {}
+        for index, reply in enumerate(replies, 1):
+            if isinstance(reply, Exception):
+                if "NOGROUP" in str(reply):
+                    continue  # nobody can hold anything
+                is_refused = isinstance(reply, ResponseError) and is_refusal(reply)
+                raise unavailable(reply) if is_refused else reply
+            for entry, holder, _, renewals in reply:
+                if holder.decode() not in (self._worker, keys.RELEASED):
+                    stamps[f"{index} {entry.decode()}"] = f"{holder.decode()} {renewals}"
+        self.leases.observe(stamps, asked_at)
+
     async def take(self, block_seconds: float) -> Taken | None:
         """The next job, waiting for one at most `block_seconds`. Not repeated when Redis fails.
 
@@ -112,8 +151,9 @@ class WorkerQueue:
 
     async def _take(self) -> Taken | list[str]:
         """A job, or the streams' cursors to wait behind."""
-        lease, aging = self._settings.lease_seconds, self._settings.priority_aging_seconds
-        args = (keys.GROUP, self._worker, milliseconds(lease), milliseconds(aging))
+        aging = milliseconds(self._settings.priority_aging_seconds)
+        dead = chain.from_iterable((*key.split(), stamp) for key, stamp in self.leases.dead().items())
+        args = (keys.GROUP, self._worker, keys.RELEASED, aging, *dead)
         reply = await scripts.run_once(self._connection, "take", self._streams, args)
         if not reply[0]:
             return [cursor.decode() for cursor in reply[1:]]
@@ -145,6 +185,7 @@ class WorkerQueue:
             base=int(reply[5]),
             is_anew=reply[6] == 1,
             params=GenerationParams.model_validate_json(reply[7]),
+            tenant=reply[8].decode() or OPEN_TENANT,
         )
 
     async def traceparent(self, job_id: str) -> str:
@@ -173,6 +214,22 @@ class WorkerQueue:
         pictures = [keys.image(claim.job_id, index) for index in range(len(images))]
         args = (self._worker, claim.epoch, keys.GROUP, state.value, body, *lifetimes(self._settings), *images)
         return scripts.Call(scripts.script("finish"), [*_keys_of(claim), *pictures], args)
+
+    async def end_lost(self, claim: Claim, seq: int, age: float) -> bool:
+        """Ends a job as failed if Redis knows nothing of it any more. `seq` numbers the terminal event; nobody has seen
+        a higher one. False where Redis knows of it. Raises RedisUnavailable."""
+        fields: dict[str, str | int] = {
+            "id": claim.job_id,
+            Field.MODEL: claim.model,
+            Field.TENANT: claim.tenant,
+            Field.PRIORITY: claim.priority,
+            Field.PARAMS: claim.params.model_dump_json(),
+            Field.ATTEMPTS: claim.attempt,
+            Field.EPOCH: claim.epoch,
+        }
+        args = (seq, LOST.body(), milliseconds(age), keys.GROUP, *lifetimes(self._settings))
+        words = (*args, *chain.from_iterable(fields.items()))
+        return await scripts.run(self._connection, "lost", _keys_of(claim), words) == 1
 
 
 def _keys_of(claim: Claim) -> list[str]:

@@ -139,6 +139,8 @@ class GenerationStatus(Sent):
     cancel_requested: bool
     position: Annotated[int | None, Field(description="Jobs waiting ahead, 0 for one that runs; null: it has ended")]
     eta: Annotated[float | None, Field(description="Seconds until it is likely finished; null when not known")]
+    workers: Annotated[int | None, Field(description="Live workers that take its model's jobs; null: it has ended")]
+    notice: Annotated[str | None, Field(description="What keeps the job waiting, where that is not other jobs")] = None
     timings: Timings
     images: tuple[ImageLink, ...] = ()
     retry_of: Annotated[str | None, Field(description="The dead job that this one repeats")] = None

@@ -1,6 +1,8 @@
 """What a worker publishes about a model, so that the API can check requests and answer `/v1/models` alone."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from server.schemas.base import Sent
 
@@ -70,6 +72,7 @@ class ModelEntry(Sent):
     pixel_art: bool
     model_hash: str
     licence: str
+    workers: Annotated[int, Field(description="Live workers that take its jobs; with 0, submits are refused with 503")]
 
 
 class ModelList(Sent):
@@ -85,3 +88,5 @@ class WorkerInfo(Sent):
     slots: int
     step_seconds: float = 0.0  # smoothed time of one engine step; 0 before the first
     is_draining: bool = False  # it takes no more jobs
+    beats: int = 0  # heartbeats so far: one that stands still is dead, whatever Redis' clock says
+    lease_seconds: float = 0.0  # that it may stand still; 0: this worker does not count them

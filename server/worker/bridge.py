@@ -15,6 +15,7 @@ from server.jobs import scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection, is_refusal
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
+from server.jobs.instance import DataWatch
 from server.jobs.store import ImageStore, Registry
 from server.jobs.worker_queue import Claim, Taken, WorkerQueue
 from server.observability.exposition import expose, own
@@ -67,6 +68,8 @@ class Bridge:
         self._registry = Registry(connection)
         self._images = ImageStore(connection)
         self._control = ControlStream(connection, worker)
+        self._data = DataWatch(connection, settings)
+        self._num_beats = 0
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._crash: asyncio.Future[None] = self._loop.create_future()
@@ -202,22 +205,52 @@ class Bridge:
     # beside the engine
 
     async def _announce(self) -> None:
+        await self._data.look(self._count_jobs)
         await self._control.remove()
         for queue in self._queues.values():
             await queue.open()
         models = self._models.values()
         texts = {model.name: model.pipeline.text.to_json() for model in models}
-        await self._registry.publish_models([model.info() for model in models], texts)
+        await self._registry.publish_models([model.info() for model in models], texts, self._model_seconds)
         await self._beat()
+
+    @property
+    def _model_seconds(self) -> float:
+        """That a model is known after this worker's latest heartbeat."""
+        return self._settings.lease_seconds + self._settings.model_grace
+
+    def _count_jobs(self) -> int:
+        return len(self._desk.jobs) + self._desk.num_vanished
+
+    async def _restore(self) -> None:
+        """What Redis has lost and a worker can tell it again; jobs that run here end with their next renewal."""
+        self._control.rewind()
+        for queue in self._queues.values():
+            await queue.open()
 
     async def _beats(self) -> None:
         while True:
             await asyncio.sleep(self._settings.heartbeat_seconds)
             try:
+                if await self._data.look(self._count_jobs):
+                    await self._restore()
+                self._desk.num_vanished = 0
                 await self._renew()
+                for queue in self._queues.values():
+                    await queue.observe()
+                await self._keep_models()
                 await self._beat()
             except RedisUnavailable as error:
                 logger.warning("no heartbeat: %s", error)
+
+    async def _keep_models(self) -> None:
+        """Publishes the models again where Redis has lost or evicted them."""
+        names = tuple(self._models)
+        if not await self._registry.keep_models(names, self._model_seconds):
+            logger.warning("published again, as Redis knew nothing of them: models=%s", ",".join(names))
+            texts = {name: model.pipeline.text.to_json() for name, model in self._models.items()}
+            infos = [model.info() for model in self._models.values()]
+            await self._registry.publish_models(infos, texts, self._model_seconds, becomes_default=False)
 
     async def _renew(self) -> None:
         jobs = [job for job in self._desk.jobs if job.ending is None]
@@ -232,6 +265,7 @@ class Bridge:
                 self._desk.expire(job)
 
     async def _beat(self) -> None:
+        self._num_beats += 1
         slots = sum(model.slots for model in self._models.values())
         info = WorkerInfo(
             name=self._worker,
@@ -239,6 +273,8 @@ class Bridge:
             slots=slots,
             step_seconds=round(self._desk.step_seconds, 6),
             is_draining=self._stopping.is_set(),
+            beats=self._num_beats,
+            lease_seconds=self._settings.lease_seconds,
         )
         await self._registry.publish_metrics(
             self._worker, expose(own(self.metrics.registry)), self._settings.lease_seconds

@@ -9,6 +9,7 @@ from typing import Any
 
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished
 from oar_core.errors import RequestError
+from server.errors import RedisUnavailable
 from server.jobs.connection import RedisConnection
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
@@ -20,7 +21,7 @@ from server.schemas.generation import Failure, ImageLink
 from server.worker.edits import JobEdit
 from server.worker.engine_thread import Abort, Add, Command, Crashed, Refused, Report, Stepped
 from server.worker.models import LoadedModel
-from server.worker.outbox import Outbox
+from server.worker.outbox import RETRY_SECONDS, Outbox
 from server.worker.preview import Renderer
 from server.worker.running import Ending, RunningJob, Snapshot, parse_sequence_id
 
@@ -53,6 +54,8 @@ class Desk:
         )
         self.renderer = Renderer(is_deterministic=any(model.mode == "deterministic" for model in models.values()))
         self.step_seconds = 0.0
+        self.num_vanished = 0  # jobs that Redis knew nothing of any more
+        self._queues = queues
         self._latest_seconds = 0.0  # of the latest step
         self._tracing = tracing
         self._models = models
@@ -233,11 +236,27 @@ class Desk:
         self.outbox.end(job, Ending(JobState.FAILED, LATE.body()))
 
     def lose(self, job: RunningJob) -> None:
-        """Another worker has the job now: nothing more is written."""
+        """Another worker has the job now, or Redis has lost it: nothing more is drawn or written."""
         logger.warning("lost job=%s", job.claim.job_id)
         self._metrics.lost.labels(job.claim.model).inc()
         self.abort(job)
         self._drop(job)
+        self._spawn(self._end_lost(job))
+
+    async def _end_lost(self, job: RunningJob) -> None:
+        """Tells clients of a job that Redis knows nothing of any more."""
+        # Of what is pending, some may have been written and read though no answer came.
+        seq = job.seq + len(job.pending) + 1
+        while True:
+            try:
+                is_gone = await self._queues[job.claim.model].end_lost(job.claim, seq, job.age)
+                break
+            except RedisUnavailable as error:
+                logger.warning("a lost job waits for redis job=%s: %s", job.claim.job_id, error)
+                await asyncio.sleep(RETRY_SECONDS)
+        if is_gone:
+            self.num_vanished += 1
+            logger.error("job ended, as Redis has lost it job=%s", job.claim.job_id)
 
     def _forget(self, job: RunningJob) -> None:
         """The job's ending is in Redis."""

@@ -92,7 +92,7 @@ class Outbox:
     def _settle(self, job: RunningJob, count: int, *, is_lost: bool, ending: Ending | None) -> None:
         del job.pending[:count]
         job.num_sending = 0
-        job.seq += count
+        job.seq += count  # also where it is lost: some of these may have been written by a call whose answer was lost
         if is_lost:
             self._on_lost(job)
         elif ending is not None:

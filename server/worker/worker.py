@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from prometheus_client import CollectorRegistry, start_http_server
 
+from server.jobs.check import wait_for_redis
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import redis_url
 from server.observability.exposition import Labelled
@@ -24,10 +25,12 @@ logger = logging.getLogger(__name__)
 def run_worker(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
     """Returns after a signal; calls `on_ready` when it takes jobs.
 
-    Raises WeightsError, EmbeddedRedisError, TracingUnavailable, WorkerCrashed.
+    Raises WeightsError, EmbeddedRedisError, RedisRefused, TracingUnavailable, WorkerCrashed.
     """
     identity = Identity(settings.data_dir)
     try:
+        if settings.redis_url:
+            wait_for_redis(settings.redis_url, settings.command_timeout)  # before the models, which take long
         models = load_models(settings)
         with redis_url(settings) as url:
             asyncio.run(_serve(settings, url, identity.name, models, on_ready))

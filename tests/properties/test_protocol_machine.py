@@ -27,11 +27,10 @@ from server.jobs.queue import Idempotency, JobQueue
 from server.jobs.sweeper import Sweeper
 from server.jobs.worker_queue import Claim, NewEvent, Taken, WorkerQueue
 from server.settings import Settings
-from tests.server.jobs.protocol import params
+from tests.server.jobs.protocol import ManualClock, end_leases, params
 
 T = TypeVar("T")
 WORKERS = ("one", "two", "three")
-LONG_AGO = 10**9  # milliseconds
 KINDS = (NewEvent("patches", "{}"), NewEvent("preview", "{}", 0), NewEvent("preview", "{}", 1))
 EVENTS = st.lists(st.sampled_from(KINDS), max_size=6)
 priorities = st.sampled_from(keys.PRIORITIES)
@@ -46,7 +45,7 @@ class Record:
     holder: tuple[str, int] | None = None  # worker and epoch that may write
     state: JobState = JobState.QUEUED
     was_given: bool = False
-    is_free: bool = True  # any worker may take it
+    is_free: bool = True  # any worker may take it, but one that holds it and is taken for dead
     num_lasting: int = 1  # events that are no previews
     attempts: int = 0
 
@@ -62,8 +61,12 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.connection = RedisConnection(self.url)
         self.settings = Settings(max_attempts=3, priority_aging_seconds=1e6, lease_seconds=600, sweep_seconds=60)
         self.queue = JobQueue(self.connection, self.settings)
-        self.workers = {name: WorkerQueue(self.connection, self.settings, name, "tiny") for name in WORKERS}
-        self.sweeper = Sweeper(self.connection, self.settings)
+        self.workers = {
+            name: WorkerQueue(self.connection, self.settings, name, "tiny", clock=ManualClock()) for name in WORKERS
+        }
+        self.clock = ManualClock()
+        self.sweeper = Sweeper(self.connection, self.settings, clock=self.clock)
+        self.held: dict[str, Claim] = {}  # the latest claim of each job
         self.records: dict[str, Record] = {}
         self.do(self.connection.once("FLUSHALL"))
         self.do(self.workers["one"].open())
@@ -108,7 +111,11 @@ class ProtocolMachine(RuleBasedStateMachine):
     @rule(target=claims, worker=st.sampled_from(WORKERS))
     def take(self, worker: str) -> Any:
         taken = self.do(self.workers[worker]._take())
-        free = {job_id: record for job_id, record in self.records.items() if record.is_free}
+        free = {
+            job_id: record
+            for job_id, record in self.records.items()
+            if record.is_free and (record.holder is None or record.holder[0] != worker)
+        }
         if not isinstance(taken, Taken):
             assert not free
             return self.nothing()
@@ -150,6 +157,7 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     def hold(self, claim: Claim, worker: str) -> Any:
         self.owners = {**getattr(self, "owners", {}), (claim.job_id, claim.epoch): worker}
+        self.held[claim.job_id] = claim
         return claim
 
     def owner(self, claim: Claim) -> str:
@@ -183,6 +191,8 @@ class ProtocolMachine(RuleBasedStateMachine):
     def renew(self, claim: Claim) -> None:
         answer = self.call(self.workers[self.owner(claim)].renew_call(claim))
         assert (answer >= 0) is self.may_write(claim, self.owner(claim))
+        if self.may_write(claim, self.owner(claim)):
+            self.records[claim.job_id].is_free = False
         assert (answer == 1) is (answer >= 0 and self.load(claim.job_id).cancel_requested)
 
     @rule(claim=claims)
@@ -200,9 +210,16 @@ class ProtocolMachine(RuleBasedStateMachine):
     def lease_runs_out(self, claim: Claim) -> None:
         """Its worker is frozen: it does not know yet, and may write until another one has the job."""
         if self.may_write(claim, self.owner(claim)):
-            words = (keys.GROUP, self.owner(claim), 0, self.load(claim.job_id).entry, "IDLE", LONG_AGO, "JUSTID")
-            self.do(self.connection.once("XCLAIM", keys.queue("tiny", claim.priority), *words))
+            for worker in self.workers.values():
+                self.do(end_leases(worker))
             self.records[claim.job_id].is_free = True
+            self.others_renew()
+
+    def others_renew(self) -> None:
+        """Those that hold a job and are alive."""
+        for job_id, held in self.held.items():
+            if self.may_write(held, self.owner(held)) and not self.records[job_id].is_free:
+                assert self.call(self.workers[self.owner(held)].renew_call(held)) >= 0
 
     @rule(worker=st.sampled_from(WORKERS))
     def worker_is_killed_and_started_again(self, worker: str) -> None:
@@ -223,8 +240,12 @@ class ProtocolMachine(RuleBasedStateMachine):
     def deadline_passes(self, job_id: str) -> None:
         if not self.records[job_id].state.is_terminal:
             self.do(self.connection.once("HSET", keys.job(job_id), keys.Field.DEADLINE, 1))
-            self.do(self.connection.once("ZADD", keys.DUE, 1, job_id))
-            self.sweep()
+            for _ in range(2):  # a holder has to be seen twice to be taken for dead
+                if not self.records[job_id].state.is_terminal:
+                    self.do(self.connection.once("ZADD", keys.DUE, 1, job_id))
+                self.sweep()
+                self.clock.advance(3600)
+                self.others_renew()
             # A living worker's job is that worker's to end: the deadline is taken back, as it is not the point here.
             if not self.records[job_id].state.is_terminal:
                 self.do(self.connection.once("HSET", keys.job(job_id), keys.Field.DEADLINE, 0))

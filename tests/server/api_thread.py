@@ -11,7 +11,8 @@ from server.settings import Settings
 
 class ApiThread:
     def __init__(self, settings: Settings) -> None:
-        config = uvicorn.Config(create_app(settings), port=0, log_level="error", lifespan="on")
+        self.app = create_app(settings)
+        config = uvicorn.Config(self.app, port=0, log_level="error", lifespan="on")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 

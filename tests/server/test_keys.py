@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from server.api.app import create_app
 from server.api.gate import METRICS, OPEN, OPEN_FOLDERS
+from server.api.keyring import hash_key, read_key_file
 from server.cli import main
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
@@ -64,7 +65,7 @@ async def other(url: str, keys: Keys, connection: RedisConnection) -> AsyncItera
 @pytest.fixture
 async def worker(connection: RedisConnection, settings: Settings, model_info: ModelInfo) -> WorkerQueue:
     registry = Registry(connection)
-    await registry.publish_models([model_info], {})
+    await registry.publish_models([model_info], {}, 60)
     await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
     worker = WorkerQueue(connection, settings, "test", "tiny")
     await worker.open()
@@ -414,3 +415,10 @@ async def test_a_changed_file_is_read_and_a_broken_one_changes_nothing(
             async with httpx.AsyncClient(base_url=url, headers=bearer(keys.other)) as taken_back:
                 await until_status(taken_back, 401)
             assert (await client.get("/v1/models")).status_code == 200
+
+
+def test_a_mark_at_the_start_of_the_key_file_is_nothing(tmp_path: Path) -> None:
+    """Editors on Windows write one."""
+    path = tmp_path / "keys.toml"
+    path.write_bytes(f'\ufeff[tenants.one]\nkeys = ["{hash_key("a" * 43)}"]\n'.encode())
+    assert list(read_key_file(path).tenants) == ["one"]

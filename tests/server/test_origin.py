@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import Registry
-from server.schemas.model import ModelInfo
+from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.api_thread import ApiThread
 from tests.server.tenants import bearer, write_keys
@@ -26,7 +26,8 @@ PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-He
 
 @pytest.fixture
 async def _model(connection: RedisConnection, model_info: ModelInfo) -> None:
-    await Registry(connection).publish_models([model_info], {})
+    await Registry(connection).publish_models([model_info], {}, 600)
+    await Registry(connection).beat(WorkerInfo(name="w", models=("tiny",), slots=4), 600)
 
 
 @pytest.fixture(scope="module")

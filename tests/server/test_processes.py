@@ -161,7 +161,7 @@ def test_weights_that_are_missing_are_one_sentence(tmp_path: Path) -> None:
         server.__enter__()
     server.process.wait(15)
     server.process.stdout.close()
-    assert server.process.returncode == 1
+    assert server.process.returncode == 78, "no retry helps"
     assert "Traceback" not in server.log.read_text()
     wait_for(lambda: not processes_of(tmp_path), 3)
 

@@ -144,3 +144,24 @@ async def test_a_worker_outlives_a_redis_that_takes_no_writes(
         await connection.close()
     finally:
         server.stop()
+
+
+async def test_a_worker_outlives_a_redis_that_is_full(
+    bridge: Bridge, connection: RedisConnection, settings: Settings
+) -> None:
+    """Some writes of the heartbeat raised what nobody caught; and leases have to be renewed meanwhile."""
+    bridge._settings = bridge._settings.model_copy(update={"heartbeat_seconds": 0.05})
+    queue = JobQueue(connection, settings)
+    async with running(bridge) as run:
+        beats = bridge._num_beats
+        await connection.once("CONFIG", "SET", "maxmemory", 1)
+        try:
+            while bridge._num_beats < beats + 5:
+                await asyncio.sleep(0.02)
+            assert not run.done()
+        finally:
+            await connection.once("CONFIG", "SET", "maxmemory", 0)
+        job_id = (await queue.submit(params())).job_id
+        async with asyncio.timeout(30):
+            while (await EventLog(connection).read_all(job_id))[-1].type != "completed":
+                await asyncio.sleep(0.02)

@@ -38,7 +38,7 @@ def test_request_and_status_fields() -> None:
     }  # fmt: skip
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
-        "error", "url", "stream_url", "events_url", "retry_of",
+        "error", "url", "stream_url", "events_url", "retry_of", "workers", "notice",
     }  # fmt: skip
 
 
@@ -87,6 +87,7 @@ def test_error_codes_and_statuses() -> None:
         "picture_queue_full": 503,
         "too_many_sockets": 503,
         "model_not_ready": 503,
+        "job_lost": 503,
         "redis_unavailable": 503,
         "slow_client": 503,
         "job_failed": 500,

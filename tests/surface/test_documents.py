@@ -98,7 +98,7 @@ def test_close_codes_are_told_with_their_errors() -> None:
     codes = close_codes()
     assert codes.keys() == {"1000", "1011", "1013", "4400", "4401", "4404", "4410"}
     assert "slow_client" in codes["1013"]
-    assert codes["4410"].endswith("job_expired")
+    assert codes["4410"].endswith("job_expired, job_lost")
 
 
 # asyncapi

@@ -132,3 +132,10 @@ def test_the_option_takes_names_and_files_and_refuses_others(tmp_path: Path) -> 
 def test_a_loop_runs_at_least_once() -> None:
     with pytest.raises(ConfigError, match="positive"):
         LoopConfig(num_images=0)
+
+
+def test_a_mark_at_the_start_of_a_recipe_is_nothing(tmp_path: Path) -> None:
+    """Editors on Windows write one."""
+    path = tmp_path / "mine.toml"
+    path.write_bytes('\ufeffbase = "fashion"\n'.encode())
+    assert load_recipe(str(path)).name == "mine"

@@ -1,6 +1,6 @@
 -- KEYS[7] dead letters. ARGV: group, worker, nonce, entry, most attempts, result ttl, tombstone ttl, body if late,
 -- body if worn out, hash of the worker's model, longest list of dead letters, reason if worn out.
--- Returns {'claimed', epoch, attempts, seq, ms since submit, base, 1 if begun anew, params} | {'ended', state, why} |
+-- Returns {'claimed', epoch, attempts, seq, ms since submit, base, 1 if begun anew, params, tenant} | {'ended', state, why} |
 -- {'gone'}.
 local group, worker, nonce, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local pending = redis.call('XPENDING', KEYS[3], group, entry, entry, 1)
@@ -41,4 +41,5 @@ if field('nonce') ~= nonce then
   end
 end
 return {'claimed', field('epoch'), field('attempts'), field('seq'), now - number('created'), number('base'),
-  field('anew') == field('epoch') and 1 or 0, field('params')}
+  field('anew') == field('epoch') and 1 or 0, field('params'),
+  field('tenant')}

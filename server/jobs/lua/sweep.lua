@@ -1,8 +1,9 @@
--- KEYS: sweeper, due. ARGV: who asks, lease ms, most ids. Takes or renews the sweeper's lease.
--- Returns {0} when another process has it, else {1, ids of jobs whose time has come...}.
-local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then
-  return {0}
+-- KEYS: sweeper, due. ARGV: who asks, lease ms, a value of the lease whose holder is dead, most ids, 1 to look at all.
+-- Takes or renews the sweeper's lease. Returns {its value} when another process has it, else {'', ms now, ids of jobs whose
+-- time has come...}.
+local value = hold(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
+if value ~= '' then
+  return {value}
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {1, unpack(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[3]))}
+local until_time = ARGV[5] == '1' and '+inf' or now
+return {'', now, unpack(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', until_time, 'LIMIT', 0, ARGV[4]))}

@@ -1,7 +1,8 @@
--- KEYS the model's queues. ARGV: group, worker, lease ms, ms of waiting that count as one level.
--- First what other workers let go of or handed back, then the next waiting job.
+-- KEYS the model's queues. ARGV: group, worker, consumer of what was handed back, ms of waiting that count as one level;
+-- then index of the queue, entry, and stamp of each entry whose holder is dead, as this worker has observed it.
+-- First what other workers handed back or let go of, then the next waiting job.
 -- Returns {entry, job id, index of its queue}, or {'', cursors...} to wait behind for a new entry.
-local group, worker, aging = ARGV[1], ARGV[2], tonumber(ARGV[4])
+local group, worker, released, aging = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local cursors = {}
 for index, queue in ipairs(KEYS) do
   cursors[index] = last_delivered(queue, group)
@@ -9,12 +10,24 @@ for index, queue in ipairs(KEYS) do
     return redis.error_reply('NOGROUP ' .. queue)
   end
 end
+
+local function take_over(index, entry)
+  local item = redis.call('XCLAIM', KEYS[index], group, worker, 0, entry)[1]
+  return item and item[2] and {item[1], item[2][2], index}
+end
+
 for index, queue in ipairs(KEYS) do
-  -- XAUTOCLAIM would look at the first ten held entries only.
-  local idle = redis.call('XPENDING', queue, group, 'IDLE', ARGV[3], '-', '+', 1)[1]
-  local item = idle and redis.call('XCLAIM', queue, group, worker, ARGV[3], idle[1])[1]
-  if item and item[2] then
-    return {item[1], item[2][2], index}
+  local free = redis.call('XPENDING', queue, group, '-', '+', 1, released)[1]
+  local taken = free and take_over(index, free[1])
+  for i = 5, #ARGV, 3 do
+    if not taken and tonumber(ARGV[i]) == index then
+      -- It may have been renewed or taken since it was observed.
+      local held = redis.call('XPENDING', queue, group, ARGV[i + 1], ARGV[i + 1], 1)[1]
+      taken = held and held[2] .. ' ' .. held[4] == ARGV[i + 2] and take_over(index, held[1])
+    end
+  end
+  if taken then
+    return taken
   end
 end
 local best, best_level, best_entry

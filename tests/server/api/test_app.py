@@ -60,7 +60,7 @@ async def client(url: str, connection: RedisConnection) -> AsyncIterator[httpx.A
 @pytest.fixture
 async def worker(connection: RedisConnection, settings: Settings, model_info: ModelInfo) -> WorkerQueue:
     registry = Registry(connection)
-    await registry.publish_models([model_info], {})
+    await registry.publish_models([model_info], {}, 60)
     await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
     worker = WorkerQueue(connection, settings.model_copy(update=LIMITS), "test", "tiny")
     await worker.open()
@@ -196,9 +196,9 @@ async def test_the_idempotency_key_of_an_expired_job_says_expired(
 async def test_a_full_queue_without_workers_is_503(
     client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
 ) -> None:
-    await Registry(connection).leave("test")
     for _ in range(3):
         assert (await client.post("/v1/generations", json=BODY)).status_code == 202
+    await Registry(connection).leave("test")
     refused = await client.post("/v1/generations", json=BODY)
     assert (refused.status_code, code(refused)) == (503, "model_not_ready")
     assert int(refused.headers["Retry-After"]) >= 5
@@ -461,19 +461,51 @@ async def test_no_model_yet_is_not_an_unknown_model(client: httpx.AsyncClient) -
     assert (await client.get("/ready")).status_code == 503
 
 
-async def test_a_restarted_api_knows_the_models_though_no_worker_lives(
+async def test_a_model_that_no_worker_serves_takes_no_jobs_and_says_so(
+    client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue, model_info: ModelInfo
+) -> None:
+    """It was listed for ever, and its jobs waited for nobody."""
+    registry = Registry(connection)
+    assert (await client.get("/v1/models/tiny")).json()["workers"] == 1
+    headers = {"Idempotency-Key": "once"}
+    waiting = (await client.post("/v1/generations", json=BODY, headers=headers)).json()
+    assert (waiting["workers"], waiting["notice"]) == (1, None)
+    await registry.leave("test")
+    refused = await client.post("/v1/generations", json=BODY)
+    assert (refused.status_code, code(refused), refused.headers["Retry-After"]) == (503, "model_not_ready", "5")
+    assert refused.json()["error"]["message"] == "no worker serves the model 'tiny' now"
+    again = await client.post("/v1/generations", json=BODY, headers=headers)
+    assert again.json()["id"] == waiting["id"], "what was accepted before is told again"
+    told = (await client.get(waiting["url"])).json()
+    assert (told["status"], told["workers"]) == ("queued", 0)
+    assert told["notice"] == "no worker serves the model 'tiny' now; the job goes on when one does"
+    (entry,) = (await client.get("/v1/models")).json()["data"]
+    assert (entry["id"], entry["workers"]) == ("tiny", 0)
+    assert (await client.get("/ready")).status_code == 503
+    await connection.once("DEL", keys.model("tiny"), keys.DEFAULT_MODEL)  # its grace is over
+    assert (await client.get("/v1/models")).json()["data"] == []
+    unknown = await client.post("/v1/generations", json={**BODY, "model": "tiny"})
+    assert (unknown.status_code, code(unknown)) == (404, "model_not_found")
+    assert (await client.get(waiting["url"])).json()["workers"] == 0
+    assert await registry.served_models() == ["tiny"], "operators see it as long as jobs wait for it"
+    await client.delete(waiting["url"])
+    assert await registry.served_models() == []
+
+
+async def test_a_draining_worker_serves_no_model(
     client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
 ) -> None:
-    await Registry(connection).leave("test")
-    assert (await client.post("/v1/generations", json=BODY)).status_code == 202
-    assert (await client.get("/ready")).status_code == 503
+    info = WorkerInfo(name="test", models=("tiny",), slots=2, is_draining=True)
+    await Registry(connection).beat(info, 60)
+    assert (await client.get("/v1/models/tiny")).json()["workers"] == 0
+    assert code(await client.post("/v1/generations", json=BODY)) == "model_not_ready"
 
 
 async def test_a_silent_worker_is_not_ready(
     client: httpx.AsyncClient, connection: RedisConnection, model_info: ModelInfo
 ) -> None:
     registry = Registry(connection)
-    await registry.publish_models([model_info], {})
+    await registry.publish_models([model_info], {}, 60)
     await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
     assert (await client.get("/ready")).status_code == 200
     await connection.once("PEXPIRE", keys.worker("test"), 1)
@@ -486,7 +518,8 @@ async def test_without_redis_the_api_lives_and_says_so(tmp_path: Path, model_inf
     server.start()
     connection = RedisConnection(server.url)
     registry = Registry(connection)
-    await registry.publish_models([model_info], {})
+    await registry.publish_models([model_info], {}, 60)
+    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
     with ApiThread(Settings(redis_url=server.url, **LIMITS)) as url:
         async with httpx.AsyncClient(base_url=url, timeout=10) as client:
             job = (await client.post("/v1/generations", json=BODY)).json()

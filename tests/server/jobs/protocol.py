@@ -19,10 +19,24 @@ def params(**changes: Any) -> GenerationParams:
     return PARAMS.model_copy(update=changes)
 
 
+class ManualClock:
+    """Monotonic seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
 async def open_worker(
     connection: RedisConnection, settings: Settings, name: str = "one", model_hash: str = ""
 ) -> WorkerQueue:
-    worker = WorkerQueue(connection, settings, name, "tiny", model_hash)
+    """Its clock stands still: it takes no other worker for dead."""
+    worker = WorkerQueue(connection, settings, name, "tiny", model_hash, ManualClock())
     await worker.open()
     return worker
 
@@ -45,14 +59,25 @@ async def make_late(connection: RedisConnection, job_id: str) -> None:
     await connection.once("ZADD", keys.DUE, 1, job_id)
 
 
-async def end_lease(connection: RedisConnection, claim: Claim) -> None:
-    """As if the job's worker had been silent for an hour."""
-    queue, entry = (
-        keys.queue(claim.model, claim.priority),
-        await connection.once("HGET", keys.job(claim.job_id), "entry"),
-    )
+async def end_leases(observer: WorkerQueue) -> None:
+    """As if all other workers had been silent for a whole lease before the eyes of this one."""
+    clock = observer.leases.clock
+    assert isinstance(clock, ManualClock)
+    for _ in range(200):  # a gap between two readings counts little
+        await observer.observe()
+        clock.advance(3600)
+
+
+async def set_clock(connection: RedisConnection, claim: Claim, by: float) -> None:
+    """As if Redis' clock had been set by so many seconds since the job's lease was renewed."""
+    entry = await connection.once("HGET", keys.job(claim.job_id), keys.Field.ENTRY)
     owner = await connection.once("HGET", keys.job(claim.job_id), keys.Field.OWNER)
-    await connection.once("XCLAIM", queue, keys.GROUP, owner, 0, entry, "IDLE", 3_600_000, "JUSTID")
+    queue = keys.queue(claim.model, claim.priority)
+    (held,) = await connection.once("XPENDING", queue, keys.GROUP, entry, entry, 1)
+    seconds, microseconds = await connection.once("TIME")
+    delivered_at = int(1000 * (int(seconds) + int(microseconds) / 1e6 - by))
+    words = ("TIME", delivered_at, "RETRYCOUNT", held[3], "JUSTID")
+    await connection.once("XCLAIM", queue, keys.GROUP, owner, 0, entry, *words)
 
 
 async def kinds(connection: RedisConnection, job_id: str) -> list[str]:

@@ -121,7 +121,7 @@ async def test_a_job_of_a_replaced_model_is_repeated_once(
 async def test_list_show_and_cancel_on_the_command_line(
     connection: RedisConnection, settings: Settings, oar: Cli, model_info: ModelInfo
 ) -> None:
-    await Registry(connection).publish_models([model_info], {})
+    await Registry(connection).publish_models([model_info], {}, 60)
     queue = JobQueue(connection, settings)
     low, high = [(await queue.submit(params(priority=priority))).job_id for priority in ("low", "high")]
     assert [job["id"] for job in await oar("list", "--json")] == [high, low]

@@ -13,7 +13,7 @@ from server.jobs.queue import JobQueue
 from server.jobs.sweeper import Sweeper
 from server.jobs.worker_queue import NewEvent
 from server.settings import Settings
-from tests.server.jobs.protocol import PARAMS, end_lease, kinds, make_late, open_worker, params, run, take
+from tests.server.jobs.protocol import PARAMS, ManualClock, kinds, make_late, open_worker, params, run, take
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +61,7 @@ async def test_a_late_job_ends_though_no_worker_is_alive(
 ) -> None:
     late, patient = (await queue.submit(params(deadline=60.0))).job_id, (await queue.submit(PARAMS)).job_id
     sweeper = Sweeper(connection, settings.model_copy(update={"sweep_seconds": 60.0}))
+    assert await sweeper.sweep() == 1, "a new one looks at all that have a time"
     assert await sweeper.sweep() == 0
     await make_late(connection, late)
     assert await sweeper.sweep() == 1
@@ -74,15 +75,22 @@ async def test_a_late_job_ends_though_no_worker_is_alive(
 async def test_a_running_job_is_its_workers_to_end_until_that_is_dead(
     connection: RedisConnection, settings: Settings, queue: JobQueue
 ) -> None:
-    sweeper = Sweeper(connection, settings.model_copy(update={"sweep_seconds": 60.0}))
+    clock = ManualClock()
+    sweeper = Sweeper(connection, settings.model_copy(update={"sweep_seconds": 60.0}), clock=clock)
     worker = await open_worker(connection, settings)
     job_id = (await queue.submit(params(deadline=60.0))).job_id
     claim = await take(worker)
     await make_late(connection, job_id)
     assert await sweeper.sweep() == 1
     assert (await queue.load(job_id)).state is JobState.RUNNING
+    for _ in range(3):  # whatever it did meanwhile, it lives
+        clock.advance(3600)
+        assert await run(connection, worker.renew_call(claim)) == 2
+        await make_late(connection, job_id)
+        assert await sweeper.sweep() == 1
+        assert (await queue.load(job_id)).state is JobState.RUNNING
+    clock.advance(3600)
     await make_late(connection, job_id)
-    await end_lease(connection, claim)
     assert await sweeper.sweep() == 1
     assert (await queue.load(job_id)).state is JobState.FAILED
     assert await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}")])) == [-1, 0]
@@ -119,6 +127,42 @@ async def test_exactly_one_sweeps_and_another_takes_over_when_it_stops(
     await connection.once("DEL", keys.SWEEPER)  # its lease has run out
     assert await second.sweep() == 0
     assert await first.sweep() is None
+
+
+async def test_a_sweeper_s_lease_ends_though_redis_clock_was_set_back(
+    connection: RedisConnection, settings: Settings
+) -> None:
+    """The key lives half an hour longer then; others see that nobody renews it."""
+    clock = ManualClock()
+    dead, living = Sweeper(connection, settings), Sweeper(connection, settings, clock=clock)
+    assert await dead.sweep() == 0
+    await connection.once("PEXPIRE", keys.SWEEPER, 1_800_000)
+    assert await living.sweep() is None
+    clock.advance(60)
+    assert await dead.sweep() == 0
+    assert await living.sweep() is None, "it was renewed meanwhile"
+    clock.advance(60)
+    assert await living.sweep() == 0
+    assert await dead.sweep() is None
+
+
+async def test_a_canceled_job_ends_though_redis_clock_was_set_back(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    """The moment at which it is to be looked at lies half an hour ahead then."""
+    clock = ManualClock()
+    worker, sweeper = await open_worker(connection, settings), Sweeper(connection, settings, clock=clock)
+    assert await sweeper.sweep() == 0
+    job_id = (await queue.submit(PARAMS)).job_id
+    await take(worker)
+    await queue.cancel(await queue.load(job_id))
+    await connection.once("ZADD", keys.DUE, 4_000_000_000_000, job_id)
+    for _ in range(2):
+        # What is set back is Redis' clock against ours, so ours goes forward.
+        clock.advance(3600)
+        assert await sweeper.sweep() == 1
+        await connection.once("ZADD", keys.DUE, "XX", 4_000_000_000_000, job_id)
+    assert (await queue.load(job_id)).state is JobState.CANCELED
 
 
 async def test_two_sweepers_at_once_end_a_job_once(

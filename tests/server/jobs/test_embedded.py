@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from server.jobs.embedded import MAX_SOCKET_PATH, EmbeddedRedis
+from server.jobs.embedded import MAX_SOCKET_PATH, EmbeddedRedis, EmbeddedRedisError
 
 ROOT = Path(__file__).parents[3]
 HOLDER = """
@@ -93,3 +93,53 @@ def test_a_long_folder_gets_a_short_socket(tmp_path: Path) -> None:
     with client(server) as redis:
         assert redis.ping()
     server.stop()
+
+
+@pytest.mark.parametrize("fsync", ["everysec", "always"])
+def test_when_it_writes_to_the_disk_is_a_setting(tmp_path: Path, fsync: str) -> None:
+    server, other = EmbeddedRedis(tmp_path, fsync), EmbeddedRedis(tmp_path)
+    server.start()
+    other.start()
+    with client(server) as redis:
+        assert redis.config_get("appendfsync") == {"appendfsync": fsync}, "whoever starts it decides"
+    other.stop()
+    server.stop()
+
+
+def test_a_damaged_append_only_file_is_said_with_its_repair(tmp_path: Path) -> None:
+    """It was started again and again for ten seconds, and then was said not to answer."""
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    with client(server) as redis:
+        for number in range(100):
+            redis.set(f"key-{number}", "value")
+    server.stop()
+    (path,) = (server.folder / "appendonlydir").glob("*.incr.aof")
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"key-50")
+    data[middle - 20 : middle] = b"\0" * 20
+    path.write_bytes(data)
+    with pytest.raises(EmbeddedRedisError, match=r"append-only file .* is damaged") as caught:
+        server.start()
+    sentence = str(caught.value)
+    assert str(server.folder / "appendonlydir") in sentence
+    command = sentence.partition("in bash: ")[2]
+    assert "--fix" in command
+    fixing = subprocess.run(["bash", "-c", command], input="y\n", text=True, capture_output=True, timeout=60)
+    assert fixing.returncode == 0, fixing.stdout + fixing.stderr
+    server.start()
+    with client(server) as redis:
+        assert redis.get("key-10") == b"value"
+    server.stop()
+
+
+@pytest.mark.parametrize("pattern", ["*.base.rdb", "*.manifest"])
+def test_data_that_no_tool_repairs_is_said_too(tmp_path: Path, pattern: str) -> None:
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    server.stop()
+    (path,) = (server.folder / "appendonlydir").glob(pattern)
+    path.write_bytes(b"\0" * 64)
+    with pytest.raises(EmbeddedRedisError, match=r"is damaged \(.+\): put a backup in its place, or move it away"):
+        server.start()
+    wait_until_gone(server)

@@ -17,7 +17,8 @@ from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
 from server.schemas.generation import GenerationParams
 from server.schemas.model import WorkerInfo
 from server.settings import Settings
-from tests.server.jobs.protocol import end_lease
+from tests.server.jobs.protocol import end_leases, set_clock
+from tests.server.jobs.protocol import open_worker as open_observer
 
 pytestmark = pytest.mark.anyio
 
@@ -133,8 +134,8 @@ async def test_a_worker_that_lost_its_job_writes_nothing(
     slow = await open_worker(connection, settings)
     job_id = (await queue.submit(PARAMS)).job_id
     stale = await take(slow)
-    await end_lease(connection, stale)
-    quick = await open_worker(connection, settings, "two")
+    quick = await open_observer(connection, settings, "two")
+    await end_leases(quick)
     item = await quick.take(0.2)
     assert item is not None
     claim = await quick.claim(item)
@@ -150,12 +151,43 @@ async def test_a_worker_that_lost_its_job_writes_nothing(
 async def test_a_renewed_lease_is_not_taken_over(
     connection: RedisConnection, settings: Settings, queue: JobQueue
 ) -> None:
-    worker, other = await open_worker(connection, settings), await open_worker(connection, settings, "two")
+    worker, other = await open_worker(connection, settings), await open_observer(connection, settings, "two")
     await queue.submit(PARAMS)
     claim = await take(worker)
-    await end_lease(connection, claim)
+    await end_leases(other)
     assert await run(connection, worker.renew_call(claim)) == 0
+    assert await other.take(0.05) is None, "it is alive, though the other one has not seen that yet"
+    await other.observe()
     assert await other.take(0.05) is None
+
+
+async def test_a_clock_that_is_set_back_suspends_no_lease(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    """Half an hour back: a frozen worker kept its jobs for half an hour."""
+    frozen, other = await open_worker(connection, settings), await open_observer(connection, settings, "two")
+    job_id = (await queue.submit(PARAMS)).job_id
+    claim = await take(frozen)
+    await set_clock(connection, claim, by=-1800)
+    await end_leases(other)
+    item = await other.take(0.05)
+    assert item is not None
+    assert item.job_id == job_id
+
+
+async def test_a_clock_that_is_set_forward_ends_no_lease(
+    connection: RedisConnection, settings: Settings, queue: JobQueue
+) -> None:
+    """A day forward: every running job was taken over, and had used up an attempt."""
+    worker, other = await open_worker(connection, settings), await open_observer(connection, settings, "two")
+    job_id = (await queue.submit(PARAMS)).job_id
+    claim = await take(worker)
+    for _ in range(3):
+        await set_clock(connection, claim, by=86_400)
+        await other.observe()
+        assert await other.take(0.05) is None
+    assert await run(connection, worker.renew_call(claim)) == 0
+    assert (await queue.load(job_id)).attempts == 1
 
 
 async def test_a_restarted_worker_finds_its_jobs_without_waiting(

@@ -47,7 +47,7 @@ async def test_the_rights_that_the_docs_name_are_enough(
     limited = RedisConnection(as_user(redis_server, "oar", PASSWORD))
     try:
         registry = Registry(limited)
-        await registry.publish_models([model_info], {})
+        await registry.publish_models([model_info], {}, 60)
         await registry.beat(WorkerInfo(name="w", models=("tiny",), slots=4), ttl=30)
         queue, worker = JobQueue(limited, settings), WorkerQueue(limited, settings, "w", "tiny")
         await worker.open()

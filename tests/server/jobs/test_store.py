@@ -5,10 +5,12 @@ import asyncio
 import pytest
 
 from server.errors import RedisUnavailable
+from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import RecentRegistry, Registry
 from server.schemas.model import ModelInfo, WorkerInfo
+from tests.server.jobs.protocol import ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +21,7 @@ async def test_what_is_known_is_asked_for_again_after_a_while(
     registry = Registry(connection)
     recent = RecentRegistry(registry, 60)
     assert (await recent.default_model(), await recent.model("tiny"), await recent.workers()) == (None, None, [])
-    await registry.publish_models([model_info], {})
+    await registry.publish_models([model_info], {}, 60)
     await registry.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
     assert await recent.default_model() == "tiny", "what was not there is not remembered"
     assert await recent.model("tiny") == model_info
@@ -93,3 +95,40 @@ async def test_a_question_that_fails_in_the_background_is_heard_of_when_it_matte
     with pytest.raises(RedisUnavailable):
         await recent.workers()
     await lost.close()
+
+
+async def test_a_dead_worker_is_not_alive_though_redis_clock_was_set_back(connection: RedisConnection) -> None:
+    """Its heartbeat then lives half an hour longer."""
+    clock = ManualClock()
+    registry, other = Registry(connection, clock), Registry(connection)
+    for beats in range(3):
+        info = WorkerInfo(name="one", models=("tiny",), slots=2, beats=beats, lease_seconds=15)
+        await registry.beat(info, 1800)
+        assert [worker.name for worker in await registry.workers()] == ["one"]
+        clock.advance(14)
+    assert [worker.name for worker in await registry.workers()] == ["one"]
+    clock.advance(14)
+    assert await registry.workers() == []
+    assert [worker.name for worker in await other.workers()] == ["one"], "which has not watched it for so long"
+    await registry.beat(info.model_copy(update={"beats": 9}), 1800)
+    assert [worker.name for worker in await registry.workers()] == ["one"], "it was frozen, and is back"
+
+
+async def test_models_expire_with_their_last_worker(connection: RedisConnection, model_info: ModelInfo) -> None:
+    registry = Registry(connection)
+    await registry.publish_models([model_info], {"tiny": "{}"}, 60)
+    names = (keys.model("tiny"), keys.text_tokenizer("tiny"), keys.DEFAULT_MODEL)
+    assert await registry.keep_models(["tiny"], 600)
+    assert all([60_000 < await connection.once("PTTL", name) <= 600_000 for name in names])
+    second = model_info.model_copy(update={"name": "second"})
+    await registry.publish_models([second], {"second": "{}"}, 60, becomes_default=False)
+    assert await registry.default_model() == "tiny"
+    for name in names:
+        await connection.once("PEXPIRE", name, 1)
+    while await connection.once("EXISTS", *names):
+        await asyncio.sleep(0.005)
+    assert [info.name for info in await registry.models()] == ["second"]
+    assert await registry.served_models() == ["second"]
+    assert not await registry.keep_models(["second"], 60), "there is no default model any more"
+    await registry.publish_models([second], {}, 60, becomes_default=False)
+    assert await registry.default_model() == "second"

@@ -1,0 +1,13 @@
+-- Joined in front of the scripts about a lease that one process holds. Its value is the holder and a number that grows
+-- with each renewal. Takes or renews it for `name`; `dead` is a value that the caller has seen stand still for too long.
+-- Returns '' when `name` has it now, else the value that another one keeps it with.
+local function hold(key, name, milliseconds, dead)
+  local value = redis.call('GET', key) or ''
+  local holder, count = string.match(value, '^(%S+) (%d+)$')
+  if value ~= '' and holder ~= name and value ~= dead then
+    return value
+  end
+  local next_count = holder == name and tonumber(count) + 1 or 1
+  redis.call('SET', key, name .. ' ' .. string.format('%.0f', next_count), 'PX', milliseconds)
+  return ''
+end

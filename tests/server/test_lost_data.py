@@ -1,0 +1,239 @@
+"""Redis that loses its data while a worker draws and clients watch: it heals by itself, and everybody is told."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from server.errors import JobNotFound
+from server.jobs import keys
+from server.jobs.connection import RedisConnection
+from server.jobs.embedded import EmbeddedRedis
+from server.jobs.events import EventLog
+from server.jobs.job import JobState
+from server.jobs.queue import JobQueue
+from server.jobs.store import Registry
+from server.settings import Settings
+from server.worker.bridge import Bridge
+from server.worker.engine_thread import EngineThread
+from server.worker.models import load_models
+from tests.server.api_thread import ApiThread
+from tests.server.jobs.protocol import params
+from tests.server.tiny import NUM_TOKENS
+
+pytestmark = pytest.mark.anyio
+
+LONG = params(n=1, steps=NUM_TOKENS, order="raster")
+BODY = {"prompt": "a red circle", "steps": NUM_TOKENS}
+
+
+class HeldEngine:
+    """Engine steps wait for a permit each, so that a job runs for as long as the test wants."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._permits = threading.Semaphore(0)
+        self._is_held = True
+        original = EngineThread._step
+
+        def step(thread: EngineThread, name: str, engine: Any) -> None:
+            while self._is_held and not self._permits.acquire(timeout=0.02):
+                pass
+            original(thread, name, engine)
+
+        monkeypatch.setattr(EngineThread, "_step", step)
+
+    def step(self) -> None:
+        self._permits.release()
+
+    def let_go(self) -> None:
+        self._is_held = False
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> HeldEngine:
+    return HeldEngine(monkeypatch)
+
+
+@asynccontextmanager
+async def worker_of(settings: Settings) -> AsyncIterator[Bridge]:
+    connection = RedisConnection(str(settings.redis_url))
+    bridge = Bridge(settings, connection, "w", load_models(settings))
+    ready = asyncio.Event()
+    run = asyncio.create_task(bridge.run(ready.set))
+    await asyncio.wait([run, asyncio.create_task(ready.wait())], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield bridge
+    finally:
+        bridge.stop()
+        await asyncio.wait([run])
+        await connection.close()
+    run.result()
+
+
+def options_of(url: str, folder: Path, weights_dir: Path) -> Settings:
+    return Settings(
+        redis_url=url, data_dir=folder, weights_dir=weights_dir, lease_seconds=1.5, drain_seconds=0, registry_seconds=0
+    )
+
+
+async def until(condition: Any, seconds: float = 60) -> Any:
+    async with asyncio.timeout(seconds):
+        while not (value := await condition()):
+            await asyncio.sleep(0.02)
+    return value
+
+
+async def frames(url: str, job_id: str) -> tuple[list[dict[str, Any]], int | None]:
+    received: list[dict[str, Any]] = []
+    async with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0") as socket:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                received.append(json.loads(await socket.recv()))
+    return received, socket.close_code
+
+
+async def is_running(queue: JobQueue, log: EventLog, job_id: str) -> bool:
+    return (await queue.load(job_id)).state is JobState.RUNNING and len(await log.read_checkpoint(job_id)) > 0
+
+
+async def test_a_worker_publishes_again_and_ends_what_it_held(
+    connection: RedisConnection,
+    settings: Settings,
+    tmp_path: Path,
+    weights_dir: Path,
+    engine: HeldEngine,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Models were published once, so that nothing was accepted until somebody restarted the workers."""
+    options = options_of(str(settings.redis_url), tmp_path, weights_dir)
+    queue, log, registry = JobQueue(connection, options), EventLog(connection), Registry(connection)
+    async with worker_of(options) as bridge:
+        await until(registry.models)
+        job_id = (await queue.submit(LONG)).job_id
+        engine.step()
+        await until(lambda: is_running(queue, log, job_id))
+        seq = (await queue.load(job_id)).seq
+        with caplog.at_level(logging.WARNING):
+            await connection.once("FLUSHALL")
+            await until(registry.models)
+            assert await until(registry.default_model) == "tiny"
+            assert await until(registry.workers)
+
+            async def ended() -> bool:
+                with contextlib.suppress(JobNotFound):
+                    return (await queue.load(job_id)).state.is_terminal
+                return False
+
+            await until(ended)
+        assert "Redis has lost its data: 1 jobs were known here" in caplog.messages
+        job = await queue.load(job_id)
+        assert (job.state, json.loads(job.result)["error"]["code"]) == (JobState.FAILED, "data_lost")
+        (event,) = await log.read_all(job_id)
+        assert (event.type, event.seq) == ("failed", job.seq)
+        assert event.seq > seq, "whoever has seen the older events is told of it"
+        assert bridge._desk.jobs == (), "nobody draws it any more"
+        engine.let_go()
+        new = (await queue.submit(LONG)).job_id
+
+        async def completed() -> bool:
+            return (await queue.load(new)).state is JobState.COMPLETED
+
+        await until(completed)
+
+
+async def test_a_model_that_was_evicted_is_published_again(
+    connection: RedisConnection, settings: Settings, tmp_path: Path, weights_dir: Path
+) -> None:
+    options = options_of(str(settings.redis_url), tmp_path, weights_dir)
+    registry = Registry(connection)
+    async with worker_of(options):
+        for name in (keys.model("tiny"), keys.text_tokenizer("tiny"), keys.MODELS, keys.DEFAULT_MODEL):
+            await connection.once("DEL", name)
+            await until(registry.models)
+            await until(registry.default_model)
+            assert await until(lambda: registry.text_tokenizer("tiny"))
+    assert (await registry.models())[0].name == "tiny", "it is still known for a while"
+    assert 0 < await connection.once("PTTL", keys.model("tiny")) <= 1000 * (1.5 + options.model_grace)
+
+
+async def test_whoever_watches_is_told(
+    connection: RedisConnection, settings: Settings, tmp_path: Path, weights_dir: Path, engine: HeldEngine
+) -> None:
+    """One job runs and one waits: the first fails, the second is gone, and both sockets are closed for good."""
+    options = options_of(str(settings.redis_url), tmp_path, weights_dir).model_copy(update={"slots": 2})
+    queue, log = JobQueue(connection, options), EventLog(connection)
+    async with worker_of(options):
+        api = ApiThread(options)
+        with api as url:
+            async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+
+                async def submit() -> Any:
+                    answer = await client.post("/v1/generations", json={**BODY, "guidance": 2.0})
+                    return answer.json().get("id")
+
+                running, waiting = await until(submit), await until(submit)
+                engine.step()
+                await until(lambda: is_running(queue, log, running))
+                sockets = [asyncio.create_task(frames(url, job_id)) for job_id in (running, waiting)]
+                waited = asyncio.create_task(
+                    client.post("/v1/generations", json={**BODY, "guidance": 2.0}, headers={"Prefer": "wait=60"})
+                )
+
+                async def are_watched() -> bool:
+                    return api.app.state.services.hub.num_watched == 3
+
+                await until(are_watched)
+                await connection.once("FLUSHALL")
+                (seen, seen_code), (lost, lost_code) = await asyncio.gather(*sockets)
+                assert (seen[-1]["type"], seen[-1]["error"]["code"], seen_code) == ("failed", "data_lost", 1000)
+                assert (lost[-1]["error"]["code"], lost_code) == ("job_lost", 4410)
+                answer = await waited
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "job_lost")
+                told = (await client.get(f"/v1/generations/{running}")).json()
+                assert (told["status"], told["error"]["code"]) == ("failed", "data_lost")
+                unknown = await client.get(f"/v1/generations/{waiting}")
+                assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "job_not_found")
+                assert "Redis lost its data at" in unknown.json()["error"]["message"]
+                engine.let_go()
+                accepted = await until(submit)
+                assert (await frames(url, accepted))[0][-1]["type"] == "completed"
+
+
+async def test_a_redis_that_comes_back_with_an_empty_folder(tmp_path: Path, weights_dir: Path) -> None:
+    """As after a new volume."""
+    server = EmbeddedRedis(tmp_path / "redis")
+    server.start()
+    connection = RedisConnection(server.url)
+    options = options_of(server.url, tmp_path, weights_dir)
+    registry, queue = Registry(connection), JobQueue(connection, options)
+    try:
+        async with worker_of(options):
+            await until(registry.models)
+            await asyncio.to_thread(server.stop)
+            shutil.rmtree(server.folder)
+            await asyncio.to_thread(server.start)
+
+            async def is_back() -> Any:
+                return await connection.is_alive() and await registry.models() and await registry.workers()
+
+            await until(is_back)
+            job_id = (await queue.submit(LONG)).job_id
+
+            async def completed() -> bool:
+                return (await queue.load(job_id)).state is JobState.COMPLETED
+
+            await until(completed)
+    finally:
+        await connection.close()
+        server.stop()
