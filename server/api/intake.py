@@ -50,9 +50,10 @@ async def accept(
     idempotency: Idempotency | None = None,
     partial_images: int = 0,
     source: Source | None = None,
+    needs_prompt: bool = True,
 ) -> Submitted:
     """Raises a ServerError for what cannot be served."""
-    params = resolve(within_ceiling(request, services.tenant), model, services.settings)
+    params = resolve(within_ceiling(request, services.tenant), model, services.settings, needs_prompt=needs_prompt)
     await services.prompts.check(params.prompt, model)
     edit = None if source is None else source.params
     steps = params.steps if edit is None else min(params.steps, model.num_tokens - edit.num_kept)

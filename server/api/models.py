@@ -5,32 +5,37 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from server.api import documents
-from server.api.deps import Shared
+from server.api.deps import Services, Shared
 from server.schemas.model import ModelEntry, ModelInfo, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("", summary="List the models", response_model=ModelList, responses=documents.errors())
+@router.get("", summary="List the models", response_model=ModelList, responses=documents.errors(openai=True))
 async def list_models(services: Shared) -> ModelList:
     """Those that a worker has, with what each can do."""
     default = await services.default_model()
-    return ModelList(data=[_entry(info, default) for info in await services.registry.models()])
+    return ModelList(data=[_entry(services, info, default) for info in await services.registry.models()])
 
 
 @router.get(
-    "/{name}", summary="Look at a model", response_model=ModelEntry, responses=documents.errors(*documents.MODEL)
+    "/{name}",
+    summary="Look at a model",
+    response_model=ModelEntry,
+    responses=documents.errors(*documents.MODEL, openai=True),
 )
 async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], services: Shared) -> ModelEntry:
     """Its grid and sizes, orders, defaults and example prompts."""
-    return _entry(await services.find_model(name), await services.default_model())
+    return _entry(services, await services.find_model(name), await services.default_model())
 
 
-def _entry(info: ModelInfo, default: str | None) -> ModelEntry:
+def _entry(services: Services, info: ModelInfo, default: str | None) -> ModelEntry:
+    aliases = services.settings.model_aliases
     return ModelEntry(
         **info.model_dump(exclude={"name"}),
         id=info.name,
         is_default=info.name == default,
+        aliases=tuple(sorted(alias for alias, name in aliases.items() if name == info.name)),
         num_tokens=info.num_tokens,
         sizes=(info.size,),
     )

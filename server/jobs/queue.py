@@ -255,4 +255,5 @@ def lifetimes(settings: Settings) -> tuple[int, int]:
 
 
 def milliseconds(seconds: float) -> int:
-    return int(seconds * 1000)
+    """At least 1 for what is more than nothing: 0 stands for never."""
+    return max(1, round(seconds * 1000)) if seconds > 0 else 0

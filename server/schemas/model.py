@@ -58,6 +58,7 @@ class ModelEntry(Sent):
     created: int
     owned_by: str = "oar"
     is_default: bool
+    aliases: tuple[str, ...] = ()  # other names by which requests may call it
     num_tokens: int
     sizes: tuple[str, ...]  # width x height in pixels
     grid: tuple[int, int]
