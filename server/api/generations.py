@@ -244,7 +244,7 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
 async def _eta(services: Services, place: Place) -> float | None:
     params = place.job.params
     rows = params.n * params.rows_per_image
-    seconds = eta(place.work_ahead, place.own_work, rows, await services.queue.fleet(params.model))
+    seconds = eta(place.work_ahead, place.own_work, rows, await services.queue.fleet(params.model), params.n)
     return None if seconds is None else round(seconds, 3)
 
 

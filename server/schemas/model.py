@@ -85,4 +85,8 @@ class WorkerInfo(Sent):
     models: tuple[str, ...]
     slots: int
     step_seconds: float = 0.0  # smoothed time of one engine step; 0 before the first
+    # Seconds of a step whatever it does, and for each row that shares it, fitted to its steps; 0 before the first.
+    base_seconds: float = 0.0
+    row_seconds: float = 0.0
+    picture_seconds: float = 0.0  # smoothed time from a picture's last step to its pixels
     is_draining: bool = False  # it takes no more jobs

@@ -238,6 +238,9 @@ class Bridge:
             models=tuple(self._models),
             slots=slots,
             step_seconds=round(self._desk.step_seconds, 6),
+            base_seconds=round(self._desk.step_times.base_seconds, 6),
+            row_seconds=round(self._desk.step_times.row_seconds, 6),
+            picture_seconds=round(self._desk.picture_seconds, 6),
             is_draining=self._stopping.is_set(),
         )
         await self._registry.publish_metrics(
