@@ -23,6 +23,7 @@ from server.schemas.generation import GenerationParams
 from server.schemas.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.settings import Settings
 
+MARGIN = 1.2  # rather a little late than refused again
 LINE_LENGTH = 3  # times that all jobs of now take: who is refused is asked to come back no later
 SOURCE_SUBMIT_MS = 60_000  # a source whose job was not accepted is forgotten after this
 
@@ -168,7 +169,7 @@ class JobQueue:
     async def _place_in_line(self, line: str, num_jobs: int, seconds: float) -> float:
         """When to come back, in seconds: those who are refused get one place after the other of the `num_jobs` that
         will be free after `seconds`."""
-        first = milliseconds(seconds)
+        first = milliseconds(MARGIN * seconds)
         args = [first, max(1, first // max(1, num_jobs)), int(first * LINE_LENGTH)]
         return await scripts.run(self._connection, "line", [line], args) / 1000
 
