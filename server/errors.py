@@ -32,11 +32,15 @@ ServerError              status  code
 ├── SlowClient             503   slow_client           (websockets only)
 └── InternalError          500   internal_error
 
+Under the addresses that OpenAI's clients use, 422 is 400: the status that they know as a bad request.
+
 On a websocket an error is sent as a frame of the same shape before the socket is closed with `close_code`.
 """
 
 import math
 from typing import Any, ClassVar
+
+MAX_OPENAI_RETRY_SECONDS = 60
 
 
 class ServerError(Exception):
@@ -59,10 +63,23 @@ class ServerError(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.field, "code": self.code}}
 
     @property
+    def openai_status(self) -> int:
+        """OpenAI's clients know a bad request by 400."""
+        return 400 if self.status == 422 else self.status
+
+    @property
     def headers(self) -> dict[str, str]:
         if self.retry_after is None:
             return {}
         return {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+
+    @property
+    def openai_headers(self) -> dict[str, str]:
+        """OpenAI's clients ignore a longer wait, and come back within a second. They repeat what was in conflict or
+        failed, unless they are told that it would go the same way."""
+        if self.retry_after is None:
+            return {**self.headers, "x-should-retry": "false"}
+        return {**self.headers, "Retry-After": str(max(1, math.ceil(min(self.retry_after, MAX_OPENAI_RETRY_SECONDS))))}
 
 
 def _sendable(text: str) -> str:

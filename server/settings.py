@@ -3,6 +3,7 @@
 A command line flag of the same name wins over the environment, and the environment over the default.
 """
 
+import ipaddress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,19 +51,64 @@ REDIS_OPTIONS = (
 
 
 def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
-    for origin in origins:
-        try:
-            parts = urlsplit(origin)
-            is_origin = bool(parts.scheme and parts.hostname) and origin == f"{parts.scheme}://{parts.netloc}"
-        except ValueError:
-            is_origin = False
-        if origin not in {"*", "null"} and not is_origin:
-            raise ValueError(f"{origin!r} is no origin such as https://pictures.example or http://localhost:3000")
-    return tuple(origin.lower() for origin in origins)  # as browsers write them
+    return tuple(origin if origin in {"*", "null"} else normalise_origin(origin) for origin in origins)
 
+
+def normalise_origin(origin: str) -> str:
+    """As browsers send it: in lower case, the host's name in ASCII, without the scheme's default port.
+
+    Raises ValueError for what is no origin.
+    """
+    if "*" in origin:
+        raise ValueError(f"{origin!r} has a wildcard: name each origin, or * alone for all of them")
+    try:
+        parts = urlsplit(origin.lower())
+        port = parts.port
+        host = _normalise_host(parts.hostname or "")
+    except ValueError:
+        parts, port, host = urlsplit(""), None, ""
+    is_bare = origin.lower() == f"{parts.scheme}://{parts.netloc}" and "@" not in parts.netloc and port != 0
+    if not (host and parts.scheme and is_bare):
+        raise ValueError(f"{origin!r} is no origin such as https://pictures.example or http://localhost:3000")
+    has_port = port is not None and port != DEFAULT_PORTS.get(parts.scheme)
+    return f"{parts.scheme}://{host}:{port}" if has_port else f"{parts.scheme}://{host}"
+
+
+def _normalise_host(host: str) -> str:
+    """Raises ValueError."""
+    if ":" in host:
+        return f"[{ipaddress.IPv6Address(host).compressed}]"
+    if any(letter.isspace() for letter in host):
+        raise ValueError(f"{host!r} is no host")
+    return host.encode("idna").decode() if not host.isascii() else host
+
+
+def _split_pairs(value: object) -> object:
+    """`a=b,c=d` as a mapping. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    pairs: dict[str, str] = {}
+    for part in filter(None, map(str.strip, value.split(","))):
+        name, equals, target = (word.strip() for word in part.partition("="))
+        if not (name and equals and target):
+            raise ValueError(f"{part!r} is no pair such as gpt-image-1=sprites-64")
+        if pairs.setdefault(name, target) != target:
+            raise ValueError(f"{name!r} has two meanings")
+    return pairs
+
+
+def _check_aliases(aliases: dict[str, str]) -> dict[str, str]:
+    for name, target in aliases.items():
+        if target in aliases:
+            raise ValueError(f"{name!r} stands for {target!r}, which is an alias itself: name the model")
+    return aliases
+
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 Origins = Annotated[Names, AfterValidator(_check_origins)]
+Aliases = Annotated[dict[str, str], NoDecode, BeforeValidator(_split_pairs), AfterValidator(_check_aliases)]
 RedisUrl = Annotated[str | None, AfterValidator(_check_redis_url)]
 
 
@@ -104,6 +150,15 @@ class Settings(BaseSettings):
 
     # models and the engine
     models: Names = Field((), description="Models to serve, comma separated; the manifest's default when empty")
+    model_aliases: Aliases = Field(
+        {},
+        description="Other names of models, as gpt-image-1=sprites-64, comma separated; for clients that know OpenAI's",
+    )
+    openai_strict: bool = Field(
+        False,
+        description="Whether /v1/images/* refuses what OpenAI documents and a model cannot do, such as another size; "
+        "else it does what it can and says so in the answer",
+    )
     weights_dir: Path = Field(Path("weights"), description="Folder with manifest.toml and the models")
     workers: int = Field(1, ge=1, le=64, description="Worker processes that `oar serve` runs")
     slots: int = Field(64, ge=1, le=4096, description="Cache slots of a worker's engine; a guided image takes two")

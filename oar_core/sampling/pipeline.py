@@ -106,7 +106,9 @@ class Pipeline:
         return self.backbone.config.max_condition - 1
 
     def encode_prompt(self, prompt: str) -> tuple[int, ...]:
-        """Condition ids. Raises InvalidPrompt, PromptTooLong."""
+        """Condition ids; the unconditional prefix for an empty prompt. Raises InvalidPrompt, PromptTooLong."""
+        if not prompt:
+            return self.unconditional_ids
         return self.text.encode(prompt, max_length=self.backbone.config.max_condition)
 
     @torch.inference_mode()

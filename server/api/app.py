@@ -23,14 +23,14 @@ from server.settings import Settings
 from server.tasks import stop_tasks
 
 VERSION = "0.1.0"
-UPLOAD_PATHS = ("/v1/edits", "/v1/images/edits")
+UPLOAD_PATHS = ("/v1/edits", "/v1/images/edits", "/v1/images/variations")
 # What pages of the allowed origins may send, and read of an answer.
 CORS_METHODS = ("GET", "POST", "DELETE")
 CORS_HEADERS = (
     *("Authorization", "Cancel-After", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer"),
     *("traceparent", "tracestate"),
 )
-CORS_ANSWERS = ("ETag", "Location", "Preference-Applied", "Retry-After", "WWW-Authenticate")
+CORS_ANSWERS = ("ETag", "Location", "OAR-Warning", "Preference-Applied", "Retry-After", "WWW-Authenticate")
 
 
 def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:

@@ -10,9 +10,12 @@ from server.api.faults import field_code
 from server.errors import InvalidRequest, JobFailed, ServerError
 from server.schemas.edit import EditRequest
 from server.schemas.generation import GenerationRequest
-from server.schemas.images import ImageEditFields, ImagesRequest
+from server.schemas.images import ImageEditBody, ImageEditFields, ImagesRequest, VariationFields
 
-REQUESTS: tuple[type[BaseModel], ...] = (GenerationRequest, EditRequest, ImagesRequest, ImageEditFields)
+REQUESTS: tuple[type[BaseModel], ...] = (
+    *(GenerationRequest, EditRequest),
+    *(ImagesRequest, ImageEditFields, ImageEditBody, VariationFields),
+)
 
 MEANINGS: Mapping[str, str] = {
     "invalid_json": "The body is no JSON.",

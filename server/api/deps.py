@@ -118,7 +118,7 @@ class Services:
 
     async def find_model(self, name: str | None) -> ModelInfo:
         """Raises ModelNotFound, or ModelNotReady for one that is to be served but was never published yet."""
-        wanted = name or await self.default_model()
+        wanted = self.settings.model_aliases.get(name, name) if name else await self.default_model()
         info = await self.recent.model(wanted) if wanted else None
         if info is not None:
             return info

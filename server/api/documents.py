@@ -1,11 +1,12 @@
 """What the OpenAPI document says of errors: each route's statuses, with an example of every code."""
 
-from typing import Any
+from typing import Any, cast
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from server.api import codes
+from server.api.forms import FILES
 from server.api.gate import OPEN
 from server.errors import (
     BodyTooLarge,
@@ -79,7 +80,7 @@ def errors(*examples: ServerError, openai: bool = False, is_open: bool = False) 
     documented: dict[int | str, dict[str, Any]] = {}
     for error in (*examples, *ALWAYS, *(() if is_open else GUARDED)):
         entry = documented.setdefault(
-            error.status,
+            error.openai_status if openai else error.status,
             {"model": model, "description": "", "content": {"application/json": {"examples": {}}}},
         )
         body = error.to_openai_json() if openai else error.to_json()
@@ -120,17 +121,36 @@ def tidy(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def form_body(fields: type[BaseModel], as_json: type[BaseModel] | None = None) -> dict[str, Any]:
+def form_body(
+    fields: type[BaseModel], as_json: type[BaseModel] | None = None, *, has_mask: bool = True
+) -> dict[str, Any]:
     """The `requestBody` of a route that reads a multipart form with pictures itself, or the same as JSON."""
-    form = fields.model_json_schema()
-    file = {"type": "string", "format": "binary"}
-    form["properties"] = {"image": file, "mask": file, **form["properties"]}
-    form["required"] = ["image", "prompt"]
+    form = _schema(fields)
+    files = {name: {"type": "string", "format": "binary"} for name in FILES if has_mask or name != "mask"}
+    form["properties"] = {**files, **form["properties"]}
+    form["required"] = ["image", *form.get("required", ())]
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
     if as_json is not None:
         example = {"prompt": "an orc, walking", "image": "iVBORw0KGgo=", "mask": "iVBORw0KGgo=", "seed": 7}
         content["application/json"] = {
-            "schema": as_json.model_json_schema(),
+            "schema": _schema(as_json),
             "examples": {"inpaint": {"summary": "Pictures are cut short here", "value": example}},
         }
     return {"required": True, "content": content}
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """With its parts in their places: a reference would be looked up in the whole document."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inlined(item) for item in cast("list[Any]", node)]
+        if not isinstance(node, dict):
+            return node
+        known = cast("dict[str, Any]", node)
+        name = str(known.get("$ref", "")).removeprefix("#/$defs/")
+        return inlined(parts[name]) if name in parts else {key: inlined(value) for key, value in known.items()}
+
+    return inlined(schema)

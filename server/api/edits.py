@@ -36,7 +36,7 @@ async def submit(
     request: Request,
     response: Response,
     services: Shared,
-    prefer: Prefer = "",
+    prefer: Prefer = None,
     idempotency_key: Key = None,
     cancel_after: CancelAfter = None,
 ) -> GenerationStatus:
@@ -49,9 +49,9 @@ async def submit(
     """
     with rejections_counted(services):
         fields, image, mask = await _read(request, services)
+        key = idempotency(idempotency_key, fields, image.data, mask.data if mask else b"")
         fields = with_deadline(fields, cancel_after)
         model = await services.find_model(fields.model)
-        key = idempotency(idempotency_key, fields, image.data, mask.data if mask else b"")
         source = await services.threads.decoding.run(
             services.tenant, prepare, image, mask, fields, model, services.settings
         )

@@ -23,8 +23,11 @@ logger = logging.getLogger(__name__)
 
 SAMPLING_FIELDS = {"temperature", "top_k", "top_p", "guidance", "guidance_interval", "guidance_schedule"}
 STEP_FIELDS = {"group_sizes", "entropy_bound", "candidates"}
-OPENAI_PATHS = ("/v1/images/",)
-MESSAGES = {"order": "order is an order's name or a list of grid positions"}
+OPENAI_PATHS = ("/v1/images", "/v1/models")
+MESSAGES = {
+    "order": "order is an order's name or a list of grid positions",
+    "size": "size is auto, or a width and a height in pixels such as 1024x1024",
+}
 
 
 def install(app: FastAPI) -> None:
@@ -39,9 +42,7 @@ def respond(error: ServerError, path: str) -> JSONResponse:
     """In the shape that the clients of this address read."""
     if not path.startswith(OPENAI_PATHS):
         return JSONResponse(error.to_json(), status_code=error.status, headers=error.headers)
-    # OpenAI's clients send again what was in conflict or failed, unless they are told that it would go the same way.
-    headers = error.headers or {"x-should-retry": "false"}
-    return JSONResponse(error.to_openai_json(), status_code=error.status, headers=headers)
+    return JSONResponse(error.to_openai_json(), status_code=error.openai_status, headers=error.openai_headers)
 
 
 async def _on_server_error(request: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,6 @@
 """`/v1/generations`: submit, look, cancel, follow, fetch pictures."""
 
 import hashlib
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, 
 from server.api.following import follow, parse_seq
 from server.api.intake import accept, idempotency, rejections_counted, wait_for_end, with_deadline
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
+from server.api.prefer import preferred_wait
 from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, NotFinished, NotFound, TooManySockets
 from server.jobs.estimate import Fleet, eta
 from server.jobs.job import Job, JobState
@@ -24,12 +24,10 @@ from server.schemas.images import OutputFormat
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 
-PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
-
 JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
 Prefer = Annotated[
-    str,
-    Header(description="`wait=N` holds the answer back until the job ends, at most N seconds", examples=["wait=30"]),
+    list[str] | None,
+    Header(description="`wait=N` holds the answer back until the job ends, at most N seconds", examples=[["wait=30"]]),
 ]
 Key = Annotated[str | None, Header(description="Makes one job of repeated requests", examples=["order-1729"])]
 CancelAfter = Annotated[
@@ -58,25 +56,25 @@ async def submit(
     request: GenerationRequest,
     response: Response,
     services: Shared,
-    prefer: Prefer = "",
+    prefer: Prefer = None,
     idempotency_key: Key = None,
     cancel_after: CancelAfter = None,
 ) -> GenerationStatus:
     """Accepts a job: 202, or 200 when `Prefer: wait=N` was given and it ended within N seconds."""
     with rejections_counted(services):
+        key = idempotency(idempotency_key, request)  # a client that repeats itself has less time left than at first
         request = with_deadline(request, cancel_after)
         model = await services.find_model(request.model)
-        key = idempotency(idempotency_key, request)
         submitted = await accept(services, request, model, idempotency=key)
     return await answer(services, submitted, response, prefer)
 
 
-async def answer(services: Services, submitted: Submitted, response: Response, prefer: str) -> GenerationStatus:
+async def answer(services: Services, submitted: Submitted, response: Response, prefer: Prefer) -> GenerationStatus:
     """At once, or when the job has ended within the seconds that the client prefers to wait."""
     job = await services.queue.load(submitted.job_id)
-    wait = PREFER_WAIT.search(prefer)
+    wait = preferred_wait(prefer or ())
     if wait is not None:
-        seconds = min(float(wait[1]), services.settings.max_wait)
+        seconds = min(float(wait), services.settings.max_wait)
         job = await wait_for_end(services, job, seconds)
         response.headers["Preference-Applied"] = f"wait={seconds:.0f}"
         if job.state.is_terminal:
@@ -253,7 +251,7 @@ def _no_worker(job: Job) -> str:
 def _eta(place: Place, fleet: Fleet) -> float | None:
     params = place.job.params
     rows = params.n * params.rows_per_image
-    seconds = eta(place.work_ahead, place.own_work, rows, fleet)
+    seconds = eta(place.work_ahead, place.own_work, rows, fleet, params.n)
     return None if seconds is None else round(seconds, 3)
 
 

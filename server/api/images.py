@@ -14,9 +14,10 @@ from server.api import documents
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow
-from server.api.forms import check, read_form
+from server.api.image_edits import ReadEdit, read_edit, read_variation
 from server.api.intake import accept, cancel_unfinished, idempotency, rejections_counted, wait_while_connected
 from server.api.pictures import Rendition, recipe_of, reencode, render_in
+from server.api.substitutes import HEADER, check_sense, substitutes
 from server.api.uploads import Source, prepare
 from server.errors import (
     InvalidRequest,
@@ -34,18 +35,22 @@ from server.schemas.events import Failed, Partial
 from server.schemas.images import (
     FinishedImage,
     ImageData,
+    ImageEditBody,
     ImageEditFields,
     ImagesRequest,
     ImagesResponse,
     JobFacts,
     PartialImage,
     Usage,
+    VariationFields,
 )
 from server.schemas.model import ModelInfo
 
 router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"])
 
 CLIENT_LEFT = 499  # nobody reads it; it is counted
+# The share of a picture that is drawn anew where nobody says it: much of what is there stays recognisable.
+STRENGTH = 0.6
 Key = Annotated[
     str | None,
     Header(description="Makes one job of repeated requests, which its client's leaving does not cancel"),
@@ -57,7 +62,7 @@ EXAMPLES = {
 }
 ERRORS = documents.errors(
     *documents.SUBMIT,
-    InvalidRequest("invalid_size", "size '1024x1024' does not exist here; there are auto, 64x64", field="size"),
+    InvalidRequest("invalid_size", "size: sprites-64 makes pictures of 64x64 pixels, not of 1024x1024", field="size"),
     NoImage("the job was canceled"),
     JobExpired("job gen-0 was completed and is no longer kept"),
     TooManySockets("this server has no free event stream", retry_after=5),
@@ -80,6 +85,9 @@ ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The pictures; with `stream`, events of the types `*.partial_image` and `*.completed`",
         "content": {"text/event-stream": {"schema": SCHEMA}},
+        "headers": {
+            HEADER: {"description": "What could not be kept, and what was done instead", "schema": {"type": "string"}}
+        },
     }
 }
 
@@ -93,6 +101,7 @@ class Delivery:
     model: ModelInfo
     text_tokens: int
     has_metadata: bool
+    warnings: tuple[str, ...]  # what of it could not be kept
     can_come_back: bool  # with its idempotency key; else the job ends when its client leaves
 
     @property
@@ -101,7 +110,14 @@ class Delivery:
         return Rendition(self.wanted.output_format or "png", compression, self.has_metadata)
 
     def facts(self, job: Job, index: int | None = None) -> JobFacts:
-        return JobFacts(job_id=job.id, seed=job.params.seed, fingerprint=job.params.model_hash, index=index)
+        return JobFacts(
+            job_id=job.id,
+            model=job.params.model,
+            seed=job.params.seed,
+            fingerprint=job.params.model_hash,
+            warnings=self.warnings,
+            index=index,
+        )
 
     def usage(self, job: Job, images: int) -> Usage:
         kept = job.params.edit.num_kept if job.params.edit else 0
@@ -128,83 +144,106 @@ async def generate(wanted: ImagesRequest, request: Request, services: Shared, id
     summary="Edit a picture, as OpenAI's images.edit",
     response_model=ImagesResponse,
     responses={**ANSWER, **EDIT_ERRORS},
-    openapi_extra={"requestBody": documents.form_body(ImageEditFields)},
+    openapi_extra={"requestBody": documents.form_body(ImageEditFields, ImageEditBody)},
 )
 async def edit(request: Request, services: Shared, idempotency_key: Key = None) -> Response:
-    """Paints parts of a picture anew, as OpenAI's `images.edit`: a multipart body with the file `image`, and a
-    `mask` whose pixels of alpha 0 are painted; all others stay exactly as they are.
+    """Paints parts of a picture anew, as OpenAI's `images.edit`: a multipart body with the file `image`, and a PNG
+    `mask` whose pixels of alpha 0 are painted; all others stay exactly as they are. Or the same as JSON.
 
-    Without a mask, the image's own pixels are painted that are not opaque. The image has the model's size: nothing is
-    scaled.
+    Without a mask, the image's own pixels that are not opaque are painted; where all are, a share of the whole picture,
+    by `strength`. The image has the model's size: nothing is scaled.
     """
     with rejections_counted(services):
-        form = await read_form(request, ImageEditFields, services.settings.max_upload_bytes)
-        wanted = check(ImageEditFields, form.fields)
-        image, mask = form.image, form.mask
-        key = idempotency(idempotency_key, wanted, image.data, mask.data if mask else b"")
-        model = await services.find_model(wanted.model)
-        if wanted.input_fidelity not in {None, "low"}:
-            raise _lie("input_fidelity", "what the mask leaves is kept exactly, and nothing else can be chosen")
-        source = await services.threads.decoding.run(
-            services.tenant, prepare, image, mask, wanted, model, services.settings
-        )
-        delivery, job = await _submit(services, "image_edit", wanted, key, source)
+        edit = await read_edit(request, services.settings)
+        delivery, job = await _submit_edit(services, edit, idempotency_key)
     return await _deliver(services, request, delivery, job)
 
 
+@router.post(
+    "/variations",
+    summary="Vary a picture, as OpenAI's images.create_variation",
+    response_model=ImagesResponse,
+    responses={**ANSWER, **EDIT_ERRORS},
+    openapi_extra={"requestBody": documents.form_body(VariationFields, has_mask=False)},
+)
+async def vary(request: Request, services: Shared, idempotency_key: Key = None) -> Response:
+    """Draws a share of a picture anew, as OpenAI's `images.create_variation`: a multipart body with the file `image`.
+
+    How much is `strength`. Without a `prompt`, which OpenAI does not have here, the model follows the picture alone.
+    """
+    with rejections_counted(services):
+        read = await read_variation(request, services.settings)
+        strength = STRENGTH if read.wanted.strength is None else read.wanted.strength
+        varied = ReadEdit(read.wanted.model_copy(update={"strength": strength}), read.image)
+        delivery, job = await _submit_edit(services, varied, idempotency_key)
+    return await _deliver(services, request, delivery, job)
+
+
+async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str | None) -> tuple[Delivery, Job]:
+    key = idempotency(idempotency_key, edit.wanted, edit.image.data, edit.mask.data if edit.mask else b"")
+    model = await services.find_model(edit.wanted.model)
+    warnings: tuple[str, ...] = ()
+    try:
+        source = await _prepare(services, edit, model)
+    except InvalidRequest as error:
+        is_open = error.code == "missing_field" and error.field == "mask"
+        if services.settings.openai_strict or not is_open:
+            raise
+        # OpenAI's newer models take a picture without any mask, and change what the prompt asks for.
+        edit = ReadEdit(edit.wanted.model_copy(update={"strength": STRENGTH}), edit.image)
+        source = await _prepare(services, edit, model)
+        warnings = (f"mask: none was sent, so that {STRENGTH:.0%} of the whole picture are drawn anew (strength)",)
+    return await _submit(services, "image_edit", edit.wanted, key, source, warnings)
+
+
+async def _prepare(services: Services, edit: ReadEdit, model: ModelInfo) -> Source:
+    """Raises InvalidRequest."""
+    return await services.threads.decoding.run(
+        services.tenant, prepare, edit.image, edit.mask, edit.wanted, model, services.settings
+    )
+
+
 async def _submit(
-    services: Services, kind: str, wanted: ImagesRequest, key: Idempotency | None, source: Source | None = None
+    services: Services,
+    kind: str,
+    wanted: ImagesRequest,
+    key: Idempotency | None,
+    source: Source | None = None,
+    warnings: tuple[str, ...] = (),
 ) -> tuple[Delivery, Job]:
     model = await services.find_model(wanted.model)
-    check_promises(wanted, model)
+    check_sense(wanted)
+    warnings += substitutes(wanted, model, is_strict=services.settings.openai_strict)
     if wanted.stream:
         check_room(services)
     submitted = await accept(
         services,
-        wanted.to_generation(),
+        wanted.to_generation(model),
         model,
         idempotency=key,
         partial_images=(wanted.partial_images or 0) if wanted.stream else 0,
         source=source,
+        needs_prompt=not isinstance(wanted, VariationFields),
     )
     job = await services.queue.load(submitted.job_id)
     text_tokens = await services.prompts.count(wanted.prompt, model) or 0
     has_metadata = wanted.metadata and services.settings.image_metadata
-    return Delivery(kind, wanted, model, text_tokens, has_metadata, can_come_back=key is not None), job
+    return Delivery(kind, wanted, model, text_tokens, has_metadata, warnings, can_come_back=key is not None), job
 
 
 async def _deliver(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
     if not delivery.wanted.stream:
-        return await _answer(services, request, delivery, job)
-    return EventStream(
-        services,
-        _frames(services, delivery, job),
-        error_body=ServerError.to_openai_json,
-        on_close=None if delivery.can_come_back else lambda: cancel_unfinished(services, job.id),
-    )
-
-
-def check_promises(wanted: ImagesRequest, model: ModelInfo) -> None:
-    """Raises InvalidRequest for what this server would only pretend to do."""
-    if wanted.size not in {None, "auto", model.size}:
-        message = f"size {wanted.size!r} does not exist here; there are auto, {model.size}"
-        raise InvalidRequest("invalid_size", message, field="size")
-    if wanted.quality not in {None, "auto", "standard"}:
-        raise _lie("quality", "there is one quality here; steps and guidance trade speed for it")
-    if wanted.background not in {None, "auto", "opaque"}:
-        raise _lie("background", "pictures are opaque here")
-    if wanted.style is not None:
-        raise _lie("style", "describe the style in the prompt")
-    if (wanted.output_format or "png") == "png" and wanted.output_compression not in {None, 100}:
-        raise _lie("output_compression", "a PNG loses nothing; ask for webp or jpeg")
-    if wanted.partial_images and not wanted.stream:
-        raise _lie("partial_images", "partial images come with stream")
-    if wanted.stream and wanted.response_format == "url":
-        raise _lie("response_format", "a stream carries the pictures themselves, as b64_json")
-
-
-def _lie(field: str, sentence: str) -> InvalidRequest:
-    return InvalidRequest(f"invalid_{field}", f"{field}: {sentence}", field=field)
+        response = await _answer(services, request, delivery, job)
+    else:
+        response = EventStream(
+            services,
+            _frames(services, delivery, job),
+            error_body=ServerError.to_openai_json,
+            on_close=None if delivery.can_come_back else lambda: cancel_unfinished(services, job.id),
+        )
+    for warning in delivery.warnings:
+        response.headers.append(HEADER, warning.encode("ascii", "replace").decode())
+    return response
 
 
 async def _answer(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
@@ -218,21 +257,27 @@ async def _answer(services: Services, request: Request, delivery: Delivery, job:
         raise _too_long(seconds)
     if ended.state is not JobState.COMPLETED:
         raise _fault(ended)
-    indices = range(ended.params.n)
-    if delivery.wanted.response_format == "url":
-        base = f"{request.base_url}v1/generations/{job.id}/images"
-        data = [ImageData(url=f"{base}/{index}?{delivery.rendition.query}") for index in indices]
-    else:
-        data = [ImageData(b64_json=await _finished(services, delivery, ended, index)) for index in indices]
+    data = [await _data(services, request, delivery, ended, index) for index in range(ended.params.n)]
     response = ImagesResponse(
         created=int(ended.finished_at or time.time()),
         data=data,
         output_format=delivery.rendition.format,
+        quality=delivery.wanted.wanted_quality,
         size=delivery.model.size,
         usage=delivery.usage(ended, ended.params.n),
         oar=delivery.facts(ended),
     )
     return JSONResponse(response.model_dump(mode="json", exclude_none=True))
+
+
+async def _data(services: Services, request: Request, delivery: Delivery, job: Job, index: int) -> ImageData:
+    """A picture, or its address, or both. Raises JobExpired."""
+    only = delivery.wanted.response_format
+    address = f"{request.base_url}v1/generations/{job.id}/images/{index}?{delivery.rendition.query}"
+    return ImageData(
+        b64_json=None if only == "url" else await _finished(services, delivery, job, index),
+        url=None if only == "b64_json" else address,
+    )
 
 
 async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGenerator[str]:
@@ -257,6 +302,7 @@ async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGene
             b64_json=await _finished(services, delivery, ended, index),
             created_at=int(ended.finished_at or time.time()),
             size=delivery.model.size,
+            quality=delivery.wanted.wanted_quality,
             output_format=delivery.rendition.format,
             oar=delivery.facts(ended, index),
             usage=whole if index == 0 else Usage.of(text=0, kept=0, drawn=whole.output_tokens),
@@ -276,6 +322,7 @@ async def _partial(services: Services, delivery: Delivery, job: Job, partial: Pa
         b64_json=base64.b64encode(picture).decode(),
         created_at=int(partial.at),
         size=delivery.model.size,
+        quality=delivery.wanted.wanted_quality,
         output_format=wanted.format,
         oar=delivery.facts(job, partial.image),
     )

@@ -50,9 +50,10 @@ async def accept(
     idempotency: Idempotency | None = None,
     partial_images: int = 0,
     source: Source | None = None,
+    needs_prompt: bool = True,
 ) -> Submitted:
     """Raises a ServerError for what cannot be served."""
-    params = resolve(within_ceiling(request, services.tenant), model, services.settings)
+    params = resolve(within_ceiling(request, services.tenant), model, services.settings, needs_prompt=needs_prompt)
     await services.prompts.check(params.prompt, model)
     if not await services.queue.is_known(idempotency):
         await services.check_served(model)

@@ -6,35 +6,40 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from server.api import documents
-from server.api.deps import Shared
+from server.api.deps import Services, Shared
 from server.jobs.estimate import Fleet
 from server.schemas.model import ModelEntry, ModelInfo, ModelList, WorkerInfo
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("", summary="List the models", response_model=ModelList, responses=documents.errors())
+@router.get("", summary="List the models", response_model=ModelList, responses=documents.errors(openai=True))
 async def list_models(services: Shared) -> ModelList:
     """Those that workers serve or have served until lately, with what each can do."""
     default = await services.default_model()
     workers = await services.recent.workers()
-    return ModelList(data=[_entry(info, default, workers) for info in await services.registry.models()])
+    return ModelList(data=[_entry(services, info, default, workers) for info in await services.registry.models()])
 
 
 @router.get(
-    "/{name}", summary="Look at a model", response_model=ModelEntry, responses=documents.errors(*documents.MODEL)
+    "/{name}",
+    summary="Look at a model",
+    response_model=ModelEntry,
+    responses=documents.errors(*documents.MODEL, openai=True),
 )
 async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], services: Shared) -> ModelEntry:
     """Its grid and sizes, orders, defaults and example prompts."""
     info = await services.find_model(name)
-    return _entry(info, await services.default_model(), await services.recent.workers())
+    return _entry(services, info, await services.default_model(), await services.recent.workers())
 
 
-def _entry(info: ModelInfo, default: str | None, workers: Sequence[WorkerInfo]) -> ModelEntry:
+def _entry(services: Services, info: ModelInfo, default: str | None, workers: Sequence[WorkerInfo]) -> ModelEntry:
+    aliases = services.settings.model_aliases
     return ModelEntry(
         **info.model_dump(exclude={"name"}),
         id=info.name,
         is_default=info.name == default,
+        aliases=tuple(sorted(alias for alias, name in aliases.items() if name == info.name)),
         num_tokens=info.num_tokens,
         sizes=(info.size,),
         workers=len(Fleet.of(info.name, workers).workers),

@@ -19,9 +19,9 @@ from server.api.credentials import read_header
 from server.api.refusal import deny
 from server.errors import HostNotAllowed, OriginNotAllowed, ServerError
 from server.observability.metrics import ApiMetrics
+from server.settings import DEFAULT_PORTS
 
 EVERY = "*"
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class OriginCheck:

@@ -10,9 +10,12 @@ from server.settings import Settings
 CHOSEN_SEED_BITS = 31  # a seed that the server chooses is exact in any client's numbers
 
 
-def resolve(request: GenerationRequest, model: ModelInfo, settings: Settings) -> GenerationParams:
+def resolve(
+    request: GenerationRequest, model: ModelInfo, settings: Settings, *, needs_prompt: bool = True
+) -> GenerationParams:
     """Raises InvalidRequest."""
-    _check_prompt(request.prompt, settings)
+    if needs_prompt or request.prompt:
+        _check_prompt(request.prompt, settings)
     _check_n(request.n, settings)
     defaults = model.defaults
     return GenerationParams(

@@ -60,6 +60,8 @@ def show(value: Any) -> str:
         return ""
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, dict):
+        return ",".join(f"{name}={target}" for name, target in value.items())  # pyright: ignore[reportUnknownVariableType]
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType]
 
 

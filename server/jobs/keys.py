@@ -124,6 +124,11 @@ def share(model: str, tenant: str) -> str:
     return f"share:{model}:{tenant}"
 
 
+def line(model: str, tenant: str = "") -> str:
+    """Of those who were refused: by the model's queue, or by a tenant's share of it."""
+    return f"line:{model}:{tenant}"
+
+
 def rate(tenant: str) -> str:
     return f"rate:{tenant}"
 

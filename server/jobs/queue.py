@@ -25,6 +25,8 @@ from server.schemas.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.settings import Settings
 
 LOOKS_A_LEASE = 4  # at a job that its worker has to end, by the sweeper
+MARGIN = 1.2  # rather a little late than refused again
+LINE_LENGTH = 3  # times that all jobs of now take: who is refused is asked to come back no later
 SOURCE_SUBMIT_MS = 60_000  # a source whose job was not accepted is forgotten after this
 
 
@@ -122,7 +124,7 @@ class JobQueue:
                 *chain.from_iterable(fields.items()),
             ],
         )
-        return await self._outcome(Submitted(job_id, is_replay=False), params.model, tenant, reply)
+        return await self._outcome(Submitted(job_id, is_replay=False), params, tenant, reply)
 
     def _fields(self, params: GenerationParams, retry_of: str) -> dict[Field, str | int]:
         """What a new job's hash holds of its request."""
@@ -137,27 +139,41 @@ class JobQueue:
             fields[Field.TRACE] = trace
         return fields
 
-    async def _outcome(self, accepted: Submitted, model: str, tenant: Tenant, reply: Sequence[Any]) -> Submitted:
+    async def _outcome(
+        self, accepted: Submitted, params: GenerationParams, tenant: Tenant, reply: Sequence[Any]
+    ) -> Submitted:
         """What the script decided, as an answer or an error."""
         outcome = reply[0].decode()
-        if outcome == "full":
-            raise await self._refusal(model, num_jobs=reply[1], work=reply[2])
-        if outcome == "share":
-            seconds = retry_after(reply[2], await self.fleet(model))
-            message = f"{reply[1]} jobs of {tenant.name} wait or run already, which is its share of the queue"
-            raise QueueShareFull(message, retry_after=seconds)
+        if outcome in {"full", "share"}:
+            raise await self._refusal(params, tenant, num_jobs=reply[1], work=reply[2], is_share=outcome == "share")
         if outcome == "conflict":
             raise IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key")
         if outcome == "replayed":
             return Submitted(reply[1].decode(), is_replay=True)
         return accepted
 
-    async def _refusal(self, model: str, *, num_jobs: int, work: int) -> QueueFull | ModelNotReady:
-        fleet = await self.fleet(model)
-        seconds = retry_after(work, fleet)
-        if not fleet.workers:
+    async def _refusal(
+        self, params: GenerationParams, tenant: Tenant, *, num_jobs: int, work: int, is_share: bool
+    ) -> QueueFull | ModelNotReady:
+        """The others are taken to have as many pictures each as the job that is refused."""
+        fleet = await self.fleet(params.model)
+        pictures = num_jobs * params.n
+        seconds = retry_after(work, fleet, pictures * params.rows_per_image, pictures)
+        if not fleet.workers and not is_share:
             return ModelNotReady(f"{num_jobs} jobs wait already and no worker is alive", retry_after=seconds)
-        return QueueFull(f"{num_jobs} jobs wait or run already", retry_after=seconds)
+        line = keys.line(params.model, tenant.name if is_share else "")
+        place = await self._place_in_line(line, num_jobs, seconds)
+        if is_share:
+            message = f"{num_jobs} jobs of {tenant.name} wait or run already, which is its share of the queue"
+            return QueueShareFull(message, retry_after=place)
+        return QueueFull(f"{num_jobs} jobs wait or run already", retry_after=place)
+
+    async def _place_in_line(self, line: str, num_jobs: int, seconds: float) -> float:
+        """When to come back, in seconds: those who are refused get one place after the other of the `num_jobs` that
+        will be free after `seconds`."""
+        first = milliseconds(MARGIN * seconds)
+        args = [first, max(1, first // max(1, num_jobs)), int(first * LINE_LENGTH)]
+        return await scripts.run(self._connection, "line", [line], args) / 1000
 
     async def is_known(self, idempotency: Idempotency | None) -> bool:
         """Whether this key made a job before, which a repeated request is to be told of."""
@@ -270,4 +286,5 @@ def lifetimes(settings: Settings) -> tuple[int, int]:
 
 
 def milliseconds(seconds: float) -> int:
-    return int(seconds * 1000)
+    """At least 1 for what is more than nothing: 0 stands for never."""
+    return max(1, round(seconds * 1000)) if seconds > 0 else 0

@@ -49,7 +49,7 @@ def script(name: str) -> Script:
 async def run(connection: RedisConnection, name: str, keys: Sequence[str], args: Sequence[Word]) -> Any:
     """Runs one script, again when Redis cannot be reached: all but `take` change nothing the second time.
 
-    (`rate` may take a second token, which is the lesser evil.)
+    (`rate` may take a second token and `line` a second place, which is the lesser evil.)
     """
     replies = await run_many(connection, [Call(script(name), keys, args)])
     return replies[0]

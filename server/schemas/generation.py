@@ -76,7 +76,8 @@ class EditParams(Sent):
 
 
 class GenerationParams(Sent):
-    """A request with every default filled in and checked against the model; what a job carries."""
+    """A request with every default filled in and checked against the model; what a job carries. An empty prompt is
+    none: a picture is varied without one."""
 
     model: str
     prompt: str

@@ -60,6 +60,7 @@ class ModelEntry(Sent):
     created: int
     owned_by: str = "oar"
     is_default: bool
+    aliases: tuple[str, ...] = ()  # other names by which requests may call it
     num_tokens: int
     sizes: tuple[str, ...]  # width x height in pixels
     grid: tuple[int, int]
@@ -87,6 +88,10 @@ class WorkerInfo(Sent):
     models: tuple[str, ...]
     slots: int
     step_seconds: float = 0.0  # smoothed time of one engine step; 0 before the first
+    # Seconds of a step whatever it does, and for each row that shares it, fitted to its steps; 0 before the first.
+    base_seconds: float = 0.0
+    row_seconds: float = 0.0
+    picture_seconds: float = 0.0  # smoothed time from a picture's last step to its pixels
     is_draining: bool = False  # it takes no more jobs
     beats: int = 0  # heartbeats so far: one that stands still is dead, whatever Redis' clock says
     lease_seconds: float = 0.0  # that it may stand still; 0: this worker does not count them

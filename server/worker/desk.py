@@ -11,6 +11,7 @@ from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted,
 from oar_core.errors import RequestError
 from server.errors import RedisUnavailable
 from server.jobs.connection import RedisConnection
+from server.jobs.estimate import StepTimes
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
 from server.jobs.worker_queue import LATE, Claim, WorkerQueue
@@ -28,6 +29,7 @@ from server.worker.running import Ending, RunningJob, Snapshot, parse_sequence_i
 logger = logging.getLogger(__name__)
 
 SMOOTHING = 0.1
+PICTURE_SMOOTHING = 0.5  # a job tells it once
 
 
 class Desk:
@@ -56,6 +58,8 @@ class Desk:
         self.step_seconds = 0.0
         self.num_vanished = 0  # jobs that Redis knew nothing of any more
         self._queues = queues
+        self.step_times = StepTimes()
+        self.picture_seconds = 0.0  # smoothed, from the last step of a picture to its pixels
         self._latest_seconds = 0.0  # of the latest step
         self._tracing = tracing
         self._models = models
@@ -144,6 +148,7 @@ class Desk:
     def _count_step(self, report: Stepped) -> None:
         previous = self.step_seconds or report.seconds
         self.step_seconds = previous + SMOOTHING * (report.seconds - previous)
+        self.step_times.add(report.load.slots, report.seconds)
         self._latest_seconds = report.seconds
         occupancy = report.load.slots / self._models[report.model].slots
         self._metrics.count_step(report.model, report.seconds, report.rows, occupancy)
@@ -206,7 +211,10 @@ class Desk:
         token_ids = [canvas.finished for canvas in job.canvases if canvas.finished is not None]
         async with job.partials:
             images = await self.renderer.finish(self._models[job.claim.model].pipeline, token_ids, job.edit)
-        self._metrics.render.labels(job.claim.model).observe(time.monotonic() - start)
+        rendering = time.monotonic() - start
+        self._metrics.render.labels(job.claim.model).observe(rendering)
+        previous = self.picture_seconds or rendering / len(images)
+        self.picture_seconds = previous + PICTURE_SMOOTHING * (rendering / len(images) - previous)
         links = tuple(
             ImageLink(index=index, url=f"/v1/generations/{job.claim.job_id}/images/{index}")
             for index in range(len(images))

@@ -157,7 +157,7 @@ def test_a_method_that_is_not_taken(live: LiveServer) -> None:
 
 
 def test_an_unknown_model_by_name(live: LiveServer) -> None:
-    check(live.client.get("/v1/models/nothing"), 404, "model_not_found", "model")
+    check(live.post(model="nothing"), 404, "model_not_found", "model")
 
 
 def test_a_picture_that_is_not_finished(live: LiveServer) -> None:

@@ -268,3 +268,25 @@ def test_the_workers_metrics_are_seen_through_the_api(live: LiveServer) -> None:
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
 def test_the_api_describes_itself(live: LiveServer, path: str) -> None:
     assert live.client.get(path).status_code == 200
+
+
+def test_a_client_that_repeats_itself_may_have_less_time_left(live: LiveServer) -> None:
+    """What is left of its time is no part of what it asks for."""
+    headers = {"Idempotency-Key": "less-time"}
+    body = {"prompt": "a red circle"}
+    answers = [
+        live.client.post("/v1/generations", json=body, headers={**headers, "Cancel-After": seconds})
+        for seconds in ("60", "30.5")
+    ]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    assert answers[1].json()["params"]["deadline"] == 60
+
+
+@pytest.mark.parametrize(
+    "prefer", [["Wait=20"], ['wait="20"'], ["wait = 20"], ["respond-async", "wait=20"], ["wait=20", "handling=lenient"]]
+)
+def test_waiting_is_asked_for_in_every_way_that_the_standard_knows(live: LiveServer, prefer: list[str]) -> None:
+    headers = [("Prefer", value) for value in prefer]
+    answer = live.client.post("/v1/generations", json={"prompt": "a red circle", "steps": 2}, headers=headers)
+    assert (answer.status_code, answer.headers["Preference-Applied"]) == (200, "wait=20")

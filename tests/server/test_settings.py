@@ -52,6 +52,62 @@ def test_what_is_no_origin_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://friend.example:443", "https://friend.example"),
+        ("http://friend.example:80", "http://friend.example"),
+        ("http://friend.example:443", "http://friend.example:443"),
+        ("https://friend.example:08443", "https://friend.example:8443"),
+        ("HTTPS://Friend.Example", "https://friend.example"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("http://[0:0::1]:80", "http://[::1]"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+        ("*", "*"),
+        ("null", "null"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_send_it(monkeypatch: pytest.MonkeyPatch, written: str, sent: str) -> None:
+    monkeypatch.setenv("OAR_ALLOWED_ORIGINS", written)
+    assert load_settings({}).allowed_origins == (sent,)
+
+
+@pytest.mark.parametrize(
+    ("origin", "why"),
+    [
+        ("https://*.friend.example", "wildcard"),
+        ("https://friend.example:*", "wildcard"),
+        ("https://friend.example:0", "no origin"),
+        ("https://friend.example:99999", "no origin"),
+        ("https://friend.example:x", "no origin"),
+        ("https://user@friend.example", "no origin"),
+        ("https://friend example", "no origin"),
+        ("https://[::g]", "no origin"),
+        ("https://a..b\u00fc", "no origin"),
+        ("https://friend.example?x", "no origin"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, origin: str, why: str
+) -> None:
+    monkeypatch.setenv("OAR_ALLOWED_ORIGINS", origin)
+    with pytest.raises(UsageError, match=rf"OAR_ALLOWED_ORIGINS: .*{why}"):
+        load_settings({})
+
+
+def test_aliases_are_pairs_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OAR_MODEL_ALIASES", "gpt-image-1=one, dall-e-3 = two,")
+    settings = load_settings({})
+    assert settings.model_aliases == {"gpt-image-1": "one", "dall-e-3": "two"}
+    for name, value in to_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings({}) == settings, "a child reads the same"
+    for bad in ("gpt-image-1", "=one", "a=", "a=one,a=two", "a=b,b=one"):
+        monkeypatch.setenv("OAR_MODEL_ALIASES", bad)
+        with pytest.raises(UsageError, match="OAR_MODEL_ALIASES: "):
+            load_settings({})
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "redis://:pa/ss@host:6379/0",

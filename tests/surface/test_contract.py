@@ -23,6 +23,7 @@ def test_routes() -> None:
         ("POST", "/v1/edits"),
         ("POST", "/v1/images/generations"),
         ("POST", "/v1/images/edits"),
+        ("POST", "/v1/images/variations"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/{name}"),
         ("GET", "/live"),

@@ -63,7 +63,13 @@ def test_every_code_of_an_example_is_in_the_table() -> None:
     for path, method in OPERATIONS:
         for status, reply in OPENAPI["paths"][path][method]["responses"].items():
             for code in reply.get("content", {}).get("application/json", {}).get("examples", {}):
-                assert (code, int(status)) in known
+                # What is 422 elsewhere is 400 to OpenAI's clients.
+                as_told = (
+                    {(code, int(status)), (code, 422)}
+                    if status == "400" and "images" in path
+                    else {(code, int(status))}
+                )
+                assert as_told & known
 
 
 # codes

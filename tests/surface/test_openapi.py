@@ -77,7 +77,7 @@ def test_every_route_says_what_may_go_wrong(method: str, path: str) -> None:
         if int(status) >= 400:
             assert content["examples"], status
             for example in content["examples"].values():
-                openai = path.startswith("/v1/images/")
+                openai = path.startswith(("/v1/images/", "/v1/models"))
                 wanted = {"message", "type", "param", "code"} if openai else {"code", "message", "field", "type"}
                 assert set(example["value"]["error"]) == wanted
 

@@ -11,7 +11,7 @@ from server.jobs.connection import RedisConnection
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.job import TRANSITIONS, JobState
-from server.jobs.queue import Idempotency, JobQueue
+from server.jobs.queue import MARGIN, Idempotency, JobQueue
 from server.jobs.store import ImageStore, Registry
 from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
 from server.schemas.generation import GenerationParams
@@ -297,9 +297,44 @@ async def test_the_depth_limit_counts_waiting_and_running_jobs(connection: Redis
     with pytest.raises(QueueFull) as refusal:
         await queue.submit(PARAMS)
     work = 2 * PARAMS.n * PARAMS.steps * PARAMS.rows_per_image
-    assert refusal.value.headers["Retry-After"] == str(work // 2), "two slots do two row-steps a second"
+    assert refusal.value.retry_after == pytest.approx(MARGIN * work / 2), "two slots do two row-steps a second"
     await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}"))
     await queue.submit(PARAMS)
+
+
+async def test_those_who_are_refused_come_back_one_after_the_other(
+    connection: RedisConnection, settings: Settings
+) -> None:
+    """All were told the same moment: two found room, and the others had used up one of their attempts."""
+    queue = JobQueue(connection, settings.model_copy(update={"queue_depth": 2}))
+    await Registry(connection).beat(WorkerInfo(name="one", models=("tiny",), slots=2, step_seconds=1.0), 5)
+    steady = PARAMS.model_copy(update={"steps": 100})
+    work = 2 * steady.n * steady.steps * steady.rows_per_image
+    for _ in range(2):
+        await queue.submit(steady)
+    told: list[float] = []
+    for _ in range(40):
+        with pytest.raises(QueueFull) as refusal:
+            await queue.submit(steady)
+        assert refusal.value.retry_after is not None
+        told.append(refusal.value.retry_after)
+    first = MARGIN * work / 2  # two slots do two row-steps a second
+    # Each of the two jobs' places is free for somebody in turn; who hammers makes nobody wait more than thrice as long.
+    assert told[:5] == pytest.approx([first * share for share in (1, 1.5, 2, 2.5, 3)], rel=0.05)
+    assert first * 0.95 <= min(told) <= max(told) <= first * 3
+    assert len({round(seconds / first, 1) for seconds in told}) >= 4
+    ttl = await connection.once("PTTL", keys.line("tiny"))
+    assert 0 < ttl <= first * 3000
+
+
+async def test_a_deadline_below_a_millisecond_is_one(connection: RedisConnection, queue: JobQueue) -> None:
+    """It was cut off to 0, which stands for none."""
+    for seconds in (1e-9, 0.0004, 0.001, 5e-324):
+        job = await queue.submit(PARAMS.model_copy(update={"deadline": seconds}))
+        created, deadline = await connection.once("HMGET", keys.job(job.job_id), "created", "deadline")
+        assert int(deadline) == int(created) + 1
+    never = await queue.submit(PARAMS)
+    assert await connection.once("HGET", keys.job(never.job_id), "deadline") == b"0"
 
 
 async def test_an_idempotency_key_gives_the_first_job_again(connection: RedisConnection, queue: JobQueue) -> None:

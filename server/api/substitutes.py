@@ -1,0 +1,43 @@
+"""What OpenAI documents and a model here cannot do: it is told in the answer what was done instead, or refused."""
+
+from server.errors import InvalidRequest
+from server.schemas.images import ImageEditFields, ImagesRequest
+from server.schemas.model import ModelInfo
+
+HEADER = "OAR-Warning"
+
+
+def substitutes(wanted: ImagesRequest, model: ModelInfo, *, is_strict: bool) -> tuple[str, ...]:
+    """One sentence for each field whose value is not kept. Raises InvalidRequest for the first where `is_strict`."""
+    found = _unkept(wanted, model)
+    if found and is_strict:
+        field, sentence = next(iter(found.items()))
+        raise _refusal(field, sentence)
+    return tuple(f"{field}: {sentence}" for field, sentence in found.items())
+
+
+def check_sense(wanted: ImagesRequest) -> None:
+    """Raises InvalidRequest for fields that contradict one another."""
+    if (wanted.output_format or "png") == "png" and wanted.output_compression not in {None, 100}:
+        raise _refusal("output_compression", "a PNG loses nothing; ask for webp or jpeg")
+    if wanted.partial_images and not wanted.stream:
+        raise _refusal("partial_images", "partial images come with stream")
+    if wanted.stream and wanted.response_format == "url":
+        raise _refusal("response_format", "a stream carries the pictures themselves, as b64_json")
+
+
+def _unkept(wanted: ImagesRequest, model: ModelInfo) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if wanted.size not in {None, "auto", model.size}:
+        found["size"] = f"{model.name} makes pictures of {model.size} pixels, not of {wanted.size}"
+    if wanted.background == "transparent":
+        found["background"] = "pictures are opaque here"
+    if wanted.style is not None:
+        found["style"] = f"{wanted.style} means nothing here; describe the style in the prompt"
+    if isinstance(wanted, ImageEditFields) and wanted.input_fidelity == "high":
+        found["input_fidelity"] = "what the mask leaves is kept exactly, and nothing else can be chosen"
+    return found
+
+
+def _refusal(field: str, sentence: str) -> InvalidRequest:
+    return InvalidRequest(f"invalid_{field}", f"{field}: {sentence}", field=field)
