@@ -6,14 +6,18 @@ from typing import Self
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from oar_core.errors import InvalidPrompt, PromptTooLong
+from oar_core.errors import InvalidPrompt, PromptTooLong, WeightsError
 
+TEXT = "text.json"  # in a model's folder
 START = "<start>"  # opens every prefix; alone it is the unconditional prefix
 START_ID = 0
 
 
 class TextTokenizer:
-    """Prompts to condition ids. Case and Unicode compatibility forms do not matter; no text is out of vocabulary."""
+    """A `Conditioner` of prompts. Case and Unicode compatibility forms do not matter; no text is out of vocabulary."""
+
+    kind = "text"
+    unconditional_ids = (START_ID,)
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -35,11 +39,15 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, folder: Path) -> Self:
+        """Raises WeightsError where the folder holds none that can be read."""
+        path = folder / TEXT
+        if not path.exists():
+            raise WeightsError(f"{path} is missing")
         return cls(Tokenizer.from_file(str(path)))
 
-    def save(self, path: Path) -> None:
-        self._tokenizer.save(str(path))
+    def save(self, folder: Path) -> None:
+        self._tokenizer.save(str(folder / TEXT))
 
     def to_json(self) -> str:
         """What `save` writes."""

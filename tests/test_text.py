@@ -48,6 +48,6 @@ def test_an_empty_caption_is_the_unconditional_prefix(text: TextTokenizer) -> No
 
 
 def test_a_saved_tokenizer_reads_alike(text: TextTokenizer, tmp_path: Path) -> None:
-    text.save(tmp_path / "text.json")
-    loaded = TextTokenizer.load(tmp_path / "text.json")
+    text.save(tmp_path)
+    loaded = TextTokenizer.load(tmp_path)
     assert loaded.encode(CAPTIONS[1], max_length=20) == text.encode(CAPTIONS[1], max_length=20)

@@ -45,7 +45,7 @@ def measure_steps(subject: Subject, *, batch: int, repeats: int) -> StepsReport:
     """A quarter of the steps and one position a step: in the model's default order, in the order policy's and from its
     shortlist, where there is a policy, and in that of confidence. One position a step of the first of these with less
     guidance."""
-    clock, length = Clock(subject.device), subject.backbone.config.num_tokens
+    clock, length = Clock(subject.device), subject.backbone.spec.num_tokens
     engine = subject.engine(2 * batch)
     few = max(1, length // 4)
     of_policy = POLICY_ORDERS if subject.backbone.has_policy else ()

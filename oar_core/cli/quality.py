@@ -20,9 +20,11 @@ from oar_core.eval.report import write_report
 from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import digest, write_json
 from oar_core.eval.tables import one_line_table
+from oar_core.models.load import load_model
+from oar_core.models.model import Model
 from oar_core.order.plan import GROUP_SIZES, ORDERS
+from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.guidance import GUIDANCE_SCHEDULES
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.train.recipes import Recipe
 from oar_core.train.run import CACHE
 from oar_core.weights import Manifest
@@ -100,7 +102,7 @@ def quality(
     """
     run = make_run(recipe, data, folder, device)
     manifest = Manifest.load(weights)
-    pipeline = Pipeline.load(manifest.folder(model or manifest.default), str(run.device), getattr(torch, dtype))
+    pipeline = load_model(manifest.folder(model or manifest.default), str(run.device), getattr(torch, dtype))
     split = split or run.recipe.held_out
     reference = Reference.read(
         load_evaluator(run, evaluator_folder), run.images(split), run.images("train"), folder / CACHE
@@ -119,7 +121,7 @@ def quality(
 
 
 def draw_settings(
-    pipeline: Pipeline,
+    pipeline: Model,
     *,
     order: str | None,
     group_sizes: str | None,
@@ -135,7 +137,7 @@ def draw_settings(
     top_p: float | None,
 ) -> list[DrawSettings]:
     """Every combination of steps, guidance and seed; what is not said is the model's default."""
-    plan, sampling = pipeline.default_plan, pipeline.default_sampling
+    plan, sampling = default_plan(pipeline), default_sampling(pipeline)
     plan = replace(plan, **_said(order=order, group_sizes=group_sizes))
     plan = replace(plan, **_said(entropy_bound=entropy_bound, candidates=candidates))
     sampling = replace(sampling, **_said(temperature=temperature, top_k=top_k, top_p=top_p))

@@ -8,7 +8,7 @@ from oar_core.engine.model_runner import ModelRunner
 from oar_core.engine.scheduler import Scheduler
 from oar_core.engine.sequence import Phase, Sequence, SequenceRequest
 from oar_core.errors import ConfigError, RequestError
-from oar_core.models.backbone import Backbone
+from oar_core.models.base import Backbone
 from oar_core.sampling.decode import DecodedGroup, StepLoad
 from oar_core.sampling.request import check_condition
 
@@ -54,10 +54,10 @@ class Engine:
             raise ConfigError(f"max_prefill is {max_prefill}; at least 1 token is needed")
         _check_memory(backbone, num_slots + is_static, max_cache_bytes)  # with the scratch slot
         try:
-            check_condition(unconditional_ids, backbone.config)
+            check_condition(unconditional_ids, backbone.spec)
         except RequestError as error:
             raise ConfigError(f"unconditional_ids is no condition of this model: {error}") from error
-        self._config = backbone.config
+        self._spec = backbone.spec
         self._has_policy = backbone.has_policy
         self._pool = CachePool(num_slots)
         self._scheduler = Scheduler(self._pool, math.inf if is_deterministic else max_prefill)
@@ -106,7 +106,7 @@ class Engine:
         """Queues a picture; it joins at the next step that has slots for it. Raises RequestError."""
         if request.id in self._live:
             raise RequestError(f"sequence {request.id} is already in the engine", field="id")
-        sequence = Sequence(request, self._config, priority=priority, has_policy=self._has_policy)
+        sequence = Sequence(request, self._spec, priority=priority, has_policy=self._has_policy)
         self._live[request.id] = sequence
         self._scheduler.add(sequence)
 

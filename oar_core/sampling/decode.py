@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from oar_core.models.backbone import Backbone, Commit, Query
+from oar_core.models.base import Backbone, Commit, Query
 from oar_core.nn.kv_cache import KVCache
 from oar_core.sampling.confidence import entropy, log_probability, safe_together, surest
 from oar_core.sampling.draw import Draw, Drawn, plain_draw
@@ -47,7 +47,7 @@ def decode_step(
     if not rows:
         return []
     by_slot = sorted(range(len(rows)), key=lambda index: rows[index].slots.conditional)
-    batch = StepBatch.pack([rows[index] for index in by_slot], backbone.config.vocab_size, cache.keys.device)
+    batch = StepBatch.pack([rows[index] for index in by_slot], backbone.spec.vocab_size, cache.keys.device)
     pads = cache.num_pads
     groups = dict(zip(by_slot, _unpack(_decode(backbone, cache, batch, draw).tolist(), batch.limits)))
     if load is not None:
@@ -187,7 +187,7 @@ def _scores(
         return _as_table(log_probability(logits, drawn.token_ids), choice)
     order_score = backbone.order_score
     certainty = _as_table(CERTAINTIES[order_score.name](logits), choice)
-    return scored(certainty, choice.candidates, choice.widths, backbone.config.grid, order_score)
+    return scored(certainty, choice.candidates, choice.widths, backbone.spec.grid, order_score)
 
 
 def _as_table(values: Shaped[Tensor, "K"], choice: Choice) -> Shaped[Tensor, "R G"]:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from oar_core.models.backbone import Backbone, Commit, Condition, Query
+from oar_core.models.base import Backbone, Commit, Condition, Query
 from oar_core.nn.kv_cache import KVCache
 from oar_core.order.plan import DEFAULT_CANDIDATES, DISTILLED, SHORTLIST, PlanSpec, make_plan
 from oar_core.sampling.order_score import score_positions
@@ -50,7 +50,7 @@ def by_certainty(backbone: Backbone) -> Scorer:
         logits = backbone.step(cache, slots, commit, asked).float().unflatten(0, (len(slots), -1))
         widths = torch.full((len(slots),), logits.shape[1], device=logits.device)
         remaining = asked.positions.view(logits.shape[:2])
-        return score_positions(logits, remaining, widths, backbone.config.grid, backbone.order_score)
+        return score_positions(logits, remaining, widths, backbone.spec.grid, backbone.order_score)
 
     return score
 
@@ -100,7 +100,7 @@ def orders_by_name(
     if name in scorers:
         return forced_orders(backbone, condition, token_ids, scorers[name])
     plans = [
-        make_plan(PlanSpec(order=name), backbone.config.grid, seed=seed, image_index=first + index)
+        make_plan(PlanSpec(order=name), backbone.spec.grid, seed=seed, image_index=first + index)
         for index in range(len(token_ids))
     ]
     return torch.tensor([plan.order for plan in plans], device=token_ids.device)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from oar_core.models.backbone import Commit
+from oar_core.models.base import Commit
 from oar_core.nn.tables import moved, places_within, right_padded, starts_of
 from oar_core.sampling.rows import POLICY_CHOOSERS, Chooser, DecodeRow
 from oar_core.sampling.sampler import SamplingRows
@@ -107,6 +107,7 @@ class StepBatch:
                 at["commit_token_ids"],
                 at["commit_positions"],
                 torch.tensor([len(rows[row].commit_positions) - held for row, held in commits]),
+                _seen(commits, rows),
             ),
             queries=at["queries"],
             owners=at["owners"],
@@ -164,6 +165,13 @@ def _choice(
     widths, table, listed, asked, picked, goals = moved(tables, device)
     slots = torch.tensor([row.slots.conditional for row in rows])
     return Choice(chooser, slots, tuple(counts.tolist()), widths, table, listed, asked, most, picked, goals)
+
+
+def _seen(commits: Sequence[tuple[int, int]], rows: Sequence[DecodeRow]) -> Int[Tensor, "B K"] | None:
+    """Of each slot's commits (a row, less those that the slot has), how many each token sees; on the host."""
+    tables = [(rows[row].commit_seen, held) for row, held in commits]
+    listed = [[count - held for count in seen[held:]] for seen, held in tables if seen is not None]
+    return torch.from_numpy(right_padded(listed)) if listed else None
 
 
 def _adaptive(rows: Sequence[DecodeRow], limits: Int[np.ndarray, "R"], device: torch.device) -> Adaptive | None:

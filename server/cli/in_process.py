@@ -49,7 +49,7 @@ class InProcess:
             self._prompt_ids = self._model.pipeline.encode_prompt(self.params.prompt)
         except (LibraryError, ServerError) as error:
             raise click.ClickException(str(error)) from error
-        self.shape = Shape(self._model.pipeline.grid, self._model.pipeline.tokenizer.config.image_size)
+        self.shape = Shape(self._model.pipeline.grid, self._model.pipeline.image_size)
 
     def _resolve(
         self, model: LoadedModel, request: GenerationRequest, upload: Upload | None

@@ -206,7 +206,7 @@ class Bridge:
         for queue in self._queues.values():
             await queue.open()
         models = self._models.values()
-        texts = {model.name: model.pipeline.text.to_json() for model in models}
+        texts = {model.name: model.pipeline.conditioner.to_json() for model in models}
         await self._registry.publish_models([model.info() for model in models], texts)
         await self._beat()
 

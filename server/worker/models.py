@@ -10,8 +10,9 @@ import torch
 
 from oar_core.engine.calibration import Calibration, words
 from oar_core.engine.engine import Engine
+from oar_core.models.load import load_model
+from oar_core.models.model import Model, in_number_format
 from oar_core.order.plan import GROUP_SIZES, PlanSpec
-from oar_core.sampling.pipeline import Pipeline, in_number_format
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import Manifest
@@ -29,7 +30,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.i
 @dataclass(frozen=True)
 class LoadedModel:
     name: str
-    pipeline: Pipeline
+    pipeline: Model
     engine: Engine
     slots: int
     created: int  # Unix seconds
@@ -62,7 +63,7 @@ class LoadedModel:
         return ModelInfo(
             name=self.name,
             grid=self.pipeline.grid,
-            image_size=self.pipeline.tokenizer.config.image_size,
+            image_size=self.pipeline.image_size,
             orders=self.pipeline.orders,
             group_sizes=GROUP_SIZES,
             defaults=GenerationDefaults.model_validate(defaults),
@@ -127,14 +128,14 @@ def _device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Pipeline, int | None]:
+def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model, int | None]:
     """A model in its number format, and from how many rows on its weights are packed, where that was measured. Sets the
     number of threads."""
     wanted = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
     measures = settings.calibrate or settings.dtype == "fastest"
     if device != "cpu" or settings.deterministic or not measures:
-        return Pipeline.load(folder, device, wanted), None
-    pipeline = Pipeline.load(folder, device, torch.float32)
+        return load_model(folder, device, wanted), None
+    pipeline = load_model(folder, device, torch.float32)
     choices = _DTYPES["float32"], _DTYPES["bfloat16"]
     # Of int8, layers of fp32 tell how many threads are of use.
     dtypes = choices if settings.dtype == "fastest" else (torch.float32 if wanted is torch.int8 else wanted,)

@@ -18,7 +18,7 @@ import httpx
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import SequenceFinished
 from oar_core.engine.sequence import KnownTokens
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.models.model import Model
 from server.api.validation import resolve
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
@@ -235,7 +235,7 @@ class Api:
 class Atelier:
     """Paints what a job should become: alone, undisturbed, in this process."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Model) -> None:
         self._pipeline = pipeline
 
     def paint(self, params: GenerationParams) -> list[bytes]:

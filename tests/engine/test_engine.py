@@ -198,7 +198,7 @@ def test_slots_beyond_the_memory_for_them_are_refused_at_the_start():
 
 def test_a_distilled_order_needs_a_policy():
     backbone = HashBackbone()
-    backbone.has_policy = False
+    backbone.is_able_to_score = False
     request = make_request(order="distilled")
     with pytest.raises(InvalidOrder, match="this model has no order policy") as error:
         make_engine(backbone=backbone).add(request)

@@ -10,7 +10,7 @@ import torch
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import SequenceFinished
 from oar_core.errors import RequestError
-from oar_core.models.backbone import Condition
+from oar_core.models.base import Condition
 from oar_core.sampling.generate import generate
 from oar_core.sampling.noise import gumbel, noise_key
 from oar_core.sampling.progress import Patch

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from oar_core.engine.engine import Engine
-from oar_core.models.backbone import Condition
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import Condition
+from oar_core.models.oar.backbone import OarBackbone
 from oar_core.sampling.generate import generate
 from tests.engine.backbones import TINY, UNCONDITIONAL, tiny_backbone
 from tests.engine.requests import diverse_requests, made_by, make_request

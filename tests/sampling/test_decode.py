@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oar_core.models.backbone import Commit, Query
+from oar_core.models.base import Commit, Query
 from oar_core.order.plan import DEFAULT_CANDIDATES
 from oar_core.sampling.confidence import log_odds_of_best, surest
 from oar_core.sampling.decode import Chooser, DecodeRow, Slots, StepLoad, decode_step

@@ -12,8 +12,8 @@ import yaml
 
 from oar_core.config import BackboneConfig
 from oar_core.engine.engine import Engine
-from oar_core.models.oar import OarBackbone
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.models.model import Model
+from oar_core.models.oar.backbone import OarBackbone
 from server.cli import VERBS
 from server.settings import Settings, environment_name
 from server.worker.bridge import FLUSH_SECONDS
@@ -308,7 +308,7 @@ def bytes_of_a_slot(config: BackboneConfig, bytes_of_a_number: int) -> int:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("num_slots", [2, 5])
-def test_the_formula_of_the_cache_is_what_is_allocated(tiny_pipeline: Pipeline, dtype: str, num_slots: int) -> None:
+def test_the_formula_of_the_cache_is_what_is_allocated(tiny_pipeline: Model, dtype: str, num_slots: int) -> None:
     """On a CPU, where the cache is in fp32 whatever the weights are."""
     import torch
 

@@ -8,7 +8,7 @@ import torch
 
 from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, ConfigError
-from oar_core.models.backbone import Condition
+from oar_core.models.base import Condition
 from oar_core.order.permutation import invert, is_permutation
 from oar_core.sampling.confidence import log_probability
 from oar_core.sampling.order_score import CERTAINTIES

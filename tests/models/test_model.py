@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from oar_core.errors import InvalidOrder, WeightsError
+from oar_core.models.load import load_model
+from oar_core.models.model import CONFIG, POLICY, Model
 from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
+from oar_core.sampling.defaults import default_plan
 from oar_core.sampling.generate import generate
-from oar_core.sampling.pipeline import CONFIG, POLICY, Pipeline
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from tests.server.tiny import NAME, write_tiny_weights
@@ -22,8 +24,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / NAME
 
 
-def load(folder: Path) -> Pipeline:
-    return Pipeline.load(folder, "cpu", torch.float32)
+def load(folder: Path) -> Model:
+    return load_model(folder, "cpu", torch.float32)
 
 
 def without_policy(folder: Path) -> None:
@@ -41,7 +43,7 @@ def change_policy(folder: Path) -> None:
     save_file(tensors, folder / POLICY)
 
 
-def positions_of(pipeline: Pipeline) -> list[int]:
+def positions_of(pipeline: Model) -> list[int]:
     seen: list[int] = []
     request = SequenceRequest("a", (0, 3), 1, 0, PlanSpec(order="distilled", steps=5), SamplingParams())
     generate(
@@ -73,11 +75,11 @@ def test_a_model_with_a_policy_offers_distilled_and_goes_by_it(folder: Path) -> 
     ("name", "usual", "own"), [("entropy_bound", DEFAULT_ENTROPY_BOUND, 2.5), ("candidates", DEFAULT_CANDIDATES, 3)]
 )
 def test_a_model_may_name_what_a_plan_usually_leaves_open(folder: Path, name: str, usual: float, own: float) -> None:
-    assert getattr(load(folder).default_plan, name) == usual
+    assert getattr(default_plan(load(folder)), name) == usual
     config = json.loads((folder / CONFIG).read_text())
     config["defaults"][name] = own
     (folder / CONFIG).write_text(json.dumps(config))
-    assert getattr(load(folder).default_plan, name) == own
+    assert getattr(default_plan(load(folder)), name) == own
 
 
 def test_a_policy_that_the_config_promises_has_to_be_there(folder: Path) -> None:

@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import BackboneConfig, OrderScore
-from oar_core.models.backbone import Commit, Condition, Query, within
-from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.base import Backbone, BackboneSpec, Commit, Commits, Condition, GridLayout, Query, within
+from oar_core.models.oar.policy import OrderPolicy
+from oar_core.models.seen import listed_seen, seen_after
 from oar_core.nn.attention import (
     CrossAttention,
     DenseMemory,
@@ -27,7 +28,7 @@ from oar_core.nn.attention import (
 from oar_core.nn.block import Block
 from oar_core.nn.embed import ConditionEmbedding, QueryEmbedding, TokenEmbedding
 from oar_core.nn.kv_cache import CachedMemory, FixedWindow, KVCache, Window
-from oar_core.nn.norm import Norm
+from oar_core.nn.norm import make_norm
 from oar_core.nn.rope import RotaryTable, Rotation, rotate
 
 INIT_STD = 0.02
@@ -41,10 +42,9 @@ class ContextStack(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         self.blocks = nn.ModuleList(
-            Block(config.width, SelfAttention(config.width, config.num_heads), config.dropout)
-            for _ in range(config.num_context_layers)
+            _block(config, SelfAttention(config.width, config.num_heads)) for _ in range(config.num_context_layers)
         )
-        self.norm = Norm(config.width)
+        self.norm = make_norm(config.norm, config.width)
         self.memory = nn.Linear(config.width, 2 * config.width, bias=False)
 
     def forward(
@@ -63,10 +63,9 @@ class QueryStack(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            Block(config.width, CrossAttention(config.width, config.num_heads), config.dropout)
-            for _ in range(config.num_query_layers)
+            _block(config, CrossAttention(config.width, config.num_heads)) for _ in range(config.num_query_layers)
         )
-        self.norm = Norm(config.width)
+        self.norm = make_norm(config.norm, config.width)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
 
     def forward(
@@ -89,7 +88,7 @@ class Memory(NamedTuple):
     rotation: Rotation
 
 
-class OarBackbone(nn.Module):
+class OarBackbone(Backbone):
     """Context stack and query stack with their embeddings; keeps the `Backbone` contract.
 
     Every condition has at least one token (the unconditional one is a token too), so that a query always sees a key.
@@ -99,15 +98,28 @@ class OarBackbone(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_condition = ConditionEmbedding(config.condition_vocab, config.max_condition, config.width)
-        self.embed_token = TokenEmbedding(config.vocab_size, config.num_tokens, config.width)
-        self.embed_query = QueryEmbedding(config.num_tokens, config.width)
-        self.rotary = RotaryTable(config.grid, config.head_width)
+        has_table = config.has_place_tables
+        self.embed_condition = ConditionEmbedding(
+            config.condition_vocab, config.max_condition, config.width, has_table=has_table
+        )
+        self.embed_token = TokenEmbedding(config.vocab_size, config.num_tokens, config.width, has_table=has_table)
+        self.embed_query = QueryEmbedding(config.num_tokens, config.width, has_table=has_table)
+        self.rotary = RotaryTable(
+            config.grid, config.head_width, config.rotary_base, is_nowhere_zero=not config.has_condition_keys
+        )
         self.context = ContextStack(config)
         self.query = QueryStack(config)
         self.policy: OrderPolicy | None = None
         self.order_score = OrderScore()
         self._initialise()
+
+    @property
+    def spec(self) -> BackboneSpec:
+        config = self.config
+        commits = Commits.GROUP if config.has_mutual_commits else Commits.CAUSAL
+        return BackboneSpec(
+            GridLayout(*config.grid), config.vocab_size, config.condition_vocab, config.max_condition, commits
+        )
 
     @property
     def has_policy(self) -> bool:
@@ -174,7 +186,7 @@ class OarBackbone(nn.Module):
         cache.reset(slots)
         device = cache.keys.device
         counts = [length + added for length, added in zip(lengths, known.counts.tolist())]
-        window = cache.extend(slots, counts, mutual=lengths)
+        window = cache.extend(slots, counts, seen_after(lengths, known))
         num_condition = condition.ids.shape[1]
         valid = torch.cat([within(condition.lengths, num_condition), known.valid], dim=1)
         places = _places(valid, device)
@@ -188,7 +200,7 @@ class OarBackbone(nn.Module):
         """Commits tokens, then predicts the queried positions; a query of no positions commits alone."""
         counts = commit.counts.tolist()
         if any(counts):
-            window = cache.extend(slots, counts)
+            window = cache.extend(slots, counts, listed_seen(commit))
             places = _places(commit.valid, cache.keys.device)
             token_ids, positions = commit.token_ids.flatten()[places], commit.positions.flatten()[places]
             self._commit(self.embed_token(token_ids, positions), positions, window)
@@ -241,9 +253,14 @@ class OarBackbone(nn.Module):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.trunc_normal_(module.weight, std=INIT_STD)
         nn.init.trunc_normal_(self.embed_query.shared, std=INIT_STD)
-        nn.init.zeros_(self.embed_query.position.weight)
+        if self.embed_query.position is not None:
+            nn.init.zeros_(self.embed_query.position.weight)
         for blocks in (self.context.blocks, self.query.blocks):
             _shrink_outputs(blocks)
+
+
+def _block(config: BackboneConfig, attention: nn.Module) -> Block:
+    return Block(config.width, attention, config.dropout, norm=config.norm, ffn_width=config.ffn_width)
 
 
 def _shrink_outputs(blocks: nn.ModuleList) -> None:

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import TokenizerConfig
-from oar_core.tokenizers.quantizer import Quantized, Quantizer
+from oar_core.models.base import ImageTokenizer
+from oar_core.models.oar.quantizer import Quantized, Quantizer
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class Decoder(nn.Module):
         return self.to_pixels(F.silu(self.stages(codes)))
 
 
-class VQGAN(nn.Module):
-    """Image tokenizer; see `tokenizers.base.ImageTokenizer` for the contract of the public methods."""
+class VQGAN(ImageTokenizer):
+    """Image tokenizer; see `ImageTokenizer` for the contract of the public methods."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -78,6 +79,10 @@ class VQGAN(nn.Module):
         self.quantizer = Quantizer(config.vocab_size, config.code_width)
         self.decoder = Decoder(config)
         self.unknown_code = nn.Parameter(torch.zeros(config.code_width))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.config.image_size
 
     @property
     def grid(self) -> tuple[int, int]:

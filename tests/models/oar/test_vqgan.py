@@ -5,7 +5,7 @@ import torch
 
 from oar_core.config import TokenizerConfig
 from oar_core.errors import ConfigError
-from oar_core.tokenizers.vqgan import VQGAN
+from oar_core.models.oar.vqgan import VQGAN
 
 WIDE = TokenizerConfig(image_size=(8, 12), widths=(8, 16), head_width=8, vocab_size=32, code_width=4)
 

@@ -4,8 +4,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from oar_core.config import BackboneConfig
-from oar_core.models.backbone import Backbone, Commit, Condition, Query
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import Backbone, Commit, Condition, Query
+from oar_core.models.oar.backbone import OarBackbone
 
 CONFIG = BackboneConfig(
     grid=(3, 4),

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oar_core.tokenizers.quantizer import Quantizer, nearest
+from oar_core.models.oar.quantizer import Quantizer, nearest
 
 
 def generator(seed: int = 0) -> torch.Generator:

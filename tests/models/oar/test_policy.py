@@ -5,9 +5,9 @@ import torch
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig
 from oar_core.errors import ConfigError
-from oar_core.models.backbone import Commit, Condition, Query
-from oar_core.models.oar import OarBackbone
-from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.base import Commit, Condition, Query
+from oar_core.models.oar.backbone import OarBackbone
+from oar_core.models.oar.policy import OrderPolicy
 from oar_core.nn.attention import DenseMemory
 
 CONFIG = BackboneConfig(

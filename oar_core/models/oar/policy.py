@@ -52,4 +52,5 @@ class OrderPolicy(nn.Module):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.trunc_normal_(module.weight, std=INIT_STD)
         nn.init.trunc_normal_(self.embed_query.shared, std=INIT_STD)
+        assert self.embed_query.position is not None
         nn.init.zeros_(self.embed_query.position.weight)
