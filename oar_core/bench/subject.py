@@ -7,6 +7,7 @@ from typing import Self
 
 import torch
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.models.base import Backbone, ImageTokenizer
 from oar_core.models.load import load_model
@@ -74,7 +75,8 @@ class Subject:
         return next(self.backbone.parameters()).device
 
     def engine(self, num_slots: int) -> Engine:
-        return Engine(self.backbone, self.unconditional_ids, num_slots, is_compiled=self.is_compiled)
+        config = EngineConfig(num_slots, is_compiled=self.is_compiled)
+        return Engine(self.backbone, self.unconditional_ids, config)
 
     @cached_property
     def draw(self) -> Draw:

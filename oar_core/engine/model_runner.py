@@ -4,6 +4,7 @@ from typing import TypeVar
 
 import torch
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.sequence import Sequence
 from oar_core.engine.static_steps import StaticSteps
 from oar_core.models.base import Backbone, StaticBackbone
@@ -20,26 +21,16 @@ class ModelRunner:
     """The cache takes its dtype and device from the backbone."""
 
     @torch.inference_mode()
-    def __init__(
-        self,
-        backbone: Backbone,
-        unconditional_ids: tuple[int, ...],
-        num_slots: int,
-        *,
-        is_deterministic: bool = False,
-        least_packed_rows: int | None = None,
-        is_static: bool = False,
-        is_compiled: bool = False,
-    ) -> None:
-        self._backbone = fastest(backbone, least_packed_rows)
+    def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], config: EngineConfig) -> None:
+        self._backbone = fastest(backbone, config.least_packed_rows)
         self._unconditional_ids = unconditional_ids
-        self._is_deterministic = is_deterministic
-        self._max_slots = num_slots
+        self._is_deterministic = config.is_deterministic
+        self._max_slots = config.num_slots
         static = self._backbone if isinstance(self._backbone, StaticBackbone) else None
-        is_static = is_static and not is_deterministic and static is not None
+        is_static = config.is_static and not config.is_deterministic and static is not None
         # Static steps hold on to all slots at once, and have a last one for scratch.
-        self._cache = backbone.new_cache(num_slots + 1 if is_static else min(num_slots, FIRST_SLOTS))
-        is_compiled = is_compiled and not is_deterministic
+        self._cache = backbone.new_cache(config.num_slots + 1 if is_static else min(config.num_slots, FIRST_SLOTS))
+        is_compiled = config.is_compiled and not config.is_deterministic
         self._draw = CompiledDraw(backbone.spec.vocab_size, self._cache.keys.device) if is_compiled else plain_draw
         self._static = StaticSteps(static, self._cache, self._draw) if is_static and static is not None else None
         self.load = StepLoad()  # of the latest step

@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 
 from oar_core.engine.calibration import Calibration, words
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.models.load import load_model
 from oar_core.models.model import Model, in_number_format
-from oar_core.order.plan import GROUP_SIZES, PlanSpec
+from oar_core.order.plan import PlanSpec
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import Manifest
@@ -43,7 +44,7 @@ class LoadedModel:
         return Fingerprint(
             model_hash=self.pipeline.model_hash,
             torch=torch.__version__,
-            device=str(next(self.pipeline.backbone.parameters()).device),
+            device=str(self.pipeline.device),
             dtype=self.dtype,
             mode=self.mode,
         )
@@ -65,7 +66,7 @@ class LoadedModel:
             grid=self.pipeline.grid,
             image_size=self.pipeline.image_size,
             orders=self.pipeline.orders,
-            group_sizes=GROUP_SIZES,
+            group_sizes=self.pipeline.group_sizes,
             defaults=GenerationDefaults.model_validate(defaults),
             max_prompt_tokens=self.pipeline.max_prompt_tokens,
             example_prompts=self.pipeline.example_prompts,
@@ -100,17 +101,18 @@ def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> Loa
     start = time.monotonic()
     folder = manifest.folder(name)
     pipeline, least_packed_rows = _pipeline(folder, device, settings)
-    limit = settings.cache_mib << 20 or None
     engine = Engine(
         pipeline.backbone,
         pipeline.unconditional_ids,
-        settings.slots,
-        max_cache_bytes=limit,
-        max_prefill=settings.prefill_tokens,
-        is_deterministic=settings.deterministic,
-        least_packed_rows=least_packed_rows,
-        is_static=settings.cuda_graphs and device.startswith("cuda"),
-        is_compiled=settings.compile,
+        EngineConfig(
+            settings.slots,
+            max_cache_bytes=settings.cache_mib << 20 or None,
+            max_prefill=settings.prefill_tokens,
+            is_deterministic=settings.deterministic,
+            least_packed_rows=least_packed_rows,
+            is_static=settings.cuda_graphs and device.startswith("cuda"),
+            is_compiled=settings.compile,
+        ),
     )
     created = int((folder / "config.json").stat().st_mtime)
     licence = manifest.entries[name].licence

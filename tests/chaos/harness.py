@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import SequenceFinished
 from oar_core.engine.sequence import KnownTokens
@@ -244,7 +245,7 @@ class Atelier:
         return list(render_pngs(self._pipeline, [self._tokens(params, ids, image) for image in range(params.n)]))
 
     def _tokens(self, params: GenerationParams, ids: tuple[int, ...], image: int) -> Sequence[int]:
-        engine = Engine(self._pipeline.backbone, self._pipeline.unconditional_ids, 2)
+        engine = Engine(self._pipeline.backbone, self._pipeline.unconditional_ids, EngineConfig(2))
         engine.add(sequence_request(params, ids, "alone", image, KnownTokens()))
         events: list[Any] = []
         while engine.has_work:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.errors import RequestError
@@ -55,7 +56,7 @@ def requests_of(model, count=10):
 
 def run(model, requests, **settings):
     """Finished pictures by id, and the positions and tokens of each step."""
-    engine = Engine(model.backbone, model.unconditional_ids, 6, **settings)
+    engine = Engine(model.backbone, model.unconditional_ids, EngineConfig(6, **settings))
     for request in requests:
         engine.add(request)
     finished, steps = {}, {request.id: [] for request in requests}

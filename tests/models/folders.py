@@ -17,8 +17,9 @@ from oar_core.models.model import BACKBONE, CONFIG, TOKENIZER
 from tests.models.golden import Golden
 
 GRID, NUM_TOKENS, NUM_CODES, NUM_CLASSES = (4, 4), 16, 64, 10
-CLASS_NAMES = tuple(
-    "tench,goldfish,great white shark,tiger shark,hammerhead,electric ray,stingray,cock,hen,ostrich".split(",")
+CLASS_NAMES = (
+    *("tench", "goldfish", "great white shark", "tiger shark", "hammerhead"),
+    *("electric ray", "stingray", "cock", "hen", "ostrich"),
 )
 SIZES = {"grid": GRID, "vocab_size": NUM_CODES, "num_classes": NUM_CLASSES, "width": 64, "num_heads": 4}
 BACKBONES = {

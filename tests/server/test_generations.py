@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.engine.sequence import KnownTokens
@@ -170,7 +171,7 @@ def test_32_jobs_at_once_give_the_pictures_that_each_gives_alone(live: LiveServe
 
 def draw_alone(pipeline: Model, params: GenerationParams) -> list[tuple[int, int]]:
     """(position, token) in decode order, by an engine of its own."""
-    engine = Engine(pipeline.backbone, pipeline.unconditional_ids, 2)
+    engine = Engine(pipeline.backbone, pipeline.unconditional_ids, EngineConfig(2))
     engine.add(sequence_request(params, pipeline.encode_prompt(params.prompt), "alone", 0, KnownTokens()))
     events = []
     while engine.has_work:

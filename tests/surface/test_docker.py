@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from oar_core.config import BackboneConfig
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.models.model import Model
 from oar_core.models.oar.backbone import OarBackbone
@@ -316,7 +317,7 @@ def test_the_formula_of_the_cache_is_what_is_allocated(tiny_pipeline: Model, dty
         grid=(3, 5), width=32, num_heads=2, num_context_layers=3, num_query_layers=1, max_condition=7
     )
     backbone = OarBackbone(config).to(dtype=getattr(torch, dtype))
-    engine = Engine(backbone, tiny_pipeline.unconditional_ids, num_slots)
+    engine = Engine(backbone, tiny_pipeline.unconditional_ids, EngineConfig(num_slots))
     assert engine.cache_bytes == num_slots * bytes_of_a_slot(config, 4)
 
 
