@@ -26,7 +26,8 @@ from oar_core.models.model import to_pixels
 from oar_core.models.oar.backbone import OarBackbone
 from oar_core.models.oar.vqgan import VQGAN
 from oar_core.nn.packed import Int8Linear, PackedLinear
-from oar_core.sampling.decode import Chooser, DecodeRow, Slots, decode_step
+from oar_core.order.rules import FIXED
+from oar_core.sampling.decode import DecodeRow, Slots, decode_step
 from oar_core.sampling.guidance import guide
 from oar_core.sampling.prefill import PrefillRow, prefill
 from oar_core.sampling.sampler import SamplingRows
@@ -239,7 +240,7 @@ class _Bench:
                 [0] * self.group,
                 query,
                 self.group,
-                Chooser.FIXED,
+                FIXED,
                 self.subject.sampling,
                 picture,
             )

@@ -8,7 +8,8 @@ from oar_core.bench.batching import run_to_end
 from oar_core.bench.clock import Clock, Setting
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
-from oar_core.order.plan import POLICY_ORDERS, SHORTLIST, PlanSpec
+from oar_core.order.plan import POLICY_ORDERS, PlanSpec
+from oar_core.order.rules import FIXED, RULES
 from oar_core.sampling.request import SequenceRequest
 
 
@@ -80,6 +81,5 @@ def _queries(plan: PlanSpec, length: int) -> int:
     steps = plan.steps or length
     group = length // steps
     left = [length - step * group for step in range(steps)]
-    if plan.order == SHORTLIST:
-        return sum(min(plan.candidates * group, count) for count in left)
-    return sum(left) if plan.order == "confidence" else length
+    rule = RULES.get(str(plan.order), FIXED)
+    return sum(rule.num_asked(count, group, 0, plan.candidates) for count in left)

@@ -8,7 +8,8 @@ from oar_core.engine.buckets import Bucket, Buckets
 from oar_core.engine.static_step import Graphs, StaticStep, repeat
 from oar_core.models.base import StaticBackbone
 from oar_core.nn.kv_cache import KVCache
-from oar_core.sampling.decode import Chooser, DecodedGroup, DecodeRow, StepLoad
+from oar_core.order.rules import FIXED
+from oar_core.sampling.decode import DecodedGroup, DecodeRow, StepLoad
 from oar_core.sampling.draw import Draw, plain_draw
 
 
@@ -57,4 +58,4 @@ class StaticSteps:
 
 def _is_plain(row: DecodeRow) -> bool:
     """Whether its order and group size are fixed, and it neither prefills nor catches up with guidance."""
-    return row.chooser is Chooser.FIXED and row.entropy_bound is None and bool(row.query) and not any(row.held)
+    return row.rule is FIXED and row.entropy_bound is None and bool(row.query) and not any(row.held)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.nn.packed import lay_out, quantize
-from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS, DISTILLED, GROUP_SIZES, ORDERS, POLICY_ORDERS
+from oar_core.order.plan import ADAPTIVE, GROUP_SIZES, ORDERS, POLICY_ORDERS
+from oar_core.order.rules import RULES
 
 CONFIG, BACKBONE, TOKENIZER = "config.json", "backbone.safetensors", "tokenizer.safetensors"
 POLICY = "policy.safetensors"  # optional: where the config has an entry "policy"
@@ -57,7 +58,7 @@ class Model:
         spec = self.backbone.spec
         refused = set[str]() if self.backbone.has_policy else set(POLICY_ORDERS)
         if not spec.can_ask_all:  # the policy alone chooses before anything is asked
-            refused |= set(CHOSEN_ORDERS) - {DISTILLED}
+            refused |= {name for name, rule in RULES.items() if rule.asks_more}
         return tuple(name for name in ORDERS if name not in refused)
 
     @property

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from oar_core.errors import InvalidOrder, InvalidSteps
 from oar_core.order.paths import PATHS, Grid, Order, locality, random
 from oar_core.order.permutation import is_permutation
+from oar_core.order.rules import RULES
 
 # Chosen step by step: by the model, which is asked about every remaining position, or by its order policy.
-DISTILLED, SHORTLIST = "distilled", "shortlist"
-POLICY_ORDERS = (DISTILLED, SHORTLIST)
-CHOSEN_ORDERS = ("confidence", "likelihood", *POLICY_ORDERS)
+POLICY_ORDERS = tuple(name for name, rule in RULES.items() if rule.uses_policy)
+CHOSEN_ORDERS = tuple(RULES)
 ORDERS = (*PATHS, "random", "locality", *CHOSEN_ORDERS)
 
 # Share of the positions that is decoded after a share t of the steps. Cosine is MaskGIT's (arXiv 2202.04200).

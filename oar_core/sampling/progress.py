@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from oar_core.errors import RequestError
 from oar_core.models.base import BackboneSpec
 from oar_core.order.plan import Group, make_plan
-from oar_core.sampling.decode import Chooser, DecodedGroup, DecodeRow, Slots
+from oar_core.order.rules import FIXED, RULES, OrderRule
+from oar_core.sampling.decode import DecodedGroup, DecodeRow, Slots
 from oar_core.sampling.noise import noise_key
 from oar_core.sampling.prefill import PrefillRow
 from oar_core.sampling.request import SequenceRequest
@@ -132,7 +133,7 @@ class Progress:
             commit_token_ids=self.token_ids[new],
             query=(),
             take=0,
-            chooser=Chooser.FIXED,
+            rule=FIXED,
             sampling=self.request.sampling,
             noise_key=self._noise_key,
             commit_seen=self._seen(new),
@@ -177,8 +178,8 @@ class Progress:
         starts = [self._num_cached[part] for part in parts]
         new = slice(min(starts), end)
         order, take = self.plan.order, self._group.end - self.num_decoded
-        chooser = Chooser.FIXED if order is not None else Chooser(self.request.plan.order)
-        most = self._most(chooser, take) if self.plan.is_adaptive else take
+        rule = FIXED if order is not None else RULES[str(self.request.plan.order)]
+        most = self._most(rule, take) if self.plan.is_adaptive else take
         start = self.num_decoded
         row = DecodeRow(
             slots=Slots(*(slots.all[part] for part in parts)),
@@ -186,7 +187,7 @@ class Progress:
             commit_token_ids=self.token_ids[new],
             query=sorted(self._unknown) if order is None else order[start : start + most],
             take=take,
-            chooser=chooser,
+            rule=rule,
             sampling=replace(self.request.sampling, guidance=self._scale),
             noise_key=self._noise_key,
             most=most,
@@ -211,10 +212,9 @@ class Progress:
         """The slots that the current group asks."""
         return (0,) if self._scale == 1 else (0, 1)
 
-    def _most(self, chooser: Chooser, take: int) -> int:
+    def _most(self, rule: OrderRule, take: int) -> int:
         """How many positions an adaptive step may decode: all, where the model is asked about all of them anyway."""
-        asks_for_all = chooser in {Chooser.CONFIDENCE, Chooser.LIKELIHOOD}
-        wanted = len(self._unknown) if asks_for_all else self.plan.lookahead
+        wanted = len(self._unknown) if rule.asks_all else self.plan.lookahead
         return max(take, min(wanted, len(self._unknown)))
 
     def accept(self, group: DecodedGroup) -> tuple[Patch, ...]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
 from oar_core.models.base import BackboneSpec
-from oar_core.order.plan import CHOSEN_ORDERS, DISTILLED, POLICY_ORDERS, PlanSpec
+from oar_core.order.plan import POLICY_ORDERS, PlanSpec
+from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
 
 
@@ -68,7 +69,8 @@ class SequenceRequest:
         check_condition(self.condition_ids, spec)
         if self.plan.order in POLICY_ORDERS and not has_policy:
             raise InvalidOrder(f"order is {self.plan.order}, and this model has no order policy", field="order")
-        if self.plan.order in CHOSEN_ORDERS and self.plan.order != DISTILLED and not spec.can_ask_all:
+        rule = RULES.get(self.plan.order) if isinstance(self.plan.order, str) else None
+        if rule is not None and rule.asks_more and not spec.can_ask_all:
             raise InvalidOrder(
                 f"order is {self.plan.order}, which scores all remaining positions; this model's answers depend on what"
                 " is asked together",

@@ -17,11 +17,11 @@ from oar_core.config import ORDER_SCORES, OrderScore
 from oar_core.errors import CheckpointError, ConfigError
 from oar_core.models.base import Backbone, Commit, Condition, Query
 from oar_core.nn.kv_cache import KVCache
+from oar_core.order.certainty import log_probability
 from oar_core.order.paths import Grid
 from oar_core.order.permutation import invert
-from oar_core.sampling.confidence import log_probability
+from oar_core.order.score import distance_to_known, score_positions
 from oar_core.sampling.forced_order import forced_orders
-from oar_core.sampling.order_score import distance_to_known, score_positions
 from oar_core.train.checkpoint import load_tensors, save_tensors
 from oar_core.train.tokens import Captioner
 

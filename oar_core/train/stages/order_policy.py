@@ -8,7 +8,7 @@ from oar_core.models.oar.backbone import Memory, OarBackbone
 from oar_core.models.oar.policy import OrderPolicy
 from oar_core.nn.attention import DenseMemory
 from oar_core.nn.rope import Rotation
-from oar_core.sampling.order_score import score_positions
+from oar_core.order.score import score_positions
 from oar_core.train.loop import Step
 from oar_core.train.losses import plackett_luce, top_one
 from oar_core.train.optim import ParamGroup

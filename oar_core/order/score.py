@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from oar_core.config import OrderScore
+from oar_core.order.certainty import entropy, log_odds_of_best, margin
 from oar_core.order.paths import Grid
-from oar_core.sampling.confidence import entropy, log_odds_of_best, margin
 
 # Of fp32 logits. Max probability is compared by its log-odds: they do not tie over a flat background.
 CERTAINTIES: dict[str, Callable[[Float[Tensor, "B G V"]], Float[Tensor, "B G"]]] = {

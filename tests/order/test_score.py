@@ -8,8 +8,8 @@ import torch
 from oar_core.config import ORDER_SCORES, OrderScore
 from oar_core.errors import ConfigError
 from oar_core.order.plan import PlanSpec
+from oar_core.order.score import CERTAINTIES, distance_to_known, score_positions
 from oar_core.sampling.generate import generate
-from oar_core.sampling.order_score import CERTAINTIES, distance_to_known, score_positions
 from oar_core.sampling.progress import Patch
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
