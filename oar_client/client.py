@@ -21,10 +21,10 @@ from oar_client.facts import JobFacts
 from oar_client.feed import BREAKS, AnyEvent
 from oar_client.pictures import Generation, Picture, PictureSource
 from oar_client.retry import Attempts, Patience
-from server.schemas.events import TERMINAL_TYPES
-from server.schemas.generation import GenerationStatus
-from server.schemas.images import OutputFormat
-from server.schemas.model import ModelEntry
+from oar_wire.events import TERMINAL_TYPES
+from oar_wire.model import ModelEntry
+from oar_wire.openai import OutputFormat
+from oar_wire.request import GenerationStatus
 
 READY_PAUSE = 0.2
 

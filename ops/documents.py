@@ -20,12 +20,12 @@ import click
 import httpx
 from websockets.sync.client import connect
 
+from oar_wire.edit import EditOptions
+from oar_wire.events import Event
+from oar_wire.request import GenerationRequest
 from server.api import asyncapi
 from server.api.app import VERSION, create_app
 from server.api.codes import OF_A_FIELD, WEBSOCKET_CODES, ErrorCode, close_codes, error_codes
-from server.schemas.edit import EditOptions
-from server.schemas.events import Event
-from server.schemas.generation import GenerationRequest
 from server.settings import Settings, environment_name
 
 DOCS = Path("docs")

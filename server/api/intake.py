@@ -12,6 +12,9 @@ from typing import TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from oar_wire.model import ModelInfo
+from oar_wire.request import GenerationRequest
+from oar_wire.tenant import Tenant
 from server.api.deps import Services
 from server.api.event_stream import wait_until_left
 from server.api.uploads import Source
@@ -20,9 +23,6 @@ from server.errors import InvalidRequest, PriorityNotAllowed, ServerError
 from server.jobs.job import Job
 from server.jobs.keys import PRIORITIES
 from server.jobs.queue import Idempotency, Submitted
-from server.schemas.generation import GenerationRequest
-from server.schemas.model import ModelInfo
-from server.schemas.tenant import Tenant
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from oar_wire.model import ModelEntry, ModelInfo, ModelList
 from server.api import documents
 from server.api.deps import Shared
-from server.schemas.model import ModelEntry, ModelInfo, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

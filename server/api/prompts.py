@@ -2,9 +2,9 @@
 
 from tokenizers import Tokenizer
 
+from oar_wire.model import ModelInfo
 from server.errors import InvalidRequest
 from server.jobs.store import Registry
-from server.schemas.model import ModelInfo
 
 
 class PromptMeter:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageOps
 
+from oar_wire.edit import EditOptions
+from oar_wire.model import ModelInfo
+from oar_wire.request import EditParams
 from server.errors import InvalidRequest
-from server.schemas.edit import EditOptions
-from server.schemas.generation import EditParams
-from server.schemas.model import ModelInfo
 from server.settings import Settings
 
 MAGIC = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WEBP": b"RIFF"}

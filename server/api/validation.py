@@ -2,9 +2,9 @@
 
 import secrets
 
+from oar_wire.model import ModelInfo
+from oar_wire.request import GenerationParams, GenerationRequest
 from server.errors import InvalidRequest
-from server.schemas.generation import GenerationParams, GenerationRequest
-from server.schemas.model import ModelInfo
 from server.settings import Settings
 
 CHOSEN_SEED_BITS = 31  # a seed that the server chooses is exact in any client's numbers

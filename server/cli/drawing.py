@@ -12,14 +12,14 @@ from typing import Any, TypeVar, get_args
 import click
 
 from oar_client import AnyEvent, OarError
+from oar_wire.edit import EditFields
+from oar_wire.openai import OutputFormat
+from oar_wire.request import GenerationRequest, Priority
 from server.cli.following import Bar, Interrupted, Painting, View, follow
 from server.cli.making import Making, Upload, begin
 from server.cli.painting import Colours, Ground, choose_colours
 from server.cli.wish import make_request, read_like, read_order
 from server.errors import ServerError
-from server.schemas.edit import EditFields
-from server.schemas.generation import GenerationRequest, Priority
-from server.schemas.images import OutputFormat
 
 R = TypeVar("R", bound=GenerationRequest)
 

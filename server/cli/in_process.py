@@ -10,6 +10,10 @@ import click
 from oar_client import AnyEvent
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceFinished
 from oar_core.errors import OarError as LibraryError
+from oar_wire.edit import EditFields
+from oar_wire.events import Canceled, Completed, Event, Queued, Started
+from oar_wire.openai import OutputFormat
+from oar_wire.request import GenerationParams, GenerationRequest, ImageLink, Timings
 from server.api.pictures import Rendition, recipe, render
 from server.api.uploads import Source, prepare
 from server.api.uploads import Upload as CheckedUpload
@@ -18,10 +22,6 @@ from server.cli.making import Shape, Upload
 from server.cli.options import load_settings
 from server.errors import ServerError
 from server.jobs.worker_queue import LATE
-from server.schemas.edit import EditFields
-from server.schemas.events import Canceled, Completed, Event, Queued, Started
-from server.schemas.generation import GenerationParams, GenerationRequest, ImageLink, Timings
-from server.schemas.images import OutputFormat
 from server.worker.edits import JobEdit
 from server.worker.models import LoadedModel, load_models
 from server.worker.preview import render_pngs, render_previews

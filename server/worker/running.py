@@ -9,11 +9,11 @@ from oar_core.engine.events import Patch
 from oar_core.engine.sequence import KnownTokens, SequenceRequest
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.sampler import SamplingParams
+from oar_wire.events import Partial, Patches, PatchInfo
+from oar_wire.request import GenerationParams
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
 from server.jobs.worker_queue import Claim, NewEvent
-from server.schemas.events import Partial, Patches, PatchInfo
-from server.schemas.generation import GenerationParams
 from server.worker.edits import JobEdit
 
 

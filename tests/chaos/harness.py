@@ -19,6 +19,8 @@ from oar_core.engine.engine import Engine
 from oar_core.engine.events import SequenceFinished
 from oar_core.engine.sequence import KnownTokens
 from oar_core.sampling.pipeline import Pipeline
+from oar_wire.events import Patches
+from oar_wire.request import GenerationParams, GenerationRequest
 from server.api.validation import resolve
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
@@ -26,8 +28,6 @@ from server.jobs.events import EventLog, StoredEvent
 from server.jobs.job import Job
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, Registry
-from server.schemas.events import Patches
-from server.schemas.generation import GenerationParams, GenerationRequest
 from server.settings import Settings
 from server.worker.preview import render_pngs
 from server.worker.running import sequence_request

@@ -26,14 +26,7 @@ FORBIDDEN = [
     "PIL",
     "multipart",
     "opentelemetry",
-    "server.api",
-    "server.jobs",
-    "server.worker",
-    "server.cli",
-    "server.observability",
-    "server.settings",
-    "server.errors",
-    "server.tasks",
+    "server",
 ]
 BLOCK = f"""
 import sys

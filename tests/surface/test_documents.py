@@ -11,11 +11,11 @@ import jsonschema_rs
 import pytest
 from fastapi.testclient import TestClient
 
+from oar_wire.events import EVENTS, TERMINAL_TYPES, Event
 from ops.documents import GENERATED, TABLES, build
 from server.api import asyncapi
 from server.api.app import VERSION, create_app
 from server.api.codes import FAILURES, INVALID, MEANINGS, close_codes, error_codes
-from server.schemas.events import EVENTS, TERMINAL_TYPES, Event
 from server.settings import Settings
 from tests.surface.asyncapi import Document
 

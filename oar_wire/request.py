@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.schemas.base import Accepted, Sent
-from server.schemas.model import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND
+from oar_wire.base import Accepted, Sent
+from oar_wire.model import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND
 
 MAX_SEED = 2**63 - 1
 MAX_ENTROPY_BOUND = 10_000  # nats

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from server.schemas.base import Accepted
-from server.schemas.generation import GenerationRequest
+from oar_wire.base import Accepted
+from oar_wire.request import GenerationRequest
 
 MAX_OFFSET = 1 << 14  # pixels
 Pixels = Annotated[int, Field(ge=-MAX_OFFSET, le=MAX_OFFSET)]

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from server.schemas.base import Sent
+from oar_wire.base import Sent
 
 # The library's, which the API does not import.
 DEFAULT_ENTROPY_BOUND = 6.0  # nats

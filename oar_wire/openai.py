@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.schemas.base import Sent
-from server.schemas.edit import EditOptions
-from server.schemas.generation import DrawingOptions, GenerationRequest
+from oar_wire.base import Sent
+from oar_wire.edit import EditOptions
+from oar_wire.request import DrawingOptions, GenerationRequest
 
 OutputFormat = Literal["png", "webp", "jpeg"]
 Order = Annotated[str | list[int], Field(description="An order's name, or a permutation of all grid positions")]
