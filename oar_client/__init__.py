@@ -40,8 +40,8 @@ from oar_wire.events import (
     Restarted,
     Started,
 )
+from oar_wire.job import GenerationParams, GenerationStatus
 from oar_wire.model import ModelEntry
-from oar_wire.request import GenerationParams, GenerationStatus
 
 __all__ = [
     "AnyEvent",

@@ -23,9 +23,9 @@ from oar_client.feed import BREAKS, AnyEvent
 from oar_client.pictures import Generation, Picture, PictureSource
 from oar_client.retry import Attempts, Patience
 from oar_wire.events import TERMINAL_TYPES
+from oar_wire.job import GenerationStatus
 from oar_wire.model import ModelEntry
 from oar_wire.openai import OutputFormat
-from oar_wire.request import GenerationStatus
 
 
 class AsyncClient:

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 from oar_client.address import job_path
 from oar_client.errors import BadAnswer, BadRequest
 from oar_client.pictures import PictureSource, read_source
+from oar_wire.job import GenerationStatus
 from oar_wire.model import ModelEntry, ModelList
 from oar_wire.openai import OutputFormat
-from oar_wire.request import GenerationStatus, GuidanceSchedule, Priority
+from oar_wire.request import GuidanceSchedule, Priority
 
 M = TypeVar("M", bound=BaseModel)
 PaintingFormat = Literal["webp", "gif"]

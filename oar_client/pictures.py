@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeAlias
 
 from oar_client.errors import BadRequest
 from oar_client.facts import JobFacts
+from oar_wire.job import GenerationStatus, Timings
 from oar_wire.openai import OutputFormat
-from oar_wire.request import GenerationStatus, Timings
 
 
 class PillowImage(Protocol):

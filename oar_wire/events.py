@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from oar_wire.base import CACHED, Sent
-from oar_wire.request import Failure, ImageLink
+from oar_wire.job import Failure, ImageLink
 
 ENVELOPE = {"type", "seq", "job_id", "at"}
 

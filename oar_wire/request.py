@@ -1,11 +1,10 @@
-"""`POST /v1/generations`: what is asked, what it means once defaults are filled in, and how it goes."""
+"""`POST /v1/generations`: what a request says."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from oar_wire.base import Accepted, Sent
-from oar_wire.model import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND
+from oar_wire.base import Accepted
 
 MAX_SEED = 2**63 - 1
 MAX_ENTROPY_BOUND = 10_000  # nats
@@ -13,7 +12,6 @@ MAX_CANDIDATES = 10_000
 Priority = Literal["low", "normal", "high"]
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
 Share = Annotated[float, Field(ge=0, le=1)]
-State = Literal["queued", "running", "completed", "failed", "canceled"]
 
 
 class DrawingOptions(Accepted):
@@ -59,90 +57,3 @@ class GenerationRequest(DrawingOptions):
     n: int = Field(1, ge=1, description="Images to make: same seed, image index 0 to n-1")
     order: str | list[int] | None = Field(None, description="An order's name, or a permutation of all grid positions")
     previews: bool = Field(True, description="Whether to send `preview` events")
-
-
-class EditParams(Sent):
-    """How the source picture of a job enters it; the picture itself is stored beside the job.
-
-    `inpaint` paints anew what the mask opens, without a trace of what was there. `vary` keeps a share of it. `outpaint`
-    lays the source on the canvas and paints around it.
-    """
-
-    mode: Literal["inpaint", "vary", "outpaint"]
-    offset: tuple[int, int] = (0, 0)  # pixels down and right, of the source's corner on the canvas; outpaint only
-    strength: float = 1.0  # share of the masked tokens that is drawn anew; vary only
-    feather: int = 0  # pixels over which the edge of the mask fades
-    num_kept: int = 0  # tokens of the source that stay
-
-
-class GenerationParams(Sent):
-    """A request with every default filled in and checked against the model; what a job carries."""
-
-    model: str
-    prompt: str
-    seed: int
-    n: int
-    order: str | tuple[int, ...]
-    steps: int
-    group_sizes: str
-    guidance: float
-    temperature: float
-    top_k: int
-    top_p: float
-    entropy_bound: float = DEFAULT_ENTROPY_BOUND  # nats; of adaptive groups
-    candidates: int = DEFAULT_CANDIDATES  # of a shortlist
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    guidance_schedule: str = "constant"
-    previews: bool = True
-    priority: Priority = "normal"
-    deadline: float | None = None  # seconds from acceptance
-    partial_images: int = 0  # `partial` events of each image, spread evenly over its steps
-    edit: EditParams | None = None
-    model_hash: str = ""
-
-    @property
-    def rows_per_image(self) -> int:
-        """Engine rows of one image: a guided one also runs the unconditional branch."""
-        return 1 if self.guidance == 1 else 2
-
-
-class Failure(Sent):
-    """Why a job failed: the same words as in an HTTP error."""
-
-    code: str
-    message: str
-    field: str | None = None
-
-
-class ImageLink(Sent):
-    index: int
-    url: str
-
-
-class Timings(Sent):
-    """Unix seconds by Redis' clock; absent until it happened."""
-
-    created_at: float
-    started_at: float | None = None
-    finished_at: float | None = None
-
-
-class GenerationStatus(Sent):
-    """The answer of POST, GET and DELETE alike."""
-
-    id: str
-    status: State
-    seed: int
-    params: GenerationParams
-    seq: Annotated[int, Field(description="Number of the job's latest event")]
-    attempts: int
-    cancel_requested: bool
-    position: Annotated[int | None, Field(description="Jobs waiting ahead, 0 for one that runs; null: it has ended")]
-    eta: Annotated[float | None, Field(description="Seconds until it is likely finished; null when not known")]
-    timings: Timings
-    images: tuple[ImageLink, ...] = ()
-    retry_of: Annotated[str | None, Field(description="The dead job that this one repeats")] = None
-    error: Failure | None = None
-    url: str
-    stream_url: str
-    events_url: str

@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from oar_wire.edit import EditFields, EditRequest
-from oar_wire.request import GenerationStatus
+from oar_wire.job import GenerationStatus
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.api.forms import check, is_multipart, read_form, read_json

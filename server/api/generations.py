@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from oar_wire.events import Completed, Failed
+from oar_wire.job import GenerationStatus, ImageLink, Timings
 from oar_wire.openai import OutputFormat
-from oar_wire.request import GenerationRequest, GenerationStatus, ImageLink, Timings
+from oar_wire.request import GenerationRequest
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame

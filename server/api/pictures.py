@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 from PIL import Image
 
 from oar_wire.events import Completed, Fingerprint
+from oar_wire.job import GenerationParams
 from oar_wire.openai import OutputFormat
-from oar_wire.request import GenerationParams
 from server.jobs.job import Job
 
 KEYWORD = "oar"  # of the text chunk

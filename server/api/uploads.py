@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageChops, ImageOps
 
 from oar_wire.edit import EditOptions
+from oar_wire.job import EditParams
 from oar_wire.model import ModelInfo
-from oar_wire.request import EditParams
 from server.errors import InvalidRequest
 from server.settings import Settings
 

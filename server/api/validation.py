@@ -2,8 +2,9 @@
 
 import secrets
 
+from oar_wire.job import GenerationParams
 from oar_wire.model import ModelInfo
-from oar_wire.request import GenerationParams, GenerationRequest
+from oar_wire.request import GenerationRequest
 from server.errors import InvalidRequest
 from server.settings import Settings
 

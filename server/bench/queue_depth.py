@@ -8,7 +8,7 @@ from typing import Any
 
 from oar_core.bench.table import table
 from oar_wire.events import Completed
-from oar_wire.request import GenerationParams
+from oar_wire.job import GenerationParams
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.gauge import QueueGauge

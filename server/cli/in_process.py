@@ -12,8 +12,9 @@ from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceFinished
 from oar_core.errors import OarError as LibraryError
 from oar_wire.edit import EditFields
 from oar_wire.events import Canceled, Completed, Event, Queued, Started
+from oar_wire.job import GenerationParams, ImageLink, Timings
 from oar_wire.openai import OutputFormat
-from oar_wire.request import GenerationParams, GenerationRequest, ImageLink, Timings
+from oar_wire.request import GenerationRequest
 from server.api.pictures import Rendition, recipe, render
 from server.api.uploads import Source, prepare
 from server.api.uploads import Upload as CheckedUpload

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from oar_core.answer import Answer, AnswerGroup
-from oar_wire.request import GenerationParams
+from oar_wire.job import GenerationParams
 from oar_wire.tenant import open_tenant
 from server.cli.options import load_settings
 from server.errors import ServerError

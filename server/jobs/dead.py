@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from oar_wire.request import GenerationParams
+from oar_wire.job import GenerationParams
 from oar_wire.tenant import OPEN_TENANT
 from server.jobs import keys
 from server.jobs.connection import RedisConnection

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from oar_wire.request import GenerationParams
+from oar_wire.job import GenerationParams
 from oar_wire.tenant import OPEN_TENANT
 from server.jobs.keys import Field
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
-from oar_wire.request import GenerationParams
+from oar_wire.job import GenerationParams
 from oar_wire.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, QueueShareFull
 from server.jobs import keys, scripts

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from redis.exceptions import ResponseError
 
 from oar_wire.events import Failed
-from oar_wire.request import Failure, GenerationParams
+from oar_wire.job import Failure, GenerationParams
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.job import JobState

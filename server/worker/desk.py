@@ -10,7 +10,7 @@ from typing import Any
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished
 from oar_core.errors import RequestError
 from oar_wire.events import Canceled, Completed, Failed, Restarted
-from oar_wire.request import Failure, ImageLink
+from oar_wire.job import Failure, ImageLink
 from server.jobs.connection import RedisConnection
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState

@@ -11,7 +11,7 @@ from oar_core.engine.sequence import KnownTokens
 from oar_core.errors import RequestError
 from oar_core.sampling.edit import Edit
 from oar_core.sampling.pipeline import Pipeline
-from oar_wire.request import EditParams
+from oar_wire.job import EditParams
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from oar_core.sampling.pipeline import Pipeline
 from oar_wire.events import Partial, Preview
-from oar_wire.request import EditParams
+from oar_wire.job import EditParams
 from server.worker.edits import JobEdit
 from server.worker.gathering import Gathering
 from server.worker.running import Snapshot

@@ -10,7 +10,7 @@ from oar_core.engine.sequence import KnownTokens, SequenceRequest
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from oar_wire.events import Partial, Patches, PatchInfo
-from oar_wire.request import GenerationParams
+from oar_wire.job import GenerationParams
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
 from server.jobs.worker_queue import Claim, NewEvent

@@ -20,7 +20,8 @@ from oar_core.engine.events import SequenceFinished
 from oar_core.engine.sequence import KnownTokens
 from oar_core.sampling.pipeline import Pipeline
 from oar_wire.events import Patches
-from oar_wire.request import GenerationParams, GenerationRequest
+from oar_wire.job import GenerationParams
+from oar_wire.request import GenerationRequest
 from server.api.validation import resolve
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis

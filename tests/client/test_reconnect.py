@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from oar_client import Canvas, Client, Completed, ConnectionFailed, Patience, UnknownEvent
+from oar_wire.job import ImageLink
 from oar_wire.model import GenerationDefaults, ModelInfo, WorkerInfo
-from oar_wire.request import ImageLink
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis

@@ -17,8 +17,8 @@ from oar_core.engine.sequence import KnownTokens
 from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, PlanSpec, make_plan
 from oar_core.sampling.pipeline import Pipeline
 from oar_wire.events import EVENTS
+from oar_wire.job import GenerationParams
 from oar_wire.model import GenerationDefaults
-from oar_wire.request import GenerationParams
 from server.worker.running import sequence_request
 from tests.server.live import LiveServer
 from tests.server.tiny import DEFAULTS, GRID, NAME, NUM_TOKENS

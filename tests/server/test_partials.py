@@ -3,7 +3,7 @@
 import pytest
 
 from oar_wire.events import Partial, Patches, PatchInfo, Preview
-from oar_wire.request import GenerationParams
+from oar_wire.job import GenerationParams
 from server.jobs.events import StoredEvent
 from server.jobs.worker_queue import Claim
 from server.worker.running import RunningJob

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oar_wire.request import GenerationParams
+from oar_wire.job import GenerationParams
 from server.api.pictures import Rendition, recipe, render
 from tests.server.live import LiveServer
 from tests.server.test_bad_input import check

@@ -15,8 +15,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from oar_wire.events import Completed
+from oar_wire.job import ImageLink
 from oar_wire.model import ModelInfo, WorkerInfo
-from oar_wire.request import ImageLink
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from oar_wire.request import GenerationParams
+from oar_wire.job import GenerationParams
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog

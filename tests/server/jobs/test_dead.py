@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from oar_wire.job import EditParams
 from oar_wire.model import ModelInfo
-from oar_wire.request import EditParams
 from server.cli import main
 from server.jobs import keys
 from server.jobs.connection import RedisConnection

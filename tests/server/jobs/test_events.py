@@ -1,7 +1,7 @@
 import pytest
 
 from oar_wire.events import EVENTS, Completed, Failed, Patches, PatchInfo
-from oar_wire.request import Failure
+from oar_wire.job import Failure
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog, StoredEvent

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from oar_wire.job import GenerationParams
 from oar_wire.model import WorkerInfo
-from oar_wire.request import GenerationParams
 from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, RedisUnavailable
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from oar_wire.job import GenerationParams
 from oar_wire.model import ModelInfo, WorkerInfo
-from oar_wire.request import GenerationParams
 from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection

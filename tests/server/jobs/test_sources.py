@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from oar_wire.request import EditParams
+from oar_wire.job import EditParams
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.job import JobState

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from oar_wire.job import GenerationParams
 from oar_wire.model import ModelInfo, WorkerInfo
-from oar_wire.request import GenerationParams
 from server.api.app import create_app
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
