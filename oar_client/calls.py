@@ -14,7 +14,7 @@ from oar_client.pictures import PictureSource, read_source
 from oar_wire.job import GenerationStatus
 from oar_wire.model import ModelEntry, ModelList
 from oar_wire.openai import OutputFormat
-from oar_wire.request import GuidanceSchedule, Priority
+from oar_wire.options import GuidanceSchedule, Priority
 
 M = TypeVar("M", bound=BaseModel)
 PaintingFormat = Literal["webp", "gif"]

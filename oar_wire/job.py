@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from oar_wire.base import Sent
-from oar_wire.model import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND
-from oar_wire.request import Priority
+from oar_wire.options import Plan, Priority, Sampling
 
 State = Literal["queued", "running", "completed", "failed", "canceled"]
 
@@ -25,24 +24,13 @@ class EditParams(Sent):
     num_kept: int = 0  # tokens of the source that stay
 
 
-class GenerationParams(Sent):
+class GenerationParams(Sampling, Plan):
     """A request with every default filled in and checked against the model; what a job carries."""
 
     model: str
     prompt: str
     seed: int
     n: int
-    order: str | tuple[int, ...]
-    steps: int
-    group_sizes: str
-    guidance: float
-    temperature: float
-    top_k: int
-    top_p: float
-    entropy_bound: float = DEFAULT_ENTROPY_BOUND  # nats; of adaptive groups
-    candidates: int = DEFAULT_CANDIDATES  # of a shortlist
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    guidance_schedule: str = "constant"
     previews: bool = True
     priority: Priority = "normal"
     deadline: float | None = None  # seconds from acceptance

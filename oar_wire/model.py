@@ -3,26 +3,11 @@
 from typing import Literal
 
 from oar_wire.base import Sent
-
-# The library's, which the API does not import.
-DEFAULT_ENTROPY_BOUND = 6.0  # nats
-DEFAULT_CANDIDATES = 4
+from oar_wire.options import Plan, Sampling
 
 
-class GenerationDefaults(Sent):
+class GenerationDefaults(Sampling, Plan):
     """What a request that does not say otherwise gets."""
-
-    order: str = "raster"
-    steps: int = 16
-    group_sizes: str = "cosine"
-    entropy_bound: float = DEFAULT_ENTROPY_BOUND  # of adaptive groups
-    candidates: int = DEFAULT_CANDIDATES  # of a shortlist
-    guidance: float = 1.0
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    guidance_schedule: str = "constant"
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
 
 
 class ModelInfo(Sent):

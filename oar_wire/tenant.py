@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from oar_wire.base import Accepted
-from oar_wire.request import Priority
+from oar_wire.options import Priority
 
 OPEN_TENANT = "-"  # the only one of a server without keys; no file can name it
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,11 +18,12 @@ from oar_core.models.oar import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.nn.packed import lay_out, quantize
 from oar_core.nn.packed_conv import pack_convs
-from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
+from oar_core.order.plan import ORDERS, POLICY_ORDERS, PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.text import START_ID, TextTokenizer
 from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.weights import file_digest, read_tensors
+from oar_wire.options import take
 
 CONFIG, BACKBONE, TOKENIZER, TEXT = "config.json", "backbone.safetensors", "tokenizer.safetensors", "text.json"
 POLICY = "policy.safetensors"  # optional: where the config has an entry "policy"
@@ -31,9 +32,7 @@ ANY_ORDER_BACKBONE = "any_order.safetensors"  # optional: the backbone before it
 
 @dataclass
 class Pipeline:
-    """`defaults` are sampling defaults: order, steps, group_sizes, guidance, temperature, top_k, top_p.
-
-    A model may also name its entropy_bound, candidates, guidance_interval and guidance_schedule."""
+    """`defaults` are those of `oar_wire.options`, as far as the model names them; others are the library's."""
 
     name: str
     backbone: OarBackbone
@@ -86,19 +85,11 @@ class Pipeline:
 
     @property
     def default_plan(self) -> PlanSpec:
-        named = {name: self.defaults[name] for name in ("order", "steps", "group_sizes")}
-        return PlanSpec(
-            **named,
-            entropy_bound=self.defaults.get("entropy_bound", DEFAULT_ENTROPY_BOUND),
-            candidates=self.defaults.get("candidates", DEFAULT_CANDIDATES),
-        )
+        return PlanSpec(**take(self.defaults, [item.name for item in fields(PlanSpec)]))
 
     @property
     def default_sampling(self) -> SamplingParams:
-        named = {name: self.defaults[name] for name in ("guidance", "temperature", "top_k", "top_p")}
-        interval = tuple(self.defaults.get("guidance_interval", (0.0, 1.0)))
-        schedule = self.defaults.get("guidance_schedule", "constant")
-        return SamplingParams(**named, guidance_interval=interval, guidance_schedule=schedule)
+        return SamplingParams(**take(self.defaults, [item.name for item in fields(SamplingParams)]))
 
     @property
     def max_prompt_tokens(self) -> int:

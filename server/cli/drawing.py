@@ -14,7 +14,8 @@ import click
 from oar_client import AnyEvent, OarError
 from oar_wire.edit import EditFields
 from oar_wire.openai import OutputFormat
-from oar_wire.request import GenerationRequest, Priority
+from oar_wire.options import Priority
+from oar_wire.request import GenerationRequest
 from server.cli.following import Bar, Interrupted, Painting, View, follow
 from server.cli.making import Making, Upload, begin
 from server.cli.painting import Colours, Ground, choose_colours

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from oar_core.engine.events import Patch
 from oar_core.engine.sequence import KnownTokens, SequenceRequest
@@ -11,6 +11,7 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.sampler import SamplingParams
 from oar_wire.events import Partial, Patches, PatchInfo
 from oar_wire.job import GenerationParams
+from oar_wire.options import take
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
 from server.jobs.worker_queue import Claim, NewEvent
@@ -171,14 +172,7 @@ def sequence_request(
         condition_ids=condition_ids,
         seed=params.seed,
         image_index=image,
-        plan=PlanSpec(params.order, params.steps, params.group_sizes, params.entropy_bound, params.candidates),
-        sampling=SamplingParams(
-            params.temperature,
-            params.top_k,
-            params.top_p,
-            params.guidance,
-            params.guidance_interval,
-            params.guidance_schedule,
-        ),
+        plan=PlanSpec(**take(vars(params), [item.name for item in fields(PlanSpec)])),
+        sampling=SamplingParams(**take(vars(params), [item.name for item in fields(SamplingParams)])),
         known=known,
     )
