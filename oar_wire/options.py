@@ -27,10 +27,8 @@ MAX_NAME = 200  # characters
 DEFAULT_ENTROPY_BOUND: Final = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
 DEFAULT_CANDIDATES: Final = 4
 
-Position = Annotated[int, Field(ge=0, lt=MAX_POSITIONS)]
-Name = Annotated[str, Field(max_length=MAX_NAME)]
 # The first bad position is enough: each would become an error of its own.
-Positions = Annotated[list[Position], Field(max_length=MAX_POSITIONS, fail_fast=True)]
+Positions = Annotated[list[int], Field(max_length=MAX_POSITIONS, fail_fast=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
 
@@ -82,7 +80,7 @@ class Plan(Sent):
         str | tuple[int, ...],
         About(
             "An order's name, or a permutation of all grid positions",
-            asked=Name | Positions,
+            asked=str | Positions,
             code="invalid_order",
             complaint="order is an order's name or a list of grid positions",
         ),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from oar_core.errors import InvalidSteps, check_options, refusal
 from oar_core.order.paths import PATHS, Grid, Order, locality, random
+from oar_wire.edit import edit_steps
 from oar_wire.options import (
     DEFAULT_CANDIDATES,
     DEFAULT_ENTROPY_BOUND,
@@ -155,7 +156,7 @@ def make_plan(
     remaining = length - len(set(given))
     if not remaining:
         return Plan(order=(), group_ends=())
-    steps = remaining if spec.steps is None else min(spec.steps, remaining)
+    steps = remaining if spec.steps is None else edit_steps(spec.steps, remaining)
     schedule = "cosine" if spec.is_adaptive else spec.group_sizes
     order = _fixed_order(spec.order, grid, seed, image_index, given)
     return Plan(

@@ -12,6 +12,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from oar_wire.edit import edit_steps
 from oar_wire.model import ModelInfo
 from oar_wire.request import GenerationRequest
 from oar_wire.tenant import Tenant
@@ -55,7 +56,7 @@ async def accept(
     params = resolve(within_ceiling(request, services.tenant), model, services.settings)
     await services.prompts.check(params.prompt, model)
     edit = None if source is None else source.params
-    steps = params.steps if edit is None else min(params.steps, model.num_tokens - edit.num_kept)
+    steps = params.steps if edit is None else edit_steps(params.steps, model.num_tokens - edit.num_kept)
     params = params.model_copy(update={"partial_images": partial_images, "edit": edit, "steps": steps})
     submitted = await services.queue.submit(params, idempotency, source=None if source is None else source.png)
     services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()

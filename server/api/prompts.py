@@ -3,7 +3,8 @@
 from tokenizers import Tokenizer
 
 from oar_wire.model import ModelInfo
-from server.errors import InvalidRequest
+from oar_wire.options import BadOption, check_prompt_tokens
+from server.api.validation import refusal
 from server.jobs.store import Registry
 
 
@@ -17,9 +18,12 @@ class PromptMeter:
     async def check(self, prompt: str, model: ModelInfo) -> None:
         """Raises InvalidRequest for a prompt of more tokens than the model reads."""
         count = await self.count(prompt, model)
-        if count is not None and count > model.max_prompt_tokens:
-            message = f"the prompt has {count} tokens; {model.name} reads {model.max_prompt_tokens}"
-            raise InvalidRequest("prompt_too_long", message, field="prompt")
+        if count is None:
+            return
+        try:
+            check_prompt_tokens(count, model.max_prompt_tokens, model.name)
+        except BadOption as error:
+            raise refusal(error) from error
 
     async def count(self, prompt: str, model: ModelInfo) -> int | None:
         """Tokens of a prompt; None where the model's text tokenizer is not known here."""

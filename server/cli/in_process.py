@@ -10,7 +10,7 @@ import click
 from oar_client import AnyEvent
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceFinished
 from oar_core.errors import OarError as LibraryError
-from oar_wire.edit import EditFields
+from oar_wire.edit import EditFields, edit_steps
 from oar_wire.events import Canceled, Completed, Event, Queued, Started
 from oar_wire.job import GenerationParams, ImageLink, Timings
 from oar_wire.openai import OutputFormat
@@ -63,7 +63,7 @@ class InProcess:
         assert isinstance(request, EditFields)
         mask = None if upload.mask is None else CheckedUpload(upload.mask, "mask")
         source: Source = prepare(CheckedUpload(upload.image, "image"), mask, request, info, self._settings)
-        steps = min(params.steps, info.num_tokens - source.params.num_kept)
+        steps = edit_steps(params.steps, info.num_tokens - source.params.num_kept)
         params = params.model_copy(update={"edit": source.params, "steps": steps})
         return params, JobEdit.open(model.pipeline, source.params, source.png, seed=params.seed)
 
