@@ -5,7 +5,6 @@ server. Pictures come as bytes; Pillow is used where it is installed and asked f
 """
 
 from oar_client.aio import AsyncClient, AsyncEventStream, AsyncJob
-from oar_client.calls import EditOptions, Options
 from oar_client.canvas import Canvas, ImageCanvas
 from oar_client.client import Client, EventStream, Job
 from oar_client.errors import (
@@ -26,6 +25,7 @@ from oar_client.errors import (
     Unauthorized,
 )
 from oar_client.feed import AnyEvent, UnknownEvent
+from oar_client.options import EditOptions, Options
 from oar_client.pictures import Generation, Picture, PictureSource
 from oar_client.retry import Patience
 from oar_wire.events import (

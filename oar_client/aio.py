@@ -13,13 +13,14 @@ from typing import Any, Self, Unpack
 from oar_client import calls
 from oar_client.address import Address
 from oar_client.aio_connections import AsyncConnections
-from oar_client.calls import EditOptions, Options, PaintingFormat
+from oar_client.calls import PaintingFormat
 from oar_client.client import READY_PAUSE
 from oar_client.contact import CLOSE_SECONDS
 from oar_client.ending import check_completed
 from oar_client.errors import JobEnded, OarError, TimedOut
 from oar_client.facts import JobFacts
 from oar_client.feed import BREAKS, AnyEvent
+from oar_client.options import EditOptions, Options
 from oar_client.pictures import Generation, Picture, PictureSource
 from oar_client.retry import Attempts, Patience
 from oar_wire.events import TERMINAL_TYPES

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from oar_wire.model import ModelEntry, ModelInfo, ModelList
+from oar_wire.model import ModelEntry, ModelInfo, ModelList, describe_options
 from server.api import documents
 from server.api.deps import Shared
 
@@ -33,4 +33,5 @@ def _entry(info: ModelInfo, default: str | None) -> ModelEntry:
         is_default=info.name == default,
         num_tokens=info.num_tokens,
         sizes=(info.size,),
+        options=describe_options(info),
     )
