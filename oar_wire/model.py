@@ -19,6 +19,7 @@ class ModelInfo(Sent):
     orders: tuple[str, ...]
     group_sizes: tuple[str, ...]
     defaults: GenerationDefaults
+    condition: Literal["text", "class", "features", "none"] = "text"  # what pictures are made from
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
     example_prompts: tuple[str, ...] = ()
     pixel_art: bool = False  # looks right when it is enlarged pixel by pixel
@@ -116,7 +117,7 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
             only=option.about.only,
         )
         for option in model_options()
-        if option.group != "job"
+        if option.group != "job" and (info.condition == "text" or not option.about.is_prompt)
     )
 
 

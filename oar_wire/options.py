@@ -49,6 +49,7 @@ class About:
     only: tuple[str, str] | None = None  # another option and its value: with others this one does nothing
     code: str = ""  # of a complaint; the group's if empty
     complaint: str = ""  # about a value of another kind, in place of the validator's words
+    is_prompt: bool = False  # whether the model reads it as text
 
     @property
     def constraints(self) -> dict[str, Any]:
@@ -314,20 +315,41 @@ def check_steps(steps: int, num_tokens: int) -> None:
         raise OPTIONS["steps"].refuse(f"steps is {steps}; this model takes 1 to {num_tokens}")
 
 
-def check_prompt(prompt: str, max_chars: int | None = None) -> None:
-    """Raises BadOption for an empty prompt, or one of more characters than are read."""
+def prompts_of(values: Any) -> dict[str, str]:
+    """By field, the texts that a model is to read; options that say nothing are left out."""
+    names = [option.name for option in model_options() if option.about.is_prompt]
+    return {"prompt": values.prompt, **{name: text for name in names if (text := getattr(values, name))}}
+
+
+def check_prompt(prompt: str) -> None:
+    """Raises BadOption for an empty prompt."""
     if not prompt.strip():
         raise BadOption("the prompt is empty", code="invalid_prompt", field="prompt")
-    if max_chars is not None and len(prompt) > max_chars:
-        message = f"the prompt has {len(prompt)} characters; the limit is {max_chars}"
-        raise BadOption(message, code="prompt_too_long", field="prompt")
 
 
-def check_prompt_tokens(count: int, most: int, reader: str = "this model") -> None:
+def check_prompt_length(prompt: str, most: int, field: str = "prompt") -> None:
+    """Raises BadOption for more characters than are read."""
+    if len(prompt) > most:
+        message = f"the {_spoken(field)} has {len(prompt)} characters; the limit is {most}"
+        raise BadOption(message, code="prompt_too_long", field=field)
+
+
+def check_prompt_tokens(count: int, most: int, reader: str = "this model", field: str = "prompt") -> None:
     """Raises BadOption for more tokens than a model reads, its start token not counted."""
     if count > most:
-        message = f"the prompt has {count} tokens; {reader} reads {most}"
-        raise BadOption(message, code="prompt_too_long", field="prompt")
+        message = f"the {_spoken(field)} has {count} tokens; {reader} reads {most}"
+        raise BadOption(message, code="prompt_too_long", field=field)
+
+
+def check_reads(asked: object, model: str, condition: str) -> None:
+    """Raises BadOption for a second prompt where pictures of the model are not conditioned on text."""
+    for option in model_options():
+        if option.about.is_prompt and condition != "text" and getattr(asked, option.name) is not None:
+            raise option.refuse(f"{model} reads no text, so that {option.name} has no place in it")
+
+
+def _spoken(field: str) -> str:
+    return field.replace("_", " ")
 
 
 def _words(value: Any) -> str:

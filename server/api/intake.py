@@ -54,7 +54,7 @@ async def accept(
 ) -> Submitted:
     """Raises a ServerError for what cannot be served."""
     params = resolve(within_ceiling(request, services.tenant), model, services.settings)
-    await services.prompts.check(params.prompt, model)
+    await services.prompts.check_all(params, model)
     edit = None if source is None else source.params
     steps = params.steps if edit is None else edit_steps(params.steps, model.num_tokens - edit.num_kept)
     params = params.model_copy(update={"partial_images": partial_images, "edit": edit, "steps": steps})
@@ -95,7 +95,7 @@ def idempotency(key: str | None, request: BaseModel, *uploads: bytes) -> Idempot
         message = f"an Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters"
         raise InvalidRequest("invalid_idempotency_key", message, field="Idempotency-Key")
     digests = "".join(hashlib.sha256(upload).hexdigest() for upload in uploads)
-    return Idempotency(key, request.model_dump_json() + digests)
+    return Idempotency(key, request.model_dump_json(exclude_defaults=True) + digests)
 
 
 async def wait_for_end(services: Services, job: Job, seconds: float) -> Job:

@@ -28,7 +28,7 @@ async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], servic
 
 def _entry(info: ModelInfo, default: str | None) -> ModelEntry:
     return ModelEntry(
-        **info.model_dump(exclude={"name"}),
+        **info.model_dump(exclude={"name", "condition"}),
         id=info.name,
         is_default=info.name == default,
         num_tokens=info.num_tokens,

@@ -16,7 +16,10 @@ CHOSEN_SEED_BITS = 31  # a seed that the server chooses is exact in any client's
 def resolve(request: GenerationRequest, model: ModelInfo, settings: Settings) -> GenerationParams:
     """Raises InvalidRequest."""
     try:
-        options.check_prompt(request.prompt, settings.max_prompt_chars)
+        options.check_prompt(request.prompt)
+        for field, prompt in options.prompts_of(request).items():
+            options.check_prompt_length(prompt, settings.max_prompt_chars, field)
+        options.check_reads(request, model.name, model.condition)
         _check_limits(request, settings)
         drawing = options.settle(request, model.defaults)
         _check_asked(request, model)

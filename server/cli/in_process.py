@@ -26,7 +26,7 @@ from server.jobs.worker_queue import LATE
 from server.worker.edits import JobEdit
 from server.worker.models import LoadedModel, load_models
 from server.worker.preview import render_pngs, render_previews
-from server.worker.running import Canvas, RunningJob, Snapshot, sequence_request
+from server.worker.running import Canvas, RunningJob, Snapshot, read_prompts, sequence_request
 
 ID = "here"
 
@@ -47,7 +47,7 @@ class InProcess:
         try:
             (self._model, *_) = load_models(self._settings)
             self.params, self._edit = self._resolve(self._model, request, upload)
-            self._prompt_ids = self._model.pipeline.encode_prompt(self.params.prompt)
+            self._prompts = read_prompts(self.params, self._model.pipeline)
         except (LibraryError, ServerError) as error:
             raise click.ClickException(str(error)) from error
         self.shape = Shape(self._model.pipeline.grid, self._model.pipeline.tokenizer.config.image_size)
@@ -77,7 +77,7 @@ class InProcess:
         engine = self._model.engine
         try:
             for image, canvas in enumerate(canvases):
-                engine.add(sequence_request(self.params, self._prompt_ids, str(image), image, canvas.known))
+                engine.add(sequence_request(self.params, self._prompts, str(image), image, canvas.known))
             while engine.has_work and not self._canceled.is_set() and not self._is_late:
                 for event in engine.step():
                     yield from self._told(event, canvases, finished)

@@ -94,7 +94,7 @@ class Desk:
                 self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
             self._metrics.restarted.labels(claim.model).inc()
         try:
-            requests = job.requests(self._models[claim.model].pipeline.encode_prompt(claim.params.prompt))
+            requests = job.requests(self._models[claim.model].pipeline)
         except RequestError as error:
             self._fail(job, error)
             return

@@ -31,7 +31,7 @@ from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, Registry
 from server.settings import Settings
 from server.worker.preview import render_pngs
-from server.worker.running import sequence_request
+from server.worker.running import Prompts, read_prompts, sequence_request
 from tests.server.live import ROOT
 from tests.server.processes import find_processes
 from tests.server.tiny import NUM_TOKENS
@@ -241,12 +241,12 @@ class Atelier:
 
     def paint(self, params: GenerationParams) -> list[bytes]:
         """One PNG for each image."""
-        ids = self._pipeline.encode_prompt(params.prompt)
-        return list(render_pngs(self._pipeline, [self._tokens(params, ids, image) for image in range(params.n)]))
+        prompts = read_prompts(params, self._pipeline)
+        return list(render_pngs(self._pipeline, [self._tokens(params, prompts, image) for image in range(params.n)]))
 
-    def _tokens(self, params: GenerationParams, ids: tuple[int, ...], image: int) -> Sequence[int]:
+    def _tokens(self, params: GenerationParams, prompts: Prompts, image: int) -> Sequence[int]:
         engine = Engine(self._pipeline.backbone, self._pipeline.unconditional_ids, 2)
-        engine.add(sequence_request(params, ids, "alone", image, KnownTokens()))
+        engine.add(sequence_request(params, prompts, "alone", image, KnownTokens()))
         events: list[Any] = []
         while engine.has_work:
             events += engine.step()

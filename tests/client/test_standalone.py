@@ -81,9 +81,7 @@ print(oar_client.Client(sys.argv[2]).__class__.__name__)
 
 def test_its_own_wheel_holds_the_client_and_the_words_on_the_wire_alone(tmp_path: Path) -> None:
     for name in ("oar_client", "oar_wire", "clients"):
-        shutil.copytree(
-            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "build")
-        )
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     done = subprocess.run(
         [*build, "--wheel-dir", str(tmp_path), str(tmp_path / "clients" / "python")], capture_output=True, text=True

@@ -19,7 +19,7 @@ from oar_core.sampling.pipeline import Pipeline
 from oar_wire.events import EVENTS
 from oar_wire.job import GenerationParams
 from oar_wire.model import GenerationDefaults
-from server.worker.running import sequence_request
+from server.worker.running import read_prompts, sequence_request
 from tests.server.live import LiveServer
 from tests.server.tiny import DEFAULTS, GRID, NAME, NUM_TOKENS
 
@@ -170,7 +170,7 @@ def test_32_jobs_at_once_give_the_pictures_that_each_gives_alone(live: LiveServe
 def draw_alone(pipeline: Pipeline, params: GenerationParams) -> list[tuple[int, int]]:
     """(position, token) in decode order, by an engine of its own."""
     engine = Engine(pipeline.backbone, pipeline.unconditional_ids, 2)
-    engine.add(sequence_request(params, pipeline.encode_prompt(params.prompt), "alone", 0, KnownTokens()))
+    engine.add(sequence_request(params, read_prompts(params, pipeline), "alone", 0, KnownTokens()))
     events = []
     while engine.has_work:
         events += engine.step()
