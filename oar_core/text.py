@@ -6,7 +6,8 @@ from typing import Self
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from oar_core.errors import InvalidPrompt, PromptTooLong, WeightsError
+from oar_core.errors import WeightsError, refusal
+from oar_wire.options import BadOption, check_prompt, check_prompt_tokens
 
 TEXT = "text.json"  # in a model's folder
 START = "<start>"  # opens every prefix; alone it is the unconditional prefix
@@ -62,11 +63,12 @@ class TextTokenizer:
 
         Raises InvalidPrompt for a prompt of white space only, PromptTooLong for more than `max_length` ids.
         """
-        if not prompt.strip():
-            raise InvalidPrompt("the prompt is empty", field="prompt")
-        ids = self._ids(prompt)
-        if len(ids) > max_length:
-            raise PromptTooLong(f"the prompt has {len(ids)} tokens; this model reads {max_length}", field="prompt")
+        try:
+            check_prompt(prompt)
+            ids = self._ids(prompt)
+            check_prompt_tokens(len(ids) - 1, max_length - 1)
+        except BadOption as error:
+            raise refusal(error) from error
         return ids
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:

@@ -33,7 +33,7 @@ class Engine:
         self._pool = CachePool(config.num_slots)
         self._scheduler = Scheduler(self._pool, math.inf if config.is_deterministic else config.max_prefill)
         self._runner = ModelRunner(backbone, unconditional_ids, config)
-        self._num_unconditional_ids = len(unconditional_ids)
+        self._unconditional_ids = unconditional_ids
         self._num_prefilled = 0  # tokens, by the latest step
         self._live: dict[str, Sequence] = {}
         self._events: list[EngineEvent] = []
@@ -124,7 +124,8 @@ class Engine:
         return [sequence for sequence in self._scheduler.running if sequence.can_step]
 
     def _num_condition_ids(self, sequence: Sequence) -> int:
-        return len(sequence.request.condition_ids) + (sequence.num_slots - 1) * self._num_unconditional_ids
+        conditions = sequence.request.conditions(self._unconditional_ids)
+        return sum(len(ids) for ids in conditions[: sequence.num_slots])
 
     def _commit(self, sequences: list[Sequence], groups: list[DecodedGroup]) -> None:
         for sequence, group in zip(sequences, groups):

@@ -15,12 +15,14 @@ from tqdm import tqdm
 from oar_core.eval.digests import module_digest
 from oar_core.eval.stored import digest
 from oar_core.models.model import Model
-from oar_core.order.plan import DEFAULT_CANDIDATES, PlanSpec
+from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.progress import Patch
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.tensor_file import load_tensors, save_tensors
+
+ALWAYS_TOLD = {"order", "steps", "group_sizes", "entropy_bound", "guidance", "temperature", "top_k", "top_p"}
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,13 @@ class DrawSettings:
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data. Guidance that does not change with rank is told by its scale alone, and a shortlist's usual
-        length not at all: what was drawn before these could change keeps its name."""
+        """As plain data. An option that is younger than the first evaluations is left out where it has its usual value:
+        what was drawn before it could change keeps its name."""
         told = asdict(self)
-        if self.plan.candidates == DEFAULT_CANDIDATES:
-            del told["plan"]["candidates"]
-        usual = SamplingParams()
-        for name in ("guidance_interval", "guidance_schedule"):
-            if told["sampling"][name] == getattr(usual, name):
-                del told["sampling"][name]
+        for group, usual in (("plan", PlanSpec()), ("sampling", SamplingParams())):
+            for name in told[group].keys() - ALWAYS_TOLD:
+                if told[group][name] == getattr(usual, name):
+                    del told[group][name]
         return told
 
 

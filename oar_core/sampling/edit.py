@@ -18,6 +18,7 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import KnownTokens, SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
+from oar_wire.edit import num_redrawn, touched_patches
 
 Pixels = UInt8[np.ndarray, "Y X 3"]
 Mask = Bool[np.ndarray, "Y X"]
@@ -65,7 +66,7 @@ class Edit:
         touched = masked_patches(mask, pipeline.grid)
         inside = [position for position in random(pipeline.grid, seed) if touched[position]]
         redrawn = np.zeros_like(touched)
-        redrawn[inside[: max(1, round(strength * len(inside)))]] = True
+        redrawn[inside[: num_redrawn(len(inside), strength)]] = True
         return cls(pixels, mask, _known(pipeline, pixels, redrawn))
 
     def requests(
@@ -109,8 +110,8 @@ def paint_edit(
 
 def masked_patches(mask: Mask, grid: Grid) -> Bool[np.ndarray, "L"]:
     """By position, whether the mask touches the patch."""
-    patch = mask.shape[0] // grid[0], mask.shape[1] // grid[1]
-    return mask.reshape(grid[0], patch[0], grid[1], patch[1]).any(axis=(1, 3)).reshape(-1)
+    height, width = mask.shape
+    return np.array(touched_patches(mask.tobytes(), (height, width), grid))
 
 
 def fill_in(pixels: Pixels, mask: Mask) -> Pixels:

@@ -113,7 +113,7 @@ class Progress:
     ) -> list[PrefillRow]:
         """What the slots start with: the conditions, and of the tokens that are owed the first `most`."""
         rows: list[PrefillRow] = []
-        for part, (slot, ids) in enumerate(zip(slots.all, (self.request.condition_ids, unconditional_ids))):
+        for part, (slot, ids) in enumerate(zip(slots.all, self.request.conditions(unconditional_ids))):
             new = self._pay(part, most)
             most -= new.stop - new.start
             rows.append(PrefillRow(slot, ids, self.positions[new], self.token_ids[new], self._seen(new)))

@@ -64,6 +64,10 @@ class SequenceRequest:
     sampling: SamplingParams
     known: KnownTokens = KnownTokens()
 
+    def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """What its slots start with: the condition of the picture, and what guidance steers away from."""
+        return self.condition_ids, unconditional_ids
+
     def check_fits(self, spec: BackboneSpec, *, has_policy: bool) -> None:
         """Raises a RequestError where the model cannot serve this. The plan is checked when it is laid out."""
         check_condition(self.condition_ids, spec)

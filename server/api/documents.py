@@ -5,6 +5,7 @@ from typing import Any
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from oar_wire.errors import ErrorBody, OpenAIErrorBody
 from server.api import codes
 from server.api.gate import OPEN
 from server.errors import (
@@ -28,7 +29,6 @@ from server.errors import (
     ServerError,
     UnsupportedMediaType,
 )
-from server.schemas.error import ErrorBody, OpenAIErrorBody
 
 ALWAYS: tuple[ServerError, ...] = (
     RedisUnavailable("the job queue cannot be reached (ConnectionError)", retry_after=2),

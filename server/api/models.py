@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from oar_wire.model import ModelEntry, ModelInfo, ModelList, describe_options
 from server.api import documents
 from server.api.deps import Shared
-from server.schemas.model import ModelEntry, ModelInfo, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -28,9 +28,10 @@ async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], servic
 
 def _entry(info: ModelInfo, default: str | None) -> ModelEntry:
     return ModelEntry(
-        **info.model_dump(exclude={"name"}),
+        **info.model_dump(exclude={"name", "condition"}),
         id=info.name,
         is_default=info.name == default,
         num_tokens=info.num_tokens,
         sizes=(info.size,),
+        options=describe_options(info),
     )

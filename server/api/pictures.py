@@ -9,10 +9,10 @@ from typing import Any, Literal, cast
 
 from PIL import Image
 
+from oar_wire.events import Completed, Fingerprint
+from oar_wire.job import GenerationParams
+from oar_wire.openai import OutputFormat
 from server.jobs.job import Job
-from server.schemas.events import Completed, Fingerprint
-from server.schemas.generation import GenerationParams
-from server.schemas.images import OutputFormat
 
 KEYWORD = "oar"  # of the text chunk
 # What others call it. The rest has its own name.

@@ -2,9 +2,11 @@
 
 from tokenizers import Tokenizer
 
-from server.errors import InvalidRequest
+from oar_wire.job import GenerationParams
+from oar_wire.model import ModelInfo
+from oar_wire.options import BadOption, check_prompt_tokens, prompts_of
+from server.api.validation import refusal
 from server.jobs.store import Registry
-from server.schemas.model import ModelInfo
 
 
 class PromptMeter:
@@ -14,12 +16,19 @@ class PromptMeter:
         self._registry = registry
         self._tokenizers: dict[str, Tokenizer] = {}  # by the model's hash
 
-    async def check(self, prompt: str, model: ModelInfo) -> None:
+    async def check_all(self, params: GenerationParams, model: ModelInfo) -> None:
         """Raises InvalidRequest for a prompt of more tokens than the model reads."""
+        for field, prompt in prompts_of(params).items():
+            await self._check(prompt, model, field)
+
+    async def _check(self, prompt: str, model: ModelInfo, field: str) -> None:
         count = await self.count(prompt, model)
-        if count is not None and count > model.max_prompt_tokens:
-            message = f"the prompt has {count} tokens; {model.name} reads {model.max_prompt_tokens}"
-            raise InvalidRequest("prompt_too_long", message, field="prompt")
+        if count is None:
+            return
+        try:
+            check_prompt_tokens(count, model.max_prompt_tokens, model.name, field)
+        except BadOption as error:
+            raise refusal(error) from error
 
     async def count(self, prompt: str, model: ModelInfo) -> int | None:
         """Tokens of a prompt; None where the model's text tokenizer is not known here."""

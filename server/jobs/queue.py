@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
+from oar_wire.job import GenerationParams
+from oar_wire.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, QueueShareFull
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
@@ -19,8 +21,6 @@ from server.jobs.estimate import Fleet, retry_after
 from server.jobs.job import Job, JobState
 from server.jobs.keys import Field
 from server.jobs.store import RecentRegistry, Registry
-from server.schemas.generation import GenerationParams
-from server.schemas.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.settings import Settings
 
 SOURCE_SUBMIT_MS = 60_000  # a source whose job was not accepted is forgotten after this

@@ -10,6 +10,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from oar_core.errors import RequestError
+from oar_wire.model import WorkerInfo
 from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection, is_refusal
@@ -20,7 +21,6 @@ from server.jobs.worker_queue import Claim, Taken, WorkerQueue
 from server.observability.exposition import expose, own
 from server.observability.metrics import WorkerMetrics
 from server.observability.tracing import NO_TRACING, Tracing
-from server.schemas.model import WorkerInfo
 from server.settings import Settings
 from server.tasks import stop_tasks
 from server.worker.desk import Desk

@@ -11,7 +11,7 @@ from oar_core.engine.sequence import KnownTokens
 from oar_core.errors import RequestError
 from oar_core.models.model import Model
 from oar_core.sampling.edit import Edit
-from server.schemas.generation import EditParams
+from oar_wire.job import EditParams
 
 
 @dataclass(frozen=True)

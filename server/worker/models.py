@@ -17,8 +17,8 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import Manifest
-from server.schemas.events import Fingerprint
-from server.schemas.model import GenerationDefaults, ModelInfo
+from oar_wire.events import Fingerprint
+from oar_wire.model import GenerationDefaults, ModelInfo
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)

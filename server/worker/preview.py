@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from oar_core.models.model import Model
-from server.schemas.events import Partial, Preview
-from server.schemas.generation import EditParams
+from oar_wire.events import Partial, Preview
+from oar_wire.job import EditParams
 from server.worker.edits import JobEdit
 from server.worker.gathering import Gathering
 from server.worker.running import Snapshot

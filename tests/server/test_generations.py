@@ -18,10 +18,10 @@ from oar_core.engine.sequence import KnownTokens
 from oar_core.models.load import load_model
 from oar_core.models.model import Model
 from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, PlanSpec, make_plan
-from server.schemas.events import EVENTS
-from server.schemas.generation import GenerationParams
-from server.schemas.model import GenerationDefaults
-from server.worker.running import sequence_request
+from oar_wire.events import EVENTS
+from oar_wire.job import GenerationParams
+from oar_wire.model import GenerationDefaults
+from server.worker.running import read_prompts, sequence_request
 from tests.server.live import LiveServer
 from tests.server.tiny import DEFAULTS, GRID, NAME, NUM_TOKENS
 
@@ -172,7 +172,7 @@ def test_32_jobs_at_once_give_the_pictures_that_each_gives_alone(live: LiveServe
 def draw_alone(pipeline: Model, params: GenerationParams) -> list[tuple[int, int]]:
     """(position, token) in decode order, by an engine of its own."""
     engine = Engine(pipeline.backbone, pipeline.unconditional_ids, EngineConfig(2))
-    engine.add(sequence_request(params, pipeline.encode_prompt(params.prompt), "alone", 0, KnownTokens()))
+    engine.add(sequence_request(params, read_prompts(params, pipeline), "alone", 0, KnownTokens()))
     events = []
     while engine.has_work:
         events += engine.step()

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from oar_wire.edit import EditOptions
+from oar_wire.model import GenerationDefaults, ModelInfo
 from server.api.uploads import Source, Upload, from_base64, prepare
 from server.errors import InvalidRequest
-from server.schemas.edit import EditOptions
-from server.schemas.model import GenerationDefaults, ModelInfo
 from server.settings import Settings
 from tests.server.uploads import BOX, SIZE, broken, encode, mask, picture, refused, taken, text_bomb
 

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from server.schemas.base import CACHED, Sent
-from server.schemas.generation import Failure, ImageLink
+from oar_wire.base import CACHED, Sent
+from oar_wire.job import Failure, ImageLink
 
 ENVELOPE = {"type", "seq", "job_id", "at"}
 

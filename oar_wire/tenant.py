@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from server.schemas.base import Accepted
-from server.schemas.generation import Priority
+from oar_wire.base import Accepted
+from oar_wire.options import Priority
 
 OPEN_TENANT = "-"  # the only one of a server without keys; no file can name it
 

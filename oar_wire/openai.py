@@ -1,15 +1,14 @@
 """OpenAI's Images API: requests, answers and events of `/v1/images/*`. Our own fields are extras."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from server.schemas.base import Sent
-from server.schemas.edit import EditOptions
-from server.schemas.generation import DrawingOptions, GenerationRequest
+from oar_wire.base import Sent
+from oar_wire.edit import EditOptions
+from oar_wire.request import DrawingOptions, GenerationRequest
 
 OutputFormat = Literal["png", "webp", "jpeg"]
-Order = Annotated[str | list[int], Field(description="An order's name, or a permutation of all grid positions")]
 
 
 class ImagesRequest(DrawingOptions):
@@ -33,7 +32,6 @@ class ImagesRequest(DrawingOptions):
         None, ge=0, le=3, description="Partial images of each image while streaming; a picture of few steps has fewer"
     )
 
-    order: Order | None = None
     metadata: bool = Field(True, description="Whether a PNG carries a text chunk from which it can be made again")
 
     def to_generation(self) -> GenerationRequest:

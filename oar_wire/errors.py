@@ -1,6 +1,6 @@
 """The error shapes, for the OpenAPI document: `server.errors` writes them."""
 
-from server.schemas.base import Sent
+from oar_wire.base import Sent
 
 
 class ErrorDetail(Sent):
