@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -17,7 +17,7 @@ START_ID = 0
 class TextTokenizer:
     """A `Conditioner` of prompts. Case and Unicode compatibility forms do not matter; no text is out of vocabulary."""
 
-    kind = "text"
+    kind: Literal["text"] = "text"
     unconditional_ids = (START_ID,)
 
     def __init__(self, tokenizer: Tokenizer) -> None:

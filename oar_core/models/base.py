@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -234,9 +234,7 @@ class Conditioner(Protocol):
     """Turns what a caller says into a condition prefix of the backbone."""
 
     @property
-    def kind(self) -> str:
-        """`text` or `class`."""
-        ...
+    def kind(self) -> Literal["text", "class"]: ...
 
     @property
     def unconditional_ids(self) -> tuple[int, ...]:

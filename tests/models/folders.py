@@ -37,7 +37,7 @@ def write_golden_model(family: str, folder: Path) -> None:
     config, native_state = BACKBONES[family]
     save_file(native_state(Golden.load(family).state, config), folder / BACKBONE)
     save_file(llamagen_vq.native_state(Golden.load("vq_llamagen").state), folder / TOKENIZER)
-    ClassConditioner(CLASS_NAMES, NUM_CLASSES).save(folder)
+    ClassConditioner.of(CLASS_NAMES, NUM_CLASSES).save(folder)
     stored = {
         "format": FORMAT,
         "family": family,

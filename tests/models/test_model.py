@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from oar_core.errors import InvalidOrder, WeightsError
+from oar_core.errors import ConfigError, InvalidOrder, WeightsError
 from oar_core.models.load import load_model
 from oar_core.models.model import CONFIG, POLICY, Model
 from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
@@ -85,4 +85,17 @@ def test_a_model_may_name_what_a_plan_usually_leaves_open(folder: Path, name: st
 def test_a_policy_that_the_config_promises_has_to_be_there(folder: Path) -> None:
     (folder / POLICY).unlink()
     with pytest.raises(WeightsError, match=r"policy\.safetensors is missing"):
+        load(folder)
+
+
+def test_a_folder_of_format_1_is_read_as_the_native_family(folder):
+    assert "format" not in json.loads((folder / CONFIG).read_text())
+    model = load(folder)
+    assert (model.family, model.conditioner.kind) == ("oar", "text")
+
+
+def test_a_later_format_is_refused_with_a_sentence(folder):
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"format": 99}))
+    with pytest.raises(ConfigError, match="has format 99"):
         load(folder)
