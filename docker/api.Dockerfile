@@ -5,6 +5,7 @@ RUN python -m venv /opt/oar
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY oar_client oar_client
 COPY oar_core oar_core
+COPY oar_wire oar_wire
 COPY server server
 RUN /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel]'
 

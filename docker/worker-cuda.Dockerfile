@@ -7,6 +7,7 @@ COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt 'torch==2.13.0'
 COPY oar_client oar_client
 COPY oar_core oar_core
+COPY oar_wire oar_wire
 COPY server server
 RUN /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt '.[worker,otel]'
 

@@ -1,11 +1,10 @@
 """A client of the OAR server: `Client`, and `AsyncClient` with the same surface.
 
-It speaks the server's own wire types (`server.schemas`) and needs httpx, websockets and pydantic, nothing else of the
+It speaks the server's own wire types (`oar_wire`) and needs httpx, websockets and pydantic, nothing else of the
 server. Pictures come as bytes; Pillow is used where it is installed and asked for.
 """
 
 from oar_client.aio import AsyncClient, AsyncEventStream, AsyncJob
-from oar_client.calls import EditOptions, Options
 from oar_client.canvas import Canvas, ImageCanvas
 from oar_client.client import Client, EventStream, Job
 from oar_client.errors import (
@@ -26,9 +25,10 @@ from oar_client.errors import (
     Unauthorized,
 )
 from oar_client.feed import AnyEvent, UnknownEvent
+from oar_client.options import EditOptions, Options
 from oar_client.pictures import Generation, Picture, PictureSource
 from oar_client.retry import Patience
-from server.schemas.events import (
+from oar_wire.events import (
     Canceled,
     Completed,
     Failed,
@@ -40,8 +40,8 @@ from server.schemas.events import (
     Restarted,
     Started,
 )
-from server.schemas.generation import GenerationParams, GenerationStatus
-from server.schemas.model import ModelEntry
+from oar_wire.job import GenerationParams, GenerationStatus
+from oar_wire.model import ModelEntry
 
 __all__ = [
     "AnyEvent",

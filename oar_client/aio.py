@@ -13,19 +13,20 @@ from typing import Any, Self, Unpack
 from oar_client import calls
 from oar_client.address import Address
 from oar_client.aio_connections import AsyncConnections
-from oar_client.calls import EditOptions, Options, PaintingFormat
+from oar_client.calls import PaintingFormat
 from oar_client.client import READY_PAUSE
 from oar_client.contact import CLOSE_SECONDS
 from oar_client.ending import check_completed
 from oar_client.errors import JobEnded, OarError, TimedOut
 from oar_client.facts import JobFacts
 from oar_client.feed import BREAKS, AnyEvent
+from oar_client.options import EditOptions, Options
 from oar_client.pictures import Generation, Picture, PictureSource
 from oar_client.retry import Attempts, Patience
-from server.schemas.events import TERMINAL_TYPES
-from server.schemas.generation import GenerationStatus
-from server.schemas.images import OutputFormat
-from server.schemas.model import ModelEntry
+from oar_wire.events import TERMINAL_TYPES
+from oar_wire.job import GenerationStatus
+from oar_wire.model import ModelEntry
+from oar_wire.openai import OutputFormat
 
 
 class AsyncClient:

@@ -4,49 +4,19 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from oar_client.address import job_path
 from oar_client.errors import BadAnswer, BadRequest
 from oar_client.pictures import PictureSource, read_source
-from server.schemas.generation import GenerationStatus, GuidanceSchedule, Priority
-from server.schemas.images import OutputFormat
-from server.schemas.model import ModelEntry, ModelList
+from oar_wire.job import GenerationStatus
+from oar_wire.model import ModelEntry, ModelList
+from oar_wire.openai import OutputFormat
 
 M = TypeVar("M", bound=BaseModel)
 PaintingFormat = Literal["webp", "gif"]
-
-
-class Options(TypedDict, total=False):
-    """What a generation may say beside its prompt; what is absent is the model's default. See docs/client.md."""
-
-    model: str | None
-    seed: int | None
-    n: int
-    order: str | list[int] | None
-    steps: int | None
-    group_sizes: str | None
-    entropy_bound: float | None
-    candidates: int | None
-    guidance: float | None
-    guidance_interval: list[float] | tuple[float, float] | None
-    guidance_schedule: GuidanceSchedule | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    previews: bool
-    priority: Priority
-    deadline: float | None
-
-
-class EditOptions(Options, total=False):
-    """What an edit may say beside that."""
-
-    offset: list[int] | tuple[int, int] | None
-    strength: float | None
-    feather: int
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import base64
 from dataclasses import dataclass, field
 
 from oar_client.feed import AnyEvent
-from server.schemas.events import TERMINAL_TYPES, Completed, Failed, Partial, Patches, PatchInfo, Preview, Restarted
+from oar_wire.events import TERMINAL_TYPES, Completed, Failed, Partial, Patches, PatchInfo, Preview, Restarted
 
 
 @dataclass

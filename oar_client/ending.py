@@ -1,7 +1,7 @@
 """How a job ended, as an exception where it has no pictures."""
 
 from oar_client.errors import JobCanceled, JobFailed, TimedOut
-from server.schemas.generation import GenerationStatus
+from oar_wire.job import GenerationStatus
 
 
 def check_completed(status: GenerationStatus) -> None:

@@ -1,6 +1,6 @@
 """What both kinds of job say of themselves without asking the server."""
 
-from server.schemas.generation import GenerationParams, GenerationStatus
+from oar_wire.job import GenerationParams, GenerationStatus
 
 
 class JobFacts:

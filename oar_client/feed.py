@@ -13,9 +13,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from oar_client.errors import BadAnswer, ConnectionFailed, TimedOut, refusal
 from oar_client.retry import RETRIED, Attempts, Clock
-from server.schemas.base import Sent
-from server.schemas.events import EVENTS, TERMINAL_TYPES, Event
-from server.schemas.generation import GenerationStatus
+from oar_wire.base import Sent
+from oar_wire.events import EVENTS, TERMINAL_TYPES, Event
+from oar_wire.job import GenerationStatus
 
 BREAKS = (WebSocketException, OSError, EOFError)  # a timeout is an OSError
 NORMAL = 1000

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeAlias
 
 from oar_client.errors import BadRequest
 from oar_client.facts import JobFacts
-from server.schemas.generation import GenerationStatus, Timings
-from server.schemas.images import OutputFormat
+from oar_wire.job import GenerationStatus, Timings
+from oar_wire.openai import OutputFormat
 
 
 class PillowImage(Protocol):

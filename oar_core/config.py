@@ -7,7 +7,7 @@ from typing import Any, Self, cast
 from oar_core.errors import ConfigError
 
 
-class _Config:
+class FrozenConfig:
     """Conversion to and from plain JSON objects; an unknown key is an error, never ignored."""
 
     @classmethod
@@ -28,7 +28,7 @@ def _frozen(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class TokenizerConfig(_Config):
+class TokenizerConfig(FrozenConfig):
     """A convolutional VQGAN. Pixels per token along an axis: `2 ** len(widths)`."""
 
     image_size: tuple[int, int] = (64, 64)  # Y, X in pixels
@@ -54,8 +54,11 @@ class TokenizerConfig(_Config):
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
 
+NORMS = ("layer", "rms")
+
+
 @dataclass(frozen=True)
-class BackboneConfig(_Config):
+class BackboneConfig(FrozenConfig):
     """The decoupled any-order transformer: a causal context stack and a cross-attending query stack."""
 
     grid: tuple[int, int] = (8, 8)  # h, w in tokens
@@ -67,8 +70,17 @@ class BackboneConfig(_Config):
     num_context_layers: int = 6
     num_query_layers: int = 6
     dropout: float = 0.0
+    # What kin of this network have otherwise.
+    norm: str = "layer"
+    ffn_width: int = 0  # 0: 8/3 of the width, in whole multiples of 64
+    rotary_base: float = 100.0
+    has_place_tables: bool = True  # of condition places, token positions and query positions, beside rotary angles
+    has_condition_keys: bool = True  # False: keys and queries of conditions are zero, so that all see them alike
+    has_mutual_commits: bool = False  # tokens that are committed in one step see each other
 
     def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ConfigError(f"unknown norm {self.norm!r}; there are {', '.join(NORMS)}")
         if self.width % self.num_heads:
             raise ConfigError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if self.head_width % 4:
@@ -93,7 +105,7 @@ class BackboneConfig(_Config):
 
 
 @dataclass(frozen=True)
-class OrderPolicyConfig(_Config):
+class OrderPolicyConfig(FrozenConfig):
     """The order policy: a thin head on a backbone's shared memory."""
 
     width: int = 64
@@ -108,7 +120,7 @@ ORDER_SCORES = ("max_probability", "negative_entropy", "margin", "entropy")
 
 
 @dataclass(frozen=True)
-class OrderScore(_Config):
+class OrderScore(FrozenConfig):
     """How a model scores the remaining positions where it chooses its own order; the highest score comes next.
 
     One of ORDER_SCORES, less `distance_weight` for each cell of distance to the nearest known position: a positive

@@ -13,7 +13,10 @@ OarError
     └── InvalidPrompt    no prompt where one is needed
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from oar_wire.options import BadOption, check_all
 
 
 class OarError(Exception):
@@ -62,3 +65,17 @@ class PromptTooLong(RequestError):
 
 class InvalidPrompt(RequestError):
     code = "invalid_prompt"
+
+
+def refusal(error: BadOption) -> RequestError:
+    """A broken rule of the wire as the library's own error."""
+    kinds = {kind.code: kind for kind in RequestError.__subclasses__()}
+    return kinds.get(error.code, RequestError)(str(error), field=error.field)
+
+
+def check_options(values: Mapping[str, Any]) -> None:
+    """Checks those of the values that are options of a drawing against their bounds. Raises a RequestError."""
+    try:
+        check_all(values)
+    except BadOption as error:
+        raise refusal(error) from error

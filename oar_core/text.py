@@ -2,18 +2,23 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from oar_core.errors import InvalidPrompt, PromptTooLong
+from oar_core.errors import WeightsError, refusal
+from oar_wire.options import BadOption, check_prompt, check_prompt_tokens
 
+TEXT = "text.json"  # in a model's folder
 START = "<start>"  # opens every prefix; alone it is the unconditional prefix
 START_ID = 0
 
 
 class TextTokenizer:
-    """Prompts to condition ids. Case and Unicode compatibility forms do not matter; no text is out of vocabulary."""
+    """A `Conditioner` of prompts. Case and Unicode compatibility forms do not matter; no text is out of vocabulary."""
+
+    kind: Literal["text"] = "text"
+    unconditional_ids = (START_ID,)
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -35,11 +40,15 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, folder: Path) -> Self:
+        """Raises WeightsError where the folder holds none that can be read."""
+        path = folder / TEXT
+        if not path.exists():
+            raise WeightsError(f"{path} is missing")
         return cls(Tokenizer.from_file(str(path)))
 
-    def save(self, path: Path) -> None:
-        self._tokenizer.save(str(path))
+    def save(self, folder: Path) -> None:
+        self._tokenizer.save(str(folder / TEXT))
 
     def to_json(self) -> str:
         """What `save` writes."""
@@ -54,11 +63,12 @@ class TextTokenizer:
 
         Raises InvalidPrompt for a prompt of white space only, PromptTooLong for more than `max_length` ids.
         """
-        if not prompt.strip():
-            raise InvalidPrompt("the prompt is empty", field="prompt")
-        ids = self._ids(prompt)
-        if len(ids) > max_length:
-            raise PromptTooLong(f"the prompt has {len(ids)} tokens; this model reads {max_length}", field="prompt")
+        try:
+            check_prompt(prompt)
+            ids = self._ids(prompt)
+            check_prompt_tokens(len(ids) - 1, max_length - 1)
+        except BadOption as error:
+            raise refusal(error) from error
         return ids
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:

@@ -1,7 +1,8 @@
-"""Writes the API's documents and the generated tables of docs/: `make documents`.
+"""Writes the API's documents, the client's types and the generated tables of docs/: `make documents`.
 
-`docs/openapi.json`, `docs/asyncapi.json`, and whatever stands in docs/*.md between `<!-- generated: NAME -->` and
-`<!-- end -->`. With `--record` it first makes the events' examples anew, from a server of its own.
+`docs/openapi.json`, `docs/asyncapi.json`, `oar_client/options.py`, and whatever stands in docs/*.md between
+`<!-- generated: NAME -->` and `<!-- end -->`. With `--record` it first makes the events' examples anew, from a server
+of its own.
 """
 
 import json
@@ -20,15 +21,18 @@ import click
 import httpx
 from websockets.sync.client import connect
 
+from oar_wire.edit import EditOptions
+from oar_wire.events import Event
+from oar_wire.options import OPTIONS
+from oar_wire.request import GenerationRequest
+from ops import client_options
 from server.api import asyncapi
 from server.api.app import VERSION, create_app
 from server.api.codes import OF_A_FIELD, WEBSOCKET_CODES, ErrorCode, close_codes, error_codes
-from server.schemas.edit import EditOptions
-from server.schemas.events import Event
-from server.schemas.generation import GenerationRequest
 from server.settings import Settings, environment_name
 
 DOCS = Path("docs")
+CLIENT_OPTIONS = Path("oar_client/options.py")
 EXAMPLES = Path("server/api") / asyncapi.EXAMPLES
 GENERATED = re.compile(r"(<!-- generated: ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.S)
 LIMITS = ("max_", "queue_depth", "images_wait", "socket_", "stream_heartbeat", "result_ttl", "tombstone_ttl", "idem")
@@ -53,6 +57,7 @@ def build() -> dict[Path, str]:
     files = {
         DOCS / "openapi.json": _json(create_app(Settings()).openapi()),
         DOCS / "asyncapi.json": _json(asyncapi.document(VERSION)),
+        CLIENT_OPTIONS: client_options.source(),
     }
     return files | {path: fill(path.read_text()) for path in sorted(DOCS.glob("*.md"))}
 
@@ -117,8 +122,9 @@ def fields_table(*models: Any) -> str:
         bounds = ", ".join(f"{signs[key]} {value:g}" for key, value in facts.items() if abs(value) < 1 << 30)
         told = "" if field.is_required() or field.default is None else f"`{json.dumps(field.default)}`"
         default = "required" if field.is_required() else told
-        rows.append((f"`{name}`", default, bounds, field.description or ""))
-    return table(("field", "default", "bounds", "meaning"), rows)
+        group = OPTIONS[name].group if name in OPTIONS else "job"
+        rows.append((f"`{name}`", group, default, bounds, field.description or ""))
+    return table(("field", "group", "default", "bounds", "meaning"), rows)
 
 
 def limits_table() -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.models.load import load_model
+from oar_core.models.model import Model
 from oar_core.weights import Manifest
 from tests.server.tiny import NAME, write_tiny_weights
 
@@ -29,6 +30,6 @@ def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_pipeline(weights_dir: Path) -> Pipeline:
+def tiny_pipeline(weights_dir: Path) -> Model:
     """That model, loaded."""
-    return Pipeline.load(Manifest.load(weights_dir).folder(NAME), "cpu", torch.float32)
+    return load_model(Manifest.load(weights_dir).folder(NAME), "cpu", torch.float32)

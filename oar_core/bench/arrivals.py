@@ -75,7 +75,7 @@ def measure_arrivals(
     them times what each picture takes alone itself.
     """
     clock = Clock(subject.device)
-    longest = subject.backbone.config.num_tokens
+    longest = subject.backbone.spec.num_tokens
     kinds = tuple(max(1, longest // part) for part in PARTS)
 
     def make_requests(count: int) -> Sequence[SequenceRequest]:

@@ -53,7 +53,7 @@ def measure_batching(subject: Subject, *, num_images: int, steps: int | None, re
     return BatchingReport(
         model=subject.name,
         num_images=num_images,
-        steps=plan.steps or subject.backbone.config.num_tokens,
+        steps=plan.steps or subject.backbone.spec.num_tokens,
         one_by_one_seconds=one_by_one,
         at_once_seconds=at_once,
         ratio=at_once / one_by_one,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -11,11 +11,11 @@ from oar_core.bench.batching import run_to_end
 from oar_core.bench.clock import Clock, Setting
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
-from oar_core.models.oar import OarBackbone
-from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.oar.backbone import OarBackbone
+from oar_core.models.oar.policy import OrderPolicy
+from oar_core.models.oar.vqgan import VQGAN
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
-from oar_core.tokenizers.vqgan import VQGAN
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,20 @@ def measure_eager(subjects: Sequence[Subject], *, batch: int, steps: int | None,
         EagerRow(name, str(dtype).removeprefix("torch."), seconds, batch / seconds, measured[0] / seconds)
         for (name, dtype), seconds in zip(kinds, measured)
     ]
-    length = subject.backbone.config.num_tokens
+    length = subject.backbone.spec.num_tokens
     return EagerReport(subject.name, batch, plan.steps or length, rows, clock.setting(subject.dtype))
 
 
 def as_trained(subject: Subject) -> tuple[OarBackbone, VQGAN]:
     """The networks of a subject without anything that is done to them for speed: PyTorch's own layers, the
     weights as a checkpoint holds them."""
-    trained = subject.backbone
+    trained, tokenizer_ = cast(OarBackbone, subject.backbone), cast(VQGAN, subject.tokenizer)
     backbone = OarBackbone(trained.config)
     if trained.policy is not None:
         backbone.policy = OrderPolicy(trained.policy.config, trained.config)
     backbone.order_score = trained.order_score
     backbone.load_state_dict(trained.state_dict())
-    tokenizer = VQGAN(subject.tokenizer.config)
+    tokenizer = VQGAN(tokenizer_.config)
     tokenizer.load_state_dict(subject.tokenizer.state_dict())
     return backbone.to(subject.device).eval(), tokenizer.to(subject.device).eval()
 

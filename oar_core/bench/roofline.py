@@ -21,12 +21,14 @@ from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
 from oar_core.engine.calibration import Calibration, words
 from oar_core.engine.model_runner import fastest
-from oar_core.models.backbone import Commit, Query
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import Commit, Query
+from oar_core.models.model import to_pixels
+from oar_core.models.oar.backbone import OarBackbone
+from oar_core.models.oar.vqgan import VQGAN
 from oar_core.nn.packed import Int8Linear, PackedLinear
-from oar_core.sampling.decode import Chooser, DecodeRow, Slots, decode_step
+from oar_core.order.rules import FIXED
+from oar_core.sampling.decode import DecodeRow, Slots, decode_step
 from oar_core.sampling.guidance import guide
-from oar_core.sampling.pipeline import to_pixels
 from oar_core.sampling.prefill import PrefillRow, prefill
 from oar_core.sampling.sampler import SamplingRows
 
@@ -137,7 +139,7 @@ def measure_roofline(
 ) -> RooflineReport:
     """`is_step_alone` leaves out what comes before and after the steps: of a large model, that takes minutes."""
     clock = Clock(subject.device)
-    plan_steps = subject.with_steps(steps).steps or subject.backbone.config.num_tokens
+    plan_steps = subject.with_steps(steps).steps or subject.backbone.spec.num_tokens
     current = torch.get_num_threads()
     rates = measure_rates(subject.device, sorted({1, current}))
     name = str(subject.dtype).removeprefix("torch.")
@@ -186,7 +188,7 @@ class _Bench:
     """A cache of `batch` guided pictures half-way through their ranks, and one call of each part."""
 
     def __init__(self, subject: Subject, batch: int, steps: int) -> None:
-        config = subject.backbone.config
+        config = cast(OarBackbone, subject.backbone).config
         self.subject, self.batch, self.steps = subject, batch, steps
         self.backbone = cast(OarBackbone, fastest(subject.backbone))
         self.group = max(1, round(config.num_tokens / steps))
@@ -203,7 +205,7 @@ class _Bench:
 
     def parts(self) -> list[tuple[str, int, Work, bool, Callable[[], object]]]:
         """Name, calls a picture (0: detail of another), work, whether it runs in fp32 always, and one call."""
-        config, size = self.subject.backbone.config, self.subject.dtype.itemsize
+        config, size = cast(OarBackbone, self.subject.backbone).config, self.subject.dtype.itemsize
         rows, lengths = 2 * self.batch, [len(ids) for ids in self.conditions]
         entries = round(sum(lengths) / rows) + self.known
         commit = commit_work(config, rows, self.group, entries, size)
@@ -218,7 +220,7 @@ class _Bench:
             ("of it: query", 0, query, False, self.query),
             ("of it: linear layers", 0, linear, False, self.multiply),
             ("of it: sampling", 0, sampling, True, self.sample),
-            ("decode", 1, decode_work(self.subject.tokenizer.config, self.batch), True, self.decode),
+            ("decode", 1, decode_work(cast(VQGAN, self.subject.tokenizer).config, self.batch), True, self.decode),
             ("PNG", self.batch, picture, True, lambda: encode(self.pixels, "PNG")),
             ("WebP", 0, picture, True, lambda: encode(self.pixels, "WEBP")),
         ]
@@ -238,7 +240,7 @@ class _Bench:
                 [0] * self.group,
                 query,
                 self.group,
-                Chooser.FIXED,
+                FIXED,
                 self.subject.sampling,
                 picture,
             )
@@ -293,7 +295,7 @@ class _Bench:
 
     @torch.inference_mode()
     def decode(self) -> None:
-        token_ids = torch.zeros(self.batch, self.subject.backbone.config.num_tokens, dtype=torch.long)
+        token_ids = torch.zeros(self.batch, self.subject.backbone.spec.num_tokens, dtype=torch.long)
         to_pixels(self.subject.tokenizer.decode(token_ids.to(self.subject.device)))
 
     def _half_way(self) -> None:

@@ -8,7 +8,8 @@ from oar_core.bench.batching import run_to_end
 from oar_core.bench.clock import Clock, Setting
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
-from oar_core.order.plan import POLICY_ORDERS, SHORTLIST, PlanSpec
+from oar_core.order.plan import POLICY_ORDERS, PlanSpec
+from oar_core.order.rules import FIXED, RULES
 from oar_core.sampling.request import SequenceRequest
 
 
@@ -45,7 +46,7 @@ def measure_steps(subject: Subject, *, batch: int, repeats: int) -> StepsReport:
     """A quarter of the steps and one position a step: in the model's default order, in the order policy's and from its
     shortlist, where there is a policy, and in that of confidence. One position a step of the first of these with less
     guidance."""
-    clock, length = Clock(subject.device), subject.backbone.config.num_tokens
+    clock, length = Clock(subject.device), subject.backbone.spec.num_tokens
     engine = subject.engine(2 * batch)
     few = max(1, length // 4)
     of_policy = POLICY_ORDERS if subject.backbone.has_policy else ()
@@ -80,6 +81,5 @@ def _queries(plan: PlanSpec, length: int) -> int:
     steps = plan.steps or length
     group = length // steps
     left = [length - step * group for step in range(steps)]
-    if plan.order == SHORTLIST:
-        return sum(min(plan.candidates * group, count) for count in left)
-    return sum(left) if plan.order == "confidence" else length
+    rule = RULES.get(str(plan.order), FIXED)
+    return sum(rule.num_asked(count, group, 0, plan.candidates) for count in left)

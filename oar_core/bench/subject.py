@@ -7,14 +7,18 @@ from typing import Self
 
 import torch
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import Backbone, ImageTokenizer
+from oar_core.models.load import load_model
+from oar_core.models.model import in_number_format
+from oar_core.models.oar.backbone import OarBackbone
+from oar_core.models.oar.vqgan import VQGAN
 from oar_core.order.plan import PlanSpec
+from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.draw import CompiledDraw, Draw, plain_draw
-from oar_core.sampling.pipeline import Pipeline, in_number_format
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
-from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.train.recipes import Recipe
 from oar_core.train.run import seeded_init
 from oar_core.weights import Manifest
@@ -25,8 +29,8 @@ PROMPT_LENGTH = 25  # tokens, where the weights are random
 @dataclass(frozen=True)
 class Subject:
     name: str
-    backbone: OarBackbone
-    tokenizer: VQGAN
+    backbone: Backbone
+    tokenizer: ImageTokenizer
     prompts: tuple[tuple[int, ...], ...]
     unconditional_ids: tuple[int, ...]
     plan: PlanSpec
@@ -38,15 +42,15 @@ class Subject:
     def of_model(cls, weights: Path, name: str | None, device: str, dtype: torch.dtype) -> Self:
         """Raises WeightsError."""
         manifest = Manifest.load(weights)
-        pipeline = Pipeline.load(manifest.folder(name or manifest.default), device, dtype)
+        pipeline = load_model(manifest.folder(name or manifest.default), device, dtype)
         return cls(
             pipeline.name,
             pipeline.backbone,
             pipeline.tokenizer,
             tuple(pipeline.encode_prompt(prompt) for prompt in pipeline.example_prompts),
             pipeline.unconditional_ids,
-            pipeline.default_plan,
-            pipeline.default_sampling,
+            default_plan(pipeline),
+            default_sampling(pipeline),
             dtype,
         )
 
@@ -68,15 +72,16 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        return self.backbone.embed_query.shared.device
+        return next(self.backbone.parameters()).device
 
     def engine(self, num_slots: int) -> Engine:
-        return Engine(self.backbone, self.unconditional_ids, num_slots, is_compiled=self.is_compiled)
+        config = EngineConfig(num_slots, is_compiled=self.is_compiled)
+        return Engine(self.backbone, self.unconditional_ids, config)
 
     @cached_property
     def draw(self) -> Draw:
         """Of the engine's steps. Raises ConfigError where it cannot be compiled."""
-        return CompiledDraw(self.backbone.config.vocab_size, self.device) if self.is_compiled else plain_draw
+        return CompiledDraw(self.backbone.spec.vocab_size, self.device) if self.is_compiled else plain_draw
 
     def requests(self, count: int, plan: PlanSpec | None = None, *, first: int = 0) -> list[SequenceRequest]:
         """The prompts in turn, each picture with a seed of its own; the model's plan and sampling unless given."""

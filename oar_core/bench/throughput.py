@@ -65,5 +65,5 @@ def measure_throughput(
         ThroughputRow(batch, seconds, batch / seconds, median(work.faults[1:]) / batch)
         for batch, seconds, work in zip(batches, measured, works)
     ]
-    length = subject.backbone.config.num_tokens
+    length = subject.backbone.spec.num_tokens
     return ThroughputReport(subject.name, plan.steps or length, rows, clock.setting(subject.dtype))

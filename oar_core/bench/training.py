@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from oar_core.bench.subject import PROMPT_LENGTH
 from oar_core.bench.table import table
-from oar_core.models.backbone import Condition
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import Condition
+from oar_core.models.oar.backbone import OarBackbone
 from oar_core.train.data import ImageSet
 from oar_core.train.loop import Step
 from oar_core.train.losses import token_cross_entropy

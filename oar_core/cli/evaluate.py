@@ -15,8 +15,10 @@ from oar_core.eval.painting import animate, paint, strip
 from oar_core.eval.reconstruction import measure_reconstruction
 from oar_core.eval.samples import draw_samples
 from oar_core.eval.sheet import contact_sheet, side_by_side
+from oar_core.models.load import load_model
+from oar_core.models.model import to_pixels
 from oar_core.order.plan import ORDERS, POLICY_ORDERS
-from oar_core.sampling.pipeline import Pipeline, to_pixels
+from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.weights import Manifest
 
 
@@ -74,10 +76,10 @@ def likelihood(split: str | None, num_images: int, order: str, stage: str | None
 def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: Path, **options: Any) -> Answer:
     """A contact sheet: pictures made from held-out captions beside the real ones."""
     run = make_run(**options)
-    pipeline = Pipeline.load(Manifest.load(weights).folder(run.recipe.name), str(run.device), torch.float32)
+    pipeline = load_model(Manifest.load(weights).folder(run.recipe.name), str(run.device), torch.float32)
     images = run.images(split or run.recipe.held_out)
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
-    plan, sampling = pipeline.default_plan, pipeline.default_sampling
+    plan, sampling = default_plan(pipeline), default_sampling(pipeline)
     fake = draw_samples(pipeline, images.captions(chosen), plan, sampling)
     real = to_pixels(images.images(chosen))
     side_by_side(fake, real, zoom=zoom, is_crisp=pipeline.pixel_art).save(out, optimize=True)
@@ -91,7 +93,7 @@ def model(weights: Path, model: str | None) -> Answer:
     """Load a shipped model, check its hashes and print its size."""
     manifest = Manifest.load(weights)
     name = model or manifest.default
-    pipeline = Pipeline.load(manifest.folder(name), default_device(), torch.float32)
+    pipeline = load_model(manifest.folder(name), default_device(), torch.float32)
     sizes = {"backbone": pipeline.backbone, "tokenizer": pipeline.tokenizer}
     counts = {part: sum(p.numel() for p in module.parameters()) for part, module in sizes.items()}
     return told({"name": name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts})
@@ -110,11 +112,11 @@ def painting(
 ) -> Answer:
     """How one picture comes about, patch by patch."""
     manifest = Manifest.load(weights)
-    pipeline = Pipeline.load(manifest.folder(model or manifest.default), default_device(), torch.float32)
-    plan = pipeline.default_plan
+    pipeline = load_model(manifest.folder(model or manifest.default), default_device(), torch.float32)
+    plan = default_plan(pipeline)
     plan = replace(plan, order=order or plan.order, steps=steps or plan.steps)
     prompt = prompt or pipeline.example_prompts[0]
-    strip(pipeline, paint(pipeline, prompt, seed, plan, pipeline.default_sampling)).save(out, optimize=True)
+    strip(pipeline, paint(pipeline, prompt, seed, plan, default_sampling(pipeline))).save(out, optimize=True)
     return Answer({"out": str(out), "prompt": prompt, "seed": seed, "plan": asdict(plan)}, [str(out)])
 
 
@@ -139,11 +141,11 @@ def animation(
 ) -> Answer:
     """The same pictures under several orders, one row an order, painted side by side."""
     manifest = Manifest.load(weights)
-    pipeline = Pipeline.load(manifest.folder(model or manifest.default), default_device(), torch.float32)
-    plan = replace(pipeline.default_plan, steps=steps or pipeline.default_plan.steps)
+    pipeline = load_model(manifest.folder(model or manifest.default), default_device(), torch.float32)
+    plan = replace(default_plan(pipeline), steps=steps or default_plan(pipeline).steps)
     paintings = {
         order: [
-            paint(pipeline, prompt, seed, replace(plan, order=order), pipeline.default_sampling)
+            paint(pipeline, prompt, seed, replace(plan, order=order), default_sampling(pipeline))
             for prompt in prompts or pipeline.example_prompts
         ]
         for order in orders or (plan.order,)

@@ -1,7 +1,8 @@
 """`oar eval quality`, `oar eval evaluator` and `oar eval report`: samples measured, and the measurements told."""
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,16 @@ from oar_core.eval.report import write_report
 from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import digest, write_json
 from oar_core.eval.tables import one_line_table
-from oar_core.order.plan import GROUP_SIZES, ORDERS
-from oar_core.sampling.guidance import GUIDANCE_SCHEDULES
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.flags import flag
+from oar_core.models.load import load_model
+from oar_core.models.model import Model
+from oar_core.order.plan import GROUP_SIZES, ORDERS, PlanSpec
+from oar_core.sampling.defaults import default_plan, default_sampling
+from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.recipes import Recipe
 from oar_core.train.run import CACHE
 from oar_core.weights import Manifest
+from oar_wire.options import OPTIONS, take
 
 SHEET_PICTURES = 64
 _DEFAULTS = QualitySettings()
@@ -44,6 +49,29 @@ def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) 
     return told({"num_images": len(images), "evaluator": network.digest, "accuracy": shares})
 
 
+def _names(settings: type[PlanSpec] | type[SamplingParams]) -> list[str]:
+    return [item.name for item in fields(settings)]
+
+
+# The names that this library has, and what an evaluation may repeat.
+_CHANGES: dict[str, dict[str, Any]] = {
+    "order": {"type": click.Choice(ORDERS)},
+    "group_sizes": {"type": click.Choice(GROUP_SIZES)},
+    "steps": {"multiple": True},
+    "guidance": {"multiple": True},
+}
+
+
+def _drawing_flags(command: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Adds a flag for every option that a plan or the sampler has."""
+    for name in reversed((*_names(PlanSpec), *_names(SamplingParams))):
+        changes = _CHANGES.get(name, {})
+        repeated = " May be repeated." if "multiple" in changes else ""
+        text = f"{OPTIONS[name].about.sentence}.{repeated} Default: the model's."
+        command = flag(OPTIONS[name], **changes, help=text)(command)
+    return command
+
+
 @click.command(cls=OarCommand)
 @run_options
 @evaluator_option
@@ -53,29 +81,8 @@ def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) 
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "int8"]), default="float32", show_default=True)
 @click.option("--samples", "num_samples", type=click.IntRange(min=8), default=_DEFAULTS.num_samples, show_default=True)
 @click.option("--batch", "batch_size", type=click.IntRange(min=1), default=_DEFAULTS.batch_size, show_default=True)
-@click.option("--order", type=click.Choice(ORDERS), default=None, help="Default: the model's.")
-@click.option("--group-sizes", type=click.Choice(GROUP_SIZES), default=None, help="Default: the model's.")
-@click.option("--entropy-bound", type=float, default=None, help="Nats, of adaptive group sizes. Default: the plan's.")
-@click.option(
-    "--candidates",
-    type=int,
-    default=None,
-    help="Of a shortlist, for each position that a step fills. Default: the plan's.",
-)
-@click.option("--steps", type=int, multiple=True, help="May be repeated. Default: the model's.")
-@click.option("--guidance", type=float, multiple=True, help="May be repeated. Default: the model's.")
-@click.option(
-    "--guidance-interval",
-    type=float,
-    nargs=2,
-    default=None,
-    help="Shares of the decoded positions between which guidance holds. Default: the model's.",
-)
-@click.option("--guidance-schedule", type=click.Choice(GUIDANCE_SCHEDULES), default=None, help="Default: the model's.")
+@_drawing_flags
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True, help="May be repeated.")
-@click.option("--temperature", type=float, default=None, help="Default: the model's.")
-@click.option("--top-k", type=int, default=None, help="Default: the model's.")
-@click.option("--top-p", type=float, default=None, help="Default: the model's.")
 @click.option("--label", default=None, help="The arm's name in tables. Default: the model's name and the order.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder. Default: <run>/quality.")
 def quality(
@@ -100,7 +107,7 @@ def quality(
     """
     run = make_run(recipe, data, folder, device)
     manifest = Manifest.load(weights)
-    pipeline = Pipeline.load(manifest.folder(model or manifest.default), str(run.device), getattr(torch, dtype))
+    pipeline = load_model(manifest.folder(model or manifest.default), str(run.device), getattr(torch, dtype))
     split = split or run.recipe.held_out
     reference = Reference.read(
         load_evaluator(run, evaluator_folder), run.images(split), run.images("train"), folder / CACHE
@@ -119,27 +126,16 @@ def quality(
 
 
 def draw_settings(
-    pipeline: Pipeline,
+    pipeline: Model,
     *,
-    order: str | None,
-    group_sizes: str | None,
-    entropy_bound: float | None,
-    candidates: int | None,
     steps: tuple[int, ...],
     guidance: tuple[float, ...],
-    guidance_interval: tuple[float, float] | None,
-    guidance_schedule: str | None,
     seeds: tuple[int, ...],
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
+    **changes: Any,
 ) -> list[DrawSettings]:
     """Every combination of steps, guidance and seed; what is not said is the model's default."""
-    plan, sampling = pipeline.default_plan, pipeline.default_sampling
-    plan = replace(plan, **_said(order=order, group_sizes=group_sizes))
-    plan = replace(plan, **_said(entropy_bound=entropy_bound, candidates=candidates))
-    sampling = replace(sampling, **_said(temperature=temperature, top_k=top_k, top_p=top_p))
-    sampling = replace(sampling, **_said(guidance_interval=guidance_interval, guidance_schedule=guidance_schedule))
+    plan = replace(default_plan(pipeline), **take(changes, _names(PlanSpec)))
+    sampling = replace(default_sampling(pipeline), **take(changes, _names(SamplingParams)))
     return [
         DrawSettings(replace(plan, steps=count), replace(sampling, guidance=scale), seed)
         for count, scale, seed in product(steps or (plan.steps,), guidance or (sampling.guidance,), seeds)
@@ -155,10 +151,6 @@ def report(folder: Path, out: Path) -> Answer:
     for note in notes:
         click.echo(note, err=True)
     return Answer({"out": str(out), "notes": notes}, [str(out)])
-
-
-def _said(**wishes: Any) -> dict[str, Any]:
-    return {name: value for name, value in wishes.items() if value is not None}
 
 
 def _write(folder: Path, report: dict[str, Any], result: Quality) -> Path:

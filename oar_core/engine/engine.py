@@ -3,16 +3,15 @@
 import math
 
 from oar_core.engine.cache_pool import CachePool
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished, SequenceStarted
 from oar_core.engine.model_runner import ModelRunner
 from oar_core.engine.scheduler import Scheduler
 from oar_core.engine.sequence import Phase, Sequence, SequenceRequest
 from oar_core.errors import ConfigError, RequestError
-from oar_core.models.backbone import Backbone
+from oar_core.models.base import Backbone
 from oar_core.sampling.decode import DecodedGroup, StepLoad
 from oar_core.sampling.request import check_condition
-
-DEFAULT_MAX_PREFILL = 256  # tokens a step; on two CPU cores as many take about as long as a step of sixteen pictures
 
 
 class Engine:
@@ -22,55 +21,19 @@ class Engine:
     slots are held by running sequences only; a picture does not depend on what runs beside it.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        unconditional_ids: tuple[int, ...],
-        num_slots: int,
-        *,
-        max_cache_bytes: int | None = None,
-        max_prefill: int = DEFAULT_MAX_PREFILL,
-        is_deterministic: bool = False,
-        least_packed_rows: int | None = None,
-        is_static: bool = False,
-        is_compiled: bool = False,
-    ) -> None:
-        """`unconditional_ids` is the condition prefix that guidance steers away from. The slots are allocated as
-        they are needed, and refused here where all of them would exceed `max_cache_bytes`.
-
-        Batched, a picture made in company is the one made alone up to rounding, which decides next to no draw in fp32
-        and some in bf16. Where it `is_deterministic`, pictures run side by side as well, but each goes through the
-        network by itself: the numbers are the same to the last bit whatever runs beside it, at the speed of one picture
-        after another. `least_packed_rows` is of the `Calibration`. Where it `is_static`, steps of fixed orders have one
-        of few shapes; on CUDA they are graphs, captured here. Where it `is_compiled`, and not deterministic, the
-        draw is a `CompiledDraw`. Raises ConfigError.
-
-        `max_prefill` is how many tokens of prefills a step takes in, see `Scheduler`. Where the engine is deterministic
-        they are not divided: a chunk's size would depend on the company.
-        """
-        if num_slots < 2:
-            raise ConfigError(f"num_slots is {num_slots}; a guided picture holds 2")
-        if max_prefill < 1:
-            raise ConfigError(f"max_prefill is {max_prefill}; at least 1 token is needed")
-        _check_memory(backbone, num_slots + is_static, max_cache_bytes)  # with the scratch slot
+    def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], config: EngineConfig) -> None:
+        """`unconditional_ids` is the condition prefix that guidance steers away from. Raises ConfigError."""
+        _check_memory(backbone, config)
         try:
-            check_condition(unconditional_ids, backbone.config)
+            check_condition(unconditional_ids, backbone.spec)
         except RequestError as error:
             raise ConfigError(f"unconditional_ids is no condition of this model: {error}") from error
-        self._config = backbone.config
+        self._spec = backbone.spec
         self._has_policy = backbone.has_policy
-        self._pool = CachePool(num_slots)
-        self._scheduler = Scheduler(self._pool, math.inf if is_deterministic else max_prefill)
-        self._runner = ModelRunner(
-            backbone,
-            unconditional_ids,
-            num_slots,
-            is_deterministic=is_deterministic,
-            least_packed_rows=least_packed_rows,
-            is_static=is_static,
-            is_compiled=is_compiled,
-        )
-        self._num_unconditional_ids = len(unconditional_ids)
+        self._pool = CachePool(config.num_slots)
+        self._scheduler = Scheduler(self._pool, math.inf if config.is_deterministic else config.max_prefill)
+        self._runner = ModelRunner(backbone, unconditional_ids, config)
+        self._unconditional_ids = unconditional_ids
         self._num_prefilled = 0  # tokens, by the latest step
         self._live: dict[str, Sequence] = {}
         self._events: list[EngineEvent] = []
@@ -106,7 +69,7 @@ class Engine:
         """Queues a picture; it joins at the next step that has slots for it. Raises RequestError."""
         if request.id in self._live:
             raise RequestError(f"sequence {request.id} is already in the engine", field="id")
-        sequence = Sequence(request, self._config, priority=priority, has_policy=self._has_policy)
+        sequence = Sequence(request, self._spec, priority=priority, has_policy=self._has_policy)
         self._live[request.id] = sequence
         self._scheduler.add(sequence)
 
@@ -161,7 +124,8 @@ class Engine:
         return [sequence for sequence in self._scheduler.running if sequence.can_step]
 
     def _num_condition_ids(self, sequence: Sequence) -> int:
-        return len(sequence.request.condition_ids) + (sequence.num_slots - 1) * self._num_unconditional_ids
+        conditions = sequence.request.conditions(self._unconditional_ids)
+        return sum(len(ids) for ids in conditions[: sequence.num_slots])
 
     def _commit(self, sequences: list[Sequence], groups: list[DecodedGroup]) -> None:
         for sequence, group in zip(sequences, groups):
@@ -181,13 +145,14 @@ class Engine:
         self._scheduler.end(sequence, phase)
 
 
-def _check_memory(backbone: Backbone, num_slots: int, max_cache_bytes: int | None) -> None:
-    if max_cache_bytes is None:
+def _check_memory(backbone: Backbone, config: EngineConfig) -> None:
+    if config.max_cache_bytes is None:
         return
+    num_slots = config.num_slots + config.is_static  # with the scratch slot
     slot_bytes = backbone.new_cache(1).num_bytes
-    if num_slots * slot_bytes > max_cache_bytes:
-        needed, allowed = (f"{count / 2**20:.1f} MiB" for count in (num_slots * slot_bytes, max_cache_bytes))
+    if num_slots * slot_bytes > config.max_cache_bytes:
+        needed, allowed = (f"{count / 2**20:.1f} MiB" for count in (num_slots * slot_bytes, config.max_cache_bytes))
         raise ConfigError(
             f"{num_slots} cache slots need {needed} and the cache may take {allowed}, "
-            f"which is enough for {max_cache_bytes // slot_bytes} slots"
+            f"which is enough for {config.max_cache_bytes // slot_bytes} slots"
         )

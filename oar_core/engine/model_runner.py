@@ -1,14 +1,13 @@
 """The engine's only contact with tensors: a backbone and its cache."""
 
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
-from torch import nn
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.sequence import Sequence
 from oar_core.engine.static_steps import StaticSteps
-from oar_core.models.backbone import Backbone
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import Backbone, StaticBackbone
 from oar_core.nn.packed import NEVER, can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.draw import CompiledDraw, plain_draw
@@ -22,28 +21,18 @@ class ModelRunner:
     """The cache takes its dtype and device from the backbone."""
 
     @torch.inference_mode()
-    def __init__(
-        self,
-        backbone: Backbone,
-        unconditional_ids: tuple[int, ...],
-        num_slots: int,
-        *,
-        is_deterministic: bool = False,
-        least_packed_rows: int | None = None,
-        is_static: bool = False,
-        is_compiled: bool = False,
-    ) -> None:
-        self._backbone = fastest(backbone, least_packed_rows)
+    def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], config: EngineConfig) -> None:
+        self._backbone = fastest(backbone, config.least_packed_rows)
         self._unconditional_ids = unconditional_ids
-        self._is_deterministic = is_deterministic
-        self._max_slots = num_slots
-        is_static = is_static and not is_deterministic and isinstance(self._backbone, OarBackbone)
+        self._is_deterministic = config.is_deterministic
+        self._max_slots = config.num_slots
+        static = self._backbone if isinstance(self._backbone, StaticBackbone) else None
+        is_static = config.is_static and not config.is_deterministic and static is not None
         # Static steps hold on to all slots at once, and have a last one for scratch.
-        self._cache = backbone.new_cache(num_slots + 1 if is_static else min(num_slots, FIRST_SLOTS))
-        is_compiled = is_compiled and not is_deterministic
-        self._draw = CompiledDraw(backbone.config.vocab_size, self._cache.keys.device) if is_compiled else plain_draw
-        network = cast(OarBackbone, self._backbone)
-        self._static = StaticSteps(network, self._cache, self._draw) if is_static else None
+        self._cache = backbone.new_cache(config.num_slots + 1 if is_static else min(config.num_slots, FIRST_SLOTS))
+        is_compiled = config.is_compiled and not config.is_deterministic
+        self._draw = CompiledDraw(backbone.spec.vocab_size, self._cache.keys.device) if is_compiled else plain_draw
+        self._static = StaticSteps(static, self._cache, self._draw) if is_static and static is not None else None
         self.load = StepLoad()  # of the latest step
 
     @property
@@ -90,8 +79,8 @@ def fastest(backbone: Backbone, least_packed_rows: int | None = None) -> Backbon
     Unless told, weights of fp32 stay as they are: which way is quicker depends on the machine, and laid out they need
     more memory. Half precision takes the same kernels either way, and laid out it meets few shapes.
     """
-    if not (isinstance(backbone, nn.Module) and can_pack(backbone)):
+    if not can_pack(backbone):
         return backbone
     if least_packed_rows is None:
         least_packed_rows = NEVER if next(backbone.parameters()).dtype is torch.float32 else 1
-    return backbone if least_packed_rows == NEVER else cast(Backbone, packed_twin(backbone, least_packed_rows))
+    return backbone if least_packed_rows == NEVER else packed_twin(backbone, least_packed_rows)

@@ -2,7 +2,7 @@
 
 from enum import Enum, auto
 
-from oar_core.config import BackboneConfig
+from oar_core.models.base import BackboneSpec
 from oar_core.sampling.decode import Slots
 from oar_core.sampling.progress import Progress
 from oar_core.sampling.request import KnownTokens, SequenceRequest
@@ -29,10 +29,10 @@ class Sequence:
     """Holds slots exactly while it runs. Raises a RequestError for a request that the model cannot serve."""
 
     def __init__(
-        self, request: SequenceRequest, config: BackboneConfig, *, priority: int = 0, has_policy: bool = False
+        self, request: SequenceRequest, spec: BackboneSpec, *, priority: int = 0, has_policy: bool = False
     ) -> None:
         self.request = request
-        self.progress = Progress(request, config, has_policy=has_policy)
+        self.progress = Progress(request, spec, has_policy=has_policy)
         self.priority = priority
         self.chunk = 0  # tokens of its prefill that the coming step takes in
         self._phase = Phase.WAITING

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oar_core.engine.buckets import Bucket
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import StaticBackbone
 from oar_core.nn.kv_cache import FixedWindow, KVCache
 from oar_core.sampling.decode import DecodedGroup, DecodeRow, answer
 from oar_core.sampling.draw import Draw
@@ -58,11 +58,11 @@ class StaticStep:
     """The step of one bucket. `capture` makes of a piece of work what repeats it: a graph's replay, or itself."""
 
     def __init__(
-        self, backbone: OarBackbone, cache: KVCache, bucket: Bucket, scratch: int, capture: Capture, draw: Draw
+        self, backbone: StaticBackbone, cache: KVCache, bucket: Bucket, scratch: int, capture: Capture, draw: Draw
     ) -> None:
         self._backbone, self._cache, self._bucket, self._draw = backbone, cache, bucket, draw
         rows, group = bucket.rows, bucket.group
-        vocab_size, device = backbone.config.vocab_size, cache.keys.device
+        vocab_size, device = backbone.spec.vocab_size, cache.keys.device
         self._ints = Buffers(
             [
                 Field("commit_token_ids", (rows, group), 0),
@@ -146,7 +146,7 @@ class StaticStep:
 
     @property
     def _vocab_size(self) -> int:
-        return self._backbone.config.vocab_size
+        return self._backbone.spec.vocab_size
 
     @torch.inference_mode()
     def _work(self) -> Float[Tensor, "_"]:

@@ -6,9 +6,10 @@ import torch
 
 from oar_core.engine.buckets import Bucket, Buckets
 from oar_core.engine.static_step import Graphs, StaticStep, repeat
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import StaticBackbone
 from oar_core.nn.kv_cache import KVCache
-from oar_core.sampling.decode import Chooser, DecodedGroup, DecodeRow, StepLoad
+from oar_core.order.rules import FIXED
+from oar_core.sampling.decode import DecodedGroup, DecodeRow, StepLoad
 from oar_core.sampling.draw import Draw, plain_draw
 
 
@@ -19,9 +20,9 @@ class StaticSteps:
     without graphs, made when they are first asked for, for tests.
     """
 
-    def __init__(self, backbone: OarBackbone, cache: KVCache, draw: Draw = plain_draw) -> None:
+    def __init__(self, backbone: StaticBackbone, cache: KVCache, draw: Draw = plain_draw) -> None:
         self._backbone, self._cache, self._scratch, self._draw = backbone, cache, cache.num_slots - 1, draw
-        self._buckets = Buckets.plan(self._scratch, backbone.config.num_tokens, cache.capacity)
+        self._buckets = Buckets.plan(self._scratch, backbone.spec.num_tokens, cache.capacity)
         self._capture = Graphs(cache.keys.device) if cache.keys.is_cuda else repeat
         self._steps: dict[Bucket, StaticStep] = {}
         for bucket in self._buckets.all() if cache.keys.is_cuda else ():
@@ -57,4 +58,4 @@ class StaticSteps:
 
 def _is_plain(row: DecodeRow) -> bool:
     """Whether its order and group size are fixed, and it neither prefills nor catches up with guidance."""
-    return row.chooser is Chooser.FIXED and row.entropy_bound is None and bool(row.query) and not any(row.held)
+    return row.rule is FIXED and row.entropy_bound is None and bool(row.query) and not any(row.held)

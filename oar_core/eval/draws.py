@@ -14,13 +14,15 @@ from tqdm import tqdm
 
 from oar_core.eval.digests import module_digest
 from oar_core.eval.stored import digest
-from oar_core.order.plan import DEFAULT_CANDIDATES, PlanSpec
+from oar_core.models.model import Model
+from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.progress import Patch
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.tensor_file import load_tensors, save_tensors
+
+ALWAYS_TOLD = {"order", "steps", "group_sizes", "entropy_bound", "guidance", "temperature", "top_k", "top_p"}
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,13 @@ class DrawSettings:
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data. Guidance that does not change with rank is told by its scale alone, and a shortlist's usual
-        length not at all: what was drawn before these could change keeps its name."""
+        """As plain data. An option that is younger than the first evaluations is left out where it has its usual value:
+        what was drawn before it could change keeps its name."""
         told = asdict(self)
-        if self.plan.candidates == DEFAULT_CANDIDATES:
-            del told["plan"]["candidates"]
-        usual = SamplingParams()
-        for name in ("guidance_interval", "guidance_schedule"):
-            if told["sampling"][name] == getattr(usual, name):
-                del told["sampling"][name]
+        for group, usual in (("plan", PlanSpec()), ("sampling", SamplingParams())):
+            for name in told[group].keys() - ALWAYS_TOLD:
+                if told[group][name] == getattr(usual, name):
+                    del told[group][name]
         return told
 
 
@@ -62,22 +62,20 @@ class Draws:
         return Draws(**{name: value[:count] for name, value in vars(self).items()})
 
 
-def draws_path(folder: Path, pipeline: Pipeline, settings: DrawSettings, prompt_source: str) -> Path:
+def draws_path(folder: Path, pipeline: Model, settings: DrawSettings, prompt_source: str) -> Path:
     """One file per backbone, settings and source of prompts; how many pictures it holds is not part of its name, nor is
     the tokenizer, which has no part in drawing: a better decoder shows what was drawn before."""
     name = digest(module_digest(pipeline.backbone), str(pipeline.dtype), settings.to_dict(), prompt_source)
     return folder / f"{name}.safetensors"
 
 
-def draw(
-    pipeline: Pipeline, prompts: Sequence[str], settings: DrawSettings, path: Path, *, batch_size: int = 64
-) -> Draws:
+def draw(pipeline: Model, prompts: Sequence[str], settings: DrawSettings, path: Path, *, batch_size: int = 64) -> Draws:
     """One picture a prompt; those that `path` holds are not made again. A long prompt is cut, as in training.
 
     Raises a RequestError before any work where the plan does not fit the model.
     """
     stored = _load(path)
-    conditions = pipeline.text.encode_captions(list(prompts), max_length=pipeline.backbone.config.max_condition)
+    conditions = pipeline.conditioner.encode_captions(list(prompts), max_length=pipeline.backbone.spec.max_condition)
     requests = [
         SequenceRequest(str(index), condition, settings.seed, index, settings.plan, settings.sampling)
         for index, condition in enumerate(conditions)
@@ -92,8 +90,8 @@ def draw(
     return stored.head(len(requests))
 
 
-def _draw_chunk(pipeline: Pipeline, requests: Sequence[SequenceRequest]) -> Draws:
-    count, length = len(requests), pipeline.backbone.config.num_tokens
+def _draw_chunk(pipeline: Model, requests: Sequence[SequenceRequest]) -> Draws:
+    count, length = len(requests), pipeline.backbone.spec.num_tokens
     ranks = torch.zeros(count, length, dtype=torch.int16)
     steps = torch.zeros(count, dtype=torch.int16)
 

@@ -16,7 +16,7 @@ from oar_core.eval.manifold import precision_recall
 from oar_core.eval.reconstructed import BATCH, read_reconstructions, reconstruct
 from oar_core.eval.reconstruction import ReconstructionReport, measure_reconstruction
 from oar_core.eval.reference import Reference
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.models.model import Model
 
 MAX_MEASURED = 2000  # pictures for PSNR and code usage, which settle early
 
@@ -82,7 +82,7 @@ def distances(sample: Sample, real: Sample) -> Distances:
     )
 
 
-def measure_floors(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor, "M"], folder: Path) -> Floors:
+def measure_floors(pipeline: Model, reference: Reference, chosen: Int[Tensor, "M"], folder: Path) -> Floors:
     """`chosen` are the held-out pictures whose captions are the prompts; `folder` keeps how they are reconstructed."""
     real, labels, names = real_sample(reference), reference.labels, reference.evaluator.vocabulary.names
     originals = reference.held_out.pixels[chosen.numpy()]
@@ -102,7 +102,7 @@ def measure_floors(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor,
     )
 
 
-def _batches(pipeline: Pipeline, pixels: UInt8[np.ndarray, "M Y X 3"]) -> Iterator[Float[Tensor, "B 3 Y X"]]:
+def _batches(pipeline: Model, pixels: UInt8[np.ndarray, "M Y X 3"]) -> Iterator[Float[Tensor, "B 3 Y X"]]:
     device = next(pipeline.tokenizer.parameters()).device
     for start in range(0, len(pixels), BATCH):
         part = torch.from_numpy(np.array(pixels[start : start + BATCH]))

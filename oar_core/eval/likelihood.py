@@ -7,15 +7,14 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-from oar_core.models.backbone import Condition
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import Backbone, Condition
 from oar_core.order.plan import DEFAULT_CANDIDATES
 from oar_core.sampling.forced_order import orders_by_name
 
 
 @torch.inference_mode()
 def bits_per_token(
-    backbone: OarBackbone,
+    backbone: Backbone,
     token_ids: Int[Tensor, "M L"],
     conditions: list[tuple[int, ...]],
     order: str = "random",

@@ -10,9 +10,9 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw
 
 from oar_core.eval.sheet import contact_sheet, enlarged
+from oar_core.models.model import Model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.progress import Patch
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
@@ -34,9 +34,9 @@ class Painting:
     steps: Int[np.ndarray, "L"]
 
 
-def paint(pipeline: Pipeline, prompt: str, seed: int, plan: PlanSpec, sampling: SamplingParams) -> Painting:
+def paint(pipeline: Model, prompt: str, seed: int, plan: PlanSpec, sampling: SamplingParams) -> Painting:
     """Raises a RequestError for what cannot be served."""
-    ranks = np.zeros(pipeline.backbone.config.num_tokens, dtype=np.int64)
+    ranks = np.zeros(pipeline.backbone.spec.num_tokens, dtype=np.int64)
     steps = np.zeros_like(ranks)
 
     def note(_index: int, step: int, _steps: int, patches: tuple[Patch, ...]) -> None:
@@ -48,7 +48,7 @@ def paint(pipeline: Pipeline, prompt: str, seed: int, plan: PlanSpec, sampling: 
     return Painting(np.array(token_ids), ranks, steps)
 
 
-def strip(pipeline: Pipeline, painting: Painting, *, num_frames: int = 6, zoom: int = 6) -> Image.Image:
+def strip(pipeline: Model, painting: Painting, *, num_frames: int = 6, zoom: int = 6) -> Image.Image:
     """`num_frames` canvases from early to finished, then the map of ranks, in one row."""
     counts = np.linspace(len(painting.ranks) / num_frames, len(painting.ranks), num_frames).round().astype(int)
     known = torch.from_numpy(painting.ranks[None] < counts[:, None])
@@ -59,7 +59,7 @@ def strip(pipeline: Pipeline, painting: Painting, *, num_frames: int = 6, zoom: 
     return contact_sheet(tiles, len(tiles))
 
 
-def animate(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], path: Path, *, zoom: int = 3) -> None:
+def animate(pipeline: Model, paintings: Mapping[str, Sequence[Painting]], path: Path, *, zoom: int = 3) -> None:
     """An animated WebP: the pictures under each name, all of them a step further in each frame. The patches of a step
     are marked in the frame that shows them; the others show a veiled guess. The finished pictures stay for a while."""
     last = max(int(painting.steps.max()) for row in paintings.values() for painting in row)
@@ -70,7 +70,7 @@ def animate(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], pat
     first.save(path, save_all=True, append_images=others, duration=durations, loop=0, lossless=True, method=4)
 
 
-def _frame(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], step: int, zoom: int) -> Image.Image:
+def _frame(pipeline: Model, paintings: Mapping[str, Sequence[Painting]], step: int, zoom: int) -> Image.Image:
     """One row under another; single pictures stand side by side."""
     rows = [_named(name, _canvases(pipeline, row, step, zoom)) for name, row in paintings.items()]
     width, height = max(row.width for row in rows), rows[0].height
@@ -82,11 +82,11 @@ def _frame(pipeline: Pipeline, paintings: Mapping[str, Sequence[Painting]], step
     return frame
 
 
-def _canvases(pipeline: Pipeline, row: Sequence[Painting], step: int, zoom: int) -> Image.Image:
+def _canvases(pipeline: Model, row: Sequence[Painting], step: int, zoom: int) -> Image.Image:
     """The canvases after a step, its own patches in frames."""
     token_ids = torch.from_numpy(np.stack([painting.token_ids for painting in row]))
     steps = np.stack([painting.steps for painting in row])
-    patch = pipeline.tokenizer.config.patch_size
+    patch = pipeline.image_size[0] // pipeline.grid[0]
     guesses = pipeline.decode_partial(token_ids, torch.from_numpy(steps <= step // GUESS_STEPS * GUESS_STEPS))
     finished = pipeline.decode_partial(token_ids, torch.ones(steps.shape, dtype=torch.bool))
     shape = (len(row), *pipeline.grid)
@@ -116,9 +116,9 @@ def _named(name: str, pictures: Image.Image) -> Image.Image:
     return row
 
 
-def rank_map(pipeline: Pipeline, painting: Painting) -> UInt8[np.ndarray, "Y X 3"]:
+def rank_map(pipeline: Model, painting: Painting) -> UInt8[np.ndarray, "Y X 3"]:
     """First positions dark, last ones light, at the picture's size."""
     share = painting.ranks.reshape(pipeline.grid) / max(1, len(painting.ranks) - 1)
     colours = (DARK + share[..., None] * (LIGHT - DARK)).round().astype(np.uint8)
-    patch = pipeline.tokenizer.config.patch_size
+    patch = pipeline.image_size[0] // pipeline.grid[0]
     return colours.repeat(patch, 0).repeat(patch, 1)

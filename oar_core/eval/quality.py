@@ -23,7 +23,7 @@ from oar_core.eval.rank_maps import class_rank_maps, mean_rank_map, pairwise_ent
 from oar_core.eval.reconstructed import read_reconstructions
 from oar_core.eval.reference import Reference, choose
 from oar_core.eval.stored import cached_json, digest
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.models.model import Model
 
 FORMAT = 2  # of the report; readers refuse others
 
@@ -45,7 +45,7 @@ class Quality:
 
 
 def measure_quality(
-    pipeline: Pipeline, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+    pipeline: Model, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
 ) -> Quality:
     """What costs time is kept in `folder` and not done twice: tokens drawn, floors, likelihood."""
     chosen, draws = _drawn(pipeline, reference, wanted, settings, folder)
@@ -72,7 +72,7 @@ def measure_quality(
 
 
 def measure_distances(
-    pipeline: Pipeline, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+    pipeline: Model, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
 ) -> Distances:
     """The distances alone, as `measure_quality` finds them: for settings that are tried and left."""
     chosen, draws = _drawn(pipeline, reference, wanted, settings, folder)
@@ -82,7 +82,7 @@ def measure_distances(
 
 
 def _drawn(
-    pipeline: Pipeline, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+    pipeline: Model, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
 ) -> tuple[Int[Tensor, "M"], Draws]:
     """Which held-out pictures lend their captions, and what was drawn from these."""
     chosen = choose(len(reference.held_out.pixels), settings.num_samples)
@@ -93,7 +93,7 @@ def _drawn(
 
 
 def _figures(
-    pipeline: Pipeline,
+    pipeline: Model,
     reference: Reference,
     chosen: Int[Tensor, "M"],
     pixels: UInt8[np.ndarray, "M Y X 3"],
@@ -125,7 +125,7 @@ def _memorisation(reference: Reference, reading: Reading, pixels: UInt8[np.ndarr
     }
 
 
-def _floors(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor, "M"], folder: Path) -> dict[str, Any]:
+def _floors(pipeline: Model, reference: Reference, chosen: Int[Tensor, "M"], folder: Path) -> dict[str, Any]:
     """Shared by all models with the same tokenizer."""
     key = digest(FORMAT, reference.key, module_digest(pipeline.tokenizer), len(chosen))
     return cached_json(
@@ -133,7 +133,7 @@ def _floors(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor, "M"], 
     )
 
 
-def _bits(pipeline: Pipeline, reference: Reference, settings: QualitySettings, folder: Path) -> float:
+def _bits(pipeline: Model, reference: Reference, settings: QualitySettings, folder: Path) -> float:
     """Of held-out pictures with their captions, along random orders; the same for all ways of sampling."""
     count = min(settings.num_likelihood, len(reference.held_out.pixels))
     key = digest(FORMAT, pipeline.model_hash, reference.key, count, _dtype(pipeline))
@@ -141,8 +141,8 @@ def _bits(pipeline: Pipeline, reference: Reference, settings: QualitySettings, f
     def compute() -> float:
         chosen = choose(len(reference.held_out.pixels), count)
         captions = reference.captions
-        conditions = pipeline.text.encode_captions(
-            [captions[index] for index in chosen.tolist()], max_length=pipeline.backbone.config.max_condition
+        conditions = pipeline.conditioner.encode_captions(
+            [captions[index] for index in chosen.tolist()], max_length=pipeline.backbone.spec.max_condition
         )
         parts = [pipeline.encode(reference.held_out.pixels[part.numpy()]) for part in chosen.split(settings.batch_size)]
         return bits_per_token(pipeline.backbone, torch.cat(parts).cpu(), conditions)
@@ -150,7 +150,7 @@ def _bits(pipeline: Pipeline, reference: Reference, settings: QualitySettings, f
     return cached_json(folder / f"likelihood-{key}.json", compute)
 
 
-def _orders(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor, "M"], draws: Draws) -> dict[str, Any]:
+def _orders(pipeline: Model, reference: Reference, chosen: Int[Tensor, "M"], draws: Draws) -> dict[str, Any]:
     vocabulary, labels = reference.evaluator.vocabulary, reference.labels[chosen]
     by_class = {
         f"{name}={value}": _rounded(rank_map)
@@ -176,21 +176,21 @@ def _cost(draws: Draws) -> dict[str, float]:
     }
 
 
-def _device(pipeline: Pipeline) -> str:
+def _device(pipeline: Model) -> str:
     return next(pipeline.backbone.parameters()).device.type
 
 
-def _dtype(pipeline: Pipeline) -> str:
+def _dtype(pipeline: Model) -> str:
     return str(pipeline.dtype).removeprefix("torch.")
 
 
-def _decode(pipeline: Pipeline, token_ids: Int[Tensor, "M L"], batch_size: int) -> UInt8[np.ndarray, "M Y X 3"]:
+def _decode(pipeline: Model, token_ids: Int[Tensor, "M L"], batch_size: int) -> UInt8[np.ndarray, "M Y X 3"]:
     """In the number format of the backbone: bf16 takes half of the time, and grey levels move by a fraction of one."""
     with torch.autocast(_device(pipeline), torch.bfloat16, enabled=_dtype(pipeline) == "bfloat16"):
         return _decode_all(pipeline, token_ids, batch_size)
 
 
-def _decode_all(pipeline: Pipeline, token_ids: Int[Tensor, "M L"], batch_size: int) -> UInt8[np.ndarray, "M Y X 3"]:
+def _decode_all(pipeline: Model, token_ids: Int[Tensor, "M L"], batch_size: int) -> UInt8[np.ndarray, "M Y X 3"]:
     return np.concatenate([pipeline.decode(part.long()) for part in token_ids.split(batch_size)])
 
 

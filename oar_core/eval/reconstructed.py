@@ -15,19 +15,19 @@ from oar_core.eval.digests import module_digest
 from oar_core.eval.evaluator import Reading
 from oar_core.eval.reference import Reference
 from oar_core.eval.stored import digest
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.models.model import Model
 from oar_core.tensor_file import load_tensors, save_tensors
 
 BATCH = 64
 
 
 @torch.inference_mode()
-def reconstruct(pipeline: Pipeline, pixels: UInt8[np.ndarray, "M Y X 3"]) -> UInt8[np.ndarray, "M Y X 3"]:
+def reconstruct(pipeline: Model, pixels: UInt8[np.ndarray, "M Y X 3"]) -> UInt8[np.ndarray, "M Y X 3"]:
     parts = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
     return np.concatenate([pipeline.decode(pipeline.encode(part)) for part in parts])
 
 
-def read_reconstructions(pipeline: Pipeline, reference: Reference, chosen: Int[Tensor, "M"], folder: Path) -> Reading:
+def read_reconstructions(pipeline: Model, reference: Reference, chosen: Int[Tensor, "M"], folder: Path) -> Reading:
     """Of the `chosen` held-out pictures; computed once for a tokenizer, then read from `folder`."""
     key = digest(reference.key, module_digest(pipeline.tokenizer), len(chosen))
     path = folder / f"reconstructions-{key}.safetensors"

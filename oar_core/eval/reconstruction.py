@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from oar_core.tokenizers.base import ImageTokenizer
+from oar_core.models.base import ImageTokenizer
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from oar_core.models.model import Model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 
 
 def draw_samples(
-    pipeline: Pipeline, prompts: Sequence[str], plan: PlanSpec, sampling: SamplingParams, *, batch_size: int = 64
+    pipeline: Model, prompts: Sequence[str], plan: PlanSpec, sampling: SamplingParams, *, batch_size: int = 64
 ) -> UInt8[np.ndarray, "M Y X 3"]:
     """One picture a prompt; picture i has seed i. Raises a RequestError for a prompt or plan that cannot be served."""
     requests = [

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 class FeedForward(nn.Module):
     """SwiGLU (arXiv 2002.05202): `down(silu(gate(x)) * up(x))`, gate and up as one matrix product."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, hidden: int = 0) -> None:
+        """`hidden` is `hidden_width(width)` unless given."""
         super().__init__()
-        hidden = hidden_width(width)
+        hidden = hidden or hidden_width(width)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
 

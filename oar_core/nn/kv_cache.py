@@ -87,19 +87,24 @@ class KVCache:
         self.keys[layer][slots, :, entries] = keys.to(self.keys.dtype)
         self.values[layer][slots, :, entries] = values.to(self.values.dtype)
 
-    def extend(self, slots: Int[Tensor, "B"], counts: Sequence[int], mutual: Sequence[int] | None = None) -> "Window":
+    def extend(
+        self, slots: Int[Tensor, "B"], counts: Sequence[int], seen: Int[np.ndarray, "M"] | None = None
+    ) -> "Window":
         """Lengthens row b by `counts[b]` new tokens; the window returned is where their entries go.
 
-        A new token sees all entries before it and itself; the first `mutual[b]` of a row's also see each other.
-        On CUDA, slots on the host spare a wait for the device.
+        A new token sees all entries that were there, and of its row's new ones the first `seen[m]`; unless given, those
+        before it and itself. On CUDA, slots on the host spare a wait for the device.
         """
         rows, added = slots.cpu().numpy(), np.asarray(counts, dtype=np.int64)
         starts = self.lengths.numpy()[rows]
         self.lengths.numpy()[rows] = starts + added
         offsets = offsets_within(added)
-        seen = offsets + 1 if mutual is None else np.maximum(offsets + 1, np.repeat(mutual, added))
         before = np.repeat(starts, added)
-        return Window(self, rows, added, before + offsets, before + seen)
+        return Window(self, rows, added, before + offsets, before + (offsets + 1 if seen is None else seen))
+
+    def forget(self, slots: Int[Tensor, "B"], counts: Sequence[int]) -> None:
+        """Shortens row b by its latest `counts[b]` entries; the next ones take their places."""
+        self.lengths.numpy()[slots.cpu().numpy()] -= np.asarray(counts, dtype=np.int64)
 
     def look(self, slots: Int[Tensor, "B"], counts: Sequence[int]) -> "Window":
         """A window for `counts[b]` queries of row b, which see all of the row's entries and leave none."""

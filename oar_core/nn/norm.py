@@ -1,6 +1,8 @@
 """The normalisation that every block uses."""
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
 class Norm(nn.LayerNorm):
@@ -12,3 +14,20 @@ class Norm(nn.LayerNorm):
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6, bias=False)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm in fp32, as LlamaGen and its kin have it (eps 1e-5)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-5)
+
+    def forward(self, x: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5)
+        return (wide * scale).type_as(x) * self.weight
+
+
+def make_norm(kind: str, width: int) -> nn.Module:
+    """`layer` or `rms`."""
+    return RMSNorm(width) if kind == "rms" else Norm(width)

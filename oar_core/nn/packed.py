@@ -90,7 +90,9 @@ def lay_out(module: nn.Module) -> None:
 
 def can_pack(module: nn.Module) -> bool:
     """Whether this build of PyTorch packs weights such as these."""
-    weight = next(module.parameters())
+    weight = next(module.parameters(), None)
+    if weight is None:
+        return False
     is_supported = weight.dtype is torch.float32 or (
         weight.dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )

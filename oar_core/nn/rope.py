@@ -31,23 +31,29 @@ class RotaryTable(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, grid: tuple[int, int], head_width: int) -> None:
+    def __init__(
+        self, grid: tuple[int, int], head_width: int, base: float = BASE, *, is_nowhere_zero: bool = False
+    ) -> None:
+        """Where `is_nowhere_zero`, tokens without a position become zero instead of staying as they are."""
         super().__init__()
-        angles = grid_angles(grid, head_width)
+        angles = grid_angles(grid, head_width, base)
         self.nowhere = angles.shape[0]
         angles = torch.cat([angles, torch.zeros(1, head_width // 2)])
-        self.register_buffer("cos", angles.cos().repeat(1, 2), persistent=False)
+        cos = angles.cos().repeat(1, 2)
+        if is_nowhere_zero:
+            cos[self.nowhere] = 0
+        self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], dim=-1), persistent=False)
 
     def forward(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
         return Rotation(self.cos.to(dtype)[positions], self.sin.to(dtype)[positions])
 
 
-def grid_angles(grid: tuple[int, int], head_width: int) -> Float[Tensor, "L half"]:
+def grid_angles(grid: tuple[int, int], head_width: int, base: float = BASE) -> Float[Tensor, "L half"]:
     """Angles in radians of each position of the grid `(h, w)`, in raster order."""
     assert head_width % 4 == 0, f"head width {head_width} does not split into pairs for two axes"
     height, width = grid
-    frequencies = BASE ** (-torch.arange(head_width // 4) / (head_width // 4))
+    frequencies = base ** (-torch.arange(head_width // 4) / (head_width // 4))
     rows = torch.arange(height).repeat_interleave(width)
     columns = torch.arange(width).repeat(height)
     return torch.cat([rows[:, None] * frequencies, columns[:, None] * frequencies], dim=-1)

@@ -7,14 +7,22 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from oar_core.errors import InvalidOrder, InvalidSteps
+from oar_core.errors import InvalidSteps, check_options, refusal
 from oar_core.order.paths import PATHS, Grid, Order, locality, random
-from oar_core.order.permutation import is_permutation
+from oar_core.order.rules import RULES
+from oar_wire.edit import edit_steps
+from oar_wire.options import (
+    DEFAULT_CANDIDATES,
+    DEFAULT_ENTROPY_BOUND,
+    BadOption,
+    check_name,
+    check_order,
+    check_steps,
+)
 
 # Chosen step by step: by the model, which is asked about every remaining position, or by its order policy.
-DISTILLED, SHORTLIST = "distilled", "shortlist"
-POLICY_ORDERS = (DISTILLED, SHORTLIST)
-CHOSEN_ORDERS = ("confidence", "likelihood", *POLICY_ORDERS)
+POLICY_ORDERS = tuple(name for name, rule in RULES.items() if rule.uses_policy)
+CHOSEN_ORDERS = tuple(RULES)
 ORDERS = (*PATHS, "random", "locality", *CHOSEN_ORDERS)
 
 # Share of the positions that is decoded after a share t of the steps. Cosine is MaskGIT's (arXiv 2202.04200).
@@ -27,8 +35,6 @@ SCHEDULES = tuple(_DECODED_SHARES)
 ADAPTIVE = "adaptive"
 GROUP_SIZES = (*SCHEDULES, ADAPTIVE)
 
-DEFAULT_CANDIDATES = 4
-DEFAULT_ENTROPY_BOUND = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
 MIN_LOOKAHEAD = 16  # positions
 
 
@@ -40,8 +46,10 @@ def group_sizes(kind: str, steps: int, length: int) -> tuple[int, ...]:
     """
     if kind not in _DECODED_SHARES:
         raise InvalidSteps(f"group_sizes {kind!r} is not one of {', '.join(SCHEDULES)}", field="group_sizes")
-    if not 1 <= steps <= length:
-        raise InvalidSteps(f"steps is {steps}; this image takes 1 to {length}", field="steps")
+    try:
+        check_steps(steps, length)
+    except BadOption as error:
+        raise refusal(error) from error
     share = _DECODED_SHARES[kind]
     ends = [0]
     for step in range(1, steps + 1):
@@ -76,23 +84,12 @@ class PlanSpec:
     candidates: int = DEFAULT_CANDIDATES
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, str):
-            if self.order not in ORDERS:
-                raise InvalidOrder(f"order {self.order!r} is not one of {', '.join(ORDERS)}", field="order")
-        elif not self.order or not is_permutation(self.order):
-            raise InvalidOrder(
-                f"order is no permutation: it has to name each position from 0 to {len(self.order) - 1} once",
-                field="order",
-            )
-        if self.steps is not None and self.steps < 1:
-            raise InvalidSteps(f"steps is {self.steps}; at least 1 is needed", field="steps")
-        if self.group_sizes not in GROUP_SIZES:
-            names = ", ".join(GROUP_SIZES)
-            raise InvalidSteps(f"group_sizes {self.group_sizes!r} is not one of {names}", field="group_sizes")
-        if not 0 <= self.entropy_bound < math.inf:
-            raise InvalidSteps(f"entropy_bound is {self.entropy_bound}; it is 0 or more nats", field="entropy_bound")
-        if self.candidates < 1:
-            raise InvalidSteps(f"candidates is {self.candidates}; at least 1 is needed", field="candidates")
+        check_options(vars(self))
+        try:
+            check_order(self.order, ORDERS)
+            check_name("group_sizes", self.group_sizes, GROUP_SIZES)
+        except BadOption as error:
+            raise refusal(error) from error
 
     @property
     def is_adaptive(self) -> bool:
@@ -100,10 +97,12 @@ class PlanSpec:
 
     def check_fits(self, length: int) -> None:
         """Raises InvalidOrder or InvalidSteps where an image of `length` positions cannot be decoded so."""
-        if not isinstance(self.order, str) and len(self.order) != length:
-            raise InvalidOrder(f"order names {len(self.order)} positions; this image has {length}", field="order")
-        if self.steps is not None and self.steps > length:
-            raise InvalidSteps(f"steps is {self.steps}; this image takes 1 to {length}", field="steps")
+        try:
+            check_order(self.order, ORDERS, length)
+            if self.steps is not None:
+                check_steps(self.steps, length)
+        except BadOption as error:
+            raise refusal(error) from error
 
 
 class Group(NamedTuple):
@@ -157,7 +156,7 @@ def make_plan(
     remaining = length - len(set(given))
     if not remaining:
         return Plan(order=(), group_ends=())
-    steps = remaining if spec.steps is None else min(spec.steps, remaining)
+    steps = remaining if spec.steps is None else edit_steps(spec.steps, remaining)
     schedule = "cosine" if spec.is_adaptive else spec.group_sizes
     order = _fixed_order(spec.order, grid, seed, image_index, given)
     return Plan(

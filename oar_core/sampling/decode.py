@@ -8,17 +8,18 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from oar_core.models.backbone import Backbone, Commit, Query
+from oar_core.models.base import Backbone, Commit, Query
 from oar_core.nn.kv_cache import KVCache
-from oar_core.sampling.confidence import entropy, log_probability, safe_together, surest
+from oar_core.order.certainty import entropy
+from oar_core.order.rules import Asked
+from oar_core.sampling.confidence import safe_together, surest
 from oar_core.sampling.draw import Draw, Drawn, plain_draw
 from oar_core.sampling.guidance import guide
-from oar_core.sampling.order_score import CERTAINTIES, scored
-from oar_core.sampling.rows import Chooser, DecodedGroup, DecodeRow, Slots
+from oar_core.sampling.rows import DecodedGroup, DecodeRow, Slots
 from oar_core.sampling.sampler import SamplingRows
 from oar_core.sampling.step_batch import Choice, StepBatch
 
-__all__ = ["Chooser", "DecodeRow", "DecodedGroup", "Slots", "StepLoad", "answer", "decode_step"]
+__all__ = ["DecodeRow", "DecodedGroup", "Slots", "StepLoad", "answer", "decode_step"]
 
 
 @dataclass
@@ -47,7 +48,7 @@ def decode_step(
     if not rows:
         return []
     by_slot = sorted(range(len(rows)), key=lambda index: rows[index].slots.conditional)
-    batch = StepBatch.pack([rows[index] for index in by_slot], backbone.config.vocab_size, cache.keys.device)
+    batch = StepBatch.pack([rows[index] for index in by_slot], backbone.spec.vocab_size, cache.keys.device)
     pads = cache.num_pads
     groups = dict(zip(by_slot, _unpack(_decode(backbone, cache, batch, draw).tolist(), batch.limits)))
     if load is not None:
@@ -73,7 +74,7 @@ def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch, draw: Draw) ->
     """What `_unpack` reads, in fp32, which holds integers up to 2**24 exactly: one copy brings it to the host."""
     commit, queries = batch.commit, batch.queries
     for choice in batch.choices:
-        if choice.chooser is Chooser.DISTILLED:
+        if choice.decider is None:
             commit, queries = _ask_policy(backbone, cache, batch, choice)
     logits = _guided_logits(backbone, cache, batch, commit, queries)
     selected = _select(backbone, batch, logits, queries, draw)
@@ -160,11 +161,12 @@ def _select(
     """The queries that groups may hold, row after row in decode order; None where it is all of them."""
     selected = batch.selected
     for choice in batch.choices:
-        if choice.chooser is Chooser.DISTILLED:
+        decider = choice.decider
+        if decider is None:
             continue
         asked = queries[choice.queries]
         choice = replace(choice, candidates=_as_table(asked, choice))
-        scores = _scores(backbone, batch, choice, logits[choice.queries], asked, draw)
+        scores = decider.scores(_asked(backbone, batch, choice, logits[choice.queries], asked, draw))
         columns = surest(scores, choice.widths, choice.most)
         places = torch.zeros_like(choice.candidates).flatten().index_copy(0, choice.listed, choice.queries)
         chosen = places.view_as(choice.candidates).gather(1, columns).flatten()[choice.picked]
@@ -173,21 +175,26 @@ def _select(
     return selected
 
 
-def _scores(
+def _asked(
     backbone: Backbone,
     batch: StepBatch,
     choice: Choice,
     logits: Float[Tensor, "K V"],
     queries: Int[Tensor, "K"],
     draw: Draw,
-) -> Float[Tensor, "R G"]:
-    """How much the chooser wants each of its rows' candidates."""
-    if choice.chooser is Chooser.LIKELIHOOD:
-        drawn = _draw(draw, logits, queries, batch.owners[choice.queries], batch.params, batch.noise_keys)
-        return _as_table(log_probability(logits, drawn.token_ids), choice)
-    order_score = backbone.order_score
-    certainty = _as_table(CERTAINTIES[order_score.name](logits), choice)
-    return scored(certainty, choice.candidates, choice.widths, backbone.config.grid, order_score)
+) -> Asked:
+    def drawn() -> Int[Tensor, "K"]:
+        return _draw(draw, logits, queries, batch.owners[choice.queries], batch.params, batch.noise_keys).token_ids
+
+    return Asked(
+        logits=logits,
+        candidates=choice.candidates,
+        widths=choice.widths,
+        grid=backbone.spec.grid,
+        order_score=backbone.order_score,
+        as_table=lambda values: _as_table(values, choice),
+        draw=drawn,
+    )
 
 
 def _as_table(values: Shaped[Tensor, "K"], choice: Choice) -> Shaped[Tensor, "R G"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from oar_core.errors import ConfigError
-from oar_core.sampling.confidence import log_odds_of_best
+from oar_core.order.certainty import log_odds_of_best
 from oar_core.sampling.noise import code_counters, gumbel_of
 from oar_core.sampling.sampler import SamplingParams, SamplingRows, choose, ranked
 

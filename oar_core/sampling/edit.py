@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 
 from oar_core.errors import RequestError
+from oar_core.models.model import Model
 from oar_core.order.paths import Grid, random
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.request import KnownTokens, SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
+from oar_wire.edit import num_redrawn, touched_patches
 
 Pixels = UInt8[np.ndarray, "Y X 3"]
 Mask = Bool[np.ndarray, "Y X"]
@@ -35,7 +36,7 @@ class Edit:
     known: KnownTokens
 
     @classmethod
-    def inpaint(cls, pipeline: Pipeline, pixels: Pixels, mask: Mask) -> Self:
+    def inpaint(cls, pipeline: Model, pixels: Pixels, mask: Mask) -> Self:
         """Paints the masked pixels anew. What was there leaves no trace: it is filled in from around before the known
         tokens are computed, as an encoder looks beyond its patch. Raises RequestError."""
         _check_sizes(pipeline, pixels, mask)
@@ -43,10 +44,10 @@ class Edit:
         return cls(canvas, mask, _known(pipeline, canvas, masked_patches(mask, pipeline.grid)))
 
     @classmethod
-    def outpaint(cls, pipeline: Pipeline, pixels: Pixels, offset: tuple[int, int]) -> Self:
+    def outpaint(cls, pipeline: Model, pixels: Pixels, offset: tuple[int, int]) -> Self:
         """Lays a picture of any size on the model's canvas, its top left pixel at `offset` (down, right; negative to
         cut off), and paints the rest of the canvas. Raises RequestError."""
-        height, width = pipeline.tokenizer.config.image_size
+        height, width = pipeline.image_size
         rows, columns = (np.arange(side) - start for side, start in zip((height, width), offset))
         inside = [(index >= 0) & (index < side) for index, side in zip((rows, columns), pixels.shape)]
         mask = ~(inside[0][:, None] & inside[1])
@@ -56,7 +57,7 @@ class Edit:
         return cls(canvas, mask, _known(pipeline, canvas, masked_patches(mask, pipeline.grid)))
 
     @classmethod
-    def vary(cls, pipeline: Pipeline, pixels: Pixels, mask: Mask, *, strength: float = 0.5, seed: int = 0) -> Self:
+    def vary(cls, pipeline: Model, pixels: Pixels, mask: Mask, *, strength: float = 0.5, seed: int = 0) -> Self:
         """Keeps some of what is under the mask: only a share `strength` of its tokens, in (0, 1] and chosen by the
         seed, is drawn anew. Raises RequestError."""
         _check_sizes(pipeline, pixels, mask)
@@ -65,7 +66,7 @@ class Edit:
         touched = masked_patches(mask, pipeline.grid)
         inside = [position for position in random(pipeline.grid, seed) if touched[position]]
         redrawn = np.zeros_like(touched)
-        redrawn[inside[: max(1, round(strength * len(inside)))]] = True
+        redrawn[inside[: num_redrawn(len(inside), strength)]] = True
         return cls(pixels, mask, _known(pipeline, pixels, redrawn))
 
     def requests(
@@ -78,7 +79,7 @@ class Edit:
         ]
 
     def finish(
-        self, pipeline: Pipeline, token_ids: Sequence[Sequence[int]], *, feather: int = 0
+        self, pipeline: Model, token_ids: Sequence[Sequence[int]], *, feather: int = 0
     ) -> UInt8[np.ndarray, "B Y X 3"]:
         """Decodes pictures and lays them into the canvas, as `lay` does."""
         return self.lay(pipeline.decode(torch.tensor(token_ids)), feather=feather)
@@ -91,7 +92,7 @@ class Edit:
 
 
 def paint_edit(
-    pipeline: Pipeline,
+    pipeline: Model,
     edit: Edit,
     prompt: str,
     plan: PlanSpec,
@@ -109,8 +110,8 @@ def paint_edit(
 
 def masked_patches(mask: Mask, grid: Grid) -> Bool[np.ndarray, "L"]:
     """By position, whether the mask touches the patch."""
-    patch = mask.shape[0] // grid[0], mask.shape[1] // grid[1]
-    return mask.reshape(grid[0], patch[0], grid[1], patch[1]).any(axis=(1, 3)).reshape(-1)
+    height, width = mask.shape
+    return np.array(touched_patches(mask.tobytes(), (height, width), grid))
 
 
 def fill_in(pixels: Pixels, mask: Mask) -> Pixels:
@@ -144,14 +145,14 @@ def _neighbours(values: Float[np.ndarray, "Y X C"]) -> Float[np.ndarray, "Y X C"
     return padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
 
 
-def _known(pipeline: Pipeline, canvas: Pixels, redrawn: Bool[np.ndarray, "L"]) -> KnownTokens:
+def _known(pipeline: Model, canvas: Pixels, redrawn: Bool[np.ndarray, "L"]) -> KnownTokens:
     token_ids = pipeline.encode(canvas[None])[0].tolist()
     positions = np.flatnonzero(~redrawn).tolist()
     return KnownTokens(tuple(positions), tuple(token_ids[position] for position in positions))
 
 
-def _check_sizes(pipeline: Pipeline, pixels: Pixels, mask: Mask) -> None:
-    size = pipeline.tokenizer.config.image_size
+def _check_sizes(pipeline: Model, pixels: Pixels, mask: Mask) -> None:
+    size = pipeline.image_size
     if pixels.shape != (*size, 3) or mask.shape != size:
         raise RequestError(
             f"picture {pixels.shape} and mask {mask.shape} are not of the model's size {size}", field="image"

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from oar_core.models.backbone import Backbone, Commit, Condition, Query
+from oar_core.errors import InvalidOrder
+from oar_core.models.base import Backbone, Commit, Condition, Query
 from oar_core.nn.kv_cache import KVCache
-from oar_core.order.plan import DEFAULT_CANDIDATES, DISTILLED, SHORTLIST, PlanSpec, make_plan
-from oar_core.sampling.order_score import score_positions
+from oar_core.order.plan import DEFAULT_CANDIDATES, PlanSpec, make_plan
+from oar_core.order.rules import RULES, Asked, Decider, OrderRule
 
 # Commits, then says how much each of the positions that remain is wanted next.
 Scorer = Callable[[KVCache, Commit, Query], Float[Tensor, "B G"]]
@@ -42,17 +43,30 @@ def _commit(token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B K"]) -> Com
     return Commit(token_ids.gather(1, positions), positions, counts)
 
 
-def by_certainty(backbone: Backbone) -> Scorer:
-    """The order `confidence`: the backbone's own score of every position."""
+def by_decider(decider: Decider, backbone: Backbone) -> Scorer:
+    """A decider's score of every position."""
 
     def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
         slots = torch.arange(len(asked.counts))
-        logits = backbone.step(cache, slots, commit, asked).float().unflatten(0, (len(slots), -1))
-        widths = torch.full((len(slots),), logits.shape[1], device=logits.device)
-        remaining = asked.positions.view(logits.shape[:2])
-        return score_positions(logits, remaining, widths, backbone.config.grid, backbone.order_score)
+        logits = backbone.step(cache, slots, commit, asked).float()
+        shape = len(slots), asked.counts[0]
+        return decider.scores(
+            Asked(
+                logits=logits,
+                candidates=asked.positions.view(shape),
+                widths=torch.full((len(slots),), shape[1], device=logits.device),
+                grid=backbone.spec.grid,
+                order_score=backbone.order_score,
+                as_table=lambda values: values.view(shape),
+                draw=_no_draw,
+            )
+        )
 
     return score
+
+
+def _no_draw() -> Int[Tensor, "K"]:
+    raise AssertionError("a given picture is not drawn")
 
 
 def by_policy(backbone: Backbone) -> Scorer:
@@ -66,14 +80,22 @@ def by_policy(backbone: Backbone) -> Scorer:
     return score
 
 
-def by_shortlist(backbone: Backbone, candidates: int) -> Scorer:
-    """The order `shortlist`: the backbone's score of the `candidates` positions that its policy puts first."""
-    policy, certainty = by_policy(backbone), by_certainty(backbone)
+def by_rule(rule: OrderRule, backbone: Backbone, candidates: int = DEFAULT_CANDIDATES) -> Scorer:
+    """How a rule wants the remaining positions, one a step. Raises InvalidOrder for a rule that looks at draws."""
+    if rule.decider is None:
+        return by_policy(backbone)
+    if rule.decider.looks_at_draws:
+        raise InvalidOrder(f"order {rule.name} looks at draws, and a given picture has none", field="order")
+    decide = by_decider(rule.decider, backbone)
+    if not rule.uses_policy:
+        return decide
+    propose = by_policy(backbone)
 
     def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
-        wanted = policy(cache, commit, asked)
-        least = wanted.topk(min(candidates, wanted.shape[1]), dim=1).values[:, -1:]
-        return certainty(cache, commit.emptied, asked).masked_fill(wanted < least, -math.inf)
+        """The decider's score of the positions that the policy puts first."""
+        wanted = propose(cache, commit, asked)
+        least = wanted.topk(rule.num_asked(wanted.shape[1], 1, 0, candidates), dim=1).values[:, -1:]
+        return decide(cache, commit.emptied, asked).masked_fill(wanted < least, -math.inf)
 
     return score
 
@@ -90,17 +112,13 @@ def orders_by_name(
 ) -> Int[Tensor, "B L"]:
     """The orders in which pictures number `first` and following would be written under an order of this name.
 
-    `likelihood` has none: it looks at draws, and these are given.
+    Raises InvalidOrder for an order that looks at draws, which are given here.
     """
-    scorers = {
-        "confidence": by_certainty(backbone),
-        DISTILLED: by_policy(backbone),
-        SHORTLIST: by_shortlist(backbone, candidates),
-    }
-    if name in scorers:
-        return forced_orders(backbone, condition, token_ids, scorers[name])
+    rule = RULES.get(name)
+    if rule is not None:
+        return forced_orders(backbone, condition, token_ids, by_rule(rule, backbone, candidates))
     plans = [
-        make_plan(PlanSpec(order=name), backbone.config.grid, seed=seed, image_index=first + index)
+        make_plan(PlanSpec(order=name), backbone.spec.grid, seed=seed, image_index=first + index)
         for index in range(len(token_ids))
     ]
     return torch.tensor([plan.order for plan in plans], device=token_ids.device)

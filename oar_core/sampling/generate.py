@@ -5,7 +5,7 @@ from itertools import count
 
 import torch
 
-from oar_core.models.backbone import Backbone
+from oar_core.models.base import Backbone
 from oar_core.sampling.decode import Slots, decode_step
 from oar_core.sampling.prefill import prefill
 from oar_core.sampling.progress import Patch, Progress
@@ -27,7 +27,7 @@ def generate(
     `unconditional_ids` is the condition prefix that guidance steers away from. Raises a RequestError before any work
     where a request cannot be served.
     """
-    pictures = [Progress(request, backbone.config, has_policy=backbone.has_policy) for request in requests]
+    pictures = [Progress(request, backbone.spec, has_policy=backbone.has_policy) for request in requests]
     if not pictures:
         return []
     free = count()

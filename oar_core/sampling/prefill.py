@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from oar_core.models.backbone import Backbone, Commit, Condition
+from oar_core.models.base import Backbone, Commit, Condition
 from oar_core.nn.kv_cache import KVCache
 from oar_core.nn.tables import moved, right_padded
 
@@ -18,6 +18,7 @@ class PrefillRow:
     condition_ids: Sequence[int]
     positions: Sequence[int]
     token_ids: Sequence[int]
+    seen: Sequence[int] | None = None  # of these tokens, how many each sees, from the first; None: those up to itself
 
     @property
     def length(self) -> int:
@@ -32,9 +33,11 @@ def prefill(backbone: Backbone, cache: KVCache, rows: Sequence[PrefillRow]) -> N
     ids, positions, token_ids = moved(
         [right_padded([row.condition_ids for row in rows]), positions, token_ids], cache.keys.device
     )
+    listed = [row.seen for row in rows if row.seen is not None]
+    seen = torch.from_numpy(right_padded(listed)) if listed else None
     backbone.prefill(
         cache,
         torch.tensor([row.slot for row in rows]),
         Condition(ids, torch.tensor([len(row.condition_ids) for row in rows])),
-        Commit(token_ids, positions, torch.tensor([len(row.positions) for row in rows])),
+        Commit(token_ids, positions, torch.tensor([len(row.positions) for row in rows]), seen),
     )

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass, replace
 
-from oar_core.config import BackboneConfig
 from oar_core.errors import RequestError
+from oar_core.models.base import BackboneSpec
 from oar_core.order.plan import Group, make_plan
-from oar_core.sampling.decode import Chooser, DecodedGroup, DecodeRow, Slots
+from oar_core.order.rules import FIXED, RULES, OrderRule
+from oar_core.sampling.decode import DecodedGroup, DecodeRow, Slots
 from oar_core.sampling.noise import noise_key
 from oar_core.sampling.prefill import PrefillRow
 from oar_core.sampling.request import SequenceRequest
@@ -34,15 +35,18 @@ class Progress:
     A picture that was interrupted inside a group therefore decodes the rest of it from the context that the whole group
     had, and commits both parts together, as if it had never stopped. Adaptive groups are decided from the cached
     context, so a picture that was interrupted between two steps goes on with the same ones.
+
+    Where tokens see their group (`BackboneSpec.has_free_groups` is false), what enters the cache keeps its groups: the
+    given tokens are one, those that are resumed are those of the plan, and no chunk divides one.
     """
 
-    def __init__(self, request: SequenceRequest, config: BackboneConfig, *, has_policy: bool = False) -> None:
+    def __init__(self, request: SequenceRequest, spec: BackboneSpec, *, has_policy: bool = False) -> None:
         """Raises a RequestError for a request that the model cannot serve."""
-        request.check_fits(config, has_policy=has_policy)
+        request.check_fits(spec, has_policy=has_policy)
         known = request.known
         self.request = request
         self.plan = make_plan(
-            request.plan, config.grid, seed=request.seed, image_index=request.image_index, given=known.given
+            request.plan, spec.grid, seed=request.seed, image_index=request.image_index, given=known.given
         )
         if self.plan.order is not None and self.plan.order[: known.num_resumed] != known.resumed:
             raise RequestError("known resumes positions that are not the first ones of the plan's order", field="known")
@@ -53,7 +57,9 @@ class Progress:
         self._num_cached = [0, 0]  # of the conditional slot and the unconditional one
         self._num_steps = known.num_steps  # made so far; only adaptive plans cannot tell it from the rank
         self._num_given = known.num_given
-        self._unknown = set(range(config.num_tokens)).difference(known.positions)
+        self._unknown = set(range(spec.num_tokens)).difference(known.positions)
+        self._has_free_groups = spec.has_free_groups
+        self._group_ends = self._known_group_ends()
         self._noise_key = noise_key(request.seed, request.image_index)
         self._num_settled = 0 if self.is_complete else self._context_end  # tokens that are older than the latest step
 
@@ -75,9 +81,7 @@ class Progress:
     def chunk(self, most: float) -> int:
         """How much of that the next step takes in, `most` at most: all of it, or some of one slot."""
         owed = self.owed
-        if owed <= most:
-            return owed
-        return int(min(most, self._num_settled - self._num_cached[self._first_owing]))
+        return owed if owed <= most else self._fitting(self._first_owing, most)
 
     @property
     def _first_owing(self) -> int:
@@ -109,10 +113,10 @@ class Progress:
     ) -> list[PrefillRow]:
         """What the slots start with: the conditions, and of the tokens that are owed the first `most`."""
         rows: list[PrefillRow] = []
-        for part, (slot, ids) in enumerate(zip(slots.all, (self.request.condition_ids, unconditional_ids))):
+        for part, (slot, ids) in enumerate(zip(slots.all, self.request.conditions(unconditional_ids))):
             new = self._pay(part, most)
             most -= new.stop - new.start
-            rows.append(PrefillRow(slot, ids, self.positions[new], self.token_ids[new]))
+            rows.append(PrefillRow(slot, ids, self.positions[new], self.token_ids[new], self._seen(new)))
         return rows
 
     def next_row(self, slots: Slots, most: float = math.inf) -> DecodeRow:
@@ -129,25 +133,53 @@ class Progress:
             commit_token_ids=self.token_ids[new],
             query=(),
             take=0,
-            chooser=Chooser.FIXED,
+            rule=FIXED,
             sampling=self.request.sampling,
             noise_key=self._noise_key,
+            commit_seen=self._seen(new),
         )
 
     def _pay(self, part: int, most: float) -> slice:
         """The tokens that a slot is to take in: none where it is not asked."""
         start = self._num_cached[part]
-        owed = 0 if self.is_complete or part not in self._parts else self._num_settled - start
-        self._num_cached[part] = start + int(min(owed, most))
+        if not self.is_complete and part in self._parts:
+            self._num_cached[part] = start + self._fitting(part, most)
         return slice(start, self._num_cached[part])
+
+    def _fitting(self, part: int, most: float) -> int:
+        """How many of the tokens that a slot is owed enter it together, `most` at most unless a group has more."""
+        start = self._num_cached[part]
+        owed = self._num_settled - start
+        if owed <= most or self._has_free_groups:
+            return int(min(owed, most))
+        ends = [end - start for end in self._group_ends[start : self._num_settled]]
+        return max((end for end in ends if end <= most), default=ends[0] if most > 0 else 0)
+
+    def _seen(self, new: slice) -> tuple[int, ...] | None:
+        """How many of the tokens of `new` each of them sees, from the first; None: those up to itself."""
+        if self._has_free_groups:
+            return None
+        return tuple(end - new.start for end in self._group_ends[new])
+
+    def _known_group_ends(self) -> list[int]:
+        """Of each known token, how many tokens there are at the end of its group. Raises RequestError."""
+        if self._has_free_groups:
+            return []
+        given = self._num_given
+        ends = [given] * given
+        for rank in range(self.num_decoded):
+            ends.append(given + self.plan.group_of(rank).end)
+        if ends and ends[-1] > len(self.positions):
+            raise RequestError("known resumes a part of a group; this model's groups are drawn whole", field="known")
+        return ends
 
     def _group_row(self, slots: Slots) -> DecodeRow:
         parts, end = self._parts, self._context_end
         starts = [self._num_cached[part] for part in parts]
         new = slice(min(starts), end)
         order, take = self.plan.order, self._group.end - self.num_decoded
-        chooser = Chooser.FIXED if order is not None else Chooser(self.request.plan.order)
-        most = self._most(chooser, take) if self.plan.is_adaptive else take
+        rule = FIXED if order is not None else RULES[str(self.request.plan.order)]
+        most = self._most(rule, take) if self.plan.is_adaptive else take
         start = self.num_decoded
         row = DecodeRow(
             slots=Slots(*(slots.all[part] for part in parts)),
@@ -155,7 +187,7 @@ class Progress:
             commit_token_ids=self.token_ids[new],
             query=sorted(self._unknown) if order is None else order[start : start + most],
             take=take,
-            chooser=chooser,
+            rule=rule,
             sampling=replace(self.request.sampling, guidance=self._scale),
             noise_key=self._noise_key,
             most=most,
@@ -163,6 +195,7 @@ class Progress:
             candidates=self.request.plan.candidates,
             held=tuple(cached - new.start for cached in starts),
             done=start - self._group.start,
+            commit_seen=self._seen(new),
         )
         for part in parts:
             self._num_cached[part] = end
@@ -179,10 +212,9 @@ class Progress:
         """The slots that the current group asks."""
         return (0,) if self._scale == 1 else (0, 1)
 
-    def _most(self, chooser: Chooser, take: int) -> int:
+    def _most(self, rule: OrderRule, take: int) -> int:
         """How many positions an adaptive step may decode: all, where the model is asked about all of them anyway."""
-        asks_for_all = chooser in {Chooser.CONFIDENCE, Chooser.LIKELIHOOD}
-        wanted = len(self._unknown) if asks_for_all else self.plan.lookahead
+        wanted = len(self._unknown) if rule.asks_all else self.plan.lookahead
         return max(take, min(wanted, len(self._unknown)))
 
     def accept(self, group: DecodedGroup) -> tuple[Patch, ...]:
@@ -192,6 +224,8 @@ class Progress:
         first_rank = self.num_decoded
         self.positions += group.positions
         self.token_ids += group.token_ids
+        if not self._has_free_groups:
+            self._group_ends += [len(self.positions)] * len(group.positions)
         self._unknown.difference_update(group.positions)
         self._num_steps += 1
         decoded = zip(group.positions, group.token_ids, group.confidences)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from oar_core.config import BackboneConfig
-from oar_core.errors import InvalidOrder, InvalidPrompt, PromptTooLong, RequestError
+from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
+from oar_core.models.base import BackboneSpec
 from oar_core.order.plan import POLICY_ORDERS, PlanSpec
+from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
 
 
@@ -63,24 +64,37 @@ class SequenceRequest:
     sampling: SamplingParams
     known: KnownTokens = KnownTokens()
 
-    def check_fits(self, config: BackboneConfig, *, has_policy: bool) -> None:
+    def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """What its slots start with: the condition of the picture, and what guidance steers away from."""
+        return self.condition_ids, unconditional_ids
+
+    def check_fits(self, spec: BackboneSpec, *, has_policy: bool) -> None:
         """Raises a RequestError where the model cannot serve this. The plan is checked when it is laid out."""
-        check_condition(self.condition_ids, config)
+        check_condition(self.condition_ids, spec)
         if self.plan.order in POLICY_ORDERS and not has_policy:
             raise InvalidOrder(f"order is {self.plan.order}, and this model has no order policy", field="order")
-        if not all(0 <= position < config.num_tokens for position in self.known.positions):
-            raise RequestError(f"known names a position outside 0 to {config.num_tokens - 1}", field="known")
-        if not all(0 <= token_id < config.vocab_size for token_id in self.known.token_ids):
-            raise RequestError(f"known holds a token outside 0 to {config.vocab_size - 1}", field="known")
+        rule = RULES.get(self.plan.order) if isinstance(self.plan.order, str) else None
+        if rule is not None and rule.asks_more and not spec.can_ask_all:
+            raise InvalidOrder(
+                f"order is {self.plan.order}, which scores all remaining positions; this model's answers depend on what"
+                " is asked together",
+                field="order",
+            )
+        if self.plan.is_adaptive and not spec.has_free_groups:
+            raise InvalidSteps("group_sizes is adaptive; this model's groups are fixed beforehand", field="group_sizes")
+        if not all(0 <= position < spec.num_tokens for position in self.known.positions):
+            raise RequestError(f"known names a position outside 0 to {spec.num_tokens - 1}", field="known")
+        if not all(0 <= token_id < spec.vocab_size for token_id in self.known.token_ids):
+            raise RequestError(f"known holds a token outside 0 to {spec.vocab_size - 1}", field="known")
 
 
-def check_condition(condition_ids: tuple[int, ...], config: BackboneConfig) -> None:
+def check_condition(condition_ids: tuple[int, ...], spec: BackboneSpec) -> None:
     """Raises InvalidPrompt or PromptTooLong where the ids are no condition prefix of the model."""
     if not condition_ids:
         raise InvalidPrompt("the prompt has no tokens", field="prompt")
-    if len(condition_ids) > config.max_condition:
+    if len(condition_ids) > spec.max_condition:
         raise PromptTooLong(
-            f"the prompt has {len(condition_ids)} tokens; the model takes up to {config.max_condition}", field="prompt"
+            f"the prompt has {len(condition_ids)} tokens; the model takes up to {spec.max_condition}", field="prompt"
         )
-    if not all(0 <= token_id < config.condition_vocab for token_id in condition_ids):
-        raise InvalidPrompt(f"the prompt has a token outside 0 to {config.condition_vocab - 1}", field="prompt")
+    if not all(0 <= token_id < spec.condition_vocab for token_id in condition_ids):
+        raise InvalidPrompt(f"the prompt has a token outside 0 to {spec.condition_vocab - 1}", field="prompt")

@@ -2,23 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from oar_core.order.plan import DEFAULT_CANDIDATES
+from oar_core.order.rules import OrderRule
 from oar_core.sampling.sampler import SamplingParams
-
-
-class Chooser(Enum):
-    """Who picks the positions of a group out of a row's query, which lists them in ascending order unless FIXED."""
-
-    FIXED = "fixed"  # all of the query, as listed
-    CONFIDENCE = "confidence"  # the positions of which the model is surest
-    LIKELIHOOD = "likelihood"  # the positions whose drawn token is likeliest: a biased sampler
-    DISTILLED = "distilled"  # the positions that the order policy puts first; only they are asked for their tokens
-    SHORTLIST = "shortlist"  # of the positions that the policy puts first, those of which the model is surest
-
-
-POLICY_CHOOSERS = {Chooser.DISTILLED, Chooser.SHORTLIST}
 
 
 @dataclass(frozen=True)
@@ -46,7 +33,7 @@ class DecodeRow:
     commit_token_ids: Sequence[int]
     query: Sequence[int]
     take: int
-    chooser: Chooser
+    rule: OrderRule  # picks the group out of the query, which lists positions in ascending order unless FIXED
     sampling: SamplingParams
     noise_key: int
     most: int | None = None  # None: `take`
@@ -54,6 +41,8 @@ class DecodeRow:
     candidates: int = DEFAULT_CANDIDATES  # of a shortlist, for each position that the group may hold
     held: tuple[int, ...] = (0, 0)  # how many of the commits, from the first, each slot has already
     done: int = 0  # positions of the group that were decoded before an interruption
+    # Of the commits, how many each token sees, from the first, for families whose tokens see their group.
+    commit_seen: Sequence[int] | None = None
 
     @property
     def limit(self) -> int:
@@ -63,11 +52,7 @@ class DecodeRow:
     @property
     def num_asked(self) -> int:
         """Of how many positions the backbone is asked for their tokens."""
-        if self.chooser is Chooser.DISTILLED:
-            return self.limit
-        if self.chooser is Chooser.SHORTLIST:  # the list that the whole group had, less what was decoded of it
-            return min(self.candidates * (self.done + self.limit) - self.done, len(self.query))
-        return len(self.query)
+        return self.rule.num_asked(len(self.query), self.limit, self.done, self.candidates)
 
 
 @dataclass(frozen=True)

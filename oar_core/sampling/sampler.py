@@ -9,11 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from oar_core.errors import InvalidSampling
-from oar_core.sampling.guidance import GUIDANCE_SCHEDULES, scale_at
-
-MAX_TEMPERATURE = 100.0
-MAX_GUIDANCE = 100.0
+from oar_core.errors import check_options
+from oar_core.sampling.guidance import scale_at
 
 
 @dataclass(frozen=True)
@@ -34,20 +31,7 @@ class SamplingParams:
     guidance_schedule: str = "constant"
 
     def __post_init__(self) -> None:
-        _check_range("temperature", self.temperature, 0.0, MAX_TEMPERATURE)
-        _check_range("guidance", self.guidance, 0.0, MAX_GUIDANCE)
-        if self.top_k < 0:
-            raise InvalidSampling(f"top_k is {self.top_k}; it is 0 (off) or positive", field="top_k")
-        if not 0.0 < self.top_p <= 1.0:
-            raise InvalidSampling(f"top_p is {self.top_p}; it lies above 0 and up to 1", field="top_p")
-        low, high = self.guidance_interval
-        if not 0.0 <= low < high <= 1.0:
-            message = f"guidance_interval is {low} to {high}; it begins at 0 or later and ends after that, at 1 at most"
-            raise InvalidSampling(message, field="guidance_interval")
-        if self.guidance_schedule not in GUIDANCE_SCHEDULES:
-            names = ", ".join(GUIDANCE_SCHEDULES)
-            message = f"guidance_schedule {self.guidance_schedule!r} is not one of {names}"
-            raise InvalidSampling(message, field="guidance_schedule")
+        check_options(vars(self))
 
     @property
     def is_guided(self) -> bool:
@@ -61,11 +45,6 @@ class SamplingParams:
     @property
     def truncates(self) -> bool:
         return self.top_k > 0 or self.top_p < 1.0
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        raise InvalidSampling(f"{name} is {value}; it lies between {low:g} and {high:g}", field=name)
 
 
 @dataclass(frozen=True)

@@ -13,29 +13,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from oar_core.models.backbone import Commit
+from oar_core.models.base import Commit
 from oar_core.nn.tables import moved, places_within, right_padded, starts_of
-from oar_core.sampling.rows import POLICY_CHOOSERS, Chooser, DecodeRow
+from oar_core.order.rules import Decider
+from oar_core.sampling.rows import DecodeRow
 from oar_core.sampling.sampler import SamplingRows
-
-# Which rows a choice serves. The policy decides what is asked; of what was asked, the model decides what is drawn.
-SERVED = {
-    Chooser.DISTILLED: POLICY_CHOOSERS,
-    Chooser.CONFIDENCE: {Chooser.CONFIDENCE, Chooser.SHORTLIST},
-    Chooser.LIKELIHOOD: {Chooser.LIKELIHOOD},
-}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The rows that one chooser serves: each picks some of its candidates. Those of the policy (`DISTILLED`) are all of
-    a row's query, and become what the row asks; those of the others are what it asks, and become its group."""
+    """The rows that one decider serves: each picks some of its candidates. Those of the order policy (no decider) are
+    all of a row's query, and become what the row asks; those of a decider are what it asks, and become its group."""
 
-    chooser: Chooser
+    decider: Decider | None
     slots: Int[Tensor, "R"]  # conditional ones, on the host
     counts: tuple[int, ...]  # of candidates, on the host
     widths: Int[Tensor, "R"]  # the same, on the device
-    candidates: Int[Tensor, "R G"]  # positions, right-padded; a row of `SHORTLIST` has its own only once they are asked
+    candidates: Int[
+        Tensor, "R G"
+    ]  # positions, right-padded; where the policy proposes, a decider's are known once they are asked
     listed: Int[Tensor, "K"]  # the places of candidates in this table that are no pads, row after row
     queries: Int[Tensor, "K"]  # their places in the list of queries; of the policy's, which asks nothing yet, the first
     most: int  # that any row picks
@@ -107,6 +103,7 @@ class StepBatch:
                 at["commit_token_ids"],
                 at["commit_positions"],
                 torch.tensor([len(rows[row].commit_positions) - held for row, held in commits]),
+                _seen(commits, rows),
             ),
             queries=at["queries"],
             owners=at["owners"],
@@ -130,25 +127,29 @@ def _choices(
     device: torch.device,
 ) -> list[Choice]:
     choices: list[Choice] = []
-    for chooser, served in SERVED.items():
-        chosen = [index for index, row in enumerate(rows) if row.chooser in served]
+    # The policy first: it says what is asked, and deciders choose of that.
+    served: dict[Decider | None, list[int]] = {None: [index for index, row in enumerate(rows) if row.rule.uses_policy]}
+    for index, row in enumerate(rows):
+        if row.rule.decider is not None:
+            served.setdefault(row.rule.decider, []).append(index)
+    for decider, chosen in served.items():
         if chosen:
-            targets = query_starts if chooser is Chooser.DISTILLED else group_starts
+            targets = query_starts if decider is None else group_starts
             choices.append(
-                _choice(chooser, [rows[index] for index in chosen], query_starts[chosen], targets[chosen], device)
+                _choice(decider, [rows[index] for index in chosen], query_starts[chosen], targets[chosen], device)
             )
     return choices
 
 
 def _choice(
-    chooser: Chooser,
+    decider: Decider | None,
     rows: Sequence[DecodeRow],
     queries: Int[np.ndarray, "R"],
     targets: Int[np.ndarray, "R"],
     device: torch.device,
 ) -> Choice:
     """`queries` and `targets` are where each row's begin."""
-    if chooser is Chooser.DISTILLED:
+    if decider is None:
         candidates, picks = [row.query for row in rows], [row.num_asked for row in rows]
     else:
         candidates, picks = [row.query[: row.num_asked] for row in rows], [row.limit for row in rows]
@@ -163,7 +164,14 @@ def _choice(
     ]
     widths, table, listed, asked, picked, goals = moved(tables, device)
     slots = torch.tensor([row.slots.conditional for row in rows])
-    return Choice(chooser, slots, tuple(counts.tolist()), widths, table, listed, asked, most, picked, goals)
+    return Choice(decider, slots, tuple(counts.tolist()), widths, table, listed, asked, most, picked, goals)
+
+
+def _seen(commits: Sequence[tuple[int, int]], rows: Sequence[DecodeRow]) -> Int[Tensor, "B K"] | None:
+    """Of each slot's commits (a row, less those that the slot has), how many each token sees; on the host."""
+    tables = [(rows[row].commit_seen, held) for row, held in commits]
+    listed = [[count - held for count in seen[held:]] for seen, held in tables if seen is not None]
+    return torch.from_numpy(right_padded(listed)) if listed else None
 
 
 def _adaptive(rows: Sequence[DecodeRow], limits: Int[np.ndarray, "R"], device: torch.device) -> Adaptive | None:

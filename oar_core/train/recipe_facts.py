@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from oar_core.eval.tables import markdown_table
-from oar_core.models.oar import OarBackbone
-from oar_core.tokenizers.vqgan import VQGAN
+from oar_core.models.oar.backbone import OarBackbone
+from oar_core.models.oar.vqgan import VQGAN
 from oar_core.train.discriminator import Discriminator
 from oar_core.train.recipes import Recipe
 

@@ -1,15 +1,14 @@
 """Recipes: named, typed settings of a whole training run. A recipe is a function that returns a `Recipe`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from typing import Self
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from typing import Any, Self
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
-from oar_core.errors import ConfigError, InvalidSampling
+from oar_core.errors import ConfigError
 from oar_core.eval.attributes import ATTRIBUTE_SETS, Attribute
 from oar_core.eval.evaluator import EvaluatorConfig
 from oar_core.order.plan import GROUP_SIZES, ORDERS
-from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.data import FITS, PAD
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
@@ -18,32 +17,35 @@ from oar_core.train.stages.evaluator import EvaluatorStageConfig
 from oar_core.train.stages.order_distill import DistillConfig
 from oar_core.train.stages.order_finetune import OrderFinetuneStageConfig
 from oar_core.train.stages.tokenizer import TokenizerStageConfig
+from oar_wire.options import BadOption, check_all, check_name, check_order, model_options
 
 AUTO = "auto"
 
 
+# Those of `oar_wire.options`; what is named here is a recipe's own. A recipe gives its order by name.
+_OWN = {"order": AUTO, "guidance": 1.5, "top_p": 0.95}
+_KINDS = {"order": str}
+_Options: Any = make_dataclass(
+    "_Options",
+    [
+        (option.name, _KINDS.get(option.name, option.kind), field(default=_OWN.get(option.name, option.default)))
+        for option in model_options()
+    ],
+    frozen=True,
+)
+
+
 @dataclass(frozen=True)
-class SamplingDefaults:
+class SamplingDefaults(_Options):
     """What a request that says nothing gets from the model that this recipe makes."""
 
-    order: str = AUTO
-    steps: int = 16
-    group_sizes: str = "cosine"
-    guidance: float = 1.5
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    guidance_schedule: str = "constant"
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 0.95
-
     def __post_init__(self) -> None:
-        if self.order not in (AUTO, *ORDERS):
-            raise ConfigError(f"unknown order {self.order!r}; there are {AUTO}, {', '.join(ORDERS)}")
-        if self.group_sizes not in GROUP_SIZES:
-            raise ConfigError(f"unknown group_sizes {self.group_sizes!r}; there are {', '.join(GROUP_SIZES)}")
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
         try:
-            SamplingParams(**{item.name: getattr(self, item.name) for item in fields(SamplingParams)})
-        except InvalidSampling as error:
+            check_all(values)
+            check_order(values["order"], (AUTO, *ORDERS))
+            check_name("group_sizes", values["group_sizes"], GROUP_SIZES)
+        except BadOption as error:
             raise ConfigError(str(error)) from error
 
     def of_model(self, order: str) -> Self:

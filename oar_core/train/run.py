@@ -25,22 +25,12 @@ from oar_core.eval.digests import module_digest
 from oar_core.eval.evaluator import EvaluatorNet, save_evaluator
 from oar_core.eval.order_stats import agreement, foreground_patches, order_stats
 from oar_core.eval.stored import digest
-from oar_core.models.oar import POLICY_PREFIX, OarBackbone
-from oar_core.models.order_policy import OrderPolicy
-from oar_core.sampling.pipeline import (
-    ANY_ORDER_BACKBONE,
-    BACKBONE,
-    CONFIG,
-    POLICY,
-    TEXT,
-    TOKENIZER,
-    Pipeline,
-    in_number_format,
-    load_any_order,
-    load_tokenizer,
-)
-from oar_core.text import TextTokenizer
-from oar_core.tokenizers.vqgan import VQGAN
+from oar_core.models.load import FORMAT, NATIVE, load_any_order, load_tokenizer
+from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
+from oar_core.models.oar.backbone import POLICY_PREFIX, OarBackbone
+from oar_core.models.oar.policy import OrderPolicy
+from oar_core.models.oar.vqgan import VQGAN
+from oar_core.text import TEXT, TextTokenizer
 from oar_core.train.captions import CAPTION_SOURCES, Row
 from oar_core.train.checkpoint import load_meta, load_tensors, save_tensors, under_prefix
 from oar_core.train.data import ImageSet, load_images
@@ -123,7 +113,7 @@ class Run:
         Raises ConfigError where its networks are not the recipe's, WeightsError for a folder that cannot be read.
         """
         tokenizer, origin = load_tokenizer(folder), file_digest(folder / TOKENIZER)
-        parts: list[tuple[str, str, VQGAN | OarBackbone]] = [(TOKENIZER_STAGE, "tokenizer.", tokenizer)]
+        parts: list[tuple[str, str, nn.Module]] = [(TOKENIZER_STAGE, "tokenizer.", tokenizer)]
         if not only_tokenizer:
             backbone = load_any_order(folder)
             origin = digest(module_digest(backbone), module_digest(tokenizer))
@@ -134,11 +124,11 @@ class Run:
             averaged = {f"ema/{prefix}{name}": value for name, value in module.state_dict().items()}
             save_tensors(self.folder / stage / CHECKPOINT, averaged, {"adopted": origin, "loop": None})
         if not only_tokenizer:
-            TextTokenizer.load(folder / TEXT).save(self.folder / TEXT)
+            TextTokenizer.load(folder).save(self.folder)
 
-    def _check_adoption(self, stage: str, module: VQGAN | OarBackbone) -> None:
+    def _check_adoption(self, stage: str, module: nn.Module) -> None:
         wanted = self.recipe.tokenizer if isinstance(module, VQGAN) else self.recipe.backbone
-        if module.config != wanted:
+        if not isinstance(module, VQGAN | OarBackbone) or module.config != wanted:
             raise ConfigError(f"the network of stage {stage} is not that of recipe {self.recipe.name}")
         path = self.folder / stage / CHECKPOINT
         if path.exists():
@@ -292,16 +282,22 @@ class Run:
             rng = random.Random(self.recipe.any_order_loop.seed)
             caption = CAPTION_SOURCES[self.recipe.caption_source]
             captions = (caption(row, rng) for row in rows for _ in range(8))
-            TextTokenizer.train(captions, self.recipe.text_vocab).save(path)
-        return TextTokenizer.load(path)
+            TextTokenizer.train(captions, self.recipe.text_vocab).save(self.folder)
+        return TextTokenizer.load(self.folder)
 
     def export(self, folder: Path, stage: str | None = None, *, with_any_order: bool = False) -> None:
-        """Writes the model folder that `Pipeline.load` reads, weights in half precision, with the backbone of a stage
+        """Writes the model folder that `Model.load` reads, weights in half precision, with the backbone of a stage
         (the latest unless named) and its order policy, if it has one; where it is wanted, beside it the any-order
         backbone that `adopt` begins with. Of the tokenizer's stage, the tokenizer alone."""
         folder.mkdir(parents=True, exist_ok=True)
         stage = stage or self.latest_stage
-        config: dict[str, Any] = {"name": self.recipe.name, "tokenizer": self.recipe.tokenizer.to_dict()}
+        config: dict[str, Any] = {
+            "format": FORMAT,
+            "family": NATIVE,
+            "name": self.recipe.name,
+            "tokenizer": {"family": NATIVE, **self.recipe.tokenizer.to_dict()},
+            "conditioner": TextTokenizer.kind,
+        }
         parts: list[tuple[nn.Module, str]] = [(self.tokenizer(), TOKENIZER)]
         if stage != TOKENIZER_STAGE:
             backbone = self.backbone(stage)
@@ -320,26 +316,28 @@ class Run:
                 "example_prompts": self.recipe.example_prompts,
             }
             config["pixel_art"] = self.recipe.pixel_art
-            TextTokenizer.load(self.folder / TEXT).save(folder / TEXT)
+            TextTokenizer.load(self.folder).save(folder)
         for module, name in parts:
             save_file(_half(module), folder / name)
             (folder / name).chmod(0o644)  # safetensors makes files that their owner alone can read
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
 
-    def pipeline(self, stage: str, dtype: torch.dtype, *, own_policy: bool = True) -> Pipeline:
-        """A stage's backbone with all that drawing needs, as `export` would write it and `Pipeline.load` read it."""
+    def pipeline(self, stage: str, dtype: torch.dtype, *, own_policy: bool = True) -> Model:
+        """A stage's backbone with all that drawing needs, as `export` would write it and `Model.load` read it."""
         backbone, tokenizer = self.backbone(stage, own_policy=own_policy), self.tokenizer()
         model_hash = digest(module_digest(backbone), module_digest(tokenizer))
-        return Pipeline(
+        return Model(
             name=self.recipe.name,
+            family=NATIVE,
             backbone=in_number_format(backbone, dtype),
             tokenizer=tokenizer,
-            text=TextTokenizer.load(self.folder / TEXT),
+            conditioner=TextTokenizer.load(self.folder),
             defaults=self._defaults(stage, backbone.has_policy),
             example_prompts=self.recipe.example_prompts,
             pixel_art=self.recipe.pixel_art,
             model_hash=model_hash,
             dtype=dtype,
+            device=self.device,
         )
 
     def _defaults(self, stage: str, has_policy: bool) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from oar_core.eval.quality import QualitySettings, measure_distances, measure_qu
 from oar_core.eval.reference import Reference
 from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import cached_json, write_json
+from oar_core.models.model import Model
 from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS, DEFAULT_CANDIDATES, PlanSpec
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.run import STATS, Run
 from oar_core.train.stage_folders import finetune_stage, policy_folder, scratch_stage
@@ -271,10 +272,10 @@ class Study:
 
     def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> Painting:
         pipeline = self._pipeline(arm, 0, torch.float32)
-        plan = draw_plan(pipeline, Figure(arm, 0, steps), pipeline.default_plan.group_sizes)
-        return paint(pipeline, prompt, draw_seed, plan, pipeline.default_sampling)
+        plan = draw_plan(pipeline, Figure(arm, 0, steps), default_plan(pipeline).group_sizes)
+        return paint(pipeline, prompt, draw_seed, plan, default_sampling(pipeline))
 
-    def _pipeline(self, arm: StudyArm, seed: int, dtype: torch.dtype) -> Pipeline:
+    def _pipeline(self, arm: StudyArm, seed: int, dtype: torch.dtype) -> Model:
         return self.run.pipeline(arm.training.stage(seed), dtype, own_policy=arm.training.has_own_policy)
 
     @property
@@ -348,16 +349,16 @@ TUNING_SEED = 1000  # of draws
 TOP_P = 0.95  # of all arms, whatever a recipe ships with
 
 
-def draw_settings(pipeline: Pipeline, figure: Figure, tuned: Tuned) -> DrawSettings:
+def draw_settings(pipeline: Model, figure: Figure, tuned: Tuned) -> DrawSettings:
     schedule = figure.arm.guidance_schedule
     sampling = SamplingParams(guidance=tuned.guidance, guidance_schedule=schedule, top_p=TOP_P)
     return DrawSettings(draw_plan(pipeline, figure, tuned.group_sizes), sampling, figure.seed)
 
 
-def draw_plan(pipeline: Pipeline, figure: Figure, group_sizes: str) -> PlanSpec:
+def draw_plan(pipeline: Model, figure: Figure, group_sizes: str) -> PlanSpec:
     """Group sizes count where the number of steps is fixed and not all of them."""
     arm = figure.arm
-    plan = replace(pipeline.default_plan, order=arm.order, steps=figure.steps, candidates=arm.candidates)
+    plan = replace(default_plan(pipeline), order=arm.order, steps=figure.steps, candidates=arm.candidates)
     if figure.entropy_bound is not None:
         return replace(plan, group_sizes=ADAPTIVE, entropy_bound=figure.entropy_bound)
     # One position a step has no sizes.

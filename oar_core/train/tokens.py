@@ -9,9 +9,9 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-from oar_core.models.backbone import Condition
+from oar_core.models.base import Condition
+from oar_core.models.oar.vqgan import VQGAN
 from oar_core.text import TextTokenizer
-from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.train.captions import CaptionSource, Row
 from oar_core.train.data import ImageSet
 from oar_core.train.loop import Step

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
+from oar_wire.tenant import open_tenant
 from server.api import asyncapi, documents, edits, faults, generations, health, images, models, pages, painting, stream
 from server.api.deps import Services
 from server.api.gate import Gate
@@ -18,7 +19,6 @@ from server.errors import RedisUnavailable
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
 from server.observability.tracing import Tracing, open_tracing
-from server.schemas.tenant import open_tenant
 from server.settings import Settings
 from server.tasks import stop_tasks
 

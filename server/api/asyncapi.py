@@ -1,6 +1,6 @@
 """The AsyncAPI 3.0 document: a job's events, as a websocket and as server-sent events carry them.
 
-The schemas are those of `server.schemas.events`; the examples were recorded from a run (`make documents`).
+The schemas are those of `oar_wire.events`; the examples were recorded from a run (`make documents`).
 """
 
 import json
@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 from pydantic.json_schema import models_json_schema
 
+from oar_wire.base import Sent
+from oar_wire.errors import ErrorBody
+from oar_wire.events import TERMINAL_TYPES, Event
 from server.api.codes import as_json, close_codes
-from server.schemas.base import Sent
-from server.schemas.error import ErrorBody
-from server.schemas.events import TERMINAL_TYPES, Event
 
 VERSION = "3.0.0"
 EXAMPLES = "event_examples.json"

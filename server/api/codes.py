@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from oar_wire.edit import EditRequest
+from oar_wire.openai import ImageEditBody, ImageEditFields, ImagesRequest, VariationFields
+from oar_wire.request import GenerationRequest
 from server.api.faults import field_code
 from server.errors import InvalidRequest, JobFailed, ServerError
-from server.schemas.edit import EditRequest
-from server.schemas.generation import GenerationRequest
-from server.schemas.images import ImageEditBody, ImageEditFields, ImagesRequest, VariationFields
 
 REQUESTS: tuple[type[BaseModel], ...] = (
     *(GenerationRequest, EditRequest),

@@ -9,6 +9,8 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from oar_wire.model import ModelInfo
+from oar_wire.tenant import Tenant, open_tenant
 from server.api.gate import TENANT
 from server.api.prompts import PromptMeter
 from server.api.room import Room
@@ -26,8 +28,6 @@ from server.jobs.store import ImageStore, RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
 from server.observability.tracing import NO_TRACING, Tracing
-from server.schemas.model import ModelInfo
-from server.schemas.tenant import Tenant, open_tenant
 from server.settings import Settings
 
 NUM_ANIMATORS = 2  # each takes up to a second

@@ -5,6 +5,7 @@ from typing import Any, cast
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from oar_wire.errors import ErrorBody, OpenAIErrorBody
 from server.api import codes
 from server.api.forms import FILES
 from server.api.gate import OPEN
@@ -31,7 +32,6 @@ from server.errors import (
     ServerError,
     UnsupportedMediaType,
 )
-from server.schemas.error import ErrorBody, OpenAIErrorBody
 
 ALWAYS: tuple[ServerError, ...] = (
     RedisUnavailable("the job queue cannot be reached: no connection to Redis", retry_after=2),

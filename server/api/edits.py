@@ -2,6 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
+from oar_wire.edit import EditFields, EditRequest
+from oar_wire.job import GenerationStatus
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.api.forms import check, is_multipart, read_form, read_json
@@ -9,8 +11,6 @@ from server.api.generations import ENDED, CancelAfter, Key, Prefer, answer
 from server.api.intake import accept, idempotency, rejections_counted, with_deadline
 from server.api.uploads import Upload, from_base64, prepare
 from server.errors import InvalidRequest
-from server.schemas.edit import EditFields, EditRequest
-from server.schemas.generation import GenerationStatus
 
 router = APIRouter(prefix="/v1/edits", tags=["edits"])
 

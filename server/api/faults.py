@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from oar_wire.options import OPTIONS
 from server.errors import (
     BodyTooLarge,
     InternalError,
@@ -21,13 +22,8 @@ from server.errors import (
 
 logger = logging.getLogger(__name__)
 
-SAMPLING_FIELDS = {"temperature", "top_k", "top_p", "guidance", "guidance_interval", "guidance_schedule"}
-STEP_FIELDS = {"group_sizes", "entropy_bound", "candidates"}
 OPENAI_PATHS = ("/v1/images", "/v1/models")
-MESSAGES = {
-    "order": "order is an order's name or a list of grid positions",
-    "size": "size is auto, or a width and a height in pixels such as 1024x1024",
-}
+MESSAGES = {"size": "size is auto, or a width and a height in pixels such as 1024x1024"}
 
 
 def install(app: FastAPI) -> None:
@@ -82,14 +78,13 @@ def from_fault(fault: dict[str, Any], content_type: str) -> ServerError:
         return InvalidRequest("unknown_field", f"there is no field {field[:80]!r}", field=field[:80])
     if kind == "missing":
         return InvalidRequest("missing_field", f"{field} is required", field=field)
-    return InvalidRequest(field_code(field), MESSAGES.get(field, f"{field}: {fault['msg']}"), field=field)
+    own = OPTIONS[field].about.complaint if field in OPTIONS else ""
+    return InvalidRequest(field_code(field), own or f"{field}: {fault['msg']}", field=field)
 
 
 def field_code(field: str) -> str:
     """The code of a complaint about a request's field."""
-    if field in SAMPLING_FIELDS:
-        return "invalid_sampling"
-    return "invalid_steps" if field in STEP_FIELDS else f"invalid_{field}"
+    return OPTIONS[field].code if field in OPTIONS else f"invalid_{field}"
 
 
 def from_http_exception(error: HTTPException) -> ServerError:

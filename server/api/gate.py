@@ -4,13 +4,13 @@ import hmac
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from oar_wire.tenant import Tenant, open_tenant
 from server.api.credentials import read_key
 from server.api.keyring import KeyRing
 from server.api.refusal import refuse
 from server.errors import InvalidKey, RateLimited, ServerError
 from server.jobs.limiter import RateLimiter
 from server.observability.metrics import ApiMetrics
-from server.schemas.tenant import Tenant, open_tenant
 
 TENANT = "oar.tenant"  # in the scope of each request that was let in
 METRICS = "/metrics"

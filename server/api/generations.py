@@ -7,6 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
+from oar_wire.events import Completed, Failed
+from oar_wire.job import GenerationStatus, ImageLink, Timings
+from oar_wire.openai import OutputFormat
+from oar_wire.request import GenerationRequest
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
@@ -18,9 +22,6 @@ from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, No
 from server.jobs.estimate import Fleet, eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
-from server.schemas.events import Completed, Failed
-from server.schemas.generation import GenerationRequest, GenerationStatus, ImageLink, Timings
-from server.schemas.images import OutputFormat
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from oar_wire.openai import ImageEditBody, ImageEditFields, ImageReference, Picture, VariationFields
 from server.api.forms import check, is_multipart, read_form, read_json
 from server.api.uploads import Upload, from_base64
 from server.errors import InvalidRequest
-from server.schemas.images import ImageEditBody, ImageEditFields, ImageReference, Picture, VariationFields
 from server.settings import Settings
 
 DATA = "data:"

@@ -10,6 +10,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 
+from oar_wire.events import Failed, Partial
+from oar_wire.model import ModelInfo
+from oar_wire.openai import (
+    FinishedImage,
+    ImageData,
+    ImageEditBody,
+    ImageEditFields,
+    ImagesRequest,
+    ImagesResponse,
+    JobFacts,
+    PartialImage,
+    Usage,
+    VariationFields,
+)
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
@@ -31,20 +45,6 @@ from server.errors import (
 )
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Idempotency
-from server.schemas.events import Failed, Partial
-from server.schemas.images import (
-    FinishedImage,
-    ImageData,
-    ImageEditBody,
-    ImageEditFields,
-    ImagesRequest,
-    ImagesResponse,
-    JobFacts,
-    PartialImage,
-    Usage,
-    VariationFields,
-)
-from server.schemas.model import ModelInfo
 
 router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"])
 

@@ -12,6 +12,10 @@ from typing import TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from oar_wire.edit import edit_steps
+from oar_wire.model import ModelInfo
+from oar_wire.request import GenerationRequest
+from oar_wire.tenant import Tenant
 from server.api.deps import Services
 from server.api.event_stream import wait_until_left
 from server.api.uploads import Source
@@ -20,9 +24,6 @@ from server.errors import InvalidRequest, PriorityNotAllowed, ServerError
 from server.jobs.job import Job
 from server.jobs.keys import PRIORITIES
 from server.jobs.queue import Idempotency, Submitted
-from server.schemas.generation import GenerationRequest
-from server.schemas.model import ModelInfo
-from server.schemas.tenant import Tenant
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,11 @@ async def accept(
 ) -> Submitted:
     """Raises a ServerError for what cannot be served."""
     params = resolve(within_ceiling(request, services.tenant), model, services.settings, needs_prompt=needs_prompt)
-    await services.prompts.check(params.prompt, model)
+    await services.prompts.check_all(params, model)
     if not await services.queue.is_known(idempotency):
         await services.check_served(model)
     edit = None if source is None else source.params
-    steps = params.steps if edit is None else min(params.steps, model.num_tokens - edit.num_kept)
+    steps = params.steps if edit is None else edit_steps(params.steps, model.num_tokens - edit.num_kept)
     params = params.model_copy(update={"partial_images": partial_images, "edit": edit, "steps": steps})
     submitted = await services.queue.submit(params, idempotency, source=None if source is None else source.png)
     services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()
@@ -97,7 +98,7 @@ def idempotency(key: str | None, request: BaseModel, *uploads: bytes) -> Idempot
         message = f"an Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters"
         raise InvalidRequest("invalid_idempotency_key", message, field="Idempotency-Key")
     digests = "".join(hashlib.sha256(upload).hexdigest() for upload in uploads)
-    return Idempotency(key, request.model_dump_json() + digests)
+    return Idempotency(key, request.model_dump_json(exclude_defaults=True) + digests)
 
 
 async def wait_for_end(services: Services, job: Job, seconds: float) -> Job:

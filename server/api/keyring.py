@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from server.schemas.tenant import KeyFile, Tenant
+from oar_wire.tenant import KeyFile, Tenant
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from oar_wire.model import ModelEntry, ModelInfo, ModelList, WorkerInfo, describe_options
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.jobs.estimate import Fleet
-from server.schemas.model import ModelEntry, ModelInfo, ModelList, WorkerInfo
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -36,11 +36,12 @@ async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], servic
 def _entry(services: Services, info: ModelInfo, default: str | None, workers: Sequence[WorkerInfo]) -> ModelEntry:
     aliases = services.settings.model_aliases
     return ModelEntry(
-        **info.model_dump(exclude={"name"}),
+        **info.model_dump(exclude={"name", "condition"}),
         id=info.name,
         is_default=info.name == default,
         aliases=tuple(sorted(alias for alias, name in aliases.items() if name == info.name)),
         num_tokens=info.num_tokens,
         sizes=(info.size,),
         workers=len(Fleet.of(info.name, workers).workers),
+        options=describe_options(info),
     )

@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query, Response
 from PIL import Image, ImageDraw
 
+from oar_wire.events import Partial, Patches, Preview, Restarted
+from oar_wire.model import ModelInfo
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.api.generations import JobId, finished_png
 from server.errors import ImageNotFound, InvalidRequest, NoImage, NotFinished
 from server.jobs.events import StoredEvent
-from server.schemas.events import Partial, Patches, Preview, Restarted
-from server.schemas.model import ModelInfo
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 

@@ -9,12 +9,12 @@ from typing import Any, Literal, cast
 
 from PIL import Image
 
+from oar_wire.events import Completed, Fingerprint
+from oar_wire.job import GenerationParams
+from oar_wire.openai import OutputFormat
+from oar_wire.tenant import Tenant
 from server.api.thread_pool import FairThreadPool
 from server.jobs.job import Job
-from server.schemas.events import Completed, Fingerprint
-from server.schemas.generation import GenerationParams
-from server.schemas.images import OutputFormat
-from server.schemas.tenant import Tenant
 
 KEYWORD = "oar"  # of the text chunk
 # What others call it. The rest has its own name.

@@ -1,36 +1,54 @@
-"""Whether a prompt fits a model, counted with the text tokenizer that a worker published: the API refuses at once."""
+"""Checks whether a model can read a prompt, by what a worker published of its conditioner: the API refuses at once."""
 
 from tokenizers import Tokenizer
 
-from server.errors import InvalidRequest
+from oar_wire.classes import ClassNames
+from oar_wire.job import GenerationParams
+from oar_wire.model import ModelInfo
+from oar_wire.options import BadOption, check_prompt_tokens, prompts_of
+from server.api.validation import refusal
 from server.jobs.store import Registry
-from server.schemas.model import ModelInfo
+
+Reader = ClassNames | Tokenizer
 
 
 class PromptMeter:
-    """Counts tokens; keeps one text tokenizer a model in memory."""
+    """Reads prompts as a model does; keeps one reader a model in memory."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._tokenizers: dict[str, Tokenizer] = {}  # by the model's hash
+        self._readers: dict[str, Reader] = {}  # by the model's hash
 
-    async def check(self, prompt: str, model: ModelInfo) -> None:
-        """Raises InvalidRequest for a prompt of more tokens than the model reads."""
-        count = await self.count(prompt, model)
-        if count is not None and count > model.max_prompt_tokens:
-            message = f"the prompt has {count} tokens; {model.name} reads {model.max_prompt_tokens}"
-            raise InvalidRequest("prompt_too_long", message, field="prompt")
+    async def check_all(self, params: GenerationParams, model: ModelInfo) -> None:
+        """Raises InvalidRequest for a prompt that names no class, or has more tokens than the model reads."""
+        reader = await self._reader(model)
+        if reader is None:
+            return
+        try:
+            for field, prompt in prompts_of(params).items():
+                if isinstance(reader, ClassNames):
+                    reader.find(prompt)
+                else:
+                    check_prompt_tokens(_count(reader, prompt), model.max_prompt_tokens, model.name, field)
+        except BadOption as error:
+            raise refusal(error) from error
 
     async def count(self, prompt: str, model: ModelInfo) -> int | None:
-        """Tokens of a prompt; None where the model's text tokenizer is not known here."""
-        tokenizer = await self._tokenizer(model)
-        return None if tokenizer is None else len(tokenizer.encode(prompt, add_special_tokens=False).ids)
+        """Tokens of a prompt; None where the model's conditioner is not known here. A class is one token."""
+        reader = await self._reader(model)
+        if reader is None:
+            return None
+        return 1 if isinstance(reader, ClassNames) else _count(reader, prompt)
 
-    async def _tokenizer(self, model: ModelInfo) -> Tokenizer | None:
+    async def _reader(self, model: ModelInfo) -> Reader | None:
         """None where the worker published none: then the worker checks alone."""
-        if model.model_hash not in self._tokenizers:
+        if model.model_hash not in self._readers:
             text = await self._registry.text_tokenizer(model.name)
             if text is None:
                 return None
-            self._tokenizers[model.model_hash] = Tokenizer.from_str(text)
-        return self._tokenizers[model.model_hash]
+            self._readers[model.model_hash] = ClassNames.from_json(text) or Tokenizer.from_str(text)
+        return self._readers[model.model_hash]
+
+
+def _count(tokenizer: Tokenizer, prompt: str) -> int:
+    return len(tokenizer.encode(prompt, add_special_tokens=False).ids)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from oar_wire.tenant import Tenant
 from server.errors import TooManySockets
-from server.schemas.tenant import Tenant
 
 RETRY_SECONDS = 5
 

@@ -1,8 +1,8 @@
 """What OpenAI documents and a model here cannot do: it is told in the answer what was done instead, or refused."""
 
+from oar_wire.model import ModelInfo
+from oar_wire.openai import ImageEditFields, ImagesRequest
 from server.errors import InvalidRequest
-from server.schemas.images import ImageEditFields, ImagesRequest
-from server.schemas.model import ModelInfo
 
 HEADER = "OAR-Warning"
 

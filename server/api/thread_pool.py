@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
+from oar_wire.tenant import Tenant
 from server.errors import PictureQueueFull, PictureShareFull
-from server.schemas.tenant import Tenant
 
 P = ParamSpec("P")
 T = TypeVar("T")

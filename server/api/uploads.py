@@ -12,12 +12,12 @@ from urllib.parse import unquote
 
 from PIL import Image, ImageChops
 
+from oar_wire.edit import EditOptions, num_redrawn, touched_patches
+from oar_wire.job import EditParams
+from oar_wire.model import ModelInfo
 from server.api.image_files.image_file import ImageFile, MalformedImage
 from server.api.image_files.reader import read_image_file
 from server.errors import InvalidRequest
-from server.schemas.edit import EditOptions
-from server.schemas.generation import EditParams
-from server.schemas.model import ModelInfo
 from server.settings import Settings
 
 OPAQUE_FROM = 250  # of alpha: lossy formats and editors leave opaque pixels a little below 255
@@ -120,7 +120,7 @@ def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: Mod
         if ImageChops.subtract(translucent, region).getbbox() is not None:
             raise image.refuse("has transparent pixels outside the mask, and painted pictures are opaque")
     touched = _count_patches(region, model)
-    drawn = touched if options.strength is None else max(1, round(options.strength * touched))
+    drawn = num_redrawn(touched, options.strength)
     picture.putalpha(ImageChops.invert(region))
     mode = "inpaint" if options.strength is None else "vary"
     return Source(
@@ -230,14 +230,7 @@ def _with_8_bits(picture: Image.Image) -> Image.Image:
 
 def _count_patches(region: Image.Image, model: ModelInfo) -> int:
     """Patches of the grid that the region touches."""
-    (rows, columns), (height, width) = model.grid, model.image_size
-    down, right = height // rows, width // columns
-    boxes = (
-        (column * right, row * down, (column + 1) * right, (row + 1) * down)
-        for row in range(rows)
-        for column in range(columns)
-    )
-    return sum(region.crop(box).getbbox() is not None for box in boxes)
+    return sum(touched_patches(region.tobytes(), model.image_size, model.grid))
 
 
 def _size(file: ImageFile) -> str:

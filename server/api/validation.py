@@ -2,9 +2,12 @@
 
 import secrets
 
+from oar_wire import options
+from oar_wire.job import GenerationParams
+from oar_wire.model import ModelInfo
+from oar_wire.options import BadOption
+from oar_wire.request import GenerationRequest
 from server.errors import InvalidRequest
-from server.schemas.generation import GenerationParams, GenerationRequest
-from server.schemas.model import ModelInfo
 from server.settings import Settings
 
 CHOSEN_SEED_BITS = 31  # a seed that the server chooses is exact in any client's numbers
@@ -14,94 +17,50 @@ def resolve(
     request: GenerationRequest, model: ModelInfo, settings: Settings, *, needs_prompt: bool = True
 ) -> GenerationParams:
     """Raises InvalidRequest."""
-    if needs_prompt or request.prompt:
-        _check_prompt(request.prompt, settings)
-    _check_n(request.n, settings)
-    defaults = model.defaults
+    try:
+        if needs_prompt or request.prompt:
+            options.check_prompt(request.prompt)
+        for field, prompt in options.prompts_of(request).items():
+            options.check_prompt_length(prompt, settings.max_prompt_chars, field)
+        options.check_reads(request, model.name, model.condition)
+        _check_limits(request, settings)
+        drawing = options.settle(request, model.defaults)
+        _check_asked(request, model)
+    except BadOption as error:
+        raise refusal(error) from error
     return GenerationParams(
         model=model.name,
         prompt=request.prompt,
         seed=secrets.randbits(CHOSEN_SEED_BITS) if request.seed is None else request.seed,
         n=request.n,
-        order=_order(request.order, model),
-        steps=_steps(request, model),
-        group_sizes=_group_sizes(request.group_sizes, model),
-        entropy_bound=_or_default(request.entropy_bound, defaults.entropy_bound),
-        candidates=request.candidates or defaults.candidates,
-        guidance=_or_default(request.guidance, defaults.guidance),
-        guidance_interval=_interval(request.guidance_interval, defaults.guidance_interval),
-        guidance_schedule=request.guidance_schedule or defaults.guidance_schedule,
-        temperature=_or_default(request.temperature, defaults.temperature),
-        top_k=defaults.top_k if request.top_k is None else request.top_k,
-        top_p=_or_default(request.top_p, defaults.top_p),
         previews=request.previews,
         priority=request.priority,
-        deadline=_deadline(request.deadline, settings),
+        deadline=request.deadline,
         model_hash=model.model_hash,
+        **drawing,
     )
 
 
-def _check_prompt(prompt: str, settings: Settings) -> None:
-    if not prompt.strip():
-        raise InvalidRequest("invalid_prompt", "the prompt is empty", field="prompt")
-    if len(prompt) > settings.max_prompt_chars:
-        message = f"the prompt has {len(prompt)} characters; the limit is {settings.max_prompt_chars}"
-        raise InvalidRequest("prompt_too_long", message, field="prompt")
+def refusal(error: BadOption) -> InvalidRequest:
+    """A broken rule of the wire as an HTTP error."""
+    return InvalidRequest(error.code, str(error), field=error.field)
 
 
-def _check_n(n: int, settings: Settings) -> None:
-    if n > settings.max_n:
-        raise InvalidRequest("invalid_n", f"n is {n}; the limit is {settings.max_n}", field="n")
-
-
-def _deadline(deadline: float | None, settings: Settings) -> float | None:
-    if deadline is not None and deadline > settings.max_deadline:
-        message = f"deadline is {deadline:g} s; the limit is {settings.max_deadline:g} s"
+def _check_limits(request: GenerationRequest, settings: Settings) -> None:
+    """What the operator allows."""
+    if request.n > settings.max_n:
+        raise InvalidRequest("invalid_n", f"n is {request.n}; the limit is {settings.max_n}", field="n")
+    if request.deadline is not None and request.deadline > settings.max_deadline:
+        message = f"deadline is {request.deadline:g} s; the limit is {settings.max_deadline:g} s"
         raise InvalidRequest("invalid_deadline", message, field="deadline")
-    return deadline
 
 
-def _order(order: str | list[int] | None, model: ModelInfo) -> str | tuple[int, ...]:
-    if order is None:
-        return model.defaults.order
-    if isinstance(order, str):
-        if order not in model.orders:
-            known = ", ".join(model.orders)
-            raise InvalidRequest("invalid_order", f"order {order[:80]!r} is not one of {known}", field="order")
-        return order
-    if sorted(order) != list(range(model.num_tokens)):
-        message = f"order is no permutation of the {model.num_tokens} grid positions, counted from 0"
-        raise InvalidRequest("invalid_order", message, field="order")
-    return tuple(order)
-
-
-def _steps(request: GenerationRequest, model: ModelInfo) -> int:
-    if request.steps is None:
-        return model.defaults.steps
-    if request.steps > model.num_tokens:
-        message = f"steps is {request.steps}; this model takes 1 to {model.num_tokens}"
-        raise InvalidRequest("invalid_steps", message, field="steps")
-    return request.steps
-
-
-def _group_sizes(name: str | None, model: ModelInfo) -> str:
-    if name is None:
-        return model.defaults.group_sizes
-    if name not in model.group_sizes:
-        message = f"group_sizes {name[:80]!r} is not one of {', '.join(model.group_sizes)}"
-        raise InvalidRequest("invalid_steps", message, field="group_sizes")
-    return name
-
-
-def _interval(wanted: list[float] | None, default: tuple[float, float]) -> tuple[float, float]:
-    if wanted is None:
-        return default
-    low, high = wanted
-    if low >= high:
-        message = f"guidance_interval is {low:g} to {high:g}; it has to end after it begins"
-        raise InvalidRequest("invalid_sampling", message, field="guidance_interval")
-    return low, high
-
-
-def _or_default(value: float | None, default: float) -> float:
-    return default if value is None else value
+def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
+    """What the request names, against what the model can do. The model's own defaults are the model's to know."""
+    asked = options.take(vars(request), options.OPTIONS)
+    if "order" in asked:
+        options.check_order(asked["order"], model.orders, model.num_tokens)
+    if "steps" in asked:
+        options.check_steps(asked["steps"], model.num_tokens)
+    if "group_sizes" in asked:
+        options.check_name("group_sizes", asked["group_sizes"], model.group_sizes)

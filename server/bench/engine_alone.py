@@ -38,7 +38,7 @@ def measure_engine(subject: Subject, wanted: Sequence[Wish], slots: int) -> Engi
     start, cpu = time.perf_counter(), time.process_time()
     run_to_end(engine, subject, requests)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    steps = longest.plan.steps or subject.backbone.config.num_tokens
+    steps = longest.plan.steps or subject.backbone.spec.num_tokens
     return EngineAlone(len(requests) / seconds, cpu / len(requests), alone, alone / steps)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from oar_core.bench.table import table
+from oar_wire.events import Completed
+from oar_wire.job import GenerationParams
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.gauge import QueueGauge
 from server.jobs.job import JobState
 from server.jobs.queue import JobQueue
 from server.jobs.worker_queue import WorkerQueue
-from server.schemas.events import Completed
-from server.schemas.generation import GenerationParams
 from server.settings import Settings
 
 MODEL = "bench"

@@ -7,19 +7,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import click
 
 from oar_client import AnyEvent, OarError
+from oar_core.flags import flag
+from oar_wire.edit import EditFields
+from oar_wire.openai import OutputFormat
+from oar_wire.options import OPTIONS, Option
+from oar_wire.request import GenerationRequest
 from server.cli.following import Bar, Interrupted, Painting, View, follow
 from server.cli.making import Making, Upload, begin
 from server.cli.painting import Colours, Ground, choose_colours
 from server.cli.wish import make_request, read_like, read_order
 from server.errors import ServerError
-from server.schemas.edit import EditFields
-from server.schemas.generation import GenerationRequest, Priority
-from server.schemas.images import OutputFormat
 
 R = TypeVar("R", bound=GenerationRequest)
 
@@ -30,6 +32,17 @@ FORMATS: dict[str, OutputFormat] = {".webp": "webp", ".jpg": "jpeg", ".jpeg": "j
 def _as_list(_context: click.Context, _option: click.Parameter, values: tuple[float, ...] | None) -> list[float] | None:
     """As JSON has it."""
     return None if values is None else list(values)
+
+
+# How this command line writes what others write as JSON.
+_CHANGES: dict[str, dict[str, Any]] = {
+    "order": {"type": read_order, "metavar": "ORDER", "help": f"{OPTIONS['order'].about.sentence}, as 3,0,1,2."},
+    "deadline": {"metavar": "SECONDS"},
+}
+
+
+def _pair(option: Option) -> dict[str, Any]:
+    return {"callback": _as_list} if option.is_pair else {}
 
 
 _OPTIONS = (
@@ -53,34 +66,8 @@ _OPTIONS = (
         help="A picture painted here, or a request as JSON: fills in what is not said.",
     ),
     click.option("--model", help="The default model if absent."),
-    click.option("--seed", type=int, help="Decides every draw; chosen if absent."),
     click.option("-n", "--n", type=int, help="How many pictures; 1 if absent."),
-    click.option(
-        "--order",
-        type=read_order,
-        metavar="ORDER",
-        help="Name of the order in which the grid is decoded, or all its positions: 3,0,1,2.",
-    ),
-    click.option("--steps", type=int, help="Decode steps."),
-    click.option("--group-sizes", help="cosine, linear, constant or adaptive."),
-    click.option("--entropy-bound", type=float, help="Nats that an adaptive group may lose."),
-    click.option("--candidates", type=int, help="Of a shortlist, for each position that a step fills."),
-    click.option("--guidance", type=float, help="Classifier-free guidance; 1 is none."),
-    click.option(
-        "--guidance-interval",
-        type=float,
-        nargs=2,
-        callback=_as_list,
-        help="Shares of the decoded positions between which guidance holds, as 0.2 0.8.",
-    ),
-    click.option("--guidance-schedule", help="constant, linear or cosine: how guidance grows with that share."),
-    click.option("--temperature", type=float, help="Flattens (above 1) or sharpens the draws."),
-    click.option("--top-k", type=int, help="Draw from the k likeliest tokens; 0 is all."),
-    click.option("--top-p", type=float, help="Draw from the likeliest tokens that sum up to this."),
-    click.option("--deadline", type=float, metavar="SECONDS", help="After which the job fails instead of going on."),
-    click.option(
-        "--priority", type=click.Choice(get_args(Priority)), help="Who is served first by a server; normal if absent."
-    ),
+    *(flag(option, **_CHANGES.get(option.name, {}), **_pair(option)) for option in OPTIONS.values()),
     click.option("--idempotency-key", metavar="KEY", help="Makes one job of repeated commands, on a server."),
     click.option(
         "--paint",

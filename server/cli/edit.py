@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
+from oar_wire.edit import EditFields
 from server.cli.drawing import draw, with_drawing_options
 from server.cli.making import Upload
-from server.schemas.edit import EditFields
 
 picture = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=False)
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
+from oar_wire.request import GenerationRequest
 from server.cli.drawing import draw, with_drawing_options
-from server.schemas.generation import GenerationRequest
 
 
 @click.command()

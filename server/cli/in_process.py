@@ -10,6 +10,11 @@ import click
 from oar_client import AnyEvent
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceFinished
 from oar_core.errors import OarError as LibraryError
+from oar_wire.edit import EditFields, edit_steps
+from oar_wire.events import Canceled, Completed, Event, Queued, Started
+from oar_wire.job import GenerationParams, ImageLink, Timings
+from oar_wire.openai import OutputFormat
+from oar_wire.request import GenerationRequest
 from server.api.pictures import Rendition, recipe, render
 from server.api.uploads import Source, prepare
 from server.api.uploads import Upload as CheckedUpload
@@ -18,14 +23,10 @@ from server.cli.making import Shape, Upload
 from server.cli.options import load_settings
 from server.errors import ServerError
 from server.jobs.worker_queue import LATE
-from server.schemas.edit import EditFields
-from server.schemas.events import Canceled, Completed, Event, Queued, Started
-from server.schemas.generation import GenerationParams, GenerationRequest, ImageLink, Timings
-from server.schemas.images import OutputFormat
 from server.worker.edits import JobEdit
 from server.worker.models import LoadedModel, load_models
 from server.worker.preview import render_pngs, render_previews
-from server.worker.running import Canvas, RunningJob, Snapshot, sequence_request
+from server.worker.running import Canvas, RunningJob, Snapshot, read_prompts, sequence_request
 
 ID = "here"
 
@@ -46,10 +47,10 @@ class InProcess:
         try:
             (self._model, *_) = load_models(self._settings)
             self.params, self._edit = self._resolve(self._model, request, upload)
-            self._prompt_ids = self._model.pipeline.encode_prompt(self.params.prompt)
+            self._prompts = read_prompts(self.params, self._model.pipeline)
         except (LibraryError, ServerError) as error:
             raise click.ClickException(str(error)) from error
-        self.shape = Shape(self._model.pipeline.grid, self._model.pipeline.tokenizer.config.image_size)
+        self.shape = Shape(self._model.pipeline.grid, self._model.pipeline.image_size)
 
     def _resolve(
         self, model: LoadedModel, request: GenerationRequest, upload: Upload | None
@@ -62,7 +63,7 @@ class InProcess:
         assert isinstance(request, EditFields)
         mask = None if upload.mask is None else CheckedUpload(upload.mask, "mask")
         source: Source = prepare(CheckedUpload(upload.image, "image"), mask, request, info, self._settings)
-        steps = min(params.steps, info.num_tokens - source.params.num_kept)
+        steps = edit_steps(params.steps, info.num_tokens - source.params.num_kept)
         params = params.model_copy(update={"edit": source.params, "steps": steps})
         return params, JobEdit.open(model.pipeline, source.params, source.png, seed=params.seed)
 
@@ -76,7 +77,7 @@ class InProcess:
         engine = self._model.engine
         try:
             for image, canvas in enumerate(canvases):
-                engine.add(sequence_request(self.params, self._prompt_ids, str(image), image, canvas.known))
+                engine.add(sequence_request(self.params, self._prompts, str(image), image, canvas.known))
             while engine.has_work and not self._canceled.is_set() and not self._is_late:
                 for event in engine.step():
                     yield from self._told(event, canvases, finished)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from oar_core.answer import Answer, AnswerGroup
+from oar_wire.job import GenerationParams
+from oar_wire.tenant import open_tenant
 from server.cli.on_redis import on_redis
 from server.errors import ServerError
 from server.jobs.connection import RedisConnection
@@ -16,8 +18,6 @@ from server.jobs.dead import DeadLetter, DeadLetters
 from server.jobs.job import Job
 from server.jobs.queue import Idempotency, JobQueue
 from server.jobs.store import ImageStore, Registry
-from server.schemas.generation import GenerationParams
-from server.schemas.tenant import open_tenant
 from server.settings import Settings
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ import click
 
 from oar_core.answer import Answer, AnswerGroup
 from oar_core.new_file import new_file
+from oar_wire.tenant import KeyFile, Tenant
 from server.api.keyring import (
     HASH_PREFIX,
     KeyFileError,
@@ -18,7 +19,6 @@ from server.api.keyring import (
     read_key_file,
 )
 from server.cli.options import load_settings
-from server.schemas.tenant import KeyFile, Tenant
 
 LEAST_CHARS = 32  # of a key that somebody else made: what people choose can be guessed from its hash
 SHOWN_DIGITS = 8

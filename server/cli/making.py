@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from oar_client import AnyEvent, Client, EditOptions, Job, OarError, Options, Patience
-from server.schemas.generation import GenerationParams, GenerationRequest, Timings
-from server.schemas.images import OutputFormat
+from oar_wire.job import GenerationParams, Timings
+from oar_wire.openai import OutputFormat
+from oar_wire.request import GenerationRequest
 
 LOOK_SECONDS = 1.0  # between looks at the queue while a job waits in it
 QUICK_SECONDS = 5.0

@@ -9,7 +9,7 @@ import click
 from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
-from server.schemas.generation import GenerationRequest
+from oar_wire.request import GenerationRequest
 
 R = TypeVar("R", bound=GenerationRequest)
 

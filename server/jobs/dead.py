@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from oar_wire.job import GenerationParams
+from oar_wire.tenant import OPEN_TENANT
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
-from server.schemas.generation import GenerationParams
-from server.schemas.tenant import OPEN_TENANT
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from server.schemas.model import WorkerInfo
+from oar_wire.model import WorkerInfo
 
 MIN_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 3600.0

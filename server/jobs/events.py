@@ -9,9 +9,9 @@ ever missing. A job of n images needs at most n previews' memory for them, howev
 from dataclasses import dataclass
 from typing import Any
 
+from oar_wire.events import EVENTS, TERMINAL_TYPES, Event
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
-from server.schemas.events import EVENTS, TERMINAL_TYPES, Event
 
 
 @dataclass(frozen=True)

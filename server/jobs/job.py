@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from oar_wire.job import GenerationParams
+from oar_wire.tenant import OPEN_TENANT
 from server.jobs.keys import Field
-from server.schemas.generation import GenerationParams
-from server.schemas.tenant import OPEN_TENANT
 
 
 class JobState(StrEnum):

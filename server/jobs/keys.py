@@ -29,7 +29,7 @@
 
 from enum import StrEnum
 
-from server.schemas.tenant import OPEN_TENANT
+from oar_wire.tenant import OPEN_TENANT
 
 GROUP = "workers"
 RELEASED = "released"  # the consumer that holds entries which a stopping worker handed back

@@ -1,9 +1,9 @@
 """How often a tenant may ask: one token bucket for each, in Redis, so that all API processes share it."""
 
+from oar_wire.tenant import Tenant
 from server.errors import RateLimited
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
-from server.schemas.tenant import Tenant
 
 
 class RateLimiter:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, cast
 
+from oar_wire.job import GenerationParams
+from oar_wire.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, QueueShareFull
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
@@ -20,8 +22,6 @@ from server.jobs.estimate import Fleet, retry_after
 from server.jobs.job import Job, JobState
 from server.jobs.keys import Field
 from server.jobs.store import RecentRegistry, Registry
-from server.schemas.generation import GenerationParams
-from server.schemas.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.settings import Settings
 
 LOOKS_A_LEASE = 4  # at a job that its worker has to end, by the sweeper

@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.lease import LeaseWatch
-from server.schemas.model import ModelInfo, WorkerInfo
 
 logger = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
+from oar_wire.events import Failed
+from oar_wire.job import Failure, GenerationParams
+from oar_wire.tenant import OPEN_TENANT
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection, is_refusal, unavailable
 from server.jobs.job import JobState
 from server.jobs.keys import Field
 from server.jobs.lease import LeaseWatch
 from server.jobs.queue import job_keys, lifetimes, milliseconds
-from server.schemas.events import Failed
-from server.schemas.generation import Failure, GenerationParams
-from server.schemas.tenant import OPEN_TENANT
 from server.settings import Settings
 
 LATE = Failed(error=Failure(code="deadline_exceeded", message="the job's deadline passed before it was finished"))

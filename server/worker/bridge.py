@@ -10,6 +10,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from oar_core.errors import RequestError
+from oar_wire.model import WorkerInfo
 from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection, is_refusal
@@ -21,7 +22,6 @@ from server.jobs.worker_queue import Claim, Taken, WorkerQueue
 from server.observability.exposition import expose, own
 from server.observability.metrics import WorkerMetrics
 from server.observability.tracing import NO_TRACING, Tracing
-from server.schemas.model import WorkerInfo
 from server.settings import Settings
 from server.tasks import stop_tasks
 from server.worker.desk import Desk
@@ -210,7 +210,7 @@ class Bridge:
         for queue in self._queues.values():
             await queue.open()
         models = self._models.values()
-        texts = {model.name: model.pipeline.text.to_json() for model in models}
+        texts = {model.name: model.pipeline.conditioner.to_json() for model in models}
         await self._registry.publish_models([model.info() for model in models], texts, self._model_seconds)
         await self._beat()
 
@@ -248,7 +248,7 @@ class Bridge:
         names = tuple(self._models)
         if not await self._registry.keep_models(names, self._model_seconds):
             logger.warning("published again, as Redis knew nothing of them: models=%s", ",".join(names))
-            texts = {name: model.pipeline.text.to_json() for name, model in self._models.items()}
+            texts = {name: model.pipeline.conditioner.to_json() for name, model in self._models.items()}
             infos = [model.info() for model in self._models.values()]
             await self._registry.publish_models(infos, texts, self._model_seconds, becomes_default=False)
 

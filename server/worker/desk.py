@@ -9,6 +9,8 @@ from typing import Any
 
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished
 from oar_core.errors import RequestError
+from oar_wire.events import Canceled, Completed, Failed, Restarted
+from oar_wire.job import Failure, ImageLink
 from server.errors import RedisUnavailable
 from server.jobs.connection import RedisConnection
 from server.jobs.estimate import StepTimes
@@ -17,8 +19,6 @@ from server.jobs.job import JobState
 from server.jobs.worker_queue import LATE, Claim, WorkerQueue
 from server.observability.metrics import WorkerMetrics
 from server.observability.tracing import NO_TRACING, Tracing
-from server.schemas.events import Canceled, Completed, Failed, Restarted
-from server.schemas.generation import Failure, ImageLink
 from server.worker.edits import JobEdit
 from server.worker.engine_thread import Abort, Add, Command, Crashed, Refused, Report, Stepped
 from server.worker.models import LoadedModel
@@ -101,7 +101,7 @@ class Desk:
                 self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
             self._metrics.restarted.labels(claim.model).inc()
         try:
-            requests = job.requests(self._models[claim.model].pipeline.encode_prompt(claim.params.prompt))
+            requests = job.requests(self._models[claim.model].pipeline)
         except RequestError as error:
             self._fail(job, error)
             return

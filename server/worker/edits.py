@@ -9,9 +9,9 @@ from PIL import Image
 
 from oar_core.engine.sequence import KnownTokens
 from oar_core.errors import RequestError
+from oar_core.models.model import Model
 from oar_core.sampling.edit import Edit
-from oar_core.sampling.pipeline import Pipeline
-from server.schemas.generation import EditParams
+from oar_wire.job import EditParams
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class JobEdit:
     feather: int
 
     @classmethod
-    def open(cls, pipeline: Pipeline, params: EditParams, png: bytes, *, seed: int) -> "JobEdit":
+    def open(cls, pipeline: Model, params: EditParams, png: bytes, *, seed: int) -> "JobEdit":
         """`png` is RGBA and transparent where it is painted anew; for outpaint it is the part on the canvas.
 
         Raises RequestError."""

@@ -9,14 +9,16 @@ from typing import Literal
 import torch
 
 from oar_core.engine.calibration import Calibration, words
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.order.plan import GROUP_SIZES, PlanSpec
-from oar_core.sampling.pipeline import Pipeline, in_number_format
+from oar_core.models.load import load_model
+from oar_core.models.model import Model, in_number_format
+from oar_core.order.plan import PlanSpec
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import Manifest
-from server.schemas.events import Fingerprint
-from server.schemas.model import GenerationDefaults, ModelInfo
+from oar_wire.events import Fingerprint
+from oar_wire.model import GenerationDefaults, ModelInfo
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.i
 @dataclass(frozen=True)
 class LoadedModel:
     name: str
-    pipeline: Pipeline
+    pipeline: Model
     engine: Engine
     slots: int
     created: int  # Unix seconds
@@ -42,7 +44,7 @@ class LoadedModel:
         return Fingerprint(
             model_hash=self.pipeline.model_hash,
             torch=torch.__version__,
-            device=str(next(self.pipeline.backbone.parameters()).device),
+            device=str(self.pipeline.device),
             dtype=self.dtype,
             mode=self.mode,
         )
@@ -62,9 +64,10 @@ class LoadedModel:
         return ModelInfo(
             name=self.name,
             grid=self.pipeline.grid,
-            image_size=self.pipeline.tokenizer.config.image_size,
+            image_size=self.pipeline.image_size,
             orders=self.pipeline.orders,
-            group_sizes=GROUP_SIZES,
+            group_sizes=self.pipeline.group_sizes,
+            condition=self.pipeline.conditioner.kind,
             defaults=GenerationDefaults.model_validate(defaults),
             max_prompt_tokens=self.pipeline.max_prompt_tokens,
             example_prompts=self.pipeline.example_prompts,
@@ -99,17 +102,18 @@ def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> Loa
     start = time.monotonic()
     folder = manifest.folder(name)
     pipeline, least_packed_rows = _pipeline(folder, device, settings)
-    limit = settings.cache_mib << 20 or None
     engine = Engine(
         pipeline.backbone,
         pipeline.unconditional_ids,
-        settings.slots,
-        max_cache_bytes=limit,
-        max_prefill=settings.prefill_tokens,
-        is_deterministic=settings.deterministic,
-        least_packed_rows=least_packed_rows,
-        is_static=settings.cuda_graphs and device.startswith("cuda"),
-        is_compiled=settings.compile,
+        EngineConfig(
+            settings.slots,
+            max_cache_bytes=settings.cache_mib << 20 or None,
+            max_prefill=settings.prefill_tokens,
+            is_deterministic=settings.deterministic,
+            least_packed_rows=least_packed_rows,
+            is_static=settings.cuda_graphs and device.startswith("cuda"),
+            is_compiled=settings.compile,
+        ),
     )
     created = int((folder / "config.json").stat().st_mtime)
     licence = manifest.entries[name].licence
@@ -127,14 +131,14 @@ def _device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Pipeline, int | None]:
+def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model, int | None]:
     """A model in its number format, and from how many rows on its weights are packed, where that was measured. Sets the
     number of threads."""
     wanted = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
     measures = settings.calibrate or settings.dtype == "fastest"
     if device != "cpu" or settings.deterministic or not measures:
-        return Pipeline.load(folder, device, wanted), None
-    pipeline = Pipeline.load(folder, device, torch.float32)
+        return load_model(folder, device, wanted), None
+    pipeline = load_model(folder, device, torch.float32)
     choices = _DTYPES["float32"], _DTYPES["bfloat16"]
     # Of int8, layers of fp32 tell how many threads are of use.
     dtypes = choices if settings.dtype == "fastest" else (torch.float32 if wanted is torch.int8 else wanted,)

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from oar_core.sampling.pipeline import Pipeline
-from server.schemas.events import Partial, Preview
-from server.schemas.generation import EditParams
+from oar_core.models.model import Model
+from oar_wire.events import Partial, Preview
+from oar_wire.job import EditParams
 from server.worker.edits import JobEdit
 from server.worker.gathering import Gathering
 from server.worker.running import Snapshot
@@ -43,7 +43,7 @@ class Renderer:
         self._finishing: dict[str, Gathering[Drawn, tuple[bytes, ...]]] = {}
 
     async def finish(
-        self, pipeline: Pipeline, token_ids: Sequence[Sequence[int]], edit: JobEdit | None = None
+        self, pipeline: Model, token_ids: Sequence[Sequence[int]], edit: JobEdit | None = None
     ) -> tuple[bytes, ...]:
         """One PNG for each list of L token ids. Jobs that end while others are decoded are decoded together."""
         if pipeline.name not in self._finishing:
@@ -51,10 +51,10 @@ class Renderer:
             self._finishing[pipeline.name] = Gathering(work, self._threads, self._most_jobs)
         return await self._finishing[pipeline.name].ask(Drawn(token_ids, edit))
 
-    async def preview(self, pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
+    async def preview(self, pipeline: Model, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
         return await asyncio.get_running_loop().run_in_executor(self._threads, render_previews, pipeline, snapshots)
 
-    async def open_edit(self, pipeline: Pipeline, params: EditParams, png: bytes, seed: int) -> JobEdit:
+    async def open_edit(self, pipeline: Model, params: EditParams, png: bytes, seed: int) -> JobEdit:
         """Raises RequestError."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: JobEdit.open(pipeline, params, png, seed=seed))
@@ -63,13 +63,11 @@ class Renderer:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
-def render_pngs(
-    pipeline: Pipeline, token_ids: Sequence[Sequence[int]], edit: JobEdit | None = None
-) -> tuple[bytes, ...]:
+def render_pngs(pipeline: Model, token_ids: Sequence[Sequence[int]], edit: JobEdit | None = None) -> tuple[bytes, ...]:
     return render_jobs(pipeline, [Drawn(token_ids, edit)])[0]
 
 
-def render_jobs(pipeline: Pipeline, jobs: Sequence[Drawn]) -> list[tuple[bytes, ...]]:
+def render_jobs(pipeline: Model, jobs: Sequence[Drawn]) -> list[tuple[bytes, ...]]:
     """The PNGs of each job, whose pictures go through the decoder side by side."""
     token_ids = torch.tensor([picture for job in jobs for picture in job.token_ids], dtype=torch.long)
     pixels = np.concatenate([pipeline.decode(part) for part in torch.split(token_ids, MOST_PICTURES)])
@@ -80,7 +78,7 @@ def render_jobs(pipeline: Pipeline, jobs: Sequence[Drawn]) -> list[tuple[bytes, 
     ]
 
 
-def render_previews(pipeline: Pipeline, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
+def render_previews(pipeline: Model, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
     """One for each snapshot, in their order."""
     height, width = pipeline.grid
     token_ids = torch.zeros(len(snapshots), height * width, dtype=torch.long)

@@ -3,17 +3,19 @@
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from oar_core.engine.events import Patch
 from oar_core.engine.sequence import KnownTokens, SequenceRequest
+from oar_core.models.model import Model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.sampler import SamplingParams
+from oar_wire.events import Partial, Patches, PatchInfo
+from oar_wire.job import GenerationParams
+from oar_wire.options import take
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
 from server.jobs.worker_queue import Claim, NewEvent
-from server.schemas.events import Partial, Patches, PatchInfo
-from server.schemas.generation import GenerationParams
 from server.worker.edits import JobEdit
 
 
@@ -119,10 +121,11 @@ class RunningJob:
         """Unique for each claim: reports about a sequence of a lost claim are not ours."""
         return f"{self.claim.job_id}/{self.claim.epoch}/{image}"
 
-    def requests(self, condition_ids: tuple[int, ...]) -> list[SequenceRequest]:
-        """One sequence for each image."""
+    def requests(self, pipeline: Model) -> list[SequenceRequest]:
+        """One sequence for each image. Raises a RequestError for prompts that the model cannot read."""
+        prompts = read_prompts(self.claim.params, pipeline)
         return [
-            sequence_request(self.claim.params, condition_ids, self.sequence_id(image), image, canvas.known)
+            sequence_request(self.claim.params, prompts, self.sequence_id(image), image, canvas.known)
             for image, canvas in enumerate(self.canvases)
         ]
 
@@ -163,22 +166,27 @@ def parse_sequence_id(text: str) -> tuple[str, int, int]:
     return job_id, int(epoch), int(image)
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of a job as a model reads them."""
+
+    condition_ids: tuple[int, ...]
+
+
+def read_prompts(params: GenerationParams, pipeline: Model) -> Prompts:
+    """Raises InvalidPrompt, PromptTooLong."""
+    return Prompts(pipeline.encode_prompt(params.prompt))
+
+
 def sequence_request(
-    params: GenerationParams, condition_ids: tuple[int, ...], sequence_id: str, image: int, known: KnownTokens
+    params: GenerationParams, prompts: Prompts, sequence_id: str, image: int, known: KnownTokens
 ) -> SequenceRequest:
     return SequenceRequest(
         id=sequence_id,
-        condition_ids=condition_ids,
+        condition_ids=prompts.condition_ids,
         seed=params.seed,
         image_index=image,
-        plan=PlanSpec(params.order, params.steps, params.group_sizes, params.entropy_bound, params.candidates),
-        sampling=SamplingParams(
-            params.temperature,
-            params.top_k,
-            params.top_p,
-            params.guidance,
-            params.guidance_interval,
-            params.guidance_schedule,
-        ),
+        plan=PlanSpec(**take(vars(params), [item.name for item in fields(PlanSpec)])),
+        sampling=SamplingParams(**take(vars(params), [item.name for item in fields(SamplingParams)])),
         known=known,
     )

@@ -18,6 +18,7 @@ from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
 from oar_core.cli.bench import bench
 from oar_core.config import BackboneConfig, TokenizerConfig
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
@@ -154,7 +155,7 @@ def test_a_picture_joins_what_runs_or_waits_for_its_end():
     requests = [make_hashed(4, "a"), make_hashed(2, "b")]
     ends = {}
     for manner in MANNERS:
-        engine = Engine(HashBackbone(), UNCONDITIONAL, 8)
+        engine = Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(8))
         ends[manner] = replay(engine, StepClock(), [0.0, 0.05], requests, manner).total
     assert ends[CONTINUOUS] == {"a": pytest.approx(0.4), "b": pytest.approx(0.25)}
     assert ends[STATIC] == ends[ONE] == {"a": pytest.approx(0.4), "b": pytest.approx(0.55)}
@@ -164,14 +165,14 @@ def test_a_static_batch_takes_all_that_waits_and_one_at_a_time_does_not():
     requests = [make_hashed(4, name) for name in "abc"]
     ends = {}
     for manner in MANNERS:
-        engine = Engine(HashBackbone(), UNCONDITIONAL, 8)
+        engine = Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(8))
         ends[manner] = list(replay(engine, StepClock(), [0.0] * 3, requests, manner).total.values())
     assert ends[STATIC] == ends[CONTINUOUS] == pytest.approx([0.4, 0.4, 0.4])
     assert ends[ONE] == pytest.approx([0.4, 0.8, 1.2])
 
 
 def test_a_replay_gives_up_when_too_many_are_late_and_leaves_an_empty_engine():
-    engine = Engine(HashBackbone(), UNCONDITIONAL, 8)
+    engine = Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(8))
     requests = [make_hashed(4, name) for name in "abc"]
     bounds = dict.fromkeys("abc", 0.5)
     lives = replay(engine, StepClock(), [0.0] * 3, requests, ONE, bounds=bounds, most_late=0)
@@ -182,7 +183,7 @@ def test_a_replay_gives_up_when_too_many_are_late_and_leaves_an_empty_engine():
 
 def test_the_highest_rate_is_found_for_each_manner():
     """One at a time, a picture of four steps is served 2.5 times a second; eight rows share a step of any size."""
-    engine = Engine(HashBackbone(), UNCONDITIONAL, 8)
+    engine = Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(8))
     bound = Bound("all", lambda _: 1.2)
 
     def make(count: int) -> list[SequenceRequest]:

@@ -6,9 +6,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from oar_core.bench.counts import Work, commit_work, decode_work, prefill_work, query_work, sampling_work
 from oar_core.config import BackboneConfig, TokenizerConfig
-from oar_core.models.backbone import Commit, Condition, Query
-from oar_core.models.oar import OarBackbone
-from oar_core.tokenizers.vqgan import VQGAN
+from oar_core.models.base import Commit, Condition, Query
+from oar_core.models.oar.backbone import OarBackbone
+from oar_core.models.oar.vqgan import VQGAN
 
 CONFIG = BackboneConfig(
     grid=(2, 3), vocab_size=10, condition_vocab=8, max_condition=4, width=8, num_heads=2,

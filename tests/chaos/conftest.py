@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.models.load import load_model
 from tests.chaos.harness import SCALE, Atelier, House, Nursery
 from tests.server.tiny import NAME
 
@@ -68,4 +68,4 @@ async def house(tmp_path: Path, weights_dir: Path, nursery: Nursery) -> AsyncIte
 
 @pytest.fixture
 def atelier(weights_dir: Path) -> Atelier:
-    return Atelier(Pipeline.load(weights_dir / NAME, "cpu", torch.float32))
+    return Atelier(load_model(weights_dir / NAME, "cpu", torch.float32))

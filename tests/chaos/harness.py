@@ -15,10 +15,14 @@ from typing import Any
 
 import httpx
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import SequenceFinished
 from oar_core.engine.sequence import KnownTokens
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.models.model import Model
+from oar_wire.events import Patches
+from oar_wire.job import GenerationParams
+from oar_wire.request import GenerationRequest
 from server.api.validation import resolve
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
@@ -26,11 +30,9 @@ from server.jobs.events import EventLog, StoredEvent
 from server.jobs.job import Job
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, Registry
-from server.schemas.events import Patches
-from server.schemas.generation import GenerationParams, GenerationRequest
 from server.settings import Settings
 from server.worker.preview import render_pngs
-from server.worker.running import sequence_request
+from server.worker.running import Prompts, read_prompts, sequence_request
 from tests.server.live import ROOT
 from tests.server.processes import find_processes
 from tests.server.tiny import NUM_TOKENS
@@ -235,17 +237,17 @@ class Api:
 class Atelier:
     """Paints what a job should become: alone, undisturbed, in this process."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Model) -> None:
         self._pipeline = pipeline
 
     def paint(self, params: GenerationParams) -> list[bytes]:
         """One PNG for each image."""
-        ids = self._pipeline.encode_prompt(params.prompt)
-        return list(render_pngs(self._pipeline, [self._tokens(params, ids, image) for image in range(params.n)]))
+        prompts = read_prompts(params, self._pipeline)
+        return list(render_pngs(self._pipeline, [self._tokens(params, prompts, image) for image in range(params.n)]))
 
-    def _tokens(self, params: GenerationParams, ids: tuple[int, ...], image: int) -> Sequence[int]:
-        engine = Engine(self._pipeline.backbone, self._pipeline.unconditional_ids, 2)
-        engine.add(sequence_request(params, ids, "alone", image, KnownTokens()))
+    def _tokens(self, params: GenerationParams, prompts: Prompts, image: int) -> Sequence[int]:
+        engine = Engine(self._pipeline.backbone, self._pipeline.unconditional_ids, EngineConfig(2))
+        engine.add(sequence_request(params, prompts, "alone", image, KnownTokens()))
         events: list[Any] = []
         while engine.has_work:
             events += engine.step()

@@ -38,9 +38,9 @@ from oar_client import (
     Patience,
     TimedOut,
 )
-from server.schemas.edit import EditFields
-from server.schemas.events import Completed, Patches, Queued
-from server.schemas.generation import GenerationRequest
+from oar_wire.edit import EditFields
+from oar_wire.events import Completed, Patches, Queued
+from oar_wire.request import GenerationRequest
 from tests.client.conftest import Open
 from tests.server.live import ROOT, LiveServer
 from tests.server.tiny import NAME, NUM_TOKENS

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from oar_client import Canvas, Client, Completed, ConnectionFailed, Patience, UnknownEvent
+from oar_wire.job import ImageLink
+from oar_wire.model import GenerationDefaults, ModelInfo, WorkerInfo
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
 from server.jobs.store import Registry
 from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
-from server.schemas.generation import ImageLink
-from server.schemas.model import GenerationDefaults, ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.client.blocking import Loop
 from tests.client.conftest import QUICK, Open

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, OrderScore
-from oar_core.models.backbone import Commit, Condition, Query
-from oar_core.models.oar import OarBackbone
-from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.base import Backbone, BackboneSpec, Commit, Condition, GridLayout, Query
+from oar_core.models.oar.backbone import OarBackbone
+from oar_core.models.oar.policy import OrderPolicy
 from oar_core.nn.kv_cache import KVCache
 
 UNCONDITIONAL = (0,)
@@ -41,7 +41,7 @@ def tiny_backbone() -> OarBackbone:
     return backbone
 
 
-class HashBackbone:
+class HashBackbone(Backbone):
     """Keeps the contract of a backbone without arithmetic: logits are drawn from a hash of condition, commits, query.
 
     It refuses what a real one would silently get wrong: a slot twice in a call, a step before prefill, a position that
@@ -49,14 +49,27 @@ class HashBackbone:
     """
 
     def __init__(self, config: BackboneConfig = TINY) -> None:
+        super().__init__()
         self.config = config
         self.order_score = OrderScore()
         self.num_step_rows = 0
         self.num_queries = 0
         self.fail_next = False
-        self.has_policy = True
+        self.is_able_to_score = True
         self._contexts: dict[int, int] = {}
         self._committed: dict[int, set[int]] = {}
+
+    @property
+    def spec(self) -> BackboneSpec:
+        config = self.config
+        return BackboneSpec(GridLayout(*config.grid), config.vocab_size, config.condition_vocab, config.max_condition)
+
+    @property
+    def has_policy(self) -> bool:
+        return self.is_able_to_score
+
+    def forward(self, condition, token_ids, positions):
+        raise AssertionError("there is nothing to train")
 
     def new_cache(self, num_slots: int) -> KVCache:
         return KVCache.allocate(

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceAborted, SequenceFinished, SequenceStarted
 from oar_core.errors import ConfigError, InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
@@ -14,7 +15,7 @@ from tests.engine.requests import diverse_requests, make_request
 
 
 def make_engine(num_slots: int = 4, backbone: HashBackbone | None = None) -> Engine:
-    return Engine(backbone or HashBackbone(), UNCONDITIONAL, num_slots)
+    return Engine(backbone or HashBackbone(), UNCONDITIONAL, EngineConfig(num_slots))
 
 
 def drain(engine: Engine) -> list:
@@ -186,19 +187,19 @@ def test_an_engine_needs_room_for_a_guided_picture_and_a_real_unconditional_pref
     with pytest.raises(ConfigError, match="a guided picture holds 2"):
         make_engine(num_slots=1)
     with pytest.raises(ConfigError, match="unconditional_ids"):
-        Engine(HashBackbone(), (), 4)
+        Engine(HashBackbone(), (), EngineConfig(4))
 
 
 def test_slots_beyond_the_memory_for_them_are_refused_at_the_start():
     slot_bytes = HashBackbone().new_cache(1).num_bytes
-    Engine(HashBackbone(), UNCONDITIONAL, 4, max_cache_bytes=4 * slot_bytes)
+    Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(4, max_cache_bytes=4 * slot_bytes))
     with pytest.raises(ConfigError, match=r"5 cache slots need .* which is enough for 4 slots"):
-        Engine(HashBackbone(), UNCONDITIONAL, 5, max_cache_bytes=5 * slot_bytes - 1)
+        Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(5, max_cache_bytes=5 * slot_bytes - 1))
 
 
 def test_a_distilled_order_needs_a_policy():
     backbone = HashBackbone()
-    backbone.has_policy = False
+    backbone.is_able_to_score = False
     request = make_request(order="distilled")
     with pytest.raises(InvalidOrder, match="this model has no order policy") as error:
         make_engine(backbone=backbone).add(request)
@@ -226,7 +227,7 @@ EDIT = KnownTokens(tuple(range(16)), (1,) * 16)
 
 def test_a_long_prefill_does_not_stall_what_runs():
     """Sixteen known tokens in two slots, four a step: the other picture gets its group in each of these steps."""
-    engine = Engine(HashBackbone(), UNCONDITIONAL, 4, max_prefill=4)
+    engine = Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(4, max_prefill=4))
     engine.add(make_request(3, order="raster", steps=TINY.num_tokens))
     engine.step()
     engine.add(make_request(1, order="raster", steps=2, known=EDIT))
@@ -248,7 +249,7 @@ def _tokens(steps: list[list], name: str, known: KnownTokens) -> list[int]:
 
 
 def test_a_step_tells_how_many_tokens_it_prefilled():
-    engine = Engine(HashBackbone(), UNCONDITIONAL, 4, max_prefill=8)
+    engine = Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(4, max_prefill=8))
     engine.add(make_request(1, order="raster", steps=2, known=EDIT))
     told = []
     while engine.has_work:
@@ -261,7 +262,7 @@ def test_a_step_tells_how_many_tokens_it_prefilled():
 
 def test_a_picture_is_aborted_in_the_middle_of_its_prefill():
     backbone = HashBackbone()
-    engine = Engine(backbone, UNCONDITIONAL, 2, max_prefill=4)
+    engine = Engine(backbone, UNCONDITIONAL, EngineConfig(2, max_prefill=4))
     engine.add(make_request(1, order="raster", steps=2, known=EDIT))
     engine.add(make_request(4, order="raster", steps=2))
     assert engine.step() == [SequenceStarted("picture-1", 2)]
@@ -275,7 +276,7 @@ def test_a_picture_is_aborted_in_the_middle_of_its_prefill():
 
 
 def test_many_that_begin_at_once_do_so_over_several_steps_and_each_step_begins_one():
-    engine = Engine(HashBackbone(), UNCONDITIONAL, 12, max_prefill=2)
+    engine = Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(12, max_prefill=2))
     for index in range(0, 9, 3):
         engine.add(make_request(index, order="raster"))
     began = [sum(isinstance(event, SequenceStarted) for event in engine.step()) for _ in range(4)]
@@ -284,7 +285,7 @@ def test_many_that_begin_at_once_do_so_over_several_steps_and_each_step_begins_o
 
 
 def test_a_deterministic_engine_does_not_divide_prefills():
-    engine = Engine(HashBackbone(), UNCONDITIONAL, 4, max_prefill=1, is_deterministic=True)
+    engine = Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(4, max_prefill=1, is_deterministic=True))
     engine.add(make_request(1, order="raster", steps=2, known=EDIT))
     assert _patches(engine.step(), "picture-1")
 
@@ -305,7 +306,7 @@ def test_the_pair_of_rows_is_skipped_outside_the_interval_of_guidance():
 
 def test_a_step_of_a_prefill_needs_room_for_a_token():
     with pytest.raises(ConfigError, match="max_prefill is 0"):
-        Engine(HashBackbone(), UNCONDITIONAL, 4, max_prefill=0)
+        Engine(HashBackbone(), UNCONDITIONAL, EngineConfig(4, max_prefill=0))
 
 
 def test_the_cache_grows_with_the_load_up_to_its_slots_and_then_stays():

@@ -9,12 +9,14 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.decode import Slots
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
-from tests.engine.backbones import TINY
+from tests.engine.backbones import HashBackbone
+
+SPEC = HashBackbone().spec
 
 
 def make_sequence(name: str, *, guided: bool = False, priority: int = 0) -> Sequence:
     sampling = SamplingParams(guidance=2.0 if guided else 1.0)
-    return Sequence(SequenceRequest(name, (1,), 0, 0, PlanSpec(steps=4), sampling), TINY, priority=priority)
+    return Sequence(SequenceRequest(name, (1,), 0, 0, PlanSpec(steps=4), sampling), SPEC, priority=priority)
 
 
 def scheduler_with(num_slots: int, *sequences: Sequence) -> Scheduler:

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oar_core.config import BackboneConfig
-from oar_core.models.backbone import Commit, Condition, Query
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import Commit, Condition, Query
+from oar_core.models.oar.backbone import OarBackbone
 from oar_core.nn.kv_cache import KVCache
 
 CONFIG = BackboneConfig(
@@ -79,7 +79,7 @@ def train_logits(pictures: Pictures, bounds: list[list[int]], backbone: OarBackb
 
     A group's positions share the context before it, so each becomes the next in an order of its own.
     """
-    logits = torch.full((pictures.batch, pictures.length, backbone.config.vocab_size), float("nan"))
+    logits = torch.full((pictures.batch, pictures.length, backbone.spec.vocab_size), float("nan"))
     for starts, stops in pairwise(bounds):
         for b, (start, stop) in enumerate(zip(starts, stops)):
             for rank in range(start, stop):
@@ -110,7 +110,7 @@ def decode_logits(
     slots = torch.arange(pictures.batch) if slots is None else slots
     cache = backbone.new_cache(pictures.batch) if cache is None else cache
     zeros = [0] * pictures.batch
-    logits = torch.full((pictures.batch, pictures.length, backbone.config.vocab_size), float("nan"))
+    logits = torch.full((pictures.batch, pictures.length, backbone.spec.vocab_size), float("nan"))
     backbone.prefill(cache, slots, pictures.condition, pictures.commit(zeros, bounds[0]))
     for step, (starts, stops) in enumerate(pairwise(bounds)):
         before = bounds[step - 1] if step else starts

@@ -7,10 +7,11 @@ import random
 import pytest
 import torch
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import SequenceFinished
 from oar_core.errors import RequestError
-from oar_core.models.backbone import Condition
+from oar_core.models.base import Condition
 from oar_core.sampling.generate import generate
 from oar_core.sampling.noise import gumbel, noise_key
 from oar_core.sampling.progress import Patch
@@ -43,7 +44,10 @@ def test_batched_equals_alone(requests, truth):
 
 
 def test_weights_that_are_laid_out_make_the_same_pictures(requests, truth):
-    assert made_by(Engine(tiny_backbone(), UNCONDITIONAL, num_slots=16, least_packed_rows=1), requests) == truth
+    assert (
+        made_by(Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(num_slots=16, least_packed_rows=1)), requests)
+        == truth
+    )
 
 
 @pytest.mark.parametrize("num_slots", [2, 7, 64])
@@ -51,7 +55,7 @@ def test_the_engine_equals_generate_whatever_arrives_and_leaves_when(requests, t
     rng = random.Random(num_slots)
     arrivals = rng.sample(requests, len(requests))
     doomed = {request.id for request in rng.sample(requests, 5)}
-    engine = Engine(tiny_backbone(), UNCONDITIONAL, num_slots)
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(num_slots))
     made: dict[str, tuple[int, ...]] = {}
     while arrivals or engine.has_work:
         for _ in range(min(len(arrivals), rng.randrange(4))):
@@ -168,7 +172,7 @@ def long_prefills(count: int) -> list[SequenceRequest]:
 @pytest.mark.parametrize("max_prefill", [1, 4, 7, 1000])
 def test_a_prefill_in_chunks_makes_the_pictures_of_one_that_is_whole(max_prefill):
     requests = long_prefills(20)
-    engine = Engine(tiny_backbone(), UNCONDITIONAL, 12, max_prefill=max_prefill)
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(12, max_prefill=max_prefill))
     assert made_by(engine, requests) == alone(requests)
 
 
@@ -179,7 +183,7 @@ def test_a_resumed_picture_is_prefilled_in_chunks(cut, max_prefill):
     done = decoded_patches(tiny_backbone(), request)[:cut]
     known = KnownTokens(tuple(p.position for p in done), tuple(p.token_id for p in done), num_resumed=cut)
     resumed = dataclasses.replace(request, known=known)
-    engine = Engine(tiny_backbone(), UNCONDITIONAL, 4, max_prefill=max_prefill)
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(4, max_prefill=max_prefill))
     assert made_by(engine, [resumed]) == alone([request])
 
 
@@ -209,7 +213,7 @@ def test_guidance_of_any_interval_and_schedule_is_the_same_in_the_engine(max_pre
         )
         for index in range(30)
     ]
-    engine = Engine(tiny_backbone(), UNCONDITIONAL, 14, max_prefill=max_prefill)
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(14, max_prefill=max_prefill))
     assert made_by(engine, requests) == alone(requests)
 
 

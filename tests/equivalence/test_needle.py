@@ -11,6 +11,7 @@ import random
 import pytest
 import torch
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.sampling.generate import generate
@@ -43,7 +44,7 @@ def test_the_needle_is_always_the_same(order):
     assert needle.sampling.is_guided
     expected = generate(tiny_backbone(), [needle], UNCONDITIONAL)[0]
     rng, haystack = random.Random(5), diverse_requests(30)
-    engine = Engine(tiny_backbone(), UNCONDITIONAL, num_slots=24)
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(num_slots=24))
     for number in range(ROUNDS):
         company = rng.sample(haystack, rng.randrange(0, 9))
         assert made_in_company(engine, needle, company, rng) == expected, f"round {number}"
@@ -63,7 +64,7 @@ class TestDeterministic:
         backbone = copy.deepcopy(tiny_backbone()).to(torch.bfloat16)
         needle = dataclasses.replace(make_request(4, order="random", steps=5), id=NEEDLE)
         rng, haystack = random.Random(6), diverse_requests(30)
-        engine = Engine(backbone, UNCONDITIONAL, num_slots=24, is_deterministic=True)
+        engine = Engine(backbone, UNCONDITIONAL, EngineConfig(num_slots=24, is_deterministic=True))
         seen = set()
         for _ in range(12):
             arrivals = [*rng.sample(haystack, rng.randrange(0, 9)), needle]

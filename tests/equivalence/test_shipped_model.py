@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from oar_core.models.load import load_model
+from oar_core.models.model import Model
 from oar_core.order.plan import GROUP_SIZES, PlanSpec
 from oar_core.sampling.generate import generate
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import Manifest
@@ -23,9 +24,9 @@ ORDERS = ("raster", "spiral", "hilbert", "halton", "random", "confidence", list(
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
+def pipeline() -> Model:
     manifest = Manifest.load(WEIGHTS)
-    return Pipeline.load(manifest.folder(manifest.default), "cpu", torch.float32)
+    return load_model(manifest.folder(manifest.default), "cpu", torch.float32)
 
 
 def mixed_bodies(prompts: tuple[str, ...], count: int) -> list[dict[str, Any]]:
@@ -46,7 +47,7 @@ def mixed_bodies(prompts: tuple[str, ...], count: int) -> list[dict[str, Any]]:
     ]
 
 
-def alone(pipeline: Pipeline, body: dict[str, Any]) -> tuple[int, ...]:
+def alone(pipeline: Model, body: dict[str, Any]) -> tuple[int, ...]:
     order = body["order"] if isinstance(body["order"], str) else tuple(body["order"])
     sampling = {name: body[name] for name in ("guidance", "temperature", "top_k", "top_p")}
     request = SequenceRequest(
@@ -60,7 +61,7 @@ def alone(pipeline: Pipeline, body: dict[str, Any]) -> tuple[int, ...]:
     return generate(pipeline.backbone, [request], pipeline.unconditional_ids)[0]
 
 
-def test_32_different_pictures_at_once_equal_those_made_alone(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_32_different_pictures_at_once_equal_those_made_alone(pipeline: Model, tmp_path: Path) -> None:
     bodies = mixed_bodies(pipeline.example_prompts, 32)
     with LiveServer(tmp_path, WEIGHTS) as server, ThreadPoolExecutor(32) as pool:
         jobs = list(pool.map(lambda body: server.submit(**body), bodies))

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from oar_core.engine.buckets import Bucket, Buckets
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.engine.static_steps import StaticSteps
@@ -40,7 +41,7 @@ def test_the_engine_equals_generate_whatever_arrives_and_leaves_when(num_slots, 
     truth = {request.id: generate(tiny_backbone(), [request], UNCONDITIONAL)[0] for request in requests}
     rng = random.Random(num_slots)
     arrivals = rng.sample(requests[:21], 21)
-    engine = Engine(tiny_backbone(), UNCONDITIONAL, num_slots, is_static=True)
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(num_slots, is_static=True))
     made: dict[str, tuple[int, ...]] = {}
     for late in ([], fixed):
         arrivals += late
@@ -56,7 +57,7 @@ def test_the_engine_equals_generate_whatever_arrives_and_leaves_when(num_slots, 
 def test_a_step_tells_the_confidences_of_the_ordinary_one():
     told = []
     for is_static in (False, True):
-        engine = Engine(tiny_backbone(), UNCONDITIONAL, 5, is_static=is_static)
+        engine = Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(5, is_static=is_static))
         for number in range(2):
             engine.add(make_request(number, order="spiral", steps=6))
         patches = []
@@ -68,7 +69,7 @@ def test_a_step_tells_the_confidences_of_the_ordinary_one():
 
 
 def test_a_step_that_no_bucket_holds_takes_the_ordinary_way(served):
-    engine = Engine(tiny_backbone(), UNCONDITIONAL, 4, is_static=True)
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(4, is_static=True))
     engine.add(make_request(1, order="confidence", steps=3))
     engine.add(make_request(2, order="raster", steps=1))
     while engine.has_work:
@@ -92,5 +93,7 @@ def test_few_tokens_have_few_buckets():
 
 
 def test_the_ordinary_engine_has_no_scratch_slot():
-    usual, static = (Engine(tiny_backbone(), UNCONDITIONAL, 4, is_static=flag).cache_bytes for flag in (False, True))
+    usual, static = (
+        Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(4, is_static=flag)).cache_bytes for flag in (False, True)
+    )
     assert static * 4 == usual * 5

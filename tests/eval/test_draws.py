@@ -12,9 +12,9 @@ from oar_core.errors import InvalidSteps
 from oar_core.eval import draws as draws_module
 from oar_core.eval.arms import guidance_text
 from oar_core.eval.draws import Draws, DrawSettings, counted_positions, draw, draws_path
+from oar_core.models.model import Model
 from oar_core.order.paths import spiral
 from oar_core.order.plan import PlanSpec
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.sampler import SamplingParams
 
 PROMPTS = ["a red circle", "a blue square", "a red square", "a blue circle", "a circle"]
@@ -27,7 +27,7 @@ def same(first: Draws, second: Draws) -> bool:
 
 
 def test_an_interrupted_draw_goes_on_to_the_same_pictures(
-    tiny_pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pipeline: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = draw(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "whole.safetensors", batch_size=2)
     made: list[int] = []
@@ -48,7 +48,7 @@ def test_an_interrupted_draw_goes_on_to_the_same_pictures(
     assert same(whole, resumed)
 
 
-def test_a_larger_draw_begins_with_the_smaller(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_larger_draw_begins_with_the_smaller(tiny_pipeline: Model, tmp_path: Path) -> None:
     path = tmp_path / "draws.safetensors"
     small = draw(tiny_pipeline, PROMPTS[:2], SETTINGS, path, batch_size=2)
     large = draw(tiny_pipeline, PROMPTS, SETTINGS, path, batch_size=2)
@@ -57,7 +57,7 @@ def test_a_larger_draw_begins_with_the_smaller(tiny_pipeline: Pipeline, tmp_path
     assert same(small, draw(tiny_pipeline, PROMPTS[:2], SETTINGS, path))
 
 
-def test_what_was_drawn_outlives_its_tokenizer_and_no_other_part(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
+def test_what_was_drawn_outlives_its_tokenizer_and_no_other_part(tiny_pipeline: Model, tmp_path: Path) -> None:
     decoder, backbone = copy.deepcopy(tiny_pipeline.tokenizer), copy.deepcopy(tiny_pipeline.backbone)
     for module in (decoder, backbone):
         next(module.parameters()).data.add_(1)
@@ -67,7 +67,7 @@ def test_what_was_drawn_outlives_its_tokenizer_and_no_other_part(tiny_pipeline: 
     assert one != other
 
 
-def test_pictures_differ_within_a_seed_and_between_seeds(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
+def test_pictures_differ_within_a_seed_and_between_seeds(tiny_pipeline: Model, tmp_path: Path) -> None:
     prompts = ["a red circle"] * 2
     drawn = [
         draw(tiny_pipeline, prompts, DrawSettings(SETTINGS.plan, SETTINGS.sampling, seed), tmp_path / str(seed))
@@ -77,7 +77,7 @@ def test_pictures_differ_within_a_seed_and_between_seeds(tiny_pipeline: Pipeline
     assert len(pictures.unique(dim=0)) == 4
 
 
-def test_ranks_are_those_of_the_order(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
+def test_ranks_are_those_of_the_order(tiny_pipeline: Model, tmp_path: Path) -> None:
     settings = DrawSettings(PlanSpec(order="spiral", steps=3), SamplingParams())
     drawn = draw(tiny_pipeline, PROMPTS[:2], settings, tmp_path / "spiral.safetensors")
     order = torch.tensor(spiral(tiny_pipeline.grid))
@@ -89,7 +89,7 @@ def test_ranks_are_those_of_the_order(tiny_pipeline: Pipeline, tmp_path: Path) -
     ("order", "guidance", "queries"), [("random", 1.0, 20), ("random", 2.0, 40), ("confidence", 1.0, 210)]
 )
 def test_queries_are_counted_with_guidance_and_with_every_candidate(
-    tiny_pipeline: Pipeline, tmp_path: Path, order: str, guidance: float, queries: int
+    tiny_pipeline: Model, tmp_path: Path, order: str, guidance: float, queries: int
 ) -> None:
     settings = DrawSettings(PlanSpec(order=order, steps=20), SamplingParams(guidance=guidance))
     drawn = draw(tiny_pipeline, PROMPTS[:3], settings, tmp_path / "draws.safetensors")
@@ -110,7 +110,7 @@ def test_each_part_is_counted_apart_and_only_meanwhile() -> None:
     assert counts == {"query": 16, "policy": 13, "absent": 0}
 
 
-def test_each_setting_has_a_file_of_its_own(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
+def test_each_setting_has_a_file_of_its_own(tiny_pipeline: Model, tmp_path: Path) -> None:
     variants = [
         SETTINGS,
         DrawSettings(PlanSpec(order="raster", steps=8), SETTINGS.sampling, 5),
@@ -122,13 +122,13 @@ def test_each_setting_has_a_file_of_its_own(tiny_pipeline: Pipeline, tmp_path: P
     assert len(names) == 5
 
 
-def test_a_long_caption_is_cut_as_in_training(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
-    longest = tiny_pipeline.backbone.config.max_condition
+def test_a_long_caption_is_cut_as_in_training(tiny_pipeline: Model, tmp_path: Path) -> None:
+    longest = tiny_pipeline.backbone.spec.max_condition
     drawn = draw(tiny_pipeline, ["a red circle " * longest], SETTINGS, tmp_path / "draws.safetensors")
     assert len(drawn) == 1
 
 
-def test_a_plan_that_does_not_fit_is_refused(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_plan_that_does_not_fit_is_refused(tiny_pipeline: Model, tmp_path: Path) -> None:
     settings = DrawSettings(PlanSpec(steps=21), SamplingParams())
     with pytest.raises(InvalidSteps):
         draw(tiny_pipeline, PROMPTS, settings, tmp_path / "draws.safetensors")

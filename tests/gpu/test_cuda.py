@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.models.backbone import Condition
-from oar_core.models.oar import OarBackbone
+from oar_core.models.base import Condition
+from oar_core.models.oar.backbone import OarBackbone
 from oar_core.sampling.generate import generate
 from tests.engine.backbones import TINY, UNCONDITIONAL, tiny_backbone
 from tests.engine.requests import diverse_requests, made_by, make_request
@@ -34,7 +35,7 @@ def test_training_logits_equal_those_of_the_cpu(backbone: OarBackbone) -> None:
 
 def test_the_engine_equals_the_reference_loop(backbone: OarBackbone) -> None:
     requests = diverse_requests(16)
-    engine = Engine(backbone, UNCONDITIONAL, num_slots=32)
+    engine = Engine(backbone, UNCONDITIONAL, EngineConfig(num_slots=32))
     alone = {request.id: generate(backbone, [request], UNCONDITIONAL)[0] for request in requests}
     assert made_by(engine, requests) == alone
 
@@ -42,7 +43,9 @@ def test_the_engine_equals_the_reference_loop(backbone: OarBackbone) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # by torch's own compiler
 def test_the_compiled_draw_equals_the_plain_one(backbone: OarBackbone) -> None:
     requests = diverse_requests(16)
-    plain, compiled = (Engine(backbone, UNCONDITIONAL, num_slots=32, is_compiled=flag) for flag in (False, True))
+    plain, compiled = (
+        Engine(backbone, UNCONDITIONAL, EngineConfig(num_slots=32, is_compiled=flag)) for flag in (False, True)
+    )
     assert made_by(compiled, requests) == made_by(plain, requests)
 
 
@@ -56,6 +59,6 @@ def test_captured_steps_equal_the_reference_loop(backbone: OarBackbone, is_compi
             (order, steps) for order in ("raster", "halton") for steps in (5, 9, None)
         )
     ]
-    engine = Engine(backbone, UNCONDITIONAL, num_slots=6, is_static=True, is_compiled=is_compiled)
+    engine = Engine(backbone, UNCONDITIONAL, EngineConfig(num_slots=6, is_static=True, is_compiled=is_compiled))
     alone = {request.id: generate(backbone, [request], UNCONDITIONAL)[0] for request in requests}
     assert made_by(engine, requests) == alone

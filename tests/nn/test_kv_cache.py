@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -112,7 +113,8 @@ def test_a_new_token_sees_what_was_before_itself_and_its_condition(counts, mutua
     before = cache.lengths.tolist()
     rows = torch.arange(len(counts)).flip(0)
     mutual = [min(count, wanted) for count, wanted in zip(counts, mutual)]
-    window = cache.extend(rows, counts, mutual=mutual)
+    seen = [max(offset + 1, together) for count, together in zip(counts, mutual) for offset in range(count)]
+    window = cache.extend(rows, counts, np.array(seen))
     queries, keys, values = torch.randn(3, sum(counts), HEADS, WIDTH)
     attended = window.attend(0, queries, keys, values)
     token = 0

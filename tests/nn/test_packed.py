@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from oar_core.models.backbone import Commit, Condition, Query
+from oar_core.models.base import Commit, Condition, Query
+from oar_core.models.model import in_number_format
 from oar_core.nn.packed import Int8Linear, PackedLinear, can_pack, lay_out, packed_twin, rounded_rows
-from oar_core.sampling.pipeline import in_number_format
 from tests.engine.backbones import TINY, tiny_backbone
 
 pytestmark = pytest.mark.skipif(not can_pack(tiny_backbone()), reason="this build of PyTorch cannot pack weights")

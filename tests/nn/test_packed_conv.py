@@ -6,8 +6,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from oar_core.config import TokenizerConfig
+from oar_core.models.oar.vqgan import VQGAN
 from oar_core.nn.packed_conv import MOST_PICTURES, PackedConv2d, pack_convs
-from oar_core.tokenizers.vqgan import VQGAN
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch has no oneDNN here")
 

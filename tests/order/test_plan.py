@@ -67,9 +67,9 @@ def test_impossible_steps_are_refused(values, field):
 
 
 def test_what_depends_on_the_grid_is_checked_when_the_plan_is_laid_out():
-    with pytest.raises(InvalidOrder, match="names 3 positions; this image has 4"):
+    with pytest.raises(InvalidOrder, match="names 3 positions; this model has 4"):
         make_plan(PlanSpec(order=(0, 1, 2)), (2, 2), seed=0)
-    with pytest.raises(InvalidSteps, match="steps is 5; this image takes 1 to 4"):
+    with pytest.raises(InvalidSteps, match="steps is 5; this model takes 1 to 4"):
         make_plan(PlanSpec(steps=5), (2, 2), seed=0)
 
 

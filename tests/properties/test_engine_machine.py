@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from oar_core.config import BackboneConfig
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished, SequenceStarted
 from oar_core.order.plan import GROUP_SIZES, ORDERS, PlanSpec
@@ -33,7 +34,7 @@ class EngineMachine(RuleBasedStateMachine):
     def start(self, num_slots: int) -> None:
         self.num_slots = num_slots
         self.backbone = HashBackbone(CONFIG)
-        self.engine = Engine(self.backbone, UNCONDITIONAL, num_slots)
+        self.engine = Engine(self.backbone, UNCONDITIONAL, EngineConfig(num_slots))
         self.requests: dict[str, SequenceRequest] = {}
         self.started: list[str] = []
         self.decoded: dict[str, list[int]] = {}

@@ -3,23 +3,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oar_core.models.backbone import Commit, Query
+from oar_core.models.base import Commit, Query
+from oar_core.order.certainty import log_odds_of_best
 from oar_core.order.plan import DEFAULT_CANDIDATES
-from oar_core.sampling.confidence import log_odds_of_best, surest
-from oar_core.sampling.decode import Chooser, DecodeRow, Slots, StepLoad, decode_step
+from oar_core.order.rules import FIXED, RULES, OrderRule
+from oar_core.sampling.confidence import surest
+from oar_core.sampling.decode import DecodeRow, Slots, StepLoad, decode_step
 from oar_core.sampling.prefill import PrefillRow, prefill
 from oar_core.sampling.sampler import SamplingParams
 from tests.engine.backbones import HashBackbone
 
 
-def make_row(slots: Slots, chooser: Chooser = Chooser.CONFIDENCE, **changes: object) -> DecodeRow:
+def make_row(slots: Slots, rule: OrderRule = RULES["confidence"], **changes: object) -> DecodeRow:
     values = {
         "slots": slots,
         "commit_positions": (),
         "commit_token_ids": (),
         "query": tuple(range(20)),
         "take": 4,
-        "chooser": chooser,
+        "rule": rule,
         "sampling": SamplingParams(),
         "noise_key": 1,
         **changes,
@@ -56,33 +58,33 @@ def test_confidence_takes_the_surest_of_all_positions_surest_first(primed):
 
 def test_likelihood_keeps_the_draws_that_the_model_finds_likeliest(primed):
     backbone, cache = primed
-    everywhere = make_row(Slots(0), Chooser.FIXED, take=20)
+    everywhere = make_row(Slots(0), FIXED, take=20)
     token_ids = torch.tensor(decode_step(backbone, cache, [everywhere])[0].token_ids)
     logits = backbone.step(cache, torch.tensor([0]), _no_commit(), Query.grid(torch.arange(20)[None]))
     likelihood = logits.log_softmax(-1).gather(-1, token_ids[:, None]).squeeze(-1)
     expected = likelihood.argsort(descending=True)[:4].tolist()
-    kept = decode_step(backbone, cache, [make_row(Slots(0), Chooser.LIKELIHOOD)])[0]
+    kept = decode_step(backbone, cache, [make_row(Slots(0), RULES["likelihood"])])[0]
     assert list(kept.positions) == expected
     assert list(kept.token_ids) == token_ids[expected].tolist()
 
 
 def test_likelihood_alone_lets_the_draw_choose_the_positions(primed):
     chosen = {
-        chooser: {decode_step(*primed, [make_row(Slots(0), chooser, noise_key=key)])[0].positions for key in range(8)}
-        for chooser in Chooser
+        rule: {decode_step(*primed, [make_row(Slots(0), rule, noise_key=key)])[0].positions for key in range(8)}
+        for rule in (FIXED, *RULES.values())
     }
-    assert len(chosen.pop(Chooser.LIKELIHOOD)) > 1
+    assert len(chosen.pop(RULES["likelihood"])) > 1
     assert all(len(positions) == 1 for positions in chosen.values())
 
 
 def test_distilled_asks_the_model_only_for_what_the_policy_puts_first(primed):
     backbone, cache = primed
     commit = {"commit_positions": (19, 18), "commit_token_ids": (1, 2), "query": tuple(range(18))}
-    group = decode_step(backbone, cache, [make_row(Slots(0), Chooser.DISTILLED, **commit)])[0]
+    group = decode_step(backbone, cache, [make_row(Slots(0), RULES["distilled"], **commit)])[0]
     scores = backbone.score(cache, torch.tensor([0]), Query.grid(torch.arange(18)[None]))
     assert list(group.positions) == scores.argsort(descending=True)[:4].tolist()
     assert backbone.num_queries == 4
-    listed = make_row(Slots(0), Chooser.FIXED, query=group.positions)
+    listed = make_row(Slots(0), FIXED, query=group.positions)
     assert decode_step(backbone, cache, [listed])[0] == group
 
 
@@ -92,19 +94,19 @@ def test_of_the_policys_shortlist_the_model_takes_what_it_is_surest_of(primed, t
     backbone, cache = primed
     scores = backbone.score(cache, torch.tensor([0]), Query.grid(torch.arange(20)[None]))
     short = scores.argsort(descending=True)[: candidates * (take + done) - done].tolist()
-    row = make_row(Slots(0), Chooser.SHORTLIST, take=take, done=done, candidates=candidates)
+    row = make_row(Slots(0), RULES["shortlist"], take=take, done=done, candidates=candidates)
     group = decode_step(backbone, cache, [row])[0]
     assert backbone.num_queries == len(short)
-    listed = make_row(Slots(0), Chooser.CONFIDENCE, query=short, take=take)
+    listed = make_row(Slots(0), RULES["confidence"], query=short, take=take)
     assert decode_step(backbone, cache, [listed])[0] == group
 
 
 def test_under_guidance_the_conditional_memory_scores(primed):
     guided, alone = (
-        decode_step(*primed, [make_row(slots, Chooser.DISTILLED, sampling=SamplingParams(guidance=scale))])[0]
+        decode_step(*primed, [make_row(slots, RULES["distilled"], sampling=SamplingParams(guidance=scale))])[0]
         for slots, scale in ((Slots(2, 4), 3.0), (Slots(2), 1.0))
     )
-    other = decode_step(*primed, [make_row(Slots(4), Chooser.DISTILLED)])[0]
+    other = decode_step(*primed, [make_row(Slots(4), RULES["distilled"])])[0]
     assert guided.positions == alone.positions != other.positions
     assert guided.token_ids != alone.token_ids
 
@@ -115,13 +117,11 @@ def entropies_of(primed, positions: tuple[int, ...]) -> torch.Tensor:
     return torch.distributions.Categorical(logits=logits).entropy()
 
 
-@pytest.mark.parametrize("chooser", list(Chooser))
+@pytest.mark.parametrize("rule", [FIXED, *RULES.values()])
 @pytest.mark.parametrize("bound", [0.0, 1.0, 6.0, 1e6])
-def test_an_adaptive_group_is_the_longest_whose_entropies_less_the_greatest_stay_within_the_bound(
-    primed, chooser, bound
-):
-    whole = decode_step(*primed, [make_row(Slots(0), chooser, take=20)])[0]
-    group = decode_step(*primed, [make_row(Slots(0), chooser, take=1, most=20, entropy_bound=bound)])[0]
+def test_an_adaptive_group_is_the_longest_whose_entropies_less_the_greatest_stay_within_the_bound(primed, rule, bound):
+    whole = decode_step(*primed, [make_row(Slots(0), rule, take=20)])[0]
+    group = decode_step(*primed, [make_row(Slots(0), rule, take=1, most=20, entropy_bound=bound)])[0]
     entropies = entropies_of(primed, whole.positions)
     excess = [(entropies[:k].sum() - entropies[:k].max()).item() for k in range(1, 21)]
     count = len(group.positions)
@@ -150,13 +150,13 @@ def test_the_draws_do_not_change_how_many_positions_are_safe(primed):
 
 def test_a_fixed_group_is_decoded_as_listed_with_the_same_tokens(primed):
     chosen = decode_step(*primed, [make_row(Slots(0))])[0]
-    listed = decode_step(*primed, [make_row(Slots(0), Chooser.FIXED, query=chosen.positions)])[0]
+    listed = decode_step(*primed, [make_row(Slots(0), FIXED, query=chosen.positions)])[0]
     assert listed == chosen
 
 
 def test_a_confidence_is_the_probability_of_the_likeliest_token_before_temperature(primed):
     backbone, cache = primed
-    row = make_row(Slots(0), Chooser.FIXED, query=(3, 7), take=2, sampling=SamplingParams(temperature=9.0, top_k=2))
+    row = make_row(Slots(0), FIXED, query=(3, 7), take=2, sampling=SamplingParams(temperature=9.0, top_k=2))
     logits = backbone.step(cache, torch.tensor([0]), _no_commit(), Query.grid(torch.tensor([[3, 7]])))
     expected = logits.softmax(dim=-1).max(dim=-1).values.tolist()
     assert decode_step(backbone, cache, [row])[0].confidences == pytest.approx(expected, rel=1e-5)
@@ -168,17 +168,17 @@ def _no_commit() -> Commit:
 
 def test_a_mixed_step_gives_each_row_what_it_gets_alone(primed):
     rows = [
-        make_row(Slots(4), Chooser.FIXED, query=(5, 1, 2), take=3),
+        make_row(Slots(4), FIXED, query=(5, 1, 2), take=3),
         make_row(Slots(0, 3), sampling=SamplingParams(guidance=2.0, top_p=0.9), query=tuple(range(4, 16))),
-        make_row(Slots(1), Chooser.LIKELIHOOD, take=7),
-        make_row(Slots(2, 5), Chooser.DISTILLED, query=tuple(range(9)), sampling=SamplingParams(guidance=4.0)),
+        make_row(Slots(1), RULES["likelihood"], take=7),
+        make_row(Slots(2, 5), RULES["distilled"], query=tuple(range(9)), sampling=SamplingParams(guidance=4.0)),
     ]
     assert decode_step(*primed, rows) == [decode_step(*primed, [row])[0] for row in rows]
     rows = [
         make_row(Slots(4), take=2, most=12, entropy_bound=3.0),
-        make_row(Slots(0), Chooser.DISTILLED, take=2),
-        make_row(Slots(1, 3), Chooser.DISTILLED, query=(2, 7, 9), take=3, sampling=SamplingParams(guidance=2.0)),
-        make_row(Slots(2, 5), Chooser.FIXED, query=(9,), take=1, sampling=SamplingParams(guidance=4.0)),
+        make_row(Slots(0), RULES["distilled"], take=2),
+        make_row(Slots(1, 3), RULES["distilled"], query=(2, 7, 9), take=3, sampling=SamplingParams(guidance=2.0)),
+        make_row(Slots(2, 5), FIXED, query=(9,), take=1, sampling=SamplingParams(guidance=4.0)),
     ]
     assert decode_step(*primed, rows) == [decode_step(*primed, [row])[0] for row in rows]
 
@@ -236,9 +236,9 @@ def test_a_steps_load_counts_what_each_slot_asks(primed):
     """A guided picture is asked twice; rows of all widths share a call, and what they ask is a list without pads."""
     load = StepLoad()
     rows = [
-        make_row(Slots(0), Chooser.FIXED, query=(1, 2, 3), take=3),
-        make_row(Slots(1, 2), Chooser.FIXED, query=(4,), take=1, sampling=SamplingParams(guidance=2.0)),
-        make_row(Slots(3), Chooser.CONFIDENCE, query=tuple(range(12))),
+        make_row(Slots(0), FIXED, query=(1, 2, 3), take=3),
+        make_row(Slots(1, 2), FIXED, query=(4,), take=1, sampling=SamplingParams(guidance=2.0)),
+        make_row(Slots(3), RULES["confidence"], query=tuple(range(12))),
     ]
     decode_step(*primed, rows, load)
     assert load == StepLoad(slots=4, positions=3 + 2 + 12, pads=0)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch._dynamo.utils import counters
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.sampling.draw import CompiledDraw, plain_draw
 from oar_core.sampling.generate import generate
@@ -84,7 +85,7 @@ def test_nothing_is_compiled_once_pictures_come(compiled: CompiledDraw) -> None:
 @pytest.mark.parametrize("is_static", [False, True])
 def test_the_engine_makes_the_pictures_that_generate_makes(is_static: bool) -> None:
     requests = diverse_requests(24)
-    engine = Engine(tiny_backbone(), UNCONDITIONAL, num_slots=12, is_static=is_static, is_compiled=True)
+    engine = Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(num_slots=12, is_static=is_static, is_compiled=True))
     assert made_by(engine, requests) == {
         request.id: generate(tiny_backbone(), [request], UNCONDITIONAL)[0] for request in requests
     }

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from oar_core.errors import RequestError
+from oar_core.models.load import load_model
+from oar_core.models.model import Model
 from oar_core.order.plan import ORDERS, PlanSpec
 from oar_core.sampling.edit import Edit, fill_in, masked_patches, opacity, paint_edit
 from oar_core.sampling.generate import generate
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.sampler import SamplingParams
 from tests.server.tiny import NAME, PROMPTS, write_tiny_weights
 
@@ -19,10 +20,10 @@ PLAN, SAMPLING = PlanSpec(steps=4), SamplingParams(temperature=5.0, guidance=2.0
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder: Path = tmp_path_factory.mktemp("weights")
     write_tiny_weights(folder)
-    return Pipeline.load(folder / NAME, "cpu", torch.float32)
+    return load_model(folder / NAME, "cpu", torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def box(top: int, left: int, bottom: int, right: int) -> np.ndarray:
 MASK = box(5, 6, 13, 14)  # touches rows 1 to 3 and columns 1 to 3 of the grid, none of row 1 and column 1 whole
 
 
-def decoded_positions(pipeline: Pipeline, edit: Edit, plan: PlanSpec = PLAN) -> list[int]:
+def decoded_positions(pipeline: Model, edit: Edit, plan: PlanSpec = PLAN) -> list[int]:
     seen: list[int] = []
     requests = edit.requests(pipeline.encode_prompt(PROMPTS[0]), plan, SAMPLING, seed=3)
     generate(

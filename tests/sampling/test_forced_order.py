@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from oar_core.eval.likelihood import bits_per_token
-from oar_core.models.backbone import Condition
+from oar_core.models.base import Condition
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.forced_order import by_policy, forced_orders, orders_by_name
 from oar_core.sampling.generate import generate
@@ -36,7 +36,7 @@ def test_a_finished_picture_has_the_order_in_which_it_was_written(order: str) ->
 
 def test_positions_chosen_together_are_ranked_by_what_is_known_before_them() -> None:
     backbone = tiny_backbone()
-    token_ids = torch.arange(backbone.config.num_tokens)[None] % backbone.config.vocab_size
+    token_ids = torch.arange(backbone.spec.num_tokens)[None] % backbone.spec.vocab_size
     condition = Condition.stack([(3,)], CPU)
     alone, grouped = (
         forced_orders(backbone, condition, token_ids, by_policy(backbone), per_step=count) for count in (1, 3)
@@ -48,7 +48,7 @@ def test_positions_chosen_together_are_ranked_by_what_is_known_before_them() -> 
 def test_bits_depend_on_the_order_and_pictures_not_on_the_batches() -> None:
     backbone = tiny_backbone()
     generator = torch.Generator().manual_seed(0)
-    token_ids = torch.randint(backbone.config.vocab_size, (5, backbone.config.num_tokens), generator=generator)
+    token_ids = torch.randint(backbone.spec.vocab_size, (5, backbone.spec.num_tokens), generator=generator)
     conditions = [(1,), (2, 3), (4,), (5, 1, 2), (3,)]
     found = {
         (order, size): bits_per_token(backbone, token_ids, conditions, order, batch_size=size)

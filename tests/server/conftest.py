@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from oar_wire.model import GenerationDefaults, ModelInfo
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
-from server.schemas.model import GenerationDefaults, ModelInfo
 from server.settings import Settings
 from tests.server.live import LiveServer
 from tests.server.processes import find_processes

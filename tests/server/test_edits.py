@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from oar_core.models.load import load_model
+from oar_core.models.model import Model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.edit import Edit, paint_edit
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.sampler import SamplingParams
 from server.api.app import create_app
 from server.settings import Settings
@@ -50,20 +51,18 @@ def finished(live: LiveServer, answer: httpx.Response, index: int = 0) -> np.nda
 
 
 @pytest.fixture(scope="module")
-def pipeline(weights_dir: Path) -> Pipeline:
-    return Pipeline.load(weights_dir / NAME, "cpu", torch.float32)
+def pipeline(weights_dir: Path) -> Model:
+    return load_model(weights_dir / NAME, "cpu", torch.float32)
 
 
-def alone(pipeline: Pipeline, prepared: Edit, *, count: int = 1, feather: int = 0) -> np.ndarray:
+def alone(pipeline: Model, prepared: Edit, *, count: int = 1, feather: int = 0) -> np.ndarray:
     """The same edit by the library's reference loop."""
     plan, sampling = PlanSpec("spiral", 4), SamplingParams(guidance=2.0)
     return paint_edit(pipeline, prepared, "a red circle", plan, sampling, seed=3, count=count, feather=feather)
 
 
 @pytest.mark.parametrize("feather", [0, 2])
-def test_an_edit_is_the_librarys_and_leaves_every_other_pixel(
-    live: LiveServer, pipeline: Pipeline, feather: int
-) -> None:
+def test_an_edit_is_the_librarys_and_leaves_every_other_pixel(live: LiveServer, pipeline: Model, feather: int) -> None:
     answer = edit(live, n=2, feather=feather)
     pixels = np.array(picture())
     expected = alone(pipeline, Edit.inpaint(pipeline, pixels, MASK), count=2, feather=feather)
@@ -84,7 +83,7 @@ def test_the_events_of_an_edit_tell_only_what_is_painted(live: LiveServer) -> No
     assert edit(live, steps=20).json()["params"]["steps"] == 9, "one step for each position is the most"
 
 
-def test_a_variation_and_an_outpainting_are_the_librarys(live: LiveServer, pipeline: Pipeline) -> None:
+def test_a_variation_and_an_outpainting_are_the_librarys(live: LiveServer, pipeline: Model) -> None:
     pixels = np.array(picture())
     varied = finished(live, edit(live, strength=0.4))
     assert np.array_equal(varied, alone(pipeline, Edit.vary(pipeline, pixels, MASK, strength=0.4, seed=3))[0])

@@ -11,15 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.engine.sequence import KnownTokens
+from oar_core.models.load import load_model
+from oar_core.models.model import Model
 from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, PlanSpec, make_plan
-from oar_core.sampling.pipeline import Pipeline
-from server.schemas.events import EVENTS
-from server.schemas.generation import GenerationParams
-from server.schemas.model import GenerationDefaults
-from server.worker.running import sequence_request
+from oar_wire.events import EVENTS
+from oar_wire.job import GenerationParams
+from oar_wire.model import GenerationDefaults
+from server.worker.running import read_prompts, sequence_request
 from tests.server.live import LiveServer
 from tests.server.tiny import DEFAULTS, GRID, NAME, NUM_TOKENS
 
@@ -156,7 +158,7 @@ def test_32_jobs_at_once_give_the_pictures_that_each_gives_alone(live: LiveServe
         for index in range(32)
     ]  # fmt: skip
     jobs = [live.submit(**wish) for wish in wishes]
-    pipeline = Pipeline.load(weights_dir / NAME, "cpu", torch.float32)
+    pipeline = load_model(weights_dir / NAME, "cpu", torch.float32)
     for job in jobs:
         events = live.events(job["id"])
         check_log(events)
@@ -167,10 +169,10 @@ def test_32_jobs_at_once_give_the_pictures_that_each_gives_alone(live: LiveServe
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(live.png(job["id"])))), pipeline.decode(tokens)[0])
 
 
-def draw_alone(pipeline: Pipeline, params: GenerationParams) -> list[tuple[int, int]]:
+def draw_alone(pipeline: Model, params: GenerationParams) -> list[tuple[int, int]]:
     """(position, token) in decode order, by an engine of its own."""
-    engine = Engine(pipeline.backbone, pipeline.unconditional_ids, 2)
-    engine.add(sequence_request(params, pipeline.encode_prompt(params.prompt), "alone", 0, KnownTokens()))
+    engine = Engine(pipeline.backbone, pipeline.unconditional_ids, EngineConfig(2))
+    engine.add(sequence_request(params, read_prompts(params, pipeline), "alone", 0, KnownTokens()))
     events = []
     while engine.has_work:
         events += engine.step()

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.api.app import create_app
 from server.api.gate import METRICS, OPEN, OPEN_FOLDERS
 from server.api.keyring import hash_key, read_key_file
@@ -26,7 +27,6 @@ from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import Registry
 from server.jobs.worker_queue import WorkerQueue
-from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.api.test_app import expire, finish, take
 from tests.server.api_thread import ApiThread

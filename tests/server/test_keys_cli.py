@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from oar_wire.tenant import TenantLimits
 from server.api.keyring import KeyFileError, KeyRing, hash_key, new_key, read_key_file
 from server.cli import main
-from server.schemas.tenant import TenantLimits
 
 HAND_WRITTEN = """\
 # Who may paint. Ask Ines before you add one.

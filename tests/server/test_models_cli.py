@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.cli import main
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
@@ -16,7 +17,6 @@ from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
 from server.jobs.queue import JobQueue
 from server.jobs.store import Registry
-from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.jobs.protocol import PARAMS, open_worker, take
 

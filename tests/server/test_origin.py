@@ -9,10 +9,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import Registry
-from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.api_thread import ApiThread
 from tests.server.tenants import bearer, write_keys

@@ -2,10 +2,10 @@
 
 import pytest
 
+from oar_wire.events import Partial, Patches, PatchInfo, Preview
+from oar_wire.job import GenerationParams
 from server.jobs.events import StoredEvent
 from server.jobs.worker_queue import Claim
-from server.schemas.events import Partial, Patches, PatchInfo, Preview
-from server.schemas.generation import GenerationParams
 from server.worker.running import RunningJob
 
 PARAMS = GenerationParams(

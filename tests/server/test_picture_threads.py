@@ -9,6 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from oar_wire.events import Completed
+from oar_wire.job import ImageLink
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.api import edits, images, painting, pictures, uploads
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
@@ -16,9 +19,6 @@ from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
 from server.jobs.store import Registry
 from server.jobs.worker_queue import WorkerQueue
-from server.schemas.events import Completed
-from server.schemas.generation import ImageLink
-from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.api.test_app import code, take
 from tests.server.api_thread import ApiThread

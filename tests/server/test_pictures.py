@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oar_wire.job import GenerationParams
 from server.api.pictures import Rendition, recipe, render
-from server.schemas.generation import GenerationParams
 from tests.server.live import LiveServer
 from tests.server.test_bad_input import check
 from tests.server.uploads import encode, picture

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.models.load import load_model
+from oar_core.models.model import Model
 from server.worker import preview
 from server.worker.preview import MOST_JOBS, Drawn, Renderer, render_jobs, render_pngs
 
@@ -15,17 +16,17 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    return Pipeline.load(WEIGHTS / "sprites-64", "cpu", torch.float32)
+def pipeline() -> Model:
+    return load_model(WEIGHTS / "sprites-64", "cpu", torch.float32)
 
 
-def drawn(pipeline: Pipeline, count: int) -> Drawn:
+def drawn(pipeline: Model, count: int) -> Drawn:
     generator = torch.Generator().manual_seed(count)
     ids = torch.randint(pipeline.tokenizer.vocab_size, (count, 64), generator=generator)
     return Drawn(ids.tolist())
 
 
-def test_jobs_that_are_decoded_together_get_their_own_pictures(pipeline: Pipeline) -> None:
+def test_jobs_that_are_decoded_together_get_their_own_pictures(pipeline: Model) -> None:
     jobs = [drawn(pipeline, count) for count in (1, 3, 2)]
     together = render_jobs(pipeline, jobs)
     assert [len(pngs) for pngs in together] == [1, 3, 2]
@@ -35,7 +36,7 @@ def test_jobs_that_are_decoded_together_get_their_own_pictures(pipeline: Pipelin
             assert np.abs(pixels(png) - pixels(alone)).max() <= 1
 
 
-def test_a_pass_through_the_decoder_has_a_bound(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_through_the_decoder_has_a_bound(pipeline: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [drawn(pipeline, 3) for _ in range(3)]
     whole = render_jobs(pipeline, jobs)
     monkeypatch.setattr(preview, "MOST_PICTURES", 4)
@@ -51,7 +52,7 @@ def test_a_pass_through_the_decoder_has_a_bound(pipeline: Pipeline, monkeypatch:
 @pytest.mark.anyio
 @pytest.mark.parametrize(("is_deterministic", "most"), [(False, MOST_JOBS), (True, 1)])
 async def test_a_deterministic_renderer_decodes_every_job_by_itself(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, is_deterministic: bool, most: int
+    pipeline: Model, monkeypatch: pytest.MonkeyPatch, is_deterministic: bool, most: int
 ) -> None:
     sizes = decoded_sizes(monkeypatch)
     renderer = Renderer(is_deterministic=is_deterministic)
@@ -66,13 +67,13 @@ async def test_a_deterministic_renderer_decodes_every_job_by_itself(
 def decoded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Of the batches that are decoded from now on."""
     sizes: list[int] = []
-    decode = Pipeline.decode
+    decode = Model.decode
 
-    def counted(self: Pipeline, token_ids: torch.Tensor) -> np.ndarray:
+    def counted(self: Model, token_ids: torch.Tensor) -> np.ndarray:
         sizes.append(len(token_ids))
         return decode(self, token_ids)
 
-    monkeypatch.setattr(Pipeline, "decode", counted)
+    monkeypatch.setattr(Model, "decode", counted)
     return sizes
 
 

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
-from oar_core.models.oar import OarBackbone
-from oar_core.models.order_policy import OrderPolicy
-from oar_core.sampling.pipeline import BACKBONE, CONFIG, POLICY, TEXT, TOKENIZER
+from oar_core.models.model import BACKBONE, CONFIG, POLICY, TOKENIZER
+from oar_core.models.oar.backbone import OarBackbone
+from oar_core.models.oar.policy import OrderPolicy
+from oar_core.models.oar.vqgan import VQGAN
 from oar_core.text import TextTokenizer
-from oar_core.tokenizers.vqgan import VQGAN
 from oar_core.weights import write_manifest
 
 NAME = "tiny"
@@ -33,7 +33,7 @@ def write_tiny_weights(weights_dir: Path) -> None:
     folder = weights_dir / NAME
     folder.mkdir(parents=True)
     text = TextTokenizer.train(PROMPTS, vocab_size=280)
-    text.save(folder / TEXT)
+    text.save(folder)
     backbone = BackboneConfig(
         grid=GRID,
         vocab_size=24,

@@ -2,12 +2,13 @@
 
 from typing import get_args
 
+from oar_wire.events import TERMINAL_TYPES, Event
+from oar_wire.job import GenerationStatus, State
+from oar_wire.request import GenerationRequest
 from server import errors
 from server.api.app import create_app
 from server.errors import ServerError
 from server.jobs.job import JobState
-from server.schemas.events import TERMINAL_TYPES, Event
-from server.schemas.generation import GenerationRequest, GenerationStatus, State
 from server.settings import Settings, environment_name
 
 

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from oar_core.config import BackboneConfig
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.models.oar import OarBackbone
-from oar_core.sampling.pipeline import Pipeline
+from oar_core.models.model import Model
+from oar_core.models.oar.backbone import OarBackbone
 from server.cli import VERBS
 from server.settings import Settings, environment_name
 from server.worker.bridge import FLUSH_SECONDS
@@ -308,7 +309,7 @@ def bytes_of_a_slot(config: BackboneConfig, bytes_of_a_number: int) -> int:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("num_slots", [2, 5])
-def test_the_formula_of_the_cache_is_what_is_allocated(tiny_pipeline: Pipeline, dtype: str, num_slots: int) -> None:
+def test_the_formula_of_the_cache_is_what_is_allocated(tiny_pipeline: Model, dtype: str, num_slots: int) -> None:
     """On a CPU, where the cache is in fp32 whatever the weights are."""
     import torch
 
@@ -316,7 +317,7 @@ def test_the_formula_of_the_cache_is_what_is_allocated(tiny_pipeline: Pipeline, 
         grid=(3, 5), width=32, num_heads=2, num_context_layers=3, num_query_layers=1, max_condition=7
     )
     backbone = OarBackbone(config).to(dtype=getattr(torch, dtype))
-    engine = Engine(backbone, tiny_pipeline.unconditional_ids, num_slots)
+    engine = Engine(backbone, tiny_pipeline.unconditional_ids, EngineConfig(num_slots))
     assert engine.cache_bytes == num_slots * bytes_of_a_slot(config, 4)
 
 

@@ -11,11 +11,11 @@ import jsonschema_rs
 import pytest
 from fastapi.testclient import TestClient
 
+from oar_wire.events import EVENTS, TERMINAL_TYPES, Event
 from ops.documents import GENERATED, TABLES, build
 from server.api import asyncapi
 from server.api.app import VERSION, create_app
 from server.api.codes import FAILURES, INVALID, MEANINGS, close_codes, error_codes
-from server.schemas.events import EVENTS, TERMINAL_TYPES, Event
 from server.settings import Settings
 from tests.surface.asyncapi import Document
 
@@ -76,12 +76,13 @@ def test_every_code_of_an_example_is_in_the_table() -> None:
 
 
 def literals() -> Iterator[str]:
-    """Codes that the server's source writes out, where an error or a failure is made."""
-    for path in (ROOT / "server").rglob("*.py"):
+    """Codes that the source writes out, where an error or a failure is made."""
+    for path in (*(ROOT / "server").rglob("*.py"), *(ROOT / "oar_wire").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
                 continue
-            given = [word.value for word in node.keywords if word.arg == "code"] if node.func.id == "Failure" else []
+            is_named = node.func.id in {"Failure", "BadOption"}
+            given = [word.value for word in node.keywords if word.arg == "code"] if is_named else []
             given += node.args[:1] if node.func.id in {"InvalidRequest", "JobFailed"} else []
             yield from (value.value for value in given if isinstance(value, ast.Constant))
 

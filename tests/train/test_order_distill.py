@@ -8,10 +8,10 @@ import torch
 
 from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, ConfigError
-from oar_core.models.backbone import Condition
+from oar_core.models.base import Condition
+from oar_core.order.certainty import log_probability
 from oar_core.order.permutation import invert, is_permutation
-from oar_core.sampling.confidence import log_probability
-from oar_core.sampling.order_score import CERTAINTIES
+from oar_core.order.score import CERTAINTIES
 from oar_core.text import TextTokenizer
 from oar_core.train.captions import plain_caption
 from oar_core.train.checkpoint import load_tensors

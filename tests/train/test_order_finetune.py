@@ -7,8 +7,8 @@ import torch
 
 from oar_core.config import OrderPolicyConfig
 from oar_core.errors import ConfigError
-from oar_core.models.oar import OarBackbone
-from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.oar.backbone import OarBackbone
+from oar_core.models.oar.policy import OrderPolicy
 from oar_core.order.paths import halton
 from oar_core.order.permutation import is_permutation
 from oar_core.train.context_noise import corrupt_context

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from oar_core.config import OrderPolicyConfig, OrderScore
-from oar_core.models.backbone import Commit, Query
-from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.base import Commit, Query
+from oar_core.models.oar.policy import OrderPolicy
 from oar_core.order.permutation import is_permutation
-from oar_core.sampling.order_score import score_positions
+from oar_core.order.score import score_positions
 from oar_core.train.losses import plackett_luce, top_one
 from oar_core.train.stages.order_distill import OrderSet
 from oar_core.train.stages.order_policy import OrderPolicyStage, backbone_scores, policy_scores

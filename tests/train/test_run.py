@@ -14,9 +14,10 @@ from oar_core.cli import commands
 from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, WeightsError
 from oar_core.eval.likelihood import bits_per_token
+from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
+from oar_core.sampling.defaults import default_plan
 from oar_core.sampling.generate import generate
-from oar_core.sampling.pipeline import Pipeline
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.checkpoint import load_tensors, save_tensors
@@ -41,7 +42,7 @@ def trained(tmp_path: Path, picture_folder: Path, tiny_recipe: Recipe) -> Run:
 def test_a_run_exports_a_model_that_generates(trained: Run, tmp_path: Path) -> None:
     trained.export(tmp_path / "weights" / "tiny")
     write_manifest(tmp_path / "weights", "tiny", {"tiny": "CC0-1.0"})
-    pipeline = Pipeline.load(Manifest.load(tmp_path / "weights").folder("tiny"), "cpu", torch.float32)
+    pipeline = load_model(Manifest.load(tmp_path / "weights").folder("tiny"), "cpu", torch.float32)
     request = SequenceRequest(
         "a", pipeline.encode_prompt("a red square"), 1, 0, PlanSpec(steps=4), SamplingParams(guidance=2.0)
     )
@@ -66,13 +67,13 @@ def test_a_model_tells_whether_it_makes_pixel_art(trained: Run, tmp_path: Path) 
     for pixel_art in (True, False):
         folder = tmp_path / str(pixel_art)
         replace(trained, recipe=replace(trained.recipe, pixel_art=pixel_art)).export(folder)
-        assert Pipeline.load(folder, "cpu", torch.float32).pixel_art is pixel_art
+        assert load_model(folder, "cpu", torch.float32).pixel_art is pixel_art
 
 
 def test_the_exported_text_tokenizer_is_the_one_that_was_trained_with(trained: Run, tmp_path: Path) -> None:
     trained.export(tmp_path / "tiny")
     rows = trained.images("train").rows
-    pipeline = Pipeline.load(tmp_path / "tiny", "cpu", torch.float32)
+    pipeline = load_model(tmp_path / "tiny", "cpu", torch.float32)
     assert pipeline.encode_prompt("A  blue square") == trained.text_tokenizer(list(rows)).encode(
         "a  BLUE square", max_length=8
     )
@@ -178,7 +179,7 @@ def test_distillation_fine_tuning_and_a_policy_make_a_model_that_paints_by_it(tr
     assert tuned.has_policy
     assert not torch.equal(tuned.state_dict()["embed_token.token.weight"], before["embed_token.token.weight"])
     trained.export(tmp_path / "tiny")
-    pipeline = Pipeline.load(tmp_path / "tiny", "cpu", torch.float32)
+    pipeline = load_model(tmp_path / "tiny", "cpu", torch.float32)
     request = SequenceRequest("a", (0,), 1, 0, PlanSpec(order="distilled", steps=4), SamplingParams(guidance=2.0))
     assert len(generate(pipeline.backbone, [request], pipeline.unconditional_ids)[0]) == 16
     for name, value in pipeline.backbone.state_dict().items():
@@ -203,7 +204,7 @@ def test_an_arm_has_a_folder_of_its_own_and_no_policy(trained: Run) -> None:
     recipe_ = replace(trained.recipe, order_finetune_stage=arm("raster", trained.recipe.order_finetune_stage))
     path = replace(trained, recipe=recipe_).train_order_finetune()
     assert path.parent.name == "order_finetune-raster"
-    assert trained.pipeline("order_finetune-raster", torch.float32).default_plan.order == "raster"
+    assert default_plan(trained.pipeline("order_finetune-raster", torch.float32)).order == "raster"
     assert not trained.backbone("order_finetune-raster").has_policy
     assert trained.latest_stage == "any_order"
 
@@ -252,6 +253,6 @@ def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monke
     assert call("train", "decoder", "--images", "16").endswith("decoder/checkpoint.safetensors")
     call("train", "order_policy", "--images", "16", "--stage", "any_order", "--teacher", "orders", *score)
     call("train", "export", "--stage", "any_order", "--weights", str(tmp_path / "weights"), *score)
-    backbone = Pipeline.load(tmp_path / "weights" / "tiny", "cpu", torch.float32).backbone
+    backbone = load_model(tmp_path / "weights" / "tiny", "cpu", torch.float32).backbone
     assert backbone.has_policy
     assert backbone.order_score == OrderScore("margin", 0.5)

@@ -18,7 +18,8 @@ from oar_core.eval.arms import group_arms
 from oar_core.eval.attributes import Attribute
 from oar_core.eval.evaluator import Evaluator, EvaluatorConfig
 from oar_core.eval.reference import Reference
-from oar_core.sampling.pipeline import ANY_ORDER_BACKBONE, Pipeline
+from oar_core.models.load import load_model
+from oar_core.models.model import ANY_ORDER_BACKBONE
 from oar_core.train.loop import CHECKPOINT, LoopConfig
 from oar_core.train.recipes import Recipe
 from oar_core.train.run import CACHE, Run
@@ -377,10 +378,10 @@ def test_a_run_begins_with_the_backbone_before_fine_tuning_where_a_model_has_it(
     adopting.adopt(tmp_path / "model")
     for name, value in adopting.backbone(ANY_ORDER_STAGE).state_dict().items():
         torch.testing.assert_close(value, study.run.backbone(ANY_ORDER_STAGE).state_dict()[name].half().float())
-    drawing = Pipeline.load(tmp_path / "model", "cpu", torch.float32)
+    drawing = load_model(tmp_path / "model", "cpu", torch.float32)
     study.run.export(tmp_path / "model", "order_finetune")
     assert not (tmp_path / "model" / ANY_ORDER_BACKBONE).exists(), "a model that is exported anew leaves nothing behind"
-    assert Pipeline.load(tmp_path / "model", "cpu", torch.float32).model_hash == drawing.model_hash
+    assert load_model(tmp_path / "model", "cpu", torch.float32).model_hash == drawing.model_hash
 
 
 def test_a_model_of_another_shape_is_not_adopted(study: Study, exported: Path, tmp_path: Path) -> None:

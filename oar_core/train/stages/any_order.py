@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from oar_core.config import BackboneConfig
-from oar_core.models.oar import OarBackbone
+from oar_core.models.oar.backbone import OarBackbone
 from oar_core.text import TextTokenizer
 from oar_core.train.captions import CaptionSource
 from oar_core.train.context_noise import corrupt_context
@@ -54,7 +54,7 @@ class AnyOrderStage:
         positions = torch.rand(token_ids.shape, generator=step.generator).argsort(-1)
         ordered = token_ids.gather(1, positions)
         condition = self.captioner.for_training(indices, step)
-        context = corrupt_context(ordered, self.config.context_noise, self.backbone.config.vocab_size, step)
+        context = corrupt_context(ordered, self.config.context_noise, self.backbone.spec.vocab_size, step)
         logits = self.backbone(condition, context.to(step.device), positions.to(step.device))
         loss = token_cross_entropy(logits, ordered.to(step.device))
         return {"total": loss}

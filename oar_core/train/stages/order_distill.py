@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from oar_core.config import ORDER_SCORES, OrderScore
 from oar_core.errors import CheckpointError, ConfigError
-from oar_core.models.backbone import Backbone, Commit, Condition, Query
+from oar_core.models.base import Backbone, Commit, Condition, Query
 from oar_core.nn.kv_cache import KVCache
+from oar_core.order.certainty import log_probability
 from oar_core.order.paths import Grid
 from oar_core.order.permutation import invert
-from oar_core.sampling.confidence import log_probability
+from oar_core.order.score import distance_to_known, score_positions
 from oar_core.sampling.forced_order import forced_orders
-from oar_core.sampling.order_score import distance_to_known, score_positions
 from oar_core.train.checkpoint import load_tensors, save_tensors
 from oar_core.train.tokens import Captioner
 
@@ -85,7 +85,7 @@ def extract_orders(
     def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
         shape = (len(token_ids), -1)
         logits = backbone.step(cache, torch.arange(len(token_ids)), commit, asked).float().unflatten(0, shape)
-        return _scores(logits, token_ids, asked.positions.view(shape), backbone.config.grid, config)
+        return _scores(logits, token_ids, asked.positions.view(shape), backbone.spec.grid, config)
 
     return forced_orders(backbone, condition, token_ids, score, per_step=config.positions_per_step)
 

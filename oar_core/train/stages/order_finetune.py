@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from oar_core.errors import ConfigError
-from oar_core.models.oar import POLICY_PREFIX, OarBackbone
+from oar_core.models.oar.backbone import POLICY_PREFIX, OarBackbone
 from oar_core.order.paths import PATHS, Grid, locality
 from oar_core.train.context_noise import corrupt_context
 from oar_core.train.loop import Step
@@ -111,7 +111,7 @@ class OrderFinetuneStage:
         positions = torch.where(is_random[:, None], shuffled, orders)
         ordered = self.captioner.tokens.token_ids[pictures].long().gather(1, positions)
         condition = self.captioner.for_training(pictures, step)
-        context = corrupt_context(ordered, self.config.context_noise, self.backbone.config.vocab_size, step)
+        context = corrupt_context(ordered, self.config.context_noise, self.backbone.spec.vocab_size, step)
         positions = positions.to(step.device)
         memory = self.backbone.remember(condition, context.to(step.device), positions)
         tokens = token_cross_entropy(self.backbone.answer(memory, positions), ordered.to(step.device))
@@ -126,7 +126,7 @@ class OrderFinetuneStage:
         """Which pictures a batch is made of, and the arm's order of each."""
         if self.distilled is not None:
             return self.distilled.indices[indices], self.distilled.orders[indices]
-        return indices, _arm_orders(self.config.orders, self.backbone.config.grid, len(indices), step)
+        return indices, _arm_orders(self.config.orders, self.backbone.spec.grid, len(indices), step)
 
 
 def _arm_orders(name: str, grid: Grid, count: int, step: Step) -> Int[Tensor, "B L"]:

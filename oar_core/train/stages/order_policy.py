@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.models.oar import Memory, OarBackbone
-from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.oar.backbone import Memory, OarBackbone
+from oar_core.models.oar.policy import OrderPolicy
 from oar_core.nn.attention import DenseMemory
 from oar_core.nn.rope import Rotation
-from oar_core.sampling.order_score import score_positions
+from oar_core.order.score import score_positions
 from oar_core.train.loop import Step
 from oar_core.train.losses import plackett_luce, top_one
 from oar_core.train.optim import ParamGroup
@@ -113,7 +113,7 @@ def backbone_scores(
     backwards = logits.unflatten(1, (num_ranks, length)).flatten(0, 1).flip(1)
     remaining = positions.flip(1).repeat_interleave(num_ranks, dim=0)
     widths = length - ranks.flatten()
-    scores = score_positions(backwards, remaining, widths, backbone.config.grid, backbone.order_score)
+    scores = score_positions(backwards, remaining, widths, backbone.spec.grid, backbone.order_score)
     return scores.flip(1).unflatten(0, ranks.shape)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from oar_core.config import TokenizerConfig
-from oar_core.tokenizers.vqgan import VQGAN
+from oar_core.models.oar.vqgan import VQGAN
 from oar_core.train.data import ImageSet
 from oar_core.train.discriminator import Discriminator
 from oar_core.train.loop import Step

@@ -2,7 +2,7 @@
 
 import { el, button, setAttributes, uniqueId } from "./dom.js";
 import { icon, orderIcon } from "./icons.js";
-import { contrasting, CUSTOM, orderName, orderWords, SHORTLIST } from "./orders.js";
+import { contrasting, CUSTOM, orderName, orderWords } from "./orders.js";
 import { store, stored } from "./storage.js";
 
 const PROMPT = "oar.prompt"; // what stood in a form last
@@ -13,19 +13,14 @@ const GROUP_WORDS = {
   cosine: "few at first, many at the end", linear: "a few more each step", constant: "the same each step",
   adaptive: "as many as are safe together",
 };
-const SCHEDULES = [["constant", "constant"], ["linear", "linear, growing"], ["cosine", "cosine, growing"]];
-const ABOUT = {
-  steps: "Fewer steps are faster; more patches are written at once then.",
-  candidates: "How many patches of its list the model is asked about, for each that a step writes.",
-  guidance: "How closely the picture keeps to the prompt.",
-  guidance_schedule: "Whether guidance has its full strength from the first patch, or grows towards it.",
-  guidance_interval: "Share of the picture that is drawn before guidance begins.",
-  guidance_until: "Share of the picture after which guidance ends.",
-  temperature: "Above 1 draws are freer, below 1 surer.",
-  top_p: "Only the likeliest tokens that sum up to this are drawn.",
-  top_k: "Only so many of the likeliest tokens are drawn; 0 is all.",
-  seed: "The same seed and settings make the same picture.",
+const ABOUT = { seed: "The same seed and settings make the same picture." };
+const FRONT = ["steps", "candidates", "guidance"]; // beside the prompt; the others are under "Sampling"
+const MOST_STOPS = 4096; // of a slider over all whole numbers of an option
+const WORDS = {
+  candidates: (value) => `${value} for each patch`,
+  guidance: (value) => (value === 1 ? "off" : value.toFixed(2)),
 };
+const UNITS = { share: (value) => `${Math.round(100 * value)} %`, nats: (value) => `${value} nats` };
 
 export class Options {
   /** `orders` is "one" or "several"; without `hasCount` one picture is made. */
@@ -51,22 +46,8 @@ export class Options {
     this.orderTiles = el("div", { class: "tiles", on: { change: () => this.showOrderWords() } });
     this.orderHint = el("p", { class: "hint", id: uniqueId("order-hint"), "aria-live": "polite", hidden: this.orders === "several" });
     this.orderField = this.fieldset("order", this.orders === "several" ? "Orders, two to four" : "Order", this.orderTiles, this.orderHint);
-    this.steps = this.slider("steps", "Steps", { min: 1, max: 1, step: 1, format: (value) => this.stepWords(value) });
-    this.groups = this.select("group_sizes", "Group sizes", []);
-    this.groups.input.addEventListener("change", () => this.showGroups());
     this.groupHint = el("p", { class: "hint" });
-    this.candidates = this.slider("candidates", "Candidates", { min: 1, max: 16, step: 1, format: (v) => `${v} for each patch` });
-    this.bound = this.slider("entropy_bound", "Entropy bound", { min: 0, max: 20, step: 0.5, format: (v) => `${v} nats` });
-    this.guidance = this.slider("guidance", "Guidance", {
-      min: 1, max: 8, step: 0.25, format: (value) => (value === 1 ? "off" : value.toFixed(2)),
-    });
-    this.schedule = this.select("guidance_schedule", "Guidance schedule", SCHEDULES);
-    const share = { min: 0, max: 1, step: 0.01, format: (value) => `${Math.round(100 * value)} %` };
-    this.from = this.slider("guidance_interval", "Guidance from", share);
-    this.until = this.slider("guidance_until", "Guidance until", share);
-    this.temperature = this.slider("temperature", "Temperature", { min: 0, max: 2, step: 0.05, format: (v) => v.toFixed(2) });
-    this.topP = this.slider("top_p", "Top-p", { min: 0.05, max: 1, step: 0.01, format: (value) => value.toFixed(2) });
-    this.topK = this.number("top_k", "Top-k", { min: 0, max: 1 << 30, placeholder: "0 is all" });
+    this.described = this.buildDescribed();
     this.seed = this.seedField();
     this.count = hasCount ? this.number("n", "Pictures", { min: 1, max: MOST_PICTURES, value: 1 }) : null;
     this.lay();
@@ -74,15 +55,98 @@ export class Options {
 
   lay() {
     const pair = el("div", { class: "pair" }, this.seed.field, this.count?.field ?? null);
+    const fields = (names) => names.flatMap((name) => this.described.get(name)?.fields ?? []);
     this.more = el("details", { class: "more" },
       el("summary", { text: "Sampling" }),
-      el("div", { class: "stack" },
-        this.groups.field, this.groupHint, this.bound.field, this.schedule.field, this.from.field, this.until.field,
-        this.temperature.field, this.topP.field, this.topK.field));
+      el("div", { class: "stack" }, fields([...this.described.keys()].filter((name) => !FRONT.includes(name)))));
+    this.described.get("group_sizes")?.fields[0].after(this.groupHint);
     this.element.append(...[
-      this.modelSelect.field, this.prompt.field, this.chips, this.orderField.field, this.steps.field,
-      this.candidates.field, this.guidance.field, pair, this.more,
+      this.modelSelect.field, this.prompt.field, this.chips, this.orderField.field,
+      ...fields(FRONT), pair, this.more,
     ]);
+  }
+
+  // what the models say of their options
+
+  /** A control for each option that any of the models has: { fields, get, set, limit }. Orders have their tiles. */
+  buildDescribed() {
+    const known = new Map();
+    for (const option of this.models.flatMap(({ options }) => options)) {
+      if (option.kind !== "order" && !known.has(option.name)) known.set(option.name, this.describedControl(option));
+    }
+    return known;
+  }
+
+  describedControl(option) {
+    if (option.is_pair) return this.pairControl(option);
+    if (option.choices.length) return this.choiceControl(option);
+    if (option.kind === "text") return this.textControl(option);
+    return stops(option) ? this.sliderControl(option) : this.numberControl(option);
+  }
+
+  format(option) {
+    if (option.name === "steps") return (value) => this.stepWords(value);
+    return WORDS[option.name] ?? UNITS[option.unit] ?? (option.kind === "integer" ? String : (value) => value.toFixed(2));
+  }
+
+  sliderControl(option) {
+    const [min, max, step] = stops(option);
+    const control = this.slider(option.name, option.label, { min, max, step, title: option.description, format: this.format(option) });
+    const limit = (other) => setAttributes(control.input, { min: stops(other)[0], max: stops(other)[1] });
+    return { fields: [control.field], get: () => Number(control.input.value), set: control.set, limit };
+  }
+
+  pairControl(option) {
+    const [min, max, step] = option.usual;
+    const label = option.label.replace(/ interval$/, "");
+    const ends = [["from", option.name], ["until", `${option.name}_until`]].map(([word, name]) =>
+      this.slider(name, `${label} ${word}`, { min, max, step, title: option.description, format: this.format(option) }));
+    return {
+      fields: ends.map(({ field }) => field),
+      get: () => ends.map(({ input }) => Number(input.value)),
+      set: (values) => ends.forEach((end, place) => end.set(values[place])),
+    };
+  }
+
+  choiceControl(option) {
+    const control = this.select(option.name, option.label, option.choices.map((choice) => [choice, choice]), option.description);
+    control.input.addEventListener("change", () => this.showOnly());
+    const limit = ({ choices }) => fill(control.input, choices.map((choice) => [choice, choice]));
+    return { fields: [control.field], get: () => control.input.value, set: (value) => (control.input.value = value), limit };
+  }
+
+  numberControl(option) {
+    const { minimum: min, maximum: max } = option;
+    const control = this.number(option.name, option.label, { min, max, title: option.description, placeholder: min === 0 ? "0 is all" : "" });
+    const get = () => (control.input.value === "" ? undefined : Number(control.input.value));
+    return { fields: [control.field], get, set: (value) => (control.input.value = String(value)) };
+  }
+
+  /** Nothing is said where the text is the model's own. */
+  textControl(option) {
+    const control = this.field(option.name, option.label, el("input", { type: "text", autocomplete: "off", title: option.description }));
+    const get = () => (control.input.value === (this.option(option.name)?.default ?? "") ? undefined : control.input.value);
+    return { fields: [control.field], get, set: (value) => (control.input.value = value ?? "") };
+  }
+
+  /** What the model says of one of its options. */
+  option(name) {
+    return this.model.options.find((option) => option.name === name);
+  }
+
+  /** Shows the options that do something with what is chosen. */
+  showOnly() {
+    for (const [name, { fields }] of this.described) {
+      const option = this.option(name);
+      for (const field of fields) field.hidden = !option || !this.acts(option);
+    }
+    this.groupHint.textContent = GROUP_WORDS[this.described.get("group_sizes")?.get()] ?? "";
+  }
+
+  acts({ only }) {
+    if (!only) return true;
+    const [name, value] = only;
+    return name === "order" ? this.chosenOrders.includes(value) : this.described.get(name)?.get() === value;
   }
 
   // the controls
@@ -90,7 +154,8 @@ export class Options {
   field(name, label, input, ...extras) {
     const id = input.id || uniqueId(name);
     const fault = el("p", { class: "fault", id: `${id}-fault`, hidden: true });
-    setAttributes(input, { id, name, title: ABOUT[name] });
+    setAttributes(input, { id, name });
+    if (ABOUT[name]) setAttributes(input, { title: ABOUT[name] });
     const field = el("div", { class: "field" }, el("div", { class: "field-head" }, el("label", { for: id, text: label }), ...extras), input, fault);
     const control = { field, input, fault };
     this.controls.set(name, control);
@@ -105,8 +170,8 @@ export class Options {
     return control;
   }
 
-  select(name, label, choices) {
-    const control = this.field(name, label, el("select", {}));
+  select(name, label, choices, title) {
+    const control = this.field(name, label, el("select", { title }));
     fill(control.input, choices);
     return control;
   }
@@ -115,14 +180,14 @@ export class Options {
     return this.field(name, label, el("textarea", { rows: "3", placeholder, spellcheck: "false" }));
   }
 
-  number(name, label, { min, max, value = "", placeholder = "" }) {
-    return this.field(name, label, el("input", { type: "number", inputmode: "numeric", min, max, step: "1", value, placeholder }));
+  number(name, label, { min, max, title, value = "", placeholder = "" }) {
+    return this.field(name, label, el("input", { type: "number", inputmode: "numeric", min, max, step: "1", title, value, placeholder }));
   }
 
-  slider(name, label, { min, max, step, format }) {
+  slider(name, label, { min, max, step, title, format }) {
     const id = uniqueId(name);
     const output = el("output", { for: id });
-    const control = this.field(name, label, el("input", { type: "range", id, min, max, step }), output);
+    const control = this.field(name, label, el("input", { type: "range", id, min, max, step, title }), output);
     control.render = () => {
       const value = Number(control.input.value);
       const share = (value - control.input.min) / Math.max(1e-9, control.input.max - control.input.min);
@@ -179,18 +244,12 @@ export class Options {
     this.offerExample();
     if (this.custom?.length !== model.num_tokens) this.custom = null;
     this.showOrders(this.orders === "several" ? contrasting(defaults.order, model) : [defaults.order]);
-    this.steps.input.max = String(model.num_tokens);
-    this.steps.set(defaults.steps);
-    fill(this.groups.input, model.group_sizes.map((group) => [group, group]));
-    this.groups.input.value = defaults.group_sizes;
-    this.bound.set(defaults.entropy_bound);
-    this.candidates.set(defaults.candidates);
-    this.guidance.set(defaults.guidance);
-    this.setSchedule(defaults);
-    this.temperature.set(defaults.temperature);
-    this.topP.set(defaults.top_p);
-    this.topK.input.value = String(defaults.top_k);
-    this.showGroups();
+    for (const option of model.options) {
+      const control = this.described.get(option.name);
+      control?.limit?.(option);
+      control?.set(option.default);
+    }
+    this.showOnly();
     this.onModel(model);
   }
 
@@ -229,7 +288,7 @@ export class Options {
   }
 
   showOrderWords() {
-    this.candidates.field.hidden = !this.chosenOrders.includes(SHORTLIST);
+    this.showOnly();
     this.orderHint.textContent = this.orders === "one" ? orderWords(this.chosenOrders[0]) : "";
   }
 
@@ -237,12 +296,6 @@ export class Options {
     const tokens = this.model.num_tokens;
     if (value === tokens) return `${value}, a patch each`;
     return `${value} for ${tokens} patches`;
-  }
-
-  showGroups() {
-    const name = this.groups.input.value;
-    this.groupHint.textContent = GROUP_WORDS[name] ?? "";
-    this.bound.field.hidden = name !== "adaptive";
   }
 
   // the request
@@ -263,19 +316,13 @@ export class Options {
     const body = {
       model: this.model.id,
       prompt: this.prompt.input.value,
-      steps: Number(this.steps.input.value),
-      group_sizes: this.groups.input.value,
-      guidance: Number(this.guidance.input.value),
-      guidance_interval: [Number(this.from.input.value), Number(this.until.input.value)],
-      guidance_schedule: this.schedule.input.value,
-      temperature: Number(this.temperature.input.value),
-      top_p: Number(this.topP.input.value),
-      top_k: Number(this.topK.input.value || 0),
     };
     if (seed !== "") body.seed = seed.length < 16 && /^\d+$/.test(seed) ? Number(seed) : seed;
     if (this.count) body.n = Number(this.count.input.value || 1);
-    if (body.group_sizes === "adaptive") body.entropy_bound = Number(this.bound.input.value);
-    if (this.chosenOrders.includes(SHORTLIST)) body.candidates = Number(this.candidates.input.value);
+    for (const option of this.model.options) {
+      const value = this.acts(option) ? this.described.get(option.name)?.get() : undefined;
+      if (value !== undefined) body[option.name] = value;
+    }
     if (this.orders === "one") body.order = this.orderNamed(this.chosenOrders[0]);
     return body;
   }
@@ -284,24 +331,11 @@ export class Options {
   set(params) {
     if (params.model) this.setModel(params.model);
     this.setPrompt(params.prompt ?? this.prompt.input.value);
-    for (const [control, name] of [
-      [this.steps, "steps"], [this.guidance, "guidance"], [this.temperature, "temperature"], [this.topP, "top_p"],
-      [this.bound, "entropy_bound"], [this.candidates, "candidates"],
-    ]) if (params[name] !== undefined) control.set(params[name]);
-    this.setSchedule(params);
-    if (params.group_sizes) this.groups.input.value = params.group_sizes;
-    if (params.top_k !== undefined) this.topK.input.value = String(params.top_k);
+    for (const [name, { set }] of this.described) if (params[name] !== undefined && this.option(name)) set(params[name]);
     if (params.seed !== undefined) this.seed.input.value = String(params.seed);
     if (this.count && params.n !== undefined) this.count.input.value = String(params.n);
     if (this.orders === "one" && this.knows(params.order)) this.showOrders([params.order]);
-    this.showGroups();
-  }
-
-  setSchedule({ guidance_schedule: schedule, guidance_interval: interval }) {
-    if (schedule) this.schedule.input.value = schedule;
-    if (!interval) return;
-    this.from.set(interval[0]);
-    this.until.set(interval[1]);
+    this.showOnly();
   }
 
   knows(order) {
@@ -337,6 +371,13 @@ export class Options {
 export function randomSeed() {
   const [bits] = crypto.getRandomValues(new Uint32Array(1));
   return bits >>> (32 - SEED_BITS);
+}
+
+/** The least, the most and the step of a slider; null where a number has too many values for one. */
+function stops({ kind, usual, minimum, maximum }) {
+  if (usual) return usual;
+  const isShort = kind === "integer" && minimum !== null && maximum !== null && maximum - minimum < MOST_STOPS;
+  return isShort ? [minimum, maximum, 1] : null;
 }
 
 function fill(select, choices) {

@@ -14,15 +14,15 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from oar_wire.events import Completed
+from oar_wire.job import ImageLink
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
 from server.jobs.store import Registry
 from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
-from server.schemas.events import Completed
-from server.schemas.generation import ImageLink
-from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.api_thread import ApiThread
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from oar_wire.job import GenerationParams
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
 from server.jobs.worker_queue import Claim, WorkerQueue
-from server.schemas.generation import GenerationParams
 from server.settings import Settings
 
 PARAMS = GenerationParams(

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from oar_wire.job import EditParams
+from oar_wire.model import ModelInfo
 from server.cli import main
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
@@ -15,8 +17,6 @@ from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, Registry
-from server.schemas.generation import EditParams
-from server.schemas.model import ModelInfo
 from server.settings import Settings
 from tests.server.jobs.protocol import PARAMS, kinds, open_worker, params, run, take
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oar_wire.model import WorkerInfo
 from server.jobs.estimate import MAX_RETRY_SECONDS, START_SECONDS, Fleet, Speed, StepTimes, eta, retry_after
-from server.schemas.model import WorkerInfo
 
 seconds = st.just(0.0) | st.floats(1e-4, 10)
 fleets = st.builds(Fleet, st.lists(st.builds(Speed, st.integers(1, 256), seconds), max_size=4).map(tuple))

@@ -1,10 +1,10 @@
 import pytest
 
+from oar_wire.events import EVENTS, Completed, Failed, Patches, PatchInfo
+from oar_wire.job import Failure
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog, StoredEvent
-from server.schemas.events import EVENTS, Completed, Failed, Patches, PatchInfo
-from server.schemas.generation import Failure
 
 pytestmark = pytest.mark.anyio
 

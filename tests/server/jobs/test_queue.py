@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from oar_wire.job import GenerationParams
+from oar_wire.model import WorkerInfo
 from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, RedisUnavailable
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
@@ -14,8 +16,6 @@ from server.jobs.job import TRANSITIONS, JobState
 from server.jobs.queue import MARGIN, Idempotency, JobQueue
 from server.jobs.store import ImageStore, Registry
 from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
-from server.schemas.generation import GenerationParams
-from server.schemas.model import WorkerInfo
 from server.settings import Settings
 from tests.server.jobs.protocol import end_leases, set_clock
 from tests.server.jobs.protocol import open_worker as open_observer

@@ -2,11 +2,11 @@
 
 import pytest
 
+from oar_wire.events import Partial, Patches, PatchInfo, Restarted
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
 from server.jobs.queue import JobQueue
 from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
-from server.schemas.events import Partial, Patches, PatchInfo, Restarted
 from server.settings import Settings
 from server.worker.running import RunningJob
 from tests.server.jobs.protocol import PARAMS, kinds, open_worker, params, run, take

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from oar_wire.job import GenerationParams
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
@@ -19,8 +21,6 @@ from server.jobs.queue import JobQueue
 from server.jobs.store import Registry
 from server.jobs.sweeper import Sweeper
 from server.jobs.worker_queue import NewEvent, WorkerQueue
-from server.schemas.generation import GenerationParams
-from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 
 pytestmark = pytest.mark.anyio

@@ -4,13 +4,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from oar_wire.job import EditParams
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.job import JobState
 from server.jobs.queue import JobQueue
 from server.jobs.sweeper import Sweeper
 from server.jobs.worker_queue import WorkerQueue
-from server.schemas.generation import EditParams
 from server.settings import Settings
 from tests.server.jobs.protocol import make_late, open_worker, params, run, take
 

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.errors import RedisUnavailable
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import RecentRegistry, Registry
-from server.schemas.model import ModelInfo, WorkerInfo
 from tests.server.jobs.protocol import ManualClock
 
 pytestmark = pytest.mark.anyio

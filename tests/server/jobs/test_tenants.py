@@ -8,6 +8,7 @@ import anyio.to_thread
 import pytest
 from click.testing import CliRunner
 
+from oar_wire.tenant import OPEN_TENANT, Tenant
 from server.cli import main
 from server.errors import JobExpired, JobNotFound, ModelNotReady, QueueFull, QueueShareFull, RateLimited
 from server.jobs import keys
@@ -17,7 +18,6 @@ from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
 from server.jobs.limiter import RateLimiter
 from server.jobs.queue import JobQueue
-from server.schemas.tenant import OPEN_TENANT, Tenant
 from server.settings import Settings
 from tests.server.jobs.protocol import PARAMS, open_worker, params, run, take
 from tests.server.jobs.test_dead import bury

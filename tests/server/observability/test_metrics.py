@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from oar_wire.job import GenerationParams
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.api.app import create_app
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
@@ -33,8 +35,6 @@ from server.observability.metrics import (
     FleetMetrics,
     WorkerMetrics,
 )
-from server.schemas.generation import GenerationParams
-from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME

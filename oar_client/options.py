@@ -1,0 +1,33 @@
+"""What a request may say, as types. Written by `make documents` from oar_wire: do not edit."""
+
+from typing import Literal, TypedDict
+
+
+class Options(TypedDict, total=False):
+    """What a generation may say beside its prompt; what is absent is the model's default. See docs/client.md."""
+
+    seed: int | None
+    priority: Literal["low", "normal", "high"]
+    deadline: float | None
+    order: str | list[int] | None
+    steps: int | None
+    group_sizes: str | None
+    entropy_bound: float | None
+    candidates: int | None
+    guidance: float | None
+    guidance_interval: list[float] | tuple[float, float] | None
+    guidance_schedule: Literal["constant", "linear", "cosine"] | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    model: str | None
+    n: int
+    previews: bool
+
+
+class EditOptions(Options, total=False):
+    """What an edit may say beside that."""
+
+    offset: list[int] | tuple[int, int] | None
+    strength: float | None
+    feather: int

@@ -1,0 +1,34 @@
+"""What a family offers to whoever loads a model: how its networks are built from a config, and nothing more."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from oar_core.errors import ConfigError
+from oar_core.models.base import Backbone, ImageTokenizer
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """`backbone` and `tokenizer` build a network from its part of a model's config; None: the family has none.
+
+    Both raise ConfigError. A family may attach an order policy where the config has one; see `policy`.
+    """
+
+    backbone: Callable[[Config], Backbone] | None = None
+    tokenizer: Callable[[Config], ImageTokenizer] | None = None
+    policy: Callable[[Config, Backbone], nn.Module] | None = None
+
+    def build_backbone(self, key: str, config: Config) -> Backbone:
+        if self.backbone is None:
+            raise ConfigError(f"family {key!r} has no backbone")
+        return self.backbone(config)
+
+    def build_tokenizer(self, key: str, config: Config) -> ImageTokenizer:
+        if self.tokenizer is None:
+            raise ConfigError(f"family {key!r} has no image tokenizer")
+        return self.tokenizer(config)

@@ -1,0 +1,12 @@
+"""The image tokenizer of LlamaGen (arXiv 2406.06525), which ARPG, LPD and RandAR share: VQ-16 and VQ-8."""
+
+from oar_core.models.family import Config, Family
+from oar_core.models.llamagen_vq.config import VqConfig
+from oar_core.models.llamagen_vq.vq import VqTokenizer
+
+
+def _tokenizer(config: Config) -> VqTokenizer:
+    return VqTokenizer(VqConfig.from_dict(config))
+
+
+FAMILY = Family(tokenizer=_tokenizer)

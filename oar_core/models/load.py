@@ -1,0 +1,148 @@
+"""Loads a model's folder: its config by format version, each network by its family's key."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from oar_core.config import OrderScore
+from oar_core.errors import ConfigError, WeightsError
+from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
+from oar_core.models.classes import CLASSES, ClassConditioner
+from oar_core.models.family import Family
+from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
+from oar_core.nn.packed_conv import pack_convs
+from oar_core.text import TEXT, TextTokenizer
+from oar_core.weights import file_digest, read_tensors
+
+FORMAT = 2  # of config.json
+
+# A new family is a folder beside this file and one line here.
+FAMILIES = (
+    "oar",
+    "arpg",
+    "lpd",
+    "llamagen_vq",
+)
+NATIVE = FAMILIES[0]
+
+CONDITIONERS: dict[str, Callable[[Path], Conditioner]] = {"text": TextTokenizer.load, "class": ClassConditioner.load}
+CONDITIONER_FILES = (TEXT, CLASSES)
+
+Config = Mapping[str, Any]
+
+
+def family(key: str) -> Family:
+    """Raises ConfigError for a key that is not registered."""
+    if key not in FAMILIES:
+        raise ConfigError(f"unknown family {key!r}; there are {', '.join(FAMILIES)}")
+    return cast(Family, import_module(f"oar_core.models.{key}").FAMILY)
+
+
+def load_model(folder: Path, device: str, dtype: torch.dtype) -> Model:
+    """Raises WeightsError when a file is missing or its tensors do not fit the config, and ConfigError for an unknown
+    family, and for int8 on anything but a CPU."""
+    if dtype is torch.int8 and not device.startswith("cpu"):
+        raise ConfigError(f"int8 is for a CPU, and the device is {device}")
+    config = read_config(folder)
+    backbone = load_backbone(folder, BACKBONE)
+    if "order_score" in config:
+        backbone.order_score = OrderScore.from_dict(config["order_score"])
+    if "policy" in config:
+        attach = family(config["family"]).policy
+        if attach is None:
+            raise ConfigError(f"family {config['family']!r} takes no order policy")
+        _fill(attach(config["policy"], backbone), folder / POLICY)
+    tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    pack_convs(tokenizer)
+    return Model(
+        name=config["name"],
+        family=config["family"],
+        backbone=in_number_format(backbone.to(device=device), dtype).eval(),
+        tokenizer=tokenizer,
+        conditioner=load_conditioner(folder),
+        defaults=config["defaults"],
+        example_prompts=tuple(config["example_prompts"]),
+        pixel_art=config.get("pixel_art", False),
+        model_hash=_folder_hash(folder),
+        dtype=dtype,
+        device=torch.device(device),
+    )
+
+
+def load_backbone(folder: Path, name: str) -> Backbone:
+    """A backbone of the folder's family from one of its files. Raises as `load_model`."""
+    config = read_config(folder)
+    backbone = family(config["family"]).build_backbone(config["family"], config["backbone"])
+    _fill(backbone, folder / name)
+    return backbone
+
+
+def load_any_order(folder: Path) -> Backbone:
+    """The backbone that training goes on from: as it was before it was fine-tuned, where the folder holds that, else
+    the one that draws. Without an order policy, which belongs to the orders that it was distilled from. Raises as
+    `load_model`."""
+    return load_backbone(folder, ANY_ORDER_BACKBONE if (folder / ANY_ORDER_BACKBONE).exists() else BACKBONE)
+
+
+def load_tokenizer(folder: Path) -> ImageTokenizer:
+    """The image tokenizer alone; a model folder may hold no more than that. Raises as `load_model`."""
+    config = dict(read_config(folder)["tokenizer"])
+    key = config.pop("family")
+    tokenizer = family(key).build_tokenizer(key, config)
+    _fill(tokenizer, folder / TOKENIZER)
+    return tokenizer
+
+
+def load_conditioner(folder: Path) -> Conditioner:
+    """Raises ConfigError for an unknown kind, WeightsError for a file that is missing."""
+    kind = read_config(folder)["conditioner"]
+    if kind not in CONDITIONERS:
+        raise ConfigError(f"unknown conditioner {kind!r}; there are {', '.join(CONDITIONERS)}")
+    return CONDITIONERS[kind](folder)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """In the present format, whatever format the file has. Raises WeightsError, and ConfigError for a later format."""
+    path = folder / CONFIG
+    if not path.exists():
+        raise WeightsError(f"{path} is missing")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} is no JSON: {error}") from error
+    version = config.get("format", 1)
+    if version > FORMAT:
+        raise ConfigError(f"{path} has format {version}; this version of the library reads up to {FORMAT}")
+    for number in range(version, FORMAT):
+        config = CONVERTERS[number](config)
+    return config
+
+
+def _from_1(config: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 knew the native family alone."""
+    tokenizer = {"family": NATIVE, **config["tokenizer"]}
+    return {**config, "format": 2, "family": NATIVE, "tokenizer": tokenizer, "conditioner": "text"}
+
+
+# From the format of that number to the next one.
+CONVERTERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+
+
+def _fill(module: nn.Module, path: Path) -> None:
+    tensors: Mapping[str, Tensor] = read_tensors(path)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit its config: {error}") from error
+
+
+def _folder_hash(folder: Path) -> str:
+    present = (name for name in (*CONDITIONER_FILES, POLICY) if (folder / name).exists())
+    names = [CONFIG, BACKBONE, TOKENIZER, *present]
+    return hashlib.sha256("".join(file_digest(folder / name) for name in names).encode()).hexdigest()[:16]

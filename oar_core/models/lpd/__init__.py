@@ -1,0 +1,12 @@
+"""LPD, locality-aware parallel decoding (arXiv 2507.01957): one trunk, whose queries of a step see each other."""
+
+from oar_core.models.family import Config, Family
+from oar_core.models.lpd.backbone import LpdBackbone
+from oar_core.models.lpd.config import LpdConfig
+
+
+def _backbone(config: Config) -> LpdBackbone:
+    return LpdBackbone(LpdConfig.from_dict(config))
+
+
+FAMILY = Family(backbone=_backbone)

@@ -1,0 +1,178 @@
+"""The LPD network: one causal trunk that reads committed tokens and answers mask tokens in the same pass."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from oar_core.config import OrderScore
+from oar_core.models.base import Backbone, BackboneSpec, Commit, Commits, Condition, GridLayout, Queries, Query, within
+from oar_core.models.lpd.config import LpdConfig
+from oar_core.models.seen import listed_seen, seen_after
+from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
+from oar_core.nn.kv_cache import KVCache, Window
+from oar_core.nn.tables import moved, places_within, starts_of
+
+INIT_STD = 0.02
+EPS = 1e-6
+EXPANSION = 4  # of the feed-forward layer
+
+
+class LpdBlock(nn.Module):
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm = nn.LayerNorm(width, eps=EPS)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=EPS)
+        self.up = nn.Linear(width, EXPANSION * width)
+        self.down = nn.Linear(EXPANSION * width, width)
+
+    def forward(self, x: Float[Tensor, "*S D"], layer: int, store: KeyValueStore) -> Float[Tensor, "*S D"]:
+        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1))
+        x = x + self.out(store.attend(layer, *qkv.unbind(-3)))
+        return x + self.down(F.gelu(self.up(self.feed_forward_norm(x))))
+
+
+class LpdBackbone(Backbone):
+    """Positions are told by a learned table alone. A condition is one class; the unconditional one is the last.
+
+    The queries of a step see each other in every layer, so a logit depends on which positions share its step: no order
+    that scores all remaining positions can be asked for.
+    """
+
+    def __init__(self, config: LpdConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.order_score = OrderScore()
+        self.embed_class = nn.Embedding(config.num_classes + 1, config.width)
+        self.embed_token = nn.Embedding(config.vocab_size, config.width)
+        self.mask_token = nn.Parameter(torch.empty(config.width))
+        self.place = nn.Parameter(torch.empty(config.num_tokens + 1, config.width))  # the first is the class's
+        self.input_norm = nn.LayerNorm(config.width, eps=EPS)
+        self.blocks = nn.ModuleList(LpdBlock(config.width, config.num_heads) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.width, eps=EPS)
+        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self._initialise()
+
+    @property
+    def spec(self) -> BackboneSpec:
+        config = self.config
+        return BackboneSpec(
+            layout=GridLayout(*config.grid),
+            vocab_size=config.vocab_size,
+            condition_vocab=config.num_classes + 1,
+            max_condition=1,
+            commits=Commits.GROUP,
+            queries=Queries.GROUP,
+        )
+
+    def forward(
+        self,
+        condition: Condition,
+        token_ids: Int[Tensor, "B L"],
+        positions: Int[Tensor, "B L"],
+        groups: Int[Tensor, "L"] | None = None,
+    ) -> Float[Tensor, "B L V"]:
+        """Training pass. `groups`: the step that decodes each rank; unless given, each has its own."""
+        length = positions.shape[1]
+        groups = torch.arange(length, device=positions.device) if groups is None else groups
+        x = torch.cat(
+            [self._condition(condition.ids), self._tokens(token_ids, positions), self._queries(positions)], dim=1
+        )
+        mask = additive_mask(_training_mask(groups), x.dtype).expand(x.shape[0], 1, -1, -1)
+        return self.head(self._trunk(x, Uncached(mask))[:, 1 + length :])
+
+    def new_cache(self, num_slots: int) -> KVCache:
+        """An empty cache on the weights' device and in their dtype; on a CPU in fp32, which is faster for attention."""
+        config, weight = self.config, self.mask_token
+        return KVCache.allocate(
+            num_layers=config.num_layers,
+            num_slots=num_slots,
+            num_heads=config.num_heads,
+            capacity=1 + config.num_tokens,
+            head_width=config.width // config.num_heads,
+            dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype,
+            device=weight.device,
+        )
+
+    @torch.no_grad()
+    def prefill(self, cache: KVCache, slots: Int[Tensor, "B"], condition: Condition, known: Commit) -> None:
+        lengths = condition.lengths.tolist()
+        cache.reset(slots)
+        counts = [length + added for length, added in zip(lengths, known.counts.tolist())]
+        window = cache.extend(slots, counts, seen_after(lengths, known))
+        x = torch.cat([self._condition(condition.ids), self._tokens(known.token_ids, known.positions)], dim=1)
+        valid = torch.cat([within(condition.lengths, condition.ids.shape[1]), known.valid], dim=1)
+        self._trunk(x.flatten(0, 1)[_places(valid, x.device)], window)
+
+    @torch.no_grad()
+    def step(self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Query) -> Float[Tensor, "M V"]:
+        """Tokens and queries go through the trunk together; what the queries leave in the cache is forgotten."""
+        committed, asked = commit.counts.numpy(), np.asarray(query.counts, dtype=np.int64)
+        if not (committed + asked).any():
+            return self.mask_token.new_empty(0, self.config.vocab_size)
+        window = cache.extend(slots, (committed + asked).tolist(), _seen(commit, asked))
+        places = _places(commit.valid, cache.keys.device)
+        tokens = self._tokens(commit.token_ids.flatten()[places], commit.positions.flatten()[places])
+        listed = torch.cat([tokens, self._queries(query.positions)])
+        # From tokens before queries to each row's tokens before its queries, and back.
+        starts = starts_of(committed + asked)
+        where = np.concatenate([places_within(starts, committed), places_within(starts + committed, asked)])
+        order, answers = moved([np.argsort(where), where[int(committed.sum()) :]], cache.keys.device)
+        x = self._trunk(listed[order], window)
+        cache.forget(slots, query.counts)
+        return self.head(x[answers])
+
+    def _trunk(self, x: Float[Tensor, "*S D"], store: KeyValueStore | Window) -> Float[Tensor, "*S D"]:
+        for layer, block in enumerate(self.blocks):
+            x = block(x, layer, store)
+        return self.norm(x)
+
+    def _condition(self, ids: Int[Tensor, "B P"]) -> Float[Tensor, "B P D"]:
+        return self.input_norm(self.embed_class(ids) + self.place[0])
+
+    def _tokens(self, token_ids: Int[Tensor, "*S"], positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
+        return self.input_norm(self.embed_token(token_ids) + self.place[positions + 1])
+
+    def _queries(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
+        return self.input_norm(self.mask_token + self.place[positions + 1])
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+        for parameter in (self.mask_token, self.place):
+            nn.init.trunc_normal_(parameter, std=INIT_STD)
+
+
+def _seen(commit: Commit, asked: Int[np.ndarray, "B"]) -> Int[np.ndarray, "M"]:
+    """Of each row's tokens and then its queries: tokens see their group, queries see all that is new."""
+    committed = commit.counts.numpy()
+    starts = starts_of(committed + asked)
+    seen = np.repeat(committed + asked, committed + asked)
+    tokens = places_within(starts, committed)
+    listed = listed_seen(commit)
+    seen[tokens] = places_within(np.ones_like(committed), committed) if listed is None else listed
+    return seen
+
+
+def _training_mask(groups: Int[Tensor, "L"]) -> Bool[Tensor, "1 1 S S"]:
+    """Who sees whom of `[class ; tokens ; queries]`: a token those of its group and of groups before, a query tokens of
+    groups before and queries of its group."""
+    length, device = len(groups), groups.device
+    earlier, same = groups[None] < groups[:, None], groups[None] == groups[:, None]
+    visible = torch.zeros(1 + 2 * length, 1 + 2 * length, dtype=torch.bool, device=device)
+    visible[:, 0] = True
+    tokens, queries = slice(1, 1 + length), slice(1 + length, None)
+    visible[tokens, tokens] = earlier | same
+    visible[queries, tokens] = earlier
+    visible[queries, queries] = same
+    return visible[None, None]
+
+
+def _places(valid: Bool[Tensor, "B K"], device: torch.device) -> Int[Tensor, "M"]:
+    """Where the valid places of a padded table lie in it, row after row; found on the host."""
+    return valid.flatten().nonzero().squeeze(1).to(device)

@@ -1,0 +1,66 @@
+"""`POST /v1/edits`: a generation that starts from a picture, and which of its patches are made anew."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from oar_wire.base import Accepted
+from oar_wire.request import GenerationRequest
+
+MAX_OFFSET = 1 << 14  # pixels
+Pixels = Annotated[int, Field(ge=-MAX_OFFSET, le=MAX_OFFSET)]
+
+
+class EditOptions(Accepted):
+    """What an edit may say beside a generation."""
+
+    offset: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="Outpaint: pixels down and right from the canvas' corner to the picture's, negative to cut off; "
+        "the picture may have any size, and everything around it is painted",
+    )
+    strength: float | None = Field(
+        None, gt=0, le=1, description="Vary: the share of the tokens under the mask that is drawn anew"
+    )
+    feather: int = Field(0, ge=0, le=256, description="Pixels inside the mask over which its edge fades")
+
+
+class EditFields(GenerationRequest, EditOptions):
+    """What stands beside the files of a multipart edit."""
+
+
+class EditRequest(EditFields):
+    """The whole edit as JSON; pictures are base64, or `data:` URLs of it."""
+
+    image: str = Field(description="PNG, WebP or JPEG of the model's size; of any size with `offset`")
+    mask: str | None = Field(
+        None,
+        description="PNG or WebP of the same size; pixels of alpha 0 are painted. "
+        "Absent: pixels of the image that are not opaque",
+    )
+
+
+def touched_patches(mask: bytes, size: tuple[int, int], grid: tuple[int, int]) -> list[bool]:
+    """By position, whether a mask touches the patch. `mask` has one byte a pixel, row by row, 0 where nothing changes;
+    `size` is (Y, X) in pixels and `grid` (h, w) in patches."""
+    (height, width), (rows, columns) = size, grid
+    down, right = height // rows, width // columns
+    touched = [False] * (rows * columns)
+    for row in range(rows * down):
+        line = mask[row * width : (row + 1) * width]
+        if line.count(0) == width:
+            continue
+        for column in range(columns):
+            if line.count(0, column * right, (column + 1) * right) < right:
+                touched[row // down * columns + column] = True
+    return touched
+
+
+def num_redrawn(num_touched: int, strength: float | None) -> int:
+    """How many of the touched patches are drawn anew: all of them, or a share and at least one."""
+    return num_touched if strength is None else max(1, round(strength * num_touched))
+
+
+def edit_steps(steps: int, num_drawn: int) -> int:
+    """Decode steps where only some positions are drawn: one for each at most."""
+    return min(steps, num_drawn)

@@ -1,0 +1,127 @@
+"""The events of a job. Each has `type`, `seq`, `job_id` and `at` (Unix seconds).
+
+`seq` counts a job's events from 1. A preview that was replaced by a newer one is not kept, so a number that a reader
+does not see was a preview; every other event is seen.
+
+A worker writes only an event's own fields; Redis' script adds `seq` and `at`, the reader adds `job_id`.
+Clients are to ignore fields that they do not know.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from oar_wire.base import CACHED, Sent
+from oar_wire.job import Failure, ImageLink
+
+ENVELOPE = {"type", "seq", "job_id", "at"}
+
+
+class _Event(Sent):
+    seq: Annotated[int, Field(description="Counts the job's events from 1; `after` takes it")] = 0
+    job_id: str = ""
+    at: Annotated[float, Field(description="Unix seconds, by Redis' clock")] = 0.0
+
+    def body(self) -> str:
+        """The event's own fields as JSON: what is stored."""
+        return self.model_dump_json(exclude=ENVELOPE)
+
+
+class Queued(_Event):
+    type: Literal["queued"] = "queued"
+
+
+class Started(_Event):
+    type: Literal["started"] = "started"
+    attempt: Annotated[int, Field(description="How often the job was begun, from 1")] = 1
+
+
+class PatchInfo(Sent):
+    """One decoded token; `rank` counts from 0 in decode order, `position = row * w + col`."""
+
+    rank: int = Field(description="When it was decoded, counted from 0")
+    position: int = Field(description="Where it is in the grid, row by row")
+    row: int
+    col: int
+    token: int = Field(description="Its id in the image tokenizer's vocabulary")
+    confidence: float = Field(description="The probability that the model gave to it")
+
+
+class Patches(_Event):
+    """The positions that one decode step of one image filled. `step` counts from 1."""
+
+    type: Literal["patches"] = "patches"
+    image: int = Field(description="Index of the image within the request")
+    step: int
+    steps: int = Field(description="Of this image; an upper bound under adaptive group sizes")
+    patches: tuple[PatchInfo, ...]
+
+
+class _Canvas(_Event):
+    """The canvas of one image so far; `data` is base64."""
+
+    image: int = Field(description="Index of the image within the request")
+    known: int = Field(description="Positions that are known in this picture; the rest is the decoder's guess")
+    total: int = Field(description="Positions of the grid")
+    width: int = Field(description="Pixels")
+    height: int = Field(description="Pixels")
+    mime: Literal["image/webp"] = "image/webp"
+    data: str = Field(description="The picture in base64")
+
+
+class Preview(_Canvas):
+    """Sent now and then; each makes the one before worthless."""
+
+    type: Literal["preview"] = "preview"
+
+
+class Partial(_Canvas):
+    """One of the partial images that a request wished for: after a certain step, without loss, counted from 0."""
+
+    type: Literal["partial"] = "partial"
+    index: int = Field(description="Of the partial images of this image, counted from 0")
+
+
+class Restarted(_Event):
+    """Another worker took the job over. Every image goes on from its `known` positions; 0 clears the canvas.
+
+    `reason` is `model_changed` where the worker has another model of that name: then all are cleared.
+    """
+
+    type: Literal["restarted"] = "restarted"
+    attempt: Annotated[int, Field(description="How often the job was begun, from 1")] = 1
+    known: Annotated[tuple[int, ...], Field(description="Positions that are kept, of each image")] = ()
+    reason: Literal["worker_left", "model_changed"] = "worker_left"
+
+
+class Fingerprint(Sent):
+    """What made a picture. Two pictures of one request with equal fingerprints are made by the same arithmetic."""
+
+    model_hash: str
+    torch: str
+    device: str
+    dtype: str
+    mode: Literal["batched", "deterministic"]
+
+
+class Completed(_Event):
+    type: Literal["completed"] = "completed"
+    images: tuple[ImageLink, ...]
+    seconds: float = Field(description="From the start of the last attempt")
+    fingerprint: Fingerprint | None = None
+
+
+class Failed(_Event):
+    type: Literal["failed"] = "failed"
+    error: Failure
+
+
+class Canceled(_Event):
+    type: Literal["canceled"] = "canceled"
+
+
+Event = Queued | Started | Patches | Preview | Partial | Restarted | Completed | Failed | Canceled
+EVENTS: TypeAdapter[Event] = TypeAdapter(
+    Annotated[Event, Field(discriminator="type")], config=ConfigDict(cache_strings=CACHED)
+)
+TERMINAL_TYPES = frozenset({"completed", "failed", "canceled"})

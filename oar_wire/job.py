@@ -1,0 +1,89 @@
+"""A job: what it carries once defaults are filled in, and how it goes."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from oar_wire.base import Sent
+from oar_wire.options import Plan, Priority, Sampling
+
+State = Literal["queued", "running", "completed", "failed", "canceled"]
+
+
+class EditParams(Sent):
+    """How the source picture of a job enters it; the picture itself is stored beside the job.
+
+    `inpaint` paints anew what the mask opens, without a trace of what was there. `vary` keeps a share of it. `outpaint`
+    lays the source on the canvas and paints around it.
+    """
+
+    mode: Literal["inpaint", "vary", "outpaint"]
+    offset: tuple[int, int] = (0, 0)  # pixels down and right, of the source's corner on the canvas; outpaint only
+    strength: float = 1.0  # share of the masked tokens that is drawn anew; vary only
+    feather: int = 0  # pixels over which the edge of the mask fades
+    num_kept: int = 0  # tokens of the source that stay
+
+
+class GenerationParams(Sampling, Plan):
+    """A request with every default filled in and checked against the model; what a job carries. An empty prompt is
+    none: a picture is varied without one."""
+
+    model: str
+    prompt: str
+    seed: int
+    n: int
+    previews: bool = True
+    priority: Priority = "normal"
+    deadline: float | None = None  # seconds from acceptance
+    partial_images: int = 0  # `partial` events of each image, spread evenly over its steps
+    edit: EditParams | None = None
+    model_hash: str = ""
+
+    @property
+    def rows_per_image(self) -> int:
+        """Engine rows of one image: a guided one also runs the unconditional branch."""
+        return 1 if self.guidance == 1 else 2
+
+
+class Failure(Sent):
+    """Why a job failed: the same words as in an HTTP error."""
+
+    code: str
+    message: str
+    field: str | None = None
+
+
+class ImageLink(Sent):
+    index: int
+    url: str
+
+
+class Timings(Sent):
+    """Unix seconds by Redis' clock; absent until it happened."""
+
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+class GenerationStatus(Sent):
+    """The answer of POST, GET and DELETE alike."""
+
+    id: str
+    status: State
+    seed: int
+    params: GenerationParams
+    seq: Annotated[int, Field(description="Number of the job's latest event")]
+    attempts: int
+    cancel_requested: bool
+    position: Annotated[int | None, Field(description="Jobs waiting ahead, 0 for one that runs; null: it has ended")]
+    eta: Annotated[float | None, Field(description="Seconds until it is likely finished; null when not known")]
+    workers: Annotated[int | None, Field(description="Live workers that take its model's jobs; null: it has ended")]
+    notice: Annotated[str | None, Field(description="What keeps the job waiting, where that is not other jobs")] = None
+    timings: Timings
+    images: tuple[ImageLink, ...] = ()
+    retry_of: Annotated[str | None, Field(description="The dead job that this one repeats")] = None
+    error: Failure | None = None
+    url: str
+    stream_url: str
+    events_url: str

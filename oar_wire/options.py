@@ -1,0 +1,356 @@
+"""The options of a drawing: each is declared once, with its kind, default, bounds, sentence and group.
+
+What a caller may set follows from here: the fields of HTTP requests and their codes, what a job carries, the defaults
+of model cards and recipes, the command line's flags, the client's types, the studio's form, the tables of the
+documents, and what the library refuses. A new option is one annotated field of `Plan` or `Sampling`, and whatever acts
+on it.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin
+
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+
+from oar_wire.base import Accepted, Sent
+
+Group = Literal["plan", "sampling", "job"]
+Priority = Literal["low", "normal", "high"]
+GuidanceSchedule = Literal["constant", "linear", "cosine"]
+
+MAX_SEED = 2**63 - 1
+MAX_POSITIONS = 1 << 14  # of a grid: 128 x 128
+MAX_NAME = 200  # characters
+DEFAULT_ENTROPY_BOUND: Final = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
+DEFAULT_CANDIDATES: Final = 4
+
+# The first bad position is enough: each would become an error of its own.
+Positions = Annotated[list[int], Field(max_length=MAX_POSITIONS, fail_fast=True)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
+
+
+@dataclass(frozen=True)
+class About:
+    """What an option's annotation says beside its kind and default. Numbers are bounds where they are given."""
+
+    sentence: str
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    max_length: int | None = None  # characters
+    asked: Any = None  # its kind in the JSON of a request, where that is not its own
+    label: str = ""  # in a form; its name in words if empty
+    usual: tuple[float, float, float] | None = None  # a slider's least, most and step
+    unit: Literal["", "nats", "share"] = ""
+    only: tuple[str, str] | None = None  # another option and its value: with others this one does nothing
+    code: str = ""  # of a complaint; the group's if empty
+    complaint: str = ""  # about a value of another kind, in place of the validator's words
+    is_prompt: bool = False  # whether the model reads it as text
+
+    @property
+    def constraints(self) -> dict[str, Any]:
+        """For pydantic's `Field`."""
+        given = {name: getattr(self, name) for name in ("ge", "gt", "le", "max_length")}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is within the bounds."""
+        lowest = -math.inf if self.ge is None else self.ge
+        above = -math.inf if self.gt is None else self.gt
+        highest = math.inf if self.le is None else self.le
+        return math.isfinite(value) and lowest <= value <= highest and value > above
+
+    @property
+    def range(self) -> str:
+        """The bounds in words."""
+        if self.gt is not None:
+            return f"it lies above {self.gt:g}" + ("" if self.le is None else f" and up to {self.le:g}")
+        if self.le is not None:
+            return f"it lies between {self.ge or 0:g} and {self.le:g}"
+        return "a finite number is needed" if self.ge is None else f"at least {self.ge:g} is needed"
+
+
+class Plan(Sent):
+    """In which order a picture is decoded, and how many positions at a time."""
+
+    order: Annotated[
+        str | tuple[int, ...],
+        About(
+            "An order's name, or a permutation of all grid positions",
+            asked=str | Positions,
+            code="invalid_order",
+            complaint="order is an order's name or a list of grid positions",
+        ),
+    ] = "raster"
+    steps: Annotated[int, About("Decode steps, at most the number of grid positions", ge=1)] = 16
+    group_sizes: Annotated[
+        str, About("How many positions each step decodes, by a schedule's name", max_length=MAX_NAME)
+    ] = "cosine"
+    entropy_bound: Annotated[
+        float,
+        About(
+            "Nats that an `adaptive` group may lose; nothing to other group sizes",
+            ge=0,
+            le=10_000,
+            usual=(0, 20, 0.5),
+            unit="nats",
+            only=("group_sizes", "adaptive"),
+        ),
+    ] = DEFAULT_ENTROPY_BOUND
+    candidates: Annotated[
+        int,
+        About(
+            "Positions that the model is asked about for each that a step fills, in order `shortlist`; "
+            "nothing to other orders",
+            ge=1,
+            le=10_000,
+            usual=(1, 16, 1),
+            only=("order", "shortlist"),
+        ),
+    ] = DEFAULT_CANDIDATES
+
+
+class Sampling(Sent):
+    """How the tokens of a picture are drawn."""
+
+    guidance: Annotated[
+        float, About("Classifier-free guidance; 1 is none", ge=0, le=100, usual=(1, 8, 0.25))
+    ] = 1.0  # fmt: skip
+    guidance_interval: Annotated[
+        tuple[float, float],
+        About(
+            "From which share of the decoded positions on guidance holds, and up to which; 0 and 1 is always. "
+            "Outside, a picture costs half",
+            ge=0,
+            le=1,
+            asked=Interval,
+            usual=(0, 1, 0.01),
+            unit="share",
+        ),
+    ] = (0.0, 1.0)
+    guidance_schedule: Annotated[
+        str,
+        About(
+            "How guidance grows from 1 with the share of the decoded positions; `constant`: not at all",
+            asked=GuidanceSchedule,
+        ),
+    ] = "constant"
+    temperature: Annotated[
+        float, About("Flattens (> 1) or sharpens (< 1) the draws", ge=0, le=100, usual=(0, 2, 0.05))
+    ] = 1.0  # fmt: skip
+    top_k: Annotated[
+        int, About("Draw from the k likeliest tokens; 0 is all", ge=0, le=1 << 31, label="Top-k")
+    ] = 0  # fmt: skip
+    top_p: Annotated[
+        float,
+        About(
+            "Draw from the likeliest tokens that sum up to this", gt=0, le=1, label="Top-p", usual=(0.05, 1, 0.01)
+        ),
+    ] = 1.0  # fmt: skip
+
+
+class JobOptions(Accepted):
+    """What a request may say that no model has a default for."""
+
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Decides every draw; chosen and returned if absent")
+    priority: Priority = Field("normal", description="Who is served first; waiting raises it")
+    deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One declared option."""
+
+    name: str
+    group: Group
+    kind: Any  # as a job carries it
+    default: Any  # of a model that names none
+    about: About
+
+    @property
+    def asked(self) -> Any:
+        """Its kind in the JSON of a request."""
+        return self.kind if self.about.asked is None else self.about.asked
+
+    @property
+    def label(self) -> str:
+        return self.about.label or self.name.replace("_", " ").capitalize()
+
+    @property
+    def code(self) -> str:
+        """Of a complaint about its value."""
+        usual = {"plan": "invalid_steps", "sampling": "invalid_sampling", "job": f"invalid_{self.name}"}
+        return self.about.code or usual[self.group]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that are all there are; none where a model or a range says it."""
+        return get_args(plain(self.asked)) if get_origin(plain(self.asked)) is Literal else ()
+
+    @property
+    def is_pair(self) -> bool:
+        return get_origin(self.kind) is tuple and len(get_args(self.kind)) == 2 and ... not in get_args(self.kind)
+
+    def check(self, value: Any) -> None:
+        """Refuses what no model serves. Raises BadOption."""
+        if self.choices and value not in self.choices:
+            raise self.refuse(f"{self.name} {value!r} is not one of {', '.join(self.choices)}")
+        for number in cast("Sequence[Any]", value) if self.is_pair else (value,):
+            if isinstance(number, int | float) and not self.about.holds(number):
+                raise self.refuse(f"{self.name} is {_words(value)}; {self.about.range}")
+        if self.is_pair and not value[0] < value[1]:
+            raise self.refuse(f"{self.name} is {_words(value)}; it has to end after it begins")
+
+    def refuse(self, message: str) -> "BadOption":
+        return BadOption(message, code=self.code, field=self.name)
+
+
+class BadOption(ValueError):
+    """A value that cannot be served. `code` and `field` are those of an error's JSON."""
+
+    def __init__(self, message: str, *, code: str, field: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+
+
+def collect(group: Group, declaration: type[BaseModel]) -> Iterator[tuple[str, Option]]:
+    """The options that a class declares, by name."""
+    for name, field in declaration.model_fields.items():
+        about = next((fact for fact in field.metadata if isinstance(fact, About)), None) or _about(field)
+        yield name, Option(name, group, field.annotation, field.default, about)
+
+
+def _about(field: FieldInfo) -> About:
+    """As pydantic's own words say it."""
+    bounds = {
+        name: getattr(fact, name) for fact in field.metadata for name in ("ge", "gt", "le") if hasattr(fact, name)
+    }
+    return About(field.description or "", **bounds)
+
+
+OPTIONS: dict[str, Option] = {
+    **dict(collect("plan", Plan)),
+    **dict(collect("sampling", Sampling)),
+    **dict(collect("job", JobOptions)),
+}
+
+
+def plain(kind: Any) -> Any:
+    """A kind without its annotations and without null."""
+    if get_origin(kind) is Annotated:
+        return plain(get_args(kind)[0])
+    others = [part for part in get_args(kind) if part is not NoneType]
+    return plain(others[0]) if len(others) == 1 and NoneType in get_args(kind) else kind
+
+
+def model_options() -> list[Option]:
+    """Those that a model has a default for."""
+    return [option for option in OPTIONS.values() if option.group != "job"]
+
+
+def request_fields() -> dict[str, Any]:
+    """Fields of a request for `create_model`: null is the model's default."""
+    fields: dict[str, Any] = {}
+    for option in model_options():
+        bounds = option.about.constraints if option.about.asked is None else {}
+        fields[option.name] = (option.asked | None, Field(None, description=option.about.sentence, **bounds))
+    return fields
+
+
+def settle(asked: object, defaults: object) -> dict[str, Any]:
+    """Every option of a request with the model's default where it says nothing. Raises BadOption."""
+    settled: dict[str, Any] = {}
+    for option in model_options():
+        value = getattr(asked, option.name)
+        value = getattr(defaults, option.name) if value is None else value
+        settled[option.name] = tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+        option.check(settled[option.name])
+    return settled
+
+
+def check_all(values: Mapping[str, Any]) -> None:
+    """Checks those of the values that are options. Raises BadOption."""
+    for name, value in values.items():
+        if name in OPTIONS and value is not None:
+            OPTIONS[name].check(value)
+
+
+def take(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Those of the values that are options of these names; null is left out, and lists become tuples."""
+    found = {name: values[name] for name in names if name in OPTIONS and values.get(name) is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}  # pyright: ignore[reportUnknownArgumentType]
+
+
+# what depends on the model
+
+
+def check_name(field: str, name: str, known: Collection[str]) -> None:
+    """Raises BadOption for a name that is not known."""
+    if name not in known:
+        raise OPTIONS[field].refuse(f"{field} {name[:80]!r} is not one of {', '.join(known)}")
+
+
+def check_order(order: str | Sequence[int], known: Collection[str], num_tokens: int | None = None) -> None:
+    """Raises BadOption for an unknown name, or positions that are no permutation of the grid's."""
+    if isinstance(order, str):
+        check_name("order", order, known)
+        return
+    length = len(order) if num_tokens is None else num_tokens
+    if len(order) != length:
+        raise OPTIONS["order"].refuse(f"order names {len(order)} positions; this model has {length}")
+    if not length or sorted(order) != list(range(length)):
+        raise OPTIONS["order"].refuse(
+            f"order is no permutation: it has to name each position from 0 to {length - 1} once"
+        )
+
+
+def check_steps(steps: int, num_tokens: int) -> None:
+    """Raises BadOption for fewer than one step, or more than one a position."""
+    if not 1 <= steps <= num_tokens:
+        raise OPTIONS["steps"].refuse(f"steps is {steps}; this model takes 1 to {num_tokens}")
+
+
+def prompts_of(values: Any) -> dict[str, str]:
+    """By field, the texts that a model is to read; options that say nothing are left out."""
+    names = [option.name for option in model_options() if option.about.is_prompt]
+    return {"prompt": values.prompt, **{name: text for name in names if (text := getattr(values, name))}}
+
+
+def check_prompt(prompt: str) -> None:
+    """Raises BadOption for an empty prompt."""
+    if not prompt.strip():
+        raise BadOption("the prompt is empty", code="invalid_prompt", field="prompt")
+
+
+def check_prompt_length(prompt: str, most: int, field: str = "prompt") -> None:
+    """Raises BadOption for more characters than are read."""
+    if len(prompt) > most:
+        message = f"the {_spoken(field)} has {len(prompt)} characters; the limit is {most}"
+        raise BadOption(message, code="prompt_too_long", field=field)
+
+
+def check_prompt_tokens(count: int, most: int, reader: str = "this model", field: str = "prompt") -> None:
+    """Raises BadOption for more tokens than a model reads, its start token not counted."""
+    if count > most:
+        message = f"the {_spoken(field)} has {count} tokens; {reader} reads {most}"
+        raise BadOption(message, code="prompt_too_long", field=field)
+
+
+def check_reads(asked: object, model: str, condition: str) -> None:
+    """Raises BadOption for a second prompt where pictures of the model are not conditioned on text."""
+    for option in model_options():
+        if option.about.is_prompt and condition != "text" and getattr(asked, option.name) is not None:
+            raise option.refuse(f"{model} reads no text, so that {option.name} has no place in it")
+
+
+def _spoken(field: str) -> str:
+    return field.replace("_", " ")
+
+
+def _words(value: Any) -> str:
+    return " to ".join(map(str, cast("tuple[Any, ...]", value))) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,133 @@
+"""What holds for the native family holds for every family: the engine equals the loop, company changes nothing, and a
+resumed picture is the one that was interrupted."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from oar_core.engine.config import EngineConfig
+from oar_core.engine.engine import Engine
+from oar_core.engine.events import PatchesDecoded, SequenceFinished
+from oar_core.errors import RequestError
+from oar_core.models.load import load_model
+from oar_core.order.plan import PlanSpec
+from oar_core.sampling.generate import generate
+from oar_core.sampling.request import KnownTokens, SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
+from tests.models.folders import BACKBONES, NUM_TOKENS, write_golden_model
+
+PLANS = [
+    PlanSpec("random", 5, "cosine"),
+    PlanSpec("halton", 4, "linear"),
+    PlanSpec("raster", None),
+    PlanSpec("spiral", 3, "constant"),
+    PlanSpec("locality", 6, "cosine"),
+]
+SAMPLINGS = [
+    SamplingParams(guidance=3.0),
+    SamplingParams(guidance=1.0, top_p=0.9),
+    SamplingParams(guidance=2.0, guidance_interval=(0.3, 0.8)),
+    SamplingParams(guidance=4.0, guidance_schedule="linear", temperature=0.8),
+]
+
+
+@pytest.fixture(scope="module", params=sorted(BACKBONES))
+def model(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / request.param
+    write_golden_model(request.param, folder)
+    return load_model(folder, "cpu", torch.float32)
+
+
+def requests_of(model, count=10):
+    return [
+        SequenceRequest(
+            f"picture-{index}",
+            model.encode_prompt(str(index % 10)),
+            100 + index,
+            index % 2,
+            PLANS[index % len(PLANS)],
+            SAMPLINGS[index % len(SAMPLINGS)],
+            KnownTokens((3, 9, 4), (7, 8, 9)) if index % 3 == 2 else KnownTokens(),
+        )
+        for index in range(count)
+    ]
+
+
+def run(model, requests, **settings):
+    """Finished pictures by id, and the positions and tokens of each step."""
+    engine = Engine(model.backbone, model.unconditional_ids, EngineConfig(6, **settings))
+    for request in requests:
+        engine.add(request)
+    finished, steps = {}, {request.id: [] for request in requests}
+    while engine.has_work:
+        for event in engine.step():
+            if isinstance(event, SequenceFinished):
+                finished[event.sequence_id] = event.token_ids
+            elif isinstance(event, PatchesDecoded):
+                steps[event.sequence_id].append([(patch.position, patch.token_id) for patch in event.patches])
+    return finished, steps
+
+
+@pytest.mark.parametrize("settings", [{}, {"is_deterministic": True}, {"max_prefill": 3}])
+def test_the_engine_draws_what_the_loop_draws_for_each_alone(model, settings):
+    requests = requests_of(model)
+    finished, _ = run(model, requests, **settings)
+    for request in requests:
+        (alone,) = generate(model.backbone, [request], model.unconditional_ids)
+        assert finished[request.id] == alone
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_prefill": 2}])
+def test_a_picture_that_is_resumed_after_any_step_is_the_same(model, settings):
+    requests = requests_of(model)
+    finished, steps = run(model, requests)
+    for request in requests:
+        for done in range(1, len(steps[request.id])):
+            drawn = [pair for step in steps[request.id][:done] for pair in step]
+            known = request.known
+            resumed = KnownTokens(
+                (*known.positions, *(position for position, _ in drawn)),
+                (*known.token_ids, *(token for _, token in drawn)),
+                num_resumed=len(drawn),
+                num_steps=done,
+            )
+            again, _ = run(model, [replace(request, known=resumed)], **settings)
+            assert again[request.id] == finished[request.id], f"{request.plan} after step {done}"
+
+
+def test_a_part_of_a_group_cannot_be_resumed(model):
+    request = SequenceRequest("half", (1,), 5, 0, PlanSpec("raster", 2, "constant"), SamplingParams())
+    half = KnownTokens((0, 1, 2), (1, 2, 3), num_resumed=3, num_steps=1)
+    with pytest.raises(RequestError, match="drawn whole"):
+        generate(model.backbone, [replace(request, known=half)], model.unconditional_ids)
+
+
+def test_what_a_family_cannot_do_is_refused_with_a_sentence(model):
+    refused = {"adaptive": PlanSpec("random", 4, "adaptive")}
+    if not model.backbone.spec.can_ask_all:
+        refused["confidence"] = PlanSpec("confidence")
+    for word, plan in refused.items():
+        assert word not in (*model.orders, *model.group_sizes)
+        with pytest.raises(RequestError, match=word):
+            generate(model.backbone, [SequenceRequest("no", (1,), 0, 0, plan, SamplingParams())], (10,))
+    assert len(model.orders) > 5
+    for name in model.orders:
+        plan = PlanSpec(name, 4)
+        (tokens,) = generate(model.backbone, [SequenceRequest(name, (1,), 0, 0, plan, SamplingParams())], (10,))
+        assert len(tokens) == NUM_TOKENS
+
+
+def test_classes_are_found_by_name_and_number_and_wrong_ones_have_a_hint(model):
+    assert model.encode_prompt("Great White  Shark") == model.encode_prompt("2") == (2,)
+    assert model.unconditional_ids == (10,)
+    with pytest.raises(RequestError, match="did you mean 'goldfish'"):
+        model.encode_prompt("gold fish")
+
+
+def test_pictures_are_decoded_whole_and_in_part(model):
+    (tokens,) = generate(model.backbone, requests_of(model, 1), model.unconditional_ids)
+    token_ids = torch.tensor([tokens])
+    pixels = model.decode(token_ids)
+    assert pixels.shape == (1, *model.image_size, 3)
+    assert (model.decode_partial(token_ids, torch.ones_like(token_ids, dtype=torch.bool)) == pixels).all()

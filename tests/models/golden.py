@@ -1,0 +1,68 @@
+"""The golden files: tiny models with random weights in other projects' formats, and the numbers of their own code."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from oar_core.models.base import Backbone, Commit, Condition, Query
+
+FOLDER = Path(__file__).parents[1] / "golden"
+
+
+@dataclass(frozen=True)
+class Golden:
+    state: Mapping[str, Tensor]
+    vectors: Mapping[str, np.ndarray]
+
+    @classmethod
+    def load(cls, name: str) -> "Golden":
+        weights = load_file(FOLDER / name / "weights.safetensors")
+        return cls({key: value.float() for key, value in weights.items()}, dict(np.load(FOLDER / name / "vectors.npz")))
+
+    def tensor(self, name: str) -> Tensor:
+        return torch.from_numpy(self.vectors[name])
+
+
+def logits_by_steps(
+    backbone: Backbone, conditions: list[int], order: Tensor, tokens: Tensor, sizes: list[int]
+) -> Tensor:
+    """Cached decode, group by group, feeding these tokens. `order` and `tokens` are by rank, one row a picture."""
+    count = len(conditions)
+    slots = torch.arange(count)
+    cache = backbone.new_cache(count)
+    nothing = torch.zeros(count, 0, dtype=torch.long)
+    zero = torch.zeros(count, dtype=torch.long)
+    condition = Condition.stack([[number] for number in conditions], torch.device("cpu"))
+    backbone.prefill(cache, slots, condition, Commit(nothing, nothing, zero))
+    commit, start, parts = Commit(nothing, nothing, zero), 0, []
+    for size in sizes:
+        asked = order[:, start : start + size]
+        parts.append(backbone.step(cache, slots, commit, Query.grid(asked)).unflatten(0, (count, size)))
+        group = tokens[:, start : start + size]
+        seen = torch.full_like(group, size)
+        commit = Commit(group, asked, torch.full((count,), size), seen)
+        start += size
+    return torch.cat(parts, dim=1)
+
+
+def logits_after_resuming(
+    backbone: Backbone, conditions: list[int], order: Tensor, tokens: Tensor, sizes: list[int], num_groups: int
+) -> Tensor:
+    """The logits of the group behind `num_groups` groups that enter the cache in one prefill."""
+    ends = np.cumsum(sizes)
+    known = int(ends[num_groups - 1])
+    seen = np.repeat(ends[:num_groups], sizes[:num_groups])
+    count = len(conditions)
+    cache = backbone.new_cache(count)
+    condition = Condition.stack([[number] for number in conditions], torch.device("cpu"))
+    table = torch.from_numpy(seen).expand(count, -1).contiguous()
+    commit = Commit(tokens[:, :known], order[:, :known], torch.full((count,), known), table)
+    backbone.prefill(cache, torch.arange(count), condition, commit)
+    asked = order[:, known : known + sizes[num_groups]]
+    answer = backbone.step(cache, torch.arange(count), commit.emptied, Query.grid(asked))
+    return answer.unflatten(0, asked.shape)

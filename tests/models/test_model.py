@@ -1,0 +1,101 @@
+"""A model folder with and without an order policy."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from oar_core.errors import ConfigError, InvalidOrder, WeightsError
+from oar_core.models.load import load_model
+from oar_core.models.model import CONFIG, POLICY, Model
+from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
+from oar_core.sampling.defaults import default_plan
+from oar_core.sampling.generate import generate
+from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
+from tests.server.tiny import NAME, write_tiny_weights
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_tiny_weights(tmp_path)
+    return tmp_path / NAME
+
+
+def load(folder: Path) -> Model:
+    return load_model(folder, "cpu", torch.float32)
+
+
+def without_policy(folder: Path) -> None:
+    (folder / POLICY).unlink()
+    config = json.loads((folder / CONFIG).read_text())
+    del config["policy"]
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+def change_policy(folder: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    tensors = {
+        name: torch.randn(value.shape, generator=generator) for name, value in load_file(folder / POLICY).items()
+    }
+    save_file(tensors, folder / POLICY)
+
+
+def positions_of(pipeline: Model) -> list[int]:
+    seen: list[int] = []
+    request = SequenceRequest("a", (0, 3), 1, 0, PlanSpec(order="distilled", steps=5), SamplingParams())
+    generate(
+        pipeline.backbone, [request], (0,), on_step=lambda i, step, steps, new: seen.extend(p.position for p in new)
+    )
+    return seen
+
+
+def test_a_model_without_a_policy_offers_every_order_but_those_of_a_policy(folder: Path) -> None:
+    without_policy(folder)
+    pipeline = load(folder)
+    assert set(ORDERS) - set(pipeline.orders) == set(POLICY_ORDERS)
+    with pytest.raises(InvalidOrder, match="no order policy"):
+        positions_of(pipeline)
+
+
+def test_a_model_with_a_policy_offers_distilled_and_goes_by_it(folder: Path) -> None:
+    first = load(folder)
+    assert first.orders == ORDERS
+    order = positions_of(first)
+    assert sorted(order) == list(range(20))
+    change_policy(folder)
+    second = load(folder)
+    assert positions_of(second) != order
+    assert second.model_hash != first.model_hash
+
+
+@pytest.mark.parametrize(
+    ("name", "usual", "own"), [("entropy_bound", DEFAULT_ENTROPY_BOUND, 2.5), ("candidates", DEFAULT_CANDIDATES, 3)]
+)
+def test_a_model_may_name_what_a_plan_usually_leaves_open(folder: Path, name: str, usual: float, own: float) -> None:
+    assert getattr(default_plan(load(folder)), name) == usual
+    config = json.loads((folder / CONFIG).read_text())
+    config["defaults"][name] = own
+    (folder / CONFIG).write_text(json.dumps(config))
+    assert getattr(default_plan(load(folder)), name) == own
+
+
+def test_a_policy_that_the_config_promises_has_to_be_there(folder: Path) -> None:
+    (folder / POLICY).unlink()
+    with pytest.raises(WeightsError, match=r"policy\.safetensors is missing"):
+        load(folder)
+
+
+def test_a_folder_of_format_1_is_read_as_the_native_family(folder):
+    assert "format" not in json.loads((folder / CONFIG).read_text())
+    model = load(folder)
+    assert (model.family, model.conditioner.kind) == ("oar", "text")
+
+
+def test_a_later_format_is_refused_with_a_sentence(folder):
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"format": 99}))
+    with pytest.raises(ConfigError, match="has format 99"):
+        load(folder)

@@ -1,0 +1,132 @@
+"""Families that are not the native one, served by the same worker beside it."""
+
+import io
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oar_core.models.load import load_model
+from oar_core.order.plan import PlanSpec
+from oar_core.sampling.generate import generate
+from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
+from oar_core.weights import write_manifest
+from tests.models.folders import BACKBONES, CLASS_NAMES, NUM_TOKENS, write_golden_model
+from tests.server.live import LiveServer
+from tests.server.test_processes import wait_for, wait_for_patches
+from tests.server.tiny import NAME, write_tiny_weights
+
+FAMILIES = sorted(BACKBONES)
+
+
+@pytest.fixture(scope="module")
+def many_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    write_tiny_weights(folder)
+    for family in FAMILIES:
+        write_golden_model(family, folder / family)
+    write_manifest(folder, NAME, dict.fromkeys((NAME, *FAMILIES), "MIT"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, many_weights: Path) -> Iterator[LiveServer]:
+    names = ",".join((NAME, *FAMILIES))
+    with LiveServer(tmp_path_factory.mktemp("families"), many_weights, OAR_MODELS=names) as live:
+        yield live
+
+
+def drawn_alone(weights: Path, family: str, *, prompt: str, plan: PlanSpec, guidance: float, seed: int, image: int):
+    """Pixels by the reference loop."""
+    model = load_model(weights / family, "cpu", torch.float32)
+    sampling = SamplingParams(guidance=guidance, guidance_schedule="linear")
+    request = SequenceRequest("alone", model.encode_prompt(prompt), seed, image, plan, sampling)
+    (tokens,) = generate(model.backbone, [request], model.unconditional_ids)
+    return tokens, model.decode(torch.tensor([tokens]))[0]
+
+
+def test_the_catalogue_says_what_each_family_can_do(server: LiveServer) -> None:
+    models = {entry["id"]: entry for entry in server.client.get("/v1/models").json()["data"]}
+    assert set(models) == {NAME, *FAMILIES}
+    for family in FAMILIES:
+        assert models[family]["grid"] == [4, 4]
+        assert models[family]["image_size"] == [8, 8]
+        assert "adaptive" not in models[family]["group_sizes"]
+        assert "distilled" not in models[family]["orders"]
+    assert "confidence" in models["arpg"]["orders"]
+    assert "confidence" not in models["lpd"]["orders"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("order", ["random", "halton"])
+def test_pictures_made_at_once_are_those_of_the_reference_loop(
+    server: LiveServer, many_weights: Path, family: str, order: str
+) -> None:
+    plan = PlanSpec(order, 5, "cosine")
+    asked = {"model": family, "order": order, "steps": 5, "guidance": 3.0, "seed": 21}
+    jobs = [server.submit(**asked, prompt=CLASS_NAMES[number], n=2) for number in range(4)]
+    native = server.submit(model=NAME, steps=6)
+    for number, job in enumerate(jobs):
+        events = server.events(job["id"])
+        for image in range(2):
+            told = [
+                (patch["position"], patch["token"])
+                for event in events
+                if event["type"] == "patches" and event["image"] == image
+                for patch in event["patches"]
+            ]
+            wanted, pixels = drawn_alone(
+                many_weights, family, prompt=str(number), plan=plan, guidance=3.0, seed=21, image=image
+            )
+            assert sorted(told) == list(enumerate(wanted))
+            served = np.asarray(Image.open(io.BytesIO(server.png(job["id"], image))))
+            assert np.array_equal(served, pixels)
+    assert server.events(native["id"])[-1]["type"] == "completed"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_picture_goes_on_where_its_worker_was_killed(
+    server: LiveServer, many_weights: Path, tmp_path: Path, family: str
+) -> None:
+    asked = {"model": family, "prompt": "hen", "n": 12, "steps": 8, "guidance": 3.0, "seed": 4, "previews": False}
+    undisturbed = server.submit(**asked)
+    server.events(undisturbed["id"])
+    with LiveServer(tmp_path, many_weights, OAR_MODELS=f"{NAME},{family}", OAR_SLOTS="2") as other:
+        job = other.submit(**asked)
+        wait_for_patches(other, job["id"], 12)
+        (pid,) = wait_for(lambda: other.children("worker"))
+        os.kill(pid, signal.SIGKILL)
+        events = other.events(job["id"])
+        pictures = [other.png(job["id"], image) for image in range(12)]
+    positions = [
+        (event["image"], patch["position"])
+        for event in events
+        if event["type"] == "patches"
+        for patch in event["patches"]
+    ]
+    assert sorted(positions) == [(image, position) for image in range(12) for position in range(NUM_TOKENS)]
+    assert "restarted" in {event["type"] for event in events}
+    assert pictures == [server.png(undisturbed["id"], image) for image in range(12)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_that_names_no_class_is_refused_with_the_nearest(server: LiveServer, family: str) -> None:
+    answer = server.client.post("/v1/generations", json={"model": family, "prompt": "gold fish"})
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert (error["code"], error["field"]) == ("invalid_prompt", "prompt")
+    assert "goldfish" in error["message"]
+
+
+def test_what_a_family_cannot_do_is_refused_before_it_is_queued(server: LiveServer) -> None:
+    wrong = {"confidence": {"order": "confidence"}, "adaptive": {"group_sizes": "adaptive"}}
+    for word, fields in wrong.items():
+        answer = server.client.post("/v1/generations", json={"model": "lpd", "prompt": "hen", **fields})
+        assert answer.status_code == 422
+        assert word in answer.json()["error"]["message"]
