@@ -169,6 +169,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record to log")
 
     @cached_property
+    def redis_commands(self) -> int:
+        """Redis commands that an API process has under way at a time: all its sockets may ask for one at one moment."""
+        return min(128, max(16, self.max_sockets // 16))
+
+    @cached_property
     def heartbeat_seconds(self) -> float:
         return min(self.lease_seconds / 3, 2.0)
 

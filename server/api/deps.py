@@ -57,7 +57,7 @@ class Services:
 
     @classmethod
     def connect(cls, settings: Settings, metrics: ApiMetrics, url: str, tracing: Tracing = NO_TRACING) -> "Services":
-        connection = RedisConnection(url, settings.command_timeout)
+        connection = RedisConnection(url, settings.command_timeout, settings.redis_commands)
         registry = Registry(connection)
         return cls(
             settings=settings,

@@ -3,11 +3,15 @@
 `blocking` waits inside Redis, so its socket has no timeout and nothing is retried: redis-py 8 would give up a blocking
 read after 5 s and start it again 10 times. `command` answers within seconds or fails; it never repeats a command by
 itself, because a repeated XADD is a duplicate. Only `retry` repeats, and only what changes nothing the second time.
+
+The number of commands under way at a time is bounded; further ones wait for their turn, at most `command_timeout`.
+Blocking reads have connections of their own, so they never hold up a command.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
@@ -25,24 +29,33 @@ Word = str | bytes | int | float
 RETRY_DELAYS = (0.02, 0.1, 0.3)  # seconds
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError, OSError)
 REFUSING = (OutOfMemoryError, ReadOnlyError)
+UNBOUNDED = 1 << 16  # redis-py's pool raises when it is full; what bounds it here waits
+MOST_COMMANDS = 32  # under way at a time
 MISCONFIGURED = "MISCONF"  # it cannot save, and therefore takes no writes; redis-py has no class for that
+
+
+class TooManyCommands(RedisConnectionError):
+    """All connections were busy for as long as a command may wait."""
 
 
 class RedisConnection:
     """Replies are Redis' own, undecoded: bytes, integers, None and lists of them."""
 
-    def __init__(self, url: str, command_timeout: float = 5.0) -> None:
+    def __init__(self, url: str, command_timeout: float = 5.0, most_commands: int = MOST_COMMANDS) -> None:
         self._command_timeout = command_timeout
+        # Not redis-py's BlockingConnectionPool: a waiter that is cancelled takes the wake-up of the next one with it.
+        self._turns = asyncio.Semaphore(most_commands)
         self._blocking = _client(url, None, command_timeout)
         self._command = _client(url, command_timeout, command_timeout)
 
     async def once(self, *words: Word) -> Any:
         """One command, never repeated. Raises redis-py's errors."""
-        return await _execute(self._command, words)
+        async with self._turn():
+            return await _execute(self._command, words)
 
     async def again(self, *words: Word) -> Any:
         """One command that changes nothing the second time. Raises RedisUnavailable."""
-        return await self.retry(lambda: _execute(self._command, words))
+        return await self.retry(lambda: self.once(*words))
 
     async def again_many(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """Commands in one round trip that change nothing the second time. Raises as `again`, or an error of one."""
@@ -59,7 +72,7 @@ class RedisConnection:
 
     async def pipeline(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """Commands in one round trip; an error of one of them is its reply. Raises when Redis cannot be reached."""
-        async with self._command.pipeline(transaction=False) as pipeline:
+        async with self._turn(), self._command.pipeline(transaction=False) as pipeline:
             for words in commands:
                 pipeline.execute_command(*words)  # pyright: ignore[reportUnknownMemberType, reportUnusedCoroutine]
             return await pipeline.execute(raise_on_error=False)
@@ -83,6 +96,19 @@ class RedisConnection:
                 await asyncio.sleep(delay)
         raise AssertionError("the loop above returns or raises")
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        """One of the connections for commands. Raises TooManyCommands."""
+        try:
+            async with asyncio.timeout(self._command_timeout):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise TooManyCommands(f"no connection was free for {self._command_timeout:g} s") from error
+        try:
+            yield
+        finally:
+            self._turns.release()
+
     async def is_alive(self) -> bool:
         try:
             await self.once("PING")
@@ -101,6 +127,8 @@ def is_refusal(error: ResponseError) -> bool:
 
 
 def unavailable(error: Exception) -> RedisUnavailable:
+    if isinstance(error, TooManyCommands):
+        return RedisUnavailable(f"the job queue has too much to do: {error}", retry_after=2)
     return RedisUnavailable(f"the job queue cannot be reached ({type(error).__name__})", retry_after=2)
 
 
@@ -116,6 +144,7 @@ def _client(url: str, socket_timeout: float | None, connect_timeout: float) -> R
         socket_timeout=socket_timeout,
         socket_connect_timeout=connect_timeout,
         retry=Retry(NoBackoff(), 0),
+        max_connections=UNBOUNDED,
         health_check_interval=0,
     )
     # redis-py turns replies into shapes that differ between its versions; ours are read as they come.

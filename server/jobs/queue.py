@@ -18,6 +18,7 @@ from server.jobs.connection import RedisConnection
 from server.jobs.estimate import Fleet, retry_after
 from server.jobs.job import Job, JobState
 from server.jobs.keys import Field
+from server.jobs.shared_reads import SharedReads
 from server.jobs.store import RecentRegistry, Registry
 from server.schemas.generation import GenerationParams
 from server.schemas.tenant import OPEN_TENANT, Tenant, open_tenant
@@ -54,6 +55,14 @@ class Place:
     own_work: int
 
 
+@dataclass(frozen=True)
+class _Record:
+    """All that is known of an id."""
+
+    job: Job | None
+    tombstone: str  # final state and tenant; empty where the job is there or never was
+
+
 class JobQueue:
     """What the API does with jobs."""
 
@@ -69,6 +78,7 @@ class JobQueue:
         self._registry = RecentRegistry(Registry(connection), settings.registry_seconds)
         self._traceparent = traceparent
         self._tenant: Tenant | None = None
+        self._records: SharedReads[str, _Record] = SharedReads(self._read)
 
     def of(self, tenant: Tenant) -> "JobQueue":
         """A tenant's view: its own jobs are all that there is, and its limits hold."""
@@ -163,15 +173,20 @@ class JobQueue:
 
     async def load(self, job_id: str) -> Job:
         """Raises JobExpired when the job is past its keeping time, JobNotFound when it never was, or is not ours."""
-        reply: list[bytes] = await self._connection.again("HGETALL", keys.job(job_id))
-        job = _parse(job_id, reply) if reply else None
-        if job is not None and self._owns(job.tenant):
-            return job
-        tombstone: bytes | None = await self._connection.again("GET", keys.tombstone(job_id))
-        state, _, tenant = (tombstone or b"").decode().partition(" ")
-        if state and job is None and self._owns(tenant or OPEN_TENANT):
+        record = await self._records.get(job_id)
+        if record.job is not None and self._owns(record.job.tenant):
+            return record.job
+        state, _, tenant = record.tombstone.partition(" ")
+        if state and record.job is None and self._owns(tenant or OPEN_TENANT):
             raise JobExpired(f"job {job_id[:80]} was {state} and is no longer kept")
         raise JobNotFound(f"there is no job {job_id[:80]!r}")
+
+    async def _read(self, job_id: str) -> "_Record":
+        reply: list[bytes] = await self._connection.again("HGETALL", keys.job(job_id))
+        if reply:
+            return _Record(_parse(job_id, reply), "")
+        tombstone: bytes | None = await self._connection.again("GET", keys.tombstone(job_id))
+        return _Record(None, (tombstone or b"").decode())
 
     def _owns(self, tenant: str) -> bool:
         return self._tenant is None or self._tenant.name == tenant
