@@ -19,7 +19,8 @@ ServerError              status  code
 ├── HostNotAllowed         421   host_not_allowed
 ├── IdempotencyConflict    422   idempotency_key_reused
 ├── QueueFull              429   queue_full            Retry-After
-│   └── QueueShareFull     429   queue_share_full      Retry-After
+│   ├── QueueShareFull     429   queue_share_full      Retry-After
+│   └── StorageShareFull   429   storage_share_full    Retry-After
 ├── RateLimited            429   rate_limited          Retry-After
 ├── JobFailed              500   given (deadline_exceeded, attempts_exhausted; /v1/images/* only)
 ├── WaitTooLong            504   wait_too_long         (/v1/images/* only; the job is canceled)
@@ -197,6 +198,12 @@ class QueueShareFull(QueueFull):
     """The tenant's own jobs are too many; others may still have room."""
 
     code = "queue_share_full"
+
+
+class StorageShareFull(QueueFull):
+    """The tenant's jobs and pictures take all the memory that it may have; the oldest expire first."""
+
+    code = "storage_share_full"
 
 
 class RateLimited(_ClientError):

@@ -132,6 +132,9 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(10, ge=0, le=600, description="Seconds that a stopping worker lets its jobs finish")
     result_ttl: float = Field(3600, ge=1, description="Seconds that a finished job, its events and images are kept")
     tombstone_ttl: float = Field(86400, ge=1, description="Seconds that an expired job's id is still known as expired")
+    canceled_ttl: float = Field(
+        60, ge=1, description="Seconds that a job is kept which was canceled before it was begun"
+    )
     idempotency_ttl: float = Field(86400, ge=1, description="Seconds that an Idempotency-Key is remembered")
 
     # limits
@@ -142,6 +145,9 @@ class Settings(BaseSettings):
     max_prompt_chars: int = Field(1000, ge=1, description="Longest prompt in characters")
     max_n: int = Field(16, ge=1, le=256, description="Most images of one request")
     queue_depth: int = Field(256, ge=1, description="Most jobs of one model that wait or run before 429")
+    storage_mib: int = Field(
+        1024, ge=1, description="MiB of Redis that the jobs of a tenant may take, kept pictures included, before 429"
+    )
     max_wait: float = Field(60, ge=0, description="Most seconds that `Prefer: wait=N` holds a request open")
     images_wait: float = Field(300, ge=0.1, description="Most seconds that /v1/images/* waits for its pictures")
     max_sockets: int = Field(1024, ge=1, description="Most open websockets and event streams of one API process")

@@ -22,6 +22,7 @@ MEANINGS: Mapping[str, str] = {
     "host_not_allowed": "The server is not known under this name.",
     "rate_limited": "The tenant asks too often; ask again after `Retry-After`.",
     "queue_share_full": "The tenant's own jobs fill its share of the queue; try again after `Retry-After`.",
+    "storage_share_full": "The tenant's kept jobs fill its share of the memory; try again after `Retry-After`.",
     "not_found": "There is nothing at this address.",
     "model_not_found": "There is no model of that name; `GET /v1/models` lists them.",
     "job_not_found": "There never was a job of that id.",

@@ -26,6 +26,7 @@ from server.errors import (
     RateLimited,
     RedisUnavailable,
     ServerError,
+    StorageShareFull,
     UnsupportedMediaType,
 )
 from server.schemas.error import ErrorBody, OpenAIErrorBody
@@ -54,6 +55,7 @@ SUBMIT = (
     PriorityNotAllowed("the priority high is not open to studio: normal is the highest", field="priority"),
     QueueFull("256 jobs wait or run already", retry_after=1),
     QueueShareFull("128 jobs of studio wait or run already, which is its share of the queue", retry_after=1),
+    StorageShareFull("512.0 MiB are kept of the jobs of studio, and there is no room for more", retry_after=1),
 )
 HEADERS = {
     "Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}},

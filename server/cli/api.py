@@ -58,6 +58,8 @@ def api(settings: Settings) -> None:
         ws_ping_interval=settings.socket_ping,
         ws_ping_timeout=settings.socket_ping,
         ws_max_size=MAX_FRAME_BYTES,
+        # It would double the memory of a socket and the time in which thousands are told of an event.
+        ws_per_message_deflate=False,
     )
     asyncio.run(_Server(config, app, settings.ready_grace).serve(sockets=[listener]))
 

@@ -1,4 +1,6 @@
-"""How long things take: the lengths of all jobs are known, and workers measure their steps. Pure arithmetic.
+"""How long things take, and how much they write: the lengths of all jobs are known, and workers measure their steps.
+
+Pure arithmetic.
 
 Work is counted in row-steps: an image takes one engine row (two when it is guided) for each of its steps. A worker with
 s slots does s row-steps in one engine step while it is full, which is when waiting matters.
@@ -8,13 +10,17 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from server.schemas.model import WorkerInfo
+from server.schemas.generation import GenerationParams
+from server.schemas.model import ModelInfo, WorkerInfo
 
 MIN_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 3600.0
 START_SECONDS = 5.0  # that a worker needs to load a model, where none is alive
 ASSUMED_SLOTS = 64  # where nothing is measured yet
 ASSUMED_STEP_SECONDS = 0.05
+PATCH_BYTES = 120  # of a patch in the event log
+PNG_BYTES = 2.0  # a pixel, of photographs; the sizes of flat pictures are far below
+PREVIEW_BYTES = 0.5  # a pixel, in base64
 
 
 @dataclass(frozen=True)
@@ -75,3 +81,11 @@ def eta(ahead: float, own: float, rows: int, fleet: Fleet) -> float | None:
         return None
     steps = math.ceil(own / min(rows, max(1, *(worker.slots for worker in fleet.workers))))
     return ahead / fleet.rate + steps * fleet.step_seconds
+
+
+def output_bytes(params: GenerationParams, model: ModelInfo) -> int:
+    """About what a job will have written to Redis when it has ended: its log, its previews and its pictures."""
+    height, width = model.image_size
+    num_previews = params.partial_images + params.previews
+    pixels = height * width * (PNG_BYTES + PREVIEW_BYTES * num_previews)
+    return math.ceil(params.n * (pixels + PATCH_BYTES * model.num_tokens))

@@ -10,6 +10,7 @@
 | `src:{id}` | string | the PNG that an edit starts from; transparent where it paints; kept as long as the job |
 | `q:{model}:{priority}` | stream | job ids that wait or run, with their work; one consumer group |
 | `share:{model}:{tenant}` | set | ids of the tenant's jobs that wait or run |
+| `storage:{tenant}` | hash | bytes of all that is kept of the tenant's jobs, by when it expires |
 | `due` | sorted set | ids of jobs that somebody has to look at, by Redis' milliseconds: deadlines, cancels |
 | `sweeper` | string | the API process that looks at them, for as long as its lease lasts |
 | `dead` | stream | jobs that were begun too often, with what a retry needs; bounded length |
@@ -74,6 +75,7 @@ class Field(StrEnum):
     STARTED = "started"
     FINISHED = "finished"
     RESULT = "result"  # body of the terminal event
+    STORAGE = "storage"  # bytes that its tenant is charged while it waits or runs
     SOURCE = "source"  # key of the picture that an edit starts from
 
 
@@ -116,6 +118,10 @@ def idempotency(key: str, tenant: str = OPEN_TENANT) -> str:
 
 def share(model: str, tenant: str) -> str:
     return f"share:{model}:{tenant}"
+
+
+def storage(tenant: str) -> str:
+    return f"storage:{tenant}"
 
 
 def rate(tenant: str) -> str:

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
-from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, QueueShareFull
+from server.errors import (
+    IdempotencyConflict,
+    JobExpired,
+    JobNotFound,
+    ModelNotReady,
+    QueueFull,
+    QueueShareFull,
+    ServerError,
+    StorageShareFull,
+)
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.estimate import Fleet, retry_after
@@ -24,7 +33,7 @@ from server.schemas.generation import GenerationParams
 from server.schemas.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.settings import Settings
 
-SOURCE_SUBMIT_MS = 60_000  # a source whose job was not accepted is forgotten after this
+REFUSALS = ("full", "share", "storage")
 
 
 @dataclass(frozen=True)
@@ -93,12 +102,13 @@ class JobQueue:
         *,
         source: bytes | None = None,
         retry_of: str = "",
+        output_bytes: int = 0,
     ) -> Submitted:
         """Accepts a job, with the `source` PNG of an edit; never enqueues twice. `retry_of` names the ended job that
-        this one repeats.
+        this one repeats; `output_bytes` is about what it will write, and is counted until it has.
 
-        Raises QueueFull, QueueShareFull, ModelNotReady (full, and no worker is alive), IdempotencyConflict or
-        RedisUnavailable.
+        Raises QueueFull, QueueShareFull, StorageShareFull, ModelNotReady (full, and no worker is alive),
+        IdempotencyConflict or RedisUnavailable.
         """
         tenant = self._tenant or open_tenant()
         depth = self._settings.queue_depth
@@ -107,7 +117,6 @@ class JobQueue:
         fields = self._fields(params, retry_of)
         if source is not None:
             fields[Field.SOURCE] = keys.source(job_id)
-            await self._connection.again("SET", keys.source(job_id), source, "PX", SOURCE_SUBMIT_MS)
         reply = await scripts.run(
             self._connection,
             "submit",
@@ -115,6 +124,7 @@ class JobQueue:
                 *job_keys(job_id, params.model, params.priority),
                 keys.idempotency(idempotency.key if idempotency else "", tenant.name),
                 keys.share(params.model, tenant.name),
+                keys.storage(tenant.name),
                 *keys.queues(params.model),
             ],
             [
@@ -127,6 +137,10 @@ class JobQueue:
                 params.n * params.steps * params.rows_per_image,
                 tenant.name,
                 tenant.max_jobs(depth),
+                tenant.max_bytes(self._settings.storage_mib),
+                output_bytes,
+                source or b"",
+                params.model,
                 *chain.from_iterable(fields.items()),
             ],
         )
@@ -148,24 +162,28 @@ class JobQueue:
     async def _outcome(self, accepted: Submitted, model: str, tenant: Tenant, reply: Sequence[Any]) -> Submitted:
         """What the script decided, as an answer or an error."""
         outcome = reply[0].decode()
-        if outcome == "full":
-            raise await self._refusal(model, num_jobs=reply[1], work=reply[2])
-        if outcome == "share":
-            seconds = retry_after(reply[2], await self.fleet(model))
-            message = f"{reply[1]} jobs of {tenant.name} wait or run already, which is its share of the queue"
-            raise QueueShareFull(message, retry_after=seconds)
+        if outcome in REFUSALS:
+            raise await self._refusal(model, tenant, outcome, reply[1:])
         if outcome == "conflict":
             raise IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key")
         if outcome == "replayed":
             return Submitted(reply[1].decode(), is_replay=True)
         return accepted
 
-    async def _refusal(self, model: str, *, num_jobs: int, work: int) -> QueueFull | ModelNotReady:
+    async def _refusal(self, model: str, tenant: Tenant, outcome: str, facts: Sequence[int]) -> ServerError:
         fleet = await self.fleet(model)
-        seconds = retry_after(work, fleet)
+        seconds = retry_after(facts[-1], fleet)
+        if outcome == "storage":
+            num_bytes, wait, _ = facts
+            owner = "all jobs" if tenant.name == OPEN_TENANT else f"the jobs of {tenant.name}"
+            message = f"{num_bytes / 2**20:.1f} MiB are kept of {owner}, and there is no room for more"
+            return StorageShareFull(message, retry_after=seconds if wait < 0 else wait / 1000)
+        if outcome == "share":
+            message = f"{facts[0]} jobs of {tenant.name} wait or run already, which is its share of the queue"
+            return QueueShareFull(message, retry_after=seconds)
         if not fleet.workers:
-            return ModelNotReady(f"{num_jobs} jobs wait already and no worker is alive", retry_after=seconds)
-        return QueueFull(f"{num_jobs} jobs wait or run already", retry_after=seconds)
+            return ModelNotReady(f"{facts[0]} jobs wait already and no worker is alive", retry_after=seconds)
+        return QueueFull(f"{facts[0]} jobs wait or run already", retry_after=seconds)
 
     async def fleet(self, model: str) -> Fleet:
         """The workers of a model that were alive `registry_seconds` ago."""
@@ -200,6 +218,7 @@ class JobQueue:
             [
                 *(keys.GROUP, keys.CONTROL_PREFIX, *lifetimes(self._settings)),
                 milliseconds(self._settings.lease_seconds),
+                milliseconds(min(self._settings.canceled_ttl, self._settings.result_ttl)),
             ],
         )
         if not reply:

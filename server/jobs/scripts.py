@@ -30,7 +30,13 @@ class Call:
         return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.args)
 
 
-LIBRARIES = {"submit": ("queues",), "take": ("queues",), "position": ("queues",)}
+ENDING = ("storage", "conclude")
+LIBRARIES = {
+    "submit": ("queues", "storage"),
+    "take": ("queues",),
+    "position": ("queues",),
+    **dict.fromkeys(("cancel", "claim", "expire", "finish"), ENDING),
+}
 
 
 @cache

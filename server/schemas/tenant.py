@@ -19,6 +19,9 @@ class TenantLimits(Accepted):
     rate: float = Field(default=20, ge=0, le=100_000, description="Requests a second; 0 is no limit")
     burst: int = Field(default=0, ge=0, le=1_000_000, description="Requests at once; 0 is two seconds' worth")
     queue_share: float = Field(default=0.5, gt=0, le=1, description="Share of OAR_QUEUE_DEPTH that its jobs may fill")
+    storage_share: float = Field(
+        default=0.5, gt=0, le=1, description="Share of OAR_STORAGE_MIB that its jobs and their pictures may take"
+    )
     priority_ceiling: Priority = Field(default="high", description="The highest priority that its requests may name")
     max_sockets: int = Field(default=64, ge=0, description="Open websockets and event streams, in each API process")
 
@@ -34,6 +37,10 @@ class Tenant(TenantLimits):
     def max_jobs(self, queue_depth: int) -> int:
         """Most jobs of one model that wait or run."""
         return max(1, int(self.queue_share * queue_depth))
+
+    def max_bytes(self, storage_mib: int) -> int:
+        """Most bytes of Redis that all its jobs may take, from their submit until they have expired."""
+        return int(self.storage_share * storage_mib * (1 << 20))
 
 
 class TenantEntry(TenantLimits):
@@ -68,4 +75,4 @@ class KeyFile(Accepted):
 
 def open_tenant() -> Tenant:
     """The one of a server without keys: whatever the server can do."""
-    return Tenant(name=OPEN_TENANT, rate=0, queue_share=1, max_sockets=1 << 31)
+    return Tenant(name=OPEN_TENANT, rate=0, queue_share=1, storage_share=1, max_sockets=1 << 31)

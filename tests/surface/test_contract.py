@@ -82,6 +82,7 @@ def test_error_codes_and_statuses() -> None:
         "host_not_allowed": 421,
         "queue_full": 429,
         "queue_share_full": 429,
+        "storage_share_full": 429,
         "rate_limited": 429,
         "too_many_sockets": 503,
         "model_not_ready": 503,
