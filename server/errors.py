@@ -27,6 +27,7 @@ ServerError              status  code
 ├── TooManySockets         503   too_many_sockets      Retry-After
 ├── ModelNotReady          503   model_not_ready       Retry-After
 ├── RedisUnavailable       503   redis_unavailable     Retry-After
+│   └── WritesRefused      503   writes_refused        Retry-After
 ├── SlowClient             503   slow_client           (websockets only)
 └── InternalError          500   internal_error
 
@@ -243,6 +244,12 @@ class ModelNotReady(_Unavailable):
 
 class RedisUnavailable(_Unavailable):
     code = "redis_unavailable"
+
+
+class WritesRefused(RedisUnavailable):
+    """Redis answers, and takes no writes now: reads are served, submits and cancels are not."""
+
+    code = "writes_refused"
 
 
 class SlowClient(_Unavailable):

@@ -39,6 +39,7 @@ MEANINGS: Mapping[str, str] = {
     "too_many_sockets": "All streams of this process are taken; try again after `Retry-After`.",
     "model_not_ready": "No worker has the model now; try again after `Retry-After`.",
     "redis_unavailable": "The queue cannot be reached; nothing was accepted. Try again after `Retry-After`.",
+    "writes_refused": "The queue takes no writes now: what is there can be read. Try again after `Retry-After`.",
     "slow_client": "The client did not read; connect again with the `seq` that is told (websockets alone).",
     "internal_error": "The server made a mistake; its log says more.",
 }

@@ -20,6 +20,7 @@ from server.jobs.events import EventLog
 from server.jobs.gauge import ExporterLease, QueueGauge
 from server.jobs.hub import EventHub
 from server.jobs.limiter import RateLimiter
+from server.jobs.probe import WriteProbe
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
@@ -29,6 +30,7 @@ from server.schemas.model import ModelInfo
 from server.schemas.tenant import Tenant, open_tenant
 from server.settings import Settings
 
+PROBE_SECONDS = 1.0  # between looks whether Redis takes writes
 NUM_PAINTERS = 2  # animations that are drawn at a time; others wait
 
 
@@ -49,6 +51,7 @@ class Services:
     gauge: QueueGauge
     exporter: ExporterLease
     limiter: RateLimiter
+    probe: WriteProbe
     room: Room
     tracing: Tracing
     painters: asyncio.Semaphore
@@ -75,6 +78,7 @@ class Services:
             gauge=QueueGauge(connection),
             exporter=ExporterLease(connection, settings.metrics_lease),
             limiter=RateLimiter(connection),
+            probe=WriteProbe(connection, PROBE_SECONDS),
             room=Room(settings.max_sockets),
             tracing=tracing,
             painters=asyncio.Semaphore(NUM_PAINTERS),

@@ -28,6 +28,7 @@ from server.errors import (
     ServerError,
     StorageShareFull,
     UnsupportedMediaType,
+    WritesRefused,
 )
 from server.schemas.error import ErrorBody, OpenAIErrorBody
 
@@ -51,6 +52,7 @@ SUBMIT = (
     InvalidRequest("missing_field", "prompt is required", field="prompt"),
     InvalidRequest("unknown_field", "there is no field 'negative_prompt'", field="negative_prompt"),
     InvalidRequest("invalid_steps", "steps is 65; this model takes 1 to 64", field="steps"),
+    WritesRefused("the job queue takes nothing new: its memory is full", retry_after=10),
     IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key"),
     PriorityNotAllowed("the priority high is not open to studio: normal is the highest", field="priority"),
     QueueFull("256 jobs wait or run already", retry_after=1),

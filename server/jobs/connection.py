@@ -21,17 +21,23 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from server.errors import RedisUnavailable
+from server.errors import RedisUnavailable, WritesRefused
 
 T = TypeVar("T")
 Word = str | bytes | int | float
 
 RETRY_DELAYS = (0.02, 0.1, 0.3)  # seconds
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError, OSError)
-REFUSING = (OutOfMemoryError, ReadOnlyError)
+REFUSED_RETRY_SECONDS = 10.0
+# Why Redis takes no writes, by a word of its error: redis-py has classes for two, and Redis 6 hides them in scripts.
+REFUSALS = {
+    "OOM command not allowed": "its memory is full",
+    "MISCONF": "it cannot save to its disk",
+    "READONLY": "it is a replica",
+    "NOREPLICAS": "it has lost its replicas",
+}
 UNBOUNDED = 1 << 16  # redis-py's pool raises when it is full; what bounds it here waits
 MOST_COMMANDS = 32  # under way at a time
-MISCONFIGURED = "MISCONF"  # it cannot save, and therefore takes no writes; redis-py has no class for that
 
 
 class TooManyCommands(RedisConnectionError):
@@ -80,7 +86,7 @@ class RedisConnection:
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
         """Runs an idempotent call, again if Redis cannot be reached: not after `command_timeout`, as who asks waits.
 
-        Raises RedisUnavailable when it stays away, is full, cannot save, or is a replica.
+        Raises RedisUnavailable when it stays away, WritesRefused when it is full, cannot save, or is a replica.
         """
         deadline = time.monotonic() + self._command_timeout
         for delay in (*RETRY_DELAYS, None):
@@ -88,7 +94,7 @@ class RedisConnection:
                 return await call()
             except ResponseError as error:
                 if is_refusal(error):
-                    raise unavailable(error) from error
+                    raise refused(error) from error
                 raise
             except UNREACHABLE as error:
                 if delay is None or time.monotonic() >= deadline:
@@ -123,7 +129,21 @@ class RedisConnection:
 
 def is_refusal(error: ResponseError) -> bool:
     """Whether Redis takes no writes now, whatever they are."""
-    return isinstance(error, REFUSING) or MISCONFIGURED in str(error)
+    return bool(_reason(error))
+
+
+def refused(error: ResponseError) -> WritesRefused:
+    message = f"the job queue takes nothing new: {_reason(error)}"
+    return WritesRefused(message, retry_after=REFUSED_RETRY_SECONDS)
+
+
+def _reason(error: ResponseError) -> str:
+    """Why Redis takes no writes; empty for any other error."""
+    if isinstance(error, OutOfMemoryError):
+        return REFUSALS["OOM command not allowed"]
+    if isinstance(error, ReadOnlyError):
+        return REFUSALS["READONLY"]
+    return next((reason for word, reason in REFUSALS.items() if word in str(error)), "")
 
 
 def unavailable(error: Exception) -> RedisUnavailable:

@@ -1,8 +1,10 @@
 """How full a model's queue is, and which of several API processes says so in `/metrics`."""
 
+import contextlib
 import secrets
 from dataclasses import dataclass
 
+from server.errors import WritesRefused
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 
@@ -34,11 +36,17 @@ class ExporterLease:
         self._connection = connection
         self._milliseconds = int(seconds * 1000)
         self._name = secrets.token_hex(8)
+        self._is_held = False
 
     async def hold(self) -> bool:
-        """Takes or renews it; False while another process has it. Raises RedisUnavailable."""
+        """Takes or renews it; False while another process has it. Raises RedisUnavailable.
+
+        While Redis takes no writes, whoever had it last keeps it.
+        """
         args = [self._name, self._milliseconds]
-        return await scripts.run(self._connection, "hold", [keys.EXPORTER], args) == 1
+        with contextlib.suppress(WritesRefused):
+            self._is_held = await scripts.run(self._connection, "hold", [keys.EXPORTER], args) == 1
+        return self._is_held
 
     async def release(self) -> None:
         """Lets the next process that is scraped have it at once. Raises RedisUnavailable."""

@@ -22,6 +22,7 @@
 | `models`, `models:default` | set, string | names of published models; the one used when a request names none |
 | `worker:{name}`, `workers` | string, sorted set | heartbeats, by Redis' milliseconds |
 | `metrics:{worker}` | string | a worker's metrics in Prometheus' text format |
+| `probe` | string | what a process writes to learn whether Redis takes writes; expires |
 | `exporter` | string | the API process whose `/metrics` speaks for the queue and the workers; expires |
 | `news` | stream | ids of jobs whose log has something new, for whoever waits; bounded length |
 """
@@ -41,6 +42,7 @@ DUE = "due"
 SWEEPER = "sweeper"
 DEAD = "dead"
 EXPORTER = "exporter"
+PROBE = "probe"
 NEWS = "news"
 NEWS_LENGTH = 4096  # entries that are kept at least, as the scripts' prelude says
 CONTROL_PREFIX = "ctl:"

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+FORGET_SECONDS = 3600.0  # after which the name of a silent worker is dropped
+
 
 class ImageStore:
     """PNGs are written by `finish`, in the same script as the terminal event: both are there, or neither."""
@@ -68,20 +70,18 @@ class Registry:
     async def beat(self, info: WorkerInfo, ttl: float) -> None:
         await self._connection.again("SET", keys.worker(info.name), info.model_dump_json(), "PX", int(ttl * 1000))
         await self._connection.again("ZADD", keys.WORKERS, time.time(), info.name)
+        await self._connection.again("ZREMRANGEBYSCORE", keys.WORKERS, "-inf", time.time() - FORGET_SECONDS)
 
     async def leave(self, worker: str) -> None:
         await self._connection.again("DEL", keys.worker(worker), keys.metrics(worker))
         await self._connection.again("ZREM", keys.WORKERS, worker)
 
     async def workers(self) -> list[WorkerInfo]:
-        """Workers whose heartbeat has not run out; the others are forgotten."""
+        """Workers whose heartbeat has not run out. It writes nothing: a Redis that takes no writes answers."""
         names: list[bytes] = await self._connection.again("ZRANGE", keys.WORKERS, 0, -1)
         if not names:
             return []
         texts = await self._connection.again("MGET", *(keys.worker(name.decode()) for name in names))
-        silent = [name for name, text in zip(names, texts) if text is None]
-        if silent:
-            await self._connection.again("ZREM", keys.WORKERS, *silent)
         return [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
 
     async def publish_metrics(self, worker: str, text: bytes, ttl: float) -> None:

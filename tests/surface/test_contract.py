@@ -87,6 +87,7 @@ def test_error_codes_and_statuses() -> None:
         "too_many_sockets": 503,
         "model_not_ready": 503,
         "redis_unavailable": 503,
+        "writes_refused": 503,
         "slow_client": 503,
         "job_failed": 500,
         "wait_too_long": 504,
