@@ -79,6 +79,13 @@ local function forget_expired(key)
   end
 end
 
+-- Prolonged long before it runs out, and so seldom written.
+local function keep(key, ttl)
+  if redis.call('PTTL', key) < ttl + IDLE_MS / 2 then
+    redis.call('PEXPIRE', key, ttl + IDLE_MS)
+  end
+end
+
 local function add_charge(key, name, bytes)
   redis.call('HINCRBY', key, name, string.format('%.0f', bytes))
   redis.call('HINCRBY', key, 'total', string.format('%.0f', bytes))
@@ -96,9 +103,7 @@ local function charge_for(key, ttl, bytes)
   if not first or ends < first then
     redis.call('HSET', key, 'next', string.format('%.0f', ends))
   end
-  if redis.call('PTTL', key) < ttl + IDLE_MS then
-    redis.call('PEXPIRE', key, ttl + IDLE_MS)
-  end
+  keep(key, ttl)
 end
 
 -- Counts an accepted job, with `reserve` for what it will write.
@@ -107,9 +112,7 @@ local function charge_active(key, model, reserve)
   local bytes = bytes_of(KEYS[1], KEYS[2], field('source')) + reserve
   redis.call('HSET', KEYS[1], 'storage', bytes)
   add_charge(key, 'active:' .. model, bytes)
-  if redis.call('PTTL', key) < IDLE_MS then
-    redis.call('PEXPIRE', key, IDLE_MS)
-  end
+  keep(key, 0)
 end
 
 -- Takes back what was counted of an active job.
@@ -117,11 +120,11 @@ local function release_active(key)
   local name = 'active:' .. field('model')
   local held = tonumber(redis.call('HGET', key, name)) or 0
   local bytes = math.min(held, number('storage'))
-  if bytes > 0 then
-    add_charge(key, name, -bytes)
-  end
   if held == bytes then
     redis.call('HDEL', key, name)
+    redis.call('HINCRBY', key, 'total', string.format('%.0f', -bytes))
+  else
+    add_charge(key, name, -bytes)
   end
   redis.call('HDEL', KEYS[1], 'storage')
 end

@@ -121,7 +121,8 @@ async def test_many_submits_at_once_take_no_more_than_the_share(connection: Redi
     outcomes = await asyncio.gather(
         *(one.submit(PARAMS, output_bytes=100_000) for _ in range(20)), return_exceptions=True
     )
-    assert sum(isinstance(outcome, StorageShareFull) for outcome in outcomes) == 16
+    accepted = sum(not isinstance(outcome, StorageShareFull) for outcome in outcomes)
+    assert accepted in {4, 5}, "by what Redis needs for a hash and a stream"
     assert await total(connection) <= MIB / 2
 
 
