@@ -26,6 +26,7 @@ from server.jobs.job import TRANSITIONS, Job, JobState
 from server.jobs.queue import Idempotency, JobQueue
 from server.jobs.sweeper import Sweeper
 from server.jobs.worker_queue import Claim, NewEvent, Taken, WorkerQueue
+from server.schemas.tenant import OPEN_TENANT
 from server.settings import Settings
 from tests.server.jobs.protocol import ManualClock, end_leases, params
 
@@ -271,6 +272,17 @@ class ProtocolMachine(RuleBasedStateMachine):
         assert due <= set(active)
         dead = {letter.job_id for letter in self.do(DeadLetters(self.connection).list())}
         assert all(self.records[job_id].attempts == self.settings.max_attempts for job_id in dead)
+
+    @invariant()
+    def what_is_kept_is_counted(self) -> None:
+        words = self.do(self.connection.once("HGETALL", keys.storage(OPEN_TENANT)))
+        counted = {name.decode(): int(value) for name, value in zip(words[::2], words[1::2])}
+        total = counted.pop("total", 0)
+        counted.pop("next", None)
+        assert sum(counted.values()) == total
+        reads = [("HGET", keys.job(job_id), keys.Field.STORAGE) for job_id in self.records]
+        held = sum(int(value or 0) for value in self.do(self.connection.again_many(reads))) if reads else 0
+        assert counted.get("active:tiny", 0) == held
 
     @invariant()
     def every_log_is_sound(self) -> None:
