@@ -24,6 +24,9 @@ class TenantLimits(Accepted):
         le=1,
         description="Share of OAR_QUEUE_DEPTH that its jobs may fill, and of the threads and the queue for pictures",
     )
+    storage_share: float = Field(
+        default=0.5, gt=0, le=1, description="Share of OAR_STORAGE_MIB that its jobs and their pictures may take"
+    )
     priority_ceiling: Priority = Field(default="high", description="The highest priority that its requests may name")
     max_sockets: int = Field(default=64, ge=0, description="Open websockets and event streams, in each API process")
 
@@ -43,6 +46,10 @@ class Tenant(TenantLimits):
     def share_of(self, total: int) -> int:
         """The tenant's part of something that all share, at least 1."""
         return max(1, int(self.queue_share * total))
+
+    def max_bytes(self, storage_mib: int) -> int:
+        """Most bytes of Redis that all its jobs may take, from their submit until they have expired."""
+        return int(self.storage_share * storage_mib * (1 << 20))
 
 
 class TenantEntry(TenantLimits):
@@ -77,4 +84,4 @@ class KeyFile(Accepted):
 
 def open_tenant() -> Tenant:
     """The one of a server without keys: whatever the server can do."""
-    return Tenant(name=OPEN_TENANT, rate=0, queue_share=1, max_sockets=1 << 31)
+    return Tenant(name=OPEN_TENANT, rate=0, queue_share=1, storage_share=1, max_sockets=1 << 31)

@@ -19,7 +19,8 @@ ServerError              status  code
 ├── HostNotAllowed         421   host_not_allowed
 ├── IdempotencyConflict    422   idempotency_key_reused
 ├── QueueFull              429   queue_full            Retry-After
-│   └── QueueShareFull     429   queue_share_full      Retry-After
+│   ├── QueueShareFull     429   queue_share_full      Retry-After
+│   └── StorageShareFull   429   storage_share_full    Retry-After
 ├── RateLimited            429   rate_limited          Retry-After
 ├── PictureShareFull       429   picture_share_full    Retry-After
 ├── JobFailed              500   given (deadline_exceeded, attempts_exhausted; /v1/images/* only)
@@ -29,6 +30,7 @@ ServerError              status  code
 ├── ModelNotReady          503   model_not_ready       Retry-After
 ├── JobLost                503   job_lost              Retry-After
 ├── RedisUnavailable       503   redis_unavailable     Retry-After
+│   └── WritesRefused      503   writes_refused        Retry-After
 ├── SlowClient             503   slow_client           (websockets only)
 └── InternalError          500   internal_error
 
@@ -227,6 +229,12 @@ class PictureShareFull(_ClientError):
     type = "rate_limit_error"
 
 
+class StorageShareFull(QueueFull):
+    """The tenant's jobs and pictures take all the memory that it may have; the oldest expire first."""
+
+    code = "storage_share_full"
+
+
 class RateLimited(_ClientError):
     status = 429
     code = "rate_limited"
@@ -275,6 +283,12 @@ class JobLost(_Unavailable):
 
 class RedisUnavailable(_Unavailable):
     code = "redis_unavailable"
+
+
+class WritesRefused(RedisUnavailable):
+    """Redis answers, and takes no writes now: reads are served, submits and cancels are not."""
+
+    code = "writes_refused"
 
 
 class SlowClient(_Unavailable):

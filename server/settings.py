@@ -211,6 +211,9 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(10, ge=0, le=600, description="Seconds that a stopping worker lets its jobs finish")
     result_ttl: float = Field(3600, ge=1, description="Seconds that a finished job, its events and images are kept")
     tombstone_ttl: float = Field(86400, ge=1, description="Seconds that an expired job's id is still known as expired")
+    canceled_ttl: float = Field(
+        60, ge=1, description="Seconds that a job is kept which was canceled before it was begun"
+    )
     idempotency_ttl: float = Field(86400, ge=1, description="Seconds that an Idempotency-Key is remembered")
 
     # limits
@@ -227,6 +230,9 @@ class Settings(BaseSettings):
     max_prompt_chars: int = Field(1000, ge=1, description="Longest prompt in characters")
     max_n: int = Field(16, ge=1, le=256, description="Most images of one request")
     queue_depth: int = Field(256, ge=1, description="Most jobs of one model that wait or run before 429")
+    storage_mib: int = Field(
+        1024, ge=1, description="MiB of Redis that the jobs of a tenant may take, kept pictures included, before 429"
+    )
     max_wait: float = Field(60, ge=0, description="Most seconds that `Prefer: wait=N` holds a request open")
     images_wait: float = Field(300, ge=0.1, description="Most seconds that /v1/images/* waits for its pictures")
     max_sockets: int = Field(1024, ge=1, description="Most open websockets and event streams of one API process")
@@ -252,6 +258,11 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="One line a record: key=value text, or JSON")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record to log")
+
+    @cached_property
+    def redis_commands(self) -> int:
+        """Redis commands that an API process has under way at a time: all its sockets may ask for one at one moment."""
+        return min(128, max(16, self.max_sockets // 16))
 
     @cached_property
     def heartbeat_seconds(self) -> float:

@@ -26,6 +26,7 @@ MEANINGS: Mapping[str, str] = {
     "rate_limited": "The tenant asks too often; ask again after `Retry-After`.",
     "queue_share_full": "The tenant's own jobs fill its share of the queue; try again after `Retry-After`.",
     "picture_share_full": "The tenant's own pictures wait to be decoded or encoded; try again after `Retry-After`.",
+    "storage_share_full": "The tenant's kept jobs fill its share of the memory; try again after `Retry-After`.",
     "not_found": "There is nothing at this address.",
     "model_not_found": "There is no model of that name; `GET /v1/models` lists them.",
     "job_not_found": "There never was a job of that id.",
@@ -44,6 +45,7 @@ MEANINGS: Mapping[str, str] = {
     "model_not_ready": "No worker has the model now; try again after `Retry-After`.",
     "job_lost": "Redis has lost its data, and the job with it; submit it again.",
     "redis_unavailable": "The queue cannot be reached; nothing was accepted. Try again after `Retry-After`.",
+    "writes_refused": "The queue takes no writes now: what is there can be read. Try again after `Retry-After`.",
     "slow_client": "The client did not read; connect again with the `seq` that is told (websockets alone).",
     "internal_error": "The server made a mistake; its log says more.",
 }

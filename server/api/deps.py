@@ -23,6 +23,7 @@ from server.jobs.gauge import ExporterLease, QueueGauge
 from server.jobs.hub import EventHub
 from server.jobs.instance import DataWatch
 from server.jobs.limiter import RateLimiter
+from server.jobs.probe import WriteProbe
 from server.jobs.queue import JobQueue
 from server.jobs.store import ImageStore, RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
@@ -31,6 +32,7 @@ from server.observability.tracing import NO_TRACING, Tracing
 from server.settings import Settings
 
 NUM_ANIMATORS = 2  # each takes up to a second
+PROBE_SECONDS = 1.0  # between looks whether Redis takes writes
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Services:
     gauge: QueueGauge
     exporter: ExporterLease
     limiter: RateLimiter
+    probe: WriteProbe
     room: Room
     tracing: Tracing
     threads: PictureThreads
@@ -85,7 +88,7 @@ class Services:
 
     @classmethod
     def connect(cls, settings: Settings, metrics: ApiMetrics, url: str, tracing: Tracing = NO_TRACING) -> "Services":
-        connection = RedisConnection(url, settings.command_timeout)
+        connection = RedisConnection(url, settings.command_timeout, settings.redis_commands)
         registry = Registry(connection)
         return cls(
             settings=settings,
@@ -103,6 +106,7 @@ class Services:
             gauge=QueueGauge(connection),
             exporter=ExporterLease(connection, settings.metrics_lease),
             limiter=RateLimiter(connection),
+            probe=WriteProbe(connection, PROBE_SECONDS),
             room=Room(settings.max_sockets),
             tracing=tracing,
             threads=PictureThreads.open(settings, metrics),

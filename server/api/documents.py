@@ -30,7 +30,9 @@ from server.errors import (
     RateLimited,
     RedisUnavailable,
     ServerError,
+    StorageShareFull,
     UnsupportedMediaType,
+    WritesRefused,
 )
 
 ALWAYS: tuple[ServerError, ...] = (
@@ -53,10 +55,12 @@ SUBMIT = (
     InvalidRequest("missing_field", "prompt is required", field="prompt"),
     InvalidRequest("unknown_field", "there is no field 'negative_prompt'", field="negative_prompt"),
     InvalidRequest("invalid_steps", "steps is 65; this model takes 1 to 64", field="steps"),
+    WritesRefused("the job queue takes nothing new: its memory is full", retry_after=10),
     IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key"),
     PriorityNotAllowed("the priority high is not open to studio: normal is the highest", field="priority"),
     QueueFull("256 jobs wait or run already", retry_after=1),
     QueueShareFull("128 jobs of studio wait or run already, which is its share of the queue", retry_after=1),
+    StorageShareFull("512.0 MiB are kept of the jobs of studio, and there is no room for more", retry_after=1),
 )
 PICTURES = (
     PictureShareFull("32 pictures of studio wait to be decoded or encoded already, which is its share", retry_after=4),

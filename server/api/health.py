@@ -5,7 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.api import documents
 from server.api.deps import Services, Shared
-from server.errors import InvalidKey, ModelNotReady, RedisUnavailable
+from server.errors import InvalidKey, ModelNotReady, RedisUnavailable, WritesRefused
 from server.jobs.estimate import Fleet
 from server.observability.exposition import Source, expose, own, published
 from server.observability.metrics import FleetMetrics
@@ -21,12 +21,18 @@ async def live() -> dict[str, str]:
 @router.get(
     "/ready",
     summary="Whether a request would be served",
-    responses=documents.errors(ModelNotReady("no worker is ready", retry_after=1), is_open=True),
+    responses=documents.errors(
+        ModelNotReady("no worker is ready", retry_after=1),
+        WritesRefused("the job queue takes nothing new: its memory is full", retry_after=1),
+        is_open=True,
+    ),
 )
 async def ready(services: Shared) -> dict[str, str]:
-    """503 until Redis answers and a live worker has the default model; again as soon as that worker or we stop."""
+    """503 until Redis answers, takes writes, and a live worker has the default model; again as soon as one of these
+    ends, or this process stops."""
     if services.is_stopping:
         raise ModelNotReady("this process is stopping", retry_after=1)
+    await services.probe.check()
     model = await services.default_model()
     if model is None or not Fleet.of(model, await services.registry.workers()).workers:
         raise ModelNotReady("no worker is ready", retry_after=1)
@@ -53,14 +59,25 @@ async def _gather(services: Services, *, speak: bool) -> list[Source]:
     facts = services.metrics
     try:
         facts.redis_up.set(0)
+        facts.redis_writable.set(await _takes_writes(services))
         is_speaker = not speak and await services.exporter.hold()
         sources = await _fleet(services) if speak or is_speaker else []
         facts.speaks.set(is_speaker)
         facts.redis_up.set(1)
     except RedisUnavailable:
         facts.speaks.set(0)
+        facts.redis_writable.set(0)
         return []
     return sources
+
+
+async def _takes_writes(services: Services) -> bool:
+    """Raises RedisUnavailable where Redis does not even answer."""
+    try:
+        await services.probe.check()
+    except WritesRefused:
+        return False
+    return True
 
 
 async def _fleet(services: Services) -> list[Source]:

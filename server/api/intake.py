@@ -21,6 +21,7 @@ from server.api.event_stream import wait_until_left
 from server.api.uploads import Source
 from server.api.validation import resolve
 from server.errors import InvalidRequest, PriorityNotAllowed, ServerError
+from server.jobs.estimate import output_bytes
 from server.jobs.job import Job
 from server.jobs.keys import PRIORITIES
 from server.jobs.queue import Idempotency, Submitted
@@ -61,7 +62,12 @@ async def accept(
     edit = None if source is None else source.params
     steps = params.steps if edit is None else edit_steps(params.steps, model.num_tokens - edit.num_kept)
     params = params.model_copy(update={"partial_images": partial_images, "edit": edit, "steps": steps})
-    submitted = await services.queue.submit(params, idempotency, source=None if source is None else source.png)
+    submitted = await services.queue.submit(
+        params,
+        idempotency,
+        source=None if source is None else source.png,
+        output_bytes=output_bytes(params, model),
+    )
     services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()
     return submitted
 

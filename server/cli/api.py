@@ -14,6 +14,7 @@ from server.api.app import create_app
 from server.api.deps import Services
 from server.api.keyring import KeyFileError, KeyRing
 from server.api.origin import is_loopback
+from server.cli.file_limit import raise_file_limit
 from server.cli.inherit import EXIT_CONFIG, end_with_parent, inherited_listener, listen, tell_ready
 from server.cli.options import with_settings
 from server.jobs.check import RedisRefused, look_once
@@ -39,6 +40,7 @@ def api(settings: Settings) -> None:
     """
     configure_logging(settings.log_format, settings.log_level)
     end_with_parent()
+    raise_file_limit(settings)
     listener = inherited_listener() or listen(settings)
     host, port = listener.getsockname()[:2]
     logger.info("api listens on http://%s:%d", host, port)
@@ -61,6 +63,8 @@ def api(settings: Settings) -> None:
         ws_ping_interval=settings.socket_ping,
         ws_ping_timeout=settings.socket_ping,
         ws_max_size=MAX_FRAME_BYTES,
+        # It would double the memory of a socket and the time in which thousands are told of an event.
+        ws_per_message_deflate=False,
     )
     asyncio.run(_Server(config, app, settings.ready_grace).serve(sockets=[listener]))
 

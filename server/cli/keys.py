@@ -97,8 +97,8 @@ def check(path: Path | None) -> Answer:
 def _limits(tenant: Tenant) -> str:
     rate = f"{tenant.rate:g}/s burst {tenant.bucket}" if tenant.rate else "no rate"
     return (
-        f"{tenant.name}: {rate}, share {tenant.queue_share:g}, up to {tenant.priority_ceiling}, "
-        f"{tenant.max_sockets} sockets"
+        f"{tenant.name}: {rate}, share {tenant.queue_share:g}, storage {tenant.storage_share:g}, "
+        f"up to {tenant.priority_ceiling}, {tenant.max_sockets} sockets"
     )
 
 

@@ -34,10 +34,29 @@ RETRY_SECONDS = 1.0
 FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 RIGHTS = "+@read +@write +@stream +@scripting +@connection +time on all keys"
 SAFE_POLICY = "noeviction"
-PREFIXES = ("job", "tomb", "ev", "pv", "img", "src", "q", "share", "idem", "rate", "ctl", "model", "text", "worker")
+PREFIXES = (
+    "job",
+    "tomb",
+    "ev",
+    "pv",
+    "img",
+    "src",
+    "q",
+    "share",
+    "line",
+    "storage",
+    "idem",
+    "rate",
+    "ctl",
+    "model",
+    "text",
+    "worker",
+    "metrics",
+)
 # One of each kind of command that the scripts use, on a key of its own that is gone afterwards.
 PROBE = """
-local calls = {{'TIME'}, {'EXISTS', KEYS[1]}, {'SET', KEYS[1], '1', 'PX', 1000}, {'GET', KEYS[1]}, {'DEL', KEYS[1]},
+local calls = {{'TIME'}, {'EXISTS', KEYS[1]}, {'SET', KEYS[1], '1', 'PX', 1000}, {'GET', KEYS[1]},
+  {'MEMORY', 'USAGE', KEYS[1], 'SAMPLES', 0}, {'DEL', KEYS[1]},
   {'HSET', KEYS[1], 'a', 1}, {'HGET', KEYS[1], 'a'}, {'DEL', KEYS[1]}, {'SADD', KEYS[1], 'a'}, {'DEL', KEYS[1]},
   {'ZADD', KEYS[1], 1, 'a'}, {'DEL', KEYS[1]}, {'XADD', KEYS[1], '*', 'a', 'b'}, {'XLEN', KEYS[1]},
   {'XGROUP', 'CREATE', KEYS[1], 'a', '0'}, {'XREADGROUP', 'GROUP', 'a', 'a', 'COUNT', 1, 'STREAMS', KEYS[1], '>'},
@@ -159,7 +178,7 @@ def _look_at_rights(client: Redis) -> None:
     """Whether every kind of command and key may be used: a server that finds out later answers 500."""
     try:
         digest: bytes = _execute(client, "SCRIPT", "LOAD", PROBE)
-        fault = _text(_execute(client, "EVALSHA", _text(digest), 1, keys.PROBE))
+        fault = _text(_execute(client, "EVALSHA", _text(digest), 1, keys.RIGHTS_PROBE))
         _execute(client, "EXISTS", *(f"{prefix}:0" for prefix in PREFIXES), *keys.SINGLE)
         _execute(client, "XREAD", "BLOCK", 1, "STREAMS", keys.NEWS, "$")
     except NoPermissionError as error:

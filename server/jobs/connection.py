@@ -3,12 +3,16 @@
 `blocking` waits inside Redis, so its socket has no timeout and nothing is retried: redis-py 8 would give up a blocking
 read after 5 s and start it again 10 times. `command` answers within seconds or fails; it never repeats a command by
 itself, because a repeated XADD is a duplicate. Only `retry` repeats, and only what changes nothing the second time.
+
+The number of commands under way at a time is bounded; further ones wait for their turn, at most `command_timeout`.
+Blocking reads have connections of their own, so they never hold up a command.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -25,45 +29,65 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from server.errors import RedisUnavailable
+from server.errors import RedisUnavailable, WritesRefused
 
 T = TypeVar("T")
 Word = str | bytes | int | float
 
 RETRY_DELAYS = (0.02, 0.1, 0.3)  # seconds
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError, OSError)
-REFUSING = (OutOfMemoryError, ReadOnlyError, NoPermissionError)
-# What is told of an error, the most special first.
-REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (AuthenticationError, "Redis does not accept the password"),
-    (BusyLoadingError, "Redis reads its data"),
-    (RedisTimeoutError, "no answer in time"),
-    (RedisConnectionError, "no connection to Redis"),
-    (TimeoutError, "no answer in time"),
-    (OutOfMemoryError, "Redis is full"),
-    (ReadOnlyError, "this Redis is a replica"),
-    (NoPermissionError, "Redis does not permit it"),
-    (ResponseError, "Redis cannot save"),
-    (OSError, "no connection to Redis"),
+REFUSED_RETRY_SECONDS = 10.0
+UNBOUNDED = 1 << 16  # redis-py's pool raises when it is full; what bounds it here waits
+MOST_COMMANDS = 32  # under way at a time
+
+
+class TooManyCommands(RedisConnectionError):
+    """All connections were busy for as long as a command may wait."""
+
+
+class _Fault(NamedTuple):
+    reason: str
+    kind: type[Exception]
+    words: str = ""  # of the error: redis-py has classes for few, and Redis 6 hides even those in errors of scripts
+    takes_no_writes: bool = False
+
+
+# What is told of an error, the most special first. The errors of replies are those of a Redis that can be asked again.
+FAULTS = (
+    _Fault("Redis does not accept the password", AuthenticationError),
+    _Fault("Redis reads its data", BusyLoadingError),
+    _Fault("no answer in time", RedisTimeoutError),
+    _Fault("no connection to Redis", RedisConnectionError),
+    _Fault("no answer in time", TimeoutError),
+    _Fault("no connection to Redis", OSError),
+    _Fault("its memory is full", OutOfMemoryError, takes_no_writes=True),
+    _Fault("its memory is full", ResponseError, "OOM command not allowed", takes_no_writes=True),
+    _Fault("it cannot save to its disk", ResponseError, "MISCONF", takes_no_writes=True),
+    _Fault("it is a replica", ReadOnlyError, takes_no_writes=True),
+    _Fault("it is a replica", ResponseError, "READONLY", takes_no_writes=True),
+    _Fault("it has lost its replicas", ResponseError, "NOREPLICAS", takes_no_writes=True),
+    _Fault("Redis does not permit it", NoPermissionError),
 )
-MISCONFIGURED = "MISCONF"  # it cannot save, and therefore takes no writes; redis-py has no class for that
 
 
 class RedisConnection:
     """Replies are Redis' own, undecoded: bytes, integers, None and lists of them."""
 
-    def __init__(self, url: str, command_timeout: float = 5.0) -> None:
+    def __init__(self, url: str, command_timeout: float = 5.0, most_commands: int = MOST_COMMANDS) -> None:
         self._command_timeout = command_timeout
+        # Not redis-py's BlockingConnectionPool: a waiter that is cancelled takes the wake-up of the next one with it.
+        self._turns = asyncio.Semaphore(most_commands)
         self._blocking = _client(url, None, command_timeout)
         self._command = _client(url, command_timeout, command_timeout)
 
     async def once(self, *words: Word) -> Any:
         """One command, never repeated. Raises redis-py's errors."""
-        return await _execute(self._command, words)
+        async with self._turn():
+            return await _execute(self._command, words)
 
     async def again(self, *words: Word) -> Any:
         """One command that changes nothing the second time. Raises RedisUnavailable."""
-        return await self.retry(lambda: _execute(self._command, words))
+        return await self.retry(lambda: self.once(*words))
 
     async def again_many(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """Commands in one round trip that change nothing the second time. Raises as `again`, or an error of one."""
@@ -84,7 +108,7 @@ class RedisConnection:
 
     async def pipeline(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """Commands in one round trip; an error of one of them is its reply. Raises when Redis cannot be reached."""
-        async with self._command.pipeline(transaction=False) as pipeline:
+        async with self._turn(), self._command.pipeline(transaction=False) as pipeline:
             for words in commands:
                 pipeline.execute_command(*words)  # pyright: ignore[reportUnknownMemberType, reportUnusedCoroutine]
             return await pipeline.execute(raise_on_error=False)
@@ -92,7 +116,7 @@ class RedisConnection:
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
         """Runs an idempotent call, again if Redis cannot be reached: not after `command_timeout`, as who asks waits.
 
-        Raises RedisUnavailable when it stays away, is full, cannot save, or is a replica.
+        Raises RedisUnavailable when it stays away, WritesRefused when it is full, cannot save, or is a replica.
         """
         deadline = time.monotonic() + self._command_timeout
         for delay in (*RETRY_DELAYS, None):
@@ -108,6 +132,19 @@ class RedisConnection:
                 await asyncio.sleep(delay)
         raise AssertionError("the loop above returns or raises")
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        """One of the connections for commands. Raises TooManyCommands."""
+        try:
+            async with asyncio.timeout(self._command_timeout):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise TooManyCommands(f"no connection was free for {self._command_timeout:g} s") from error
+        try:
+            yield
+        finally:
+            self._turns.release()
+
     async def is_alive(self) -> bool:
         try:
             await self.once("PING")
@@ -121,13 +158,25 @@ class RedisConnection:
 
 
 def is_refusal(error: ResponseError) -> bool:
-    """Whether Redis takes no writes now, whatever they are."""
-    return isinstance(error, REFUSING) or MISCONFIGURED in str(error)
+    """Whether Redis refuses now what it may take later: the command is not at fault."""
+    return _fault(error) is not None
 
 
 def unavailable(error: Exception) -> RedisUnavailable:
-    reason = next((text for kind, text in REASONS if isinstance(error, kind)), "no answer")
+    """WritesRefused where Redis answers and takes no writes."""
+    if isinstance(error, TooManyCommands):
+        return RedisUnavailable(f"the job queue has too much to do: {error}", retry_after=2)
+    fault = _fault(error)
+    if fault is not None and fault.takes_no_writes:
+        message = f"the job queue takes nothing new: {fault.reason}"
+        return WritesRefused(message, retry_after=REFUSED_RETRY_SECONDS)
+    reason = "no answer" if fault is None else fault.reason
     return RedisUnavailable(f"the job queue cannot be reached: {reason}", retry_after=2)
+
+
+def _fault(error: Exception) -> _Fault | None:
+    known = (fault for fault in FAULTS if isinstance(error, fault.kind) and fault.words in str(error))
+    return next(known, None)
 
 
 async def _execute(client: Redis, words: Sequence[Word]) -> Any:
@@ -142,6 +191,7 @@ def _client(url: str, socket_timeout: float | None, connect_timeout: float) -> R
         socket_timeout=socket_timeout,
         socket_connect_timeout=connect_timeout,
         retry=Retry(NoBackoff(), 0),
+        max_connections=UNBOUNDED,
         health_check_interval=0,
     )
     # redis-py turns replies into shapes that differ between its versions; ours are read as they come.

@@ -1,4 +1,6 @@
-"""How long things take: the lengths of all jobs are known, and workers measure their steps. Pure arithmetic.
+"""How long things take, and how much they write: the lengths of all jobs are known, and workers measure their steps.
+
+Pure arithmetic.
 
 Work is counted in row-steps: an image takes one engine row (two when it is guided) for each of its steps. A worker with
 s slots does s row-steps in one engine step while it is full, which is when waiting matters. How long such a step takes
@@ -10,7 +12,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from oar_wire.model import WorkerInfo
+from oar_wire.job import GenerationParams
+from oar_wire.model import ModelInfo, WorkerInfo
 
 MIN_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 3600.0
@@ -19,6 +22,9 @@ ASSUMED_SLOTS = 64  # where nothing is measured yet
 ASSUMED_STEP_SECONDS = 0.05
 MEMORY = 0.99  # share of a step's weight that is left after the next one
 MIN_SPREAD = 0.01  # of the numbers of rows, as the square of their deviation's share: below it a slope is noise
+PATCH_BYTES = 120  # of a patch in the event log
+PNG_BYTES = 2.0  # a pixel, of photographs; the sizes of flat pictures are far below
+PREVIEW_BYTES = 0.5  # a pixel, in base64
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,14 @@ def eta(ahead: float, own: float, rows: int, fleet: Fleet, pictures: int = 0) ->
     steps = math.ceil(own / min(rows, max(1, *(worker.slots for worker in fleet.workers))))
     alone = max(worker.seconds_of(rows) for worker in fleet.workers)
     return ahead / fleet.rate() + steps * max(fleet.step_seconds, alone) + pictures * fleet.picture_seconds
+
+
+def output_bytes(params: GenerationParams, model: ModelInfo) -> int:
+    """About what a job will have written to Redis when it has ended: its log, its previews and its pictures."""
+    height, width = model.image_size
+    num_previews = params.partial_images + params.previews
+    pixels = height * width * (PNG_BYTES + PREVIEW_BYTES * num_previews)
+    return math.ceil(params.n * (pixels + PATCH_BYTES * model.num_tokens))
 
 
 class StepTimes:

@@ -6,12 +6,15 @@ used again. What a reader gets therefore grows in `seq`, and a number that is mi
 ever missing. A job of n images needs at most n previews' memory for them, however long it runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from oar_wire.events import EVENTS, TERMINAL_TYPES, Event
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
+from server.jobs.shared_reads import SharedReads
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class StoredEvent:
         return self.type in TERMINAL_TYPES
 
     def to_json(self) -> str:
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
+        """Made once for all who watch the job."""
         head = f'{{"type":"{self.type}","seq":{self.seq},"job_id":"{self.job_id}","at":{self.at:.3f}'
         return f"{head}}}" if self.body == "{}" else f"{head},{self.body[1:]}"
 
@@ -37,9 +45,17 @@ class StoredEvent:
 class EventLog:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
+        self._reads: SharedReads[tuple[str, int, int], Sequence[StoredEvent]] = SharedReads(self._read)
 
-    async def read(self, job_id: str, after: int = 0, count: int = 64) -> list[StoredEvent]:
-        """Up to `count` events with a number above `after`, and the previews between them; returns at once."""
+    async def read(self, job_id: str, after: int = 0, count: int = 64) -> Sequence[StoredEvent]:
+        """Up to `count` events with a number above `after`, and the previews between them; returns at once.
+
+        Readers who are at the same place share one read.
+        """
+        return await self._reads.get((job_id, after, count))
+
+    async def _read(self, place: tuple[str, int, int]) -> list[StoredEvent]:
+        job_id, after, count = place
         behind = (f"({after}-0", "+")
         replies = await self._connection.again_many(
             [

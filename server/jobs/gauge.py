@@ -1,8 +1,10 @@
 """How full a model's queue is, and which of several API processes says so in `/metrics`."""
 
+import contextlib
 import secrets
 from dataclasses import dataclass
 
+from server.errors import WritesRefused
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.lease import LeaseWatch
@@ -36,16 +38,22 @@ class ExporterLease:
         self._milliseconds = int(seconds * 1000)
         self._name = secrets.token_hex(8)
         self._others = LeaseWatch(seconds)
+        self._is_held = False
 
     async def hold(self) -> bool:
-        """Takes or renews it; False while another process has it. Raises RedisUnavailable."""
-        asked_at = self._others.clock()
-        holder = await self._hold("")
-        if holder and self._others.note(keys.EXPORTER, holder, asked_at):
-            holder = await self._hold(holder)
-        if not holder:
-            self._others.forget(keys.EXPORTER)
-        return not holder
+        """Takes or renews it; False while another process has it. Raises RedisUnavailable.
+
+        While Redis takes no writes, whoever had it last keeps it.
+        """
+        with contextlib.suppress(WritesRefused):
+            asked_at = self._others.clock()
+            holder = await self._hold("")
+            if holder and self._others.note(keys.EXPORTER, holder, asked_at):
+                holder = await self._hold(holder)
+            if not holder:
+                self._others.forget(keys.EXPORTER)
+            self._is_held = not holder
+        return self._is_held
 
     async def _hold(self, dead: str) -> str:
         """How another process holds it; empty where this one does."""

@@ -23,6 +23,9 @@ OPTIONS = {
     "auto-aof-rewrite-min-size": "16mb",
     "save": "",
     "maxmemory-policy": "noeviction",
+    # A job's hash is one piece of memory, and its two streams take no 4 KiB each, which is the least by default.
+    "hash-max-listpack-value": "4096",
+    "stream-node-max-bytes": "1024",
 }
 RESTART_SECONDS = 0.5
 LEFTOVER_SECONDS = 5.0

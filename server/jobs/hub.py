@@ -21,6 +21,7 @@ from server.jobs import keys
 from server.jobs.connection import UNREACHABLE, RedisConnection
 from server.jobs.events import StoredEvent, stored_event
 from server.jobs.keys import Field
+from server.jobs.shared_reads import SharedReads
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class EventHub:
         self._cursor: str | None = None  # in the news; None: all logs have to be looked at
         self._sweep_at = 0.0  # monotonic
         self._is_down = False
+        self._newest_seqs: SharedReads[str, int] = SharedReads(self._newest_seq)
         self._lost_at: float | None = None  # monotonic, when Redis had lost its data
 
     @property
@@ -76,10 +78,10 @@ class EventHub:
         self._is_watched.set()
         try:
             # What is written from now on is news; what was written before may have been.
-            seq: bytes | None = await self._connection.again("HGET", keys.job(job_id), Field.SEQ)
+            seq = await self._newest_seqs.get(job_id)
             self._is_down = False
-            if int(seq or 0) > watched.seq:
-                watched.seq = int(seq or 0)
+            if seq > watched.seq:
+                watched.seq = seq
                 self._notify(watched)
             yield
         finally:
@@ -88,6 +90,9 @@ class EventHub:
                 del self._watched[job_id]
             if not self._watched:
                 self._is_watched.clear()
+
+    async def _newest_seq(self, job_id: str) -> int:
+        return int(await self._connection.again("HGET", keys.job(job_id), Field.SEQ) or 0)
 
     async def wait(self, job_id: str, after: int, timeout: float) -> bool:
         """Waits inside `watch` until there is an event with a number above `after`; False after `timeout` seconds.

@@ -10,6 +10,7 @@
 | `src:{id}` | string | the PNG that an edit starts from; transparent where it paints; kept as long as the job |
 | `q:{model}:{priority}` | stream | job ids that wait or run, with their work; one consumer group |
 | `share:{model}:{tenant}` | set | ids of the tenant's jobs that wait or run |
+| `storage:{tenant}` | hash | bytes of all that is kept of the tenant's jobs, by when it expires |
 | `due` | sorted set | ids of jobs that somebody has to look at, by Redis' milliseconds: deadlines, cancels |
 | `sweeper` | string | the API process that looks at them, for as long as its lease lasts |
 | `dead` | stream | jobs that were begun too often, with what a retry needs; bounded length |
@@ -21,6 +22,8 @@
 | `models`, `models:default` | set, string | names of published models; the one used when a request names none |
 | `worker:{name}`, `workers` | string, sorted set | heartbeats, by Redis' milliseconds |
 | `metrics:{worker}` | string | a worker's metrics in Prometheus' text format |
+| `probe:writes` | string | what a process writes to learn whether Redis takes writes; expires |
+| `probe:rights` | any | what the look at the user's rights writes and removes |
 | `exporter` | string | the API process whose `/metrics` speaks for the queue and the workers; expires |
 | `data:id` | string | a random id: data that was lost took it along |
 | `data:lost` | string | when that was noticed, in Unix milliseconds; expires |
@@ -44,7 +47,8 @@ DEAD = "dead"
 EXPORTER = "exporter"
 DATA_ID = "data:id"
 DATA_LOST = "data:lost"
-PROBE = "data:probe"  # written and removed by the look at the user's rights
+RIGHTS_PROBE = "probe:rights"
+WRITES_PROBE = "probe:writes"
 NEWS = "news"
 NEWS_LENGTH = 4096  # entries that are kept at least, as the scripts' prelude says
 CONTROL_PREFIX = "ctl:"
@@ -80,6 +84,7 @@ class Field(StrEnum):
     STARTED = "started"
     FINISHED = "finished"
     RESULT = "result"  # body of the terminal event
+    STORAGE = "storage"  # bytes that its tenant is charged while it waits or runs
     SOURCE = "source"  # key of the picture that an edit starts from
 
 
@@ -127,6 +132,10 @@ def share(model: str, tenant: str) -> str:
 def line(model: str, tenant: str = "") -> str:
     """Of those who were refused: by the model's queue, or by a tenant's share of it."""
     return f"line:{model}:{tenant}"
+
+
+def storage(tenant: str) -> str:
+    return f"storage:{tenant}"
 
 
 def rate(tenant: str) -> str:

@@ -1,7 +1,9 @@
 """How often a tenant may ask: one token bucket for each, in Redis, so that all API processes share it."""
 
+import time
+
 from oar_wire.tenant import Tenant
-from server.errors import RateLimited
+from server.errors import RateLimited, WritesRefused
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 
@@ -9,13 +11,27 @@ from server.jobs.connection import RedisConnection
 class RateLimiter:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
+        self._full_at: dict[str, float] = {}  # monotonic: when a tenant's bucket of this process is full again
 
     async def take(self, tenant: Tenant) -> None:
         """Takes a token. Raises RateLimited, with the seconds until there is one, or RedisUnavailable."""
         if not tenant.rate:
             return
-        wait = await scripts.run(self._connection, "rate", [keys.rate(tenant.name)], [tenant.rate, tenant.bucket])
-        if wait:
+        try:
+            wait = await scripts.run(self._connection, "rate", [keys.rate(tenant.name)], [tenant.rate, tenant.bucket])
             seconds = wait / 1e6
+        except WritesRefused:
+            seconds = self._take_here(tenant)
+        if seconds > 0:
             message = f"{tenant.name} may ask {tenant.rate:g} times a second, {tenant.bucket} at once"
             raise RateLimited(f"{message}; come back in {seconds:.2g} s", retry_after=seconds)
+
+    def _take_here(self, tenant: Tenant) -> float:
+        """As the script does, for this process alone: whoever only reads needs no Redis that takes writes."""
+        gap, moment = 1 / tenant.rate, time.monotonic()
+        most = gap * tenant.bucket
+        full = max(moment, min(self._full_at.get(tenant.name, 0.0), moment + most)) + gap
+        wait = full - most - moment
+        if wait <= 0:
+            self._full_at[tenant.name] = full
+        return max(0.0, wait)

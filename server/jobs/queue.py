@@ -15,19 +15,28 @@ from typing import Any, cast
 
 from oar_wire.job import GenerationParams
 from oar_wire.tenant import OPEN_TENANT, Tenant, open_tenant
-from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, QueueShareFull
+from server.errors import (
+    IdempotencyConflict,
+    JobExpired,
+    JobNotFound,
+    ModelNotReady,
+    QueueFull,
+    QueueShareFull,
+    StorageShareFull,
+)
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.estimate import Fleet, retry_after
 from server.jobs.job import Job, JobState
 from server.jobs.keys import Field
+from server.jobs.shared_reads import SharedReads
 from server.jobs.store import RecentRegistry, Registry
 from server.settings import Settings
 
+REFUSALS = ("full", "share", "storage")
 LOOKS_A_LEASE = 4  # at a job that its worker has to end, by the sweeper
 MARGIN = 1.2  # rather a little late than refused again
 LINE_LENGTH = 3  # times that all jobs of now take: who is refused is asked to come back no later
-SOURCE_SUBMIT_MS = 60_000  # a source whose job was not accepted is forgotten after this
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,14 @@ class Place:
     own_work: int
 
 
+@dataclass(frozen=True)
+class _Record:
+    """All that is known of an id."""
+
+    job: Job | None
+    tombstone: str  # final state and tenant; empty where the job is there or never was
+
+
 class JobQueue:
     """What the API does with jobs."""
 
@@ -73,6 +90,7 @@ class JobQueue:
         self._registry = RecentRegistry(Registry(connection), settings.registry_seconds)
         self._traceparent = traceparent
         self._tenant: Tenant | None = None
+        self._records: SharedReads[str, _Record] = SharedReads(self._read)
 
     def of(self, tenant: Tenant) -> "JobQueue":
         """A tenant's view: its own jobs are all that there is, and its limits hold."""
@@ -87,12 +105,13 @@ class JobQueue:
         *,
         source: bytes | None = None,
         retry_of: str = "",
+        output_bytes: int = 0,
     ) -> Submitted:
         """Accepts a job, with the `source` PNG of an edit; never enqueues twice. `retry_of` names the ended job that
-        this one repeats.
+        this one repeats; `output_bytes` is about what it will write, and is counted until it has.
 
-        Raises QueueFull, QueueShareFull, ModelNotReady (full, and no worker is alive), IdempotencyConflict or
-        RedisUnavailable.
+        Raises QueueFull, QueueShareFull, StorageShareFull, ModelNotReady (full, and no worker is alive),
+        IdempotencyConflict or RedisUnavailable.
         """
         tenant = self._tenant or open_tenant()
         depth = self._settings.queue_depth
@@ -101,7 +120,6 @@ class JobQueue:
         fields = self._fields(params, retry_of)
         if source is not None:
             fields[Field.SOURCE] = keys.source(job_id)
-            await self._connection.again("SET", keys.source(job_id), source, "PX", SOURCE_SUBMIT_MS)
         reply = await scripts.run(
             self._connection,
             "submit",
@@ -109,6 +127,7 @@ class JobQueue:
                 *job_keys(job_id, params.model, params.priority),
                 keys.idempotency(idempotency.key if idempotency else "", tenant.name),
                 keys.share(params.model, tenant.name),
+                keys.storage(tenant.name),
                 *keys.queues(params.model),
             ],
             [
@@ -121,6 +140,10 @@ class JobQueue:
                 params.n * params.steps * params.rows_per_image,
                 tenant.name,
                 tenant.max_jobs(depth),
+                tenant.max_bytes(self._settings.storage_mib),
+                output_bytes,
+                source or b"",
+                params.model,
                 *chain.from_iterable(fields.items()),
             ],
         )
@@ -144,8 +167,8 @@ class JobQueue:
     ) -> Submitted:
         """What the script decided, as an answer or an error."""
         outcome = reply[0].decode()
-        if outcome in {"full", "share"}:
-            raise await self._refusal(params, tenant, num_jobs=reply[1], work=reply[2], is_share=outcome == "share")
+        if outcome in REFUSALS:
+            raise await self._refusal(params, tenant, outcome, reply[1:])
         if outcome == "conflict":
             raise IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key")
         if outcome == "replayed":
@@ -153,17 +176,20 @@ class JobQueue:
         return accepted
 
     async def _refusal(
-        self, params: GenerationParams, tenant: Tenant, *, num_jobs: int, work: int, is_share: bool
+        self, params: GenerationParams, tenant: Tenant, outcome: str, facts: Sequence[int]
     ) -> QueueFull | ModelNotReady:
-        """The others are taken to have as many pictures each as the job that is refused."""
         fleet = await self.fleet(params.model)
+        if outcome == "storage":
+            return _storage_refusal(tenant, fleet, *facts)
+        num_jobs, work = facts
+        # The others are taken to have as many pictures each as the job that is refused.
         pictures = num_jobs * params.n
         seconds = retry_after(work, fleet, pictures * params.rows_per_image, pictures)
-        if not fleet.workers and not is_share:
+        if not fleet.workers and outcome == "full":
             return ModelNotReady(f"{num_jobs} jobs wait already and no worker is alive", retry_after=seconds)
-        line = keys.line(params.model, tenant.name if is_share else "")
+        line = keys.line(params.model, tenant.name if outcome == "share" else "")
         place = await self._place_in_line(line, num_jobs, seconds)
-        if is_share:
+        if outcome == "share":
             message = f"{num_jobs} jobs of {tenant.name} wait or run already, which is its share of the queue"
             return QueueShareFull(message, retry_after=place)
         return QueueFull(f"{num_jobs} jobs wait or run already", retry_after=place)
@@ -188,17 +214,22 @@ class JobQueue:
 
     async def load(self, job_id: str) -> Job:
         """Raises JobExpired when the job is past its keeping time, JobNotFound when it never was, or is not ours."""
-        reply: list[bytes] = await self._connection.again("HGETALL", keys.job(job_id))
-        job = _parse(job_id, reply) if reply else None
-        if job is not None and self._owns(job.tenant):
-            return job
-        tombstone: bytes | None = await self._connection.again("GET", keys.tombstone(job_id))
-        state, _, tenant = (tombstone or b"").decode().partition(" ")
-        if state and job is None and self._owns(tenant or OPEN_TENANT):
+        record = await self._records.get(job_id)
+        if record.job is not None and self._owns(record.job.tenant):
+            return record.job
+        state, _, tenant = record.tombstone.partition(" ")
+        if state and record.job is None and self._owns(tenant or OPEN_TENANT):
             raise JobExpired(f"job {job_id[:80]} was {state} and is no longer kept")
         lost: bytes | None = await self._connection.again("GET", keys.DATA_LOST)
         hint = f"; Redis lost its data at {_utc(int(lost) / 1000)}, and the jobs of before" if lost else ""
         raise JobNotFound(f"there is no job {job_id[:80]!r}{hint}")
+
+    async def _read(self, job_id: str) -> "_Record":
+        reply: list[bytes] = await self._connection.again("HGETALL", keys.job(job_id))
+        if reply:
+            return _Record(_parse(job_id, reply), "")
+        tombstone: bytes | None = await self._connection.again("GET", keys.tombstone(job_id))
+        return _Record(None, (tombstone or b"").decode())
 
     def _owns(self, tenant: str) -> bool:
         return self._tenant is None or self._tenant.name == tenant
@@ -212,6 +243,7 @@ class JobQueue:
             [
                 *(keys.GROUP, keys.CONTROL_PREFIX, *lifetimes(self._settings)),
                 milliseconds(self._settings.lease_seconds / LOOKS_A_LEASE),
+                milliseconds(min(self._settings.canceled_ttl, self._settings.result_ttl)),
             ],
         )
         if not reply:
@@ -257,6 +289,13 @@ class JobQueue:
         states = await self._connection.again_many([("HGET", keys.job(job_id), Field.STATE) for job_id in found])
         kept = {job_id for job_id, state in zip(found, states) if state and JobState(state.decode()).is_terminal}
         return list(kept)
+
+
+def _storage_refusal(tenant: Tenant, fleet: Fleet, num_bytes: int, wait: int, work: int) -> StorageShareFull:
+    """`wait` are the milliseconds until enough has expired; -1 where jobs have to end before."""
+    owner = "all jobs" if tenant.name == OPEN_TENANT else f"the jobs of {tenant.name}"
+    message = f"{num_bytes / 2**20:.1f} MiB are kept of {owner}, and there is no room for more"
+    return StorageShareFull(message, retry_after=retry_after(work, fleet) if wait < 0 else wait / 1000)
 
 
 def _utc(seconds: float) -> str:

@@ -30,12 +30,14 @@ class Call:
         return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.args)
 
 
+ENDING = ("storage", "conclude")
 LIBRARIES = {
-    "submit": ("queues",),
+    "submit": ("queues", "storage"),
     "take": ("queues",),
     "position": ("queues",),
     "sweep": ("lease",),
     "hold": ("lease",),
+    **dict.fromkeys(("cancel", "claim", "expire", "finish", "lost"), ENDING),
 }
 
 

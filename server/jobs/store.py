@@ -1,6 +1,7 @@
 """Finished pictures, and what workers publish about themselves and their models."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from oar_wire.model import ModelInfo, WorkerInfo
+from server.errors import WritesRefused
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.lease import LeaseWatch
@@ -16,6 +18,8 @@ from server.jobs.lease import LeaseWatch
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+FORGET_SECONDS = 3600.0  # after which the name of a silent worker is dropped
 
 
 class ImageStore:
@@ -110,7 +114,8 @@ class Registry:
             if any(await self._connection.again_many(words)):
                 served.append(name)
             else:
-                await self._connection.again("SREM", keys.MODELS, name)
+                with contextlib.suppress(WritesRefused):  # then it is forgotten later
+                    await self._connection.again("SREM", keys.MODELS, name)
         return served
 
     async def _names(self) -> list[str]:
@@ -119,22 +124,22 @@ class Registry:
     async def beat(self, info: WorkerInfo, ttl: float) -> None:
         await self._connection.again("SET", keys.worker(info.name), info.model_dump_json(), "PX", int(ttl * 1000))
         await self._connection.again("ZADD", keys.WORKERS, time.time(), info.name)
+        await self._connection.again("ZREMRANGEBYSCORE", keys.WORKERS, "-inf", time.time() - FORGET_SECONDS)
 
     async def leave(self, worker: str) -> None:
         await self._connection.again("DEL", keys.worker(worker), keys.metrics(worker))
         await self._connection.again("ZREM", keys.WORKERS, worker)
 
     async def workers(self) -> list[WorkerInfo]:
-        """Workers whose heartbeat has neither run out nor stood still, as far as this registry has seen; the others are
-        forgotten or left out."""
+        """Workers whose heartbeat has neither run out nor stood still, as far as this registry has seen.
+
+        It writes nothing: a Redis that takes no writes answers.
+        """
         asked_at = self._clock()
         names: list[bytes] = await self._connection.again("ZRANGE", keys.WORKERS, 0, -1)
         if not names:
             return []
         texts = await self._connection.again("MGET", *(keys.worker(name.decode()) for name in names))
-        silent = [name for name, text in zip(names, texts) if text is None]
-        if silent:
-            await self._connection.again("ZREM", keys.WORKERS, *silent)
         found = [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
         return [info for info in found if not self._stands_still(info, asked_at)]
 

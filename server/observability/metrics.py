@@ -46,6 +46,7 @@ class ApiMetrics(Families):
         self.replayed = self.counter("oar_ws_replayed_events", "Events sent that were older than their websocket")
         self.slow_clients = self.counter("oar_ws_slow_client_closed", "Streams closed because the client did not read")
         self.redis_up = self.gauge("oar_redis_up", "Whether Redis answered this scrape")
+        self.redis_writable = self.gauge("oar_redis_writable", "Whether Redis took a write at this scrape")
         self.speaks = self.gauge("oar_fleet_exporter", "Whether this process' answer holds the queue and the workers")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
         self._build.labels(version("oar-server"), "none", "none", "none", "none").set(1)

@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from oar_wire.tenant import OPEN_TENANT
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters
@@ -271,6 +272,17 @@ class ProtocolMachine(RuleBasedStateMachine):
         assert due <= set(active)
         dead = {letter.job_id for letter in self.do(DeadLetters(self.connection).list())}
         assert all(self.records[job_id].attempts == self.settings.max_attempts for job_id in dead)
+
+    @invariant()
+    def what_is_kept_is_counted(self) -> None:
+        words = self.do(self.connection.once("HGETALL", keys.storage(OPEN_TENANT)))
+        counted = {name.decode(): int(value) for name, value in zip(words[::2], words[1::2])}
+        total = counted.pop("total", 0)
+        counted.pop("next", None)
+        assert sum(counted.values()) == total
+        reads = [("HGET", keys.job(job_id), keys.Field.STORAGE) for job_id in self.records]
+        held = sum(int(value or 0) for value in self.do(self.connection.again_many(reads))) if reads else 0
+        assert counted.get("active:tiny", 0) == held
 
     @invariant()
     def every_log_is_sound(self) -> None:

@@ -123,8 +123,8 @@ def test_the_hash_of_a_key_of_ones_own(path: Path) -> None:
 
 def test_the_list_shows_limits_and_no_whole_hash(hand_written: Path) -> None:
     text = oar("list").stdout
-    assert "studio: 5/s burst 10, share 0.5, up to normal, 64 sockets" in text
-    assert "robot: 5/s burst 10, share 0.25, up to high, 64 sockets" in text
+    assert "studio: 5/s burst 10, share 0.5, storage 0.5, up to normal, 64 sockets" in text
+    assert "robot: 5/s burst 10, share 0.25, storage 0.5, up to high, 64 sockets" in text
     assert "sha256:aaaaaaaa…" in text
     assert "a" * 9 not in text
 

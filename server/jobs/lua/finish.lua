@@ -7,8 +7,10 @@ end
 if not is_mine(worker, epoch) then
   return -1
 end
+local pictures = 0
 for i = 7, #KEYS do
   redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[6])
+  pictures = pictures + bytes_of(KEYS[i])
 end
-conclude(ARGV[3], state, ARGV[5], ARGV[6], ARGV[7])
+conclude(ARGV[3], state, ARGV[5], ARGV[6], ARGV[7], pictures)
 return 1

@@ -65,21 +65,3 @@ local function order()
   end
   return is_late() and 2 or 0
 end
-
--- The one way for a job to end: terminal event, result, lifetimes, tombstone, and out of the queue.
-local function conclude(group, state, body, result_ttl, tombstone_ttl)
-  redis.call('HSET', KEYS[1], 'state', state, 'finished', now, 'result', body)
-  append(state, body)
-  leave_queue(group, field('entry'))
-  redis.call('ZREM', KEYS[6], field('id'))
-  if field('share') ~= '' then
-    redis.call('SREM', field('share'), field('id'))
-  end
-  redis.call('PEXPIRE', KEYS[1], result_ttl)
-  redis.call('PEXPIRE', KEYS[2], result_ttl)
-  redis.call('PEXPIRE', KEYS[5], result_ttl)
-  if field('source') ~= '' then
-    redis.call('PEXPIRE', field('source'), result_ttl)
-  end
-  redis.call('SET', KEYS[4], state .. ' ' .. field('tenant'), 'PX', tombstone_ttl)
-end

@@ -96,21 +96,12 @@ async def test_the_source_of_an_edit_lives_as_long_as_its_job(
     assert all(0 < milliseconds <= settings.result_ttl * 1000 for milliseconds in left)
 
 
-async def test_the_source_of_a_canceled_edit_goes_too(connection: RedisConnection, queue: JobQueue) -> None:
-    job_id = (await queue.submit(PARAMS, source=b"a png")).job_id
-    await queue.cancel(await queue.load(job_id))
-    assert await connection.once("PTTL", keys.source(job_id)) > 0
-
-
-async def test_the_source_of_a_refused_edit_is_forgotten(connection: RedisConnection, settings: Settings) -> None:
+async def test_the_source_of_a_refused_edit_is_not_stored(connection: RedisConnection, settings: Settings) -> None:
     queue = JobQueue(connection, settings.model_copy(update={"queue_depth": 1}))
     await queue.submit(PARAMS, source=b"first")
     with pytest.raises(ModelNotReady):
         await queue.submit(PARAMS, source=b"second")
-    sources = await connection.once("KEYS", keys.source("*"))
-    lifetimes = sorted([await connection.once("PTTL", key) for key in sources])
-    assert (lifetimes[0], len(lifetimes)) == (-1, 2)
-    assert 0 < lifetimes[1] <= 60_000
+    assert len(await connection.once("KEYS", keys.source("*"))) == 1
 
 
 async def test_repeated_calls_change_nothing(
