@@ -49,7 +49,7 @@ def test_it_tells_what_the_websocket_tells(live: LiveServer) -> None:
 
 
 def test_it_goes_on_after_a_number(live: LiveServer) -> None:
-    job = live.post(wait=15).json()
+    job = live.post(wait=60).json()
     everything = live.events(job["id"])
     for after in range(job["seq"]):
         rest = [event for event in everything if event["seq"] > after]
@@ -59,7 +59,7 @@ def test_it_goes_on_after_a_number(live: LiveServer) -> None:
 
 
 def test_a_browser_that_knows_the_end_is_told_not_to_come_again(live: LiveServer) -> None:
-    job = live.post(wait=15).json()
+    job = live.post(wait=60).json()
     for after in (job["seq"], job["seq"] + 5):
         answer = live.client.get(f"{job['url']}/events", headers={"Last-Event-ID": str(after)})
         assert (answer.status_code, answer.content) == (204, b"")
