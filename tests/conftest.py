@@ -15,8 +15,8 @@ from oar_core.weights import Manifest
 from tests.server.tiny import NAME, write_tiny_weights
 
 OF_TESTS = {"OAR_TEST_DATA", "OAR_CHAOS_SCALE"}
-OF_THE_MACHINE = {"REDIS_URL", "NO_COLOR", "COLORTERM", "PYTHONUTF8", "PYTHONWARNINGS"}
-TERMINAL = {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+OF_THE_MACHINE = {"REDIS_URL", "NO_COLOR", "COLORTERM", "PYTHONWARNINGS"}
+OURS = {"TERM": "xterm", "COLUMNS": "80", "LINES": "24", "PYTHONUTF8": "1"}
 
 
 def pytest_configure() -> None:
@@ -33,12 +33,15 @@ def pytest_configure() -> None:
 
 
 def _leave_the_environment_out() -> None:
-    """Settings, proxies and the terminal of whoever runs the tests reach neither the tests nor their children."""
+    """Settings, proxies and the terminal of whoever runs the tests reach neither the tests nor their children.
+
+    The Makefile sets PYTHONUTF8 for this process, which has begun already.
+    """
     for name in tuple(os.environ):
         is_setting = name.startswith("OAR_") and name not in OF_TESTS
         if is_setting or name in OF_THE_MACHINE or name.lower().endswith("_proxy"):
             del os.environ[name]
-    os.environ.update(TERMINAL)
+    os.environ.update(OURS)
 
 
 @pytest.hookimpl(tryfirst=True)

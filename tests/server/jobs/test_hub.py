@@ -69,8 +69,8 @@ async def until_it_waits(connection: RedisConnection) -> None:
     """Until the hub has looked at all that it knew of, and waits for news."""
 
     async def is_waiting() -> bool:
-        facts = await connection.once("INFO", "clients")
-        return facts["blocked_clients"] > 0
+        facts: bytes = await connection.once("INFO", "clients")
+        return b"blocked_clients:0" not in facts
 
     await wait_until(is_waiting)
 
