@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 from playwright.sync_api import Locator, Page, expect
 
+from tests import waiting
 from tests.server.live import LiveServer
-from tests.waiting import wait_for as tests_wait_for
 
 PROMPT = "a red circle"
 
@@ -64,7 +64,7 @@ def job_of(live: LiveServer, page: Page) -> dict[str, Any]:
 
 def expect_pixels(page: Page, expected: list[list[int]], **where: Any) -> None:
     """The marks of the last patches fade by and by; then the canvas shows this, and stays so."""
-    tests_wait_for(lambda: pixels(page, **where) == expected)
+    waiting.wait_for(lambda: pixels(page, **where) == expected)
 
 
 def pixels(page: Page, rows: int = 4, columns: int = 5, selector: str = ".viewer canvas.easel") -> list[list[int]]:

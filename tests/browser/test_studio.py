@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from oar_core.order.plan import DEFAULT_CANDIDATES
+from tests import waiting
 from tests.browser.conftest import Watched
 from tests.browser.studio import (
     PROMPT,
@@ -27,7 +28,6 @@ from tests.browser.studio import (
     wait_for_end_of_painting,
 )
 from tests.server.live import LiveServer
-from tests.waiting import wait_for as tests_wait_for
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def test_a_picture_is_replayed_step_by_step(page: Page, live: LiveServer) -> Non
     slider = page.get_by_label("Step of the painting")
     for step in (0, 1, 7, 19):
         slider.fill(str(step))
-        tests_wait_for(lambda step=step: same_places(pixels(page), whole) == set(order[:step]))
+        waiting.wait_for(lambda step=step: same_places(pixels(page), whole) == set(order[:step]))
         expect(slider).to_have_attribute("aria-valuetext", f"Step {step} of 20")
     slider.press("ArrowRight")
     expect(page.locator(".timeline:visible .reading")).to_have_text("20 / 20")
