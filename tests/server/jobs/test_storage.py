@@ -211,7 +211,8 @@ async def test_a_canceled_job_tells_so_as_long_as_somebody_may_ask(
     job_id = (await queue.submit(PARAMS)).job_id
     await queue.cancel(await queue.load(job_id))
     assert (await queue.load(job_id)).state is JobState.CANCELED
-    assert 0 < await connection.once("PTTL", keys.job(job_id)) <= 30_000, "never longer than a result"
+    most = 1000 * min(settings.canceled_ttl, settings.result_ttl)
+    assert 0 < await connection.once("PTTL", keys.job(job_id)) <= most, "never longer than a result"
 
 
 async def test_a_job_that_was_begun_is_kept_when_it_is_canceled(
