@@ -139,6 +139,14 @@ class Sampling(Sent):
             asked=GuidanceSchedule,
         ),
     ] = "constant"
+    negative_prompt: Annotated[
+        str | None,
+        About(
+            "What guidance steers away from, in place of no prompt; nothing where guidance is 1",
+            label="Avoid",
+            is_prompt=True,
+        ),
+    ] = None
     temperature: Annotated[
         float, About("Flattens (> 1) or sharpens (< 1) the draws", ge=0, le=100, usual=(0, 2, 0.05))
     ] = 1.0  # fmt: skip
