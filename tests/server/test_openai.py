@@ -280,7 +280,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"extra_body": {"deadline": 0}}, 422, "invalid_deadline", "deadline"),
     ({"extra_body": {"priority": "urgent"}}, 422, "invalid_priority", "priority"),
     ({"extra_body": {"order": "zigzag"}}, 422, "invalid_order", "order"),
-    ({"extra_body": {"negative_prompt": "x"}}, 422, "unknown_field", "negative_prompt"),
+    ({"extra_body": {"clip_skip": 2}}, 422, "unknown_field", "clip_skip"),
 ]
 
 
