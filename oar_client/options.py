@@ -17,6 +17,7 @@ class Options(TypedDict, total=False):
     guidance: float | None
     guidance_interval: list[float] | tuple[float, float] | None
     guidance_schedule: Literal["constant", "linear", "cosine"] | None
+    negative_prompt: str | None
     temperature: float | None
     top_k: int | None
     top_p: float | None

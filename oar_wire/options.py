@@ -7,8 +7,10 @@ on it.
 """
 
 import math
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin
 
@@ -57,12 +59,17 @@ class About:
         given = {name: getattr(self, name) for name in ("ge", "gt", "le", "max_length")}
         return {name: value for name, value in given.items() if value is not None}
 
-    def holds(self, value: float) -> bool:
-        """Whether a number is within the bounds."""
-        lowest = -math.inf if self.ge is None else self.ge
+    @cached_property
+    def _ends(self) -> tuple[float, float, float]:
+        """The least value, the one that all are above, and the greatest; infinity is none of them."""
+        least = -sys.float_info.max if self.ge is None else self.ge
         above = -math.inf if self.gt is None else self.gt
-        highest = math.inf if self.le is None else self.le
-        return math.isfinite(value) and lowest <= value <= highest and value > above
+        return least, above, sys.float_info.max if self.le is None else self.le
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is finite and within the bounds."""
+        least, above, most = self._ends
+        return least <= value <= most and value > above
 
     @property
     def range(self) -> str:
@@ -139,6 +146,14 @@ class Sampling(Sent):
             asked=GuidanceSchedule,
         ),
     ] = "constant"
+    negative_prompt: Annotated[
+        str | None,
+        About(
+            "What guidance steers away from, in place of no prompt; nothing where guidance is 1",
+            label="Avoid",
+            is_prompt=True,
+        ),
+    ] = None
     temperature: Annotated[
         float, About("Flattens (> 1) or sharpens (< 1) the draws", ge=0, le=100, usual=(0, 2, 0.05))
     ] = 1.0  # fmt: skip
@@ -186,12 +201,12 @@ class Option:
         usual = {"plan": "invalid_steps", "sampling": "invalid_sampling", "job": f"invalid_{self.name}"}
         return self.about.code or usual[self.group]
 
-    @property
+    @cached_property
     def choices(self) -> tuple[str, ...]:
         """The values that are all there are; none where a model or a range says it."""
         return get_args(plain(self.asked)) if get_origin(plain(self.asked)) is Literal else ()
 
-    @property
+    @cached_property
     def is_pair(self) -> bool:
         return get_origin(self.kind) is tuple and len(get_args(self.kind)) == 2 and ... not in get_args(self.kind)
 
@@ -199,11 +214,17 @@ class Option:
         """Refuses what no model serves. Raises BadOption."""
         if self.choices and value not in self.choices:
             raise self.refuse(f"{self.name} {value!r} is not one of {', '.join(self.choices)}")
-        for number in cast("Sequence[Any]", value) if self.is_pair else (value,):
-            if isinstance(number, int | float) and not self.about.holds(number):
-                raise self.refuse(f"{self.name} is {_words(value)}; {self.about.range}")
-        if self.is_pair and not value[0] < value[1]:
-            raise self.refuse(f"{self.name} is {_words(value)}; it has to end after it begins")
+        if isinstance(value, (int, float)):
+            if not self.about.holds(value):
+                raise self.refuse(f"{self.name} is {value}; {self.about.range}")
+        elif self.is_pair:
+            self._check_pair(*value)
+
+    def _check_pair(self, low: float, high: float) -> None:
+        if not (self.about.holds(low) and self.about.holds(high)):
+            raise self.refuse(f"{self.name} is {low} to {high}; {self.about.range}")
+        if not low < high:
+            raise self.refuse(f"{self.name} is {low} to {high}; it has to end after it begins")
 
     def refuse(self, message: str) -> "BadOption":
         return BadOption(message, code=self.code, field=self.name)
@@ -248,9 +269,16 @@ def plain(kind: Any) -> Any:
     return plain(others[0]) if len(others) == 1 and NoneType in get_args(kind) else kind
 
 
-def model_options() -> list[Option]:
-    """Those that a model has a default for."""
-    return [option for option in OPTIONS.values() if option.group != "job"]
+@cache
+def model_options() -> tuple[Option, ...]:
+    """Those that a model has a default for. All are declared before the first call."""
+    return tuple(option for option in OPTIONS.values() if option.group != "job")
+
+
+@cache
+def prompt_options() -> tuple[Option, ...]:
+    """Those that a model reads as text."""
+    return tuple(option for option in model_options() if option.about.is_prompt)
 
 
 def request_fields() -> dict[str, Any]:
@@ -276,8 +304,9 @@ def settle(asked: object, defaults: object) -> dict[str, Any]:
 def check_all(values: Mapping[str, Any]) -> None:
     """Checks those of the values that are options. Raises BadOption."""
     for name, value in values.items():
-        if name in OPTIONS and value is not None:
-            OPTIONS[name].check(value)
+        option = OPTIONS.get(name)
+        if option is not None and value is not None:
+            option.check(value)
 
 
 def take(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -317,8 +346,8 @@ def check_steps(steps: int, num_tokens: int) -> None:
 
 def prompts_of(values: Any) -> dict[str, str]:
     """By field, the texts that a model is to read; options that say nothing are left out."""
-    names = [option.name for option in model_options() if option.about.is_prompt]
-    return {"prompt": values.prompt, **{name: text for name in names if (text := getattr(values, name))}}
+    others = {option.name: getattr(values, option.name) for option in prompt_options()}
+    return {"prompt": values.prompt, **{name: text for name, text in others.items() if text}}
 
 
 def check_prompt(prompt: str) -> None:
@@ -343,14 +372,10 @@ def check_prompt_tokens(count: int, most: int, reader: str = "this model", field
 
 def check_reads(asked: object, model: str, condition: str) -> None:
     """Raises BadOption for a second prompt where pictures of the model are not conditioned on text."""
-    for option in model_options():
-        if option.about.is_prompt and condition != "text" and getattr(asked, option.name) is not None:
+    for option in prompt_options():
+        if condition != "text" and getattr(asked, option.name) is not None:
             raise option.refuse(f"{model} reads no text, so that {option.name} has no place in it")
 
 
 def _spoken(field: str) -> str:
     return field.replace("_", " ")
-
-
-def _words(value: Any) -> str:
-    return " to ".join(map(str, cast("tuple[Any, ...]", value))) if isinstance(value, tuple) else str(value)

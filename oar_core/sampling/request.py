@@ -63,14 +63,17 @@ class SequenceRequest:
     plan: PlanSpec
     sampling: SamplingParams
     known: KnownTokens = KnownTokens()
+    negative_ids: tuple[int, ...] | None = None  # condition that guidance steers away from; None: the unconditional one
 
     def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-        """What its slots start with: the condition of the picture, and what guidance steers away from."""
-        return self.condition_ids, unconditional_ids
+        """What its slots start with: the picture's condition, and what guidance steers away from."""
+        return self.condition_ids, self.negative_ids or unconditional_ids
 
     def check_fits(self, spec: BackboneSpec, *, has_policy: bool) -> None:
         """Raises a RequestError where the model cannot serve this. The plan is checked when it is laid out."""
         check_condition(self.condition_ids, spec)
+        if self.negative_ids is not None:
+            check_condition(self.negative_ids, spec, "negative_prompt")
         if self.plan.order in POLICY_ORDERS and not has_policy:
             raise InvalidOrder(f"order is {self.plan.order}, and this model has no order policy", field="order")
         rule = RULES.get(self.plan.order) if isinstance(self.plan.order, str) else None
@@ -88,13 +91,13 @@ class SequenceRequest:
             raise RequestError(f"known holds a token outside 0 to {spec.vocab_size - 1}", field="known")
 
 
-def check_condition(condition_ids: tuple[int, ...], spec: BackboneSpec) -> None:
-    """Raises InvalidPrompt or PromptTooLong where the ids are no condition prefix of the model."""
+def check_condition(condition_ids: tuple[int, ...], spec: BackboneSpec, field: str = "prompt") -> None:
+    """Raises InvalidPrompt or PromptTooLong of the field where the ids are no condition prefix of the model."""
     if not condition_ids:
-        raise InvalidPrompt("the prompt has no tokens", field="prompt")
+        raise InvalidPrompt("the prompt has no tokens", field=field)
     if len(condition_ids) > spec.max_condition:
         raise PromptTooLong(
-            f"the prompt has {len(condition_ids)} tokens; the model takes up to {spec.max_condition}", field="prompt"
+            f"the prompt has {len(condition_ids)} tokens; the model takes up to {spec.max_condition}", field=field
         )
     if not all(0 <= token_id < spec.condition_vocab for token_id in condition_ids):
-        raise InvalidPrompt(f"the prompt has a token outside 0 to {spec.condition_vocab - 1}", field="prompt")
+        raise InvalidPrompt(f"the prompt has a token outside 0 to {spec.condition_vocab - 1}", field=field)

@@ -53,7 +53,7 @@ SUBMIT = (
     UnsupportedMediaType("send the body as JSON, with content-type: application/json"),
     BodyTooLarge("the body is larger than 1048576 bytes"),
     InvalidRequest("missing_field", "prompt is required", field="prompt"),
-    InvalidRequest("unknown_field", "there is no field 'negative_prompt'", field="negative_prompt"),
+    InvalidRequest("unknown_field", "there is no field 'clip_skip'", field="clip_skip"),
     InvalidRequest("invalid_steps", "steps is 65; this model takes 1 to 64", field="steps"),
     WritesRefused("the job queue takes nothing new: its memory is full", retry_after=10),
     IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key"),

@@ -26,7 +26,7 @@ LABELS = {
     "model_hash": "Model hash",
     "model": "Model",
 }
-TOLD_APART = {"prompt", "fingerprint", *LABELS}
+TOLD_APART = {"prompt", "negative_prompt", "fingerprint", *LABELS}
 NOT_OF_THE_PICTURE = {"n", "previews", "priority", "deadline", "partial_images"}
 HEADER_END = 33  # a PNG's signature and its IHDR chunk
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
@@ -95,11 +95,14 @@ def recipe_of(job: Job, index: int) -> dict[str, Any]:
 
 
 def parameters(recipe: dict[str, Any]) -> str:
-    """The recipe as the text that other programs for generated pictures show and search: the prompt, then pairs."""
+    """The recipe as the text that other programs for generated pictures show and search: a line for the prompt, one for
+    the negative prompt where there is one, and one of pairs."""
     pairs = {label: recipe[name] for name, label in LABELS.items() if name in recipe}
     rest = {name.replace("_", " ").capitalize(): value for name, value in recipe.items() if name not in TOLD_APART}
     told = {**pairs, **rest, **({"Fingerprint": _one_line(recipe["fingerprint"])} if "fingerprint" in recipe else {})}
-    return "\n".join((recipe["prompt"], ", ".join(f"{name}: {_one_line(value)}" for name, value in told.items())))
+    negative = [f"Negative prompt: {recipe['negative_prompt']}"] if recipe.get("negative_prompt") else []
+    words = ", ".join(f"{name}: {_one_line(value)}" for name, value in told.items())
+    return "\n".join((recipe["prompt"], *negative, words))
 
 
 def _one_line(value: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 
 from oar_core.engine.events import Patch
 from oar_core.engine.sequence import KnownTokens, SequenceRequest
+from oar_core.errors import RequestError
 from oar_core.models.model import Model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.sampler import SamplingParams
@@ -171,11 +172,23 @@ class Prompts:
     """The prompts of a job as a model reads them."""
 
     condition_ids: tuple[int, ...]
+    negative_ids: tuple[int, ...] | None = None
 
 
 def read_prompts(params: GenerationParams, pipeline: Model) -> Prompts:
     """Raises InvalidPrompt, PromptTooLong."""
-    return Prompts(pipeline.encode_prompt(params.prompt))
+    negative = (params.negative_prompt or "").strip()
+    return Prompts(
+        pipeline.encode_prompt(params.prompt), _encode(pipeline, negative, "negative_prompt") if negative else None
+    )
+
+
+def _encode(pipeline: Model, prompt: str, field: str) -> tuple[int, ...]:
+    try:
+        return pipeline.encode_prompt(prompt)
+    except RequestError as error:
+        error.field = field
+        raise
 
 
 def sequence_request(
@@ -184,6 +197,7 @@ def sequence_request(
     return SequenceRequest(
         id=sequence_id,
         condition_ids=prompts.condition_ids,
+        negative_ids=prompts.negative_ids,
         seed=params.seed,
         image_index=image,
         plan=PlanSpec(**take(vars(params), [item.name for item in fields(PlanSpec)])),

@@ -7,9 +7,10 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from oar_core.weights import write_manifest
+from tests.browser.conftest import Watched
 from tests.browser.studio import PROMPT, job_of, open_view, submit, wait_for, wait_for_end_of_painting
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME, PROMPTS, write_tiny_weights
@@ -134,6 +135,44 @@ def test_the_request_as_a_command(page: Page, live: LiveServer) -> None:
     again = json.loads(answer)
     assert again["params"]["order"] == ORDER
     assert again["params"]["prompt"] == "it's red"
+
+
+def test_an_option_that_a_model_has_is_in_the_form(page: Page, watched: Watched) -> None:
+    """The form is made from what `GET /v1/models` says, and knows no option by itself."""
+    watched.expected = ["422"]
+    sent: list[dict[str, object]] = []
+
+    def with_another(route: Route) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        extra = {
+            "name": "sharpness", "group": "sampling", "label": "Sharpness", "description": "How sharp edges are",
+            "kind": "number", "is_pair": False, "default": 1.5, "minimum": 0, "above": None, "maximum": 5,
+            "choices": [], "usual": [0, 5, 0.5], "unit": "", "only": ["group_sizes", "linear"],
+        }  # fmt: skip
+        for model in told["data"]:
+            model["options"].append(extra)
+        route.fulfill(response=answer, json=told)
+
+    def note(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        route.fulfill(status=422, json={"error": {"code": "x", "message": "noted", "field": "sharpness", "type": "x"}})
+
+    page.route("**/v1/models", with_another)
+    page.route("**/v1/generations", note)
+    open_view(page)
+    page.reload()
+    page.get_by_text("Sampling").click()
+    slider = page.get_by_label("Sharpness")
+    expect(slider).to_be_hidden()
+    page.get_by_label("Group sizes").select_option("linear")
+    expect(slider).to_have_value("1.5")
+    expect(slider).to_have_attribute("title", "How sharp edges are")
+    slider.fill("4")
+    page.get_by_label("Avoid").fill("a red circle")
+    page.get_by_role("button", name="Paint").click()
+    expect(slider).to_have_attribute("aria-invalid", "true")
+    assert (sent[0]["sharpness"], sent[0]["negative_prompt"]) == (4, "a red circle")
 
 
 def run_shell(command: str) -> str:

@@ -181,7 +181,7 @@ def test_models_and_readiness(client: Any, open_client: Open) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "field"),
     [({"order": "zigzag"}, "invalid_order", "order"), ({"steps": 0}, "invalid_steps", "steps"),
-     ({"negative_prompt": "x"}, "unknown_field", "negative_prompt"), ({"seed": float("nan")}, "invalid_request", None),
+     ({"clip_skip": 2}, "unknown_field", "clip_skip"), ({"seed": float("nan")}, "invalid_request", None),
      ({"order": {1, 2}}, "invalid_request", None)],
 )  # fmt: skip
 def test_a_bad_option_says_what_the_server_says(

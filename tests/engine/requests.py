@@ -33,6 +33,7 @@ def make_request(index: int = 0, *, known: KnownTokens = NOTHING_KNOWN, **plan: 
             guidance=(1.0, 2.5, 0.0)[index % 3],
         ),
         known=known,
+        negative_ids=(5, 6) if index % 6 == 4 else None,
     )
 
 

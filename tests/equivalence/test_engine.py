@@ -123,7 +123,7 @@ def test_an_adaptive_picture_goes_on_after_any_step_as_if_it_had_never_stopped(o
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)
 def test_an_adaptive_picture_never_takes_more_than_its_steps_and_says_how_many_are_left_at_most(order):
-    for steps, bound in ((None, 0.0), (7, 0.0), (7, 3.0), (3, 1.0), (None, 1e6)):
+    for steps, bound in ((None, 0.0), (7, 0.0), (7, 3.0), (3, 1.0), (None, 1e4)):
         made = steps_of(make_request(1, order=order, steps=steps, group_sizes="adaptive", entropy_bound=bound))
         promised = [total for _, total, _ in made]
         assert promised == sorted(promised, reverse=True)

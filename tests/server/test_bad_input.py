@@ -54,7 +54,7 @@ CASES: list[tuple[dict[str, Any], int, str, str]] = [
     ({"candidates": 10_001}, 422, "invalid_steps", "candidates"),
     ({"candidates": 2.5}, 422, "invalid_steps", "candidates"),
     ({"previews": "yes"}, 422, "invalid_previews", "previews"),
-    ({"negative_prompt": "x"}, 422, "unknown_field", "negative_prompt"),
+    ({"clip_skip": 2}, 422, "unknown_field", "clip_skip"),
 ]
 
 

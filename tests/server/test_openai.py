@@ -300,7 +300,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"extra_body": {"deadline": 0}}, 400, "invalid_deadline", "deadline"),
     ({"extra_body": {"priority": "urgent"}}, 400, "invalid_priority", "priority"),
     ({"extra_body": {"order": "zigzag"}}, 400, "invalid_order", "order"),
-    ({"extra_body": {"negative_prompt": "x"}}, 400, "unknown_field", "negative_prompt"),
+    ({"extra_body": {"clip_skip": 2}}, 400, "unknown_field", "clip_skip"),
 ]
 
 
