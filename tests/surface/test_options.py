@@ -68,7 +68,7 @@ schema = app.openapi()["components"]["schemas"]
 print(json.dumps({
     "http": [schema[name]["properties"]["sharpness"] for name in ("GenerationRequest", "ImagesRequest")],
     "code": [error.code for error in error_codes() if "sharpness" in (error.field or "")],
-    "openai": ImagesRequest(prompt="x", sharpness=1).to_generation().sharpness,
+    "openai": ImagesRequest(prompt="x", sharpness=1).to_generation(info).sharpness,
     "params": [one.sharpness for one in params],
     "stored": GenerationParams.model_validate(stored).sharpness,
     "older": GenerationParams.model_validate({k: v for k, v in stored.items() if k != "sharpness"}).sharpness,
