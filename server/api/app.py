@@ -53,6 +53,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
                 await stop_tasks(background)
                 with contextlib.suppress(RedisUnavailable):
                     await services.exporter.release()
+                services.parsers.shutdown(wait=False, cancel_futures=True)
                 await services.connection.close()
                 await asyncio.to_thread(traces.close)
 

@@ -16,6 +16,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (GenerationRequest, EditRequest, ImagesR
 
 MEANINGS: Mapping[str, str] = {
     "invalid_json": "The body is no JSON.",
+    "invalid_http": "What was sent is no HTTP/1.1 request; the connection is closed.",
     "invalid_api_key": "No key came, or one that nobody was given.",
     "origin_not_allowed": "Pages of this origin may not use the server.",
     "priority_not_allowed": "The tenant may not ask for this priority.",
@@ -30,7 +31,9 @@ MEANINGS: Mapping[str, str] = {
     "job_not_finished": "The picture is not there yet; ask again after `Retry-After`, or follow the stream.",
     "job_has_no_image": "The job failed or was canceled.",
     "job_expired": "The job was there, and what is left of it is its end.",
-    "body_too_large": "The body is larger than this server takes.",
+    "request_timeout": "The request did not arrive in full within the seconds that a client has to send it.",
+    "body_too_large": "The body is larger than this address takes.",
+    "head_too_large": "The request's address and headers are too long or too many; the connection is closed.",
     "unsupported_media_type": "The body is neither JSON nor, where pictures are sent, a multipart form.",
     "idempotency_key_reused": "The `Idempotency-Key` was used for another request.",
     "queue_full": "Too many jobs wait; try again after `Retry-After`.",
@@ -43,7 +46,7 @@ MEANINGS: Mapping[str, str] = {
 }
 # Codes of InvalidRequest that belong to no field of a JSON body, with the field that they name.
 INVALID: Mapping[str, tuple[str | None, str]] = {
-    "invalid_request": (None, "The body is JSON and no object."),
+    "invalid_request": (None, "The body is JSON, but no object, or one of too many fields or values."),
     "missing_field": ("the field", "A field that has to be there is not."),
     "unknown_field": ("the field", "There is no such field; nothing is ignored silently."),
     "invalid_form": (None, "The multipart body cannot be read."),

@@ -4,6 +4,7 @@ A route gets it as the tenant that asks may see it, whichever route that is: no 
 """
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -29,6 +30,7 @@ from server.schemas.model import ModelInfo
 from server.schemas.tenant import Tenant, open_tenant
 from server.settings import Settings
 
+NUM_PARSERS = 2  # threads for large bodies: parsers hold Python's lock, and more would only contend for it
 NUM_PAINTERS = 2  # animations that are drawn at a time; others wait
 
 
@@ -52,6 +54,7 @@ class Services:
     room: Room
     tracing: Tracing
     painters: asyncio.Semaphore
+    parsers: ThreadPoolExecutor
     tenant: Tenant
     is_stopping: bool = False
 
@@ -78,6 +81,7 @@ class Services:
             room=Room(settings.max_sockets),
             tracing=tracing,
             painters=asyncio.Semaphore(NUM_PAINTERS),
+            parsers=ThreadPoolExecutor(NUM_PARSERS, thread_name_prefix="body-parser"),
             tenant=open_tenant(),
         )
 

@@ -1,6 +1,7 @@
 """`POST /v1/edits`: a generation that starts from a picture."""
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -59,9 +60,15 @@ async def submit(
 
 async def _read(request: Request, services: Services) -> tuple[EditFields, Upload, Upload | None]:
     if is_multipart(request):
-        form = await read_form(request, EditFields, services.settings.max_upload_bytes)
+        form = await read_form(request, EditFields, services.settings.max_body_bytes)
         return check(EditFields, form.fields), form.image, form.mask
-    edit = check(EditRequest, await read_json(request))
+    fields = await read_json(request)
+    return await asyncio.get_running_loop().run_in_executor(services.parsers, _decode, fields)
+
+
+def _decode(body: dict[str, Any]) -> tuple[EditFields, Upload, Upload | None]:
+    """Takes CPU time: to be run in a thread."""
+    edit = check(EditRequest, body)
     mask = None if edit.mask is None else from_base64(edit.mask, "mask")
     fields = EditFields(**edit.model_dump(exclude={"image", "mask"}, exclude_unset=True))
     return fields, from_base64(edit.image, "image"), mask

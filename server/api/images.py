@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 
 from server.api import documents
+from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow
@@ -44,7 +45,7 @@ from server.schemas.images import (
 )
 from server.schemas.model import ModelInfo
 
-router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"])
+router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"], route_class=JsonRoute)
 
 CLIENT_LEFT = 499  # nobody reads it; it is counted
 Key = Annotated[
@@ -137,7 +138,7 @@ async def edit(request: Request, services: Shared, idempotency_key: Key = None) 
     Without a mask, the image's own pixels of alpha 0 are painted. The image has the model's size: nothing is scaled.
     """
     with rejections_counted(services):
-        form = await read_form(request, ImageEditFields, services.settings.max_upload_bytes)
+        form = await read_form(request, ImageEditFields, services.settings.max_body_bytes)
         wanted = check(ImageEditFields, form.fields)
         image, mask = form.image, form.mask
         key = idempotency(idempotency_key, wanted, image.data, mask.data if mask else b"")

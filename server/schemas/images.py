@@ -6,10 +6,10 @@ from pydantic import Field
 
 from server.schemas.base import Sent
 from server.schemas.edit import EditOptions
-from server.schemas.generation import DrawingOptions, GenerationRequest
+from server.schemas.generation import DrawingOptions, GenerationRequest, Name, Positions
 
 OutputFormat = Literal["png", "webp", "jpeg"]
-Order = Annotated[str | list[int], Field(description="An order's name, or a permutation of all grid positions")]
+Order = Annotated[Name | Positions, Field(description="An order's name, or a permutation of all grid positions")]
 
 
 class ImagesRequest(DrawingOptions):

@@ -6,12 +6,14 @@ import time
 import uvicorn
 
 from server.api.app import create_app
+from server.api.http import server_config
 from server.settings import Settings
 
 
 class ApiThread:
     def __init__(self, settings: Settings) -> None:
-        config = uvicorn.Config(create_app(settings), port=0, log_level="error", lifespan="on")
+        more = {"port": 0, "log_level": "error", "lifespan": "on"}
+        config = server_config(create_app(settings), settings, more)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 
