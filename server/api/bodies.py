@@ -26,6 +26,7 @@ MAX_FIELDS = 64  # of an object; a request has about thirty
 INLINE_BYTES = 16 << 10  # a hop to a thread costs more than parsing these
 MAX_REASON = 200  # characters of the parser's own sentence, which quotes the body
 NO_NUMBERS = (b"NaN", b"Infinity")
+IDENTITY = "identity"
 
 
 class ParsedRequest(Request):
@@ -60,7 +61,12 @@ class JsonRoute(APIRoute):
 
 
 async def read_body(request: Request) -> bytes:
-    """Reads the whole body, which `BodyLimit` has bounded. Raises RequestTimeout for one that ends too early."""
+    """Reads the whole body, which `BodyLimit` has bounded.
+
+    Raises UnsupportedMediaType for a compressed one, RequestTimeout for one that ends too early.
+    """
+    if request.headers.get("content-encoding", IDENTITY).lower() != IDENTITY:
+        raise UnsupportedMediaType("send the body without Content-Encoding: nothing is decompressed here")
     try:
         return b"".join([chunk async for chunk in request.stream()])
     except ClientDisconnect as error:
@@ -95,6 +101,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def parse_json(body: bytes) -> Any:
     """Parses UTF-8 with or without a byte order mark. Raises InvalidJson, InvalidRequest."""
+    if not body:
+        raise InvalidJson("the body is empty")
     num_brackets = body.count(b"[") + body.count(b"{")
     if num_brackets > MAX_BRACKETS:
         message = f"the body has {num_brackets} opening brackets, too many for its JSON to be read"
@@ -107,5 +115,13 @@ def parse_json(body: bytes) -> Any:
     try:
         return jiter.from_json(text, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True)
     except ValueError as error:
-        hint = " (NaN and Infinity are no JSON)" if any(word in body for word in NO_NUMBERS) else ""
-        raise InvalidJson(f"the body is no JSON: {str(error)[:MAX_REASON]}{hint}") from error
+        raise InvalidJson(f"the body is no JSON: {_reason(body, error)}") from error
+
+
+def _reason(body: bytes, error: ValueError) -> str:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return "it is not encoded as UTF-8"
+    hint = " (JSON has neither NaN nor Infinity)" if any(word in body for word in NO_NUMBERS) else ""
+    return f"{str(error)[:MAX_REASON]}{hint}"

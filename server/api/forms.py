@@ -152,6 +152,9 @@ def _boundary(content_type: str) -> bytes:
 
 def _parse_form(boundary: bytes, found: _Collector, body: bytes) -> Form:
     """Raises InvalidRequest."""
+    if body.count(b"--" + boundary) > MAX_TEXTS + MAX_FILES + 1:
+        # Also what only looks like a boundary, over which the parser goes byte by byte.
+        raise _invalid(f"it has more than {MAX_TEXTS} fields and {MAX_FILES} files")
     try:
         parser = FormParser(
             MULTIPART, found.add_text, found.add_file, on_end=found.end, boundary=boundary, config=PARSER_CONFIG

@@ -51,7 +51,8 @@ class BoundedConnection(h11.Connection):
             event = super().next_event()
             if isinstance(event, h11.Request):
                 self._check_head(event)
-            elif isinstance(event, h11.Data):
+                return _with_path(event)
+            if isinstance(event, h11.Data):
                 self._count_chunks(event)
         except h11.RemoteProtocolError as error:
             self.fault = error
@@ -72,6 +73,18 @@ class BoundedConnection(h11.Connection):
         self._num_bytes += len(data.data)
         if self._num_chunks > FREE_CHUNKS and self._num_bytes < MIN_CHUNK_BYTES * self._num_chunks:
             raise h11.RemoteProtocolError(f"chunks of less than {MIN_CHUNK_BYTES} bytes")
+
+
+def _with_path(request: h11.Request) -> h11.Request:
+    """The request with a path, where a client sent a whole URL as it does to a proxy; then the URL's host counts."""
+    scheme, _, rest = request.target.partition(b"://")
+    if scheme.lower() not in {b"http", b"https"}:
+        return request
+    authority, slash, path = rest.partition(b"/")
+    headers = [(b"host", authority), *(header for header in request.headers if header[0] != b"host")]
+    return h11.Request(
+        method=request.method, target=slash + path or b"/", headers=headers, http_version=request.http_version
+    )
 
 
 class HttpProtocol(H11Protocol):

@@ -14,10 +14,9 @@ MAX_ENTROPY_BOUND = 10_000  # nats
 MAX_CANDIDATES = 10_000
 Priority = Literal["low", "normal", "high"]
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
-Position = Annotated[int, Field(ge=0, lt=MAX_POSITIONS)]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 # The first bad position is enough: each would become an error of its own.
-Positions = Annotated[list[Position], Field(max_length=MAX_POSITIONS, fail_fast=True)]
+Positions = Annotated[list[int], Field(max_length=MAX_POSITIONS, fail_fast=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 State = Literal["queued", "running", "completed", "failed", "canceled"]
 
