@@ -24,6 +24,7 @@ MAX_VALUES = MAX_POSITIONS + 4096  # also counts commas and brackets within text
 MAX_BRACKETS = 4096  # likewise
 MAX_FIELDS = 64  # of an object; a request has about thirty
 INLINE_BYTES = 16 << 10  # a hop to a thread costs more than parsing these
+MAX_NAME = 200  # characters of a field's name
 MAX_REASON = 200  # characters of the parser's own sentence, which quotes the body
 NO_NUMBERS = (b"NaN", b"Infinity")
 IDENTITY = "identity"
@@ -96,6 +97,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
     fields = cast("dict[str, Any]", value)
     if len(fields) > MAX_FIELDS:
         raise InvalidRequest("invalid_request", f"the body has {len(fields)} fields; the limit is {MAX_FIELDS}")
+    for name in fields:
+        if len(name) > MAX_NAME:
+            raise InvalidRequest("unknown_field", f"there is no field {name[:80]!r}", field=name[:80])
     return fields
 
 

@@ -22,6 +22,7 @@ MULTIPART = "multipart/form-data"
 MAX_TYPE_LENGTH = 512  # of the content type with its boundary; the parser's time grows with the square
 MAX_TEXTS = 2048  # a custom order may come as a field for each position
 MAX_FILES = 17
+SLICE_BYTES = 64 << 10  # of a body; between two of them the event loop can have Python's lock
 PARSER_CONFIG = {
     "MAX_HEADER_COUNT": 8,  # of a part
     "MAX_HEADER_SIZE": 1024,
@@ -152,14 +153,16 @@ def _boundary(content_type: str) -> bytes:
 
 def _parse_form(boundary: bytes, found: _Collector, body: bytes) -> Form:
     """Raises InvalidRequest."""
-    if body.count(b"--" + boundary) > MAX_TEXTS + MAX_FILES + 1:
+    starts = range(0, len(body), SLICE_BYTES)
+    if sum(body.count(b"--" + boundary, start, start + SLICE_BYTES) for start in starts) > MAX_TEXTS + MAX_FILES + 1:
         # Also what only looks like a boundary, over which the parser goes byte by byte.
         raise _invalid(f"it has more than {MAX_TEXTS} fields and {MAX_FILES} files")
     try:
         parser = FormParser(
             MULTIPART, found.add_text, found.add_file, on_end=found.end, boundary=boundary, config=PARSER_CONFIG
         )
-        parser.write(body)
+        for start in starts:
+            parser.write(body[start : start + SLICE_BYTES])
         parser.finalize()
     except FormParserError as error:
         raise _invalid(str(error)[:200]) from error

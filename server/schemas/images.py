@@ -6,10 +6,10 @@ from pydantic import Field
 
 from server.schemas.base import Sent
 from server.schemas.edit import EditOptions
-from server.schemas.generation import DrawingOptions, GenerationRequest, Name, Positions
+from server.schemas.generation import DrawingOptions, GenerationRequest, Positions
 
 OutputFormat = Literal["png", "webp", "jpeg"]
-Order = Annotated[Name | Positions, Field(description="An order's name, or a permutation of all grid positions")]
+Order = Annotated[str | Positions, Field(description="An order's name, or a permutation of all grid positions")]
 
 
 class ImagesRequest(DrawingOptions):
