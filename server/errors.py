@@ -27,6 +27,7 @@ ServerError              status  code
 ├── JobFailed              500   given (deadline_exceeded, attempts_exhausted; /v1/images/* only)
 ├── WaitTooLong            504   wait_too_long         (/v1/images/* only; the job is canceled)
 ├── TooManySockets         503   too_many_sockets      Retry-After
+├── TooManyUploads         503   too_many_uploads      Retry-After
 ├── ModelNotReady          503   model_not_ready       Retry-After
 ├── RedisUnavailable       503   redis_unavailable     Retry-After
 ├── SlowClient             503   slow_client           (websockets only)
@@ -247,6 +248,10 @@ class _Unavailable(ServerError):
 
 class TooManySockets(_Unavailable):
     code = "too_many_sockets"
+
+
+class TooManyUploads(_Unavailable):
+    code = "too_many_uploads"
 
 
 class ModelNotReady(_Unavailable):

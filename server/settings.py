@@ -139,6 +139,9 @@ class Settings(BaseSettings):
         128 << 10, ge=1024, description="Largest request body without pictures in bytes: a list of positions needs most"
     )
     max_upload_bytes: int = Field(8 << 20, ge=1024, description="Largest body of a request that may carry pictures")
+    max_held_bytes: int = Field(
+        128 << 20, ge=1024, description="Most bytes of all request bodies together that an API process holds before 503"
+    )
     max_image_bytes: int = Field(4 << 20, ge=64, description="Largest picture or mask of an edit, in bytes")
     max_image_pixels: int = Field(4 << 20, ge=64, description="Largest picture or mask of an edit, in pixels")
     head_timeout: float = Field(

@@ -39,6 +39,7 @@ MEANINGS: Mapping[str, str] = {
     "queue_full": "Too many jobs wait; try again after `Retry-After`.",
     "wait_too_long": "The pictures were not finished in time; the job was canceled (`/v1/images/*` alone).",
     "too_many_sockets": "All streams of this process are taken; try again after `Retry-After`.",
+    "too_many_uploads": "Bodies fill the memory that this process has for them; try again after `Retry-After`.",
     "model_not_ready": "No worker has the model now; try again after `Retry-After`.",
     "redis_unavailable": "The queue cannot be reached; nothing was accepted. Try again after `Retry-After`.",
     "slow_client": "The client did not read; connect again with the `seq` that is told (websockets alone).",

@@ -27,6 +27,7 @@ from server.errors import (
     RedisUnavailable,
     RequestTimeout,
     ServerError,
+    TooManyUploads,
     UnsupportedMediaType,
 )
 from server.schemas.error import ErrorBody, OpenAIErrorBody
@@ -46,6 +47,7 @@ MODEL = (ModelNotFound("there is no model 'x'", field="model"), ModelNotReady("n
 SUBMIT = (
     *MODEL,
     InvalidJson("the body is no JSON: trailing comma at line 1 column 20"),
+    TooManyUploads("the bodies of other requests fill the memory that is there for them", retry_after=1),
     RequestTimeout("the request's body did not arrive in full within 60 s"),
     UnsupportedMediaType("send the body as JSON, with content-type: application/json"),
     BodyTooLarge("the body is larger than 131072 bytes"),

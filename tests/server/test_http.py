@@ -279,3 +279,36 @@ def test_hostile_bodies_over_the_wire(url: str, path: str, boundary: bytes, body
         assert len(answer) < 2_000
         connection.sendall(LIVE)
         assert read_answer(connection)[0] == 200, "the connection is good for more"
+
+
+def test_many_bodies_at_once_are_bounded_together(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+    length = 40_000
+    head = HEAD + b"Content-Length: %d\r\n\r\n" % length
+    settings = Settings(redis_url=redis_server.url, data_dir=tmp_path, max_held_bytes=60_000)
+
+    def ask(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+        connection.sendall(head + b"{}".ljust(length))
+        return read_answer(connection)
+
+    with ApiThread(settings) as url, connect(url) as slow, connect(url) as other:
+        assert ask(other)[0] == 422
+        slow.sendall(head + b"{".ljust(length - 1))
+        while True:  # until the server has read it
+            status, headers, body = ask(other)
+            if status == 503:
+                break
+        assert json.loads(body)["error"]["code"] == "too_many_uploads"
+        assert headers["retry-after"] == "1"
+        slow.sendall(b"}")
+        assert read_answer(slow)[0] == 422
+        assert ask(other)[0] == 422, "what ended is no longer counted"
+
+
+def test_chunked_bodies_are_counted_too(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+    settings = Settings(redis_url=redis_server.url, data_dir=tmp_path, max_held_bytes=60_000)
+    chunks = b"2710\r\n" + b" " * 10_000 + b"\r\n"
+    with ApiThread(settings) as url, connect(url) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks * 7 + b"0\r\n\r\n")
+        assert read_answer(connection)[0] == 503
+        connection.sendall(LIVE)
+        assert read_answer(connection)[0] == 200

@@ -87,6 +87,7 @@ def test_error_codes_and_statuses() -> None:
         "queue_share_full": 429,
         "rate_limited": 429,
         "too_many_sockets": 503,
+        "too_many_uploads": 503,
         "model_not_ready": 503,
         "redis_unavailable": 503,
         "slow_client": 503,
