@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from server.api import documents
+from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow, parse_seq
@@ -22,7 +23,7 @@ from server.schemas.events import Completed, Failed
 from server.schemas.generation import GenerationRequest, GenerationStatus, ImageLink, Timings
 from server.schemas.images import OutputFormat
 
-router = APIRouter(prefix="/v1/generations", tags=["generations"])
+router = APIRouter(prefix="/v1/generations", tags=["generations"], route_class=JsonRoute)
 
 JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
 Prefer = Annotated[

@@ -8,10 +8,13 @@ from server.schemas.base import Accepted, Sent
 from server.schemas.model import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND
 
 MAX_SEED = 2**63 - 1
+MAX_POSITIONS = 1 << 14  # of a grid: 128 x 128
 MAX_ENTROPY_BOUND = 10_000  # nats
 MAX_CANDIDATES = 10_000
 Priority = Literal["low", "normal", "high"]
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
+# The first bad position is enough: each would become an error of its own.
+Positions = Annotated[list[int], Field(max_length=MAX_POSITIONS, fail_fast=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 State = Literal["queued", "running", "completed", "failed", "canceled"]
 
@@ -21,7 +24,9 @@ class DrawingOptions(Accepted):
 
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Decides every draw; chosen and returned if absent")
     steps: int | None = Field(None, ge=1, description="Decode steps, at most the number of grid positions")
-    group_sizes: str | None = Field(None, description="How many positions each step decodes, by a schedule's name")
+    group_sizes: str | None = Field(
+        None, max_length=200, description="How many positions each step decodes, by a schedule's name"
+    )
     entropy_bound: float | None = Field(
         None,
         ge=0,
@@ -57,7 +62,7 @@ class GenerationRequest(DrawingOptions):
     prompt: str = Field(description="What the picture shows")
     model: str | None = Field(None, max_length=200, description="A name from GET /v1/models, or the default one")
     n: int = Field(1, ge=1, description="Images to make: same seed, image index 0 to n-1")
-    order: str | list[int] | None = Field(None, description="An order's name, or a permutation of all grid positions")
+    order: str | Positions | None = Field(None, description="An order's name, or a permutation of all grid positions")
     previews: bool = Field(True, description="Whether to send `preview` events")
 
 

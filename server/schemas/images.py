@@ -7,7 +7,7 @@ from pydantic import Field
 
 from server.schemas.base import Accepted, Sent
 from server.schemas.edit import EditOptions
-from server.schemas.generation import DrawingOptions, GenerationRequest
+from server.schemas.generation import DrawingOptions, GenerationRequest, Positions
 from server.schemas.model import ModelInfo
 
 OutputFormat = Literal["png", "webp", "jpeg"]
@@ -24,7 +24,7 @@ QUALITIES: Mapping[str, Quality] = {
     "medium": "medium",
     "high": "high",
 }
-Order = Annotated[str | list[int], Field(description="An order's name, or a permutation of all grid positions")]
+Order = Annotated[str | Positions, Field(description="An order's name, or a permutation of all grid positions")]
 
 
 class ImagesRequest(DrawingOptions):

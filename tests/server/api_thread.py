@@ -6,13 +6,14 @@ import time
 import uvicorn
 
 from server.api.app import create_app
+from server.api.http import server_config
 from server.settings import Settings
 
 
 class ApiThread:
     def __init__(self, settings: Settings) -> None:
         self.app = create_app(settings)
-        config = uvicorn.Config(self.app, port=0, log_level="error", lifespan="on")
+        config = server_config(self.app, settings, {"port": 0, "log_level": "error", "lifespan": "on"})
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 
