@@ -23,14 +23,14 @@ imports: $(VENV)/.test
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not chaos" --numprocesses logical --maxprocesses 4 --dist loadfile
+	PYTHONUTF8=1 $(BIN)/python -m pytest -m "not slow and not chaos" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slow or data"
+	PYTHONUTF8=1 $(BIN)/python -m pytest -m "slow or data"
 
 # Ends in one JSON line with the figures. OAR_CHAOS_SCALE=1 is the full run; the default, 0.1, takes some minutes.
 chaos: $(VENV)/.test
-	@$(BIN)/python -m pytest -m chaos tests/chaos tests/client
+	@PYTHONUTF8=1 $(BIN)/python -m pytest -m chaos tests/chaos tests/client
 
 bench: $(VENV)/.serve
 	$(BIN)/oar bench batching

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from oar_core.host_memory import keep_freed_memory
+from tests.waiting import HANG_SECONDS
 
 # A thread, as a worker's engine has, that makes and drops a table larger than malloc would ever keep by itself.
 TABLES = """
@@ -36,7 +37,9 @@ PAGES = 4 * (40 << 20) // 4096  # of the four tables that are counted
 
 def faults(setting: str) -> int:
     command = [sys.executable, "-c", TABLES.format(setting=setting)]
-    is_kept, count = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.split()
+    is_kept, count = subprocess.run(
+        command, capture_output=True, text=True, timeout=HANG_SECONDS, check=True
+    ).stdout.split()
     if is_kept == "False":
         pytest.skip("the C library is not glibc")
     return int(count)

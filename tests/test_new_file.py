@@ -7,6 +7,7 @@ from threading import Barrier
 import pytest
 
 from oar_core.new_file import new_file
+from tests.waiting import HANG_SECONDS
 
 
 def test_writers_at_the_same_time_each_write_a_whole_file(tmp_path: Path) -> None:
@@ -16,7 +17,7 @@ def test_writers_at_the_same_time_each_write_a_whole_file(tmp_path: Path) -> Non
     def write(letter: str) -> None:
         with new_file(path) as part, part.open("w") as file:
             for _ in range(10):
-                barrier.wait(timeout=10)
+                barrier.wait(timeout=HANG_SECONDS)
                 file.write(letter * 1000)
 
     with ThreadPoolExecutor(writers) as pool:

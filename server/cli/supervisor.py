@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_DELAY = 0.2  # seconds
 MAX_DELAY = 15.0
+PROGRAM = (sys.executable, "-m", "server.cli")  # that runs a child's verb
 STEADY_SECONDS = 30.0  # a child that ran this long starts afresh with the first delay
 
 
@@ -123,7 +124,7 @@ class Supervisor:
         child.ready, said = os.pipe()
         inherited = {LISTEN_FD: str(self._listener_fd), PARENT_FD: str(self._read_end), READY_FD: str(said)}
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "server.cli", child.verb],
+            [*PROGRAM, child.verb],
             env={**os.environ, **self._environment, **inherited},
             stdin=subprocess.DEVNULL,
             pass_fds=(self._listener_fd, self._read_end, said),

@@ -12,9 +12,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from tests.server.live import LiveServer
 from tests.server.tiny import write_tiny_weights
+from tests.waiting import HANG_SECONDS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-TIMEOUT = 20_000  # milliseconds; for a machine that does other things as well
+TIMEOUT = 1000 * HANG_SECONDS  # milliseconds
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

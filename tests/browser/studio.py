@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Locator, Page, expect
 
+from tests import waiting
 from tests.server.live import LiveServer
 
 PROMPT = "a red circle"
@@ -41,14 +42,14 @@ def viewer(page: Page) -> Locator:
 
 
 def wait_for(page: Page, state: str = "completed") -> None:
-    expect(viewer(page)).to_have_attribute("data-state", state, timeout=20_000)
+    expect(viewer(page)).to_have_attribute("data-state", state)
 
 
 def wait_for_end_of_painting(page: Page) -> None:
     """Until the last step is on the wall, which is shown a little after it was told."""
     wait_for(page)
     slider = page.locator(".timeline:visible input[type=range]")
-    expect(slider).to_have_js_property("value", slider.get_attribute("max"), timeout=20_000)
+    expect(slider).to_have_js_property("value", slider.get_attribute("max"))
 
 
 def job_ids(page: Page) -> list[str]:
@@ -59,6 +60,11 @@ def job_ids(page: Page) -> list[str]:
 def job_of(live: LiveServer, page: Page) -> dict[str, Any]:
     answer: httpx.Response = live.client.get(f"/v1/generations/{job_ids(page)[0]}")
     return answer.json()
+
+
+def expect_pixels(page: Page, expected: list[list[int]], **where: Any) -> None:
+    """The marks of the last patches fade by and by; then the canvas shows this, and stays so."""
+    waiting.wait_for(lambda: pixels(page, **where) == expected)
 
 
 def pixels(page: Page, rows: int = 4, columns: int = 5, selector: str = ".viewer canvas.easel") -> list[list[int]]:

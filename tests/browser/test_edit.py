@@ -19,7 +19,7 @@ from tests.server.uploads import encode, picture
 
 
 def test_a_brush_repaints_what_it_covers_and_nothing_else(page: Page, live: LiveServer) -> None:
-    source = live.post(wait=15, seed=7).json()
+    source = live.post(wait=60, seed=7).json()
     before = np.asarray(Image.open(io.BytesIO(live.png(source["id"]))))
     open_view(page, f"edit/{source['id']}/0")
     canvas = page.locator("canvas.retouch")
@@ -45,7 +45,7 @@ def test_a_brush_repaints_what_it_covers_and_nothing_else(page: Page, live: Live
 
 
 def test_the_mask_without_a_pointer(page: Page, live: LiveServer) -> None:
-    source = live.post(wait=15, seed=7).json()
+    source = live.post(wait=60, seed=7).json()
     open_view(page, f"edit/{source['id']}/0")
     canvas, count = page.locator("canvas.retouch"), page.locator(".count-row")
     canvas.focus()
@@ -64,7 +64,7 @@ def test_the_mask_without_a_pointer(page: Page, live: LiveServer) -> None:
 
 def test_pixels_can_be_masked_one_by_one(page: Page, live: LiveServer) -> None:
     """Without snapping the patch is rewritten, and its other pixels stay all the same."""
-    source = live.post(wait=15, seed=7).json()
+    source = live.post(wait=60, seed=7).json()
     before = np.asarray(Image.open(io.BytesIO(live.png(source["id"]))))
     open_view(page, f"edit/{source['id']}/0")
     page.get_by_label("Snap to patches").uncheck()

@@ -14,6 +14,7 @@ from tests.browser.studio import PROMPT, job_of, open_view, submit, wait_for, wa
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME, PROMPTS, write_tiny_weights
 from tests.server.uploads import encode, picture
+from tests.waiting import HANG_SECONDS
 
 OTHER = "other"
 OTHER_PROMPTS = ["a green line"]
@@ -100,7 +101,7 @@ def test_another_like_it_has_all_settings(page: Page, live: LiveServer) -> None:
         "entropy_bound": 4.0, "candidates": 4, "guidance": 3.0, "temperature": 0.9, "top_k": 12, "top_p": 0.9, "n": 2,
         "model": OTHER, "guidance_interval": [0.25, 0.75], "guidance_schedule": "linear",
     }  # fmt: skip
-    job = live.post(wait=15, **wanted).json()
+    job = live.post(wait=60, **wanted).json()
     open_view(page, f"p/{job['id']}/1")
     wait_for(page)
     page.get_by_text("The request as JSON").click()
@@ -122,7 +123,7 @@ def test_another_like_it_has_all_settings(page: Page, live: LiveServer) -> None:
 
 
 def test_the_request_as_a_command(page: Page, live: LiveServer) -> None:
-    job = live.post(wait=15, seed=7, order=ORDER, prompt="it's red").json()
+    job = live.post(wait=60, seed=7, order=ORDER, prompt="it's red").json()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     open_view(page, f"p/{job['id']}/0")
     page.get_by_text("The request as JSON").click()
@@ -136,13 +137,15 @@ def test_the_request_as_a_command(page: Page, live: LiveServer) -> None:
 
 
 def run_shell(command: str) -> str:
-    done = subprocess.run(["sh", "-c", f"{command} -s"], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        ["sh", "-c", f"{command} -s"], capture_output=True, text=True, timeout=HANG_SECONDS, check=True
+    )
     return done.stdout
 
 
 def test_settings_are_taken_from_a_file(page: Page, live: LiveServer) -> None:
     """From a picture that a server painted, or its JSON, dropped on Create; any other picture is one to edit."""
-    job = live.post(wait=15, seed=2**60 + 1, order=ORDER, prompt="a dropped prompt").json()
+    job = live.post(wait=60, seed=2**60 + 1, order=ORDER, prompt="a dropped prompt").json()
     request = json.dumps({"prompt": "a prompt from JSON", "order": "spiral"}).encode()
     for name, kind, data, prompt, order in (
         ("a.png", "image/png", live.png(job["id"]), "a dropped prompt", "custom"),

@@ -101,7 +101,7 @@ def test_a_key_for_this_tab_alone(page: Page) -> None:
 
 
 def test_another_tenant_sees_nothing_and_a_key_is_forgotten(page: Page, live: LiveServer) -> None:
-    job = live.post(wait=15, seed=7).json()["id"]
+    job = live.post(wait=60, seed=7).json()["id"]
     page.goto(f"/#/p/{job}/0")
     give(page, OTHER_KEY)
     expect(page.get_by_role("heading", name="This picture is no longer here")).to_be_visible()

@@ -72,7 +72,7 @@ def test_every_text_can_be_read(page: Page, live: LiveServer, view: str, scheme:
     page.emulate_media(color_scheme="light" if scheme == "light" else "dark", reduced_motion="reduce")
     address = view
     if view == "p":
-        address = f"p/{live.post(wait=15, seed=7).json()['id']}/0"
+        address = f"p/{live.post(wait=60, seed=7).json()['id']}/0"
     elif view in {"", "gallery"}:
         open_view(page)
         submit(page)

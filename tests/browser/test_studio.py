@@ -13,9 +13,11 @@ from PIL import Image
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from oar_core.order.plan import DEFAULT_CANDIDATES
+from tests import waiting
 from tests.browser.conftest import Watched
 from tests.browser.studio import (
     PROMPT,
+    expect_pixels,
     job_ids,
     job_of,
     open_view,
@@ -57,7 +59,7 @@ def test_a_prompt_becomes_a_picture(page: Page, live: LiveServer) -> None:
     shown = np.array(pixels(page)).reshape(4, 5, 4)
     assert np.array_equal(shown, final[1::4, 1::4])
     page.wait_for_timeout(800)  # the marks of the last patches have faded, and nothing else has changed
-    assert np.array_equal(np.array(pixels(page)).reshape(4, 5, 4), final[1::4, 1::4])
+    expect_pixels(page, final[1::4, 1::4].reshape(20, 4).tolist())
 
 
 def test_every_option_reaches_the_server(page: Page, live: LiveServer) -> None:
@@ -209,7 +211,7 @@ def _hold(route: Route, hold: list[bool]) -> None:
 
 def test_a_picture_is_replayed_step_by_step(page: Page, live: LiveServer) -> None:
     """At step t the first patches of the order have their final pixels, and no others."""
-    job = live.post(wait=15, seed=7, steps=20, order="spiral", previews=False).json()
+    job = live.post(wait=60, seed=7, steps=20, order="spiral", previews=False).json()
     order = [
         patch["position"]
         for event in live.events(job["id"])
@@ -222,10 +224,7 @@ def test_a_picture_is_replayed_step_by_step(page: Page, live: LiveServer) -> Non
     slider = page.get_by_label("Step of the painting")
     for step in (0, 1, 7, 19):
         slider.fill(str(step))
-        page.wait_for_timeout(50)
-        shown = pixels(page)
-        same = {place for place in range(20) if shown[place] == whole[place]}
-        assert same == set(order[:step])
+        waiting.wait_for(lambda step=step: same_places(pixels(page), whole) == set(order[:step]))
         expect(slider).to_have_attribute("aria-valuetext", f"Step {step} of 20")
     slider.press("ArrowRight")
     expect(page.locator(".timeline:visible .reading")).to_have_text("20 / 20")
@@ -237,8 +236,12 @@ def test_a_picture_is_replayed_step_by_step(page: Page, live: LiveServer) -> Non
     assert pixels(page) == whole
 
 
+def same_places(shown: list[list[int]], whole: list[list[int]]) -> set[int]:
+    return {place for place in range(20) if shown[place] == whole[place]}
+
+
 def test_heat_maps_show_rank_and_confidence(page: Page, live: LiveServer) -> None:
-    job = live.post(wait=15, seed=7, order="raster", steps=20).json()
+    job = live.post(wait=60, seed=7, order="raster", steps=20).json()
     open_view(page, f"p/{job['id']}/0")
     wait_for_end_of_painting(page)
     expect(page.get_by_role("img", name="Order of the patches")).to_be_visible()
@@ -344,7 +347,7 @@ def test_an_address_of_a_picture_that_is_gone(page: Page) -> None:
 
 
 def test_files_of_a_picture(page: Page, live: LiveServer) -> None:
-    job = live.post(wait=15, seed=7, order="spiral").json()
+    job = live.post(wait=60, seed=7, order="spiral").json()
     open_view(page, f"p/{job['id']}/0")
     wait_for(page)
     contents = {}
@@ -357,7 +360,7 @@ def test_files_of_a_picture(page: Page, live: LiveServer) -> None:
     for kind in ("webp", "gif"):
         with Image.open(io.BytesIO(contents[kind])) as animation:
             assert animation.n_frames > 2  # type: ignore[attr-defined]
-    again = live.post(wait=15, **json.loads(contents["json"])).json()
+    again = live.post(wait=60, **json.loads(contents["json"])).json()
     assert live.client.get(f"{again['images'][0]['url']}?metadata=false").content == (
         live.client.get(f"{job['images'][0]['url']}?metadata=false").content
     )

@@ -126,6 +126,9 @@ async def test_many_jobs_under_random_kills(house: House, figures: dict[str, Any
                 await house.queue.cancel(await house.queue.load(chance.choice(ids)))
             await asyncio.sleep(chance.random() * 0.02)
 
+    async def active() -> list[str]:
+        return await house.queue.active("tiny")
+
     submits = asyncio.create_task(submit())
     # A worker lives for about a second, long enough to finish something; then kills stop, and all has to end.
     while not submits.done() or (len(await active()) and kills < scaled(600, 30)):
@@ -134,9 +137,6 @@ async def test_many_jobs_under_random_kills(house: House, figures: dict[str, Any
         kills += kill(rooms[room], signal.SIGKILL)
         await until(lambda room=room: gone(rooms[room]))
         rooms[room] = house.worker(room, slots=16)
-
-        async def active() -> list[str]:
-            return await house.queue.active("tiny")
 
     await submits
     jobs = [await house.end_of(job_id, 120) for job_id in ids]

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, Self
 
 from oar_client import AsyncClient, AsyncEventStream, AsyncJob
+from tests.waiting import HANG_SECONDS
 
 
 class Loop:
@@ -18,7 +19,7 @@ class Loop:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
 
-    def run(self, work: Coroutine[Any, Any, Any], seconds: float = 120) -> Any:
+    def run(self, work: Coroutine[Any, Any, Any], seconds: float = 3 * HANG_SECONDS) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
 
     def close(self) -> None:

@@ -13,9 +13,10 @@ from oar_client import AsyncClient, Client, Patience
 from server.jobs.embedded import EmbeddedRedis
 from tests.client.blocking import Blocking, Loop
 from tests.server.live import LiveServer
+from tests.waiting import HANG_SECONDS
 
 Open = Callable[..., Any]
-QUICK = Patience(seconds=30, first_contact=1.0, first_pause=0.005, longest_pause=0.1)
+QUICK = Patience(seconds=HANG_SECONDS, first_contact=1.0, first_pause=0.005, longest_pause=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -26,14 +27,14 @@ def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Iterator[LiveServer]:
-    with LiveServer(tmp_path_factory.mktemp("live"), weights_dir) as server:
+    with LiveServer(tmp_path_factory.mktemp("live"), weights_dir, is_gated=True) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Iterator[LiveServer]:
-    """It paints one guided picture at a time, so that a job of many lasts seconds."""
-    with LiveServer(tmp_path_factory.mktemp("slow"), weights_dir, OAR_SLOTS="2") as server:
+    """It paints one guided picture at a time, and can be held."""
+    with LiveServer(tmp_path_factory.mktemp("slow"), weights_dir, is_gated=True, OAR_SLOTS="2") as server:
         yield server
 
 

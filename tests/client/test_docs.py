@@ -15,6 +15,7 @@ from PIL import Image
 
 from server.cli import main
 from tests.server.live import ROOT, LiveServer
+from tests.waiting import HANG_SECONDS
 
 PAGE = (ROOT / "docs" / "client.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.S)
@@ -41,7 +42,7 @@ def test_an_example_runs(shipped: LiveServer, tmp_path: Path, index: int) -> Non
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     if RESULTS[index]:
@@ -73,7 +74,7 @@ def test_the_readmes_example_runs(shipped: LiveServer, tmp_path: Path) -> None:
     script = script.replace("http://localhost:8000", shipped.url)
     command = [sys.executable, "-W", "error", "-c", script]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("written first and last:")
     with Image.open(tmp_path / "orc.png") as picture:

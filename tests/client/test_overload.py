@@ -12,18 +12,27 @@ from tests.client.cutting import CuttingProxy
 from tests.client.test_reconnect import accepted, cut_often
 from tests.server.live import LiveServer
 from tests.server.tiny import NUM_TOKENS
+from tests.waiting import HANG_SECONDS
 
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Any:
     folder = tmp_path_factory.mktemp("narrow")
-    with LiveServer(folder, weights_dir, OAR_QUEUE_DEPTH="2", OAR_SLOTS="2") as server:
+    with LiveServer(folder, weights_dir, is_gated=True, OAR_QUEUE_DEPTH="2", OAR_SLOTS="2") as server:
         yield server
 
 
 def storm(open_client: Open, url: str, count: int) -> list[Any]:
     """`count` generations at once, from two clients."""
-    clients = [open_client(url, patience=Patience(seconds=120, first_pause=0.02, longest_pause=0.5)) for _ in range(2)]
+    clients = [
+        open_client(
+            url,
+            patience=Patience(
+                seconds=HANG_SECONDS, first_pause=0.02, longest_pause=0.5, longest_retry_after=HANG_SECONDS
+            ),
+        )
+        for _ in range(2)
+    ]
     made: list[Any] = []
 
     def paint(index: int) -> None:
@@ -59,10 +68,12 @@ def test_a_storm_over_a_line_that_breaks(open_client: Open, narrow: LiveServer) 
 def test_patience_ends_with_the_refusal_itself(open_client: Open, narrow: LiveServer) -> None:
     client = open_client(narrow.url, patience=Patience(seconds=0))
     long = {"n": 12, "steps": NUM_TOKENS, "guidance": 3.0}
-    jobs = [client.submit("a red circle", **long) for _ in range(2)]
-    with pytest.raises(Overloaded) as caught:
-        client.submit("a red circle")
-    assert (caught.value.code, caught.value.status) == ("queue_full", 429)
-    assert caught.value.retry_after >= 1
-    for job in jobs:
-        job.cancel()
+    with narrow.held():
+        jobs = [client.submit("a red circle", **long) for _ in range(2)]
+        with pytest.raises(Overloaded) as caught:
+            client.submit("a red circle")
+        assert (caught.value.code, caught.value.status) == ("queue_full", 429)
+        assert caught.value.retry_after >= 1
+        for job in jobs:
+            job.cancel()
+        narrow.wait_until_idle()

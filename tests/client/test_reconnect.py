@@ -28,8 +28,8 @@ from tests.client.conftest import QUICK, Open
 from tests.client.cutting import CuttingProxy
 from tests.server.api.test_app import ApiThread
 from tests.server.live import LiveServer
-from tests.server.test_processes import wait_for
 from tests.server.tiny import NUM_TOKENS
+from tests.waiting import HANG_SECONDS, wait_for
 
 LONG = {"n": 12, "steps": NUM_TOKENS, "guidance": 3.0, "seed": 11}
 SHORT = {"n": 3, "steps": NUM_TOKENS, "seed": 5}
@@ -65,7 +65,7 @@ def paint_through_cuts(open_client: Open, live: LiveServer, wanted: int, seed: i
     jobs = 0
     before = accepted(live)
     with CuttingProxy(live.url, cut_often, seed=seed) as proxy:
-        client = open_client(proxy.url, patience=Patience(120, 60, 0.001, 0.01))
+        client = open_client(proxy.url, patience=Patience(HANG_SECONDS, HANG_SECONDS, 0.001, 0.01))
         while proxy.num_cuts < wanted:
             job = client.submit("a red circle", **SHORT)
             events = list(job.events())
@@ -99,7 +99,7 @@ def test_a_server_that_is_killed_and_started_again_goes_unnoticed(
 ) -> None:
     settings = {"OAR_SLOTS": "2", "OAR_LEASE_SECONDS": "1"}
     with LiveServer(tmp_path, weights_dir, **settings) as server:
-        client = open_client(server.url, patience=Patience(seconds=120, longest_pause=0.3))
+        client = open_client(server.url, patience=Patience(seconds=HANG_SECONDS, longest_pause=0.3))
         job = client.submit("a red circle", **LONG)
         events: list[Any] = []
         reading = threading.Thread(target=lambda: events.extend(job.events()))
@@ -114,7 +114,7 @@ def test_a_server_that_is_killed_and_started_again_goes_unnoticed(
         server.client.close()
         with LiveServer(tmp_path, weights_dir, **settings, OAR_PORT=port) as again:
             assert again.url == server.url
-            reading.join(120)
+            reading.join(HANG_SECONDS)
             assert not reading.is_alive()
             check(again, job.id, events)
             assert len(job.wait().images) == 12
@@ -125,45 +125,44 @@ def test_a_server_that_is_killed_and_started_again_goes_unnoticed(
 
 def test_an_api_that_is_killed_under_a_stream_is_replaced(open_client: Open, slow: LiveServer) -> None:
     """`oar serve` starts another API at the same address; the client finds it."""
-    client = open_client(slow.url, patience=Patience(seconds=60, longest_pause=0.3))
-    job = client.submit("a red circle", **LONG)
-    stream = iter(job.events())
-    events = [next(stream) for _ in range(10)]
-    (pid,) = slow.children("api")
-    os.kill(pid, signal.SIGKILL)
+    client = open_client(slow.url, patience=Patience(seconds=HANG_SECONDS, longest_pause=0.3))
+    with slow.held(10):
+        job = client.submit("a red circle", **LONG)
+        stream = iter(job.events())
+        events = [next(stream) for _ in range(10)]
+        (pid,) = slow.children("api")
+        os.kill(pid, signal.SIGKILL)
     events += stream
     check(slow, job.id, events)
 
 
 def test_patience_ends_with_a_server_that_stays_away(open_client: Open, slow: LiveServer) -> None:
-    with CuttingProxy(slow.url, lambda _: None) as proxy:
+    with CuttingProxy(slow.url, lambda _: None) as proxy, slow.held():
         client = open_client(proxy.url, patience=Patience(seconds=0.4, first_pause=0.02))
         job = client.submit("a red circle", **LONG)
         stream = iter(job.events())
         next(stream)
         proxy.is_refusing = True
         proxy.cut_all()
-        start = time.monotonic()
         with pytest.raises(ConnectionFailed):
             list(stream)
-        assert time.monotonic() - start < 20
         proxy.is_refusing = False
-        job.cancel()
+        slow.client.delete(f"/v1/generations/{job.id}")
 
 
 def test_a_silent_connection_is_opened_again(open_client: Open, slow: LiveServer) -> None:
     """It may be half dead without either side knowing."""
-    first, second = (open_client(slow.url, silence=0.2) for _ in range(2))
-    ahead = first.submit("a red circle", **LONG)
     with CuttingProxy(slow.url, lambda _: None) as proxy:
-        client = open_client(proxy.url, silence=0.05)
-        job = client.submit("a red circle", **SHORT)
-        events = list(job.events())
-        assert proxy.num_connections > 2, "it waited behind the other and heard nothing for a while"
+        client = open_client(proxy.url, silence=0.5)
+        events: list[Any] = []
+        with slow.held():
+            job = client.submit("a red circle", **SHORT)
+            reading = threading.Thread(target=lambda: events.extend(job.events()))
+            reading.start()
+            wait_for(lambda: proxy.num_connections > 3)  # it hears nothing for a while, twice
+        reading.join(HANG_SECONDS)
         check(slow, job.id, events)
         client.close()
-    ahead.cancel()
-    second.close()
 
 
 # with this test as the worker, so that every event is chosen
@@ -180,7 +179,7 @@ class Studio:
 
     def take(self) -> Claim:
         async def taken() -> Claim:
-            item = await self._worker.take(5)
+            item = await self._worker.take(HANG_SECONDS)
             assert item is not None
             claim = await self._worker.claim(item)
             assert claim is not None
@@ -290,7 +289,7 @@ def slow_closes(studio: Studio) -> float:
 
 @pytest.mark.parametrize("studio", [{"max_sockets": 1}], indirect=True)
 def test_a_server_without_a_free_socket_is_asked_again(open_client: Open, studio: Studio) -> None:
-    client = open_client(studio.url, patience=Patience(seconds=30, first_pause=0.05, longest_pause=0.2))
+    client = open_client(studio.url, patience=Patience(seconds=HANG_SECONDS, first_pause=0.05, longest_pause=0.2))
     job = client.submit("a red circle")
     claim = studio.take()
     holding = job.events()
@@ -302,7 +301,7 @@ def test_a_server_without_a_free_socket_is_asked_again(open_client: Open, studio
     assert not other
     holding.close()
     studio.finish(claim)
-    waiting.join(30)
+    waiting.join(HANG_SECONDS)
     assert [event.type for event in other] == ["queued", "started", "completed"]
 
 

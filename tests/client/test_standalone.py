@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.server.live import ROOT, LiveServer
+from tests.waiting import HANG_SECONDS
 
 FORBIDDEN = [
     "torch",
@@ -70,5 +71,5 @@ asyncio.run(main())
 @pytest.mark.parametrize("use", [SYNC, ASYNC], ids=["sync", "async"])
 def test_it_needs_no_torch_no_fastapi_and_no_redis(live: LiveServer, use: str) -> None:
     command = [sys.executable, "-W", "error", "-c", BLOCK + use, live.url]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@
 import math
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +10,12 @@ import pytest
 
 from ops.load import Load
 from ops.panels import PANELS, VARIABLES, Query, fill
-from ops.prometheus import Prometheus, find_binary, free_port
+from ops.prometheus import Prometheus, find_binary
 from tests.ops.test_dashboard import RULES
+from tests.ports import free_port
 from tests.server.live import LiveServer
 from tests.server.tiny import PROMPTS, write_tiny_weights
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(
     find_binary() is None, reason="no binary `prometheus` (Debian: apt-get install prometheus)"
@@ -35,19 +36,19 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     with LiveServer(tmp_path_factory.mktemp("live"), weights, **options) as live:
         jobs = {"oar-api": [live.url.removeprefix("http://")], "oar-worker": [f"127.0.0.1:{port}"]}
         with Prometheus(folder, jobs, RULES_FILE) as prometheus:
-            while len(prometheus.query("up == 1")) < 2:
-                time.sleep(0.2)
+            wait_for(lambda: len(prometheus.query("up == 1")) == 2)
             load = Load(live.url, PROMPTS, steps=8)
             load.run(seconds=4, jobs_a_second=6)
             assert load.num_completed > 0
-            time.sleep(2.5)  # two scrapes more
             yield prometheus
 
 
 @pytest.mark.parametrize(("title", "query"), QUERIES, ids=[f"{title}-{query.legend}" for title, query in QUERIES])
 def test_every_panel_has_data(prometheus: Prometheus, title: str, query: Query) -> None:
-    found = prometheus.query(fill(query.expr, **VALUES))
-    assert any(math.isfinite(series["value"]) for series in found), f"{title}: {query.expr} gives {found}"
+    def has_data() -> bool:
+        return any(math.isfinite(series["value"]) for series in prometheus.query(fill(query.expr, **VALUES)))
+
+    wait_for(has_data)  # a rate needs two scrapes
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])

@@ -1,6 +1,5 @@
 """Real parts: a real Valkey, a real server with a tiny model, real sockets."""
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from server.schemas.model import GenerationDefaults, ModelInfo
 from server.settings import Settings
 from tests.server.live import LiveServer
 from tests.server.processes import find_processes
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def settings(redis_server: EmbeddedRedis, tmp_path: Path) -> Settings:
     return Settings(
         redis_url=redis_server.url,
         data_dir=tmp_path,
-        lease_seconds=60,
-        result_ttl=30,
-        tombstone_ttl=60,
+        lease_seconds=600,
+        result_ttl=600,
+        tombstone_ttl=1200,
         registry_seconds=0,
     )
 
@@ -67,7 +67,7 @@ def model_info() -> ModelInfo:
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Iterator[LiveServer]:
     """One `oar serve` that the tests of the surface share."""
-    with LiveServer(tmp_path_factory.mktemp("live"), weights_dir) as server:
+    with LiveServer(tmp_path_factory.mktemp("live"), weights_dir, is_gated=True) as server:
         yield server
 
 
@@ -79,7 +79,4 @@ def _no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     """
     yield
     folder = f"{tmp_path_factory.getbasetemp()}/"
-    deadline = time.monotonic() + 20
-    while (left := find_processes("server.jobs.guard", folder)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left, f"processes left: {left}"
+    wait_for(lambda: not find_processes("server.jobs.guard", folder))

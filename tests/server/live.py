@@ -2,26 +2,33 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 from websockets.sync.client import connect
 
+from tests.server.gate import Gate
 from tests.server.processes import find_processes
+from tests.waiting import HANG_SECONDS, wait_for
 
-READY_SECONDS = 40.0
-STOP_SECONDS = 25.0  # more than `oar serve` gives its children before it kills them
 ROOT = Path(__file__).parents[2]
 
 
 class LiveServer:
-    def __init__(self, data_dir: Path, weights_dir: Path, **settings: str) -> None:
+    """Where it `is_gated`, its `gate` holds the engines of its workers. It is open at first, and at the end."""
+
+    def __init__(self, data_dir: Path, weights_dir: Path, *, is_gated: bool = False, **settings: str) -> None:
         self.data_dir = data_dir
+        self.gate = Gate(data_dir / "gate")
+        self._program = "tests.server.gated" if is_gated else "server.cli"
         self.log = data_dir / "serve.log"
         environment = {
             "OAR_DATA_DIR": str(data_dir / "data"),
@@ -29,9 +36,10 @@ class LiveServer:
             "OAR_PORT": "0",
             "OAR_THREADS": "1",
             "OAR_PREVIEW_INTERVAL": "0.02",
-            "OAR_LEASE_SECONDS": "3",
+            "OAR_LEASE_SECONDS": "15",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
+            **self.gate.environment,
             **settings,
         }
         inherited = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
@@ -40,7 +48,7 @@ class LiveServer:
     def __enter__(self) -> Self:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server.cli", "serve"],
+                [sys.executable, "-m", self._program, "serve"],
                 env=self._environment,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -50,11 +58,12 @@ class LiveServer:
         line = self.process.stdout.readline().strip()
         assert line.startswith("http://"), f"no URL: {line!r}\n{self.log.read_text()}"
         self.url = line
-        self.client = httpx.Client(base_url=line, timeout=20)
+        self.client = httpx.Client(base_url=line, timeout=HANG_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.client.close()
+        self.gate.open()
         self.stop(signal.SIGINT)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -63,7 +72,7 @@ class LiveServer:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            code = self.process.wait(STOP_SECONDS)
+            code = self.process.wait(HANG_SECONDS)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it does not stop:\n{self._where_it_hangs()}") from None
         log = self.log.read_text()
@@ -84,7 +93,21 @@ class LiveServer:
 
     def children(self, verb: str) -> list[int]:
         """Process ids of our children that run `oar VERB`."""
-        return find_processes("server.cli", f" {verb} ", parent=self.process.pid)
+        return find_processes(self._program, f" {verb} ", parent=self.process.pid)
+
+    @contextmanager
+    def held(self, steps: int = 0) -> Iterator[Gate]:
+        """Its engines make so many more steps and stand still, until the gate is opened or the test leaves."""
+        assert self._program == "tests.server.gated", "ask for `is_gated`"
+        self.gate.close(steps)
+        try:
+            yield self.gate
+        finally:
+            self.gate.open()
+
+    def wait_until_idle(self) -> None:
+        """Until no job waits or runs; tests that share this server may have left some."""
+        wait_for(lambda: re.search(r"^oar_queue_depth\{.*\} 0.0$", self.client.get("/metrics").text, re.M))
 
     def post(self, wait: float = 0, **body: Any) -> httpx.Response:
         headers = {"Prefer": f"wait={wait:.0f}"} if wait else {}
@@ -116,7 +139,7 @@ class Stream:
     """Iterates over a websocket's frames until it is closed; then `close_code` is known."""
 
     def __init__(self, url: str) -> None:
-        self._connect = connect(url, open_timeout=20, max_size=None, max_queue=None)
+        self._connect = connect(url, open_timeout=HANG_SECONDS, max_size=None, max_queue=None)
 
     def __enter__(self) -> Self:
         self._socket = self._connect.__enter__()
@@ -132,7 +155,7 @@ class Stream:
         from websockets.exceptions import ConnectionClosed
 
         try:
-            return json.loads(self._socket.recv(timeout=20))
+            return json.loads(self._socket.recv(timeout=HANG_SECONDS))
         except ConnectionClosed:
             raise StopIteration from None
 

@@ -12,9 +12,9 @@ def find_processes(*words: str, parent: int | None = None) -> list[int]:
         if not path.name.isdigit():
             continue
         try:
-            command = (path / "cmdline").read_text().replace("\0", " ")
-            ppid = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            ppid = int((path / "stat").read_bytes().rpartition(b")")[2].split()[1])
+        except OSError:  # it has ended, or is not ours to look at
             continue
         if all(word in command for word in words) and parent in (None, ppid):
             found.append(int(path.name))

@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from server.cli import VERBS, main
+from tests.ports import nowhere
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME
 
@@ -50,7 +51,8 @@ def test_generate_passes_on_what_the_server_says(runner: CliRunner, live: LiveSe
     result = runner.invoke(main, ["generate", "zq" * 200, "--url", live.url])
     assert result.exit_code == 1
     assert "tokens" in result.output
-    result = runner.invoke(main, ["generate", "a circle", "--url", "http://127.0.0.1:9"])
+    with nowhere() as url:
+        result = runner.invoke(main, ["generate", "a circle", "--url", url])
     assert result.exit_code == 1
     assert "Error:" in result.output
 

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
-import time
+from collections.abc import Iterator
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from server.cli import main
+from tests.server.gate import Gate
 from tests.server.live import ROOT, LiveServer
 from tests.server.tenants import write_keys
 from tests.server.tiny import NAME, NUM_TOKENS
+from tests.waiting import HANG_SECONDS, wait_for
 
 WISH = ["--seed", "7", "--order", "spiral", "--steps", "4"]
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -181,11 +183,11 @@ def test_the_files_name_says_format_and_place(runner: CliRunner, live: LiveServe
 
 
 def test_what_only_a_server_can_promise(runner: CliRunner, live: LiveServer) -> None:
-    words = ["generate", "a red circle", *WISH, "--json", "--priority", "high", "--deadline", "30"]
+    words = ["generate", "a red circle", *WISH, "--json", "--priority", "high", "--deadline", "3000"]
     there = [*words, "--url", live.url, "--idempotency-key", "once-and-only-once"]
     first, second = (json.loads(run(runner, *there).stdout) for _ in range(2))
     assert first["job_id"] == second["job_id"]
-    assert (first["params"]["priority"], first["params"]["deadline"]) == ("high", 30)
+    assert (first["params"]["priority"], first["params"]["deadline"]) == ("high", 3000)
     result = runner.invoke(main, [*words, "--idempotency-key", "x"])
     assert result.exit_code == 2
     assert "--url" in result.output
@@ -245,9 +247,10 @@ def test_an_edit_is_painted_in_a_terminal_too(
 ) -> None:
     image, mask = (str(tmp_path / name) for name in picture_and_mask)
     words = ["edit", image, "a red circle", "--mask", mask, "-n", "16", "--guidance", "3", "--steps", "20"]
-    terminal = Terminal([*words, "--url", slow.url, "-o", str(tmp_path / "x.png")], COLORTERM="truecolor")
-    shown = terminal.wait_for(r"rank \d+/10 ")
-    assert "38;2;200;30;30" in shown, "what is kept is seen from the start"
+    with slow.held(3):
+        terminal = Terminal([*words, "--url", slow.url, "-o", str(tmp_path / "x.png")], COLORTERM="truecolor")
+        shown = terminal.wait_for(r"rank \d+/10 ")
+        assert "38;2;200;30;30" in shown, "what is kept is seen from the start"
     assert terminal.end() == 0
 
 
@@ -284,13 +287,12 @@ def test_a_bad_edit_is_told(
 class Terminal:
     """A pseudo terminal with `oar` in it."""
 
-    def __init__(self, words: list[str], size: tuple[int, int] = (24, 80), **environment: str) -> None:
+    def __init__(self, words: list[str], program: str = "server.cli", **environment: str) -> None:
         self._master, slave = pty.openpty()
-        self.resize(*size)
-        ours = {"NO_COLOR", "COLORTERM", "COLUMNS", "LINES"}  # pytest-xdist sets the last two
-        inherited = {name: value for name, value in os.environ.items() if name not in ours}
+        self.resize(24, 80)
+        inherited = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "server.cli", *words],
+            [sys.executable, "-m", program, *words],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -307,13 +309,11 @@ class Terminal:
     def press(self, key: str) -> None:
         os.write(self._master, key.encode())
 
-    def wait_for(self, pattern: str, seconds: float = 60) -> str:
+    def wait_for(self, pattern: str) -> str:
         """Reads until the pattern is found in what came since the last one."""
-        start, deadline = len(self.text), time.monotonic() + seconds
-        while not re.search(pattern, self.text[start:], re.S):
-            assert time.monotonic() < deadline, self.text[-2000:]
-            if not self._read():
-                break
+        start = len(self.text)
+        while not re.search(pattern, self.text[start:], re.S) and self._read():
+            pass
         found = self.text[start:]
         assert re.search(pattern, found, re.S), found[-2000:]
         return found
@@ -323,11 +323,11 @@ class Terminal:
         while self._read():
             pass
         os.close(self._master)
-        return self.process.wait(30)
+        return self.process.wait(HANG_SECONDS)
 
     def _read(self) -> bool:
-        ready, _, _ = select.select([self._master], [], [], 60)
-        assert ready, "it hangs"
+        ready, _, _ = select.select([self._master], [], [], HANG_SECONDS)
+        assert ready, f"it hangs: {self.text[-2000:]}"
         try:
             data = os.read(self._master, 1 << 16)
         except OSError:  # the other side is closed
@@ -336,15 +336,11 @@ class Terminal:
         return bool(data)
 
 
-@pytest.fixture
-def slow(tmp_path: Path, weights_dir: Path) -> Any:
-    with LiveServer(tmp_path / "slow", weights_dir, OAR_SLOTS="2") as server:
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Iterator[LiveServer]:
+    """It paints one guided picture at a time, and can be held."""
+    with LiveServer(tmp_path_factory.mktemp("slow"), weights_dir, is_gated=True, OAR_SLOTS="2") as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def _folders(tmp_path: Path) -> None:
-    (tmp_path / "slow").mkdir()
 
 
 def long_words(url: str, out: Path) -> list[str]:
@@ -353,14 +349,15 @@ def long_words(url: str, out: Path) -> list[str]:
 
 
 def test_a_terminal_shows_the_picture_as_it_is_painted(slow: LiveServer, tmp_path: Path) -> None:
-    terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
-    shown = terminal.wait_for(r"rank \d+/20")
-    assert ENTER in shown
-    assert re.search(r"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m▀", shown)
-    assert re.search(r"step \d+/\d+  rank \d+/20  \d+ of 16 drawn", shown)
-    terminal.resize(40, 130)
-    grown = terminal.wait_for(r"\x1b\[2J.*step").rpartition("\x1b[2J")[2]
-    assert max(columns(grown)) > 79, "it grows with the terminal"
+    with slow.held(3):
+        terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
+        shown = terminal.wait_for(r"rank \d+/20")
+        assert ENTER in shown
+        assert re.search(r"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m▀", shown)
+        assert re.search(r"step \d+/\d+  rank \d+/20  \d+ of 16 drawn", shown)
+        terminal.resize(40, 130)
+        grown = terminal.wait_for(r"\x1b\[2J.*step").rpartition("\x1b[2J")[2]
+        assert max(columns(grown)) > 79, "it grows with the terminal"
     assert terminal.end() == 0
     after = terminal.text.rpartition(LEAVE)[2]
     assert "▀" in after, "the pictures stay"
@@ -401,61 +398,61 @@ def test_what_is_no_terminal_gets_no_painting(runner: CliRunner) -> None:
 
 @pytest.mark.parametrize("how", ["key", "signal"])
 def test_an_interrupt_cancels_the_job_and_restores_the_cursor(slow: LiveServer, tmp_path: Path, how: str) -> None:
-    terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
-    terminal.wait_for(r"rank \d+/20")
-    if how == "key":
-        terminal.press("\x03")
-    else:
-        terminal.process.send_signal(signal.SIGTERM)
-    assert terminal.end() == 130
-    assert terminal.text.rstrip().endswith("canceled")
-    assert terminal.text.rfind("\x1b[?25h") > terminal.text.rfind("\x1b[?25l")
-    assert not (tmp_path / "x-0.png").exists()
-    deadline = time.monotonic() + 20
-    while ended(slow) != {"canceled"}:
-        assert time.monotonic() < deadline, ended(slow)
-        time.sleep(0.05)
-
-
-def ended(server: LiveServer) -> set[str]:
-    """States of all jobs of that server."""
-    command = [sys.executable, "-m", "server.cli", "jobs", "list", "--all", "--json"]
-    environment = {**server._environment, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return {job["state"] for job in json.loads(done.stdout)}
+    with slow.held(3):
+        terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
+        terminal.wait_for(r"rank \d+/20")
+        (job_id,) = active_jobs(slow)
+        if how == "key":
+            terminal.press("\x03")
+        else:
+            terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end() == 130
+        assert terminal.text.rstrip().endswith("canceled")
+        assert terminal.text.rfind("\x1b[?25h") > terminal.text.rfind("\x1b[?25l")
+        assert not (tmp_path / "x-0.png").exists()
+        wait_for(lambda: slow.client.get(f"/v1/generations/{job_id}").json()["status"] == "canceled")
 
 
 def test_an_interrupt_here_stops_at_once(weights_dir: Path, tmp_path: Path) -> None:
     words = ["generate", "a red circle", "-n", "16", "--steps", "20", "--guidance", "3", "-o", str(tmp_path / "x.png")]
-    terminal = Terminal(words, COLORTERM="truecolor", OAR_WEIGHTS_DIR=str(weights_dir), OAR_SLOTS="2")
+    gate = Gate(tmp_path / "gate")
+    gate.close(3)
+    environment = {**gate.environment, "OAR_WEIGHTS_DIR": str(weights_dir), "OAR_SLOTS": "2"}
+    terminal = Terminal(words, "tests.server.gated", COLORTERM="truecolor", **environment)
     terminal.wait_for(r"rank \d+/20")
     terminal.press("\x03")
+    terminal.wait_for(re.escape(LEAVE))
+    gate.allow(1)  # the step that is under way ends, and no other is begun
     assert terminal.end() == 130
     assert terminal.text.rstrip().endswith("canceled")
 
 
 def test_who_waits_sees_the_place_in_the_queue(slow: LiveServer, tmp_path: Path) -> None:
+    wait_for(lambda: slow.submit()["eta"] is not None)  # the worker has told how long a step takes
+    slow.wait_until_idle()
     long = {"n": 16, "steps": NUM_TOKENS, "guidance": 3.0}
-    ahead = [slow.submit(**long)["id"] for _ in range(4)]
-    terminal = Terminal(
-        ["generate", "a red circle", *WISH, "--url", slow.url, "-o", str(tmp_path / "x.png")], COLORTERM="truecolor"
-    )
-    terminal.wait_for(r"queued, [1-4] ahead, about \d+\.\d s")
-    for job_id in ahead:
-        slow.client.delete(f"/v1/generations/{job_id}")
+    words = ["generate", "a red circle", *WISH, "--url", slow.url, "-o", str(tmp_path / "x.png")]
+    with slow.held():
+        ahead = [slow.submit(**long)["id"] for _ in range(4)]
+        terminal = Terminal(words, COLORTERM="truecolor")
+        terminal.wait_for(r"queued, [1-4] ahead, about \d+\.\d s")
+        for job_id in ahead:
+            slow.client.delete(f"/v1/generations/{job_id}")
     assert terminal.end() == 0
 
 
 def test_a_failed_job_is_told_and_the_terminal_restored(slow: LiveServer, tmp_path: Path) -> None:
-    terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
-    terminal.wait_for(r"rank \d+/20")
-    for job in ids(slow):
-        slow.client.delete(f"/v1/generations/{job}")
-    assert terminal.end() == 1
+    with slow.held(3):
+        terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
+        terminal.wait_for(r"rank \d+/20")
+        (job_id,) = active_jobs(slow)
+        slow.client.delete(f"/v1/generations/{job_id}")
+        assert terminal.end() == 1
     assert terminal.text.rpartition(LEAVE)[2].strip() == "Error: the job was canceled"
 
 
-def ids(server: LiveServer) -> list[str]:
+def active_jobs(server: LiveServer) -> list[str]:
+    """Ids of the jobs that wait or run there."""
     command = [sys.executable, "-m", "server.cli", "jobs", "list", "--json"]
     environment = {**server._environment, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

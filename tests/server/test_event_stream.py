@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import pytest
 
 from tests.server.live import LiveServer
 from tests.server.test_bad_input import check
-from tests.server.test_processes import SLOW, wait_for
+from tests.server.test_processes import SLOW, wait_for_patches
 from tests.server.test_stream import lasting
 from tests.server.tiny import NUM_TOKENS
+from tests.waiting import HANG_SECONDS, wait_for
 
 
 def frames(text: str) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ def test_it_tells_what_the_websocket_tells(live: LiveServer) -> None:
 
 
 def test_it_goes_on_after_a_number(live: LiveServer) -> None:
-    job = live.post(wait=15).json()
+    job = live.post(wait=60).json()
     everything = live.events(job["id"])
     for after in range(job["seq"]):
         rest = [event for event in everything if event["seq"] > after]
@@ -59,7 +59,7 @@ def test_it_goes_on_after_a_number(live: LiveServer) -> None:
 
 
 def test_a_browser_that_knows_the_end_is_told_not_to_come_again(live: LiveServer) -> None:
-    job = live.post(wait=15).json()
+    job = live.post(wait=60).json()
     for after in (job["seq"], job["seq"] + 5):
         answer = live.client.get(f"{job['url']}/events", headers={"Last-Event-ID": str(after)})
         assert (answer.status_code, answer.content) == (204, b"")
@@ -97,40 +97,52 @@ def test_errors_come_before_the_stream(
 
 def test_silence_is_filled_with_comments_and_ends(tmp_path: Path, weights_dir: Path) -> None:
     """No worker takes the job: proxies see life, and after a long time the stream ends, to be opened again."""
-    settings = {"OAR_STREAM_HEARTBEAT": "0.05", "OAR_SOCKET_IDLE": "0.5", "OAR_MAX_SOCKETS": "2"}
+    settings = {"OAR_STREAM_HEARTBEAT": "0.05", "OAR_SOCKET_IDLE": "1"}
     with LiveServer(tmp_path, weights_dir, **settings) as server:
         (worker,) = server.children("worker")
         os.kill(worker, signal.SIGSTOP)
         job = server.submit()
-        answer = server.client.get(f"{job['url']}/events")
-        assert answer.text.count(": no news\n\n") >= 3
-        assert [event["type"] for event in frames(answer.text)] == ["queued"]
-        with (
-            server.client.stream("GET", f"{job['url']}/events"),
-            server.client.stream("GET", f"{job['url']}/events"),
-        ):
-            wait_for(lambda: "oar_sse_connections 2.0" in server.client.get("/metrics").text, 5)
-            check(server.client.get(f"{job['url']}/events"), 503, "too_many_sockets")
-        wait_for(lambda: "oar_sse_connections 0.0" in server.client.get("/metrics").text, 5)
+
+        def is_filled() -> bool:
+            text = server.client.get(f"{job['url']}/events").text
+            assert [event["type"] for event in frames(text)] == ["queued"]
+            return text.count(": no news\n\n") >= 3
+
+        wait_for(is_filled)
         os.kill(worker, signal.SIGCONT)
+        wait_for(lambda: server.client.get(job["url"]).json()["status"] == "completed")
         assert read(server, job["url"])[-1]["type"] == "completed"
 
 
+def test_event_streams_are_limited(tmp_path: Path, weights_dir: Path) -> None:
+    with LiveServer(tmp_path, weights_dir, is_gated=True, OAR_MAX_SOCKETS="2") as server:
+        with server.held():
+            url = f"{server.submit()['url']}/events"
+            with server.client.stream("GET", url), server.client.stream("GET", url):
+                wait_for(lambda: "oar_sse_connections 2.0" in server.client.get("/metrics").text)
+                check(server.client.get(url), 503, "too_many_sockets")
+            wait_for(lambda: "oar_sse_connections 0.0" in server.client.get("/metrics").text)
+        assert frames(server.client.get(url).text)[-1]["type"] == "completed"
+
+
 def test_reading_a_stream_and_leaving_it_cancels_nothing(live: LiveServer) -> None:
-    job = live.submit(n=16, steps=NUM_TOKENS, guidance=3.0)
-    with live.client.stream("GET", f"{job['url']}/events") as answer:
-        next(answer.iter_bytes())
+    with live.held(3):
+        job = live.submit(n=16, steps=NUM_TOKENS, guidance=3.0)
+        with live.client.stream("GET", f"{job['url']}/events") as answer:
+            next(answer.iter_bytes())
+        wait_for(lambda: "oar_sse_connections 0.0" in live.client.get("/metrics").text)
     assert live.events(job["id"])[-1]["type"] == "completed"
 
 
 def test_open_streams_do_not_hold_a_stop_up(tmp_path: Path, weights_dir: Path) -> None:
-    with LiveServer(tmp_path, weights_dir, **SLOW, OAR_DRAIN_SECONDS="0") as server:
+    with LiveServer(tmp_path, weights_dir, is_gated=True, **SLOW, OAR_DRAIN_SECONDS="0") as server:
+        server.gate.close(3)
         job = server.submit(n=16, steps=NUM_TOKENS, guidance=3.0)
         begun = threading.Event()
 
         def follow() -> None:
             try:
-                with httpx.stream("GET", f"{server.url}{job['events_url']}", timeout=30) as answer:
+                with httpx.stream("GET", f"{server.url}{job['events_url']}", timeout=HANG_SECONDS) as answer:
                     for _ in answer.iter_bytes():
                         begun.set()
             except httpx.HTTPError:
@@ -138,9 +150,12 @@ def test_open_streams_do_not_hold_a_stop_up(tmp_path: Path, weights_dir: Path) -
 
         reader = threading.Thread(target=follow)
         reader.start()
-        begun.wait(10)
-        start = time.monotonic()
-        assert server.stop(signal.SIGINT) == 0
-        assert time.monotonic() - start < 20
-        reader.join(10)
+        assert begun.wait(HANG_SECONDS)
+        wait_for_patches(server, job["id"], 3)
+        server.process.send_signal(signal.SIGINT)
+        wait_for(lambda: "handed back" in server.log.read_text())
+        server.gate.open()
+        server.process.wait(HANG_SECONDS)
+        assert server.stop(signal.SIGINT) == 0, "and nothing had to be killed"
+        reader.join(HANG_SECONDS)
         assert not reader.is_alive()

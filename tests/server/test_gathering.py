@@ -6,6 +6,7 @@ from threading import Event
 import pytest
 
 from server.worker.gathering import Gathering
+from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,7 @@ class Squares:
 
     def __call__(self, numbers: Sequence[int]) -> list[int]:
         self.batches.append(list(numbers))
-        assert self.may_go.wait(10)
+        assert self.may_go.wait(HANG_SECONDS)
         if 13 in numbers:
             raise ValueError("13 has no square")
         return [number * number for number in numbers]
@@ -67,7 +68,7 @@ async def test_who_gives_up_does_not_disturb_the_others(threads: ThreadPoolExecu
 
 async def test_threads_that_close_cancel_who_waits() -> None:
     threads, squares, may_go = ThreadPoolExecutor(1), Squares(), Event()
-    threads.submit(may_go.wait, 10)  # the thread is taken: the batch waits for it
+    threads.submit(may_go.wait, HANG_SECONDS)  # the thread is taken: the batch waits for it
     gathering = Gathering(squares, threads, most=1)
     asked = asyncio.create_task(gathering.ask(5))
     await asyncio.sleep(0.05)
@@ -76,12 +77,12 @@ async def test_threads_that_close_cancel_who_waits() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asked
     with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             await gathering.ask(6)
     assert not squares.batches
 
 
 async def _until(squares: Squares, batches: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while len(squares.batches) < batches:
             await asyncio.sleep(0.005)

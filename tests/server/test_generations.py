@@ -2,7 +2,7 @@
 
 import base64
 import io
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from server.schemas.model import GenerationDefaults
 from server.worker.running import sequence_request
 from tests.server.live import LiveServer
 from tests.server.tiny import DEFAULTS, GRID, NAME, NUM_TOKENS
+from tests.waiting import wait_for
 
 
 def patches(events: list[dict[str, Any]], image: int = 0) -> list[dict[str, Any]]:
@@ -67,16 +68,16 @@ def test_a_prompt_becomes_a_picture(live: LiveServer) -> None:
 
 
 def test_an_absent_seed_is_chosen_and_returned(live: LiveServer) -> None:
-    first, second = live.post(wait=10).json(), live.post(wait=10).json()
+    first, second = live.post(wait=60).json(), live.post(wait=60).json()
     assert first["seed"] != second["seed"]
-    again = live.post(wait=10, seed=first["seed"]).json()
+    again = live.post(wait=60, seed=first["seed"]).json()
     assert live.png(first["id"]) == live.png(again["id"])
 
 
 def test_prefer_wait_answers_with_the_finished_job(live: LiveServer) -> None:
-    answer = live.post(wait=15, n=2)
+    answer = live.post(wait=60, n=2)
     assert answer.status_code == 200
-    assert answer.headers["Preference-Applied"] == "wait=15"
+    assert answer.headers["Preference-Applied"] == "wait=60"
     assert [image["index"] for image in answer.json()["images"]] == [0, 1]
 
 
@@ -90,7 +91,7 @@ def test_the_images_of_a_job_share_its_seed_and_differ(live: LiveServer) -> None
 
 
 def test_a_picture_is_cached_for_ever_by_its_etag(live: LiveServer) -> None:
-    url = live.post(wait=15).json()["images"][0]["url"]
+    url = live.post(wait=60).json()["images"][0]["url"]
     first = live.client.get(url)
     assert "immutable" in first.headers["Cache-Control"]
     again = live.client.get(url, headers={"If-None-Match": first.headers["ETag"]})
@@ -98,13 +99,7 @@ def test_a_picture_is_cached_for_ever_by_its_etag(live: LiveServer) -> None:
 
 
 def test_previews_show_the_canvas_and_can_be_turned_off(live: LiveServer) -> None:
-    previews: list[dict[str, Any]] = []
-    for _ in range(30):  # the tiny model may be done before the first preview is due
-        job = live.submit(n=16, steps=NUM_TOKENS)
-        previews += [event for event in live.events(job["id"]) if event["type"] == "preview"]
-        if previews:
-            break
-    assert previews
+    previews = previews_of_a_held_job(live, live.submit, n=16, steps=NUM_TOKENS)
     for event in previews:
         picture = Image.open(io.BytesIO(base64.b64decode(event["data"])))
         assert (picture.format, picture.size) == ("WEBP", (event["width"], event["height"])) == ("WEBP", (20, 16))
@@ -112,6 +107,21 @@ def test_previews_show_the_canvas_and_can_be_turned_off(live: LiveServer) -> Non
     silent = live.submit(n=8, steps=NUM_TOKENS, previews=False)
     check_log(live.events(silent["id"]), n=8)
     assert not [event for event in live.events(silent["id"]) if event["type"] == "preview"]
+
+
+def previews_of_a_held_job(
+    live: LiveServer, submit: Callable[..., dict[str, Any]], **body: Any
+) -> list[dict[str, Any]]:
+    """The job stands still until a preview of what it has written so far is there."""
+    previews: list[dict[str, Any]] = []
+    with live.held(3) as gate:
+        job = submit(**body)
+        with live.stream(job["id"]) as stream:
+            for event in stream:
+                if event["type"] == "preview":
+                    previews.append(event)
+                    gate.open()
+    return previews
 
 
 def test_the_entropy_bound_is_the_engines_and_is_for_adaptive_groups_alone(live: LiveServer) -> None:
@@ -141,7 +151,7 @@ def test_guidance_may_hold_for_a_part_of_the_picture_and_grow(live: LiveServer) 
     wishes = ({}, {"guidance_interval": [0.5, 1]}, {"guidance_schedule": "linear"}, {"guidance": 1})
     pictures = []
     for wish in wishes:
-        job = live.post(wait=20, seed=3, **{"guidance": 6, **wish}).json()
+        job = live.post(wait=60, seed=3, **{"guidance": 6, **wish}).json()
         assert job["status"] == "completed", job
         assert {name: job["params"][name] for name in wish} == wish
         pictures.append(live.client.get(job["images"][0]["url"], params={"metadata": "false"}).content)
@@ -180,19 +190,19 @@ def draw_alone(pipeline: Pipeline, params: GenerationParams) -> list[tuple[int, 
 
 
 def test_a_running_job_is_canceled_within_a_step(live: LiveServer) -> None:
-    job = live.submit(n=16, steps=NUM_TOKENS, guidance=3.0, previews=False)
-    with live.stream(job["id"]) as stream:
-        for event in stream:
-            if event["type"] == "patches":
-                break
-        answer = live.client.delete(job["url"])
-        assert answer.status_code in (200, 202)
-        rest = list(stream)
+    with live.held(1):
+        job = live.submit(n=16, steps=NUM_TOKENS, guidance=3.0, previews=False)
+        with live.stream(job["id"]) as stream:
+            next(event for event in stream if event["type"] == "patches")
+            answer = live.client.delete(job["url"])
+            assert answer.status_code in (200, 202)
+            rest = list(stream)
     assert rest[-1]["type"] == "canceled"
+    assert len(patches(rest)) <= 1, "of the step that was made before"
     assert live.client.get(job["url"]).json()["status"] == "canceled"
     assert live.client.get(f"{job['url']}/images/0").json()["error"]["code"] == "job_has_no_image"
     assert live.client.delete(job["url"]).json()["status"] == "canceled"
-    assert live.post(wait=15).status_code == 200, "the rows are free again"
+    assert live.post(wait=60).status_code == 200, "the rows are free again"
 
 
 def test_an_idempotency_key_makes_one_job_of_two_requests(live: LiveServer) -> None:
@@ -207,7 +217,7 @@ def test_a_prompt_may_have_as_many_tokens_as_the_model_says(live: LiveServer) ->
     """The API counts with the text tokenizer that the worker published, as the worker does."""
     limit = live.client.get(f"/v1/models/{NAME}").json()["max_prompt_tokens"]
     letters = "zq" * limit  # no merge was learned for them: a token each, and one for the space in front
-    assert live.post(wait=15, prompt=letters[: limit - 1]).json()["status"] == "completed"
+    assert live.post(wait=60, prompt=letters[: limit - 1]).json()["status"] == "completed"
     error = live.post(prompt=letters[:limit]).json()["error"]
     assert (error["code"], error["field"]) == ("prompt_too_long", "prompt")
     assert error["message"] == f"the prompt has {limit + 1} tokens; {NAME} reads {limit}"
@@ -227,13 +237,13 @@ def test_models_tell_what_a_request_may_ask_for(live: LiveServer) -> None:
     }
     assert model["orders"] == list(ORDERS)
     for prompt in model["example_prompts"]:
-        assert live.post(wait=15, prompt=prompt).json()["status"] == "completed"
+        assert live.post(wait=60, prompt=prompt).json()["status"] == "completed"
     assert live.client.get(f"/v1/models/{NAME}").json() == model
 
 
 def test_health_and_metrics(live: LiveServer) -> None:
     assert live.client.get("/live").status_code == live.client.get("/ready").status_code == 200
-    live.post(wait=15)
+    live.post(wait=60)
     text = live.client.get("/metrics").text
     for name in ("oar_requests_total", "oar_http_requests_total", "oar_queue_depth", "oar_ws_connections"):
         assert name in text
@@ -242,11 +252,9 @@ def test_health_and_metrics(live: LiveServer) -> None:
 
 
 def test_the_workers_metrics_are_seen_through_the_api(live: LiveServer) -> None:
-    live.post(wait=15)
-    deadline = time.monotonic() + 10
-    while "oar_jobs_total" not in (text := live.client.get("/metrics").text):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    live.post(wait=60)
+    wait_for(lambda: "oar_jobs_total" in live.client.get("/metrics").text)
+    text = live.client.get("/metrics").text
     assert 'worker="worker-' in text
     assert text.count("# TYPE oar_jobs_total ") <= 1
     histograms = (

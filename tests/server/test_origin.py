@@ -16,6 +16,7 @@ from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.api_thread import ApiThread
 from tests.server.tenants import bearer, write_keys
+from tests.waiting import HANG_SECONDS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_model")]
 
@@ -45,7 +46,7 @@ def friendly(redis_server: EmbeddedRedis) -> Iterator[str]:
 
 
 async def submit(url: str, **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=HANG_SECONDS) as client:
         return await client.post("/v1/generations", json=BODY, headers=headers)
 
 
@@ -53,7 +54,7 @@ async def handshake(url: str, **options: Any) -> int:
     """The status of opening a websocket; 101 is success."""
     job = (await submit(url)).json()
     try:
-        async with connect(f"{url.replace('http', 'ws')}{job['stream_url']}", **options):
+        async with connect(f"{url.replace('http', 'ws')}{job['stream_url']}", open_timeout=HANG_SECONDS, **options):
             return 101
     except InvalidStatus as error:
         return error.response.status_code

@@ -29,7 +29,7 @@ def opened(answer: httpx.Response) -> Any:
 
 
 def test_formats(live: LiveServer) -> None:
-    url = live.post(wait=15, seed=7).json()["images"][0]["url"]
+    url = live.post(wait=60, seed=7).json()["images"][0]["url"]
     exact = np.asarray(opened(live.client.get(url)))
     for kind in ("png", "webp", "jpeg"):
         answer = live.client.get(url, params={"format": kind})
@@ -46,7 +46,7 @@ def test_formats(live: LiveServer) -> None:
 
 
 def test_every_rendition_is_cached_by_an_etag_of_its_own(live: LiveServer) -> None:
-    url = live.post(wait=15, seed=7).json()["images"][0]["url"]
+    url = live.post(wait=60, seed=7).json()["images"][0]["url"]
     tags = {}
     for query in ("format=png", "metadata=false", "format=webp", "format=webp&compression=5", "format=jpeg"):
         answer = live.client.get(f"{url}?{query}")
@@ -60,19 +60,19 @@ def test_every_rendition_is_cached_by_an_etag_of_its_own(live: LiveServer) -> No
 
 
 def test_a_png_tells_how_to_make_it_again(live: LiveServer) -> None:
-    job = live.post(wait=15, n=2, order="spiral", steps=5, guidance=1.5, temperature=0.8).json()
+    job = live.post(wait=60, n=2, order="spiral", steps=5, guidance=1.5, temperature=0.8).json()
     first = live.client.get(job["images"][1]["url"])
     made = json.loads(opened(first).text["oar"])
     assert made.pop("model_hash") == live.client.get("/v1/models/tiny").json()["model_hash"]
     (completed,) = (event for event in live.events(job["id"]) if event["type"] == "completed")
     assert made.pop("fingerprint") == completed["fingerprint"]
     index = made.pop("image")
-    again = live.post(wait=15, n=index + 1, **made).json()
+    again = live.post(wait=60, n=index + 1, **made).json()
     assert live.client.get(again["images"][index]["url"]).content == first.content
 
 
 def test_a_png_tells_it_in_the_words_of_other_programs(live: LiveServer) -> None:
-    job = live.post(wait=15, seed=7, order="spiral", steps=5, guidance=1.5).json()
+    job = live.post(wait=60, seed=7, order="spiral", steps=5, guidance=1.5).json()
     text = opened(live.client.get(job["images"][0]["url"])).text["parameters"]
     prompt, pairs = text.split("\n")
     assert prompt == "a red circle"
@@ -86,7 +86,7 @@ def test_a_png_tells_it_in_the_words_of_other_programs(live: LiveServer) -> None
 
 def test_the_server_can_be_told_never_to_say_it(tmp_path: Path, weights_dir: Path) -> None:
     with LiveServer(tmp_path, weights_dir, OAR_IMAGE_METADATA="false") as silent:
-        url = silent.post(wait=15, seed=7).json()["images"][0]["url"]
+        url = silent.post(wait=60, seed=7).json()["images"][0]["url"]
         assert opened(silent.client.get(f"{url}?metadata=true")).text == {}
         body = {"prompt": "a red circle", "metadata": True}
         (image,) = silent.client.post("/v1/images/generations", json=body).json()["data"]
@@ -94,7 +94,7 @@ def test_the_server_can_be_told_never_to_say_it(tmp_path: Path, weights_dir: Pat
 
 
 def test_it_can_be_left_out(live: LiveServer) -> None:
-    url = live.post(wait=15, seed=7).json()["images"][0]["url"]
+    url = live.post(wait=60, seed=7).json()["images"][0]["url"]
     image = opened(live.client.get(f"{url}?metadata=false"))
     assert image.text == {}
     assert np.array_equal(np.asarray(image), np.asarray(opened(live.client.get(url))))

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -69,15 +69,20 @@ def test_half_blocks_are_the_pixels() -> None:
 
 
 @given(st.tuples(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255)))
-def test_the_nearest_of_256_colours_is_near(colour: tuple[int, int, int]) -> None:
-    code = nearest_256(colour)
-    assert 16 <= code <= 255
+@example((36, 48, 117))  # far from all of them: 49 from the nearest
+def test_no_other_of_256_colours_is_nearer(colour: tuple[int, int, int]) -> None:
+    def distance(code: int) -> int:
+        return sum((a - b) ** 2 for a, b in zip(colour, colour_of(code)))
+
+    assert distance(nearest_256(colour)) == min(map(distance, range(16, 256)))
+
+
+def colour_of(code: int) -> tuple[int, ...]:
+    """As xterm defines them: a cube of 216 colours, then 24 greys."""
     if code >= 232:
-        near = (8 + 10 * (code - 232),) * 3
-    else:
-        levels = (0, 95, 135, 175, 215, 255)
-        near = (levels[(code - 16) // 36], levels[(code - 16) // 6 % 6], levels[(code - 16) % 6])
-    assert max(abs(a - b) for a, b in zip(colour, near)) <= 48
+        return (8 + 10 * (code - 232),) * 3
+    levels = (0, 95, 135, 175, 215, 255)
+    return tuple(levels[(code - 16) // base % 6] for base in (36, 6, 1))
 
 
 def test_grey_is_grey() -> None:

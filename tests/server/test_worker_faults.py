@@ -22,7 +22,9 @@ from server.worker.bridge import Bridge, WorkerCrashed
 from server.worker.engine_thread import Abort, Add, Command
 from server.worker.models import load_models
 from server.worker.running import Snapshot
+from tests.server.gate import Gate
 from tests.server.jobs.protocol import params
+from tests.waiting import HANG_SECONDS, wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -35,10 +37,18 @@ def claim_of(job_id: str, **changes: Any) -> Claim:
 
 
 @pytest.fixture
-async def bridge(settings: Settings, connection: RedisConnection, weights_dir: Path) -> Bridge:
-    """Made and not running: its engine stands still."""
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+async def bridge(settings: Settings, connection: RedisConnection, weights_dir: Path, gate: Gate) -> Bridge:
+    """Made and not running; its engine has a gate."""
     settings = settings.model_copy(update={"weights_dir": weights_dir, "slots": 8, "preview_batch": 2})
-    return Bridge(settings, connection, "w", load_models(settings))
+    models = load_models(settings)
+    for model in models:
+        model.engine.step = gate.guard(model.engine.step)
+    return Bridge(settings, connection, "w", models)
 
 
 @asynccontextmanager
@@ -86,17 +96,21 @@ async def test_previews_that_were_left_out_are_first_in_the_next_round(
     assert [[s.image for s in snapshots] for snapshots in rounds] == [[0, 1], [2, 3], [0, 1], [2, 3]]
 
 
-async def test_a_crash_while_it_drains_ends_the_worker_at_once(bridge: Bridge, connection: RedisConnection) -> None:
+async def test_a_crash_while_it_drains_ends_the_worker_at_once(
+    bridge: Bridge, connection: RedisConnection, gate: Gate
+) -> None:
     queue = JobQueue(connection, bridge._settings)
     bridge._settings = bridge._settings.model_copy(update={"drain_seconds": 600.0})
+    gate.close()
     async with running(bridge) as run:
         await queue.submit(LONG)
         while not bridge._desk.jobs:
             await asyncio.sleep(0.005)
         bridge.stop()
         bridge._engine.send(None)  # type: ignore[arg-type]  # which is no command: the thread ends with an error
+        gate.open()
         with pytest.raises(WorkerCrashed):
-            await asyncio.wait_for(run, 20)
+            await asyncio.wait_for(run, HANG_SECONDS)
 
 
 async def test_what_a_report_breaks_is_a_crash_and_not_a_line_in_a_log(
@@ -120,7 +134,7 @@ async def test_a_redis_that_cannot_save_is_unavailable(connection: RedisConnecti
 
 
 async def test_a_worker_outlives_a_redis_that_takes_no_writes(
-    tmp_path: Path, weights_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, weights_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As after a failover: the old master is a replica, and still has the jobs that wait."""
     server = EmbeddedRedis(tmp_path / "redis")
@@ -135,10 +149,10 @@ async def test_a_worker_outlives_a_redis_that_takes_no_writes(
             await connection.once("REPLICAOF", "127.0.0.1", 1)
             monkeypatch.undo()
             bridge._desk.wake()
-            await asyncio.sleep(1.5)
+            await asyncio.to_thread(wait_for, lambda: "cannot take jobs" in caplog.text)
             assert not run.done()
             await connection.once("REPLICAOF", "NO", "ONE")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG_SECONDS):
                 while (await EventLog(connection).read_all(job_id))[-1].type != "completed":
                     await asyncio.sleep(0.02)
         await connection.close()

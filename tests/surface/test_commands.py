@@ -22,11 +22,12 @@ from server.cli import VERBS, main
 from server.settings import Settings, environment_name
 from tests.server.live import LiveServer
 from tests.surface.blocks import RUNNABLE, Block, read_blocks
+from tests.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TRAINING = ROOT / "docs" / "training.md"
-SECONDS = 120
+SECONDS = 5 * HANG_SECONDS
 # Options and variables of other programs, of the tests and of the client.
 FOREIGN_OPTIONS = {"--scale", "--maxmemory", "--build", "--from-literal"}
 FOREIGN_PROGRAMS = r"\b(docker|kubectl|redis-\w+|curl|pip|git|python -m)\b"
@@ -142,7 +143,7 @@ def test_the_stages_of_training_make_a_model_that_is_served(tmp_path: Path, envi
     (tmp_path / "live").mkdir()
     with LiveServer(tmp_path / "live", tmp_path / "weights") as server:
         assert server.client.get("/v1/models").json()["data"][0]["id"] == "flowers"
-        job = server.post(wait=20, prompt="a blue square", order="distilled").json()
+        job = server.post(wait=60, prompt="a blue square", order="distilled").json()
         assert job["status"] == "completed", job
         assert server.png(job["id"]).startswith(b"\x89PNG")
 

@@ -61,11 +61,11 @@ def told(*words: str) -> object:
 
 
 def test_verbs_of_a_server_print_one_document(
-    live: LiveServer, weights_dir: Path, monkeypatch: pytest.MonkeyPatch
+    live: LiveServer, weights_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OAR_WEIGHTS_DIR", str(weights_dir))
     monkeypatch.setenv("OAR_DATA_DIR", str(live.data_dir / "data"))
-    job = live.post(wait=20).json()["id"]
+    job = live.post(wait=60).json()["id"]
     assert [model["name"] for model in told("models")] == [NAME]
     assert told("top", "--once", "--interval", "0.1", "--url", live.url)["models"]
     assert told("jobs", "list") == []
@@ -73,9 +73,9 @@ def test_verbs_of_a_server_print_one_document(
     assert told("jobs", "show", job)["state"] == "completed"
     assert told("jobs", "cancel", job)["state"] == "completed"
     assert told("jobs", "dead") == []
-    made = told("keys", "new", "studio", "--file", str(weights_dir / "keys.toml"))
+    made = told("keys", "new", "studio", "--file", str(tmp_path / "keys.toml"))
     assert isinstance(made, dict)
-    (listed,) = told("keys", "list", "--file", str(weights_dir / "keys.toml"))
+    (listed,) = told("keys", "list", "--file", str(tmp_path / "keys.toml"))
     assert listed["tenant"] == "studio"
     assert made["hash"].startswith(listed["keys"][0].rstrip("…"))
 

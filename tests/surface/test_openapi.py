@@ -18,6 +18,7 @@ from server.api.app import create_app
 from server.settings import Settings
 from tests.server.live import LiveServer
 from tests.server.tiny import write_tiny_weights
+from tests.waiting import HANG_SECONDS
 
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 DOCUMENT = create_app(Settings()).openapi()
@@ -37,7 +38,7 @@ def send(live: LiveServer, method: str, path: str, examples: int) -> None:
     """`examples` requests that fit the document and as many that do not, the same at each run."""
     schema = schemathesis.openapi.from_dict(live.client.get("/openapi.json").json())
     schema.config.update(base_url=live.url)
-    job = live.post(wait=20).json()
+    job = live.post(wait=60).json()
     operation = schema[path][method.upper()]
     strategies = [
         operation.as_strategy(generation_mode=mode)
@@ -49,7 +50,7 @@ def send(live: LiveServer, method: str, path: str, examples: int) -> None:
     def check(case: Any, is_known: bool) -> None:
         if is_known and "job_id" in (case.path_parameters or {}):
             case.path_parameters["job_id"] = job["id"]
-        case.call_and_validate(checks=CHECKS, timeout=20)
+        case.call_and_validate(checks=CHECKS, timeout=HANG_SECONDS)
 
     check()
     assert "Traceback" not in live.log.read_text()

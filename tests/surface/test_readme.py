@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.server.live import LiveServer
 from tests.surface.blocks import read_blocks
+from tests.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +53,9 @@ def test_the_python_client_paints_a_picture(live: LiveServer, tmp_path: Path) ->
     (script,) = [text for text in blocks("python") if "websockets" in text]
     address = httpx.URL(live.url)
     script = script.replace("localhost:8000", f"{address.host}:{address.port}")
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 1
     with Image.open(tmp_path / "picture.png") as picture:
@@ -65,7 +68,9 @@ def test_openais_client_paints_and_curl_edits(live: LiveServer, tmp_path: Path) 
     (command,) = [text for text in blocks("bash") if text.startswith("curl") and "/v1/images/edits" in text]
     address = httpx.URL(live.url)
     script = script.replace("localhost:8000", f"{address.host}:{address.port}")
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     types = [line.split()[0] for line in done.stdout.splitlines()]
     assert types == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]

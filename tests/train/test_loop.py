@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from oar_core.errors import CheckpointError
 from oar_core.train.checkpoint import load_tensors
 from oar_core.train.loop import Curve, LoopConfig, Step, _batches, train
 from oar_core.train.optim import ParamGroup
+from tests.waiting import wait_for
 
 CPU = torch.device("cpu")
 CONFIG = LoopConfig(num_images=80, batch_size=8, log_every=1, checkpoint_every=3)
@@ -112,9 +112,7 @@ def test_kill_9_in_a_real_tokenizer_run_leaves_the_curve_of_an_unbroken_one(
     assert start(tmp_path / "whole").wait() == 0
     victim = start(tmp_path / "broken")
     checkpoint = tmp_path / "broken" / "tokenizer" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
+    wait_for(lambda: checkpoint.exists() or victim.poll() is not None)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert start(tmp_path / "broken").wait() == 0

@@ -25,6 +25,7 @@ from server.schemas.generation import ImageLink
 from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.api_thread import ApiThread
+from tests.waiting import HANG_SECONDS, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +35,7 @@ LIMITS = {
     "max_sockets": 2,
     "sweep_seconds": 0.1,
     "registry_seconds": 0,
+    "max_wait": 3600,
 }
 
 
@@ -53,7 +55,7 @@ def impatient_url(redis_server: EmbeddedRedis, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 async def client(url: str, connection: RedisConnection) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=HANG_SECONDS) as client:
         yield client
 
 
@@ -83,7 +85,9 @@ async def finish(connection: RedisConnection, worker: WorkerQueue, claim: Claim)
 async def frames(url: str, job_id: str, after: int = 0) -> tuple[list[dict[str, Any]], int | None]:
     """All frames and the close code."""
     received: list[dict[str, Any]] = []
-    async with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after={after}") as socket:
+    async with connect(
+        f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after={after}", open_timeout=HANG_SECONDS
+    ) as socket:
         with contextlib.suppress(ConnectionClosed):
             while True:
                 received.append(json.loads(await socket.recv()))
@@ -146,11 +150,9 @@ async def test_prefer_wait_gives_up_with_202(client: httpx.AsyncClient, worker: 
 async def test_prefer_wait_answers_as_soon_as_the_job_ends(
     client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
 ) -> None:
-    waiting = asyncio.create_task(client.post("/v1/generations", json=BODY, headers={"Prefer": "wait=60"}))
-    start = time.monotonic()
+    waiting = asyncio.create_task(client.post("/v1/generations", json=BODY, headers={"Prefer": "wait=3600"}))
     await finish(connection, worker, await take(worker))
     assert (await waiting).status_code == 200
-    assert time.monotonic() - start < 30
 
 
 async def test_an_expired_job_is_gone_not_unknown(
@@ -266,10 +268,11 @@ async def test_a_higher_priority_is_served_first_for_openais_clients_too(
 ) -> None:
     first = (await client.post("/v1/generations", json=BODY)).json()
     asking = asyncio.create_task(client.post("/v1/images/generations", json={**BODY, "priority": "high"}))
-    deadline = time.monotonic() + 10
-    while (await client.get(first["url"])).json()["position"] != 1:
-        assert time.monotonic() < deadline, await asking
-        await asyncio.sleep(0.02)
+
+    async def is_second() -> bool:
+        return (await client.get(first["url"])).json()["position"] == 1
+
+    await wait_until(is_second)
     claim = await take(worker)
     assert (claim.priority, claim.job_id != first["id"]) == ("high", True)
     await client.delete(f"/v1/generations/{claim.job_id}")
@@ -287,13 +290,12 @@ async def test_a_waiting_job_ends_at_its_deadline_though_nobody_works(
 ) -> None:
     job = (await client.post("/v1/generations", json={**BODY, **body}, headers=headers)).json()
     assert job["params"]["deadline"] == 0.3
-    answer = {}
-    deadline = time.monotonic() + 10
-    while answer.get("status") != "failed":
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.1)
-        answer = (await client.get(job["url"])).json()
-    assert answer["error"]["code"] == "deadline_exceeded"
+
+    async def is_failed() -> bool:
+        return (await client.get(job["url"])).json()["status"] == "failed"
+
+    await wait_until(is_failed)
+    assert (await client.get(job["url"])).json()["error"]["code"] == "deadline_exceeded"
     events, close_code = await frames(url, job["id"])
     assert ([event["type"] for event in events], close_code) == (["queued", "failed"], 1000)
 
@@ -314,7 +316,7 @@ async def test_a_live_stream_follows_the_log(
     reading = asyncio.create_task(frames(url, job["id"]))
     claim = await take(worker)
     for seq in range(2, 5):
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # so that some are followed and not replayed; they are the same
         await scripts.run_many(connection, [worker.emit_call(claim, seq, [NewEvent("patches", '{"image":0}')])])
     await finish(connection, worker, claim)
     events, close_code = await reading
@@ -325,7 +327,7 @@ async def test_a_live_stream_follows_the_log(
 
 
 async def test_a_socket_without_events_is_closed_to_be_opened_again(worker: WorkerQueue, impatient_url: str) -> None:
-    async with httpx.AsyncClient(base_url=impatient_url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=impatient_url, timeout=HANG_SECONDS) as client:
         job = (await client.post("/v1/generations", json=BODY)).json()
     events, close_code = await frames(impatient_url, job["id"])
     assert ([event["type"] for event in events], close_code) == (["queued"], 1013)
@@ -342,7 +344,9 @@ class DeafClient:
         raw.setblocking(False)
         self._raw = raw
         self._uri = f"ws://{address.host}:{address.port}/v1/generations/{job_id}/stream"
-        self._socket = await connect(self._uri, sock=raw, max_queue=1, max_size=None, compression=None)
+        self._socket = await connect(
+            self._uri, sock=raw, max_queue=1, max_size=None, compression=None, open_timeout=HANG_SECONDS
+        )
 
     async def read(self) -> tuple[list[dict[str, Any]], int | None, str | None]:
         """All that comes now, the close code and its reason."""
@@ -402,7 +406,7 @@ async def test_a_slow_reader_of_server_sent_events_gets_them_too(
     address = httpx.URL(url)
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-    raw.settimeout(20)
+    raw.settimeout(HANG_SECONDS)
     raw.connect((address.host, address.port))
     raw.sendall(f"GET {job['events_url']} HTTP/1.0\r\n\r\n".encode())
     claim = await take(worker)
@@ -422,38 +426,64 @@ async def test_a_slow_reader_of_server_sent_events_gets_them_too(
 
 
 async def test_a_client_that_does_not_read_is_closed_and_told_where_it_was(
-    redis_server: EmbeddedRedis, connection: RedisConnection, worker: WorkerQueue, deaf: DeafClient
+    redis_server: EmbeddedRedis, connection: RedisConnection, worker: WorkerQueue
 ) -> None:
-    settings = Settings(redis_url=redis_server.url, socket_send_timeout=4.0)
-    patience = 1.5 * settings.socket_send_timeout  # it is closed after one timeout, and may hear why for another
+    """It is closed after one timeout, and may hear why for another: who is too late for that has to ask again."""
+    for seconds in (2.0, 10.0, 60.0):
+        settings = Settings(redis_url=redis_server.url, socket_send_timeout=seconds)
+        if await hears_why_it_was_closed(settings, connection, worker):
+            return
+    raise AssertionError("it never heard why")
+
+
+async def hears_why_it_was_closed(settings: Settings, connection: RedisConnection, worker: WorkerQueue) -> bool:
+    deaf = DeafClient()
     with ApiThread(settings) as url:
-        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=HANG_SECONDS) as client:
             job = (await client.post("/v1/generations", json=BODY)).json()
             await deaf.open(url, job["id"])
             claim = await take(worker)
             events = [NewEvent("patches", json.dumps({"image": 0, "data": "x" * 400_000})) for _ in range(40)]
             await scripts.run_many(connection, [worker.emit_call(claim, 2, events)])
-            await asyncio.sleep(patience)
+
+            async def is_closed() -> bool:
+                return "oar_ws_slow_client_closed_total 1.0" in (await client.get("/metrics")).text
+
+            await wait_until(is_closed)
             received, close_code, reason = await deaf.read()
+            await deaf.close()
             last = received.pop()
+            if "error" not in last:
+                await finish(connection, worker, claim)
+                return False
             assert (last["error"]["code"], close_code) == ("slow_client", 1013)
             assert last["seq"] == received[-1]["seq"]
             assert reason == f"slow_client seq={last['seq']}"
             assert [event["seq"] for event in received] == list(range(1, last["seq"] + 1))
-            assert "oar_ws_slow_client_closed_total 1.0" in (await client.get("/metrics")).text
             await finish(connection, worker, claim)
             rest, _ = await frames(url, job["id"], last["seq"])
             assert [event["seq"] for event in rest] == list(range(last["seq"] + 1, 44))
+            return True
 
 
-async def test_sockets_are_limited(client: httpx.AsyncClient, worker: WorkerQueue, impatient_url: str) -> None:
-    url, job = impatient_url, (await client.post("/v1/generations", json=BODY)).json()
-    results = await asyncio.gather(*(frames(url, job["id"]) for _ in range(3)))
-    codes = sorted(frame["error"]["code"] for events, _ in results for frame in events if "error" in frame)
-    assert codes == ["too_many_sockets"]
-    deadline = time.monotonic() + 10
-    while "error" in (await frames(url, job["id"]))[0][0]:
-        assert time.monotonic() < deadline, "closed sockets no longer count"
+async def test_sockets_are_limited(client: httpx.AsyncClient, worker: WorkerQueue, url: str) -> None:
+    job = (await client.post("/v1/generations", json=BODY)).json()
+    target = f"{url.replace('http', 'ws')}{job['stream_url']}"
+
+    async def first_frame() -> dict[str, Any]:
+        async with connect(target, open_timeout=HANG_SECONDS) as socket:
+            return json.loads(await socket.recv())
+
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(2):
+            socket = await stack.enter_async_context(connect(target, open_timeout=HANG_SECONDS))
+            assert json.loads(await socket.recv())["type"] == "queued"
+        assert (await first_frame())["error"]["code"] == "too_many_sockets"
+
+    async def is_free() -> bool:
+        return "error" not in await first_frame()
+
+    await wait_until(is_free)  # closed sockets no longer count
 
 
 async def test_no_model_yet_is_not_an_unknown_model(client: httpx.AsyncClient) -> None:
@@ -522,14 +552,16 @@ async def test_without_redis_the_api_lives_and_says_so(tmp_path: Path, model_inf
     await registry.publish_models([model_info], {}, 60)
     await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
     with ApiThread(Settings(redis_url=server.url, **LIMITS)) as url:
-        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=HANG_SECONDS) as client:
             job = (await client.post("/v1/generations", json=BODY)).json()
-            reading = asyncio.create_task(frames(url, job["id"]))
-            await asyncio.sleep(0.1)
             await connection.close()
-            server.stop()
-            received, close_code = await reading
-            assert (received[-1]["error"]["code"], close_code) == ("redis_unavailable", 1013)
+            target = f"{url.replace('http', 'ws')}{job['stream_url']}"
+            async with connect(target, open_timeout=HANG_SECONDS) as socket:
+                assert json.loads(await socket.recv())["type"] == "queued"
+                server.stop()
+                assert json.loads(await socket.recv())["error"]["code"] == "redis_unavailable"
+                await socket.wait_closed()
+                assert socket.close_code == 1013
             for answer in (await client.post("/v1/generations", json=BODY), await client.get(job["url"]),
                            await client.get("/ready"), await client.delete(job["url"])):  # fmt: skip
                 assert (answer.status_code, code(answer)) == (503, "redis_unavailable")

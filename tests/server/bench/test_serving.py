@@ -1,7 +1,9 @@
 """The benchmark of a whole server: on a server of its own, on one that runs, and what it makes of refusals."""
 
 import json
+import re
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +13,7 @@ from server.bench.traffic import wishes
 from server.cli import main
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME
+from tests.waiting import wait_for
 
 SMALL = ("--threads", "1", "--device", "cpu", "--slots", "8", "--steps", "4", "--steps", "8", "--requests", "8")
 
@@ -39,14 +42,24 @@ def test_a_server_of_its_own_is_compared_with_the_engine_alone(weights_dir):
 
 
 def test_a_running_server_is_measured_and_its_refusals_are_counted(weights_dir, tmp_path):
-    with LiveServer(tmp_path, weights_dir, OAR_QUEUE_DEPTH="1") as live:
+    with LiveServer(tmp_path, weights_dir, is_gated=True, OAR_QUEUE_DEPTH="1") as live:
+        live.gate.close()  # the first job is held until another one was refused
+        opening = Thread(target=open_after_a_refusal, args=(live,))
+        opening.start()
         report = told(weights_dir, "--url", live.url, "--rate", "inf", "--order", "raster")
+        opening.join()
         (row,) = report["rows"]
         assert row["refused"] > 0
         assert row["completed"] > 0
         assert set(row["cpu_seconds"]) == {"client"}
         report = told(weights_dir, "--url", live.url, "--rate", "inf", "--concurrency", "1", "--order", "raster")
         assert report["rows"][0]["refused"] == 0
+
+
+def open_after_a_refusal(live: LiveServer) -> None:
+    refused = r'^oar_requests_total\{outcome="rejected"\} [1-9]'
+    wait_for(lambda: re.search(refused, live.client.get("/metrics").text, re.M))
+    live.gate.open()
 
 
 def test_an_order_that_the_model_does_not_know_is_a_sentence(weights_dir):

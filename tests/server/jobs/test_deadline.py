@@ -1,7 +1,6 @@
 """Deadlines, with and without a worker, and the sweeper that ends what nobody else does."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -14,6 +13,7 @@ from server.jobs.sweeper import Sweeper
 from server.jobs.worker_queue import NewEvent
 from server.settings import Settings
 from tests.server.jobs.protocol import PARAMS, ManualClock, kinds, make_late, open_worker, params, run, take
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -106,11 +106,12 @@ async def test_a_canceled_job_whose_worker_died_ends_though_no_worker_is_alive(
     job_id = (await queue.submit(PARAMS)).job_id
     await take(worker)
     assert await queue.cancel(await queue.load(job_id)) is JobState.RUNNING
-    deadline = time.monotonic() + 10
-    while (await queue.load(job_id)).state is JobState.RUNNING:
-        assert time.monotonic() < deadline
+
+    async def has_ended() -> bool:
         await sweeper.sweep()
-        await asyncio.sleep(0.1)
+        return (await queue.load(job_id)).state is not JobState.RUNNING
+
+    await wait_until(has_ended)
     assert await kinds(connection, job_id) == ["queued", "started", "canceled"]
     assert await connection.once("ZCARD", keys.DUE) == 0
 
@@ -176,10 +177,14 @@ async def test_two_sweepers_at_once_end_a_job_once(
     assert await kinds(connection, job_id) == ["queued", "failed"]
 
 
-async def test_a_sweeper_outlives_redis_outages(settings: Settings) -> None:
+async def test_a_sweeper_outlives_redis_outages(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     connection = RedisConnection("unix:///nowhere/redis.sock")
     task = asyncio.create_task(Sweeper(connection, settings.model_copy(update={"sweep_seconds": 0.05})).run())
-    await asyncio.sleep(1)
+
+    async def has_failed_twice() -> bool:
+        return caplog.text.count("cannot sweep") >= 2
+
+    await wait_until(has_failed_twice)
     assert not task.done()
     task.cancel()
     await asyncio.wait([task])

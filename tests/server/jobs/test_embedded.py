@@ -5,22 +5,22 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from server.jobs.embedded import MAX_SOCKET_PATH, EmbeddedRedis, EmbeddedRedisError
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
 HOLDER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from server.jobs.embedded import EmbeddedRedis
 EmbeddedRedis(Path(sys.argv[1])).start()
 print("up", flush=True)
-time.sleep(60)
+signal.pause()
 """
 
 
@@ -29,10 +29,7 @@ def client(server: EmbeddedRedis) -> Redis:
 
 
 def wait_until_gone(server: EmbeddedRedis) -> None:
-    deadline = time.monotonic() + 10
-    while server.socket.exists():
-        assert time.monotonic() < deadline, "Valkey is still running"
-        time.sleep(0.02)
+    wait_for(lambda: not server.socket.exists())
 
 
 def test_the_last_user_stops_it_and_the_data_stays(tmp_path: Path) -> None:
@@ -76,10 +73,7 @@ def test_it_is_started_again_when_it_is_killed(tmp_path: Path) -> None:
         redis.set("key", "value")
         pid = redis.info("server")["process_id"]
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while not server._is_ours():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(server._is_ours)
     with client(server) as redis:
         assert redis.get("key") == b"value"
     server.stop()

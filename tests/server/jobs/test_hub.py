@@ -20,6 +20,7 @@ from server.jobs.queue import JobQueue
 from server.jobs.worker_queue import NewEvent
 from server.settings import Settings
 from tests.server.jobs.protocol import open_worker, params, run, take
+from tests.waiting import HANG_SECONDS, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +30,7 @@ TELL_OF_THREE = "for i = 1, 3 do redis.call('XADD', KEYS[1], '*', 'job', 'other'
 @pytest.fixture
 async def hub(connection: RedisConnection, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EventHub]:
     """It lives by the news alone."""
-    monkeypatch.setattr(hubs, "SWEEP_SECONDS", 60)
+    monkeypatch.setattr(hubs, "SWEEP_SECONDS", 10 * HANG_SECONDS)
     async with running(EventHub(connection)) as hub:
         yield hub
 
@@ -64,11 +65,21 @@ async def append(connection: RedisConnection, job_id: str, seq: int) -> None:
     await connection.once("XADD", keys.NEWS, "*", "job", job_id)
 
 
+async def until_it_waits(connection: RedisConnection) -> None:
+    """Until the hub has looked at all that it knew of, and waits for news."""
+
+    async def is_waiting() -> bool:
+        facts: bytes = await connection.once("INFO", "clients")
+        return b"blocked_clients:0" not in facts
+
+    await wait_until(is_waiting)
+
+
 async def test_the_hub_wakes_every_reader_of_a_log_and_no_other(connection: RedisConnection, hub: EventHub) -> None:
     async with hub.watch("one", 0), hub.watch("one", 0), hub.watch("two", 0):
-        readers = [asyncio.create_task(hub.wait("one", 0, 5)) for _ in range(3)]
+        readers = [asyncio.create_task(hub.wait("one", 0, HANG_SECONDS)) for _ in range(3)]
         other = asyncio.create_task(hub.wait("two", 0, 0.3))
-        await asyncio.sleep(0.05)
+        await until_it_waits(connection)
         await append(connection, "one", 1)
         assert await asyncio.gather(*readers) == [True] * 3
         assert await other is False
@@ -77,29 +88,30 @@ async def test_the_hub_wakes_every_reader_of_a_log_and_no_other(connection: Redi
 async def test_the_hub_sees_what_was_written_before_it_watched(connection: RedisConnection, hub: EventHub) -> None:
     await append(connection, "job", 1)
     async with hub.watch("job", 0):
-        assert await hub.wait("job", 0, 2)
+        assert await hub.wait("job", 0, HANG_SECONDS)
         assert not await hub.wait("job", 1, 0.1)
 
 
 async def test_a_log_that_is_watched_late_is_noticed_at_once(connection: RedisConnection, hub: EventHub) -> None:
     """The hub waits for news of other jobs then."""
-    await asyncio.sleep(0.1)
-    async with hub.watch("job", 0):
-        await append(connection, "job", 1)
-        assert await hub.wait("job", 0, 5)
+    async with hub.watch("other", 0):
+        await until_it_waits(connection)
+        async with hub.watch("job", 0):
+            await append(connection, "job", 1)
+            assert await hub.wait("job", 0, HANG_SECONDS)
 
 
 async def test_what_the_scripts_write_is_news(connection: RedisConnection, settings: Settings, hub: EventHub) -> None:
     worker, jobs = await open_worker(connection, settings), JobQueue(connection, settings)
     job = await submit(jobs)
     async with hub.watch(job, 0):
-        assert await hub.wait(job, 0, 5), "queued"
+        assert await hub.wait(job, 0, HANG_SECONDS), "queued"
         claim = await take(worker)
-        assert await hub.wait(job, 1, 5), "started"
+        assert await hub.wait(job, 1, HANG_SECONDS), "started"
         await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}"), NewEvent("preview", "{}")]))
-        assert await hub.wait(job, 3, 5), "patches and a preview"
+        assert await hub.wait(job, 3, HANG_SECONDS), "patches and a preview"
         await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}"))
-        assert await hub.wait(job, 4, 5), "completed"
+        assert await hub.wait(job, 4, HANG_SECONDS), "completed"
     told = await connection.once("XRANGE", keys.NEWS, "-", "+")
     assert [words for _, words in told] == [[b"job", job.encode()]] * 4, "once for each script"
 
@@ -118,12 +130,12 @@ async def test_only_logs_with_something_new_are_asked_for(
     async with AsyncExitStack() as stack:
         for number in range(300):
             await stack.enter_async_context(hub.watch(f"job{number}", 0))
-        await asyncio.sleep(0.1)
+        await until_it_waits(connection)
         monkeypatch.setattr(connection, "again", spy)
         await append(connection, "job7", 1)
         await append(connection, "elsewhere", 1)
-        assert await hub.wait("job7", 0, 5)
-        await asyncio.sleep(0.1)
+        assert await hub.wait("job7", 0, HANG_SECONDS)
+        await until_it_waits(connection)
     assert asked == [("XREAD", "STREAMS", "ev:job7", "pv:job7", "0-0", "0-0")]
 
 
@@ -132,7 +144,7 @@ async def test_nothing_is_read_while_nobody_watches(
 ) -> None:
     async with hub.watch("job", 0):
         await append(connection, "job", 1)
-        assert await hub.wait("job", 0, 5)
+        assert await hub.wait("job", 0, HANG_SECONDS)
     await append(connection, "job", 2)  # ends the read that is under way
     await asyncio.sleep(0.1)
     reads: list[tuple[Word, ...]] = []
@@ -149,7 +161,7 @@ async def test_nothing_is_read_while_nobody_watches(
     assert not reads
     async with hub.watch("job", 5):
         await append(connection, "job", 6)
-        assert await hub.wait("job", 5, 5), "and it goes on"
+        assert await hub.wait("job", 5, HANG_SECONDS), "and it goes on"
 
 
 async def test_a_redis_that_is_back_is_noticed_by_who_watches_first(
@@ -164,11 +176,11 @@ async def test_a_redis_that_is_back_is_noticed_by_who_watches_first(
     monkeypatch.setattr(connection, "block", fail)
     with pytest.raises(RedisUnavailable):
         async with hub.watch("job", 0):
-            await hub.wait("job", 0, 5)
+            await hub.wait("job", 0, HANG_SECONDS)
     monkeypatch.setattr(connection, "block", block)
     async with hub.watch("job", 0):
         await append(connection, "job", 1)
-        assert await hub.wait("job", 0, 5)
+        assert await hub.wait("job", 0, HANG_SECONDS)
 
 
 async def test_what_no_news_told_of_is_found_by_the_sweep(
@@ -182,7 +194,7 @@ async def test_what_no_news_told_of_is_found_by_the_sweep(
             await stack.enter_async_context(hub.watch(job, 0))
         for job in jobs:
             await write(connection, job, 1)
-        assert all([await hub.wait(job, 0, 5) for job in jobs])
+        assert all([await hub.wait(job, 0, HANG_SECONDS) for job in jobs])
 
 
 async def test_news_that_were_trimmed_before_they_were_read_cost_nothing_but_a_look_at_all_logs(
@@ -190,11 +202,11 @@ async def test_news_that_were_trimmed_before_they_were_read_cost_nothing_but_a_l
 ) -> None:
     monkeypatch.setattr(keys, "NEWS_LENGTH", 3)
     async with hub.watch("job", 0):
-        await asyncio.sleep(0.1)
+        await until_it_waits(connection)
         await write(connection, "job", 1)
         # At once, so that the hub finds all of them: had there been more, that of the job would be gone.
         await connection.once("EVAL", TELL_OF_THREE, 1, keys.NEWS)
-        assert await hub.wait("job", 0, 5)
+        assert await hub.wait("job", 0, HANG_SECONDS)
 
 
 async def test_the_news_are_bounded(connection: RedisConnection, settings: Settings) -> None:
@@ -213,7 +225,7 @@ async def test_who_has_kept_up_gets_the_events_of_the_latest_read(connection: Re
         for seq in (1, 2):
             assert not hub.news("job", seq - 1)
             await append(connection, "job", seq)
-            assert await hub.wait("job", seq - 1, 5)
+            assert await hub.wait("job", seq - 1, HANG_SECONDS)
             assert [event.seq for event in hub.news("job", seq - 1)] == [seq]
         assert list(hub.news("job", 1)) == await EventLog(connection).read("job", 1)
         assert not hub.news("job", 0), "whoever is behind has to ask the log"
@@ -223,7 +235,7 @@ async def test_a_number_that_is_missing_is_looked_up(connection: RedisConnection
     """It may be an event that this read did not bring."""
     async with hub.watch("job", 0):
         await append(connection, "job", 2)
-        assert await hub.wait("job", 0, 5)
+        assert await hub.wait("job", 0, HANG_SECONDS)
         assert not hub.news("job", 0)
 
 
@@ -232,5 +244,5 @@ async def test_waiters_hear_that_redis_is_gone() -> None:
     async with running(EventHub(connection)) as hub:
         with pytest.raises(RedisUnavailable):
             async with hub.watch("job", 0):
-                await hub.wait("job", 0, 5)
+                await hub.wait("job", 0, HANG_SECONDS)
     await connection.close()

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.job import JobState
 from server.jobs.queue import JobQueue
@@ -13,7 +14,7 @@ from tests.server.jobs.protocol import open_worker, params, run, take
 pytestmark = pytest.mark.anyio
 
 WORK = 12  # row-steps of one job
-YOUNG = {"priority_aging_seconds": 60.0}
+YOUNG = {"priority_aging_seconds": 3600.0}
 AGED = {"priority_aging_seconds": 0.1}
 
 
@@ -34,12 +35,23 @@ async def test_the_highest_is_taken_first_and_the_oldest_of_it(connection: Redis
     assert await worker.take(0.05) is None
 
 
-async def test_waiting_raises_a_job_by_one_level_at_a_time(connection: RedisConnection, settings: Settings) -> None:
-    """With a level each 4 s a low job of 4.1 s ties with a new normal one, and is older; a high one comes first."""
-    slow = settings.model_copy(update={"priority_aging_seconds": 4.0})
-    queue, worker = JobQueue(connection, slow), await open_worker(connection, slow)
+async def make_older(connection: RedisConnection, job_id: str, seconds: int) -> None:
+    """Moves the time at which the only job of its queue came; before there is a worker."""
+    queue = keys.queue("tiny", "low")
+    ((entry, fields),) = await connection.once("XRANGE", queue, "-", "+")
+    milliseconds, number = map(int, entry.decode().split("-"))
+    older = f"{milliseconds - 1000 * seconds}-{number}"
+    await connection.once("DEL", queue)
+    await connection.once("XADD", queue, older, *fields)
+    await connection.once("HSET", keys.job(job_id), "entry", older)
+
+
+async def test_waiting_raises_a_job_by_one_level_at_a_time(connection: RedisConnection, young: Settings) -> None:
+    """With a level each hour a low job of one hour ties with a new normal one, and is older; a high one comes first."""
+    queue = JobQueue(connection, young)
     (low,) = await submit(queue, "low")
-    await asyncio.sleep(4.1)
+    await make_older(connection, low, 3600)
+    worker = await open_worker(connection, young)
     normal, high = await submit(queue, "normal", "high")
     assert [(await take(worker)).job_id for _ in range(3)] == [high, low, normal]
 

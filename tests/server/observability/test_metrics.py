@@ -38,6 +38,7 @@ from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME
+from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -340,10 +341,10 @@ async def test_what_the_sweeper_ends_is_counted(
         text = (await client.get("/metrics")).text
         assert value(text, "oar_jobs_swept_total", outcome="failed") is not None, "known from the first event on"
         for submitted in (canceled, late):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANG_SECONDS):
                 while not (await queue.load(submitted.job_id)).state.is_terminal:
                     await asyncio.sleep(0.05)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_SECONDS):
             while value(text := (await client.get("/metrics")).text, "oar_jobs_swept_total") != 2:
                 await asyncio.sleep(0.05)
     assert value(text, "oar_jobs_swept_total", outcome="failed") == 1
@@ -358,8 +359,9 @@ async def test_dead_letters_are_counted_until_they_are_removed(
     worker = WorkerQueue(connection, options, "w", "tiny")
     await worker.open()
     job = await JobQueue(connection, options).submit(params())
-    taken = await worker.take(0.1)
-    assert taken is not None
+    async with asyncio.timeout(HANG_SECONDS):
+        while (taken := await worker.take(0.1)) is None:
+            pass
     assert await worker.claim(taken) is not None
     (taken,) = await worker.unfinished()  # as it is after a restart
     assert await worker.claim(taken) is None
@@ -389,7 +391,7 @@ async def test_a_cancel_before_a_worker_has_the_job_is_counted_once(
 
 
 def test_a_stream_that_goes_on_is_counted_with_what_it_is_sent_again(live: LiveServer) -> None:
-    job = live.post(wait=15).json()
+    job = live.post(wait=60).json()
     names = ("oar_ws_resumed_total", "oar_ws_replayed_events_total")
     before = [value(live.client.get("/metrics").text, name) or 0 for name in names]
     events = live.events(job["id"], after=2)

@@ -22,6 +22,7 @@ from server.observability.tracing import NO_TRACING, TracingUnavailable, open_tr
 from server.settings import Settings
 from server.worker.bridge import Bridge
 from server.worker.models import load_models
+from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,7 @@ class Traced:
         await self._life.__aenter__()
         self._run = asyncio.create_task(self._bridge.run())
         transport = httpx.ASGITransport(self._app)
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30)
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=HANG_SECONDS)
         while (await self._client.get("/ready")).status_code != 200:
             await asyncio.sleep(0.02)
         return self._client
@@ -67,7 +68,7 @@ async def traced(settings: Settings, connection: RedisConnection, weights_dir: P
 
 async def test_http_queue_engine_and_encode_are_one_trace(traced: Traced) -> None:
     async with traced as client:
-        headers = {"traceparent": CLIENT, "Prefer": "wait=20"}
+        headers = {"traceparent": CLIENT, "Prefer": "wait=60"}
         answer = await client.post("/v1/generations", json=BODY, headers=headers)
         assert answer.json()["status"] == "completed"
     spans = {span.name: span for span in traced.spans()}
@@ -97,7 +98,7 @@ async def test_a_prompt_is_in_no_span_and_a_failed_job_is_an_error(traced: Trace
     secret = "a blue square, seen from the front"
     async with traced as client:
         body = {**BODY, "prompt": secret}
-        job = (await client.post("/v1/generations", json=body, headers={"Prefer": "wait=20"})).json()
+        job = (await client.post("/v1/generations", json=body, headers={"Prefer": "wait=60"})).json()
         assert job["status"] == "completed"
         traced.tracing.begin("gen-x", "tiny", "no traceparent", 0.1, 1)
         traced.tracing.end("gen-x", "failed")
