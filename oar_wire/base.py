@@ -15,7 +15,9 @@ class Accepted(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _check_text(cls, value: object) -> object:
-        """JSON can spell half a character, which no other part of the way can carry."""
+        """JSON can spell half a character and NUL, which other parts of the way cannot carry."""
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("the text has a NUL character")
         if isinstance(value, str) and not value.isascii():
             try:
                 value.encode()

@@ -36,8 +36,8 @@ CLIENT_OPTIONS = Path("oar_client/options.py")
 EXAMPLES = Path("server/api") / asyncapi.EXAMPLES
 GENERATED = re.compile(r"(<!-- generated: ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.S)
 LIMITS = (
-    *("max_", "queue_depth", "storage_mib", "images_wait", "socket_", "stream_heartbeat"),
-    *("result_ttl", "canceled_ttl", "tombstone_ttl", "idem"),
+    *("max_", "head_timeout", "body_timeout", "queue_depth", "storage_mib", "images_wait", "socket_"),
+    *("stream_heartbeat", "result_ttl", "canceled_ttl", "tombstone_ttl", "idem"),
 )
 PROMPT = "a person with short red hair, brown shirt and blue trousers, walking, seen from the front"
 

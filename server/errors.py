@@ -2,6 +2,7 @@
 
 ServerError              status  code
 ├── InvalidJson            400   invalid_json
+├── InvalidHttp            400   invalid_http
 ├── InvalidRequest         422   given (invalid_prompt, invalid_order, unknown_field ...)
 ├── InvalidKey             401   invalid_api_key       WWW-Authenticate
 ├── OriginNotAllowed       403   origin_not_allowed
@@ -14,9 +15,11 @@ ServerError              status  code
 ├── NotFinished            409   job_not_finished
 ├── NoImage                409   job_has_no_image
 ├── JobExpired             410   job_expired
+├── RequestTimeout         408   request_timeout
 ├── BodyTooLarge           413   body_too_large
 ├── UnsupportedMediaType   415   unsupported_media_type
 ├── HostNotAllowed         421   host_not_allowed
+├── HeadTooLarge           431   head_too_large
 ├── IdempotencyConflict    422   idempotency_key_reused
 ├── QueueFull              429   queue_full            Retry-After
 │   ├── QueueShareFull     429   queue_share_full      Retry-After
@@ -27,6 +30,7 @@ ServerError              status  code
 ├── WaitTooLong            504   wait_too_long         (/v1/images/* only; the job is canceled)
 ├── TooManySockets         503   too_many_sockets      Retry-After
 ├── PictureQueueFull       503   picture_queue_full    Retry-After
+├── TooManyUploads         503   too_many_uploads      Retry-After
 ├── ModelNotReady          503   model_not_ready       Retry-After
 ├── JobLost                503   job_lost              Retry-After
 ├── RedisUnavailable       503   redis_unavailable     Retry-After
@@ -101,6 +105,11 @@ class _ClientError(ServerError):
 class InvalidJson(_ClientError):
     status = 400
     code = "invalid_json"
+
+
+class InvalidHttp(_ClientError):
+    status = 400
+    code = "invalid_http"
 
 
 class InvalidRequest(_ClientError):
@@ -193,9 +202,20 @@ class JobExpired(_ClientError):
     close_code = 4410
 
 
+class RequestTimeout(_ClientError):
+    status = 408
+    code = "request_timeout"
+    type = "timeout_error"
+
+
 class BodyTooLarge(_ClientError):
     status = 413
     code = "body_too_large"
+
+
+class HeadTooLarge(_ClientError):
+    status = 431
+    code = "head_too_large"
 
 
 class UnsupportedMediaType(_ClientError):
@@ -268,6 +288,10 @@ class TooManySockets(_Unavailable):
 
 class PictureQueueFull(_Unavailable):
     code = "picture_queue_full"
+
+
+class TooManyUploads(_Unavailable):
+    code = "too_many_uploads"
 
 
 class ModelNotReady(_Unavailable):

@@ -217,8 +217,13 @@ class Settings(BaseSettings):
     idempotency_ttl: float = Field(86400, ge=1, description="Seconds that an Idempotency-Key is remembered")
 
     # limits
-    max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body in bytes")
+    max_body_bytes: int = Field(
+        128 << 10, ge=1024, description="Largest request body without pictures in bytes: a list of positions needs most"
+    )
     max_upload_bytes: int = Field(8 << 20, ge=1024, description="Largest body of a request that may carry pictures")
+    max_held_bytes: int = Field(
+        128 << 20, ge=1024, description="Most bytes of all request bodies together that an API process holds before 503"
+    )
     max_image_bytes: int = Field(4 << 20, ge=64, description="Largest picture or mask of an edit, in bytes")
     max_image_pixels: int = Field(4 << 20, ge=64, description="Largest picture or mask of an edit, in pixels")
     picture_threads: int = Field(
@@ -227,6 +232,13 @@ class Settings(BaseSettings):
     picture_queue: int = Field(
         64, ge=1, le=4096, description="Most pictures that wait for these threads, of each kind, before 503"
     )
+    head_timeout: float = Field(
+        10,
+        ge=0.1,
+        le=600,
+        description="Seconds that a client has to send a request's address and headers",
+    )
+    body_timeout: float = Field(60, ge=0.1, le=3600, description="Seconds that a client has to send a body")
     max_prompt_chars: int = Field(1000, ge=1, description="Longest prompt in characters")
     max_n: int = Field(16, ge=1, le=256, description="Most images of one request")
     queue_depth: int = Field(256, ge=1, description="Most jobs of one model that wait or run before 429")

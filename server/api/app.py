@@ -56,6 +56,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
                 with contextlib.suppress(RedisUnavailable):
                     await services.exporter.release()
                 await services.threads.close()
+                services.parsers.shutdown(wait=False, cancel_futures=True)
                 await services.connection.close()
                 await asyncio.to_thread(traces.close)
 
@@ -76,7 +77,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     app.add_api_route("/asyncapi.json", _events_document, include_in_schema=False)
     uploads: dict[str, int] = dict.fromkeys(UPLOAD_PATHS, settings.max_upload_bytes)
     # A request meets them from the last to the first.
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=uploads)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=uploads, max_held=settings.max_held_bytes)
     app.add_middleware(Gate, ring=ring, metrics_key=settings.metrics_key, metrics=metrics)
     if settings.allowed_origins:
         app.add_middleware(

@@ -19,6 +19,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
 
 MEANINGS: Mapping[str, str] = {
     "invalid_json": "The body is no JSON.",
+    "invalid_http": "What was sent is no HTTP/1.1 request; the connection is closed.",
     "invalid_api_key": "No key came, or one that nobody was given.",
     "origin_not_allowed": "Pages of this origin may not use the server.",
     "priority_not_allowed": "The tenant may not ask for this priority.",
@@ -35,13 +36,16 @@ MEANINGS: Mapping[str, str] = {
     "job_not_finished": "The picture is not there yet; ask again after `Retry-After`, or follow the stream.",
     "job_has_no_image": "The job failed or was canceled.",
     "job_expired": "The job was there, and what is left of it is its end.",
-    "body_too_large": "The body is larger than this server takes.",
+    "request_timeout": "The request did not arrive in full within the seconds that a client has to send it.",
+    "body_too_large": "The body is larger than this address takes.",
+    "head_too_large": "The request's address and headers are too long or too many; the connection is closed.",
     "unsupported_media_type": "The body is neither JSON nor, where pictures are sent, a multipart form.",
     "idempotency_key_reused": "The `Idempotency-Key` was used for another request.",
     "queue_full": "Too many jobs wait; try again after `Retry-After`.",
     "wait_too_long": "The pictures were not finished in time; the job was canceled (`/v1/images/*` alone).",
     "too_many_sockets": "All streams of this process are taken; try again after `Retry-After`.",
     "picture_queue_full": "Too many pictures wait to be decoded or encoded; try again after `Retry-After`.",
+    "too_many_uploads": "Bodies fill the memory that this process has for them; try again after `Retry-After`.",
     "model_not_ready": "No worker has the model now; try again after `Retry-After`.",
     "job_lost": "Redis has lost its data, and the job with it; submit it again.",
     "redis_unavailable": "The queue cannot be reached; nothing was accepted. Try again after `Retry-After`.",
@@ -51,7 +55,7 @@ MEANINGS: Mapping[str, str] = {
 }
 # Codes of InvalidRequest that belong to no field of a JSON body, with the field that they name.
 INVALID: Mapping[str, tuple[str | None, str]] = {
-    "invalid_request": (None, "The body is JSON and no object."),
+    "invalid_request": (None, "The body is JSON, but no object, or one of too many fields or values."),
     "missing_field": ("the field", "A field that has to be there is not."),
     "unknown_field": ("the field", "There is no such field; nothing is ignored silently."),
     "invalid_form": (None, "The multipart body cannot be read."),

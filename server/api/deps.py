@@ -3,6 +3,7 @@
 A route gets it as the tenant that asks may see it, whichever route that is: no route can forget whose a job is.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -31,6 +32,7 @@ from server.observability.metrics import ApiMetrics
 from server.observability.tracing import NO_TRACING, Tracing
 from server.settings import Settings
 
+NUM_PARSERS = 2  # threads for large bodies: parsers hold Python's lock, and more would only contend for it
 NUM_ANIMATORS = 2  # each takes up to a second
 PROBE_SECONDS = 1.0  # between looks whether Redis takes writes
 
@@ -82,6 +84,7 @@ class Services:
     room: Room
     tracing: Tracing
     threads: PictureThreads
+    parsers: ThreadPoolExecutor
     data: DataWatch
     tenant: Tenant
     is_stopping: bool = False
@@ -110,6 +113,7 @@ class Services:
             room=Room(settings.max_sockets),
             tracing=tracing,
             threads=PictureThreads.open(settings, metrics),
+            parsers=ThreadPoolExecutor(NUM_PARSERS, thread_name_prefix="body-parser"),
             data=DataWatch(connection, settings),
             tenant=open_tenant(),
         )

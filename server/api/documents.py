@@ -29,8 +29,10 @@ from server.errors import (
     QueueShareFull,
     RateLimited,
     RedisUnavailable,
+    RequestTimeout,
     ServerError,
     StorageShareFull,
+    TooManyUploads,
     UnsupportedMediaType,
     WritesRefused,
 )
@@ -49,9 +51,11 @@ JOB = (JobNotFound("there is no job 'gen-0'"), JobExpired("job gen-0 was complet
 MODEL = (ModelNotFound("there is no model 'x'", field="model"), ModelNotReady("no worker has loaded the model yet"))
 SUBMIT = (
     *MODEL,
-    InvalidJson("the body is no JSON"),
+    InvalidJson("the body is no JSON: trailing comma at line 1 column 20"),
+    TooManyUploads("the bodies of other requests fill the memory that is there for them", retry_after=1),
+    RequestTimeout("the request's body did not arrive in full within 60 s"),
     UnsupportedMediaType("send the body as JSON, with content-type: application/json"),
-    BodyTooLarge("the body is larger than 1048576 bytes"),
+    BodyTooLarge("the body is larger than 131072 bytes"),
     InvalidRequest("missing_field", "prompt is required", field="prompt"),
     InvalidRequest("unknown_field", "there is no field 'clip_skip'", field="clip_skip"),
     InvalidRequest("invalid_steps", "steps is 65; this model takes 1 to 64", field="steps"),

@@ -1,5 +1,7 @@
 """`POST /v1/edits`: a generation that starts from a picture."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from oar_wire.edit import EditFields, EditRequest
@@ -61,14 +63,14 @@ async def submit(
 
 async def _read(request: Request, services: Services) -> tuple[EditFields, Upload, Upload | None]:
     if is_multipart(request):
-        form = await read_form(request, EditFields, services.settings.max_upload_bytes)
+        form = await read_form(request, EditFields, services.settings.max_body_bytes)
         return check(EditFields, form.fields), form.image, form.mask
-    edit = check(EditRequest, await read_json(request))
-    image, mask = await services.threads.decoding.run(services.tenant, _pictures, edit)
-    return EditFields(**edit.model_dump(exclude={"image", "mask"}, exclude_unset=True)), image, mask
+    return await services.threads.decoding.run(services.tenant, _decode, await read_json(request))
 
 
-def _pictures(edit: EditRequest) -> tuple[Upload, Upload | None]:
-    """Raises InvalidRequest. Takes CPU time: to be run in a thread."""
+def _decode(body: dict[str, Any]) -> tuple[EditFields, Upload, Upload | None]:
+    """Raises RequestValidationError, InvalidRequest. Takes CPU time: to be run in a thread."""
+    edit = check(EditRequest, body)
     mask = None if edit.mask is None else from_base64(edit.mask, "mask")
-    return from_base64(edit.image, "image"), mask
+    fields = EditFields(**edit.model_dump(exclude={"image", "mask"}, exclude_unset=True))
+    return fields, from_base64(edit.image, "image"), mask

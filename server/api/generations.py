@@ -12,6 +12,7 @@ from oar_wire.job import GenerationStatus, ImageLink, Timings
 from oar_wire.openai import OutputFormat
 from oar_wire.request import GenerationRequest
 from server.api import documents
+from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow, parse_seq
@@ -23,7 +24,7 @@ from server.jobs.estimate import Fleet, eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
 
-router = APIRouter(prefix="/v1/generations", tags=["generations"])
+router = APIRouter(prefix="/v1/generations", tags=["generations"], route_class=JsonRoute)
 
 JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
 Prefer = Annotated[

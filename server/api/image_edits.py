@@ -1,14 +1,15 @@
 """What `/v1/images/edits` and `/v1/images/variations` read: a multipart form with files, or JSON with references."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 
 from oar_wire.openai import ImageEditBody, ImageEditFields, ImageReference, Picture, VariationFields
+from server.api.deps import Services
 from server.api.forms import check, is_multipart, read_form, read_json
 from server.api.uploads import Upload, from_base64
 from server.errors import InvalidRequest
-from server.settings import Settings
 
 DATA = "data:"
 
@@ -20,20 +21,25 @@ class ReadEdit:
     mask: Upload | None = None
 
 
-async def read_edit(request: Request, settings: Settings) -> ReadEdit:
+async def read_edit(request: Request, services: Services) -> ReadEdit:
     """Raises a ServerError or a RequestValidationError."""
     if is_multipart(request):
-        form = await read_form(request, ImageEditFields, settings.max_upload_bytes)
+        form = await read_form(request, ImageEditFields, services.settings.max_body_bytes)
         return ReadEdit(check(ImageEditFields, form.fields), form.image, form.mask)
-    body = check(ImageEditBody, await read_json(request))
+    return await services.threads.decoding.run(services.tenant, _decode, await read_json(request))
+
+
+def _decode(fields: dict[str, Any]) -> ReadEdit:
+    """Raises InvalidRequest, RequestValidationError. Takes CPU time: to be run in a thread."""
+    body = check(ImageEditBody, fields)
     wanted = ImageEditFields(**body.model_dump(exclude={"images", "image", "mask"}, exclude_unset=True))
     mask = None if body.mask is None else _referred(body.mask, "mask")
     return ReadEdit(wanted, _image(body), mask)
 
 
-async def read_variation(request: Request, settings: Settings) -> ReadEdit:
+async def read_variation(request: Request, services: Services) -> ReadEdit:
     """Raises a ServerError or a RequestValidationError."""
-    form = await read_form(request, VariationFields, settings.max_upload_bytes)
+    form = await read_form(request, VariationFields, services.settings.max_body_bytes)
     if form.masks:
         raise InvalidRequest("unknown_field", "a variation has no mask; an edit has", field="mask")
     return ReadEdit(check(VariationFields, form.fields), form.image)

@@ -25,6 +25,7 @@ from oar_wire.openai import (
     VariationFields,
 )
 from server.api import documents
+from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow
@@ -46,7 +47,7 @@ from server.errors import (
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Idempotency
 
-router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"])
+router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"], route_class=JsonRoute)
 
 CLIENT_LEFT = 499  # nobody reads it; it is counted
 # The share of a picture that is drawn anew where nobody says it: much of what is there stays recognisable.
@@ -154,7 +155,7 @@ async def edit(request: Request, services: Shared, idempotency_key: Key = None) 
     by `strength`. The image has the model's size: nothing is scaled.
     """
     with rejections_counted(services):
-        edit = await read_edit(request, services.settings)
+        edit = await read_edit(request, services)
         delivery, job = await _submit_edit(services, edit, idempotency_key)
     return await _deliver(services, request, delivery, job)
 
@@ -172,7 +173,7 @@ async def vary(request: Request, services: Shared, idempotency_key: Key = None) 
     How much is `strength`. Without a `prompt`, which OpenAI does not have here, the model follows the picture alone.
     """
     with rejections_counted(services):
-        read = await read_variation(request, services.settings)
+        read = await read_variation(request, services)
         strength = STRENGTH if read.wanted.strength is None else read.wanted.strength
         varied = ReadEdit(read.wanted.model_copy(update={"strength": strength}), read.image)
         delivery, job = await _submit_edit(services, varied, idempotency_key)

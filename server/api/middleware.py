@@ -1,25 +1,32 @@
 """ASGI middleware: the body limit, the count of answers, and their traces."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.refusal import refuse
-from server.errors import BodyTooLarge
+from server.errors import BodyTooLarge, TooManyUploads
 from server.observability.tracing import Tracing
 
 UNTRACED = frozenset({"/live", "/ready", "/metrics"})
 
 
 class BodyLimit:
-    """Refuses large bodies without keeping them: by the announced length, else while they come in."""
+    """Refuses large bodies without keeping them: by the announced length, else while they come in.
 
-    def __init__(self, app: ASGIApp, limit: int, uploads: Mapping[str, int]) -> None:
-        """`uploads` are the limits of the addresses that have others, in bytes."""
+    All bodies that have come in are counted together until their requests end, so that many clients cannot fill the
+    memory, each with a body that is small enough.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, uploads: Mapping[str, int], max_held: int) -> None:
+        """`uploads` are the limits of the addresses that have others; all in bytes."""
         self.app = app
         self.limit = limit
         self.uploads = uploads
+        self.max_held = max_held
+        self.num_held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -30,12 +37,39 @@ class BodyLimit:
         if announced is not None and announced > limit:
             await self._refuse(limit, scope, receive, send)
             return
-        # A length that was announced is enforced by the HTTP parser.
-        body = receive if announced is not None else await self._read(limit, receive)
-        if body is None:
-            await self._refuse(limit, scope, receive, send)
-        else:
-            await self.app(scope, body, send)
+        with self._held(receive) as counted:
+            try:
+                # A length that was announced is enforced by the HTTP parser.
+                body = counted if announced is not None else await self._read(limit, counted)
+            except TooManyUploads as error:
+                await refuse(error, scope, receive, send)
+                return
+            if body is None:
+                await self._refuse(limit, scope, receive, send)
+            else:
+                await self.app(scope, body, send)
+
+    @contextmanager
+    def _held(self, receive: Receive) -> Generator[Receive]:
+        """A `receive` that counts, and raises TooManyUploads where all bodies together are too large."""
+        own = 0
+
+        async def counted() -> Message:
+            nonlocal own
+            message = await receive()
+            size = len(message.get("body", b""))
+            if size and self.num_held + size > self.max_held:
+                raise TooManyUploads(
+                    "the bodies of other requests fill the memory that is there for them", retry_after=1
+                )
+            own += size
+            self.num_held += size
+            return message
+
+        try:
+            yield counted
+        finally:
+            self.num_held -= own
 
     async def _read(self, limit: int, receive: Receive) -> Receive | None:
         """A chunked body, read up to the limit and no further; None if it is longer."""

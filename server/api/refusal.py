@@ -6,7 +6,7 @@ import json
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from server.api.credentials import choose_protocol
+from server.api.credentials import choose_protocol, read_header
 from server.api.faults import respond
 from server.errors import ServerError
 
@@ -19,9 +19,14 @@ async def refuse(error: ServerError, scope: Scope, receive: Receive, send: Send)
     if scope["type"] == "websocket":
         await _refuse_socket(WebSocket(scope, receive, send), error)
         return
-    # A client that still writes would see a broken connection instead of the answer.
-    await _drain(receive)
-    await respond(error, scope["path"])(scope, receive, send)
+    response = respond(error, scope["path"])
+    if read_header(scope, b"expect") is None:
+        # A client that still writes would see a broken connection instead of the answer.
+        await _drain(receive)
+    else:
+        # It asked first, and need not send what nobody reads.
+        response.headers["Connection"] = "close"
+    await response(scope, receive, send)
 
 
 async def deny(error: ServerError, scope: Scope, receive: Receive, send: Send) -> None:

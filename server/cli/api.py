@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from server.api.app import create_app
 from server.api.deps import Services
+from server.api.http import server_config
 from server.api.keyring import KeyFileError, KeyRing
 from server.api.origin import is_loopback
 from server.cli.file_limit import raise_file_limit
@@ -23,12 +24,6 @@ from server.observability.tracing import TracingUnavailable
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-GRACEFUL_SECONDS = 3
-# Clients and balancers have to close an idle connection first: one that we close while a request is on its way to us
-# is a reset, and the request is lost. httpx keeps connections for 5 s, balancers commonly for 60 s.
-KEEP_ALIVE_SECONDS = 75
-MAX_FRAME_BYTES = 64 << 10
 
 
 @click.command()
@@ -53,19 +48,7 @@ def api(settings: Settings) -> None:
         raise SystemExit(EXIT_CONFIG) from error
     if settings.api_keys is None and not is_loopback(settings.host):
         logger.warning("everybody who reaches %s:%d may use this server: OAR_API_KEYS is not set", host, port)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACEFUL_SECONDS,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        ws_ping_interval=settings.socket_ping,
-        ws_ping_timeout=settings.socket_ping,
-        ws_max_size=MAX_FRAME_BYTES,
-        # It would double the memory of a socket and the time in which thousands are told of an event.
-        ws_per_message_deflate=False,
-    )
+    config = server_config(app, settings)
     asyncio.run(_Server(config, app, settings.ready_grace).serve(sockets=[listener]))
 
 

@@ -10,6 +10,7 @@ import time
 import uvicorn
 
 from server.api.app import create_app
+from server.api.http import server_config
 from server.settings import Settings
 
 SEND_BUFFER = 1 << 20
@@ -20,7 +21,7 @@ class ApiThread:
         self.app = create_app(settings)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        self._server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", lifespan="on"))
+        self._server = uvicorn.Server(server_config(self.app, settings, {"log_level": "error", "lifespan": "on"}))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]})
 
     def __enter__(self) -> str:

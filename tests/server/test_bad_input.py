@@ -93,26 +93,34 @@ def test_a_body_that_is_no_request(live: LiveServer, content: bytes, status: int
 
 
 @pytest.mark.parametrize("field", ["guidance", "temperature", "top_p"])
-@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
-def test_a_number_that_is_none(live: LiveServer, field: str, value: str) -> None:
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_json_does_not_have(live: LiveServer, field: str, value: str) -> None:
     content = f'{{"prompt": "x", "{field}": {value}}}'
+    check(live.client.post(URL, content=content, headers=JSON), 400, "invalid_json")
+
+
+@pytest.mark.parametrize("field", ["guidance", "temperature", "top_p"])
+def test_a_number_that_is_too_large(live: LiveServer, field: str) -> None:
+    content = f'{{"prompt": "x", "{field}": 1e999}}'
     check(live.client.post(URL, content=content, headers=JSON), 422, "invalid_sampling", field)
 
 
-def test_half_a_character(live: LiveServer) -> None:
-    check(live.client.post(URL, content='{"prompt": "\\ud800"}', headers=JSON), 422, "invalid_prompt", "prompt")
-
-
 @pytest.mark.parametrize(
-    ("body", "code", "field"),
+    "body",
     [
-        ('{"prompt": "x", "order": "\\ud800"}', "invalid_order", "order"),
-        ('{"prompt": "x", "model": "\\udfff"}', "invalid_model", "model"),
-        ('{"prompt": "x", "\\ud800": 1}', "invalid_request", None),
+        '{"prompt": "\\ud800"}',
+        '{"prompt": "x", "order": "\\ud800"}',
+        '{"prompt": "x", "model": "\\udfff"}',
+        '{"prompt": "x", "\\ud800": 1}',
     ],
 )
-def test_half_a_character_elsewhere(live: LiveServer, body: str, code: str, field: str | None) -> None:
-    check(live.client.post(URL, content=body, headers=JSON), 422, code, field)
+def test_half_a_character(live: LiveServer, body: str) -> None:
+    check(live.client.post(URL, content=body, headers=JSON), 400, "invalid_json")
+
+
+def test_a_field_that_is_there_twice(live: LiveServer) -> None:
+    content = '{"prompt": "x", "prompt": "y"}'
+    check(live.client.post(URL, content=content, headers=JSON), 400, "invalid_json")
 
 
 def test_a_missing_prompt(live: LiveServer) -> None:

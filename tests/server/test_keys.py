@@ -359,7 +359,7 @@ async def test_who_asks_too_often_is_told_when_to_come_back(
         answers = [await client.get("/v1/models") for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200] * 3 + [429] * 2
         assert code(answers[-1]) == "rate_limited"
-        assert int(answers[-1].headers["Retry-After"]) == 60, "clients of OpenAI ignore a longer one"
+        assert int(answers[-1].headers["Retry-After"]) == 60, "OpenAI's clients ignore a longer one"
         native = await client.get("/v1/generations/gen-0")
         assert 500 < int(native.headers["Retry-After"]) <= 1000
         refused = await client.post("/v1/images/generations", json=BODY)

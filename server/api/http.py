@@ -1,0 +1,246 @@
+"""HTTP/1.1 as uvicorn speaks it, with bounds on what a client may send and how long it may take.
+
+A connection waits for a head, for a body, or idles between two requests; each has its own number of seconds, counted
+from its beginning, so that a client that sends a byte now and then gains nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+from uvicorn.server import ServerState
+
+from server.api.faults import respond
+from server.errors import HeadTooLarge, InvalidHttp, RequestTimeout, ServerError
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Clients and balancers have to close an idle connection first: one that we close while a request is on its way to us
+# is a reset, and the request is lost. httpx keeps connections for 5 s, balancers commonly for 60 s.
+KEEP_ALIVE_SECONDS = 75
+GRACEFUL_SECONDS = 3
+LINGER_SECONDS = 2.0  # a client that still sends sees a reset instead of the answer if the connection is closed at once
+MAX_FRAME_BYTES = 4 << 10  # of a websocket; what clients say there is ignored
+MAX_HEAD_BYTES = 32 << 10
+MAX_HEADERS = 100
+MAX_ADDRESS_BYTES = 2 << 10  # that are looked at to tell whose shape of errors is read there
+# h11 bounds an incomplete head alone, so that one which arrives at once may have any length: it is fed in slices.
+SLICE_BYTES = 16 << 10
+# Each chunk costs as much as hundreds of bytes: from so many on, they have to be this long on average.
+FREE_CHUNKS = 1024
+MIN_CHUNK_BYTES = 64
+NOT_ANSWERED = (h11.IDLE, h11.SEND_RESPONSE)
+
+Phase = Literal["head", "body", "idle"]
+
+
+class BoundedConnection(h11.Connection):
+    """Refuses requests whose length is given twice, too many headers, and bodies in tiny chunks."""
+
+    fault: h11.RemoteProtocolError | None = None
+    _start = b""  # of the head that comes in
+
+    @property
+    def path(self) -> str:
+        """Of the head that came in last, as far as it can be told: it decides in which shape an error is answered."""
+        words = self._start.split(b" ", 2)
+        if len(words) == 1:
+            return ""
+        return _split(words[1].partition(b"?")[0])[1].decode("latin-1")
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Raises RemoteProtocolError, and keeps it in `fault`."""
+        if self.their_state is h11.IDLE:
+            self._start = self.trailing_data[0][:MAX_ADDRESS_BYTES]
+        try:
+            event = super().next_event()
+            if isinstance(event, h11.Request):
+                self._check_head(event)
+                return _with_path(event)
+            if isinstance(event, h11.Data):
+                self._count_chunks(event)
+        except h11.RemoteProtocolError as error:
+            self.fault = error
+            raise
+        return event
+
+    def _check_head(self, request: h11.Request) -> None:
+        self._num_chunks = self._num_bytes = 0
+        names = [name for name, _ in request.headers]
+        if len(names) > MAX_HEADERS:
+            raise h11.RemoteProtocolError(f"more than {MAX_HEADERS} headers", error_status_hint=431)
+        if b"content-length" in names and b"transfer-encoding" in names:
+            # Two servers that choose differently see different requests.
+            raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+
+    def _count_chunks(self, data: h11.Data) -> None:
+        self._num_chunks += data.chunk_end
+        self._num_bytes += len(data.data)
+        if self._num_chunks > FREE_CHUNKS and self._num_bytes < MIN_CHUNK_BYTES * self._num_chunks:
+            raise h11.RemoteProtocolError(f"chunks of less than {MIN_CHUNK_BYTES} bytes")
+
+
+def _with_path(request: h11.Request) -> h11.Request:
+    """The request with a path, where a client sent a whole URL as it does to a proxy; then the URL's host counts."""
+    authority, path = _split(request.target)
+    if not authority:
+        return request
+    headers = [(b"host", authority), *(header for header in request.headers if header[0] != b"host")]
+    return h11.Request(method=request.method, target=path, headers=headers, http_version=request.http_version)
+
+
+def _split(target: bytes) -> tuple[bytes, bytes]:
+    """The authority of a whole URL, empty for anything else, and the path with what follows it."""
+    scheme, _, rest = target.partition(b"://")
+    if scheme.lower() not in {b"http", b"https"}:
+        return b"", target
+    authority, slash, path = rest.partition(b"/")
+    return authority, slash + path or b"/"
+
+
+class HttpProtocol(H11Protocol):
+    head_seconds: ClassVar[float]
+    body_seconds: ClassVar[float]
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn: BoundedConnection = BoundedConnection(h11.SERVER, MAX_HEAD_BYTES)
+        self._phase: Phase | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_for(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        for start in range(0, len(data), SLICE_BYTES):
+            if self._is_refused or self.transport.is_closing():
+                return
+            super().data_received(data[start : start + SLICE_BYTES])
+            if self.transport.get_protocol() is not self:  # a websocket now
+                self._wait_for(None)
+                return
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """Says what is wrong in the shape that all errors have."""
+        fault = self.conn.fault
+        if fault is not None and fault.error_status_hint == HeadTooLarge.status:
+            limit = f"{MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers"
+            self._refuse(HeadTooLarge(f"the request's head is too large; the limit is {limit}"))
+        else:
+            self._refuse(InvalidHttp(f"this is no HTTP/1.1 request that can be read: {str(fault or msg)[:200]}"))
+
+    def _watch(self) -> None:
+        """Counts the seconds of what the client is at, from when that began."""
+        if self._is_refused or self.transport.is_closing():
+            return
+        match self.conn.their_state:
+            case h11.IDLE:
+                is_idle = self._has_served() and not self.conn.trailing_data[0]
+                self._wait_for("idle" if is_idle else "head")
+            case h11.SEND_BODY:
+                self._wait_for("body")
+            case _:
+                self._wait_for(None)
+
+    def _wait_for(self, phase: Phase | None) -> None:
+        if phase == self._phase:
+            return
+        self._phase = phase
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if phase is not None:
+            seconds = {"head": self.head_seconds, "body": self.body_seconds, "idle": self.timeout_keep_alive}
+            self._timer = self.loop.call_later(seconds[phase], self._end_waiting, phase)
+
+    def _end_waiting(self, phase: Phase) -> None:
+        has_begun = phase == "body" or bool(self.conn.trailing_data[0])
+        if self.transport.is_closing():
+            return
+        if not has_begun:
+            self.transport.close()
+            return
+        seconds = self.head_seconds if phase == "head" else self.body_seconds
+        self._refuse(RequestTimeout(f"the request's {phase} did not arrive in full within {seconds:g} s"))
+
+    def _refuse(self, error: ServerError) -> None:
+        """Answers unless an answer has begun, and closes the connection; to the application the client has left."""
+        self._is_refused = True
+        self._wait_for(None)
+        if self.conn.our_state in NOT_ANSWERED:
+            self._write(error)
+        if self._has_served():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        else:
+            self.transport.close()
+
+    def _write(self, error: ServerError) -> None:
+        is_known = self._has_served() and self.conn.our_state is h11.SEND_RESPONSE
+        answer = respond(error, self.scope["path"] if is_known else self.conn.path)
+        reason = STATUS_PHRASES[error.status]
+        head = h11.Response(status_code=error.status, headers=[*answer.raw_headers, CLOSE_HEADER], reason=reason)
+        body = b"" if is_known and self.scope["method"] == "HEAD" else bytes(answer.body)
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+
+    def _has_served(self) -> bool:
+        """Whether a request came; uvicorn declares what it sets then as never None."""
+        return self.cycle is not None  # pyright: ignore[reportUnnecessaryComparison]
+
+
+def bounded_http(settings: Settings) -> type[HttpProtocol]:
+    """uvicorn makes the protocol of a connection from a class, which therefore carries the settings."""
+    return type(
+        "BoundedHttpProtocol",
+        (HttpProtocol,),
+        {"head_seconds": settings.head_timeout, "body_seconds": settings.body_timeout},
+    )
+
+
+def server_config(app: ASGIApp, settings: Settings, more: Mapping[str, Any] | None = None) -> uvicorn.Config:
+    """How the API is served; `more` are further arguments of uvicorn's."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http=bounded_http(settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        ws_ping_interval=settings.socket_ping,
+        ws_ping_timeout=settings.socket_ping,
+        ws_max_size=MAX_FRAME_BYTES,
+        # It would double the memory of a socket and the time in which thousands are told of an event.
+        ws_per_message_deflate=False,
+        **(more or {}),
+    )
