@@ -9,7 +9,6 @@ from oar_wire.base import Accepted, Sent
 from oar_wire.edit import EditOptions
 from oar_wire.model import ModelInfo
 from oar_wire.request import DrawingOptions, GenerationRequest
-from oar_wire.UNKNOWN import DrawingOptions
 
 OutputFormat = Literal["png", "webp", "jpeg"]
 Quality = Literal["low", "medium", "high"]
