@@ -1,6 +1,7 @@
 """The server's exceptions and the one JSON shape that they have on the wire.
 
 ServerError              status  code
+├── InvalidHttp            400   invalid_http          (before there is a request)
 ├── InvalidJson            400   invalid_json
 ├── InvalidRequest         422   given (invalid_prompt, invalid_order, unknown_field ...)
 ├── InvalidKey             401   invalid_api_key       WWW-Authenticate
@@ -10,7 +11,7 @@ ServerError              status  code
 │   ├── ModelNotFound      404   model_not_found
 │   ├── JobNotFound        404   job_not_found
 │   └── ImageNotFound      404   image_not_found
-├── MethodNotAllowed       405   method_not_allowed
+├── MethodNotAllowed       405   method_not_allowed    Allow
 ├── NotFinished            409   job_not_finished
 ├── NoImage                409   job_has_no_image
 ├── JobExpired             410   job_expired
@@ -33,6 +34,7 @@ On a websocket an error is sent as a frame of the same shape before the socket i
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -74,6 +76,11 @@ class InternalError(ServerError):
 class _ClientError(ServerError):
     type = "invalid_request_error"
     close_code = 4400
+
+
+class InvalidHttp(_ClientError):
+    status = 400
+    code = "invalid_http"
 
 
 class InvalidJson(_ClientError):
@@ -150,6 +157,14 @@ class HostNotAllowed(_ClientError):
 class MethodNotAllowed(_ClientError):
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Allow": ", ".join(self.allowed)}
 
 
 class NotFinished(_ClientError):

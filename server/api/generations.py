@@ -222,7 +222,7 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
     """As it is now: state, place and estimate are of one moment, even if a worker takes the job while we look."""
     place = Place(job, None, 0, 0) if job.state.is_terminal else await services.queue.place(job)
     job = place.job
-    url = f"/v1/generations/{job.id}"
+    url = f"{services.root_path}/v1/generations/{job.id}"
     return GenerationStatus(
         id=job.id,
         status=job.state.value,
@@ -234,7 +234,7 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
         position=place.waiting_ahead,
         eta=None if job.state.is_terminal else await _eta(services, place),
         timings=Timings(created_at=job.created_at, started_at=job.started_at, finished_at=job.finished_at),
-        images=_images(job),
+        images=_images(job, services.root_path),
         retry_of=job.retry_of,
         error=Failed.model_validate_json(job.result).error if job.state is JobState.FAILED else None,
         url=url,
@@ -250,5 +250,6 @@ async def _eta(services: Services, place: Place) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _images(job: Job) -> tuple[ImageLink, ...]:
-    return Completed.model_validate_json(job.result).images if job.state is JobState.COMPLETED else ()
+def _images(job: Job, root_path: str) -> tuple[ImageLink, ...]:
+    links = Completed.model_validate_json(job.result).images if job.state is JobState.COMPLETED else ()
+    return tuple(link.model_copy(update={"url": root_path + link.url}) for link in links)

@@ -8,6 +8,7 @@ from starlette.websockets import WebSocket
 
 from server.api.credentials import choose_protocol
 from server.api.faults import respond
+from server.api.proxy import route_path
 from server.errors import ServerError
 
 DRAIN_BYTES = 32 << 20
@@ -21,7 +22,7 @@ async def refuse(error: ServerError, scope: Scope, receive: Receive, send: Send)
         return
     # A client that still writes would see a broken connection instead of the answer.
     await _drain(receive)
-    await respond(error, scope["path"])(scope, receive, send)
+    await respond(error, route_path(scope))(scope, receive, send)
 
 
 async def deny(error: ServerError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,7 +32,7 @@ async def deny(error: ServerError, scope: Scope, receive: Receive, send: Send) -
         return
     socket = WebSocket(scope, receive, send)
     if "websocket.http.response" in scope.get("extensions", {}):
-        await socket.send_denial_response(respond(error, scope["path"]))
+        await socket.send_denial_response(respond(error, route_path(scope)))
     else:
         await socket.close(error.close_code)
 

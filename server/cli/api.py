@@ -14,6 +14,7 @@ from server.api.app import create_app
 from server.api.deps import Services
 from server.api.keyring import KeyFileError, KeyRing
 from server.api.origin import is_loopback
+from server.api.protocol import HttpProtocol, SocketProtocol
 from server.cli.inherit import EXIT_CONFIG, end_with_parent, inherited_listener, listen, tell_ready
 from server.cli.options import with_settings
 from server.observability.logging import configure_logging
@@ -50,6 +51,9 @@ def api(settings: Settings) -> None:
         logger.warning("everybody who reaches %s:%d may use this server: OAR_API_KEYS is not set", host, port)
     config = uvicorn.Config(
         app,
+        http=HttpProtocol,
+        ws=SocketProtocol,
+        proxy_headers=False,  # the application reads them itself: host and prefix, too
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,4 +1,4 @@
-"""The API in a thread of this process, on a port of its own."""
+"""The API in a thread of this process, on a port of its own, with the protocols of `oar api`."""
 
 import threading
 import time
@@ -6,12 +6,21 @@ import time
 import uvicorn
 
 from server.api.app import create_app
+from server.api.protocol import HttpProtocol, SocketProtocol
 from server.settings import Settings
 
 
 class ApiThread:
     def __init__(self, settings: Settings) -> None:
-        config = uvicorn.Config(create_app(settings), port=0, log_level="error", lifespan="on")
+        config = uvicorn.Config(
+            create_app(settings),
+            http=HttpProtocol,
+            ws=SocketProtocol,
+            proxy_headers=False,
+            port=0,
+            log_level="error",
+            lifespan="on",
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 
