@@ -178,7 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {
 def record_examples(url: str, pid: int) -> dict[str, list[dict[str, Any]]]:
     """One or two of each kind of event, as `oar serve` at `url` sent them. `pid` is its own; its worker is killed."""
     found: dict[str, list[dict[str, Any]]] = {}
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
         whole = _events(url, _submit(client, steps=8, seed=7))
         canceled = _submit(client, steps=64, n=8)
         client.delete(f"/v1/generations/{canceled}")
@@ -194,7 +194,7 @@ def record_examples(url: str, pid: int) -> dict[str, list[dict[str, Any]]]:
         kept = found.setdefault(event["type"], [])
         if len(kept) < (2 if event["type"] == "patches" else 1):
             kept.append(event)
-    with connect(url.replace("http", "ws") + "/v1/generations/gen-0/stream") as socket:
+    with connect(url.replace("http", "ws") + "/v1/generations/gen-0/stream", proxy=None) as socket:
         found[asyncapi.STREAM_ERROR] = [json.loads(socket.recv())]
     return found
 
@@ -204,14 +204,14 @@ def _submit(client: httpx.Client, **wishes: Any) -> str:
 
 
 def _events(url: str, job_id: str) -> list[dict[str, Any]]:
-    with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0") as socket:
+    with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0", proxy=None) as socket:
         return [json.loads(frame) for frame in socket]
 
 
 def _restarted(client: httpx.Client, url: str, pid: int) -> list[dict[str, Any]]:
     """A job whose worker is killed half-way."""
     job_id = _submit(client, steps=64, n=4, order="confidence", seed=7)
-    with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0") as socket:
+    with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0", proxy=None) as socket:
         events: list[dict[str, Any]] = []
         for frame in socket:
             events.append(json.loads(frame))

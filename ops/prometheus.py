@@ -46,7 +46,7 @@ class Prometheus:
         binary = find_binary()
         assert binary is not None, "prometheus is not installed"
         port = free_port()
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
         words = (f"--config.file={self._config}", f"--storage.tsdb.path={self._folder / 'data'}")
         with (self._folder / "prometheus.log").open("wb") as log:
             self._process = subprocess.Popen(

@@ -14,7 +14,6 @@ and the connection comes from this machine, which is a trusted proxy. What a pro
 `OAR_ALLOWED_HOSTS` is set.
 """
 
-import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -24,6 +23,7 @@ from server.api.credentials import read_header
 from server.api.proxy import DIRECT_HOST
 from server.api.refusal import deny
 from server.errors import HostNotAllowed, OriginNotAllowed, ServerError
+from server.loopback import is_address, is_loopback
 from server.observability.metrics import ApiMetrics
 
 EVERY = "*"
@@ -74,12 +74,7 @@ class OriginCheck:
         parents = (name[dot:] for dot, letter in enumerate(name) if letter == ".")
         if name in self.hosts or any(f"*{parent}" in self.hosts for parent in parents):
             return True
-        return name == "localhost" or name.endswith(".localhost") or _is_address(name)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine alone."""
-    return host.lower() == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+        return name == "localhost" or name.endswith(".localhost") or is_address(name)
 
 
 def _is_same(origin: str, host: str | None) -> bool:
@@ -95,11 +90,3 @@ def _authority(url: str, default_port: int) -> tuple[str, int]:
         return (parts.hostname, parts.port or default_port) if parts.hostname else ("", 0)
     except ValueError:
         return "", 0
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

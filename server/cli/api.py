@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from server.api.app import create_app
 from server.api.deps import Services
 from server.api.keyring import KeyFileError, KeyRing
-from server.api.origin import is_loopback
 from server.api.protocol import HttpProtocol, SocketProtocol
 from server.cli.inherit import EXIT_CONFIG, end_with_parent, inherited_listener, listen, tell_ready
 from server.cli.options import with_settings
+from server.loopback import is_loopback
 from server.observability.logging import configure_logging
 from server.observability.tracing import TracingUnavailable
 from server.settings import Settings

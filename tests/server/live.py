@@ -50,7 +50,7 @@ class LiveServer:
         line = self.process.stdout.readline().strip()
         assert line.startswith("http://"), f"no URL: {line!r}\n{self.log.read_text()}"
         self.url = line
-        self.client = httpx.Client(base_url=line, timeout=20)
+        self.client = httpx.Client(base_url=line, timeout=20, trust_env=False)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,7 +116,7 @@ class Stream:
     """Iterates over a websocket's frames until it is closed; then `close_code` is known."""
 
     def __init__(self, url: str) -> None:
-        self._connect = connect(url, open_timeout=20, max_size=None, max_queue=None)
+        self._connect = connect(url, open_timeout=20, max_size=None, max_queue=None, proxy=None)
 
     def __enter__(self) -> Self:
         self._socket = self._connect.__enter__()
