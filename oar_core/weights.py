@@ -33,7 +33,7 @@ class Manifest:
         path = weights_dir / MANIFEST
         if not path.exists():
             raise WeightsError(f"{path} does not exist")
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
         try:
             entries = {
                 name: ModelEntry(name, weights_dir / name, entry["licence"], dict(entry["sha256"]))
@@ -80,4 +80,4 @@ def write_manifest(weights_dir: Path, default: str, licences: dict[str, str]) ->
         lines += ["", f"[models.{name}]", f'licence = "{licence}"', f"[models.{name}.sha256]"]
         files = sorted(path for path in (weights_dir / name).iterdir() if path.suffix in {".json", ".safetensors"})
         lines += [f'"{path.name}" = "{file_digest(path)}"' for path in files]
-    (weights_dir / MANIFEST).write_text("\n".join(lines) + "\n")
+    (weights_dir / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")

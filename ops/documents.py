@@ -42,9 +42,9 @@ def main(record: bool, weights: Path) -> None:
     """Write docs/openapi.json, docs/asyncapi.json and the generated tables."""
     if record:
         with tempfile.TemporaryDirectory() as folder, _serving(Path(folder), weights) as (url, pid):
-            EXAMPLES.write_text(_json(record_examples(url, pid)))
+            EXAMPLES.write_text(_json(record_examples(url, pid)), encoding="utf-8")
     for path, text in build().items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         click.echo(path)
 
 
@@ -54,7 +54,7 @@ def build() -> dict[Path, str]:
         DOCS / "openapi.json": _json(create_app(Settings()).openapi()),
         DOCS / "asyncapi.json": _json(asyncapi.document(VERSION)),
     }
-    return files | {path: fill(path.read_text()) for path in sorted(DOCS.glob("*.md"))}
+    return files | {path: fill(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
 
 
 def fill(text: str) -> str:
@@ -225,7 +225,7 @@ def _worker_of(pid: int) -> int:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes().decode().split("\0")
-            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            parent = int((path / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
         if "worker" in words and "server.cli" in words and parent == pid:
@@ -245,7 +245,7 @@ def _serving(folder: Path, weights: Path) -> Iterator[tuple[str, int]]:
     settings = {"OAR_PORT": "0", "OAR_DATA_DIR": str(folder), "OAR_WEIGHTS_DIR": str(weights.resolve()),
                 "OAR_LEASE_SECONDS": "2", "OAR_PREVIEW_INTERVAL": "0.02"}  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "server.cli", "serve"], env={**os.environ, **settings},
-                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+                               stdout=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
     assert process.stdout is not None
     try:
         yield process.stdout.readline().strip(), process.pid

@@ -40,7 +40,7 @@ class Prometheus:
             ],
         }
         self._config = folder / "prometheus.yml"
-        self._config.write_text(json.dumps(config))  # JSON is YAML
+        self._config.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
 
     def __enter__(self) -> Self:
         binary = find_binary()
@@ -54,7 +54,7 @@ class Prometheus:
             )
         deadline = time.monotonic() + READY_SECONDS
         while not self._is_ready():
-            assert self._process.poll() is None, (self._folder / "prometheus.log").read_text()
+            assert self._process.poll() is None, (self._folder / "prometheus.log").read_text(encoding="utf-8")
             assert time.monotonic() < deadline, "prometheus does not become ready"
             time.sleep(0.1)
         return self

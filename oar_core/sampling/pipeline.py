@@ -167,7 +167,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.exists():
         raise WeightsError(f"{path} is missing")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _fill(module: nn.Module, path: Path) -> None:

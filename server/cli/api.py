@@ -16,6 +16,7 @@ from server.api.keyring import KeyFileError, KeyRing
 from server.api.protocol import HttpProtocol, SocketProtocol
 from server.cli.inherit import EXIT_CONFIG, end_with_parent, inherited_listener, listen, tell_ready
 from server.cli.options import with_settings
+from server.jobs.embedded import EmbeddedRedisError, redis_url
 from server.loopback import is_loopback
 from server.observability.logging import configure_logging
 from server.observability.tracing import TracingUnavailable
@@ -42,13 +43,19 @@ def api(settings: Settings) -> None:
     listener = inherited_listener() or listen(settings)
     host, port = listener.getsockname()[:2]
     logger.info("api listens on http://%s:%d", host, port)
-    try:
-        app = create_app(settings)
-    except (TracingUnavailable, KeyFileError) as error:
-        logger.error("api cannot start: %s", error)
-        raise SystemExit(EXIT_CONFIG) from error
     if settings.api_keys is None and not is_loopback(settings.host):
         logger.warning("everybody who reaches %s:%d may use this server: OAR_API_KEYS is not set", host, port)
+    try:
+        with redis_url(settings) as url:
+            _serve(settings.model_copy(update={"redis_url": url}), listener)
+    except (TracingUnavailable, KeyFileError, EmbeddedRedisError) as error:
+        logger.error("api cannot start: %s", error)
+        raise SystemExit(EXIT_CONFIG) from error
+
+
+def _serve(settings: Settings, listener: socket.socket) -> None:
+    """Returns after a signal. Raises TracingUnavailable, KeyFileError."""
+    app = create_app(settings)
     config = uvicorn.Config(
         app,
         http=HttpProtocol,

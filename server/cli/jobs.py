@@ -14,7 +14,7 @@ from server.cli.options import load_settings
 from server.errors import ServerError
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetter, DeadLetters
-from server.jobs.embedded import EmbeddedRedisError, redis_url
+from server.jobs.embedded import EmbeddedRedisError, running_redis_url
 from server.jobs.job import Job
 from server.jobs.queue import Idempotency, JobQueue
 from server.jobs.store import ImageStore, Registry
@@ -156,7 +156,7 @@ def _run(work: Callable[[_Desk], Awaitable[T]]) -> T:
             await connection.close()
 
     try:
-        with redis_url(settings) as url:
+        with running_redis_url(settings) as url:
             return asyncio.run(connected(url))
     except (ServerError, EmbeddedRedisError) as error:
         raise click.ClickException(str(error)) from error

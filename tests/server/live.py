@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 
 class LiveServer:
-    def __init__(self, data_dir: Path, weights_dir: Path, **settings: str) -> None:
+    def __init__(self, data_dir: Path, weights_dir: Path, *, without: Iterable[str] = (), **settings: str) -> None:
+        """`settings` are environment variables; those of `without` are taken out of it."""
         self.data_dir = data_dir
         self.log = data_dir / "serve.log"
         environment = {
@@ -35,7 +37,8 @@ class LiveServer:
             **settings,
         }
         inherited = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
-        self._environment = inherited | environment
+        given = inherited | environment
+        self._environment = {name: value for name, value in given.items() if name not in set(without)}
 
     def __enter__(self) -> Self:
         with self.log.open("ab") as log:
@@ -45,10 +48,11 @@ class LiveServer:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                encoding="utf-8",
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline().strip()
-        assert line.startswith("http://"), f"no URL: {line!r}\n{self.log.read_text()}"
+        assert line.startswith("http://"), f"no URL: {line!r}\n{self.log.read_text(encoding='utf-8')}"
         self.url = line
         self.client = httpx.Client(base_url=line, timeout=20, trust_env=False)
         return self
@@ -66,7 +70,7 @@ class LiveServer:
             code = self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it does not stop:\n{self._where_it_hangs()}") from None
-        log = self.log.read_text()
+        log = self.log.read_text(encoding="utf-8")
         assert "killed a process that did not stop" not in log, log
         return code
 
@@ -80,7 +84,7 @@ class LiveServer:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
-        return self.log.read_text()
+        return self.log.read_text(encoding="utf-8")
 
     def children(self, verb: str) -> list[int]:
         """Process ids of our children that run `oar VERB`."""
