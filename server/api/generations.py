@@ -20,11 +20,13 @@ from server.jobs.estimate import eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
 from server.schemas.events import Completed, Failed
-from server.schemas.generation import GenerationRequest, GenerationStatus, ImageLink, Timings
+from server.schemas.generation import GenerationList, GenerationRequest, GenerationStatus, ImageLink, Timings
 from server.schemas.images import OutputFormat
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 
+MOST_LISTED = 100
+MOST_LOADED = 1000  # jobs that one list is made from, however many a tenant may have
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
 JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
@@ -85,6 +87,24 @@ async def answer(services: Services, submitted: Submitted, response: Response, p
     status = await describe(services, job)
     response.headers["Location"] = status.url
     return status
+
+
+@router.get(
+    "",
+    summary="List the jobs that wait or run",
+    response_model=GenerationList,
+    responses=documents.errors(InvalidRequest("invalid_limit", "limit: Input should be at most 100", field="limit")),
+)
+async def list_jobs(
+    services: Shared,
+    model: Annotated[str | None, Query(description="Of one model alone", examples=["sprites-64"])] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="Most jobs; the oldest are listed")] = MOST_LISTED,
+) -> GenerationList:
+    """Your own, the oldest first. What has ended is not listed: whoever submitted it knows its `id`."""
+    names = [info.name for info in await services.registry.models()] if model is None else [model]
+    ids = [job_id for name in names for job_id in await services.queue.active(name)]
+    jobs = sorted(await services.queue.load_many(ids[:MOST_LOADED]), key=lambda job: job.created_at)[:limit]
+    return GenerationList(data=[_status(services, job) for job in jobs])
 
 
 @router.get(
@@ -220,8 +240,16 @@ async def finished_png(services: Services, job_id: str, index: int) -> tuple[Job
 
 async def describe(services: Services, job: Job) -> GenerationStatus:
     """As it is now: state, place and estimate are of one moment, even if a worker takes the job while we look."""
-    place = Place(job, None, 0, 0) if job.state.is_terminal else await services.queue.place(job)
-    job = place.job
+    if job.state.is_terminal:
+        return _status(services, job)
+    place = await services.queue.place(job)
+    seconds = None if place.job.state.is_terminal else await _eta(services, place)
+    return _status(services, place.job, place.waiting_ahead, seconds)
+
+
+def _status(
+    services: Services, job: Job, position: int | None = None, seconds: float | None = None
+) -> GenerationStatus:
     url = f"{services.root_path}/v1/generations/{job.id}"
     return GenerationStatus(
         id=job.id,
@@ -231,8 +259,8 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
         seq=job.seq,
         attempts=job.attempts,
         cancel_requested=job.cancel_requested,
-        position=place.waiting_ahead,
-        eta=None if job.state.is_terminal else await _eta(services, place),
+        position=position,
+        eta=seconds,
         timings=Timings(created_at=job.created_at, started_at=job.started_at, finished_at=job.finished_at),
         images=_images(job, services.root_path),
         retry_of=job.retry_of,
