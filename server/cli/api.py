@@ -45,6 +45,10 @@ def api(settings: Settings) -> None:
     logger.info("api listens on http://%s:%d", host, port)
     if settings.api_keys is None and not is_loopback(settings.host):
         logger.warning("everybody who reaches %s:%d may use this server: OAR_API_KEYS is not set", host, port)
+    if not settings.allowed_hosts and not is_loopback(settings.host):
+        logger.warning(
+            "this server answers to any name, a page's that was bound to it too: OAR_ALLOWED_HOSTS is not set"
+        )
     try:
         with redis_url(settings) as url:
             _serve(settings.model_copy(update={"redis_url": url}), listener)
