@@ -15,6 +15,7 @@ from server.schemas.images import ImageEditFields, ImagesRequest
 REQUESTS: tuple[type[BaseModel], ...] = (GenerationRequest, EditRequest, ImagesRequest, ImageEditFields)
 
 MEANINGS: Mapping[str, str] = {
+    "invalid_http": "This is no HTTP/1.1 request that can be read; the connection is closed.",
     "invalid_json": "The body is no JSON.",
     "invalid_api_key": "No key came, or one that nobody was given.",
     "origin_not_allowed": "Pages of this origin may not use the server.",
@@ -48,6 +49,7 @@ INVALID: Mapping[str, tuple[str | None, str]] = {
     "unknown_field": ("the field", "There is no such field; nothing is ignored silently."),
     "invalid_form": (None, "The multipart body cannot be read."),
     "invalid_after": ("after, Last-Event-ID", "`after` is the `seq` of an event."),
+    "invalid_limit": ("limit", "A list has 1 to 100 jobs."),
     "invalid_format": ("format", "The picture cannot be had in this format."),
     "invalid_compression": ("compression", "The quality is not one of 0 to 100."),
     "invalid_idempotency_key": ("Idempotency-Key", "The key has no or too many characters."),
