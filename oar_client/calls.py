@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from oar_client.address import job_path
 from oar_client.errors import BadAnswer, BadRequest
 from oar_client.pictures import PictureSource, read_source
-from server.schemas.generation import GenerationStatus, GuidanceSchedule, Priority
+from server.schemas.generation import GenerationList, GenerationStatus, GuidanceSchedule, Priority
 from server.schemas.images import OutputFormat
 from server.schemas.model import ModelEntry, ModelList
 
@@ -112,6 +112,11 @@ def edit(
     given = {name: value for name, value in options.items() if value is not None}
     body = {"prompt": prompt, **given}
     return Call("POST", "/v1/edits", GenerationStatus, body, files, _once(idempotency_key))
+
+
+def jobs(model: str | None, limit: int) -> Call[GenerationList]:
+    query = {"limit": str(limit), **({} if model is None else {"model": model})}
+    return Call("GET", "/v1/generations", GenerationList, query=query)
 
 
 def look(job_id: str) -> Call[GenerationStatus]:

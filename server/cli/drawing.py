@@ -12,9 +12,10 @@ from typing import Any, TypeVar, get_args
 import click
 
 from oar_client import AnyEvent, OarError
+from oar_core.answer import writes
 from server.cli.following import Bar, Interrupted, Painting, View, follow
 from server.cli.making import Making, Upload, begin
-from server.cli.painting import Colours, Ground, choose_colours
+from server.cli.painting import UPPER_HALF, Colours, Ground, choose_colours
 from server.cli.wish import make_request, read_like, read_order
 from server.errors import ServerError
 from server.schemas.edit import EditFields
@@ -190,7 +191,8 @@ def _summary(making: Making, paths: list[Path], first: float | None, seconds: fl
 def _colours(paint: str) -> Colours | None:
     if paint == "24bit" or paint == "256":
         return paint
-    return None if paint == "never" else choose_colours(os.environ, is_terminal=sys.stdout.isatty())
+    can_paint = sys.stdout.isatty() and writes(UPPER_HALF)
+    return None if paint == "never" else choose_colours(os.environ, is_terminal=can_paint)
 
 
 def _write(text: str) -> None:
