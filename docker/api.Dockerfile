@@ -16,5 +16,5 @@ USER 10001
 WORKDIR /home/oar
 ENV PATH=/opt/oar/bin:$PATH OAR_HOST=0.0.0.0 OAR_PORT=8000 OAR_LOG_FORMAT=json
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/live', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/live', timeout=2)"]
 ENTRYPOINT ["oar", "api"]

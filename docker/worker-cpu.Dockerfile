@@ -19,5 +19,5 @@ USER 10001
 WORKDIR /home/oar
 ENV PATH=/opt/oar/bin:$PATH OAR_WEIGHTS_DIR=/opt/weights OAR_DEVICE=cpu OAR_LOG_FORMAT=json OAR_WORKER_METRICS_PORT=9101
 EXPOSE 9101
-HEALTHCHECK --interval=10s --timeout=3s --start-period=120s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9101/metrics', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=120s CMD ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:9101/metrics', timeout=2)"]
 ENTRYPOINT ["oar", "worker"]

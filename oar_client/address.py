@@ -1,5 +1,6 @@
 """Where the server is and who asks: the base URL, its websockets' URLs, the headers."""
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
@@ -16,7 +17,7 @@ class Address:
 
     def __init__(self, base_url: str | None, api_key: str | None) -> None:
         self.base_url = (base_url or os.environ.get("OAR_URL") or DEFAULT_URL).rstrip("/")
-        key = api_key or os.environ.get("OAR_API_KEY")
+        key = api_key or os.environ.get("OAR_API_KEY") or None
         parts = urlsplit(self.base_url)
         if parts.scheme not in SCHEMES or not parts.netloc:
             message = f"{self.base_url!r} is no address; it looks like {DEFAULT_URL}"
@@ -31,6 +32,10 @@ class Address:
         return self._socket_base.startswith("wss")
 
     @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.base_url)
+
+    @property
     def headers(self) -> Mapping[str, str]:
         authorization = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         return {"User-Agent": USER_AGENT, **authorization}
@@ -38,6 +43,15 @@ class Address:
     def stream(self, job_id: str, after: int) -> str:
         """The websocket of a job's events numbered above `after`."""
         return f"{self._socket_base}{job_path(job_id)}/stream?after={after}"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL means this machine. It is never asked for through a proxy, whatever the environment names."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def job_path(job_id: str) -> str:

@@ -103,6 +103,10 @@ class AsyncClient:
         """A job that was submitted before, here or elsewhere. Raises NotFound."""
         return AsyncJob(self._connections, await self._connections.send(calls.look(job_id)))
 
+    async def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
+        """As `Client.jobs`."""
+        return (await self._connections.send(calls.jobs(model, limit))).data
+
     # the server
 
     async def models(self) -> list[ModelEntry]:

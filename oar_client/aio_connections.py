@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection, connect
 
 from oar_client.calls import Call
-from oar_client.contact import Contact
+from oar_client.contact import Contact, proxies_explained
 from oar_client.retry import Attempts
 
 M = TypeVar("M", bound=BaseModel)
@@ -22,7 +22,10 @@ class AsyncConnections(Contact):
     def open(self) -> None:
         """Opens nothing yet; raises what httpx says of bad options."""
         self._sockets: set[ClientConnection] = set()
-        self._http = httpx.AsyncClient(**self.http_options)
+        # A transport of our own stands in the place of the environment's proxies.
+        direct = httpx.AsyncHTTPTransport(verify=self._verify) if self._address.is_loopback else None
+        with proxies_explained(ValueError):
+            self._http = httpx.AsyncClient(**self.http_options, transport=direct)
 
     async def close(self) -> None:
         self._is_closed = True
@@ -53,7 +56,9 @@ class AsyncConnections(Contact):
     async def open_stream(self, job_id: str, after: int) -> AsyncGenerator[ClientConnection]:
         """One websocket. Raises the exceptions of `feed.BREAKS`."""
         self.check_open()
-        async with connect(**self.stream_options(job_id, after)) as socket:
+        async with contextlib.AsyncExitStack() as stack:
+            with proxies_explained(ValueError):
+                socket = await stack.enter_async_context(connect(**self.stream_options(job_id, after)))
             self._sockets.add(socket)
             try:
                 self.check_open()

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from oar_client.address import job_path
 from oar_client.errors import BadAnswer, BadRequest
 from oar_client.pictures import PictureSource, read_source
-from oar_wire.job import GenerationStatus
+from oar_wire.job import GenerationList, GenerationStatus
 from oar_wire.model import ModelEntry, ModelList
 from oar_wire.openai import OutputFormat
 
@@ -82,6 +82,11 @@ def edit(
     given = {name: value for name, value in options.items() if value is not None}
     body = {"prompt": prompt, **given}
     return Call("POST", "/v1/edits", GenerationStatus, body, files, _once(idempotency_key))
+
+
+def jobs(model: str | None, limit: int) -> Call[GenerationList]:
+    query = {"limit": str(limit), **({} if model is None else {"model": model})}
+    return Call("GET", "/v1/generations", GenerationList, query=query)
 
 
 def look(job_id: str) -> Call[GenerationStatus]:

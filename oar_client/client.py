@@ -113,6 +113,10 @@ class Client:
         """A job that was submitted before, here or elsewhere. Raises NotFound."""
         return Job(self._connections, self._connections.send(calls.look(job_id)))
 
+    def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
+        """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
+        return self._connections.send(calls.jobs(model, limit)).data
+
     # the server
 
     def models(self) -> list[ModelEntry]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from websockets.sync.client import ClientConnection, connect
 
 from oar_client.calls import Call
-from oar_client.contact import Contact
+from oar_client.contact import Contact, proxies_explained
 from oar_client.retry import Attempts
 
 M = TypeVar("M", bound=BaseModel)
@@ -63,7 +63,9 @@ class Connections(Contact):
         self.check_open()
         # Some versions of `connect` may return what reconnects by itself, which is not asked for here.
         opened = cast("AbstractContextManager[ClientConnection]", connect(**self.stream_options(job_id, after)))
-        with opened as socket:
+        with contextlib.ExitStack() as stack:
+            with proxies_explained():
+                socket = stack.enter_context(opened)
             with self._lock:
                 self._sockets.add(socket)
             try:
@@ -82,5 +84,8 @@ class Connections(Contact):
 
     def _begin(self) -> None:
         self._sockets: set[ClientConnection] = set()
-        self._http = httpx.Client(**self.http_options)
+        # A transport of our own stands in the place of the environment's proxies.
+        direct = httpx.HTTPTransport(verify=self._verify) if self._address.is_loopback else None
+        with proxies_explained(ValueError):
+            self._http = httpx.Client(**self.http_options, transport=direct)
         self._pid = os.getpid()

@@ -1,14 +1,37 @@
 """What a client knows of its server and of itself, without any I/O: both kinds of connections build on it."""
 
+import contextlib
 import ssl
+from collections.abc import Generator
 from typing import Any
 
+from websockets.exceptions import InvalidProxy
+
 from oar_client.address import Address
-from oar_client.errors import ClientClosed
+from oar_client.errors import BadRequest, ClientClosed
 from oar_client.feed import Feed
 from oar_client.retry import Attempts, Patience
 
 CLOSE_SECONDS = 2.0  # for the closing handshake of a websocket, and for cancelling what nobody waits for any more
+
+
+@contextlib.contextmanager
+def proxies_explained(invalid: type[Exception] = InvalidProxy) -> Generator[None]:
+    """Around the opening of connections. `invalid` is raised for the URL of a proxy that cannot be used: by websockets
+    InvalidProxy, by httpx ValueError, which TLS raises by a subclass for a certificate, too, and later.
+
+    Raises BadRequest.
+    """
+    try:
+        yield
+    except ImportError as error:
+        message = (
+            "the environment names a SOCKS proxy (ALL_PROXY), which needs: pip install 'httpx[socks]' python-socks"
+        )
+        raise BadRequest(message, code="invalid_proxy") from error
+    except invalid as error:
+        message = f"the environment names a proxy that cannot be used (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): {error}"
+        raise BadRequest(message, code="invalid_proxy") from error
 
 
 class Contact:
@@ -54,5 +77,6 @@ class Contact:
             "open_timeout": self._timeout,
             "close_timeout": CLOSE_SECONDS,
             "max_size": None,
+            "proxy": None if self._address.is_loopback else True,  # True: as the environment has it
             "ssl": self._verify if isinstance(self._verify, ssl.SSLContext) and self._address.is_secure else None,
         }

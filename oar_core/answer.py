@@ -19,6 +19,15 @@ class Answer:
     exit_code: int = 0  # of a command that worked and found something wrong
 
 
+def writes(text: str) -> bool:
+    """Whether standard output has these letters, which is up to the locale."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class AnswerCommand(click.Command):
     """A command that returns an Answer; it takes `--json`."""
 
@@ -33,7 +42,7 @@ class AnswerCommand(click.Command):
         with redirect_stdout(sys.stderr):
             answer = super().invoke(ctx)
         if as_json:
-            click.echo(json.dumps(answer.document, indent=2, ensure_ascii=False))
+            click.echo(json.dumps(answer.document, indent=2, ensure_ascii=not writes("ü…█")))
         else:
             for line in answer.lines:
                 click.echo(line)

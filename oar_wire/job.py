@@ -87,3 +87,10 @@ class GenerationStatus(Sent):
     url: str
     stream_url: str
     events_url: str
+
+
+class GenerationList(Sent):
+    """Jobs that wait or run. Place and estimate are null in a list: they are told of one job."""
+
+    object: Literal["list"] = "list"
+    data: list[GenerationStatus]

@@ -139,7 +139,7 @@ def _has_series(panel: Panel, name: str) -> bool:
 
 
 def main() -> None:
-    PATH.write_text(build())
+    PATH.write_text(build(), encoding="utf-8")
     click.echo(PATH)
 
 

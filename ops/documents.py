@@ -49,9 +49,9 @@ def main(record: bool, weights: Path) -> None:
     """Write docs/openapi.json, docs/asyncapi.json and the generated tables."""
     if record:
         with tempfile.TemporaryDirectory() as folder, _serving(Path(folder), weights) as (url, pid):
-            EXAMPLES.write_text(_json(record_examples(url, pid)))
+            EXAMPLES.write_text(_json(record_examples(url, pid)), encoding="utf-8")
     for path, text in build().items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         click.echo(path)
 
 
@@ -62,7 +62,7 @@ def build() -> dict[Path, str]:
         DOCS / "asyncapi.json": _json(asyncapi.document(VERSION)),
         CLIENT_OPTIONS: client_options.source(),
     }
-    return files | {path: fill(path.read_text()) for path in sorted(DOCS.glob("*.md"))}
+    return files | {path: fill(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
 
 
 def fill(text: str) -> str:
@@ -187,7 +187,7 @@ TABLES: dict[str, Callable[[], str]] = {
 def record_examples(url: str, pid: int) -> dict[str, list[dict[str, Any]]]:
     """One or two of each kind of event, as `oar serve` at `url` sent them. `pid` is its own; its worker is killed."""
     found: dict[str, list[dict[str, Any]]] = {}
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
         whole = _events(url, _submit(client, steps=8, seed=7))
         canceled = _submit(client, steps=64, n=8)
         client.delete(f"/v1/generations/{canceled}")
@@ -203,7 +203,7 @@ def record_examples(url: str, pid: int) -> dict[str, list[dict[str, Any]]]:
         kept = found.setdefault(event["type"], [])
         if len(kept) < (2 if event["type"] == "patches" else 1):
             kept.append(event)
-    with connect(url.replace("http", "ws") + "/v1/generations/gen-0/stream") as socket:
+    with connect(url.replace("http", "ws") + "/v1/generations/gen-0/stream", proxy=None) as socket:
         found[asyncapi.STREAM_ERROR] = [json.loads(socket.recv())]
     return found
 
@@ -213,14 +213,14 @@ def _submit(client: httpx.Client, **wishes: Any) -> str:
 
 
 def _events(url: str, job_id: str) -> list[dict[str, Any]]:
-    with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0") as socket:
+    with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0", proxy=None) as socket:
         return [json.loads(frame) for frame in socket]
 
 
 def _restarted(client: httpx.Client, url: str, pid: int) -> list[dict[str, Any]]:
     """A job whose worker is killed half-way."""
     job_id = _submit(client, steps=64, n=4, order="confidence", seed=7)
-    with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0") as socket:
+    with connect(f"{url.replace('http', 'ws')}/v1/generations/{job_id}/stream?after=0", proxy=None) as socket:
         events: list[dict[str, Any]] = []
         for frame in socket:
             events.append(json.loads(frame))
@@ -234,7 +234,7 @@ def _worker_of(pid: int) -> int:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes().decode().split("\0")
-            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            parent = int((path / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
         if "worker" in words and "server.cli" in words and parent == pid:
@@ -254,7 +254,7 @@ def _serving(folder: Path, weights: Path) -> Iterator[tuple[str, int]]:
     settings = {"OAR_PORT": "0", "OAR_DATA_DIR": str(folder), "OAR_WEIGHTS_DIR": str(weights.resolve()),
                 "OAR_LEASE_SECONDS": "2", "OAR_PREVIEW_INTERVAL": "0.02"}  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "server.cli", "serve"], env={**os.environ, **settings},
-                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+                               stdout=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
     assert process.stdout is not None
     try:
         yield process.stdout.readline().strip(), process.pid

@@ -30,7 +30,10 @@ class Load:
     def run(self, seconds: float, jobs_a_second: float) -> None:
         """Returns when all that was asked for has ended."""
         end = time.monotonic() + seconds
-        with ThreadPoolExecutor(NUM_THREADS) as threads, httpx.Client(base_url=self._url, timeout=TIMEOUT) as client:
+        with (
+            ThreadPoolExecutor(NUM_THREADS) as threads,
+            httpx.Client(base_url=self._url, timeout=TIMEOUT, trust_env=False) as client,
+        ):
             while time.monotonic() < end:
                 threads.submit(self._one, client, self.num_sent, self._body())
                 self.num_sent += 1
@@ -65,7 +68,7 @@ class Load:
     def _follow(self, path: str, *, after: int, most: int | None) -> bool:
         """Reads `most` frames of a stream, or all; whether the job was completed."""
         text = ""
-        with connect(f"{self._url.replace('http', 'ws', 1)}{path}?after={after}", max_size=None) as socket:
+        with connect(f"{self._url.replace('http', 'ws', 1)}{path}?after={after}", max_size=None, proxy=None) as socket:
             try:
                 for count, frame in enumerate(socket):
                     text = str(frame)

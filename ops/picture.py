@@ -86,12 +86,13 @@ def serving(folder: Path, weights: Path, workers: int) -> Iterator[str]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            encoding="utf-8",
         ) as process,
     ):
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         if not url:
-            raise click.ClickException((folder / "serve.log").read_text())
+            raise click.ClickException((folder / "serve.log").read_text(encoding="utf-8"))
         try:
             yield url
         finally:

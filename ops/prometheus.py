@@ -40,13 +40,13 @@ class Prometheus:
             ],
         }
         self._config = folder / "prometheus.yml"
-        self._config.write_text(json.dumps(config))  # JSON is YAML
+        self._config.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
 
     def __enter__(self) -> Self:
         binary = find_binary()
         assert binary is not None, "prometheus is not installed"
         port = free_port()
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
         words = (f"--config.file={self._config}", f"--storage.tsdb.path={self._folder / 'data'}")
         with (self._folder / "prometheus.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -54,7 +54,7 @@ class Prometheus:
             )
         deadline = time.monotonic() + READY_SECONDS
         while not self._is_ready():
-            assert self._process.poll() is None, (self._folder / "prometheus.log").read_text()
+            assert self._process.poll() is None, (self._folder / "prometheus.log").read_text(encoding="utf-8")
             assert time.monotonic() < deadline, "prometheus does not become ready"
             time.sleep(0.1)
         return self

@@ -53,6 +53,7 @@ def serving(weights: Path) -> Iterator[str]:
             env={**os.environ, **settings},
             stdout=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
         )
         assert process.stdout is not None
         try:

@@ -1,8 +1,8 @@
 """The server's exceptions and the one JSON shape that they have on the wire.
 
 ServerError              status  code
+├── InvalidHttp            400   invalid_http          (before there is a request)
 ├── InvalidJson            400   invalid_json
-├── InvalidHttp            400   invalid_http
 ├── InvalidRequest         422   given (invalid_prompt, invalid_order, unknown_field ...)
 ├── InvalidKey             401   invalid_api_key       WWW-Authenticate
 ├── OriginNotAllowed       403   origin_not_allowed
@@ -11,7 +11,7 @@ ServerError              status  code
 │   ├── ModelNotFound      404   model_not_found
 │   ├── JobNotFound        404   job_not_found
 │   └── ImageNotFound      404   image_not_found
-├── MethodNotAllowed       405   method_not_allowed
+├── MethodNotAllowed       405   method_not_allowed    Allow
 ├── NotFinished            409   job_not_finished
 ├── NoImage                409   job_has_no_image
 ├── JobExpired             410   job_expired
@@ -44,6 +44,7 @@ On a websocket an error is sent as a frame of the same shape before the socket i
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 MAX_OPENAI_RETRY_SECONDS = 60
@@ -181,6 +182,14 @@ class HostNotAllowed(_ClientError):
 class MethodNotAllowed(_ClientError):
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Allow": ", ".join(self.allowed)}
 
 
 class NotFinished(_ClientError):

@@ -4,12 +4,13 @@ A command line flag of the same name wins over the environment, and the environm
 """
 
 import ipaddress
+import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -48,6 +49,34 @@ REDIS_OPTIONS = (
     *("db", "username", "password", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile"),
     *("ssl_keyfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers"),
 )
+
+
+def check_root_path(path: str) -> str:
+    """Without a slash at its end; empty for the root itself. Raises ValueError for what cannot stand in links."""
+    text = path.rstrip("/")
+    segments = text.split("/")[1:]
+    if text and (not text.startswith("/") or not all(SEGMENT.fullmatch(segment) for segment in segments)):
+        raise ValueError("no path such as /oar")
+    if segments and segments[0] in OWN_SEGMENTS:
+        raise ValueError(f"/{segments[0]} is an address of the server itself")
+    return text
+
+
+def _check_networks(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        try:
+            if name != "*":
+                ipaddress.ip_network(name)
+        except ValueError:
+            raise ValueError(f"{name!r} is no address or network such as 10.0.0.7 or 10.0.0.0/8") from None
+    return names
+
+
+def _check_hosts(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name != "*" and not HOST_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no host name such as pictures.example or *.pictures.example, without a port")
+    return tuple(name.lower() for name in names)
 
 
 def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -106,9 +135,19 @@ def _check_aliases(aliases: dict[str, str]) -> dict[str, str]:
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+# What the first segment of a prefix cannot be: a path that begins with it would be read as one that has the prefix.
+OWN_SEGMENTS = frozenset({"v1", "studio", "docs", "redoc", "live", "ready", "metrics", "openapi.json", "asyncapi.json"})
+SEGMENT = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
+HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+# Whoever sets one of these wants a door to be locked: empty, it must not leave the door open.
+NEVER_EMPTY = frozenset({"api_keys", "metrics_key"})
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 Origins = Annotated[Names, AfterValidator(_check_origins)]
 Aliases = Annotated[dict[str, str], NoDecode, BeforeValidator(_split_pairs), AfterValidator(_check_aliases)]
+Networks = Annotated[Names, AfterValidator(_check_networks)]
+Hosts = Annotated[Names, AfterValidator(_check_hosts)]
+RootPath = Annotated[str, AfterValidator(check_root_path)]
 RedisUrl = Annotated[str | None, AfterValidator(_check_redis_url)]
 
 
@@ -137,6 +176,14 @@ class Settings(BaseSettings):
         description="When the bundled Redis writes its file to the disk: once a second, or before each answer",
     )
 
+    root_path: RootPath = Field(
+        "", description="Path under which a proxy serves the API, as /oar; the proxy may take it off or leave it on"
+    )
+    trusted_proxies: Networks = Field(
+        ("127.0.0.0/8", "::1"),
+        description="Addresses and networks whose X-Forwarded-For, -Proto, -Host and -Prefix count, comma separated",
+    )
+
     # who may use it
     api_keys: Path | None = Field(
         None, description="File of the tenants and their keys, see docs/security.md; unset lets everybody in"
@@ -146,6 +193,12 @@ class Settings(BaseSettings):
     )
     allowed_origins: Origins = Field(
         (), description="Origins of other sites whose pages may use the API, comma separated; * is all"
+    )
+
+    allowed_hosts: Hosts = Field(
+        (),
+        description="Names by which clients may call the server, comma separated, as *.pictures.example; IP addresses "
+        "and localhost always may, * is all; unset checks where it listens on loopback alone",
     )
 
     # models and the engine
@@ -270,6 +323,18 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="One line a record: key=value text, or JSON")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record to log")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty(cls, values: Any) -> Any:
+        """An empty variable is an unset one, as `${NAME:-}` of a compose file makes it; but for keys."""
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        empty = {name for name, value in given.items() if isinstance(value, str) and not value.strip()}
+        for name in sorted(empty & NEVER_EMPTY):
+            raise ValueError(f"{environment_name(name)} is empty: give it a value, or take the variable away")
+        return {name: value for name, value in given.items() if name not in empty}
 
     @cached_property
     def redis_commands(self) -> int:

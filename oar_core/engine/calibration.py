@@ -7,6 +7,7 @@ each shape, as the engine would call them.
 
 import copy
 import json
+import logging
 import os
 import platform
 import time
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from oar_core.nn.packed import NEVER, PackedLinear, can_pack
+
+logger = logging.getLogger(__name__)
 
 ROWS = (2, 8, 64)  # tokens of a step: of one guided picture, of a few, of many
 ROUNDS = 3  # of which the quickest counts: what else the machine does only adds
@@ -61,20 +64,23 @@ class Calibration:
     def stored(cls, folder: Path, network: nn.Module, dtypes: Sequence[torch.dtype], threads: Sequence[int]) -> Self:
         """What the folder holds for such a network on this machine and build; else it is measured, and kept there.
 
-        Of several processes the first one decides, so that they compute alike.
+        Of several processes the first one decides, so that they compute alike. Where the folder cannot be written each
+        process measures for itself.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
         shapes = "-".join(f"{layer.out_features}x{layer.in_features}" for layer, _ in _kinds(network))
         build = f"{torch.__version__}-{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}"
         path = folder / f"{build}-{shapes}-{'-'.join(names)}-{'-'.join(map(str, threads))}.json".replace(" ", "_")
         if not path.exists():
-            draft = path.with_suffix(f".{os.getpid()}")
-            draft.write_text(json.dumps(asdict(cls.measure(network, dtypes, threads))))
-            with suppress(FileExistsError):
-                os.link(draft, path)
-            draft.unlink()
-        return cls(**json.loads(path.read_text()))
+            measured = cls.measure(network, dtypes, threads)
+            try:
+                _keep(path, json.dumps(asdict(measured)))
+            except OSError as error:
+                logger.warning(
+                    "the calibration is not kept: %s cannot be written (%s)", folder, error.strerror or error
+                )
+                return measured
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
     @torch.inference_mode()
@@ -95,6 +101,16 @@ class Calibration:
         least = _least_packed(plain, packed)
         best = [packed[index] if rows >= least else plain[index] for index, rows in enumerate(ROWS)]
         return cls(str(dtype).removeprefix("torch."), threads, least, round(1e3 * best[0], 4), round(1e3 * best[-1], 4))
+
+
+def _keep(path: Path, text: str) -> None:
+    """Whole or not at all; a file that is there meanwhile stays. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    with suppress(FileExistsError):
+        os.link(draft, path)
+    draft.unlink()
 
 
 def words(calibration: Calibration) -> str:

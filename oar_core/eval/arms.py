@@ -17,7 +17,7 @@ Report = dict[str, Any]
 
 def load_reports(folder: Path) -> list[Report]:
     """In the order of their labels and settings. Raises DataError for a folder without any, or of another format."""
-    reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     if not reports:
         raise DataError(f"{folder} holds no evaluation: `oar eval quality` writes them")
     if any(report.get("format") != FORMAT for report in reports):

@@ -116,7 +116,7 @@ class Evaluator:
         """Raises WeightsError when a file is missing or the tensors do not fit the config."""
         if not (folder / CONFIG).exists():
             raise WeightsError(f"{folder / CONFIG} is missing; `oar train evaluator` makes an evaluator")
-        stored: Mapping[str, Any] = json.loads((folder / CONFIG).read_text())
+        stored: Mapping[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         vocabulary = AttributeVocabulary({name: tuple(names) for name, names in stored["classes"].items()})
         config = EvaluatorConfig(widths=tuple(stored["network"]["widths"]), blocks=stored["network"]["blocks"])
         net = EvaluatorNet(config, vocabulary.sizes)
@@ -155,4 +155,4 @@ def save_evaluator(folder: Path, name: str, net: EvaluatorNet, vocabulary: Attri
     save_file({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors makes files that their owner alone can read
     stored = {"name": name, "network": asdict(net.config), "classes": vocabulary.classes}
-    (folder / CONFIG).write_text(json.dumps(stored, indent=1) + "\n")
+    (folder / CONFIG).write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")

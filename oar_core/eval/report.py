@@ -24,7 +24,7 @@ def write_report(reports: Sequence[Report], out: Path) -> list[str]:
         sections += ["### Prompt agreement", agreement_table(arms)]
         sections += ["### Likelihood and copying", copying_table(arms), _inception_line(arms)]
         sections += ["### Orders", ORDERS_TEXT, _orders(arms, pictures), *_class_maps(arms, pictures)]
-    out.write_text("\n\n".join(sections + [f"No plots: {note}." for note in notes]) + "\n")
+    out.write_text("\n\n".join(sections + [f"No plots: {note}." for note in notes]) + "\n", encoding="utf-8")
     return notes
 
 

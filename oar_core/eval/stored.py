@@ -26,11 +26,11 @@ def fingerprint(pixels: UInt8[np.ndarray, "M Y X 3"], *, num_probes: int = 64) -
 
 def write_json(path: Path, value: Any) -> None:
     with new_file(path) as part:
-        part.write_text(json.dumps(value, indent=1) + "\n")
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def cached_json(path: Path, compute: Callable[[], Any]) -> Any:
     """What the file holds, or what `compute` gives, which then is in the file."""
     if not path.exists():
         write_json(path, compute())
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))

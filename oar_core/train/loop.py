@@ -186,7 +186,7 @@ class Curve:
         self.path = path
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in self.rows() if int(row["step"]) <= first_step]
-        self.path.write_text("")
+        self.path.write_text("", encoding="utf-8")
         self._header: list[str] = []
         for row in kept:
             self._write(row)
@@ -194,14 +194,14 @@ class Curve:
     def rows(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     def add(self, step: int, scalars: dict[str, float]) -> None:
         self._write({"step": str(step), **{name: f"{value:.6g}" for name, value in scalars.items()}})
 
     def _write(self, row: dict[str, str]) -> None:
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
             if not self._header:
                 self._header = list(row)

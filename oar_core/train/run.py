@@ -143,7 +143,7 @@ class Run:
         stamp = {"checkpoint": (self.folder / ANY_ORDER_STAGE / CHECKPOINT).stat().st_mtime_ns}
         orders = distill_orders(backbone, captioner, config, self.orders_folder, stamp)
         stats = self._order_stats(orders) | {"agreement": self._agreement(orders, backbone, captioner)}
-        (self.orders_folder / STATS).write_text(json.dumps(stats, indent=1) + "\n")
+        (self.orders_folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
         return orders
 
     def train_order_finetune(self) -> Path:
@@ -320,7 +320,7 @@ class Run:
         for module, name in parts:
             save_file(_half(module), folder / name)
             (folder / name).chmod(0o644)  # safetensors makes files that their owner alone can read
-        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
     def pipeline(self, stage: str, dtype: torch.dtype, *, own_policy: bool = True) -> Model:
         """A stage's backbone with all that drawing needs, as `export` would write it and `Model.load` read it."""

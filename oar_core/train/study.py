@@ -211,7 +211,7 @@ class Study:
         found out about the distilled orders."""
         stats = self.run.orders_folder / STATS
         if stats.exists():
-            write_json(self.out / DISTILLATION, json.loads(stats.read_text()))
+            write_json(self.out / DISTILLATION, json.loads(stats.read_text(encoding="utf-8")))
         for training, seed in dict.fromkeys((figure.arm.training, figure.seed) for figure in self._figures):
             if not training.is_done(self.run, seed):
                 training.run(self.run, seed)
@@ -336,7 +336,7 @@ class Study:
         """Whether nobody else is at this figure; the claim ends with the process that has it."""
         path = self.run.folder / LOCKS / figure.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as lock:
+        with path.open("w", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

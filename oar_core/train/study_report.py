@@ -36,10 +36,10 @@ def write_study_report(folder: Path, out: Path) -> list[str]:
     notes = [why_no_plots()] if why_no_plots() else []
     sections = ["# Orders of generation, compared", HOW_TO_READ]
     if (folder / NOTES).exists():
-        sections.append((folder / NOTES).read_text().strip())
+        sections.append((folder / NOTES).read_text(encoding="utf-8").strip())
     for data in sorted(path for path in folder.iterdir() if path.is_dir()):
         sections += _data_set(data, pictures, has_plots=not notes)
-    out.write_text("\n\n".join(sections + [f"No plots: {note}." for note in notes]) + "\n")
+    out.write_text("\n\n".join(sections + [f"No plots: {note}." for note in notes]) + "\n", encoding="utf-8")
     return notes
 
 
@@ -82,7 +82,7 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
 
 
 def _likelihood_section(folder: Path) -> list[str]:
-    told = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     if not told:
         return []
     rows: list[list[str]] = []
@@ -135,7 +135,9 @@ def _adaptive_section(arms: Sequence[Arm]) -> list[str]:
 
 def _tuning_table(folder: Path, prefix: str) -> str:
     """FD-eval of the few pictures that a setting was chosen by; the folder has the setting's name."""
-    tuned: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    tuned: list[dict[str, Any]] = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
+    ]
     named = dict.fromkeys(choice for entry in tuned for choice in entry["fd_eval"])
     choices = sorted(named, key=lambda choice: float(choice) if choice[0].isdigit() else 0.0)  # names as they came
     rows = [
@@ -191,7 +193,7 @@ def _distillation_section(folder: Path, pictures: Path) -> list[str]:
     path = folder / DISTILLATION
     if not path.exists():
         return []
-    stats = json.loads(path.read_text())
+    stats = json.loads(path.read_text(encoding="utf-8"))
     ranks = torch.tensor(stats["mean_rank"])
     picture = pictures / f"{folder.name}-distilled.png"
     heat_map(ranks / (ranks.numel() - 1)).save(picture)

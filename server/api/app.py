@@ -4,18 +4,32 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
 
 from oar_wire.tenant import open_tenant
-from server.api import asyncapi, documents, edits, faults, generations, health, images, models, pages, painting, stream
+from server.api import (
+    documents,
+    edits,
+    faults,
+    generations,
+    health,
+    images,
+    models,
+    pages,
+    painting,
+    stream,
+    viewer,
+)
 from server.api.deps import Services
 from server.api.gate import Gate
 from server.api.keyring import KeyRing
-from server.api.middleware import BodyLimit, CountAnswers, TraceRequests
+from server.api.middleware import BodyLimit, CountAnswers, HeadAsGet, TraceRequests
 from server.api.origin import OriginCheck
-from server.errors import RedisUnavailable
+from server.api.proxy import ProxyHeaders
+from server.api.refusal import deny
+from server.api.request_id import RequestIds
+from server.errors import NotFound, RedisUnavailable
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
 from server.observability.tracing import Tracing, open_tracing
@@ -28,9 +42,11 @@ UPLOAD_PATHS = ("/v1/edits", "/v1/images/edits", "/v1/images/variations")
 CORS_METHODS = ("GET", "POST", "DELETE")
 CORS_HEADERS = (
     *("Authorization", "Cancel-After", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer"),
-    *("traceparent", "tracestate"),
+    *("traceparent", "tracestate", "X-Request-Id"),
 )
-CORS_ANSWERS = ("ETag", "Location", "OAR-Warning", "Preference-Applied", "Retry-After", "WWW-Authenticate")
+CORS_ANSWERS = (
+    *("ETag", "Location", "OAR-Warning", "Preference-Applied", "Retry-After", "WWW-Authenticate", "X-Request-Id"),
+)
 
 
 def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
@@ -66,17 +82,22 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         version=VERSION,
         lifespan=lifespan,
         generate_unique_id_function=documents.operation_id,
+        # `viewer` serves them: without another host, and under the studio's policy.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.ring = ring
     faults.install(app)
     routed = (generations, painting, edits, images, stream, models, health)
-    for router in (*(module.router for module in routed), pages.make_router()):
+    for router in (*(module.router for module in routed), pages.make_router(), viewer.make_router(VERSION)):
         app.include_router(router)
+    app.add_api_websocket_route("/{path:path}", _no_such_socket)
     document = app.openapi
     app.openapi = lambda: documents.tidy(document())
-    app.add_api_route("/asyncapi.json", _events_document, include_in_schema=False)
     uploads: dict[str, int] = dict.fromkeys(UPLOAD_PATHS, settings.max_upload_bytes)
     # A request meets them from the last to the first.
+    app.add_middleware(HeadAsGet)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=uploads, max_held=settings.max_held_bytes)
     app.add_middleware(Gate, ring=ring, metrics_key=settings.metrics_key, metrics=metrics)
     if settings.allowed_origins:
@@ -87,12 +108,22 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
             allow_headers=CORS_HEADERS,
             expose_headers=CORS_ANSWERS,
         )
-    app.add_middleware(OriginCheck, host=settings.host, allowed=settings.allowed_origins, metrics=metrics)
+    app.add_middleware(
+        OriginCheck,
+        host=settings.host,
+        allowed=settings.allowed_origins,
+        allowed_hosts=settings.allowed_hosts,
+        metrics=metrics,
+    )
     app.add_middleware(CountAnswers, count=metrics.count_answer)
     if traces.is_on:
         app.add_middleware(TraceRequests, tracing=traces)
+    app.add_middleware(ProxyHeaders, root_path=settings.root_path, trusted=settings.trusted_proxies)
+    # Around Starlette's own outermost layer, which answers our mistakes.
+    app.middleware_stack = RequestIds(app.build_middleware_stack())
     return app
 
 
-async def _events_document() -> JSONResponse:
-    return JSONResponse(asyncapi.document(VERSION))
+async def _no_such_socket(socket: WebSocket, path: str) -> None:  # noqa: ARG001
+    """Refuses a handshake at any other address. Starlette's own refusal has no body and no name."""
+    await deny(NotFound("there is nothing here"), socket.scope, socket.receive, socket.send)

@@ -70,8 +70,10 @@ class EventsError(ErrorBody):
     type: Literal["error"] = "error"
 
 
-def document(version: str) -> dict[str, Any]:
-    """The AsyncAPI document, of the server's `version`."""
+def document(
+    version: str, host: str = "localhost:8000", root_path: str = "", *, is_secure: bool = False
+) -> dict[str, Any]:
+    """The AsyncAPI document of the server's `version`, as a client reaches it."""
     kinds = _kinds()
     examples = load_examples()
     names = [*kinds, STREAM_ERROR], [*kinds, EVENTS_ERROR]
@@ -90,8 +92,8 @@ def document(version: str) -> dict[str, Any]:
         },
         "defaultContentType": "application/json",
         "servers": {
-            "websocket": {"host": "localhost:8000", "protocol": "ws"},
-            "http": {"host": "localhost:8000", "protocol": "http"},
+            "websocket": _server(host, "wss" if is_secure else "ws", root_path),
+            "http": _server(host, "https" if is_secure else "http", root_path),
         },
         "channels": {SOCKET: _stream(names[0]), EVENTS: _events(names[1])},
         "operations": {
@@ -112,9 +114,13 @@ def document(version: str) -> dict[str, Any]:
     }
 
 
+def _server(host: str, protocol: str, root_path: str) -> dict[str, str]:
+    return {"host": host, "protocol": protocol, **({"pathname": root_path} if root_path else {})}
+
+
 def load_examples() -> dict[str, list[dict[str, Any]]]:
     """Recorded payloads by the name of their message."""
-    return json.loads((resources.files("server.api") / EXAMPLES).read_text())
+    return json.loads((resources.files("server.api") / EXAMPLES).read_text(encoding="utf-8"))
 
 
 def _kinds() -> dict[str, type[Sent]]:

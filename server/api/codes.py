@@ -60,6 +60,7 @@ INVALID: Mapping[str, tuple[str | None, str]] = {
     "unknown_field": ("the field", "There is no such field; nothing is ignored silently."),
     "invalid_form": (None, "The multipart body cannot be read."),
     "invalid_after": ("after, Last-Event-ID", "`after` is the `seq` of an event."),
+    "invalid_limit": ("limit", "A list has 1 to 100 jobs."),
     "invalid_format": ("format", "The picture cannot be had in this format."),
     "invalid_compression": ("compression", "The quality is not one of 0 to 100."),
     "invalid_idempotency_key": ("Idempotency-Key", "The key has no or too many characters."),

@@ -87,6 +87,7 @@ class Services:
     parsers: ThreadPoolExecutor
     data: DataWatch
     tenant: Tenant
+    root_path: str = ""  # of the request's addresses, as its client sees them
     is_stopping: bool = False
 
     @classmethod
@@ -118,8 +119,8 @@ class Services:
             tenant=open_tenant(),
         )
 
-    def of(self, tenant: Tenant) -> "Services":
-        return replace(self, tenant=tenant, queue=self.queue.of(tenant))
+    def of(self, tenant: Tenant, root_path: str = "") -> "Services":
+        return replace(self, tenant=tenant, queue=self.queue.of(tenant), root_path=root_path)
 
     async def default_model(self) -> str | None:
         return self.settings.models[0] if self.settings.models else await self.recent.default_model()
@@ -144,7 +145,7 @@ class Services:
 def services_of(connection: HTTPConnection) -> Services:
     """Raises KeyError for a request that did not come through the gate: then nothing is served."""
     services: Services = connection.app.state.services
-    return services.of(connection.scope[TENANT])
+    return services.of(connection.scope[TENANT], connection.scope.get("root_path", ""))
 
 
 async def get_services(connection: HTTPConnection) -> Services:

@@ -7,8 +7,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import Scope
 
 from oar_wire.options import OPTIONS
+from server.api.proxy import route_path
 from server.errors import (
     BodyTooLarge,
     InternalError,
@@ -23,6 +26,7 @@ from server.errors import (
 logger = logging.getLogger(__name__)
 
 OPENAI_PATHS = ("/v1/images", "/v1/models")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MESSAGES = {"size": "size is auto, or a width and a height in pixels such as 1024x1024"}
 
 
@@ -43,23 +47,38 @@ def respond(error: ServerError, path: str) -> JSONResponse:
 
 async def _on_server_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServerError)
-    return respond(error, request.url.path)
+    return respond(error, route_path(request.scope))
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults: list[dict[str, Any]] = list(error.errors())
-    return respond(from_fault(faults[0], request.headers.get("content-type", "")), request.url.path)
+    return respond(from_fault(faults[0], request.headers.get("content-type", "")), route_path(request.scope))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return respond(from_http_exception(error), request.url.path)
+    if error.status_code == 405:
+        wrong = MethodNotAllowed("this address does not take this method", allowed=allowed_methods(request.scope))
+        return respond(wrong, route_path(request.scope))
+    return respond(from_http_exception(error), route_path(request.scope))
 
 
 async def _on_mistake(request: Request, error: Exception) -> JSONResponse:
-    logger.error("unhandled error at %s %s", request.method, request.url.path, exc_info=error)
-    return respond(InternalError("the server made a mistake; its log says more"), request.url.path)
+    path = route_path(request.scope)
+    logger.error("unhandled error at %s %s", request.method, path, exc_info=error)
+    return respond(InternalError("the server made a mistake; its log says more"), path)
+
+
+def allowed_methods(scope: Scope) -> list[str]:
+    """What any route takes at this address; HEAD wherever GET is."""
+    routes = scope["app"].router.routes
+    taken = [
+        method
+        for method in METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return ["GET", "HEAD", *taken[1:]] if taken[:1] == ["GET"] else taken
 
 
 def from_fault(fault: dict[str, Any], content_type: str) -> ServerError:
@@ -91,8 +110,6 @@ def from_http_exception(error: HTTPException) -> ServerError:
     """What Starlette and FastAPI raise themselves."""
     if error.status_code == 404:
         return NotFound("there is nothing here")
-    if error.status_code == 405:
-        return MethodNotAllowed("this address does not take this method")
     if error.status_code == 413:
         return BodyTooLarge(str(error.detail))
     if error.status_code == 400:

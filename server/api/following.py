@@ -1,7 +1,9 @@
 """A job's events as they come: what the websocket and the event streams both tell."""
 
+import json
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from server.api.deps import Services
 from server.errors import InvalidRequest
@@ -26,7 +28,7 @@ async def follow(services: Services, job: Job, after: int, silence: float) -> As
             for event in batch:
                 if event.type == "preview" and time.monotonic() - start > STALE_SECONDS:
                     break  # the next batch has the newest one in its place
-                yield event
+                yield _as_seen(event, services.root_path)
                 seq = event.seq
                 if event.is_terminal:
                     return
@@ -35,6 +37,16 @@ async def follow(services: Services, job: Job, after: int, silence: float) -> As
                 return
             if not await services.hub.wait(job.id, seq, silence):
                 yield None
+
+
+def _as_seen(event: StoredEvent, root_path: str) -> StoredEvent:
+    """With the links as this client has to call them: the log holds them without a proxy's prefix."""
+    if not root_path or event.type != "completed":
+        return event
+    body = json.loads(event.body)
+    for image in body["images"]:
+        image["url"] = root_path + image["url"]
+    return replace(event, body=json.dumps(body))
 
 
 async def _is_over(services: Services, job_id: str, seq: int) -> bool:

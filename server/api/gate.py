@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from oar_wire.tenant import Tenant, open_tenant
 from server.api.credentials import read_key
 from server.api.keyring import KeyRing
+from server.api.proxy import route_path
 from server.api.refusal import refuse
 from server.errors import InvalidKey, RateLimited, ServerError
 from server.jobs.limiter import RateLimiter
@@ -16,16 +17,14 @@ TENANT = "oar.tenant"  # in the scope of each request that was let in
 METRICS = "/metrics"
 # Balancers and kubelets ask the first two and hold no key. The others are the same on every server: a page, and the
 # description of the interface; the page asks for the key itself.
-OPEN = frozenset(
-    {"/live", "/ready", "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/asyncapi.json"}
-)
-OPEN_FOLDERS = ("/studio/",)
+OPEN = frozenset({"/live", "/ready", "/", "/docs", "/redoc", "/openapi.json", "/asyncapi.json"})
+OPEN_FOLDERS = ("/studio/", "/docs/")
 READING = frozenset({"GET", "HEAD"})
 
 
 def is_open(scope: Scope) -> bool:
     """Whether it is answered without a key."""
-    path: str = scope["path"]
+    path = route_path(scope)
     if scope["type"] != "http" or scope["method"] not in READING:
         return False
     return path in OPEN or path == METRICS or path.startswith(OPEN_FOLDERS)
@@ -70,7 +69,7 @@ class Gate:
         return tenant
 
     def _check_metrics(self, scope: Scope) -> None:
-        if scope["path"] != METRICS or self.metrics_key is None:
+        if route_path(scope) != METRICS or self.metrics_key is None:
             return
         key = read_key(scope)
         if key is None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from oar_wire.events import Completed, Failed
-from oar_wire.job import GenerationStatus, ImageLink, Timings
+from oar_wire.job import GenerationList, GenerationStatus, ImageLink, Timings
 from oar_wire.openai import OutputFormat
 from oar_wire.request import GenerationRequest
 from server.api import documents
@@ -25,6 +25,9 @@ from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"], route_class=JsonRoute)
+
+MOST_LISTED = 100
+MOST_LOADED = 1000  # jobs that one list is made from, however many a tenant may have
 
 JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
 Prefer = Annotated[
@@ -84,6 +87,24 @@ async def answer(services: Services, submitted: Submitted, response: Response, p
     status = await describe(services, job)
     response.headers["Location"] = status.url
     return status
+
+
+@router.get(
+    "",
+    summary="List the jobs that wait or run",
+    response_model=GenerationList,
+    responses=documents.errors(InvalidRequest("invalid_limit", "limit: Input should be at most 100", field="limit")),
+)
+async def list_jobs(
+    services: Shared,
+    model: Annotated[str | None, Query(description="Of one model alone", examples=["sprites-64"])] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="Most jobs; the oldest are listed")] = MOST_LISTED,
+) -> GenerationList:
+    """Your own, the oldest first. What has ended is not listed: whoever submitted it knows its `id`."""
+    names = await services.registry.served_models() if model is None else [model]
+    ids = [job_id for name in names for job_id in await services.queue.active(name)]
+    jobs = sorted(await services.queue.load_many(ids[:MOST_LOADED]), key=lambda job: job.created_at)[:limit]
+    return GenerationList(data=[_status(services, job) for job in jobs])
 
 
 @router.get(
@@ -220,10 +241,17 @@ async def finished_png(services: Services, job_id: str, index: int) -> tuple[Job
 
 async def describe(services: Services, job: Job) -> GenerationStatus:
     """As it is now: state, place and estimate are of one moment, even if a worker takes the job while we look."""
-    place = Place(job, None, 0, 0) if job.state.is_terminal else await services.queue.place(job)
-    job = place.job
-    fleet = None if job.state.is_terminal else await services.queue.fleet(job.params.model)
-    url = f"/v1/generations/{job.id}"
+    if job.state.is_terminal:
+        return _status(services, job)
+    place = await services.queue.place(job)
+    if place.job.state.is_terminal:
+        return _status(services, place.job)
+    fleet = await services.queue.fleet(job.params.model)
+    return _status(services, place.job, place, fleet)
+
+
+def _status(services: Services, job: Job, place: Place | None = None, fleet: Fleet | None = None) -> GenerationStatus:
+    url = f"{services.root_path}/v1/generations/{job.id}"
     return GenerationStatus(
         id=job.id,
         status=job.state.value,
@@ -232,12 +260,12 @@ async def describe(services: Services, job: Job) -> GenerationStatus:
         seq=job.seq,
         attempts=job.attempts,
         cancel_requested=job.cancel_requested,
-        position=place.waiting_ahead,
-        eta=None if fleet is None else _eta(place, fleet),
+        position=None if place is None else place.waiting_ahead,
+        eta=None if place is None or fleet is None else _eta(place, fleet),
         workers=None if fleet is None else len(fleet.workers),
         notice=None if fleet is None or fleet.workers else _no_worker(job),
         timings=Timings(created_at=job.created_at, started_at=job.started_at, finished_at=job.finished_at),
-        images=_images(job),
+        images=_images(job, services.root_path),
         retry_of=job.retry_of,
         error=Failed.model_validate_json(job.result).error if job.state is JobState.FAILED else None,
         url=url,
@@ -257,5 +285,6 @@ def _eta(place: Place, fleet: Fleet) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _images(job: Job) -> tuple[ImageLink, ...]:
-    return Completed.model_validate_json(job.result).images if job.state is JobState.COMPLETED else ()
+def _images(job: Job, root_path: str) -> tuple[ImageLink, ...]:
+    links = Completed.model_validate_json(job.result).images if job.state is JobState.COMPLETED else ()
+    return tuple(link.model_copy(update={"url": root_path + link.url}) for link in links)

@@ -7,17 +7,22 @@ from its beginning, so that a client that sends a byte now and then gains nothin
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import ServerState
 
+from server.api.credentials import read_header
 from server.api.faults import respond
+from server.api.proxy import route_path
+from server.api.request_id import HEADER, chosen_id, new_id
+from server.api.sockets import SocketProtocol
 from server.errors import HeadTooLarge, InvalidHttp, RequestTimeout, ServerError
+from server.observability.logging import REQUEST_ID
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -108,6 +113,7 @@ def _split(target: bytes) -> tuple[bytes, bytes]:
 class HttpProtocol(H11Protocol):
     head_seconds: ClassVar[float]
     body_seconds: ClassVar[float]
+    root_path: ClassVar[str]
 
     def __init__(
         self,
@@ -205,12 +211,22 @@ class HttpProtocol(H11Protocol):
 
     def _write(self, error: ServerError) -> None:
         is_known = self._has_served() and self.conn.our_state is h11.SEND_RESPONSE
-        answer = respond(error, self.scope["path"] if is_known else self.conn.path)
+        # What is known of a head that could not be read is its path at best.
+        scope = cast("Scope", self.scope) if is_known else {"path": self.conn.path, "root_path": self.root_path}
+        answer = respond(error, route_path(scope))
+        request_id = chosen_id(read_header(scope, HEADER)) if is_known else new_id()
+        answer.headers[HEADER.decode()] = request_id
+        self._log(error, request_id)
         reason = STATUS_PHRASES[error.status]
         head = h11.Response(status_code=error.status, headers=[*answer.raw_headers, CLOSE_HEADER], reason=reason)
         body = b"" if is_known and self.scope["method"] == "HEAD" else bytes(answer.body)
         for event in (head, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event))
+
+    def _log(self, error: ServerError, request_id: str) -> None:
+        token = REQUEST_ID.set(request_id)
+        logger.info("%s: %s client=%s", error.code, error, (self.client or ("unknown",))[0])
+        REQUEST_ID.reset(token)
 
     def _has_served(self) -> bool:
         """Whether a request came; uvicorn declares what it sets then as never None."""
@@ -222,7 +238,11 @@ def bounded_http(settings: Settings) -> type[HttpProtocol]:
     return type(
         "BoundedHttpProtocol",
         (HttpProtocol,),
-        {"head_seconds": settings.head_timeout, "body_seconds": settings.body_timeout},
+        {
+            "head_seconds": settings.head_timeout,
+            "body_seconds": settings.body_timeout,
+            "root_path": settings.root_path,
+        },
     )
 
 
@@ -231,6 +251,8 @@ def server_config(app: ASGIApp, settings: Settings, more: Mapping[str, Any] | No
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=bounded_http(settings),
+        ws=SocketProtocol,
+        proxy_headers=False,  # the application reads them itself: host and prefix, too
         log_config=None,
         access_log=False,
         server_header=False,

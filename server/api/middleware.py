@@ -1,14 +1,18 @@
-"""ASGI middleware: the body limit, the count of answers, and their traces."""
+"""ASGI middleware: the body limit, HEAD, the count of answers, and their traces."""
 
+import logging
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api.proxy import route_path
 from server.api.refusal import refuse
 from server.errors import BodyTooLarge, TooManyUploads
 from server.observability.tracing import Tracing
+
+logger = logging.getLogger(__name__)
 
 UNTRACED = frozenset({"/live", "/ready", "/metrics"})
 
@@ -32,7 +36,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self.uploads.get(scope["path"], self.limit)
+        limit = self.uploads.get(route_path(scope), self.limit)
         announced = _content_length(scope)
         if announced is not None and announced > limit:
             await self._refuse(limit, scope, receive, send)
@@ -106,6 +110,34 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
     return replayed
 
 
+class HeadAsGet:
+    """Answers HEAD with the head of what GET answers. Whatever would follow, a stream too, ends with the head."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}  # the server below knows by its own scope that no body follows
+        is_answered = False
+
+        async def headed(message: Message) -> None:
+            nonlocal is_answered
+            if message["type"] != "http.response.start":
+                return
+            is_answered = True
+            scope["route"] = asked.get("route")  # for those who count
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+
+        async def left() -> Message:
+            return {"type": "http.disconnect"} if is_answered else await receive()
+
+        await self.app(asked, left, headed)
+
+
 class CountAnswers:
     """Tells `count(method, route, status, seconds)` of every answer; the route is the template, never the address."""
 
@@ -122,7 +154,12 @@ class CountAnswers:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 path = getattr(scope.get("route"), "path", "unmatched")
-                self.count(scope["method"], path, message["status"], time.monotonic() - start)
+                seconds = time.monotonic() - start
+                self.count(scope["method"], path, message["status"], seconds)
+                client = (scope.get("client") or ("unknown",))[0]
+                logger.debug(
+                    "%s %s %d %.1f ms client=%s", scope["method"], path, message["status"], 1000 * seconds, client
+                )
             await send(message)
 
         await self.app(scope, receive, counted)
@@ -136,7 +173,7 @@ class TraceRequests:
         self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in UNTRACED:
+        if scope["type"] != "http" or route_path(scope) in UNTRACED:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}

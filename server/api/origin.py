@@ -6,18 +6,24 @@ in a browser and passes: the check guards people's browsers, keys guard the serv
 
 By DNS rebinding a page's own name comes to mean this machine; then origin and `Host` agree, and both are foreign. A
 server that listens on loopback therefore knows the names that it can have: IP addresses, which nobody can rebind,
-`localhost`, and the hosts of the allowed origins.
+`localhost`, the hosts of the allowed origins, and those of `OAR_ALLOWED_HOSTS`. Where these are set the names are
+checked wherever it listens.
+
+The name that is checked is the one that came with the connection: a page can send `X-Forwarded-Host` to its own origin,
+and the connection comes from this machine, which is a trusted proxy. What a proxy says is checked as well where
+`OAR_ALLOWED_HOSTS` is set.
 """
 
-import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.credentials import read_header
+from server.api.proxy import DIRECT_HOST
 from server.api.refusal import deny
 from server.errors import HostNotAllowed, OriginNotAllowed, ServerError
+from server.loopback import is_address, is_loopback
 from server.observability.metrics import ApiMetrics
 from server.settings import DEFAULT_PORTS
 
@@ -25,16 +31,20 @@ EVERY = "*"
 
 
 class OriginCheck:
-    def __init__(self, app: ASGIApp, host: str, allowed: Iterable[str], metrics: ApiMetrics) -> None:
+    def __init__(
+        self, app: ASGIApp, host: str, allowed: Iterable[str], allowed_hosts: Iterable[str], metrics: ApiMetrics
+    ) -> None:
         """`host` is the address that the server listens on."""
         self.app = app
         self.allowed = frozenset(allowed)
         self.metrics = metrics
-        self.hosts = frozenset(urlsplit(origin).hostname for origin in self.allowed) | {host.lower()}
-        self.is_local = is_loopback(host)
+        self.named = frozenset(allowed_hosts)
+        self.hosts = frozenset(urlsplit(origin).hostname for origin in self.allowed) | self.named | {host.lower()}
+        is_local = is_loopback(host) and EVERY not in self.allowed
+        self.checks_hosts = EVERY not in self.named and (bool(self.named) or is_local)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan" and EVERY not in self.allowed:
+        if scope["type"] != "lifespan":
             try:
                 self._check(scope)
             except ServerError as error:
@@ -46,19 +56,25 @@ class OriginCheck:
     def _check(self, scope: Scope) -> None:
         """Raises HostNotAllowed, OriginNotAllowed."""
         host, origin = read_header(scope, b"host"), read_header(scope, b"origin")
-        if self.is_local and host is not None and not self._is_own(host):
-            raise HostNotAllowed(f"this server is not known as {host[:80]!r} (OAR_ALLOWED_ORIGINS)")
+        self._check_host(scope.get(DIRECT_HOST))
+        if self.named:
+            self._check_host(host)
+        if EVERY in self.allowed:
+            return
         if origin is not None and origin not in self.allowed and not _is_same(origin, host):
             raise OriginNotAllowed(f"pages of {origin[:80]!r} may not use this server (OAR_ALLOWED_ORIGINS)")
 
+    def _check_host(self, host: str | None) -> None:
+        """Raises HostNotAllowed."""
+        if self.checks_hosts and host is not None and not self._is_own(host):
+            raise HostNotAllowed(f"this server is not known as {host[:80]!r} (OAR_ALLOWED_HOSTS)")
+
     def _is_own(self, host: str) -> bool:
         name, _ = _authority(f"//{host}", 0)
-        return name in self.hosts or name == "localhost" or name.endswith(".localhost") or _is_address(name)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine alone."""
-    return host.lower() == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+        parents = (name[dot:] for dot, letter in enumerate(name) if letter == ".")
+        if name in self.hosts or any(f"*{parent}" in self.hosts for parent in parents):
+            return True
+        return name == "localhost" or name.endswith(".localhost") or is_address(name)
 
 
 def _is_same(origin: str, host: str | None) -> bool:
@@ -74,11 +90,3 @@ def _authority(url: str, default_port: int) -> tuple[str, int]:
         return (parts.hostname, parts.port or default_port) if parts.hostname else ("", 0)
     except ValueError:
         return "", 0
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

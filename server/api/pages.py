@@ -35,8 +35,8 @@ POLICY = "; ".join(
         "require-trusted-types-for 'script'",
     )
 )
-STYLE = ('<link rel="stylesheet" href="/studio/studio.css">', "style", "studio/studio.css")
-THEME = ('<script src="/studio/theme.js"></script>', "script", "studio/theme.js")
+STYLE = ('<link rel="stylesheet" href="studio/studio.css">', "style", "studio/studio.css")
+THEME = ('<script src="studio/theme.js"></script>', "script", "studio/theme.js")
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -85,9 +85,10 @@ class Page:
 
 def read_home(folder: Path) -> Page:
     """`index.html` with its style and the script of its colours inside."""
-    text, policy = (folder / HOME).read_text(), POLICY
+    text, policy = (folder / HOME).read_text(encoding="utf-8"), POLICY
     for link, tag, name in (STYLE, THEME):
-        content = (folder / name).read_text()
+        content = (folder / name).read_text(encoding="utf-8")
+        content = content.replace('url("', 'url("studio/')  # which were relative to the style's own address
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
         text = text.replace(link, f"<{tag}>{content}</{tag}>")
         policy = policy.replace(f"{tag}-src 'self'", f"{tag}-src 'self' 'sha256-{digest}'")
@@ -95,8 +96,8 @@ def read_home(folder: Path) -> Page:
 
 
 def make_router(folder: Path = WEB) -> APIRouter:
-    """Routes for `/` and for every file in `folder`; a name that is not there is 404."""
-    pages = {path.relative_to(folder).as_posix(): Page.read(path) for path in folder.rglob("*") if path.is_file()}
+    """Routes for `/` and for every file of the studio; a name that is not there is 404."""
+    pages = {f"studio/{path.name}": Page.read(path) for path in (folder / "studio").iterdir()}
     pages[HOME] = read_home(folder)
     router = APIRouter(include_in_schema=False)
 

@@ -8,6 +8,7 @@ from starlette.websockets import WebSocket
 
 from server.api.credentials import choose_protocol, read_header
 from server.api.faults import respond
+from server.api.proxy import route_path
 from server.errors import ServerError
 
 DRAIN_BYTES = 32 << 20
@@ -19,7 +20,7 @@ async def refuse(error: ServerError, scope: Scope, receive: Receive, send: Send)
     if scope["type"] == "websocket":
         await _refuse_socket(WebSocket(scope, receive, send), error)
         return
-    response = respond(error, scope["path"])
+    response = respond(error, route_path(scope))
     if read_header(scope, b"expect") is None:
         # A client that still writes would see a broken connection instead of the answer.
         await _drain(receive)
@@ -36,7 +37,7 @@ async def deny(error: ServerError, scope: Scope, receive: Receive, send: Send) -
         return
     socket = WebSocket(scope, receive, send)
     if "websocket.http.response" in scope.get("extensions", {}):
-        await socket.send_denial_response(respond(error, scope["path"]))
+        await socket.send_denial_response(respond(error, route_path(scope)))
     else:
         await socket.close(error.close_code)
 

@@ -42,13 +42,16 @@ def own_server(settings: Mapping[str, str]) -> Generator[OwnServer]:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                encoding="utf-8",
             )
         with process, stopped_by_signals():
             assert process.stdout is not None
             try:
                 url = process.stdout.readline().strip()
                 if not url:
-                    raise ServerFailed(f"the server did not start: {(folder / 'serve.log').read_text()[-2000:]}")
+                    raise ServerFailed(
+                        f"the server did not start: {(folder / 'serve.log').read_text(encoding='utf-8')[-2000:]}"
+                    )
                 yield OwnServer(url, EmbeddedRedis(folder).url, ServerProcesses(process.pid, folder))
             finally:
                 process.send_signal(signal.SIGINT)

@@ -16,12 +16,12 @@ class ServerProcesses:
 
     def cpu_seconds(self) -> dict[str, float]:
         """User and system time so far by part: `api`, `worker`, `redis`. Empty where there is no /proc."""
-        guard = int(self._guard.read_text()) if self._guard.exists() else None
+        guard = int(self._guard.read_text(encoding="utf-8")) if self._guard.exists() else None
         seconds: defaultdict[str, float] = defaultdict(float)
         for path in PROC.glob("[0-9]*"):
             try:
-                facts = (path / "stat").read_text().rpartition(")")[2].split()
-                command = (path / "cmdline").read_text().split("\0")
+                facts = (path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+                command = (path / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
             except (FileNotFoundError, ProcessLookupError):
                 continue
             parent = int(facts[1])

@@ -1,6 +1,7 @@
 """The `oar` command. Each verb is imported when it is called: `oar api` never imports torch."""
 
 import importlib
+import sys
 from typing import cast
 
 import click
@@ -59,3 +60,6 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="oar-server", message="%(version)s")
 def main() -> None:
     """Order-aware autoregressive image generation: serve, generate, train, measure."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")  # a terminal that has no such letter shows another

@@ -14,11 +14,12 @@ from server.api.app import create_app
 from server.api.deps import Services
 from server.api.http import server_config
 from server.api.keyring import KeyFileError, KeyRing
-from server.api.origin import is_loopback
 from server.cli.file_limit import raise_file_limit
 from server.cli.inherit import EXIT_CONFIG, end_with_parent, inherited_listener, listen, tell_ready
 from server.cli.options import with_settings
 from server.jobs.check import RedisRefused, look_once
+from server.jobs.embedded import EmbeddedRedisError, redis_url
+from server.loopback import is_loopback
 from server.observability.logging import configure_logging
 from server.observability.tracing import TracingUnavailable
 from server.settings import Settings
@@ -39,15 +40,25 @@ def api(settings: Settings) -> None:
     listener = inherited_listener() or listen(settings)
     host, port = listener.getsockname()[:2]
     logger.info("api listens on http://%s:%d", host, port)
+    if settings.api_keys is None and not is_loopback(settings.host):
+        logger.warning("everybody who reaches %s:%d may use this server: OAR_API_KEYS is not set", host, port)
+    if not settings.allowed_hosts and not is_loopback(settings.host):
+        logger.warning(
+            "this server answers to any name, a page's that was bound to it too: OAR_ALLOWED_HOSTS is not set"
+        )
     try:
         if settings.redis_url:
             look_once(settings.redis_url, settings.command_timeout)
-        app = create_app(settings)
-    except (TracingUnavailable, KeyFileError, RedisRefused) as error:
+        with redis_url(settings) as url:
+            _serve(settings.model_copy(update={"redis_url": url}), listener)
+    except (TracingUnavailable, KeyFileError, RedisRefused, EmbeddedRedisError) as error:
         logger.error("api cannot start: %s", error)
         raise SystemExit(EXIT_CONFIG) from error
-    if settings.api_keys is None and not is_loopback(settings.host):
-        logger.warning("everybody who reaches %s:%d may use this server: OAR_API_KEYS is not set", host, port)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> None:
+    """Returns after a signal. Raises TracingUnavailable, KeyFileError."""
+    app = create_app(settings)
     config = server_config(app, settings)
     asyncio.run(_Server(config, app, settings.ready_grace).serve(sockets=[listener]))
 

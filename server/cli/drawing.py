@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from oar_client import AnyEvent, OarError
+from oar_core.answer import writes
 from oar_core.flags import flag
 from oar_wire.edit import EditFields
 from oar_wire.openai import OutputFormat
@@ -19,7 +20,7 @@ from oar_wire.options import OPTIONS, Option
 from oar_wire.request import GenerationRequest
 from server.cli.following import Bar, Interrupted, Painting, View, follow
 from server.cli.making import Making, Upload, begin
-from server.cli.painting import Colours, Ground, choose_colours
+from server.cli.painting import UPPER_HALF, Colours, Ground, choose_colours
 from server.cli.wish import make_request, read_like, read_order
 from server.errors import ServerError
 
@@ -177,7 +178,8 @@ def _summary(making: Making, paths: list[Path], first: float | None, seconds: fl
 def _colours(paint: str) -> Colours | None:
     if paint == "24bit" or paint == "256":
         return paint
-    return None if paint == "never" else choose_colours(os.environ, is_terminal=sys.stdout.isatty())
+    can_paint = sys.stdout.isatty() and writes(UPPER_HALF)
+    return None if paint == "never" else choose_colours(os.environ, is_terminal=can_paint)
 
 
 def _write(text: str) -> None:

@@ -1,4 +1,8 @@
-"""`oar jobs`: look at the queue of this data folder's Redis, or of REDIS_URL's, and help jobs that failed."""
+"""`oar jobs`: look at the queue of a server that runs, and help jobs that failed.
+
+The server is found by `--url` or OAR_URL, and asked over HTTP as its tenants ask it; else by its Redis, which REDIS_URL
+names or the data folder holds, and the operator sees all jobs. No server is started.
+"""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -8,10 +12,12 @@ from typing import Any, TypeVar
 
 import click
 
+from oar_client import OarError
 from oar_core.answer import Answer, AnswerGroup
 from oar_wire.job import GenerationParams
 from oar_wire.tenant import open_tenant
 from server.cli.on_redis import on_redis
+from server.cli.server_jobs import ServerJobs, as_facts
 from server.errors import ServerError
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetter, DeadLetters
@@ -22,9 +28,12 @@ from server.settings import Settings
 
 T = TypeVar("T")
 PROMPT_CHARS = 50
+MOST_LISTED = 100  # by a server, of its tenant's jobs
 
 limit_option = click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="Most lines.")
 id_argument = click.argument("job_id", metavar="ID")
+url_option = click.option("--url", envvar="OAR_URL", show_envvar=True, help="A server; else its Redis is looked for.")
+key_option = click.option("--api-key", envvar="OAR_API_KEY", show_envvar=True, help="For a server that asks for one.")
 
 
 @click.group(cls=AnswerGroup)
@@ -34,19 +43,32 @@ def jobs() -> None:
 
 @jobs.command("list")
 @click.option("--model", help="Jobs of one model alone.")
-@click.option("--all", "with_ended", is_flag=True, help="Ended jobs that are still kept, too.")
+@click.option("--all", "with_ended", is_flag=True, help="Ended jobs that are still kept, too; not with --url.")
 @limit_option
-def list_jobs(model: str | None, with_ended: bool, limit: int) -> Answer:
-    """List jobs that wait or run, by priority."""
-    found = _run(lambda desk: desk.find(model, with_ended=with_ended, limit=limit))
-    return Answer([_facts(job) for job in found], map(_line, found))
+@url_option
+@key_option
+def list_jobs(model: str | None, with_ended: bool, limit: int, url: str | None, api_key: str | None) -> Answer:
+    """List jobs that wait or run, by priority; with --url your own, the oldest first, at most 100."""
+    if url:
+        if with_ended:
+            raise click.UsageError("a server lists no ended jobs: say --all where its Redis is reached, without a URL")
+        found = _ask(url, api_key, lambda server: server.find(model, min(limit, MOST_LISTED)))
+        facts = [as_facts(status) for status in found]
+    else:
+        facts = [_facts(job) for job in _run(lambda desk: desk.find(model, with_ended=with_ended, limit=limit))]
+    return Answer(facts, map(_line, facts))
 
 
 @jobs.command()
 @id_argument
-def show(job_id: str) -> Answer:
+@url_option
+@key_option
+def show(job_id: str, url: str | None, api_key: str | None) -> Answer:
     """Show all that is known of a job."""
-    facts = _facts(_run(lambda desk: desk.queue.load(job_id)))
+    if url:
+        facts = as_facts(_ask(url, api_key, lambda server: server.load(job_id)))
+    else:
+        facts = _facts(_run(lambda desk: desk.queue.load(job_id)))
     return Answer(
         facts,
         (f"{name:<17} {value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items()),
@@ -56,7 +78,7 @@ def show(job_id: str) -> Answer:
 @jobs.command()
 @limit_option
 def dead(limit: int) -> Answer:
-    """List jobs that were begun too often and given up, the newest first."""
+    """List jobs that were begun too often and given up, the newest first. They are in the server's Redis alone."""
     letters = _run(lambda desk: desk.dead.list(limit))
     lines = (
         "  ".join((letter.job_id, _time(letter.at), letter.model, letter.reason, f"attempts={letter.attempts}"))
@@ -67,21 +89,31 @@ def dead(limit: int) -> Answer:
 
 @jobs.command()
 @id_argument
-def retry(job_id: str) -> Answer:
+@url_option
+@key_option
+def retry(job_id: str, url: str | None, api_key: str | None) -> Answer:
     """Submit a dead, failed or canceled job's parameters as a new job. Said twice, it is still one new job.
 
     An edit can be repeated as long as the picture that it started from is kept: OAR_RESULT_TTL after the job's end.
     """
-    new = _run(lambda desk: desk.retry(job_id))
-    return Answer(_facts(new), [new.id])
+    if url:
+        facts = as_facts(_ask(url, api_key, lambda server: server.retry(job_id)))
+    else:
+        facts = _facts(_run(lambda desk: desk.retry(job_id)))
+    return Answer(facts, [facts["id"]])
 
 
 @jobs.command()
 @id_argument
-def cancel(job_id: str) -> Answer:
+@url_option
+@key_option
+def cancel(job_id: str, url: str | None, api_key: str | None) -> Answer:
     """End a waiting job at once, a running one within a step."""
-    job = _run(lambda desk: desk.cancel(job_id))
-    return Answer(_facts(job), [job.state.value if job.state.is_terminal else f"{job.state}, cancel requested"])
+    if url:
+        facts = as_facts(_ask(url, api_key, lambda server: server.cancel(job_id)))
+    else:
+        facts = _facts(_run(lambda desk: desk.cancel(job_id)))
+    return Answer(facts, [facts["state"] if facts["finished_at"] else f"{facts['state']}, cancel requested"])
 
 
 class _Desk:
@@ -147,6 +179,14 @@ def _run(work: Callable[[_Desk], Awaitable[T]]) -> T:
     return on_redis(lambda connection, settings: work(_Desk(connection, settings)))
 
 
+def _ask(url: str, api_key: str | None, work: Callable[[ServerJobs], T]) -> T:
+    try:
+        with ServerJobs(url, api_key) as server:
+            return work(server)
+    except OarError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _facts(job: Job) -> dict[str, Any]:
     return {
         "id": job.id,
@@ -171,15 +211,15 @@ def _letter(letter: DeadLetter) -> dict[str, Any]:
     return {**asdict(letter), "params": letter.params.model_dump(mode="json")}
 
 
-def _line(job: Job) -> str:
-    age = _time(job.created_at)
-    return f"{job.id}  {job.state:<9}  {job.priority:<6}  {age}  {job.params.model}  {_prompt(job)}"
+def _line(facts: dict[str, Any]) -> str:
+    age, prompt = _time(facts["created_at"]), _prompt(facts["params"]["prompt"])
+    return f"{facts['id']}  {facts['state']:<9}  {facts['priority']:<6}  {age}  {facts['model']}  {prompt}"
 
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _prompt(job: Job) -> str:
-    prompt = job.params.prompt.replace("\n", " ")
+def _prompt(text: str) -> str:
+    prompt = text.replace("\n", " ")
     return prompt if len(prompt) <= PROMPT_CHARS else f"{prompt[: PROMPT_CHARS - 1]}…"

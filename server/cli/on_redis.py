@@ -1,4 +1,7 @@
-"""What the verbs that look after the queue share: a connection to the Redis of this data folder, or of REDIS_URL."""
+"""What the verbs that look after the queue share: a connection to the Redis of a server that runs.
+
+REDIS_URL names it, or the data folder holds it. No server is started.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +13,7 @@ from server.cli.options import StartRefused, load_settings
 from server.errors import ServerError
 from server.jobs.check import RedisAway, RedisRefused, check_redis
 from server.jobs.connection import RedisConnection
-from server.jobs.embedded import EmbeddedRedisError, redis_url
+from server.jobs.embedded import EmbeddedRedisError, running_redis_url
 from server.settings import Settings
 
 T = TypeVar("T")
@@ -30,9 +33,12 @@ def on_redis(work: Callable[[RedisConnection, Settings], Awaitable[T]]) -> T:
     try:
         if settings.redis_url:
             check_redis(settings.redis_url, settings.command_timeout)
-        with redis_url(settings) as url:
+        with running_redis_url(settings) as url:
             return asyncio.run(connected(url))
     except RedisRefused as error:
         raise StartRefused(str(error)) from error
-    except (ServerError, EmbeddedRedisError, RedisAway) as error:
+    except EmbeddedRedisError as error:
+        hint = "start one with `oar serve`, or name one by --url or OAR_URL, or its Redis by REDIS_URL or OAR_DATA_DIR"
+        raise click.ClickException(f"{error}: {hint}") from error
+    except (ServerError, RedisAway) as error:
         raise click.ClickException(str(error)) from error

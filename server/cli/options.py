@@ -44,7 +44,7 @@ def load_settings(given: dict[str, Any]) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        lines = [f"{_variable(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()]
+        lines = [f"{_variable(fault['loc'])}{fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()]
         raise BadSetting("; ".join(lines)) from error
 
 
@@ -66,5 +66,6 @@ def show(value: Any) -> str:
 
 
 def _variable(location: tuple[int | str, ...]) -> str:
-    name = str(location[0]) if location else "settings"
-    return environment_name(name) if name in Settings.model_fields else name
+    """The variable at fault, and a colon; empty where the sentence itself names it."""
+    name = str(location[0]) if location else ""
+    return f"{environment_name(name) if name in Settings.model_fields else name}: " if name else ""

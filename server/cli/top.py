@@ -11,6 +11,9 @@ import click
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from oar_client import OarError
+from oar_client.address import is_loopback
+from oar_client.contact import proxies_explained
 from oar_core.answer import Answer, AnswerCommand
 from server.cli.options import load_settings
 from server.cli.serve import address
@@ -184,7 +187,12 @@ class _TopCommand(AnswerCommand):
 
 
 @click.command(cls=_TopCommand)
-@click.option("--url", help="The server; the one that OAR_HOST and OAR_PORT name if absent.")
+@click.option(
+    "--url",
+    envvar="OAR_URL",
+    show_envvar=True,
+    help="The server; the one that OAR_HOST and OAR_PORT name if absent.",
+)
 @click.option("--api-key", envvar="OAR_API_KEY", help="Your key, where the server asks for one. [env: OAR_API_KEY]")
 @click.option("--metrics-key", envvar="OAR_METRICS_KEY", help="The key of its /metrics. [env: OAR_METRICS_KEY]")
 @click.option("--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds of a look.")
@@ -194,7 +202,7 @@ def top(url: str | None, api_key: str | None, metrics_key: str | None, interval:
     if url is None:
         settings = load_settings({})
         url = address(settings.host, settings.port)
-    with httpx.Client(base_url=url, timeout=TIMEOUT, headers=_bearer(api_key)) as client:
+    with _client(url, api_key) as client:
         try:
             if once:
                 before = look(client, metrics_key)
@@ -206,6 +214,16 @@ def top(url: str | None, api_key: str | None, metrics_key: str | None, interval:
             raise click.ClickException(_refusal(error.response)) from error
         except httpx.HTTPError as error:
             raise click.ClickException(f"{url}: {error}") from error
+
+
+def _client(url: str, api_key: str | None) -> httpx.Client:
+    """Raises click.ClickException for an address or a proxy that cannot be used."""
+    direct = httpx.HTTPTransport() if is_loopback(url) else None
+    try:
+        with proxies_explained(ValueError):
+            return httpx.Client(base_url=url, timeout=TIMEOUT, headers=_bearer(api_key), transport=direct)
+    except OarError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _refusal(answer: httpx.Response) -> str:

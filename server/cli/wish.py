@@ -43,7 +43,7 @@ def _text_of(path: Path) -> str:
         with Image.open(path) as picture:
             return str(picture.info.get(KEYWORD, ""))
     except UnidentifiedImageError:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
 
 
 def make_request(kind: type[R], given: dict[str, Any], like: dict[str, Any], *, previews: bool) -> R:

@@ -19,8 +19,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, cast
-from urllib.parse import urlsplit
+from typing import IO, cast
+from urllib.parse import quote, unquote, urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -56,18 +56,48 @@ class EmbeddedRedis:
 
     @property
     def socket(self) -> Path:
+        """Elsewhere where the path is too long, or cannot be written in every locale."""
         path = self.folder / "redis.sock"
-        return path if len(os.fsencode(path)) <= MAX_SOCKET_PATH else _runtime_folder() / f"{_short_hash(path)}.sock"
+        fits = len(os.fsencode(path)) <= MAX_SOCKET_PATH and str(path).isascii()
+        return path if fits else _runtime_folder() / f"{_short_hash(path)}.sock"
 
     @property
     def url(self) -> str:
-        return f"unix://{self.socket}"
+        return f"unix://{quote(os.fsencode(self.socket))}"
 
     def start(self) -> None:
         """Attaches to the folder's server, or starts it. Raises EmbeddedRedisError."""
         binary = find_binary()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o700)
+        with self._folder_explained():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.chmod(0o700)
+            is_running = self._attach_or_start(binary)
+        logger.info("redis: %s the bundled Valkey, data in %s", "attached to" if is_running else "started", self.folder)
+
+    def attach(self) -> None:
+        """Attaches to the folder's server, and starts none. Raises EmbeddedRedisError where none runs."""
+        nobody = f"no server runs with the data folder {self.folder.parent}"
+        if not self._is_guarded():
+            raise EmbeddedRedisError(nobody)
+        with self._folder_explained():
+            self._users = (self.folder / "users.lock").open("ab")
+            fcntl.flock(self._users, fcntl.LOCK_SH)  # waits for a guard that is just stopping Valkey
+        if not (self._is_guarded() and self._is_ours()):
+            self._users.close()
+            self._users = None
+            raise EmbeddedRedisError(nobody)
+
+    @contextmanager
+    def _folder_explained(self) -> Generator[None]:
+        """Raises EmbeddedRedisError with what to do about a folder that cannot be used."""
+        try:
+            yield
+        except OSError as error:
+            message = f"the data folder {self.folder.parent} cannot be used ({error.strerror or error})"
+            raise EmbeddedRedisError(f"{message}: set OAR_DATA_DIR to another, or REDIS_URL to a server") from error
+
+    def _attach_or_start(self, binary: Path) -> bool:
+        """Whether it was running already."""
         with (self.folder / "start.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._users = (self.folder / "users.lock").open("ab")
@@ -80,7 +110,7 @@ class EmbeddedRedis:
             except EmbeddedRedisError:
                 self._users.close()
                 raise
-        logger.info("redis: %s the bundled Valkey, data in %s", "attached to" if is_running else "started", self.folder)
+        return is_running
 
     def stop(self) -> None:
         """Lets go; when this was the last user, returns once the server has stopped."""
@@ -95,7 +125,7 @@ class EmbeddedRedis:
 
     def _is_guarded(self) -> bool:
         try:
-            os.kill(int((self.folder / "guard.pid").read_text()), 0)
+            os.kill(int((self.folder / "guard.pid").read_text(encoding="utf-8")), 0)
         except (FileNotFoundError, ValueError, ProcessLookupError):
             return False
         return True
@@ -140,14 +170,14 @@ class EmbeddedRedis:
         if not self.socket.exists():
             return False
         client = Redis(unix_socket_path=str(self.socket), protocol=2, socket_timeout=2, retry=Retry(NoBackoff(), 0))
+        client.response_callbacks.clear()  # which would replace what is no UTF-8
         try:
-            client.ping()  # pyright: ignore[reportUnknownMemberType]
-            facts = cast("dict[str, Any]", client.config_get("dir"))  # pyright: ignore[reportUnknownMemberType]
+            reply = cast("list[bytes]", client.execute_command("CONFIG", "GET", "dir"))  # pyright: ignore[reportUnknownMemberType]
         except (RedisError, OSError):
             return False
         finally:
             client.close()
-        return {_text(key): _text(value) for key, value in facts.items()}.get("dir") == str(self.folder)
+        return reply[1:] == [os.fsencode(self.folder)]
 
 
 def _damage(log: Path, offset: int) -> str:
@@ -164,12 +194,29 @@ def redis_url(settings: Settings) -> Generator[str]:
     """The Redis to use for as long as the context lasts: REDIS_URL's, or the bundled one. Logs which, in one line."""
     if settings.redis_url:
         parts = urlsplit(settings.redis_url)
-        where = f"{parts.hostname}:{parts.port or REDIS_PORT}" if parts.hostname else parts.path
+        where = f"{parts.hostname}:{parts.port or REDIS_PORT}" if parts.hostname else unquote(parts.path)
         logger.info("redis: using REDIS_URL at %s", where)
         yield settings.redis_url
         return
     embedded = EmbeddedRedis(settings.data_dir, settings.fsync)
     embedded.start()
+    try:
+        yield embedded.url
+    finally:
+        embedded.stop()
+
+
+@contextmanager
+def running_redis_url(settings: Settings) -> Generator[str]:
+    """The Redis of a server that runs already: REDIS_URL's, or the bundled one of the data folder. Starts none.
+
+    Raises EmbeddedRedisError.
+    """
+    if settings.redis_url:
+        yield settings.redis_url
+        return
+    embedded = EmbeddedRedis(settings.data_dir)
+    embedded.attach()
     try:
         yield embedded.url
     finally:
@@ -201,8 +248,10 @@ def _is_last(users: IO[bytes]) -> bool:
 
 
 def _runtime_folder() -> Path:
-    """A short folder that only this user can enter."""
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"oar-{os.getuid()}"
+    """A short folder that only this user can enter. Raises EmbeddedRedisError."""
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    parent = given if given and os.access(given, os.W_OK | os.X_OK) else tempfile.gettempdir()
+    folder = Path(parent) / f"oar-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     facts = folder.lstat()
     if facts.st_uid != os.getuid() or not stat.S_ISDIR(facts.st_mode) or stat.S_IMODE(facts.st_mode) & 0o077:
@@ -212,7 +261,3 @@ def _runtime_folder() -> Path:
 
 def _short_hash(path: Path) -> str:
     return sha256(os.fsencode(path)).hexdigest()[:16]
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -36,7 +36,7 @@ def main(folder: Path, socket_path: Path, binary: Path, fsync: str) -> None:
         os._exit(0)  # who started us goes on, and never has to wait for us
     _stop_leftover(socket_path)
     pid_file = folder / "guard.pid"
-    pid_file.write_text(str(os.getpid()))
+    pid_file.write_text(str(os.getpid()), encoding="utf-8")
     gone = threading.Event()
     threading.Thread(target=_wait_for_last_user, args=(folder / "users.lock", gone), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: gone.set())

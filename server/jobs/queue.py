@@ -231,6 +231,12 @@ class JobQueue:
         tombstone: bytes | None = await self._connection.again("GET", keys.tombstone(job_id))
         return _Record(None, (tombstone or b"").decode())
 
+    async def load_many(self, job_ids: Sequence[str]) -> list[Job]:
+        """Those that are still kept and ours, in one round trip."""
+        replies = await self._connection.again_many([("HGETALL", keys.job(job_id)) for job_id in job_ids])
+        jobs = [_parse(job_id, reply) for job_id, reply in zip(job_ids, replies) if reply]
+        return [job for job in jobs if self._owns(job.tenant)]
+
     def _owns(self, tenant: str) -> bool:
         return self._tenant is None or self._tenant.name == tenant
 
@@ -272,7 +278,10 @@ class JobQueue:
         return sum(await self._connection.again_many([("XLEN", queue) for queue in keys.queues(model)]))
 
     async def active(self, model: str) -> list[str]:
-        """Ids of a model's jobs that wait or run, by priority, the oldest first."""
+        """Ids of a model's jobs that wait or run, by priority, the oldest first; of a tenant's view in no order."""
+        if self._tenant is not None:
+            members = await self._connection.again("SMEMBERS", keys.share(model, self._tenant.name))
+            return [member.decode() for member in members]
         replies = await self._connection.again_many([("XRANGE", queue, "-", "+") for queue in keys.queues(model)])
         return [words[1].decode() for reply in replies for _, words in reply]
 

@@ -44,7 +44,9 @@ LIBRARIES = {
 @cache
 def script(name: str) -> Script:
     folder = resources.files("server.jobs") / "lua"
-    text = "".join((folder / f"{part}.lua").read_text() for part in ("prelude", *LIBRARIES.get(name, ()), name))
+    text = "".join(
+        (folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", *LIBRARIES.get(name, ()), name)
+    )
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -1,19 +1,26 @@
-"""One line a record on standard error: `time level logger message key=value ...`, or JSON."""
+"""One line a record on standard error: `time level logger message key=value ...`, or JSON.
+
+A line that is written while a request is served ends with its `request_id`.
+"""
 
 import faulthandler
 import json
 import logging
 import signal
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal
 
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 LOUD_LIBRARIES = ("uvicorn", "httpx", "websockets")
 
 
 class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = f"{_time(record)} {record.levelname.lower():<7} {record.name} {_one_line(record.getMessage())}"
+        if request_id := REQUEST_ID.get():
+            line += f" request_id={request_id}"
         if record.exc_info:
             line += f" exception={json.dumps(self.formatException(record.exc_info))}"
         return line
@@ -27,6 +34,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if request_id := REQUEST_ID.get():
+            fields["request_id"] = request_id
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Self
+from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -13,6 +14,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from requests import Session
+
+from server.loopback import is_loopback
 
 EXPORT_SECONDS = 2.0
 PROPAGATOR = TraceContextTextMapPropagator()
@@ -51,7 +55,10 @@ class OtelTracing:
     def exporting(cls, endpoint: str, service: str) -> Self:
         """Sends spans in the background; what cannot be sent is dropped and logged."""
         provider = TracerProvider(resource=Resource.create({"service.name": service}))
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)))
+        session = Session()
+        session.trust_env = not is_loopback(urlsplit(endpoint).hostname or "")  # else proxies of the environment count
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS, session=session)
+        provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider)
 
     @contextmanager

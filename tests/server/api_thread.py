@@ -1,4 +1,4 @@
-"""The API in a thread of this process, on a port of its own.
+"""The API in a thread of this process, on a port of its own, with the protocols of `oar api`.
 
 What the kernel keeps for a client that does not read is the same on every machine: the listener bounds it.
 """

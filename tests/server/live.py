@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,12 +20,22 @@ from tests.server.processes import find_processes
 from tests.waiting import HANG_SECONDS, wait_for
 
 ROOT = Path(__file__).parents[2]
+PREVIEW_INTERVAL = 0.02
 
 
 class LiveServer:
     """Where it `is_gated`, its `gate` holds the engines of its workers. It is open at first, and at the end."""
 
-    def __init__(self, data_dir: Path, weights_dir: Path, *, is_gated: bool = False, **settings: str) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        weights_dir: Path,
+        *,
+        is_gated: bool = False,
+        without: Iterable[str] = (),
+        **settings: str,
+    ) -> None:
+        """`settings` are environment variables; those of `without` are taken out of it."""
         self.data_dir = data_dir
         self.gate = Gate(data_dir / "gate")
         self._program = "tests.server.gated" if is_gated else "server.cli"
@@ -35,7 +45,7 @@ class LiveServer:
             "OAR_WEIGHTS_DIR": str(weights_dir),
             "OAR_PORT": "0",
             "OAR_THREADS": "1",
-            "OAR_PREVIEW_INTERVAL": "0.02",
+            "OAR_PREVIEW_INTERVAL": str(PREVIEW_INTERVAL),
             "OAR_LEASE_SECONDS": "15",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
@@ -43,7 +53,8 @@ class LiveServer:
             **settings,
         }
         inherited = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
-        self._environment = inherited | environment
+        given = inherited | environment
+        self._environment = {name: value for name, value in given.items() if name not in set(without)}
 
     def __enter__(self) -> Self:
         with self.log.open("ab") as log:
@@ -53,12 +64,13 @@ class LiveServer:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                encoding="utf-8",
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline().strip()
-        assert line.startswith("http://"), f"no URL: {line!r}\n{self.log.read_text()}"
+        assert line.startswith("http://"), f"no URL: {line!r}\n{self.log.read_text(encoding='utf-8')}"
         self.url = line
-        self.client = httpx.Client(base_url=line, timeout=HANG_SECONDS)
+        self.client = httpx.Client(base_url=line, timeout=HANG_SECONDS, trust_env=False)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +87,7 @@ class LiveServer:
             code = self.process.wait(HANG_SECONDS)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it does not stop:\n{self._where_it_hangs()}") from None
-        log = self.log.read_text()
+        log = self.log.read_text(encoding="utf-8")
         assert "killed a process that did not stop" not in log, log
         return code
 
@@ -89,7 +101,7 @@ class LiveServer:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
-        return self.log.read_text()
+        return self.log.read_text(encoding="utf-8")
 
     def children(self, verb: str) -> list[int]:
         """Process ids of our children that run `oar VERB`."""
@@ -139,7 +151,7 @@ class Stream:
     """Iterates over a websocket's frames until it is closed; then `close_code` is known."""
 
     def __init__(self, url: str) -> None:
-        self._connect = connect(url, open_timeout=HANG_SECONDS, max_size=None, max_queue=None)
+        self._connect = connect(url, open_timeout=HANG_SECONDS, max_size=None, max_queue=None, proxy=None)
 
     def __enter__(self) -> Self:
         self._socket = self._connect.__enter__()

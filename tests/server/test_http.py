@@ -113,9 +113,9 @@ def test_half_a_form_is_answered_and_closed(hasty_url: str) -> None:
 
 
 def test_half_a_body_of_a_request_for_the_head_alone_is_answered_and_closed(hasty_url: str) -> None:
-    sent = HEAD.replace(b"POST", b"HEAD") + b"Content-Length: 5\r\n\r\n{"
+    sent = HEAD.replace(b"POST", b"HEAD") + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"
     head, _, body = exchange(hasty_url, sent).partition(b"\r\n\r\n")
-    assert head.startswith((b"HTTP/1.1 408", b"HTTP/1.1 405"))
+    assert head.startswith(b"HTTP/1.1 408")
     assert body == b""
 
 

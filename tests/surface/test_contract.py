@@ -16,6 +16,7 @@ def test_routes() -> None:
     paths = create_app(Settings()).openapi()["paths"]
     assert {(method.upper(), path) for path, methods in paths.items() for method in methods} == {
         ("POST", "/v1/generations"),
+        ("GET", "/v1/generations"),
         ("GET", "/v1/generations/{job_id}"),
         ("DELETE", "/v1/generations/{job_id}"),
         ("GET", "/v1/generations/{job_id}/events"),

@@ -129,7 +129,7 @@ def test_what_the_images_install_is_an_extra() -> None:
 # compose
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml", "compose.keys.yaml"])
 def test_compose_keeps_to_the_schema_and_names_what_there_is(name: str) -> None:
     compose = Compose.model_validate(load(DOCKER / name))
     for service in compose.services.values():
@@ -142,6 +142,38 @@ def test_compose_keeps_to_the_schema_and_names_what_there_is(name: str) -> None:
             for volume in service.volumes:
                 source = volume.split(":")[0]
                 assert source in compose.volumes or (DOCKER / source).exists(), volume
+
+
+def test_what_listens_on_all_addresses_knows_its_names() -> None:
+    """Both images listen on 0.0.0.0: the check of names holds there, and probes and scrapes by IP address pass it."""
+    api = Compose.model_validate(load(DOCKER / "compose.yaml")).services["api"]
+    for value in (default_of(api.environment["OAR_ALLOWED_HOSTS"]), LITERALS["OAR_ALLOWED_HOSTS"]):
+        assert Settings(allowed_hosts=value).allowed_hosts  # pyright: ignore[reportArgumentType]
+    for name in ("OAR_ROOT_PATH", "OAR_TRUSTED_PROXIES", "OAR_ALLOWED_ORIGINS"):
+        assert default_of(api.environment[name]) == "", "which is unset"
+
+
+def default_of(value: str) -> str:
+    """Of `${NAME:-default}`."""
+    found = re.fullmatch(r"\$\{\w+:-(.*)\}", value)
+    assert found is not None
+    return found[1]
+
+
+def test_compose_says_that_it_is_open_and_how_to_lock_it() -> None:
+    text = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
+    assert "NOBODY NEEDS A KEY" in text
+    assert "compose.keys.yaml" in text
+    locked = Compose.model_validate(load(DOCKER / "compose.keys.yaml")).services["api"]
+    file = locked.environment["OAR_API_KEYS"]
+    assert any(f":{file}:ro" in volume for volume in locked.volumes)
+
+
+def test_probes_ask_no_proxy() -> None:
+    """Engines put the host's `http_proxy` into every container."""
+    for path in DOCKERFILES:
+        (probe,) = (rest for name, rest in instructions(path) if name == "HEALTHCHECK")
+        assert "ProxyHandler({})" in probe, path.name
 
 
 def test_compose_wires_the_parts() -> None:
@@ -337,7 +369,7 @@ def test_the_figures_of_the_cache_in_the_docs() -> None:
 def test_what_the_docs_name_exists() -> None:
     for path in (ROOT / "docs" / "operating.md", ROOT / "docs" / "metrics.md", ROOT / "docs" / "runbook.md"):
         text = path.read_text()
-        assert set(re.findall(r"\bOAR_[A-Z_]+\b", text)) <= KNOWN
+        assert set(re.findall(r"\bOAR_[A-Z_]+\b", text)) <= KNOWN | {"OAR_URL"}
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
             assert (path.parent / target).exists(), target
         for target in re.findall(r"\bdocker/[\w./-]+\.yaml|\bdocker/k8s/[\w/]+", text):

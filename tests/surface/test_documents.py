@@ -155,5 +155,5 @@ EVENTS_NAMES = {kind.model_fields["type"].default for kind in get_args(Event)}
 
 
 def test_it_is_served() -> None:
-    client = TestClient(create_app(Settings()), base_url="http://localhost")
+    client = TestClient(create_app(Settings()), base_url="http://localhost:8000")
     assert client.get("/asyncapi.json").json() == json.loads((ROOT / "docs" / "asyncapi.json").read_text())

@@ -50,7 +50,11 @@ def send(live: LiveServer, method: str, path: str, examples: int) -> None:
     def check(case: Any, is_known: bool) -> None:
         if is_known and "job_id" in (case.path_parameters or {}):
             case.path_parameters["job_id"] = job["id"]
-        case.call_and_validate(checks=CHECKS, timeout=HANG_SECONDS)
+        answer = case.call(timeout=HANG_SECONDS)
+        # A deadline that the request itself names may pass, and the document says so.
+        is_late = answer.status_code == 500 and answer.json()["error"]["code"] == "deadline_exceeded"
+        checks = [check for check in CHECKS if check is not not_a_server_error or not is_late]
+        case.validate_response(answer, checks=checks)
 
     check()
     assert "Traceback" not in live.log.read_text()

@@ -2,6 +2,9 @@
 
 import { askForKey, keyHeaders } from "./key.js";
 
+// Where the server is: this module lies one folder below, whatever path a proxy serves it under.
+const BASE = new URL("..", import.meta.url);
+
 const LONG_SEED = /"seed":\s*(\d{16,})/g; // beyond what a number holds exactly; kept as text
 const MOST_TURNS = 5; // of a GET that is told to come later
 const TEXT_SEED = /"seed":"(\d+)"/g;
@@ -31,6 +34,11 @@ export class ApiError extends Error {
     const ended = /[.!?]$/.test(text) ? text : `${text}.`;
     return this.retryAfter === null ? ended : `${ended} Try again in ${this.retryAfter} s.`;
   }
+}
+
+/** The address of `path`, such as `v1/models`, on this server. */
+export function addressOf(path) {
+  return new URL(path, BASE);
 }
 
 export async function getJson(path) {
@@ -78,7 +86,7 @@ function pause(seconds) {
 
 async function attempt(method, path, { body, headers = {} }) {
   try {
-    return await fetch(path, { method, body, headers: { ...headers, ...keyHeaders() }, credentials: "omit" });
+    return await fetch(addressOf(path), { method, body, headers: { ...headers, ...keyHeaders() }, credentials: "omit" });
   } catch {
     throw new ApiError({ message: "The server cannot be reached." });
   }

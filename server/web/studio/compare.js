@@ -179,7 +179,7 @@ class Card {
   }
 
   async submit(body, order) {
-    this.take(await Job.submit("/v1/generations", { ...body, order }));
+    this.take(await Job.submit("v1/generations", { ...body, order }));
   }
 
   take(job) {

@@ -38,7 +38,7 @@ export class CreateView {
     this.run.running = true;
     announce("Sent");
     try {
-      this.job = await Job.submit("/v1/generations", this.options.values());
+      this.job = await Job.submit("v1/generations", this.options.values());
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
       this.options.offerSeed(this.job.seed);
       this.viewer.show(this.job);

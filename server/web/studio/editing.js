@@ -117,7 +117,7 @@ export class EditView {
     const known = shelf().find((entry) => entry.job === id && String(entry.index) === index);
     if (known) this.options.set({ model: known.model, prompt: known.prompt });
     try {
-      await this.load(await getBlob(`/v1/generations/${id}/images/${index}`));
+      await this.load(await getBlob(`v1/generations/${id}/images/${index}`));
     } catch (error) {
       this.loaded = null;
       explain(error, null, this.notice);
@@ -167,7 +167,7 @@ export class EditView {
 
   makeRecent(entry) {
     const image = el("img", { alt: entry.prompt, class: entry.isCrisp ? "crisp" : "" });
-    getBlob(`/v1/generations/${entry.job}/images/${entry.index}`).then(
+    getBlob(`v1/generations/${entry.job}/images/${entry.index}`).then(
       (blob) => (image.src = URL.createObjectURL(blob)),
       () => image.parentElement?.remove(), // expired: there is nothing to edit
     );
@@ -234,7 +234,7 @@ export class EditView {
     }
     this.run.running = true;
     try {
-      this.job = await Job.submit("/v1/edits", await this.body(), { source: this.retouch.composed() });
+      this.job = await Job.submit("v1/edits", await this.body(), { source: this.retouch.composed() });
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
       this.showStage("viewer");
       this.options.offerSeed(this.job.seed);

@@ -66,7 +66,7 @@ export class GalleryView {
 
   async load(item) {
     const { job, index } = item.entry;
-    const address = `/v1/generations/${job}/images/${index}`;
+    const address = `v1/generations/${job}/images/${index}`;
     try {
       if (!this.pictures.has(address)) this.pictures.set(address, URL.createObjectURL(await getBlob(address)));
       item.image.src = this.pictures.get(address);

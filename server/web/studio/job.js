@@ -13,7 +13,7 @@ export class Job extends EventTarget {
   constructor(status, model, { source = null } = {}) {
     super();
     this.id = status.id;
-    this.url = status.url;
+    this.url = `v1/generations/${encodeURIComponent(status.id)}`;
     this.params = status.params;
     this.model = model;
     this.state = status.status === "queued" ? "queued" : "running";
@@ -39,7 +39,7 @@ export class Job extends EventTarget {
 
   /** A job that exists. Throws ApiError. */
   static async open(id) {
-    const status = await getJson(`/v1/generations/${encodeURIComponent(id)}`);
+    const status = await getJson(`v1/generations/${encodeURIComponent(id)}`);
     return new Job(status, await findModel(status.params.model)).start();
   }
 
@@ -112,8 +112,8 @@ export class Job extends EventTarget {
     }
   }
 
-  async fetchPicture({ index, url }) {
-    this.blobs[index] = await getBlob(url);
+  async fetchPicture({ index }) {
+    this.blobs[index] = await getBlob(`${this.url}/images/${index}`);
     this.paintings[index].final = await createImageBitmap(this.blobs[index]);
   }
 

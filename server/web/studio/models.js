@@ -10,7 +10,7 @@ let known = null;
 export async function loadModels(onWait = () => {}) {
   while (!known?.length) {
     try {
-      const { data } = await getJson("/v1/models");
+      const { data } = await getJson("v1/models");
       known = data.toSorted((one, other) => Number(other.is_default) - Number(one.is_default));
       if (!known.length) onWait("No worker has loaded a model yet.");
     } catch (error) {
@@ -24,5 +24,5 @@ export async function loadModels(onWait = () => {}) {
 
 export async function findModel(name) {
   const models = await loadModels();
-  return models.find((model) => model.id === name) ?? (await getJson(`/v1/models/${encodeURIComponent(name)}`));
+  return models.find((model) => model.id === name) ?? (await getJson(`v1/models/${encodeURIComponent(name)}`));
 }

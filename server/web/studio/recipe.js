@@ -1,6 +1,6 @@
 /** The request that makes a picture again: as JSON, as a command, and read back from a file. */
 
-import { parseJson } from "./api.js";
+import { addressOf, parseJson } from "./api.js";
 import { key } from "./key.js";
 
 const NOT_OF_THE_REQUEST = new Set(["previews", "priority", "deadline", "partial_images", "edit", "model_hash", "n"]);
@@ -28,7 +28,7 @@ export function recipeText(job, index) {
 export function curlText(job, index) {
   const body = recipeText(job, index).replaceAll("'", "'\\''");
   const header = key() ? ' \\\n  -H "Authorization: Bearer $OAR_API_KEY"' : "";
-  return `curl '${location.origin}/v1/generations' -H 'Content-Type: application/json'${header} \\\n  -d '${body}'`;
+  return `curl '${addressOf("v1/generations").href}' -H 'Content-Type: application/json'${header} \\\n  -d '${body}'`;
 }
 
 /** What a PNG of a server says of itself, or a file of JSON; null for any other file. */

@@ -1,6 +1,6 @@
 /** A job's websocket: every event once, from the first to the terminal one, however often the line breaks. */
 
-import { ApiError, getJson } from "./api.js";
+import { addressOf, ApiError, getJson } from "./api.js";
 import { keyProtocols } from "./key.js";
 
 const TERMINAL = new Set(["completed", "failed", "canceled"]);
@@ -20,8 +20,8 @@ export function follow(url, { onEvent, onLine = () => {}, onFault = () => {} }) 
   let isOver = false;
 
   function connect() {
-    const address = new URL(`${url}/stream?after=${seq}`, location.href);
-    address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    const address = addressOf(`${url}/stream?after=${seq}`);
+    address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
     socket = new WebSocket(address, keyProtocols());
     socket.addEventListener("message", receive);
     socket.addEventListener("close", lose);
