@@ -32,6 +32,8 @@ ATTRIBUTE_SETS: dict[str, tuple[Attribute, ...]] = {
         Attribute("articleType", max_classes=40),
         Attribute("baseColour", max_classes=20),
     ),
+    # Part names like variant07 have no words, so that no prompt decides them; those columns are not read.
+    "avatars": tuple(map(Attribute, ("style", "background"))),
 }
 
 

@@ -128,4 +128,5 @@ CAPTION_SOURCES: dict[str, CaptionSource] = {
     "plain": plain_caption,
     "sprites": SpriteCaptions(),
     "titles": title_or_caption,
+    "avatars": plain_caption,
 }
