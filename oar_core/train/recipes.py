@@ -352,10 +352,11 @@ def avatars_128() -> Recipe:
             full_blocks=1,
         ),
         tokenizer_loop=LoopConfig(
-            num_images=240_000,
+            num_images=200_000,
             batch_size=16,
             optim=OptimConfig(lr=6e-4, betas=(0.8, 0.95), weight_decay=0.01),
             ema_decay=0.999,
+            checkpoint_every=100,
         ),
         # No adversary: outlines and flat colours need none, and none can print a lattice then.
         tokenizer_stage=TokenizerStageConfig(
