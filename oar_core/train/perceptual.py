@@ -26,6 +26,9 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 class PerceptualDistance(nn.Module):
     """The first three stages of the trunk, frozen."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.stages = nn.ModuleList()

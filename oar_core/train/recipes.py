@@ -100,6 +100,7 @@ class Recipe:
     example_prompts: tuple[str, ...] = ()
     pixel_art: bool = False  # looks right when it is enlarged pixel by pixel
     attributes: tuple[Attribute, ...] = ()  # label columns that the evaluator reads
+    column_source: str = ""  # a key of `columns.COLUMN_SOURCES`: label columns that are derived from others, or none
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
     evaluator_loop: LoopConfig = EVALUATOR_LOOP
     evaluator_stage: EvaluatorStageConfig = field(default_factory=EvaluatorStageConfig)
@@ -376,6 +377,7 @@ def avatars_128() -> Recipe:
         defaults=SamplingDefaults(steps=26),
         example_prompts=AVATAR_PROMPTS,
         attributes=ATTRIBUTE_SETS["avatars"],
+        column_source="avatars",
     )
 
 

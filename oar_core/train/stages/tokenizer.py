@@ -111,7 +111,7 @@ class TokenizerStage:
         assert self.perceptual is not None
         self.perceptual.to(real.device)
         crop = self.config.vgg_crop
-        cut = _draw_square(step, real.shape[-2:], crop) if crop else _draw_cut(step)
+        cut = _draw_square(step, (real.shape[-2], real.shape[-1]), crop) if crop else _draw_cut(step)
         return self.perceptual(real[cut], fake[cut])
 
     def real(self, indices: Int[Tensor, "B"], device: torch.device) -> Float[Tensor, "B 3 Y X"]:
