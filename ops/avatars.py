@@ -28,7 +28,7 @@ Row = dict[str, str]
 
 ROWS = "rows.json"
 QUALITY, METHOD = 86, 4  # of WebP
-PUBLISHED = 2000  # portraits a style in the published set
+PUBLISHED = 2000  # portraits a style in the set that was published first
 HELD_OUT = 10  # every one of so many is held out
 NO_PARTS = ("primaryBackground", "secondaryBackground", "background")  # the generator's other names of the background
 
@@ -49,14 +49,14 @@ def read_rows(path: Path) -> list[Row]:
     ]
 
 
-def published_first(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+def published_first(rows: list[Row], published: int) -> tuple[list[Row], list[Row]]:
     """The first portraits of each style, and the others."""
     first: list[Row] = []
     others: list[Row] = []
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["style"]] = counts.get(row["style"], 0) + 1
-        (first if counts[row["style"]] <= PUBLISHED else others).append(row)
+        (first if counts[row["style"]] <= published else others).append(row)
     return first, others
 
 
@@ -106,15 +106,14 @@ def label(first: list[Row], others: list[Row]) -> list[Row]:
 @click.argument("pictures", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--labels-only", is_flag=True, help="Write labels.csv again for archives that exist: other captions.")
-def main(pictures: Path, out: Path, labels_only: bool) -> None:
+@click.option("--published", default=PUBLISHED, show_default=True, help="First portraits a style; a tenth is held out.")
+def main(pictures: Path, out: Path, labels_only: bool, published: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    first, others = published_first(read_rows(pictures / ROWS))
+    first, others = published_first(read_rows(pictures / ROWS), published)
     rows = [*first, *others]
     kept = packed(rows, out) if labels_only else pack_pictures(rows, pictures, out)
-    published = {row["file"] for row in first}
-    labelled = label(
-        [row for row in kept if row["file"] in published], [row for row in kept if row["file"] not in published]
-    )
+    names = {row["file"] for row in first}
+    labelled = label([row for row in kept if row["file"] in names], [row for row in kept if row["file"] not in names])
     with (out / LABELS).open("w", newline="") as file:
         writer = csv.DictWriter(file, list(labelled[0]))
         writer.writeheader()

@@ -54,8 +54,10 @@ HAIR = {
     "few hairs": _having("a few strands of hair", "only a few hairs", "almost no hair"),
     "half-shaved": _having("half-shaved {colour} hair", "side-shaved {colour} hair", "a {colour} side shave"),
     "high top": _having("a {colour} high top", "a curly {colour} high top", loose=("curly {colour} hair",)),
-    "long": _having("long {colour} hair", "long straight {colour} hair"),
-    "long straight": _having("long straight {colour} hair", loose=("straight {colour} hair", "long {colour} hair")),
+    "long": _having("long {colour} hair", "{colour} hair worn long", loose=("long straight {colour} hair",)),
+    "long straight": _having(
+        "straight shoulder-length {colour} hair", loose=("straight {colour} hair", "long {colour} hair")
+    ),
     "long wavy": _having("long wavy {colour} hair", "long flowing {colour} hair", loose=("long {colour} hair",)),
     "long with bangs": _having(
         "long {colour} hair with bangs", "straight {colour} hair and bangs", loose=("long {colour} hair",)
@@ -344,7 +346,9 @@ class AvatarCaptions:
 
     def _add(self, sentence: _Sentence, column: str, words: Words, shown: Look, rng: random.Random) -> None:
         having = (*words.having, *(words.loose if self.is_loose else ()))
-        if words.before and len(sentence.before) < MOST_BEFORE and rng.random() < 0.6:
+        # An adjective has no place for the hair's colour.
+        is_coloured = column == "hair" and shown["hair_colour"] != UNNAMED and not self.is_loose
+        if words.before and not is_coloured and len(sentence.before) < MOST_BEFORE and rng.random() < 0.6:
             sentence.before.append(rng.choice(words.before))
             having = ()
         if column == "hair":
@@ -354,11 +358,14 @@ class AvatarCaptions:
             sentence.having.append(_coloured(rng.choice(having), colour))
 
     def _add_hair(self, sentence: _Sentence, having: tuple[str, ...], shown: Look, rng: random.Random) -> None:
+        length = shown["hair_length"]
+        if length != UNNAMED:  # which the wording has no say in
+            having = tuple(wording for wording in having if "short" not in wording)
         if not having:
             return
         if not self.is_loose and shown["hair_colour"] != UNNAMED:
             having = tuple(wording for wording in having if COLOUR in wording) or having
-        colour, length = self._colour(shown["hair_colour"], HAIR_COLOURS, rng), shown["hair_length"]
+        colour = self._colour(shown["hair_colour"], HAIR_COLOURS, rng)
         if length != UNNAMED and rng.random() < self.keep:
             colour = " ".join(filter(None, (rng.choice(HAIR_LENGTHS[length]), colour)))
         sentence.having.append(_coloured(rng.choice(having), colour))
