@@ -1,7 +1,7 @@
 """Packs drawn portraits for training: `python -m ops.avatars PICTURES OUT`.
 
-`PICTURES` is what `avatars.mjs` writes: `<style>/<style>-<number>.png` and `rows.json`. `OUT` becomes a training folder
-of one archive a style (see `oar_core.train.layouts`): WebP pictures and `labels.csv` with every part and colour.
+`PICTURES` is what `ops/avatars.mjs` writes: `<style>/<style>-<number>.png` and `rows.json`. `OUT` becomes a training
+folder of one archive a style (see `oar_core.train.layouts`): WebP pictures and `labels.csv` with every part and colour.
 
 The published set of 2,000 portraits a style holds every tenth one out. A larger output begins with the same portraits,
 so the same ones are held out here, and a picture that looks like an earlier one to the pixel is left out.

@@ -86,7 +86,7 @@ HAIR = {
     "turban": _having("a {colour} turban", "a {colour} head wrap"),
     "undercut": _having("a {colour} undercut", "{colour} undercut hair", loose=("short-sided {colour} hair",)),
     "very long": _having("very long {colour} hair", "extra long {colour} hair", loose=("long {colour} hair",)),
-    "wavy": _having("wavy {colour} hair", "{colour} waves", "a wavy {colour} bob"),
+    "wavy": _having("wavy {colour} hair", "{colour} wavy hair", "a wavy {colour} bob"),
     "wavy parted": _having("wavy parted {colour} hair", loose=("wavy {colour} hair", "parted {colour} hair")),
     "wild curls": _having("wild curly {colour} hair", "wild {colour} curls", loose=("curly {colour} hair",)),
 }
@@ -260,6 +260,8 @@ STYLES = {
 PEOPLE = ("person", "person", "character")
 WOMEN, MEN = ("woman", "woman", "lady", "girl"), ("man", "man", "guy", "boy")
 CHILDREN = ("baby", "child", "kid")
+YOUNG = (*PEOPLE, "kid", "child")
+YOUNG_STYLES = {"bigSmile", "adventurer"}  # round heads, of any age
 FEMININE = {
     "bob",
     "bob with bangs",
@@ -315,25 +317,27 @@ class AvatarCaptions:
     def __call__(self, row: Row, rng: random.Random) -> str:
         shown = look(row)
         sentence = _Sentence(
-            noun=self._noun(shown, rng),
+            noun=self._noun(shown, YOUNG if row["style"] in YOUNG_STYLES else PEOPLE, rng),
             clothes=self._clothes(shown, rng),
             background=rng.choice(BACKGROUNDS[row["background"]]) if rng.random() < self.keep_background else "",
             style=rng.choice(STYLES[row["style"]]) if rng.random() < self.keep_style else "",
         )
         is_named = self._black_hair(row, shown)
-        for column, value in self._chosen(shown, rng):
+        for column, value in self._chosen(shown, sentence.noun, rng):
             self._add(sentence, column, TABLES[column][value], is_named, rng)
         rng.shuffle(sentence.before)
         if rng.random() < 0.5:
             rng.shuffle(sentence.having)
         return (_listed if rng.random() < 0.25 else _told)(sentence, rng)
 
-    def _chosen(self, shown: Look, rng: random.Random) -> list[tuple[str, str]]:
+    def _chosen(self, shown: Look, noun: str, rng: random.Random) -> list[tuple[str, str]]:
         chances = dict.fromkeys(TABLES, self.keep) | {"skin": self.keep_skin}
         chances |= dict.fromkeys(("facial_hair", "glasses", "accessory", "earrings", "marks"), self.keep_worn)
         said: list[tuple[str, str]] = []
         for column, words in TABLES.items():
             value = shown[column]
+            if (column, value) == ("facial_hair", NONE) and noun in {*WOMEN, *CHILDREN}:
+                continue
             chance = self.keep_none if value == NONE else chances[column]
             if value != UNNAMED and value in words and rng.random() < chance:
                 said.append((column, value))
@@ -382,23 +386,23 @@ class AvatarCaptions:
         kind = shown["clothes"]
         if kind == UNNAMED or rng.random() >= self.keep:
             return ""
-        wordings = CLOTHES[kind]
-        if self.is_loose and rng.random() < 0.25:
+        wordings, colour = CLOTHES[kind], self._colour(shown["clothes_colour"], CLOTHES_COLOURS, rng)
+        if self.is_loose and colour and rng.random() < 0.25:
             wordings = (*ANY_CLOTHES, *(["{colour} shirt"] * 3 if kind in SHIRTS else []))
-        return _coloured(rng.choice(wordings), self._colour(shown["clothes_colour"], CLOTHES_COLOURS, rng))
+        return _coloured(rng.choice(wordings), colour)
 
-    def _noun(self, shown: Look, rng: random.Random) -> str:
+    def _noun(self, shown: Look, people: tuple[str, ...], rng: random.Random) -> str:
         """A word for a man or a woman only where the drawing suggests one."""
         if shown["mouth"] == "pacifier" and rng.random() < 0.5:
             return rng.choice(CHILDREN)
         suggestive = rng.random()
         if shown["facial_hair"] not in {NONE, UNNAMED}:
-            return rng.choice(MEN if suggestive < 0.7 else PEOPLE)
+            return rng.choice(MEN if suggestive < 0.7 else people)
         if shown["hair"] in FEMININE or shown["mouth"] == "red lips":
-            return rng.choice(WOMEN if suggestive < 0.6 else PEOPLE)
+            return rng.choice(WOMEN if suggestive < 0.6 else people)
         if shown["hair"] in MASCULINE:
-            return rng.choice(MEN if suggestive < 0.4 else PEOPLE)
-        return rng.choice(PEOPLE)
+            return rng.choice(MEN if suggestive < 0.4 else people)
+        return rng.choice(people)
 
 
 def _told(sentence: _Sentence, rng: random.Random) -> str:

@@ -314,11 +314,13 @@ BIG_SMILE_ACCESSORIES = {
 
 def _big_smile(row: Row) -> Look:
     wears = row["accessories"]
+    # Cropped hair of the skin's colour looks like no hair.
+    is_lost = row["hair"] == "shavedHead" and _are_alike(row["hairColor"], row["skinColor"])
     hides_mouth = wears == "faceMask" or (wears == "mustache" and row["mouth"] in {"kawaii", "unimpressed"})
     return {
         "skin": colour_name(row["skinColor"], "skin"),
-        "hair": BIG_SMILE_HAIR.get(row["hair"], UNNAMED),
-        "hair_colour": colour_name(row["hairColor"], "hair"),
+        "hair": UNNAMED if is_lost else BIG_SMILE_HAIR.get(row["hair"], UNNAMED),
+        "hair_colour": UNNAMED if is_lost else colour_name(row["hairColor"], "hair"),
         "facial_hair": "moustache" if wears == "mustache" else UNNAMED if wears == "faceMask" else NONE,
         "eyes": UNNAMED if wears in {"sleepMask", "sunglasses"} else BIG_SMILE_EYES.get(row["eyes"], UNNAMED),
         "mouth": UNNAMED if hides_mouth else BIG_SMILE_MOUTHS.get(row["mouth"], UNNAMED),

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from oar_core.train.avatar_captions import AvatarCaptions, wordings
 from oar_core.train.avatar_looks import COLUMNS, NONE, PALETTES, UNNAMED, add_look, colour_name, look
 from tests.train.avatar_rows import draw_row
 
-ROWS = [draw_row(random.Random(seed)) for seed in range(2400)]
+ROWS = [draw_row(random.Random(seed)) for seed in range(1600)]
 _SHADES = {
     word
     for table in (captions.HAIR_COLOURS, captions.CLOTHES_COLOURS)
@@ -162,6 +163,14 @@ def test_every_colour_has_a_name_and_the_nearest_one_for_others() -> None:
     assert set(PALETTES["skin"]) == set(captions.SKIN)
 
 
+def test_the_documents_list_what_a_prompt_decides_in_each_style() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    for style in captions.STYLES:
+        (listed,) = re.findall(rf"^\| {style} \| ([\w, ]+) \|", text, re.M)
+        decided = {column for row in ROWS if row["style"] == style for column in shown(row)} - {"facial_hair_colour"}
+        assert set(listed.split(", ")) == decided
+
+
 def test_what_is_covered_is_not_named() -> None:
     row = next(row for row in ROWS if row["style"] == "bigSmile") | {"mouth": "braces", "eyes": "angry"}
     assert look(row | {"accessories": ""})["mouth"] == "braces"
@@ -174,6 +183,12 @@ def test_a_white_mohawk_before_white_is_not_seen() -> None:
     row = next(row for row in ROWS if row["style"] == "micah") | {"hair": "mrT", "hairColor": "#ffffff"}
     assert look(row | {"background": "lavender"})["hair"] == "mohawk"
     assert look(row | {"background": "white"})["hair"] == UNNAMED
+
+
+def test_cropped_hair_of_the_skins_colour_is_not_seen() -> None:
+    row = next(row for row in ROWS if row["style"] == "bigSmile") | {"hair": "shavedHead", "hairColor": "#e2ba87"}
+    assert look(row | {"skinColor": "#643d19"})["hair"] == "buzz cut"
+    assert look(row | {"skinColor": "#e2ba87"})["hair"] == UNNAMED
 
 
 def test_the_evaluator_reads_columns_that_are_added() -> None:
