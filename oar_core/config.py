@@ -27,6 +27,9 @@ def _frozen(value: Any) -> Any:
     return tuple(cast(list[Any], value)) if isinstance(value, list) else value
 
 
+UPSAMPLES = ("transposed", "nearest")
+
+
 @dataclass(frozen=True)
 class TokenizerConfig(FrozenConfig):
     """A convolutional VQGAN. Pixels per token along an axis: `2 ** len(widths)`."""
@@ -38,8 +41,16 @@ class TokenizerConfig(FrozenConfig):
     head_width: int = 32  # channels at full resolution in the decoder
     vocab_size: int = 1024
     code_width: int = 8
+    # How the decoder doubles the resolution: by a transposed convolution, which can print a lattice of its stride, or
+    # by repeated values and a convolution, which cannot (Odena et al. 2016, doi 10.23915/distill.00003).
+    upsample: str = "transposed"
+    full_blocks: int = 0  # residual blocks of the decoder at full resolution
 
     def __post_init__(self) -> None:
+        if self.upsample not in UPSAMPLES:
+            raise ConfigError(f"unknown upsample {self.upsample!r}; there are {', '.join(UPSAMPLES)}")
+        if self.full_blocks < 0:
+            raise ConfigError(f"full_blocks is {self.full_blocks}; it has to be 0 or more")
         if any(side % self.patch_size for side in self.image_size):
             raise ConfigError(f"image_size {self.image_size} is not a multiple of {self.patch_size} pixels per token")
         if min((*self.widths, self.head_width, self.vocab_size, self.code_width)) < 1:

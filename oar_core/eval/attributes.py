@@ -22,8 +22,25 @@ class Attribute:
 
     column: str
     max_classes: int = 64
+    is_partial: bool = False  # rows with an empty value have no label there; else empty is a value like others
 
 
+AVATAR_LOOKS = (
+    "skin",
+    "hair",
+    "hair_length",
+    "hair_colour",
+    "facial_hair",
+    "eyes",
+    "brows",
+    "mouth",
+    "glasses",
+    "clothes",
+    "clothes_colour",
+    "accessory",
+    "earrings",
+    "marks",
+)
 ATTRIBUTE_SETS: dict[str, tuple[Attribute, ...]] = {
     "sprites": tuple(map(Attribute, ("action", "direction", "body", "hair", "topwear", "bottomwear", "shoes"))),
     "fashion": (
@@ -31,6 +48,12 @@ ATTRIBUTE_SETS: dict[str, tuple[Attribute, ...]] = {
         Attribute("subCategory"),
         Attribute("articleType", max_classes=40),
         Attribute("baseColour", max_classes=20),
+    ),
+    # Part names like variant07 have no words: what a prompt decides is in the columns that `train.columns` adds.
+    "avatars": (
+        Attribute("style"),
+        Attribute("background"),
+        *(Attribute(f"look_{name}", is_partial=True) for name in AVATAR_LOOKS),
     ),
 }
 
@@ -55,13 +78,16 @@ class AttributeVocabulary:
         return tuple(map(len, self.classes.values()))
 
     def encode(self, rows: Sequence[Row]) -> Int[Tensor, "R A"]:
-        """Class indices; a value without a class is `other` where there is that class, else UNKNOWN."""
+        """Class indices; a value without a class is `other` where there is that class, else UNKNOWN. An empty value
+        without a class is UNKNOWN."""
         columns = [_encode(column, names, rows) for column, names in self.classes.items()]
         return torch.tensor(columns, dtype=torch.int64).reshape(len(columns), len(rows)).T.contiguous()
 
 
 def _classes(attribute: Attribute, rows: Sequence[Row]) -> tuple[str, ...]:
     counts = Counter(_values(attribute.column, rows))
+    if attribute.is_partial:
+        counts.pop("", None)
     ranked = sorted(counts, key=lambda name: (-counts[name], name))
     kept = ranked[: attribute.max_classes]
     return tuple(kept) if len(kept) == len(ranked) else (*kept, OTHER)
@@ -70,7 +96,7 @@ def _classes(attribute: Attribute, rows: Sequence[Row]) -> tuple[str, ...]:
 def _encode(column: str, names: tuple[str, ...], rows: Sequence[Row]) -> list[int]:
     index = {name: number for number, name in enumerate(names)}
     fallback = index.get(OTHER, UNKNOWN)
-    return [index.get(value, fallback) for value in _values(column, rows)]
+    return [index.get(value, fallback if value else UNKNOWN) for value in _values(column, rows)]
 
 
 def _values(column: str, rows: Sequence[Row]) -> list[str]:

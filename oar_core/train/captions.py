@@ -7,6 +7,8 @@ in any order, and leaves some out, so that a prompt with "blue trousers" or with
 import random
 from collections.abc import Callable, Mapping
 
+from oar_core.train.avatar_captions import AvatarCaptions
+
 Row = Mapping[str, str]
 CaptionSource = Callable[[Row, random.Random], str]
 
@@ -128,4 +130,5 @@ CAPTION_SOURCES: dict[str, CaptionSource] = {
     "plain": plain_caption,
     "sprites": SpriteCaptions(),
     "titles": title_or_caption,
+    "avatars": AvatarCaptions(),
 }

@@ -2,6 +2,7 @@
 
 - `clips.zip` + `labels.csv` (`file,split,caption`): strips of square frames side by side.
 - `images.zip` or `images-*.zip` + `labels.csv` (`id,split,caption`): a picture's name without its suffix is its id.
+- `<style>.zip` for each value of the column `style` of `labels.csv` (`style,file,split,caption`), which holds `file`.
 - What Hugging Face calls ImageFolder: pictures in a folder or in folders of it, and a `metadata.csv` or
   `metadata.jsonl` (`file_name,text`) in the folder or in each split's folder. A picture's split is what its row says in
   the column `split`, or else the folder that it lies in, or else `train`.
@@ -23,6 +24,7 @@ from oar_core.errors import DataError
 Row = dict[str, str]
 Reader = Callable[[Row], list[Image.Image]]
 
+LABELS = "labels.csv"
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_NAME, TEXT = "file_name", "text"
 TRAIN, VALIDATION, TEST = "train", "val", "test"
@@ -55,6 +57,8 @@ def open_layout(folder: Path) -> Layout:
     metadata = _find_metadata(folder)
     if metadata:
         return _image_folder(folder, metadata)
+    if (folder / LABELS).exists() and any(folder.glob("*.zip")):
+        return _styles(folder)
     has_pictures = any(path.suffix.lower() in PICTURES for path in folder.rglob("*"))
     lacking = "has pictures and no captions: it needs" if has_pictures else "holds neither clips.zip, images*.zip nor"
     raise DataError(f"{folder} {lacking} a metadata.csv or metadata.jsonl with {FILE_NAME} and {TEXT}")
@@ -96,6 +100,21 @@ def _archives(folder: Path, paths: list[Path]) -> Layout:
     return Layout("images.zip", _label_rows(folder, "id"), read, lambda row: owner[find(row)][0])
 
 
+def _styles(folder: Path) -> Layout:
+    rows = _label_rows(folder, "style", "file")
+    paths = {style: folder / f"{style}.zip" for style in dict.fromkeys(row["style"] for row in rows)}
+    for path in paths.values():
+        if not path.exists():
+            raise DataError(f"{path} is missing, which {folder / LABELS} names by its style")
+    archives = {style: _open_zip(path) for style, path in paths.items()}
+
+    def read(row: Row) -> list[Image.Image]:
+        name = f"{row['file']} in {paths[row['style']]}"
+        return [_decoded(name, lambda: Image.open(io.BytesIO(archives[row["style"]].read(row["file"]))))]
+
+    return Layout("style archives", rows, read, lambda row: paths[row["style"]])
+
+
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
@@ -103,11 +122,11 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         raise DataError(f"{path} is no zip archive") from error
 
 
-def _label_rows(folder: Path, key: str) -> list[Row]:
-    path = folder / "labels.csv"
+def _label_rows(folder: Path, *keys: str) -> list[Row]:
+    path = folder / LABELS
     if not path.exists():
         raise DataError(f"{path} is missing")
-    return list(_checked(path, _csv_rows(path), (key, "split", "caption")))
+    return list(_checked(path, _csv_rows(path), (*keys, "split", "caption")))
 
 
 # ImageFolder

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from oar_core.errors import ConfigError
 from oar_core.train.captions import CAPTION_SOURCES
+from oar_core.train.columns import COLUMN_SOURCES
 from oar_core.train.recipes import RECIPES, Recipe, recipe
 
 SUFFIX = ".toml"
@@ -76,6 +77,9 @@ def _changed(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     if changed.caption_source not in CAPTION_SOURCES:
         hint = _hint(changed.caption_source, CAPTION_SOURCES)
         raise ConfigError(f"unknown caption_source {changed.caption_source!r}{hint}")
+    if changed.column_source and changed.column_source not in COLUMN_SOURCES:
+        hint = _hint(changed.column_source, COLUMN_SOURCES)
+        raise ConfigError(f"unknown column_source {changed.column_source!r}{hint}")
     return changed
 
 

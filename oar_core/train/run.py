@@ -33,6 +33,7 @@ from oar_core.models.oar.vqgan import VQGAN
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.train.captions import CAPTION_SOURCES, Row
 from oar_core.train.checkpoint import load_meta, load_tensors, save_tensors, under_prefix
+from oar_core.train.columns import add_columns
 from oar_core.train.data import ImageSet, load_images
 from oar_core.train.ema import settle_norms
 from oar_core.train.loop import CHECKPOINT, num_steps, train
@@ -76,7 +77,8 @@ class Run:
     def images(self, split: str) -> ImageSet:
         recipe = self.recipe
         size = recipe.tokenizer.image_size
-        return load_images(self.data, split, size, self.folder / CACHE, recipe.fit, recipe.kept_rows)
+        images = load_images(self.data, split, size, self.folder / CACHE, recipe.fit, recipe.kept_rows)
+        return replace(images, rows=add_columns(images.rows, recipe.column_source))
 
     def train_tokenizer(self) -> Path:
         recipe = self.recipe

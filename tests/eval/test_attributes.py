@@ -22,6 +22,15 @@ def test_a_value_without_a_class_is_other_or_unknown() -> None:
     assert labels.tolist() == [[1, 0], [2, UNKNOWN]]
 
 
+def test_rows_without_a_label_are_unknown_where_a_column_is_partial() -> None:
+    rows = [{"hair": hair} for hair in ("bun", "", "", "bob", "bob", "fade")]
+    whole = AttributeVocabulary.build([Attribute("hair")], rows)
+    assert whole.classes == {"hair": ("", "bob", "bun", "fade")}
+    partial = AttributeVocabulary.build([Attribute("hair", max_classes=2, is_partial=True)], rows)
+    assert partial.classes == {"hair": ("bob", "bun", "other")}
+    assert partial.encode(rows).flatten().tolist() == [1, UNKNOWN, UNKNOWN, 0, 0, 2]
+
+
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(DataError, match="'size'"):
         AttributeVocabulary.build([Attribute("size")], ROWS)

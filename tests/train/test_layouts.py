@@ -180,3 +180,50 @@ def test_cropped_pictures_fill_the_canvas() -> None:
     assert (canvas[:, 3:5] == [0, 255, 0]).all(), "the middle stays the middle"
     assert not (canvas == 255).all(-1).any(), "no border"
     assert np.asarray(fit_canvas(Image.new("RGB", (2, 3), "red"), (8, 4), CROP)).tolist() == [[[255, 0, 0]] * 4] * 8
+
+
+# archives by style
+
+
+@pytest.fixture
+def styles(tmp_path: Path) -> Path:
+    """Two styles of one picture each, under one name."""
+    folder = tmp_path / "styles"
+    folder.mkdir()
+    rows = [
+        {"style": "ink", "file": "1.png", "split": "train", "caption": "black"},
+        {"style": "flat", "file": "1.png", "split": "test", "caption": "lime"},
+    ]
+    write_csv(folder / "labels.csv", rows)
+    for row in rows:
+        paint(tmp_path / "drawn" / row["style"] / row["file"], row["caption"])
+        with zipfile.ZipFile(folder / f"{row['style']}.zip", "w") as archive:
+            archive.write(tmp_path / "drawn" / row["style"] / row["file"], row["file"])
+    return folder
+
+
+def test_each_style_has_its_archive(styles: Path, tmp_path: Path) -> None:
+    assert open_layout(styles).kind == "style archives"
+    assert colours(styles, "train", tmp_path / "c") == {"black": [0, 0, 0]}
+    assert colours(styles, "test", tmp_path / "c") == {"lime": [0, 255, 0]}
+
+
+def test_a_missing_archive_of_a_style_is_named(styles: Path) -> None:
+    (styles / "ink.zip").unlink()
+    with pytest.raises(DataError, match=r"ink\.zip is missing, which .*labels\.csv names by its style"):
+        open_layout(styles)
+
+
+@pytest.mark.parametrize("column", ["style", "file", "split", "caption"])
+def test_a_missing_column_of_archives_by_style_is_named(styles: Path, column: str) -> None:
+    text = (styles / "labels.csv").read_text()
+    (styles / "labels.csv").write_text(text.replace(column, "other", 1))
+    with pytest.raises(DataError, match=f"line 2 has no column {column}"):
+        open_layout(styles)
+
+
+def test_a_picture_that_a_styles_archive_lacks_is_named(styles: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(styles / "ink.zip", "w") as archive:
+        archive.writestr("2.png", b"")
+    with pytest.raises(DataError, match=r"1\.png in .*ink\.zip is missing"):
+        load_images(styles, "train", (4, 4), tmp_path / "c")

@@ -71,7 +71,7 @@ def test_a_file_that_only_names_its_base_is_the_base(name: str, tmp_path: Path) 
     ("text", "sentence"),
     [
         ('base = "picture-64"', "unknown base 'picture-64'; did you mean 'pictures-64'?"),
-        ('name = "x"', 'no base is named, as in base = "pictures-64"; there are fashion, '),
+        ('name = "x"', 'no base is named, as in base = "pictures-64"; there are avatars-128, '),
         ('base = "fashion"\nlicense = "MIT"', "there is no field 'license'; did you mean 'licence'?"),
         ('base = "fashion"\nbackbone.widht = 8', "there is no field 'backbone.widht'; did you mean 'width'?"),
         ('base = "fashion"\nany_order_loop.optim.rate = 1', "no field 'any_order_loop.optim.rate'; there are betas, "),

@@ -53,7 +53,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder's mirror: residual blocks, then a transposed convolution, once per width."""
+    """The encoder's mirror: residual blocks, then twice the resolution, once per width."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -61,7 +61,8 @@ class Decoder(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(config.code_width, widths[0], 3, padding=1)]
         for width, next_width in zip(widths, (*widths[1:], config.head_width), strict=True):
             layers += [ResidualBlock(width) for _ in range(config.decoder_blocks)]
-            layers.append(nn.ConvTranspose2d(width, next_width, 4, stride=2, padding=1))
+            layers.append(_upsample(config.upsample, width, next_width))
+        layers += [ResidualBlock(config.head_width) for _ in range(config.full_blocks)]
         self.stages = nn.Sequential(*layers)
         self.to_pixels = nn.Conv2d(config.head_width, 3, 3, padding=1)
 
@@ -124,6 +125,12 @@ class VQGAN(ImageTokenizer):
         height, width = self.grid
         grid = codes.transpose(1, 2).unflatten(2, (height, width))
         return self.decoder(grid.contiguous(memory_format=torch.channels_last))
+
+
+def _upsample(kind: str, width: int, next_width: int) -> nn.Module:
+    if kind == "transposed":
+        return nn.ConvTranspose2d(width, next_width, 4, stride=2, padding=1)
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(width, next_width, 3, padding=1))
 
 
 def _groups(width: int) -> int:

@@ -15,6 +15,7 @@ from oar_core.train.discriminator import Discriminator
 from oar_core.train.loop import Step
 from oar_core.train.losses import feature_distance, paired_logistic
 from oar_core.train.optim import ParamGroup
+from oar_core.train.perceptual import PerceptualDistance
 
 ADVERSARY_BETAS = (0.0, 0.99)  # without momentum, which lets two players chase each other
 NOISE = 0.1  # standard deviation; pixels lie in [-1, 1]
@@ -23,8 +24,10 @@ MAX_CUT = 7  # pixels
 
 @dataclass(frozen=True)
 class TokenizerStageConfig:
-    perceptual_weight: float = 0.3
+    perceptual_weight: float = 0.3  # of the distance of the discriminator's features
     adversarial_weight: float = 0.012
+    vgg_weight: float = 0.0  # of the distance of a pretrained network's features; see `train.perceptual`
+    vgg_crop: int = 0  # pixels of the side of the random square that it sees; 0: the whole picture
     roughness_weight: float = 5.0  # of the discriminator's answer to noise; holds it back where it runs ahead
     commitment_weight: float = 0.25
     adversarial_start: float = 0.1  # share of all steps after which the adversarial loss sets in
@@ -33,23 +36,32 @@ class TokenizerStageConfig:
     discriminator_lr_scale: float = 1.5
     init_sample: int = 2048  # pictures whose encoder outputs seed the codebook
 
+    @property
+    def has_adversary(self) -> bool:
+        return self.perceptual_weight > 0 or self.adversarial_weight > 0
+
 
 class TokenizerStage:
     def __init__(self, images: ImageSet, model: TokenizerConfig, config: TokenizerStageConfig) -> None:
         self.images = images
         self.config = config
         self.tokenizer = VQGAN(model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.module: nn.Module = nn.ModuleDict({"tokenizer": self.tokenizer})
         self.discriminator = Discriminator().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.module: nn.Module = nn.ModuleDict({"tokenizer": self.tokenizer, "discriminator": self.discriminator})
+        if config.has_adversary:
+            self.module.add_module("discriminator", self.discriminator)
+        # Not a part of `module`: it is not trained, and a checkpoint need not hold it.
+        self.perceptual = PerceptualDistance.pretrained() if config.vgg_weight else None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def param_groups(self) -> list[ParamGroup]:
-        return [
-            ParamGroup(self.trained_parameters()),
-            ParamGroup(list(self.discriminator.parameters()), self.config.discriminator_lr_scale, ADVERSARY_BETAS),
-        ]
+        groups = [ParamGroup(self.trained_parameters())]
+        if self.config.has_adversary:
+            parameters = list(self.discriminator.parameters())
+            groups.append(ParamGroup(parameters, self.config.discriminator_lr_scale, ADVERSARY_BETAS))
+        return groups
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Those of the tokenizer that this stage moves."""
@@ -78,18 +90,29 @@ class TokenizerStage:
     ) -> dict[str, Tensor]:
         """What pictures cost that were painted with positions unknown; the adversary sees the whole ones."""
         pixel, whole = self._pixel_loss(real, painted, known), known.all(-1)
-        perceptual, adversarial, discriminator = self._adversary(real[whole], painted[whole], step)
-        strength = 1.0 if step.progress >= self.config.adversarial_start else 0.0
-        return {
-            "total": pixel
-            + self.config.perceptual_weight * perceptual
-            + strength * self.config.adversarial_weight * adversarial
-            + discriminator,
-            "pixel": pixel,
-            "perceptual": perceptual,
-            "adversarial": adversarial,
-            "discriminator": discriminator,
-        }
+        losses = {"total": pixel, "pixel": pixel}
+        if self.perceptual is not None:
+            losses["vgg"] = self._perceptual_loss(real[whole], painted[whole], step)
+            losses["total"] = losses["total"] + self.config.vgg_weight * losses["vgg"]
+        if self.config.has_adversary:
+            perceptual, adversarial, discriminator = self._adversary(real[whole], painted[whole], step)
+            strength = 1.0 if step.progress >= self.config.adversarial_start else 0.0
+            losses["total"] = (
+                losses["total"]
+                + self.config.perceptual_weight * perceptual
+                + strength * self.config.adversarial_weight * adversarial
+                + discriminator
+            )
+            losses |= {"perceptual": perceptual, "adversarial": adversarial, "discriminator": discriminator}
+        return losses
+
+    def _perceptual_loss(self, real: Tensor, fake: Tensor, step: Step) -> Float[Tensor, ""]:
+        """On a random square of the pictures, the same for all, or on the whole of them less a random margin."""
+        assert self.perceptual is not None
+        self.perceptual.to(real.device)
+        crop = self.config.vgg_crop
+        cut = _draw_square(step, (real.shape[-2], real.shape[-1]), crop) if crop else _draw_cut(step)
+        return self.perceptual(real[cut], fake[cut])
 
     def real(self, indices: Int[Tensor, "B"], device: torch.device) -> Float[Tensor, "B 3 Y X"]:
         return self.images.images(indices).to(device).contiguous(memory_format=torch.channels_last)
@@ -141,6 +164,13 @@ class TokenizerStage:
         pool = torch.cat(vectors)
         kept = torch.randperm(len(pool), generator=step.generator)[:50_000].to(pool.device)
         self.tokenizer.quantizer.initialize(pool[kept], step.generator)
+
+
+def _draw_square(step: Step, size: tuple[int, int], side: int) -> tuple[slice | EllipsisType, ...]:
+    height, width = min(side, size[0]), min(side, size[1])
+    top = int(torch.randint(size[0] - height + 1, (), generator=step.generator))
+    left = int(torch.randint(size[1] - width + 1, (), generator=step.generator))
+    return ..., slice(top, top + height), slice(left, left + width)
 
 
 def _draw_cut(step: Step) -> tuple[slice | EllipsisType, ...]:
