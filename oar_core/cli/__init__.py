@@ -2,9 +2,9 @@
 
 import click
 
-from oar_core.cli import bench, evaluate, quality, study, train
+from oar_core.cli import bench, compare, evaluate, quality, study, train
 
-for _measurement in (quality.quality, quality.evaluator, quality.report):
+for _measurement in (quality.quality, quality.evaluator, quality.report, compare.compare):
     evaluate.evaluate.add_command(_measurement)
 
 commands: dict[str, click.Command] = {
