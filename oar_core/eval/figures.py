@@ -108,16 +108,28 @@ def _lite0_figures(compared: Compared, counts: Int[np.ndarray, "R M"]) -> tuple[
         "lite0_kid_real": resampled_kernel_distance(real, features, counts),
         "lite0_kid_rec": resampled_kernel_distance(reconstructed, features, counts),
     }
-    floor = to_real.resampled(reconstructed, counts), resampled_kernel_distance(real, reconstructed, counts)
-    told = {
-        "weights_sha256": WEIGHTS_SHA256,
-        "num_real": len(real),
-        "reconstructions": {
-            name: {"value": figure.value, "interval": list(figure.interval) if len(counts) else None}
-            for name, figure in zip(("fd", "kid"), floor)
-        },
+    floor = _distances(real, reconstructed, counts)
+    return figures, {"weights_sha256": WEIGHTS_SHA256, "num_real": len(real), "reconstructions": floor}
+
+
+def lite0_distances(
+    real: UInt8[np.ndarray, "M Y X 3"], fake: UInt8[np.ndarray, "N Y X 3"], cache: Lite0Features, num_resamples: int
+) -> dict[str, Any]:
+    """Lite0-FD and Lite0-KID of pictures to real ones, with intervals. Raises WeightsError without the weights."""
+    return _distances(cache.of(real), cache.of(fake), resample_counts(len(fake), num_resamples, SEED))
+
+
+def _distances(
+    real: Float[Tensor, "M 1280"], fake: Float[Tensor, "N 1280"], counts: Int[np.ndarray, "R N"]
+) -> dict[str, Any]:
+    found = {
+        "fd": FrechetReference(real).resampled(fake, counts),
+        "kid": resampled_kernel_distance(real, fake, counts),
     }
-    return figures, told
+    return {
+        name: {"value": figure.value, "interval": list(figure.interval) if len(counts) else None}
+        for name, figure in found.items()
+    }
 
 
 def relative_change(value: float, base: float) -> float:

@@ -101,7 +101,7 @@ def best_sizes(table: LossTable, most_steps: int) -> dict[int, tuple[int, ...]]:
     for start in range(length):
         step_cost[start, start + 1 :] = table[start, start:].cumsum(0)
     least, before = step_cost[0], []
-    found = {1: (length,)}
+    found: dict[int, tuple[int, ...]] = {1: (length,)}
     for steps in range(2, most_steps + 1):
         least, previous = (least[:, None] + step_cost).min(0)
         before.append(previous)

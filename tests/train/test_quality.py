@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from oar_core.cli import commands
+from oar_core.cli import evaluate as evaluate_cli
 from oar_core.cli import quality as quality_cli
 from oar_core.cli.options import EVALUATORS, load_evaluator
 from oar_core.errors import WeightsError
@@ -371,3 +372,14 @@ def test_evaluations_of_before_have_no_intervals_and_a_report_all_the_same(
 def _report_text(folder: Path, out: Path) -> str:
     write_report(load_reports(folder), out / "arms.md")
     return (out / "arms.md").read_text()
+
+
+@pytest.mark.usefixtures("_fake_lite0")
+def test_a_tokenizer_is_judged_by_its_reconstructions(
+    evaluate: Evaluate, trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_cli, "make_run", lambda *_arguments, **_options: trained)
+    assert "lite0" not in json.loads(evaluate("reconstruction").stdout)
+    told = json.loads(evaluate("reconstruction", "--lite0").stdout)["lite0"]
+    assert told["fd"]["interval"][0] < told["fd"]["value"] < told["fd"]["interval"][1]
+    assert set(told) == {"fd", "kid"}
