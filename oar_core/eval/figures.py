@@ -108,7 +108,8 @@ def _lite0_figures(compared: Compared, counts: Int[np.ndarray, "R M"]) -> tuple[
         "lite0_kid_real": resampled_kernel_distance(real, features, counts),
         "lite0_kid_rec": resampled_kernel_distance(reconstructed, features, counts),
     }
-    floor = _distances(real, reconstructed, counts)
+    key = digest(FORMAT, compared.reconstruction_key, len(counts), SEED)
+    floor = cached_json(compared.folder / f"lite0-floor-{key}.json", lambda: _distances(real, reconstructed, counts))
     return figures, {"weights_sha256": WEIGHTS_SHA256, "num_real": len(real), "reconstructions": floor}
 
 

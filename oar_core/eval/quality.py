@@ -34,7 +34,7 @@ class QualitySettings:
     num_samples: int = 5000
     batch_size: int = 64
     num_likelihood: int = 2000  # held-out pictures whose likelihood is measured
-    num_resamples: int = 100  # of the pictures, for intervals; 2 s each at 5,000 pictures and one core
+    num_resamples: int = 100  # of the pictures, for intervals; 0.7 s each at 5,000 pictures and one core
 
 
 @dataclass(frozen=True)
