@@ -105,12 +105,19 @@ class FrechetReference:
 
 
 def resampled_kernel_distance(
-    real: Float[Tensor, "M D"], fake: Float[Tensor, "N D"], counts: Int[np.ndarray, "R N"]
+    real: Float[Tensor, "M D"],
+    fake: Float[Tensor, "N D"],
+    counts: Int[np.ndarray, "R N"],
+    *,
+    share_prompts: bool = False,
 ) -> Resampled:
     """The unbiased squared maximum mean discrepancy over all pairs (KID without blocks), and in each resample.
 
-    A picture is never paired with itself, also where a resample has it twice: that keeps resamples unbiased.
+    A picture is never paired with itself, also where a resample has it twice: that keeps resamples unbiased. Where
+    picture k of both sides has the same prompt (`share_prompts`, N = M), those two are not paired either: they are
+    alike beyond what two pictures of the sides are, and would make the distance negative.
     """
+    assert not share_prompts or len(real) == len(fake), "picture k of one side belongs to picture k of the other"
     real, fake = real.double(), fake.double()
     weights = torch.from_numpy(np.vstack([np.ones((1, len(fake)), dtype=np.int64), counts])).double()
     totals = weights.sum(1)
@@ -120,7 +127,7 @@ def resampled_kernel_distance(
     across, within = torch.zeros(len(weights)).double(), torch.zeros(len(weights)).double()
     for first, part in _chunks(fake):
         rows = weights[:, first : first + len(part)]
-        across += rows @ cubic_kernel(part, real).mean(1)
+        across += rows @ _mean_across(part, real, first if share_prompts else None)
         kernel = cubic_kernel(part, fake)
         kernel[torch.arange(len(part)), first + torch.arange(len(part))] = 0
         within += (rows * (weights @ kernel.T)).sum(1)
@@ -133,6 +140,15 @@ def _off_diagonal_sum(part: Float[Tensor, "m D"], everything: Float[Tensor, "M D
     kernel = cubic_kernel(part, everything)
     rows = torch.arange(len(part))
     return (kernel.sum() - kernel[rows, first + rows].sum()).item()
+
+
+def _mean_across(part: Float[Tensor, "m D"], real: Float[Tensor, "M D"], first: int | None) -> Float[Tensor, "m"]:
+    """Of each picture with all real ones, but for the one of its own prompt where `first` numbers the pictures."""
+    kernel = cubic_kernel(part, real)
+    if first is None:
+        return kernel.mean(1)
+    rows = torch.arange(len(part))
+    return (kernel.sum(1) - kernel[rows, first + rows]) / (len(real) - 1)
 
 
 def _chunks(features: Float[Tensor, "M D"]) -> list[tuple[int, Float[Tensor, "m D"]]]:

@@ -18,7 +18,7 @@ from oar_core.eval.reference import Reference
 from oar_core.eval.stored import cached_json, digest
 from oar_core.models.model import Model
 
-FORMAT = 1  # of the stored resamples
+FORMAT = 2  # of the stored resamples
 SEED = 0  # of what is drawn again: the same for all arms, or they would not be paired
 
 
@@ -106,7 +106,7 @@ def _lite0_figures(compared: Compared, counts: Int[np.ndarray, "R M"]) -> tuple[
         "lite0_fd_real": to_real.resampled(features, counts),
         "lite0_fd_rec": to_rec.resampled(features, counts),
         "lite0_kid_real": resampled_kernel_distance(real, features, counts),
-        "lite0_kid_rec": resampled_kernel_distance(reconstructed, features, counts),
+        "lite0_kid_rec": resampled_kernel_distance(reconstructed, features, counts, share_prompts=True),
     }
     key = digest(FORMAT, compared.reconstruction_key, len(counts), SEED)
     floor = cached_json(compared.folder / f"lite0-floor-{key}.json", lambda: _distances(real, reconstructed, counts))

@@ -128,3 +128,15 @@ def test_a_change_is_told_about_the_figures_themselves() -> None:
 
 def test_seeds_of_an_arm_are_resampled_together() -> None:
     assert mean_of([Resampled(1.0, (0.0, 2.0)), Resampled(3.0, (4.0, 4.0))]) == Resampled(2.0, (2.0, 3.0))
+
+
+def test_sides_that_share_their_prompts_are_no_nearer_for_it() -> None:
+    """Picture k of both sides is of prompt k; without care, sets of one distribution would have a negative distance."""
+    prompts = [4 * features(100 + seed, 60) for seed in range(100)]
+    pairs = [(part + features(300 + i, 60), part + features(500 + i, 60)) for i, part in enumerate(prompts)]
+    none = np.zeros((0, 60), dtype=np.int64)
+    careless = [resampled_kernel_distance(*pair, none).value for pair in pairs]
+    found = [resampled_kernel_distance(*pair, none, share_prompts=True).value for pair in pairs]
+    error = np.std(found) / len(found) ** 0.5
+    assert abs(np.mean(found)) < 3 * error
+    assert np.mean(careless) < -10 * np.std(careless) / len(careless) ** 0.5
