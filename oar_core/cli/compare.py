@@ -22,10 +22,10 @@ def compare(base: Path, others: tuple[Path, ...]) -> Answer:
     """
     arms = group_arms([load_report(path) for path in (base, *others)])
     found = [change for arm in arms[1:] for change in changes(arm, arms[0])]
-    told = [change.to_dict() for change in found]
+    entries = [change.to_dict() for change in found]
     tables = [
         markdown_table(*figures_table_rows(arms)),
         markdown_table(*changes_table_rows(arms[1:], arms[0])),
         FOOTNOTE,
     ]
-    return Answer({"changes": told}, ("\n\n".join(tables), json.dumps({"changes": told})))
+    return Answer({"changes": entries}, ("\n\n".join(tables), json.dumps({"changes": entries})))

@@ -73,7 +73,7 @@ def sizes(
         "num_clear": halves.num_clear,
         "seed": seed,
         "is_exact": loaded.backbone.spec.has_free_groups,
-        "orders": {table.order: _told(table, shown) for table in tables},
+        "orders": {table.order: _summary(table, shown) for table in tables},
     }
     if out is not None:
         losses = {table.order: {"fit": table.fitted.tolist(), "score": table.scored.tolist()} for table in tables}
@@ -83,7 +83,7 @@ def sizes(
     return Answer(document, (*(_table(table, shown) for table in tables), json.dumps(document)))
 
 
-def _told(table: SizeTable, shown: list[int]) -> dict[str, Any]:
+def _summary(table: SizeTable, shown: list[int]) -> dict[str, Any]:
     return {"nats": round(table.nats, 4), "steps": [table.row(steps) for steps in shown]}
 
 

@@ -29,7 +29,7 @@ class Figure:
     name: str
     title: str
     scale: float = 1.0
-    is_relative: bool = True  # whether a change is told as a share; KID may be 0 or less
+    is_relative: bool = True  # whether a change is reported as a share; KID may be 0 or less
     is_of_reconstructions: bool = False  # whether the other side is what the tokenizer makes of real pictures
 
 

@@ -64,9 +64,9 @@ class SizeTable:
         """What each schedule of so many steps costs on the scored pictures, above one position a step; the best sizes
         also as they were fitted, which flatters them."""
         usual = {kind: group_sizes(kind, steps, len(self.scored)) for kind in SCHEDULES}
-        told = {kind: round(excess(self.scored, sizes), 4) for kind, sizes in usual.items()}
+        costs = {kind: round(excess(self.scored, sizes), 4) for kind, sizes in usual.items()}
         best = self.sizes[steps]
-        return {"steps": steps, **told, "best": round(excess(self.scored, best), 4),
+        return {"steps": steps, **costs, "best": round(excess(self.scored, best), 4),
                 "best_fitted": round(excess(self.fitted, best), 4), "sizes": list(best)}  # fmt: skip
 
 

@@ -111,7 +111,7 @@ class Lite0Net(nn.Module):
 
 
 def _relu6(x: Tensor) -> Tensor:
-    """In place: no gradient is ever wanted."""
+    """In place: no gradient is ever needed."""
     return F.relu6(x, inplace=True)
 
 
