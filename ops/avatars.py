@@ -35,7 +35,7 @@ NO_PARTS = ("primaryBackground", "secondaryBackground", "background")  # the gen
 
 def read_rows(path: Path) -> list[Row]:
     """A row of texts for each picture, in the generator's order; a part that a portrait lacks is empty."""
-    drawn: list[dict[str, Any]] = json.loads(path.read_text())
+    drawn: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     parts = sorted({part for row in drawn for part in row["extra"] if not part.startswith(NO_PARTS)})
     return [
         {
@@ -114,7 +114,7 @@ def main(pictures: Path, out: Path, labels_only: bool, published: int) -> None:
     kept = packed(rows, out) if labels_only else pack_pictures(rows, pictures, out)
     names = {row["file"] for row in first}
     labelled = label([row for row in kept if row["file"] in names], [row for row in kept if row["file"] not in names])
-    with (out / LABELS).open("w", newline="") as file:
+    with (out / LABELS).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(labelled[0]))
         writer.writeheader()
         writer.writerows(labelled)

@@ -2,10 +2,12 @@
 
 import click
 
-from oar_core.cli import bench, evaluate, quality, study, train
+from oar_core.cli import bench, compare, evaluate, export, quality, sizes, study, train
 
-for _measurement in (quality.quality, quality.evaluator, quality.report):
+for _measurement in (quality.quality, quality.evaluator, quality.report, compare.compare, export.export):
     evaluate.evaluate.add_command(_measurement)
+
+study.study.add_command(sizes.sizes)
 
 commands: dict[str, click.Command] = {
     "train": train.train,

@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from oar_core.answer import Answer
 from oar_core.cli.options import OarGroup, default_device, make_run, run_options, split_option, told
 from oar_core.errors import ConfigError
+from oar_core.eval.figures import lite0_distances
 from oar_core.eval.likelihood import bits_per_token
+from oar_core.eval.lite0_features import Lite0Features
 from oar_core.eval.painting import animate, paint, strip
+from oar_core.eval.quality import QualitySettings
 from oar_core.eval.reconstruction import measure_reconstruction
 from oar_core.eval.samples import draw_samples
 from oar_core.eval.sheet import contact_sheet, side_by_side
@@ -32,7 +37,8 @@ def evaluate() -> None:
 @split_option
 @click.option("--images", "num_images", default=2000, show_default=True)
 @click.option("--sheet", type=click.Path(path_type=Path), default=None, help="PNG: originals above reconstructions.")
-def reconstruction(split: str | None, num_images: int, sheet: Path | None, **options: Any) -> Answer:
+@click.option("--lite0", "with_lite0", is_flag=True, help="Also Lite0-FD and Lite0-KID to all held-out pictures.")
+def reconstruction(split: str | None, num_images: int, sheet: Path | None, with_lite0: bool, **options: Any) -> Answer:
     """PSNR and code usage of the tokenizer."""
     run = make_run(**options)
     images, tokenizer_ = run.images(split or run.recipe.held_out), run.tokenizer()
@@ -44,7 +50,15 @@ def reconstruction(split: str | None, num_images: int, sheet: Path | None, **opt
         with torch.inference_mode():
             fake = tokenizer_.decode(tokenizer_.encode(real))
         contact_sheet([*to_pixels(real), *to_pixels(fake)], 16, scale=3).save(sheet)
-    return told(asdict(report))
+    if not with_lite0:
+        return told(asdict(report))
+    fakes: list[UInt8[np.ndarray, "B Y X 3"]] = []
+    with torch.inference_mode():
+        for indices in chosen.split(64):
+            fakes.append(to_pixels(tokenizer_.decode(tokenizer_.encode(images.images(indices).to(run.device)))))
+    cache = Lite0Features(run.folder / "samples", run.device)
+    resamples = QualitySettings().num_resamples
+    return told({**asdict(report), "lite0": lite0_distances(images.pixels, np.concatenate(fakes), cache, resamples)})
 
 
 @evaluate.command()

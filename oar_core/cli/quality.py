@@ -20,7 +20,7 @@ from oar_core.eval.reference import Reference
 from oar_core.eval.report import write_report
 from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import digest, write_json
-from oar_core.eval.tables import one_line_table
+from oar_core.eval.tables import one_line_tables
 from oar_core.flags import flag
 from oar_core.models.load import load_model
 from oar_core.models.model import Model
@@ -81,6 +81,8 @@ def _drawing_flags(command: Callable[..., Answer]) -> Callable[..., Answer]:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "int8"]), default="float32", show_default=True)
 @click.option("--samples", "num_samples", type=click.IntRange(min=8), default=_DEFAULTS.num_samples, show_default=True)
 @click.option("--batch", "batch_size", type=click.IntRange(min=1), default=_DEFAULTS.batch_size, show_default=True)
+@click.option("--resamples", "num_resamples", type=click.IntRange(min=0), default=_DEFAULTS.num_resamples,
+              show_default=True, help="Of the pictures, for intervals.")  # fmt: skip
 @_drawing_flags
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True, help="May be repeated.")
 @click.option("--label", default=None, help="The arm's name in tables. Default: the model's name and the order.")
@@ -93,6 +95,7 @@ def quality(
     dtype: str,
     num_samples: int,
     batch_size: int,
+    num_resamples: int,
     label: str | None,
     out: Path | None,
     recipe: Recipe,
@@ -112,7 +115,7 @@ def quality(
     reference = Reference.read(
         load_evaluator(run, evaluator_folder), run.images(split), run.images("train"), folder / CACHE
     )
-    settings = QualitySettings(num_samples=num_samples, batch_size=batch_size)
+    settings = QualitySettings(num_samples=num_samples, batch_size=batch_size, num_resamples=num_resamples)
     written: list[dict[str, Any]] = []
     for wanted in draw_settings(pipeline, **wishes):
         result = measure_quality(pipeline, reference, wanted, settings, folder / "samples")
@@ -121,8 +124,14 @@ def quality(
         path = _write(out or folder / "quality", report, result)
         written.append(report)
         click.echo(path, err=True)
-    told_ = [{key: value for key, value in report.items() if key != "orders"} for report in written]
-    return Answer(told_, (one_line_table(written), *map(json.dumps, told_)))
+    told_ = [_short(report) for report in written]
+    return Answer(told_, (one_line_tables(written), *map(json.dumps, told_)))
+
+
+def _short(report: dict[str, Any]) -> dict[str, Any]:
+    """Without what only tables and plots are made of."""
+    figures = {key: value for key, value in report["figures"].items() if key != "resamples"}
+    return {key: value for key, value in report.items() if key != "orders"} | {"figures": figures}
 
 
 def draw_settings(

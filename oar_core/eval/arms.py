@@ -17,12 +17,18 @@ Report = dict[str, Any]
 
 def load_reports(folder: Path) -> list[Report]:
     """In the order of their labels and settings. Raises DataError for a folder without any, or of another format."""
-    reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    if not reports:
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
         raise DataError(f"{folder} holds no evaluation: `oar eval quality` writes them")
-    if any(report.get("format") != FORMAT for report in reports):
-        raise DataError(f"{folder} holds JSON that is no evaluation of format {FORMAT}")
-    return sorted(reports, key=_sort_key)
+    return sorted(map(load_report, paths), key=_sort_key)
+
+
+def load_report(path: Path) -> Report:
+    """Raises DataError for a file that is no evaluation of this format."""
+    report: Report = json.loads(path.read_text(encoding="utf-8"))
+    if report.get("format") != FORMAT:
+        raise DataError(f"{path} is no evaluation of format {FORMAT}")
+    return report
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from oar_core.eval.digests import module_digest
 from oar_core.eval.distances import nearest
 from oar_core.eval.draws import Draws, DrawSettings, draw, draws_path
 from oar_core.eval.evaluator import Reading
+from oar_core.eval.figures import Compared, measure_figures
 from oar_core.eval.floors import Distances, Sample, distances, measure_floors, real_sample
 from oar_core.eval.frechet import Gaussian, frechet_distance
 from oar_core.eval.inception import inception_distance
@@ -33,6 +34,7 @@ class QualitySettings:
     num_samples: int = 5000
     batch_size: int = 64
     num_likelihood: int = 2000  # held-out pictures whose likelihood is measured
+    num_resamples: int = 100  # of the pictures, for intervals; 0.7 s each at 5,000 pictures and one core
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def measure_quality(
             "dtype": _dtype(pipeline),
         },
         "cost": {**_cost(draws), "batch_size": settings.batch_size, "device": _device(pipeline)},
-        **_figures(pipeline, reference, chosen, pixels, folder),
+        **_figures(pipeline, reference, chosen, pixels, settings, folder),
         "bits_per_token": _bits(pipeline, reference, settings, folder),
         "inception_fid": inception_distance(pixels, reference.held_out.pixels),
         "floors": _floors(pipeline, reference, chosen, folder),
@@ -97,6 +99,7 @@ def _figures(
     reference: Reference,
     chosen: Int[Tensor, "M"],
     pixels: UInt8[np.ndarray, "M Y X 3"],
+    settings: QualitySettings,
     folder: Path,
 ) -> dict[str, Any]:
     reading = reference.evaluator.read(pixels)
@@ -104,7 +107,9 @@ def _figures(
     floors = _floors(pipeline, reference, chosen, folder)
     reached = agreement(reading.classes, reference.labels[chosen], reference.evaluator.vocabulary.names)
     real = real_sample(reference)
+    compared = Compared(pipeline, reference, chosen, pixels, reading.features, folder)
     return {
+        "figures": measure_figures(compared, settings.num_resamples),
         "distances": asdict(distances(Sample(reading.features, real.row_of[chosen]), real)),
         "fd_to_reconstructions": frechet_distance(Gaussian.fit(reading.features), Gaussian.fit(reconstructed.features)),
         "agreement": reached,

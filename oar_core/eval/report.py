@@ -6,9 +6,17 @@ from pathlib import Path
 import torch
 
 from oar_core.eval.arms import Arm, Report, best_guidance, group_arms
+from oar_core.eval.markdown import markdown_table
 from oar_core.eval.plots import Curve, draw_curves, why_no_plots
 from oar_core.eval.rank_maps import heat_map, heat_sheet
-from oar_core.eval.tables import agreement_table, copying_table, floors_table, markdown_table, quality_table
+from oar_core.eval.tables import (
+    agreement_table,
+    changes_section,
+    copying_table,
+    figures_section,
+    floors_table,
+    quality_table,
+)
 
 
 def write_report(reports: Sequence[Report], out: Path) -> list[str]:
@@ -17,7 +25,7 @@ def write_report(reports: Sequence[Report], out: Path) -> list[str]:
     pictures.mkdir(parents=True, exist_ok=True)
     sections, notes = ["# Evaluations", HOW_TO_READ], [why_no_plots()] if why_no_plots() else []
     for title, arms in _comparable(group_arms(reports)).items():
-        sections += [f"## {title}", quality_table(arms), *_best_section(arms)]
+        sections += [f"## {title}", quality_table(arms), *_intervals(arms), *_best_section(arms)]
         if not notes:
             sections += _plots(arms, title, pictures)
         sections += ["### Floors", floors_table(arms[0]), _tokenizer_line(arms[0])]
@@ -91,6 +99,13 @@ def _class_maps(arms: Sequence[Arm], folder: Path) -> list[str]:
             heat_sheet({name: torch.tensor(values) for name, values in orders["rank_maps"].items()}).save(path)
             lines.append(f"Mean ranks by class, {arm.name}:\n\n![mean ranks]({folder.name}/{path.name})")
     return lines
+
+
+def _intervals(arms: Sequence[Arm]) -> list[str]:
+    """Of the distances, then of what arms change: of the first one with random order, or of the first of all."""
+    base = next((arm for arm in arms if arm.order == "random"), arms[0])
+    tables = [*figures_section(arms), *changes_section(arms, base)]
+    return ["### Intervals", *tables] if tables else []
 
 
 def _tokenizer_line(arm: Arm) -> str:

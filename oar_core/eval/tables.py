@@ -4,11 +4,26 @@ import statistics
 from collections.abc import Sequence
 
 from oar_core.eval.arms import Arm, Report, guidance_text
+from oar_core.eval.comparison import FOOTNOTE, changes_table_rows, comparable, figures_table_rows, has_figures
+from oar_core.eval.markdown import markdown_table
 
 
-def one_line_table(reports: Sequence[Report]) -> str:
-    """A Markdown table with one line an evaluation."""
-    return quality_table([Arm(report["label"], (report,)) for report in reports])
+def one_line_tables(reports: Sequence[Report]) -> str:
+    """Markdown tables with one line an evaluation."""
+    arms = [Arm(report["label"], (report,)) for report in reports]
+    return "\n\n".join([quality_table(arms), *figures_section(arms)])
+
+
+def figures_section(arms: Sequence[Arm]) -> list[str]:
+    """Distances with their intervals; nothing where no evaluation has any."""
+    measured = [arm for arm in arms if has_figures(arm)]
+    return [markdown_table(*figures_table_rows(measured)), FOOTNOTE] if measured else []
+
+
+def changes_section(arms: Sequence[Arm], base: Arm) -> list[str]:
+    """What each of the other arms changes of `base`, paired; nothing where none is comparable."""
+    others = [arm for arm in arms if arm is not base and comparable(arm, base)]
+    return [markdown_table(*changes_table_rows(others, base))] if others else []
 
 
 def quality_table(arms: Sequence[Arm]) -> str:
@@ -84,8 +99,3 @@ def floors_table(arm: Arm) -> str:
     reconstructed = f"{arm.first['floors']['training_reconstructions']:.2f}"
     table = markdown_table(("pictures", "number", "FD-eval", "KID x1000", "precision", "recall"), rows)
     return f"{table}\n\nFD-rec of reconstructed training pictures: {reconstructed}."
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from oar_core.eval.tables import markdown_table
+from oar_core.eval.markdown import markdown_table
 from oar_core.models.oar.backbone import OarBackbone
 from oar_core.models.oar.vqgan import VQGAN
 from oar_core.train.discriminator import Discriminator

@@ -8,9 +8,16 @@ from typing import Any
 import torch
 
 from oar_core.eval.arms import Arm, group_arms, load_reports, spread
+from oar_core.eval.markdown import markdown_table
 from oar_core.eval.plots import Curve, draw_curves, why_no_plots
 from oar_core.eval.rank_maps import heat_map, heat_sheet
-from oar_core.eval.tables import agreement_table, copying_table, floors_table, markdown_table, quality_table
+from oar_core.eval.tables import (
+    agreement_table,
+    copying_table,
+    figures_section,
+    floors_table,
+    quality_table,
+)
 from oar_core.order.plan import CHOSEN_ORDERS
 from oar_core.train.study import DISTILLATION, GROUP_SIZES, GUIDANCE, LIKELIHOOD, STUDY_ARMS, TUNING, slug
 from oar_core.train.study_claims import FD_EVAL, FD_REC, Figures, claims, distance, is_adaptive
@@ -70,7 +77,7 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
     if painting.exists():
         sections += ["### The same prompts, painted", f"![each arm painting]({pictures.name}/{painting.name})"]
     sections += _adaptive_section(arms)
-    sections += ["### Everything measured", quality_table(arms)]
+    sections += ["### Everything measured", quality_table(arms), *figures_section(arms)]
     sections += ["### Guidance", _tuning_table(folder / TUNING / GUIDANCE, "guidance ")]
     sections += ["### Group sizes, 16 steps", _tuning_table(folder / TUNING / GROUP_SIZES, "")]
     sections += ["### Floors", floors_table(arms[0])]

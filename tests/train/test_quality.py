@@ -15,13 +15,17 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from oar_core.cli import commands
+from oar_core.cli import evaluate as evaluate_cli
 from oar_core.cli import quality as quality_cli
 from oar_core.cli.options import EVALUATORS, load_evaluator
 from oar_core.errors import WeightsError
+from oar_core.eval import figures as figures_module
+from oar_core.eval import lite0_features
 from oar_core.eval import quality as quality_module
 from oar_core.eval import report as report_module
 from oar_core.eval.arms import best_guidance, group_arms, load_reports
 from oar_core.eval.attributes import Attribute
+from oar_core.eval.comparison import changes
 from oar_core.eval.evaluator import Evaluator, EvaluatorConfig
 from oar_core.eval.plots import Curve, draw_curves
 from oar_core.eval.report import write_report
@@ -56,6 +60,31 @@ def module_recipe(base_recipe: Recipe) -> Recipe:
     )
 
 
+@pytest.fixture(autouse=True)
+def _no_lite0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the package is installed or not: its network takes seconds."""
+    monkeypatch.setattr(figures_module, "why_unavailable", lambda: "not here")
+
+
+class FakeLite0:
+    """Features are the mean colours of quarters."""
+
+    @classmethod
+    def load(cls, _device: torch.device) -> "FakeLite0":
+        return cls()
+
+    def features(self, pixels: np.ndarray) -> torch.Tensor:
+        count, height, width, _ = pixels.shape
+        quarters = torch.from_numpy(np.array(pixels)).float().reshape(count, 2, height // 2, 2, width // 2, 3)
+        return quarters.mean((2, 4)).flatten(1) / 255
+
+
+@pytest.fixture
+def _fake_lite0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures_module, "why_unavailable", lambda: "")
+    monkeypatch.setattr(lite0_features, "Lite0", FakeLite0)
+
+
 @pytest.fixture
 def evaluate(trained: Run, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
     """Calls `oar eval ...` with the tiny run in place of the recipe that is named."""
@@ -72,6 +101,7 @@ def evaluate(trained: Run, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
 def measured(evaluate: Evaluate, trained: Run, tmp_path: Path) -> list[dict[str, Any]]:
     result = evaluate(
         "quality", "--weights", str(trained.folder.parent / "weights"), "--samples", "24", "--batch", "10",
+        "--resamples", "20",
         "--steps", "2", "--steps", "8", "--seed", "0", "--seed", "1", "--order", "halton",
         "--out", str(tmp_path / "out"),
     )  # fmt: skip
@@ -92,6 +122,11 @@ def test_every_figure_is_in_the_report(measured: list[dict[str, Any]]) -> None:
         assert set(report["agreement"]) == {"text", "mean"}
         assert report["memorisation"]["pixels"]["num_real"] == 12
         assert 0 < report["bits_per_token"] < 8
+        assert report["figures"]["values"] == pytest.approx(
+            {"fd_eval": report["distances"]["fd_eval"], "fd_rec": report["fd_to_reconstructions"]}, rel=1e-5
+        )
+        assert report["figures"]["lite0"] == {"unavailable": "not here"}
+        assert [len(values) for values in report["figures"]["resamples"].values()] == [20, 20]
         assert report["inception_fid"].keys() <= {"fid", "num_samples", "num_real", "unavailable"}
         assert report["floors"]["reconstruction"]["num_samples"] == 24
         assert report["floors"]["halves"]["num_samples"] == 6
@@ -265,3 +300,86 @@ def test_a_run_without_an_evaluator_takes_the_shipped_one(
 def test_the_shipped_evaluator_reads_what_its_recipe_names() -> None:
     evaluator = Evaluator.load(Path(__file__).parents[2] / EVALUATORS / "sprites-64", torch.device("cpu"))
     assert evaluator.vocabulary.names == tuple(attribute.column for attribute in recipe("sprites-64").attributes)
+
+
+@pytest.mark.usefixtures("_fake_lite0")
+def test_the_outside_judge_compares_with_real_pictures_and_with_reconstructions(
+    evaluate: Evaluate, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--weights", str(trained.folder.parent / "weights"), "--samples", "24", "--resamples", "30")
+    out = tmp_path / "out"
+    for order in ("halton", "raster"):
+        result = evaluate("quality", *options, "--order", order, "--steps", "8", "--out", str(out))
+        assert "Lite0-FD, real" in result.stdout
+    files = sorted(out.glob("*.json"), key=lambda path: json.loads(path.read_text())["label"])
+    reports = [json.loads(path.read_text()) for path in files]
+    for report in reports:
+        figures = report["figures"]
+        assert set(figures["values"]) == {figure.name for figure in figures_module.FIGURES}
+        assert figures["lite0"]["num_real"] == 12
+        assert figures["lite0"]["reconstructions"]["fd"]["value"] > 0
+        assert figures["values"]["lite0_fd_rec"] < figures["values"]["lite0_fd_real"], "the tokenizer is untrained"
+    compared = CliRunner().invoke(commands["eval"], ["compare", *map(str, files)], catch_exceptions=False)
+    told = json.loads(compared.stdout.splitlines()[-1])["changes"]
+    assert [change["figure"] for change in told] == [figure.name for figure in figures_module.FIGURES]
+    first, second = (report["figures"]["values"]["lite0_fd_real"] for report in reports)
+    change = next(change for change in told if change["figure"] == "lite0_fd_real")
+    assert change["relative"] == pytest.approx(second / first - 1)
+    assert change["interval"][0] < change["relative"] < change["interval"][1]
+    assert "### Intervals" in _report_text(out, tmp_path)
+
+    def fail(*_arguments: Any) -> None:
+        raise AssertionError("was stored already")
+
+    monkeypatch.setattr(FakeLite0, "features", fail)
+    again = evaluate("quality", *options, "--order", "halton", "--steps", "8", "--resamples", "10", "--out", str(out))
+    assert again.exit_code == 0, "features are kept, whatever is made of them"
+
+
+def test_what_differs_in_more_than_the_arm_is_not_compared(measured: list[dict[str, Any]], tmp_path: Path) -> None:
+    changed = {
+        "pictures": ("settings", {**measured[0]["settings"], "num_samples": 12}),
+        "split": ("split", "train"),
+        "other ways": ("figures", {**measured[0]["figures"], "num_resamples": 19}),
+    }
+    base = tmp_path / "base.json"
+    base.write_text(json.dumps(measured[0]))
+    for reason, (name, value) in changed.items():
+        other = tmp_path / "other.json"
+        other.write_text(json.dumps({**measured[0], "label": "other", name: value}))
+        result = CliRunner().invoke(commands["eval"], ["compare", str(base), str(other)])
+        assert result.exit_code == 1
+        assert reason in result.output
+
+
+def test_other_reconstructions_are_no_common_measure(measured: list[dict[str, Any]]) -> None:
+    other = copy.deepcopy(measured[0])
+    other["label"] = "other tokenizer"
+    other["figures"]["reconstructions"] = "another"
+    arms = group_arms([measured[0], other])
+    assert [change.figure.name for change in changes(arms[1], arms[0])] == ["fd_eval"]
+
+
+def test_evaluations_of_before_have_no_intervals_and_a_report_all_the_same(
+    measured: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for report in measured:
+        del report["figures"]
+    write_report(measured, tmp_path / "arms.md")
+    assert "### Intervals" not in (tmp_path / "arms.md").read_text()
+
+
+def _report_text(folder: Path, out: Path) -> str:
+    write_report(load_reports(folder), out / "arms.md")
+    return (out / "arms.md").read_text()
+
+
+@pytest.mark.usefixtures("_fake_lite0")
+def test_a_tokenizer_is_judged_by_its_reconstructions(
+    evaluate: Evaluate, trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_cli, "make_run", lambda *_arguments, **_options: trained)
+    assert "lite0" not in json.loads(evaluate("reconstruction").stdout)
+    told = json.loads(evaluate("reconstruction", "--lite0").stdout)["lite0"]
+    assert told["fd"]["interval"][0] < told["fd"]["value"] < told["fd"]["interval"][1]
+    assert set(told) == {"fd", "kid"}
