@@ -37,7 +37,7 @@ def test_an_export_that_ends_early_leaves_no_file(tmp_path: Path) -> None:
 
 def test_classes_come_in_turn(tiny_pipeline: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     assert class_prompts(tiny_pipeline, 4) is None
-    monkeypatch.setattr(tiny_pipeline, "conditioner", ClassConditioner(("hen", "cock", "tench"), 3))
+    monkeypatch.setattr(tiny_pipeline, "conditioner", ClassConditioner.of(("hen", "cock", "tench"), 3))
     found = class_prompts(tiny_pipeline, 7)
     assert found is not None
     assert found[0] == ["0", "1", "2", "0", "1", "2", "0"]
