@@ -15,7 +15,7 @@ from server.cli.options import load_settings
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import Registry
-from server.schemas.model import ModelInfo
+from server.schemas.model import ModelInfo, WorkerInfo
 from server.settings import Settings
 from tests.server.api_thread import ApiThread
 from tests.server.tenants import bearer, write_keys
@@ -34,7 +34,9 @@ PROXY, STRANGER = "127.0.0.1", "127.0.0.2"
 
 @pytest.fixture
 async def _model(connection: RedisConnection, model_info: ModelInfo) -> None:
-    await Registry(connection).publish_models([model_info], {}, 600)
+    registry = Registry(connection)
+    await registry.publish_models([model_info], {}, 600)
+    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
 
 
 @pytest.fixture(scope="module")
