@@ -10,6 +10,7 @@
 | `src:{id}` | string | the PNG that an edit starts from; transparent where it paints; kept as long as the job |
 | `q:{model}:{priority}` | stream | job ids that wait or run, with their work; one consumer group |
 | `share:{model}:{tenant}` | set | ids of the tenant's jobs that wait or run |
+| `line:{model}:{tenant}` | string | until when places are promised to who was refused; no tenant: by the queue |
 | `storage:{tenant}` | hash | bytes of all that is kept of the tenant's jobs, by when it expires |
 | `due` | sorted set | ids of jobs that somebody has to look at, by Redis' milliseconds: deadlines, cancels |
 | `sweeper` | string | the API process that looks at them, for as long as its lease lasts |

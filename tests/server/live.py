@@ -20,7 +20,6 @@ from tests.server.processes import find_processes
 from tests.waiting import HANG_SECONDS, wait_for
 
 ROOT = Path(__file__).parents[2]
-PREVIEW_INTERVAL = 0.02
 
 
 class LiveServer:
@@ -45,7 +44,7 @@ class LiveServer:
             "OAR_WEIGHTS_DIR": str(weights_dir),
             "OAR_PORT": "0",
             "OAR_THREADS": "1",
-            "OAR_PREVIEW_INTERVAL": str(PREVIEW_INTERVAL),
+            "OAR_PREVIEW_INTERVAL": "0.02",
             "OAR_LEASE_SECONDS": "15",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),

@@ -9,8 +9,9 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from oar_wire.model import ModelInfo
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.cli import main
+from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import Registry
 from server.settings import Settings
@@ -97,11 +98,18 @@ def served(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
         yield url, keys
 
 
+async def serve_model(connection: RedisConnection, model_info: ModelInfo) -> None:
+    """As a worker does."""
+    registry = Registry(connection)
+    await registry.publish_models([model_info], {}, 600)
+    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
+
+
 @pytest.mark.anyio
 async def test_a_tenant_lists_its_own_waiting_jobs(
     served: tuple[str, Any], connection: Any, model_info: ModelInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await Registry(connection).publish_models([model_info], {}, 600)
+    await serve_model(connection, model_info)
     url, keys = served
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {keys.one}"}) as one:
         ids = [(await one.post("/v1/generations", json={**BODY, "seed": seed})).json()["id"] for seed in range(3)]
@@ -123,7 +131,7 @@ async def test_the_command_line_looks_after_waiting_jobs(
 ) -> None:
     import anyio
 
-    await Registry(connection).publish_models([model_info], {}, 600)
+    await serve_model(connection, model_info)
     url, keys = served
     monkeypatch.setenv("OAR_URL", url)
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from oar_wire.events import EVENTS
 from oar_wire.job import GenerationParams
 from oar_wire.model import GenerationDefaults
 from server.worker.running import read_prompts, sequence_request
-from tests.server.live import PREVIEW_INTERVAL, LiveServer
+from tests.server.live import LiveServer
 from tests.server.tiny import DEFAULTS, GRID, NAME, NUM_TOKENS
 from tests.waiting import wait_for
 
@@ -115,18 +114,16 @@ def test_previews_show_the_canvas_and_can_be_turned_off(live: LiveServer) -> Non
 def previews_of_a_held_job(
     live: LiveServer, submit: Callable[..., dict[str, Any]], **body: Any
 ) -> list[dict[str, Any]]:
-    """The job makes a step at a time until there is a preview: one is due when a step ends later than the interval."""
+    """The job stands still until a preview of what it has written so far is there."""
     previews: list[dict[str, Any]] = []
-    with live.held(1) as gate:
+    live.wait_until_idle()  # no other job makes its steps
+    with live.held(3) as gate:
         job = submit(**body)
         with live.stream(job["id"]) as stream:
             for event in stream:
                 if event["type"] == "preview":
                     previews.append(event)
                     gate.open()
-                elif event["type"] == "patches" and event["image"] == 0 and not previews:
-                    time.sleep(2 * PREVIEW_INTERVAL)
-                    gate.allow(1)
     return previews
 
 

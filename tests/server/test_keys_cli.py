@@ -182,5 +182,5 @@ def test_a_server_does_not_start_with_keys_that_it_cannot_read(path: Path, tmp_p
     command = [sys.executable, "-m", "server.cli", "api", "--port", "0", "--data-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 78
-    assert f"{path}: cannot be read (FileNotFoundError)" in done.stderr
+    assert f"{path}: cannot be read: No such file or directory" in done.stderr
     assert "Traceback" not in done.stderr

@@ -10,7 +10,7 @@ import pytest
 from click import UsageError
 from websockets.asyncio.client import connect
 
-from oar_wire.model import ModelInfo
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.api.proxy import TrustedProxies
 from server.cli.options import load_settings
 from server.jobs.connection import RedisConnection
@@ -34,7 +34,9 @@ PROXY, STRANGER = "127.0.0.1", "127.0.0.2"
 
 @pytest.fixture
 async def _model(connection: RedisConnection, model_info: ModelInfo) -> None:
-    await Registry(connection).publish_models([model_info], {}, 600)
+    registry = Registry(connection)
+    await registry.publish_models([model_info], {}, 600)
+    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
 
 
 @pytest.fixture(scope="module")

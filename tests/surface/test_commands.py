@@ -29,7 +29,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TRAINING = ROOT / "docs" / "training.md"
 SECONDS = 5 * HANG_SECONDS
 # Options and variables of other programs, of the tests and of the client.
-FOREIGN_OPTIONS = {"--scale", "--maxmemory", "--build", "--from-literal"}
+FOREIGN_OPTIONS = {
+    *("--scale", "--maxmemory", "--build", "--from-literal"),
+    *("--hash-max-listpack-value", "--stream-node-max-bytes"),
+}
 FOREIGN_PROGRAMS = r"\b(docker|kubectl|redis-\w+|curl|pip|git|python -m)\b"
 FOREIGN_VARIABLES = {"OAR_CHAOS_SCALE", "OAR_TEST_DATA", "OAR_URL", "OAR_API_KEY"}
 TINY = """

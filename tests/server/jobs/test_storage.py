@@ -207,7 +207,7 @@ async def test_of_jobs_that_were_canceled_before_they_began_next_to_nothing_is_k
 async def test_a_canceled_job_tells_so_as_long_as_somebody_may_ask(
     connection: RedisConnection, settings: Settings
 ) -> None:
-    queue = JobQueue(connection, settings)
+    queue = JobQueue(connection, settings.model_copy(update={"result_ttl": 30.0}))
     job_id = (await queue.submit(PARAMS)).job_id
     await queue.cancel(await queue.load(job_id))
     assert (await queue.load(job_id)).state is JobState.CANCELED
