@@ -231,7 +231,7 @@ def test_models_tell_what_a_request_may_ask_for(live: LiveServer) -> None:
     assert listed["object"] == "list"
     (model,) = listed["data"]
     assert (model["id"], model["object"], model["is_default"], tuple(model["grid"])) == (NAME, "model", True, GRID)
-    always = {"guidance_interval": [0, 1], "guidance_schedule": "constant"}
+    always = {"guidance_interval": [0, 1], "guidance_schedule": "constant", "negative_prompt": None}
     assert model["defaults"] == {
         **DEFAULTS,
         **always,
