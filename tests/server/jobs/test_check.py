@@ -21,14 +21,10 @@ from server.errors import RedisUnavailable
 from server.jobs.check import RedisAway, RedisRefused, check_redis, wait_for_redis
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis, find_binary
+from tests.ports import free_port
+from tests.waiting import HANG_SECONDS
 
 TIMEOUT = 2.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager
@@ -47,7 +43,7 @@ def valkey(folder: Path, *options: str, config: str | None = None) -> Iterator[i
     with (folder / "valkey.log").open("wb") as log:
         process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + HANG_SECONDS
         while True:
             assert process.poll() is None, (folder / "valkey.log").read_text()
             assert time.monotonic() < deadline

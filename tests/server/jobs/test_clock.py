@@ -1,7 +1,6 @@
 """Redis' clock is set for real, under libfaketime, while workers hold jobs."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from server.jobs.embedded import find_binary
 from server.jobs.job import JobState
 from server.jobs.queue import JobQueue
 from server.settings import Settings
+from tests.ports import free_port
 from tests.server.jobs.protocol import PARAMS, end_leases, kinds, open_worker, run, take
 
 pytestmark = pytest.mark.anyio
@@ -26,9 +26,7 @@ class FakedRedis:
     def __init__(self, folder: Path) -> None:
         self._offset = folder / "offset"
         self.set_clock(0)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         faked = {
             "LD_PRELOAD": str(LIBRARIES[0]),
             "FAKETIME_TIMESTAMP_FILE": str(self._offset),
