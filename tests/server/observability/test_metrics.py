@@ -179,7 +179,7 @@ PATHS = st.one_of(
     st.builds("/v1/models/{}".format, WORDS),
     st.builds("/{}".format, WORDS),
 )
-PAGES = ("/", "/studio/{name}", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
+PAGES = ("/", "/studio/{name}", "/docs", "/docs/{name}", "/redoc", "/openapi.json", "/asyncapi.json")
 BODIES = st.one_of(
     st.none(),
     st.dictionaries(st.sampled_from(["prompt", "model", "seed", "order", "n", "user", "x"]), WORDS | st.integers()),
