@@ -259,3 +259,8 @@ class Conditioner(Protocol):
 def within(counts: Int[Tensor, "B"], width: int) -> Bool[Tensor, "B width"]:
     """Which of `width` right-padded places hold something."""
     return torch.arange(width, device=counts.device) < counts[:, None]
+
+
+def valid_places(valid: Bool[Tensor, "B K"], device: torch.device) -> Int[Tensor, "M"]:
+    """Where the valid places of a padded table lie in it, row after row; found on the host."""
+    return valid.flatten().nonzero().squeeze(1).to(device)

@@ -7,7 +7,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import OrderScore
-from oar_core.models.base import Backbone, BackboneSpec, Commit, Commits, Condition, GridLayout, Queries, Query, within
+from oar_core.models.base import (
+    Backbone,
+    BackboneSpec,
+    Commit,
+    Commits,
+    Condition,
+    GridLayout,
+    Queries,
+    Query,
+    valid_places,
+    within,
+)
 from oar_core.models.lpd.config import LpdConfig
 from oar_core.models.seen import listed_seen, seen_after
 from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
@@ -106,7 +117,7 @@ class LpdBackbone(Backbone):
         window = cache.extend(slots, counts, seen_after(lengths, known))
         x = torch.cat([self._condition(condition.ids), self._tokens(known.token_ids, known.positions)], dim=1)
         valid = torch.cat([within(condition.lengths, condition.ids.shape[1]), known.valid], dim=1)
-        self._trunk(x.flatten(0, 1)[_places(valid, x.device)], window)
+        self._trunk(x.flatten(0, 1)[valid_places(valid, x.device)], window)
 
     @torch.no_grad()
     def step(self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Query) -> Float[Tensor, "M V"]:
@@ -115,7 +126,7 @@ class LpdBackbone(Backbone):
         if not (committed + asked).any():
             return self.mask_token.new_empty(0, self.config.vocab_size)
         window = cache.extend(slots, (committed + asked).tolist(), _seen(commit, asked))
-        places = _places(commit.valid, cache.keys.device)
+        places = valid_places(commit.valid, cache.keys.device)
         tokens = self._tokens(commit.token_ids.flatten()[places], commit.positions.flatten()[places])
         listed = torch.cat([tokens, self._queries(query.positions)])
         # From tokens before queries to each row's tokens before its queries, and back.
@@ -171,8 +182,3 @@ def _training_mask(groups: Int[Tensor, "L"]) -> Bool[Tensor, "1 1 S S"]:
     visible[queries, tokens] = earlier
     visible[queries, queries] = same
     return visible[None, None]
-
-
-def _places(valid: Bool[Tensor, "B K"], device: torch.device) -> Int[Tensor, "M"]:
-    """Where the valid places of a padded table lie in it, row after row; found on the host."""
-    return valid.flatten().nonzero().squeeze(1).to(device)

@@ -8,11 +8,21 @@ never see each other, so asking about a position costs nothing that lasts.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import BackboneConfig, OrderScore
-from oar_core.models.base import Backbone, BackboneSpec, Commit, Commits, Condition, GridLayout, Query, within
+from oar_core.models.base import (
+    Backbone,
+    BackboneSpec,
+    Commit,
+    Commits,
+    Condition,
+    GridLayout,
+    Query,
+    valid_places,
+    within,
+)
 from oar_core.models.oar.policy import OrderPolicy
 from oar_core.models.seen import listed_seen, seen_after
 from oar_core.nn.attention import (
@@ -189,7 +199,7 @@ class OarBackbone(Backbone):
         window = cache.extend(slots, counts, seen_after(lengths, known))
         num_condition = condition.ids.shape[1]
         valid = torch.cat([within(condition.lengths, num_condition), known.valid], dim=1)
-        places = _places(valid, device)
+        places = valid_places(valid, device)
         x = self._embed_context(condition, known.token_ids, known.positions).flatten(0, 1)[places]
         nowhere = known.positions.new_full((len(lengths), num_condition), self.rotary.nowhere)
         positions = torch.cat([nowhere, known.positions], dim=1).flatten()[places]
@@ -201,7 +211,7 @@ class OarBackbone(Backbone):
         counts = commit.counts.tolist()
         if any(counts):
             window = cache.extend(slots, counts, listed_seen(commit))
-            places = _places(commit.valid, cache.keys.device)
+            places = valid_places(commit.valid, cache.keys.device)
             token_ids, positions = commit.token_ids.flatten()[places], commit.positions.flatten()[places]
             self._commit(self.embed_token(token_ids, positions), positions, window)
         dtype = compute_dtype(self.embed_query.shared)
@@ -295,8 +305,3 @@ def training_masks(
     mask = additive_mask(visible, dtype)[:, None]
     # A condition token sees no rank, which is what the query of rank 0 sees.
     return mask, mask[:, :, num_condition - 1 :]
-
-
-def _places(valid: Bool[Tensor, "B K"], device: torch.device) -> Int[Tensor, "M"]:
-    """Where the valid places of a padded table lie in it, row after row; found on the host."""
-    return valid.flatten().nonzero().squeeze(1).to(device)
