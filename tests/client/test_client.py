@@ -236,7 +236,9 @@ def test_a_stream_of_an_unknown_job_is_refused(client: Any) -> None:
 def test_a_canceled_job_and_a_failed_one_have_no_pictures(client: Any, live: LiveServer) -> None:
     with live.held():
         job = client.submit("a red circle", **LONG)
-        assert job.cancel().cancel_requested
+        status = job.cancel()
+        # A worker ends a job that it holds at its next step; a job that still waits is canceled by the answer itself.
+        assert status.cancel_requested or status.status == "canceled"
         with pytest.raises(JobCanceled) as canceled:
             job.wait()
         assert canceled.value.job_id == job.id
