@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.nn.packed import lay_out, quantize
-from oar_core.order.plan import ADAPTIVE, GROUP_SIZES, ORDERS, POLICY_ORDERS
+from oar_core.order.plan import ADAPTIVE, GROUP_SIZES, ORDERS, POLICY_ORDERS, PUBLISHED
 from oar_core.order.rules import RULES
 
 CONFIG, BACKBONE, TOKENIZER = "config.json", "backbone.safetensors", "tokenizer.safetensors"
@@ -64,9 +64,10 @@ class Model:
     @property
     def group_sizes(self) -> tuple[str, ...]:
         """The names of the group sizes that this model can be asked for."""
-        if self.backbone.spec.has_free_groups:
-            return GROUP_SIZES
-        return tuple(name for name in GROUP_SIZES if name != ADAPTIVE)
+        spec = self.backbone.spec
+        refused = set[str]() if spec.has_free_groups else {ADAPTIVE}
+        refused |= set[str]() if spec.published_groups else {PUBLISHED}
+        return tuple(name for name in GROUP_SIZES if name not in refused)
 
     @property
     def max_prompt_tokens(self) -> int:
