@@ -5,7 +5,7 @@ branch above it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -133,6 +133,14 @@ class Unconditional(Enum):
     LAST = "last"  # of that prefix, the last ids: as many as the condition is long
 
 
+class GuidanceShare(Enum):
+    """At which share of a picture a guidance that grows with it is read for the positions of a step."""
+
+    START = "start"  # the positions that were decoded before the step
+    END = "end"  # those and the step's own
+    RANK = "rank"  # of each position, those of lower rank
+
+
 @dataclass(frozen=True)
 class GridLayout:
     """Tokens are cells of a grid of `height` rows and `width` columns, numbered row by row."""
@@ -170,6 +178,9 @@ class BackboneSpec:
     queries: Queries = Queries.ALONE
     feature_width: int = 0  # of the vectors that a condition may consist of in place of ids; 0: it has ids
     unconditional: Unconditional = Unconditional.FIXED
+    guidance_share: GuidanceShare = GuidanceShare.START
+    # Group sizes of the network's authors, of so many steps over so many positions: None where they name none for them.
+    published_groups: Callable[[int, int], tuple[int, ...] | None] | None = None
 
     @property
     def num_tokens(self) -> int:

@@ -8,6 +8,7 @@ from torch import nn
 
 from oar_core.errors import ConfigError
 from oar_core.models.base import Backbone, ImageTokenizer
+from oar_core.models.importer import Importer
 
 Config = Mapping[str, Any]
 
@@ -16,12 +17,15 @@ Config = Mapping[str, Any]
 class Family:
     """`backbone` and `tokenizer` build a network from its part of a model's config; None: the family has none.
 
-    Both raise ConfigError. A family may attach an order policy where the config has one; see `policy`.
+    Both raise ConfigError. A family may attach an order policy where the config has one; see `policy`. `importer` and
+    `tokenizer_importer` turn published checkpoints of the two networks into this library's; None: there are none.
     """
 
     backbone: Callable[[Config], Backbone] | None = None
     tokenizer: Callable[[Config], ImageTokenizer] | None = None
     policy: Callable[[Config, Backbone], nn.Module] | None = None
+    importer: Importer | None = None
+    tokenizer_importer: Importer | None = None
 
     def build_backbone(self, key: str, config: Config) -> Backbone:
         if self.backbone is None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer, Prefix
 from oar_core.nn.packed import lay_out, quantize
-from oar_core.order.plan import ADAPTIVE, CONSTANT, GROUP_SIZES, ORDERS, POLICY_ORDERS, RASTER
+from oar_core.order.plan import ADAPTIVE, CONSTANT, GROUP_SIZES, ORDERS, POLICY_ORDERS, PUBLISHED, RASTER
 from oar_core.order.rules import RULES
 
 CONFIG, BACKBONE, TOKENIZER = "config.json", "backbone.safetensors", "tokenizer.safetensors"
@@ -68,9 +68,10 @@ class Model:
         """The names of the group sizes that this model can be asked for."""
         if self.has_fixed_steps:
             return (CONSTANT,)
-        if self.backbone.spec.has_free_groups:
-            return GROUP_SIZES
-        return tuple(name for name in GROUP_SIZES if name != ADAPTIVE)
+        spec = self.backbone.spec
+        refused = set[str]() if spec.has_free_groups else {ADAPTIVE}
+        refused |= set[str]() if spec.published_groups else {PUBLISHED}
+        return tuple(name for name in GROUP_SIZES if name not in refused)
 
     @property
     def has_fixed_steps(self) -> bool:

@@ -34,7 +34,10 @@ _DECODED_SHARES: dict[str, Callable[[float], float]] = {
 }
 SCHEDULES = tuple(_DECODED_SHARES)
 CONSTANT, ADAPTIVE = "constant", "adaptive"
-GROUP_SIZES = (*SCHEDULES, ADAPTIVE)
+PUBLISHED = "published"
+GROUP_SIZES = (*SCHEDULES, ADAPTIVE, PUBLISHED)
+
+PublishedGroups = Callable[[int, int], tuple[int, ...] | None]  # of so many steps over so many positions
 
 MIN_LOOKAHEAD = 16  # positions
 
@@ -75,7 +78,8 @@ class PlanSpec:
     `steps` is None for one position a step. Where `group_sizes` is `adaptive`, a step takes as many positions as are
     safe together: the sum of their entropies less the greatest, in nats, which bounds what drawing them independently
     can lose, is at most `entropy_bound`. `steps` is then an upper bound, kept by never falling behind the cosine
-    schedule of as many steps. Raises InvalidOrder and InvalidSteps.
+    schedule of as many steps. `published` groups are those of the authors of a model's family; where they name none for
+    the number of steps and positions, they are `cosine`. Raises InvalidOrder and InvalidSteps.
     """
 
     order: str | tuple[int, ...] = "random"
@@ -146,11 +150,18 @@ class Plan:
 
 
 def make_plan(
-    spec: PlanSpec, grid: Grid, *, seed: int, image_index: int = 0, given: Collection[int] = frozenset()
+    spec: PlanSpec,
+    grid: Grid,
+    *,
+    seed: int,
+    image_index: int = 0,
+    given: Collection[int] = frozenset(),
+    published: PublishedGroups | None = None,
 ) -> Plan:
     """Lays a spec out over a grid. Ranks and groups count only positions that are not `given` (an edit's kept tokens).
 
-    An edit that leaves fewer positions than `spec.steps` takes one step for each. Raises InvalidOrder, InvalidSteps.
+    An edit that leaves fewer positions than `spec.steps` takes one step for each. `published` are the groups of the
+    model's family, if it has any. Raises InvalidOrder, InvalidSteps.
     """
     length = grid[0] * grid[1]
     spec.check_fits(length)
@@ -158,13 +169,18 @@ def make_plan(
     if not remaining:
         return Plan(order=(), group_ends=())
     steps = remaining if spec.steps is None else edit_steps(spec.steps, remaining)
-    schedule = "cosine" if spec.is_adaptive else spec.group_sizes
+    sizes = _sizes(spec.group_sizes, steps, remaining, published)
     order = _fixed_order(spec.order, grid, seed, image_index, given)
     return Plan(
         order=None if order is None else tuple(position for position in order if position not in given),
-        group_ends=tuple(accumulate(group_sizes(schedule, steps, remaining))),
+        group_ends=tuple(accumulate(sizes)),
         entropy_bound=spec.entropy_bound if spec.is_adaptive else None,
     )
+
+
+def _sizes(kind: str, steps: int, length: int, published: PublishedGroups | None) -> tuple[int, ...]:
+    found = published(steps, length) if kind == PUBLISHED and published is not None else None
+    return found or group_sizes(kind if kind in SCHEDULES else "cosine", steps, length)
 
 
 def _fixed_order(order: str | Order, grid: Grid, seed: int, image_index: int, given: Collection[int]) -> Order | None:

@@ -23,7 +23,8 @@ def scale_at(scale: float, schedule: str, interval: tuple[float, float], share: 
     arXiv 2404.07724). An interval that ends with 1 holds the rest of the picture.
     """
     low, high = interval
-    return 1 + (scale - 1) * _RAMPS[schedule](share) if low <= share < high else 1.0
+    is_inside = low <= share and (share < high or high == 1)
+    return 1 + (scale - 1) * _RAMPS[schedule](share) if is_inside else 1.0
 
 
 def guide(

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from oar_core.errors import RequestError
-from oar_core.models.base import BackboneSpec
+from oar_core.models.base import BackboneSpec, GuidanceShare
 from oar_core.order.plan import Group, make_plan
 from oar_core.order.rules import FIXED, RULES, OrderRule
 from oar_core.sampling.decode import DecodedGroup, DecodeRow, Slots
@@ -47,7 +47,12 @@ class Progress:
         known = request.known
         self.request = request
         self.plan = make_plan(
-            request.plan, spec.grid, seed=request.seed, image_index=request.image_index, given=known.given
+            request.plan,
+            spec.grid,
+            seed=request.seed,
+            image_index=request.image_index,
+            given=known.given,
+            published=spec.published_groups,
         )
         if self.plan.order is not None and self.plan.order[: known.num_resumed] != known.resumed:
             raise RequestError("known resumes positions that are not the first ones of the plan's order", field="known")
@@ -189,7 +194,8 @@ class Progress:
             query=sorted(self._unknown) if order is None else order[start : start + most],
             take=take,
             rule=rule,
-            sampling=replace(self.request.sampling, guidance=self._scale),
+            sampling=replace(self.request.sampling, guidance=self._scales[0]),
+            scales=self._scales_from(start, most) if rule is FIXED else None,
             noise_key=self._noise_key,
             most=most,
             entropy_bound=self.plan.entropy_bound,
@@ -204,14 +210,27 @@ class Progress:
         return row
 
     @property
-    def _scale(self) -> float:
-        """The guidance of the current group."""
-        return self.request.sampling.scale_at(self._group.start / self.plan.length)
+    def _scales(self) -> tuple[float, ...]:
+        """The guidance of the current group: of each rank, where it has its own."""
+        group = self._group
+        ranks = {
+            GuidanceShare.START: (group.start,),
+            GuidanceShare.END: (group.end,),
+            GuidanceShare.RANK: range(group.start, group.end),
+        }
+        length = self.plan.length
+        return tuple(self.request.sampling.scale_at(rank / length) for rank in ranks[self._spec.guidance_share])
+
+    def _scales_from(self, rank: int, count: int) -> tuple[float, ...] | None:
+        """Of so many ranks from one on; None where all have the group's."""
+        if self._spec.guidance_share is not GuidanceShare.RANK:
+            return None
+        return self._scales[rank - self._group.start :][:count]
 
     @property
     def _parts(self) -> tuple[int, ...]:
         """The slots that the current group asks."""
-        return (0,) if self._scale == 1 else (0, 1)
+        return (0,) if set(self._scales) == {1.0} else (0, 1)
 
     def _most(self, rule: OrderRule, take: int) -> int:
         """How many positions an adaptive step may decode: all, where the model is asked about all of them anyway."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
 from oar_core.models.base import BackboneSpec, Features, Prefix
-from oar_core.order.plan import POLICY_ORDERS, RASTER, PlanSpec
+from oar_core.order.plan import POLICY_ORDERS, PUBLISHED, RASTER, PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
 
@@ -88,6 +88,8 @@ class SequenceRequest:
             )
         if self.plan.is_adaptive and not spec.has_free_groups:
             raise InvalidSteps("group_sizes is adaptive; this model's groups are fixed beforehand", field="group_sizes")
+        if self.plan.group_sizes == PUBLISHED and spec.published_groups is None:
+            raise InvalidSteps("group_sizes is published; this model's family has none", field="group_sizes")
         if not all(0 <= position < spec.num_tokens for position in self.known.positions):
             raise RequestError(f"known names a position outside 0 to {spec.num_tokens - 1}", field="known")
         if not all(0 <= token_id < spec.vocab_size for token_id in self.known.token_ids):

@@ -62,6 +62,7 @@ class StepBatch:
     conditional: Int[Tensor, "Q"] | None  # of each query, its places among the slots': None where no row is guided
     unconditional: Int[Tensor, "Q"] | None
     params: SamplingRows
+    scales: Float[Tensor, "Q"] | None  # the guidance of each query; None: that of its row
     noise_keys: Int[Tensor, "R"]
     takes: Int[Tensor, "R"]
     limits: tuple[int, ...]  # of the rows' groups, on the host
@@ -111,6 +112,7 @@ class StepBatch:
             conditional=at["conditional"] if is_guided else None,
             unconditional=at["unconditional"] if is_guided else None,
             params=SamplingRows.stack([row.sampling for row in rows], vocab_size, device),
+            scales=_scales(rows, device),
             noise_keys=at["noise_keys"],
             takes=at["takes"],
             limits=tuple(limits.tolist()),
@@ -165,6 +167,14 @@ def _choice(
     widths, table, listed, asked, picked, goals = moved(tables, device)
     slots = torch.tensor([row.slots.conditional for row in rows])
     return Choice(decider, slots, tuple(counts.tolist()), widths, table, listed, asked, most, picked, goals)
+
+
+def _scales(rows: Sequence[DecodeRow], device: torch.device) -> Float[Tensor, "Q"] | None:
+    """Where any row's positions differ in their guidance."""
+    if all(row.scales is None for row in rows):
+        return None
+    scales = [row.scales or (row.sampling.guidance,) * row.num_asked for row in rows]
+    return torch.tensor([scale for listed in scales for scale in listed], dtype=torch.float32).to(device)
 
 
 def _seen(commits: Sequence[tuple[int, int]], rows: Sequence[DecodeRow]) -> Int[Tensor, "B K"] | None:

@@ -1,12 +1,23 @@
 """ARPG (arXiv 2503.10568): the native network with other norms and angles, whose committed groups see themselves."""
 
+from dataclasses import replace
+
 from oar_core.models.arpg.config import ArpgConfig
+from oar_core.models.arpg.groups import published_groups
+from oar_core.models.arpg.importer import IMPORTER
+from oar_core.models.base import BackboneSpec, GuidanceShare
 from oar_core.models.family import Config, Family
 from oar_core.models.oar.backbone import OarBackbone
 
 
-def _backbone(config: Config) -> OarBackbone:
-    return OarBackbone(ArpgConfig.from_dict(config).native)
+class ArpgBackbone(OarBackbone):
+    @property
+    def spec(self) -> BackboneSpec:
+        return replace(super().spec, guidance_share=GuidanceShare.END, published_groups=published_groups)
 
 
-FAMILY = Family(backbone=_backbone)
+def _backbone(config: Config) -> ArpgBackbone:
+    return ArpgBackbone(ArpgConfig.from_dict(config).native)
+
+
+FAMILY = Family(backbone=_backbone, importer=IMPORTER)

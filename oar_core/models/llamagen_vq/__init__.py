@@ -2,6 +2,7 @@
 
 from oar_core.models.family import Config, Family
 from oar_core.models.llamagen_vq.config import VqConfig
+from oar_core.models.llamagen_vq.importer import IMPORTER
 from oar_core.models.llamagen_vq.vq import VqTokenizer
 
 
@@ -9,4 +10,4 @@ def _tokenizer(config: Config) -> VqTokenizer:
     return VqTokenizer(VqConfig.from_dict(config))
 
 
-FAMILY = Family(tokenizer=_tokenizer)
+FAMILY = Family(tokenizer=_tokenizer, tokenizer_importer=IMPORTER)

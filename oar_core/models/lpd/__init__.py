@@ -3,10 +3,11 @@
 from oar_core.models.family import Config, Family
 from oar_core.models.lpd.backbone import LpdBackbone
 from oar_core.models.lpd.config import LpdConfig
+from oar_core.models.lpd.importer import IMPORTER
 
 
 def _backbone(config: Config) -> LpdBackbone:
     return LpdBackbone(LpdConfig.from_dict(config))
 
 
-FAMILY = Family(backbone=_backbone)
+FAMILY = Family(backbone=_backbone, importer=IMPORTER)

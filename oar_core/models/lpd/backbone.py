@@ -14,12 +14,14 @@ from oar_core.models.base import (
     Commits,
     Condition,
     GridLayout,
+    GuidanceShare,
     Queries,
     Query,
     valid_places,
     within,
 )
 from oar_core.models.lpd.config import LpdConfig
+from oar_core.models.lpd.groups import published_groups
 from oar_core.models.seen import listed_seen, seen_after
 from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
 from oar_core.nn.kv_cache import KVCache, Window
@@ -78,6 +80,8 @@ class LpdBackbone(Backbone):
             max_condition=1,
             commits=Commits.GROUP,
             queries=Queries.GROUP,
+            guidance_share=GuidanceShare.RANK,
+            published_groups=published_groups,
         )
 
     def forward(
