@@ -8,27 +8,36 @@ from torch import nn
 
 from oar_core.errors import ConfigError
 from oar_core.models.base import Backbone, ImageTokenizer
+from oar_core.models.frames import FrameBackbone
 
 Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Family:
-    """`backbone` and `tokenizer` build a network from its part of a model's config; None: the family has none.
+    """`backbone`, `tokenizer` and `frames` build a network from its part of a model's config; None: the family has
+    none. A family that makes pictures of tokens has a `backbone`, one that makes frames of values has `frames`.
 
-    Both raise ConfigError. A family may attach an order policy where the config has one; see `policy`.
+    All raise ConfigError. A family may attach an order policy where the config has one; see `policy`.
     """
 
     backbone: Callable[[Config], Backbone] | None = None
     tokenizer: Callable[[Config], ImageTokenizer] | None = None
     policy: Callable[[Config, Backbone], nn.Module] | None = None
+    frames: Callable[[Config], FrameBackbone] | None = None
 
     def build_backbone(self, key: str, config: Config) -> Backbone:
         if self.backbone is None:
-            raise ConfigError(f"family {key!r} has no backbone")
+            what = "makes frames of values, and has no backbone for tokens" if self.frames else "has no backbone"
+            raise ConfigError(f"family {key!r} {what}")
         return self.backbone(config)
 
     def build_tokenizer(self, key: str, config: Config) -> ImageTokenizer:
         if self.tokenizer is None:
             raise ConfigError(f"family {key!r} has no image tokenizer")
         return self.tokenizer(config)
+
+    def build_frames(self, key: str, config: Config) -> FrameBackbone:
+        if self.frames is None:
+            raise ConfigError(f"family {key!r} makes no frames")
+        return self.frames(config)

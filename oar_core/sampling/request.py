@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
 from oar_core.models.base import BackboneSpec
+from oar_core.models.frames import FramesSpec
 from oar_core.order.plan import POLICY_ORDERS, PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
@@ -65,6 +66,11 @@ class SequenceRequest:
     known: KnownTokens = KnownTokens()
     negative_ids: tuple[int, ...] | None = None  # condition that guidance steers away from; None: the unconditional one
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether any part of the picture may be."""
+        return self.sampling.is_guided
+
     def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         """What its slots start with: the picture's condition, and what guidance steers away from."""
         return self.condition_ids, self.negative_ids or unconditional_ids
@@ -91,7 +97,7 @@ class SequenceRequest:
             raise RequestError(f"known holds a token outside 0 to {spec.vocab_size - 1}", field="known")
 
 
-def check_condition(condition_ids: tuple[int, ...], spec: BackboneSpec, field: str = "prompt") -> None:
+def check_condition(condition_ids: tuple[int, ...], spec: BackboneSpec | FramesSpec, field: str = "prompt") -> None:
     """Raises InvalidPrompt or PromptTooLong of the field where the ids are no condition prefix of the model."""
     if not condition_ids:
         raise InvalidPrompt("the prompt has no tokens", field=field)
