@@ -1,38 +1,43 @@
 """The inference engine: schedule, run, commit. One thread, no network."""
 
 import math
+from typing import Any
 
 from oar_core.engine.cache_pool import CachePool
 from oar_core.engine.config import EngineConfig
-from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished, SequenceStarted
+from oar_core.engine.events import EngineEvent, SequenceAborted, SequenceStarted
+from oar_core.engine.frame_runner import FrameRunner
 from oar_core.engine.model_runner import ModelRunner
-from oar_core.engine.scheduler import Scheduler
-from oar_core.engine.sequence import Phase, Sequence, SequenceRequest
+from oar_core.engine.scheduler import Scheduler, Sequence
+from oar_core.engine.sequence import Phase
+from oar_core.engine.stepper import Request, Stepper
 from oar_core.errors import ConfigError, RequestError
 from oar_core.models.base import Backbone
-from oar_core.sampling.decode import DecodedGroup, StepLoad
+from oar_core.models.frames import FrameBackbone
+from oar_core.sampling.decode import StepLoad
 from oar_core.sampling.request import check_condition
 
 
 class Engine:
-    """Decodes many pictures in one loop of steps; sequences join and leave at any step.
+    """Makes many pictures or videos in one loop of steps; sequences join and leave at any step. What a step does for
+    each is its `Stepper`'s.
 
     Invariants: a sequence that was added gets exactly one terminal event (finished or aborted) and nothing after it;
     slots are held by running sequences only; a picture does not depend on what runs beside it.
     """
 
-    def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], config: EngineConfig) -> None:
+    def __init__(
+        self, backbone: Backbone | FrameBackbone, unconditional_ids: tuple[int, ...], config: EngineConfig
+    ) -> None:
         """`unconditional_ids` is the condition prefix that guidance steers away from. Raises ConfigError."""
         _check_memory(backbone, config)
         try:
             check_condition(unconditional_ids, backbone.spec)
         except RequestError as error:
             raise ConfigError(f"unconditional_ids is no condition of this model: {error}") from error
-        self._spec = backbone.spec
-        self._has_policy = backbone.has_policy
         self._pool = CachePool(config.num_slots)
         self._scheduler = Scheduler(self._pool, math.inf if config.is_deterministic else config.max_prefill)
-        self._runner = ModelRunner(backbone, unconditional_ids, config)
+        self._stepper = stepper_of(backbone, unconditional_ids, config)
         self._unconditional_ids = unconditional_ids
         self._num_prefilled = 0  # tokens, by the latest step
         self._live: dict[str, Sequence] = {}
@@ -50,12 +55,12 @@ class Engine:
     @property
     def cache_bytes(self) -> int:
         """Of the slots that were needed so far: they grow with the load, up to what was checked at the start."""
-        return self._runner.cache_bytes
+        return self._stepper.cache_bytes
 
     @property
     def load(self) -> StepLoad:
         """What the latest step asked of the backbone."""
-        return self._runner.load
+        return self._stepper.load
 
     @property
     def num_running(self) -> int:
@@ -65,11 +70,11 @@ class Engine:
     def num_waiting(self) -> int:
         return len(self._scheduler.waiting)
 
-    def add(self, request: SequenceRequest, *, priority: int = 0) -> None:
-        """Queues a picture; it joins at the next step that has slots for it. Raises RequestError."""
+    def add(self, request: Request, *, priority: int = 0) -> None:
+        """Queues a picture or video; it joins at the next step that has slots for it. Raises RequestError."""
         if request.id in self._live:
             raise RequestError(f"sequence {request.id} is already in the engine", field="id")
-        sequence = Sequence(request, self._spec, priority=priority, has_policy=self._has_policy)
+        sequence = Sequence(request, self._stepper.begin(request), priority=priority)
         self._live[request.id] = sequence
         self._scheduler.add(sequence)
 
@@ -90,7 +95,7 @@ class Engine:
         """
         try:
             sequences = self._schedule()
-            self._commit(sequences, self._runner.decode(sequences))
+            self._commit(sequences, self._stepper.step(sequences))
             self.load.prefilled = self._num_prefilled
         except BaseException:
             for sequence in tuple(self._scheduler.running):
@@ -117,35 +122,42 @@ class Engine:
             if sequence.progress.is_complete:
                 self._finish(sequence)
         begun = [sequence for sequence in admitted if sequence.phase is Phase.RUNNING]
-        self._runner.reserve(self._pool.num_reached)
-        self._runner.prefill(begun)
+        self._stepper.reserve(self._pool.num_reached)
+        self._stepper.prefill(begun)
         for sequence in begun:
             sequence.chunk = 0  # it is in the cache
         return [sequence for sequence in self._scheduler.running if sequence.can_step]
 
     def _num_condition_ids(self, sequence: Sequence) -> int:
-        conditions = sequence.request.conditions(self._unconditional_ids, self._spec)
+        conditions = sequence.progress.conditions(self._unconditional_ids)
         return sum(len(ids) for ids in conditions[: sequence.num_slots])
 
-    def _commit(self, sequences: list[Sequence], groups: list[DecodedGroup]) -> None:
-        for sequence, group in zip(sequences, groups):
-            progress = sequence.progress
-            step, patches = progress.step, progress.accept(group)
-            if patches:
-                self._events.append(PatchesDecoded(sequence.id, step, progress.steps, patches))
-            if progress.is_complete:
+    def _commit(self, sequences: list[Sequence], outcomes: list[Any]) -> None:
+        for sequence, outcome in zip(sequences, outcomes):
+            event = self._stepper.accept(sequence, outcome)
+            if event is not None:
+                self._events.append(event)
+            if sequence.progress.is_complete:
                 self._finish(sequence)
 
     def _finish(self, sequence: Sequence) -> None:
         self._end(sequence, Phase.FINISHED)
-        self._events.append(SequenceFinished(sequence.id, sequence.progress.grid_token_ids))
+        self._events.append(self._stepper.finish(sequence))
 
     def _end(self, sequence: Sequence, phase: Phase) -> None:
         del self._live[sequence.id]
         self._scheduler.end(sequence, phase)
 
 
-def _check_memory(backbone: Backbone, config: EngineConfig) -> None:
+def stepper_of(
+    backbone: Backbone | FrameBackbone, unconditional_ids: tuple[int, ...], config: EngineConfig
+) -> Stepper[Any, Any]:
+    if isinstance(backbone, FrameBackbone):
+        return FrameRunner(backbone, unconditional_ids, config)
+    return ModelRunner(backbone, unconditional_ids, config)
+
+
+def _check_memory(backbone: Backbone | FrameBackbone, config: EngineConfig) -> None:
     if config.max_cache_bytes is None:
         return
     num_slots = config.num_slots + config.is_static  # with the scratch slot

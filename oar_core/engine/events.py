@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from oar_core.sampling.frames import Frame
 from oar_core.sampling.progress import Patch
 
 __all__ = [
     "EngineEvent",
+    "FrameMade",
     "Patch",
     "PatchesDecoded",
     "SequenceAborted",
@@ -28,10 +30,19 @@ class PatchesDecoded:
     patches: tuple[Patch, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class FrameMade:
+    sequence_id: str
+    step: int  # that finished it; counts from 1
+    steps: int
+    number: int  # of the frame in its video, counted from 0
+    values: Frame
+
+
 @dataclass(frozen=True)
 class SequenceFinished:
     sequence_id: str
-    token_ids: tuple[int, ...]  # in grid order, known tokens included
+    token_ids: tuple[int, ...]  # in grid order, known tokens included; of frames, each of which was reported, none
 
 
 @dataclass(frozen=True)
@@ -39,4 +50,4 @@ class SequenceAborted:
     sequence_id: str
 
 
-EngineEvent = SequenceStarted | PatchesDecoded | SequenceFinished | SequenceAborted
+EngineEvent = SequenceStarted | PatchesDecoded | FrameMade | SequenceFinished | SequenceAborted

@@ -1,23 +1,27 @@
-"""The engine's only contact with tensors: a backbone and its cache."""
+"""Steps of pictures of tokens: a backbone and its cache."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 
 from oar_core.engine.config import EngineConfig
-from oar_core.engine.sequence import Sequence
+from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.engine.static_steps import StaticSteps
+from oar_core.engine.stepper import Member, Stepper
 from oar_core.models.base import Backbone, StaticBackbone
 from oar_core.nn.packed import NEVER, can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.draw import CompiledDraw, plain_draw
 from oar_core.sampling.prefill import prefill
+from oar_core.sampling.progress import Progress
+from oar_core.sampling.request import SequenceRequest
 
 Picture = TypeVar("Picture")
 FIRST_SLOTS = 8
 
 
-class ModelRunner:
+class ModelRunner(Stepper[Progress, DecodedGroup]):
     """The cache takes its dtype and device from the backbone."""
 
     @torch.inference_mode()
@@ -39,14 +43,16 @@ class ModelRunner:
     def cache_bytes(self) -> int:
         return self._cache.num_bytes
 
+    def begin(self, request: SequenceRequest) -> Progress:
+        return Progress(request, self._backbone.spec, has_policy=self._backbone.has_policy)
+
     @torch.inference_mode()
     def reserve(self, num_slots: int) -> None:
         """Makes sure that as many slots are there. They double, so that moving them is rare, and stay."""
         if num_slots > self._cache.num_slots:
             self._cache.grow(min(self._max_slots, max(num_slots, 2 * self._cache.num_slots)))
 
-    def prefill(self, sequences: list[Sequence]) -> None:
-        """Fills the slots of sequences that have just been admitted."""
+    def prefill(self, sequences: Sequence[Member[Progress]]) -> None:
         pairs = [
             sequence.progress.prefill_rows(sequence.slots, self._unconditional_ids, sequence.chunk)
             for sequence in sequences
@@ -54,7 +60,7 @@ class ModelRunner:
         for call in self._calls(pairs):
             prefill(self._backbone, self._cache, [row for pair in call for row in pair])
 
-    def decode(self, sequences: list[Sequence]) -> list[DecodedGroup]:
+    def step(self, sequences: Sequence[Member[Progress]]) -> list[DecodedGroup]:
         """One group of each sequence, or a chunk of its prefill, all in one step."""
         rows = [sequence.progress.next_row(sequence.slots, sequence.chunk) for sequence in sequences]
         self.load = StepLoad()
@@ -65,6 +71,14 @@ class ModelRunner:
         return [
             group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load, self._draw)
         ]
+
+    def accept(self, sequence: Member[Progress], outcome: DecodedGroup) -> PatchesDecoded | None:
+        progress = sequence.progress
+        step, patches = progress.step, progress.accept(outcome)
+        return PatchesDecoded(sequence.id, step, progress.steps, patches) if patches else None
+
+    def finish(self, sequence: Member[Progress]) -> SequenceFinished:
+        return SequenceFinished(sequence.id, sequence.progress.grid_token_ids)
 
     def _calls(self, pictures: list[Picture]) -> list[list[Picture]]:
         """All in one; or each picture by itself, so that no kernel's shape depends on the others."""

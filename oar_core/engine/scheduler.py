@@ -6,9 +6,13 @@ from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 from oar_core.engine.cache_pool import CachePool
-from oar_core.engine.sequence import Phase, Sequence
+from oar_core.engine.sequence import Phase
+from oar_core.engine.sequence import Sequence as EngineSequence
+
+Sequence = EngineSequence[Any]
 
 
 class Waiting:

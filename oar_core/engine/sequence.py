@@ -1,10 +1,10 @@
-"""One picture in the engine: what was asked, how far it is, and the phase of its life."""
+"""One picture or video in the engine: what was asked, how far it is, and the phase of its life."""
 
 from enum import Enum, auto
+from typing import Generic
 
-from oar_core.models.base import BackboneSpec
+from oar_core.engine.stepper import P, Request
 from oar_core.sampling.decode import Slots
-from oar_core.sampling.progress import Progress
 from oar_core.sampling.request import KnownTokens, SequenceRequest
 
 __all__ = ["KnownTokens", "Phase", "Sequence", "SequenceRequest"]
@@ -25,14 +25,12 @@ _NEXT_PHASES = {
 }
 
 
-class Sequence:
-    """Holds slots exactly while it runs. Raises a RequestError for a request that the model cannot serve."""
+class Sequence(Generic[P]):
+    """Holds slots exactly while it runs."""
 
-    def __init__(
-        self, request: SequenceRequest, spec: BackboneSpec, *, priority: int = 0, has_policy: bool = False
-    ) -> None:
+    def __init__(self, request: Request, progress: P, *, priority: int = 0) -> None:
         self.request = request
-        self.progress = Progress(request, spec, has_policy=has_policy)
+        self.progress = progress
         self.priority = priority
         self.chunk = 0  # tokens of its prefill that the coming step takes in
         self._phase = Phase.WAITING
@@ -49,7 +47,7 @@ class Sequence:
     @property
     def num_slots(self) -> int:
         """How many slots it needs: a pair under guidance."""
-        return 2 if self.request.sampling.is_guided else 1
+        return 2 if self.request.is_guided else 1
 
     @property
     def slots(self) -> Slots:

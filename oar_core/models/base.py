@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from oar_core.config import OrderScore
 from oar_core.nn.kv_cache import FixedWindow, KVCache
 from oar_core.nn.tables import moved, right_padded
+from oar_wire.options import model_options
+
+LayoutKind = Literal["grid", "sequence", "frames"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +151,9 @@ class GridLayout:
     height: int
     width: int
 
-    kind = "grid"
+    kind: ClassVar[LayoutKind] = "grid"
+    orders: ClassVar[tuple[str, ...] | None] = None  # in which it can be written; None: in any
+    can_edit: ClassVar[bool] = True  # whether a part of what it shows is a part of its tokens
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -158,19 +163,86 @@ class GridLayout:
     def num_tokens(self) -> int:
         return self.height * self.width
 
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """What describes it to others: its sides."""
+        return self.shape
+
     def place(self, position: int) -> tuple[int, int]:
         """Row and column."""
         return divmod(position, self.width)
 
 
-Layout = GridLayout
+@dataclass(frozen=True)
+class SequenceLayout:
+    """Tokens are written from the first to the last, in groups from coarse to fine. Each tells of the whole picture."""
+
+    groups: tuple[int, ...]  # sizes
+
+    kind: ClassVar[LayoutKind] = "sequence"
+    orders: ClassVar[tuple[str, ...] | None] = ("raster",)
+    can_edit: ClassVar[bool] = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """As a grid of one row, for what draws a line of tokens as well."""
+        return 1, self.num_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(self.groups)
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """What describes it to others: the sizes of its groups."""
+        return self.groups
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Row and column in that grid."""
+        return 0, position
+
+
+@dataclass(frozen=True)
+class FramesLayout:
+    """Frames, one after another; each is a grid of places that hold `channels` values."""
+
+    num_frames: int
+    height: int
+    width: int
+    channels: int
+
+    kind: ClassVar[LayoutKind] = "frames"
+    can_edit: ClassVar[bool] = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of one frame."""
+        return self.height, self.width
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+    @property
+    def num_places(self) -> int:
+        """Of one frame."""
+        return self.height * self.width
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """What describes it to others: how many frames, and the sides of one."""
+        return self.num_frames, self.height, self.width
+
+
+TokenLayout = GridLayout | SequenceLayout
+Layout = TokenLayout | FramesLayout
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
     """What a backbone reads and writes, and who sees whom in it."""
 
-    layout: Layout
+    layout: TokenLayout
     vocab_size: int
     condition_vocab: int  # ids of conditions are below
     max_condition: int  # tokens of a condition prefix
@@ -202,6 +274,16 @@ class BackboneSpec:
     def has_free_commits(self) -> bool:
         """Whether what a committed token leaves in the cache does not depend on which others came with it."""
         return self.commits is Commits.CAUSAL
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of a drawing that mean something to this family."""
+        return tuple(option.name for option in model_options())
+
+    @property
+    def can_edit(self) -> bool:
+        """Whether a picture can be given in part."""
+        return self.layout.can_edit and self.has_free_order
 
     @property
     def can_ask_all(self) -> bool:

@@ -8,6 +8,7 @@ from torch import nn
 
 from oar_core.errors import ConfigError
 from oar_core.models.base import Backbone, ImageTokenizer
+from oar_core.models.frames import FrameBackbone
 from oar_core.models.importer import Importer
 
 Config = Mapping[str, Any]
@@ -15,9 +16,10 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Family:
-    """`backbone` and `tokenizer` build a network from its part of a model's config; None: the family has none.
+    """`backbone`, `tokenizer` and `frames` build a network from its part of a model's config; None: the family has
+    none. A family that makes pictures of tokens has a `backbone`, one that makes frames of values has `frames`.
 
-    Both raise ConfigError. A family may attach an order policy where the config has one; see `policy`. `importer` and
+    All raise ConfigError. A family may attach an order policy where the config has one; see `policy`. `importer` and
     `tokenizer_importer` turn published checkpoints of the two networks into this library's; None: there are none.
     """
 
@@ -26,13 +28,20 @@ class Family:
     policy: Callable[[Config, Backbone], nn.Module] | None = None
     importer: Importer | None = None
     tokenizer_importer: Importer | None = None
+    frames: Callable[[Config], FrameBackbone] | None = None
 
     def build_backbone(self, key: str, config: Config) -> Backbone:
         if self.backbone is None:
-            raise ConfigError(f"family {key!r} has no backbone")
+            what = "makes frames of values, and has no backbone for tokens" if self.frames else "has no backbone"
+            raise ConfigError(f"family {key!r} {what}")
         return self.backbone(config)
 
     def build_tokenizer(self, key: str, config: Config) -> ImageTokenizer:
         if self.tokenizer is None:
             raise ConfigError(f"family {key!r} has no image tokenizer")
         return self.tokenizer(config)
+
+    def build_frames(self, key: str, config: Config) -> FrameBackbone:
+        if self.frames is None:
+            raise ConfigError(f"family {key!r} makes no frames")
+        return self.frames(config)

@@ -15,7 +15,16 @@ from oar_core.errors import ConfigError, WeightsError
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.models.classes import CLASSES, ClassConditioner
 from oar_core.models.family import Family
-from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
+from oar_core.models.model import (
+    ANY_ORDER_BACKBONE,
+    BACKBONE,
+    CONFIG,
+    POLICY,
+    TOKENIZER,
+    FrameModel,
+    Model,
+    in_number_format,
+)
 from oar_core.nn.packed_conv import pack_convs
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.weights import file_digest, read_tensors
@@ -28,6 +37,7 @@ FAMILIES = (
     "arpg",
     "lpd",
     "llamagen_vq",
+    "toy_frames",
 )
 NATIVE = FAMILIES[0]
 
@@ -61,18 +71,41 @@ def load_model(folder: Path, device: str, dtype: torch.dtype) -> Model:
     tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
     pack_convs(tokenizer)
     return Model(
-        name=config["name"],
-        family=config["family"],
         backbone=in_number_format(backbone.to(device=device), dtype).eval(),
         tokenizer=tokenizer,
-        conditioner=load_conditioner(folder),
-        defaults=config["defaults"],
-        example_prompts=tuple(config["example_prompts"]),
-        pixel_art=config.get("pixel_art", False),
-        model_hash=_folder_hash(folder),
-        dtype=dtype,
-        device=torch.device(device),
+        **_facts(config, folder, device, dtype),
     )
+
+
+def load_frame_model(folder: Path, device: str, dtype: torch.dtype) -> FrameModel:
+    """A model that makes frames. Raises WeightsError as `load_model`, ConfigError for a family that makes none, and for
+    int8, which is for tokens."""
+    if dtype is torch.int8:
+        raise ConfigError("int8 is for models of tokens, and this one makes frames of values")
+    config = read_config(folder)
+    backbone = family(config["family"]).build_frames(config["family"], config["backbone"])
+    _fill(backbone, folder / BACKBONE)
+    return FrameModel(backbone=backbone.to(device=device, dtype=dtype).eval(), **_facts(config, folder, device, dtype))
+
+
+def makes_frames(folder: Path) -> bool:
+    """Whether the folder holds a model for `load_frame_model`. Raises WeightsError, ConfigError."""
+    return family(read_config(folder)["family"]).frames is not None
+
+
+def _facts(config: dict[str, Any], folder: Path, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """The fields of a `ModelBase`."""
+    return {
+        "name": config["name"],
+        "family": config["family"],
+        "conditioner": load_conditioner(folder),
+        "defaults": config["defaults"],
+        "example_prompts": tuple(config["example_prompts"]),
+        "pixel_art": config.get("pixel_art", False),
+        "model_hash": _folder_hash(folder),
+        "dtype": dtype,
+        "device": torch.device(device),
+    }
 
 
 def load_backbone(folder: Path, name: str) -> Backbone:
@@ -144,5 +177,6 @@ def _fill(module: nn.Module, path: Path) -> None:
 
 def _folder_hash(folder: Path) -> str:
     present = (name for name in (*CONDITIONER_FILES, POLICY) if (folder / name).exists())
-    names = [CONFIG, BACKBONE, TOKENIZER, *present]
+    tokenizer = [TOKENIZER] if (folder / TOKENIZER).exists() else []  # a model of frames has none
+    names = [CONFIG, BACKBONE, *tokenizer, *present]
     return hashlib.sha256("".join(file_digest(folder / name) for name in names).encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer, Prefix
+from oar_core.models.frames import FrameBackbone
 from oar_core.nn.packed import lay_out, quantize
 from oar_core.order.plan import ADAPTIVE, CONSTANT, GROUP_SIZES, ORDERS, POLICY_ORDERS, PUBLISHED, RASTER
 from oar_core.order.rules import RULES
@@ -21,16 +22,15 @@ ANY_ORDER_BACKBONE = "any_order.safetensors"  # optional: the backbone before it
 B = TypeVar("B", bound=nn.Module)
 
 
-@dataclass
-class Model:
-    """`defaults` are sampling defaults: order, steps, group_sizes, guidance, temperature, top_k, top_p.
+@dataclass(kw_only=True)
+class ModelBase:
+    """What models of all kinds have. `defaults` are those of the options that the model takes.
 
-    A model may also name its entropy_bound, candidates, guidance_interval and guidance_schedule."""
+    A model of tokens names order, steps, group_sizes, guidance, temperature, top_k and top_p. It may also name its
+    entropy_bound, candidates, guidance_interval and guidance_schedule."""
 
     name: str
     family: str
-    backbone: Backbone
-    tokenizer: ImageTokenizer
     conditioner: Conditioner
     defaults: dict[str, Any]
     example_prompts: tuple[str, ...]
@@ -38,6 +38,63 @@ class Model:
     model_hash: str
     dtype: torch.dtype  # of matrix products in the backbone; under int8 all else is in fp32
     device: torch.device
+
+    @property
+    def unconditional_ids(self) -> tuple[int, ...]:
+        return self.conditioner.unconditional_ids
+
+    @property
+    def max_condition(self) -> int:
+        """Tokens of a condition prefix."""
+        raise NotImplementedError
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """What the prefix holds beside what is not the prompt's."""
+        return max(0, self.max_condition - self.conditioner.num_special_tokens)
+
+    def encode_prompt(self, prompt: str) -> Prefix:
+        """The condition; the unconditional prefix for an empty prompt. Raises InvalidPrompt, PromptTooLong."""
+        if not prompt:
+            return self.unconditional_ids
+        return self.conditioner.encode(prompt, max_length=self.max_condition)
+
+
+@dataclass(kw_only=True)
+class FrameModel(ModelBase):
+    """Makes frames of values."""
+
+    backbone: FrameBackbone
+
+    @property
+    def max_condition(self) -> int:
+        return self.backbone.spec.max_condition
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Of a frame."""
+        return self.backbone.spec.layout.shape
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Y, X in pixels."""
+        return self.backbone.image_size
+
+    @torch.inference_mode()
+    def show(self, frames: Float[Tensor, "B C Y X"]) -> UInt8[np.ndarray, "B H W 3"]:
+        return to_pixels(self.backbone.show(frames.to(self.device)))
+
+
+@dataclass(kw_only=True)
+class Model(ModelBase):
+    """Makes pictures of tokens."""
+
+    backbone: Backbone
+    tokenizer: ImageTokenizer
+
+    @property
+    def max_condition(self) -> int:
+        return self.backbone.spec.max_condition
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -49,10 +106,6 @@ class Model:
         return self.tokenizer.image_size
 
     @property
-    def unconditional_ids(self) -> tuple[int, ...]:
-        return self.conditioner.unconditional_ids
-
-    @property
     def orders(self) -> tuple[str, ...]:
         """The names of the orders that this model can be asked for."""
         spec = self.backbone.spec
@@ -61,6 +114,8 @@ class Model:
         refused = set[str]() if self.backbone.has_policy else set(POLICY_ORDERS)
         if not spec.can_ask_all:  # the policy alone chooses before anything is asked
             refused |= {name for name, rule in RULES.items() if rule.asks_more}
+        if spec.layout.orders is not None:
+            refused |= set(ORDERS).difference(spec.layout.orders)
         return tuple(name for name in ORDERS if name not in refused)
 
     @property
@@ -77,22 +132,6 @@ class Model:
     def has_fixed_steps(self) -> bool:
         """Whether its pictures take one step for each position, and no other number of steps."""
         return not self.backbone.spec.has_free_order
-
-    @property
-    def can_edit(self) -> bool:
-        """Whether a part of a picture can be kept and the rest be made for it."""
-        return self.backbone.spec.has_free_order
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """What the prefix holds beside what is not the prompt's."""
-        return max(0, self.backbone.spec.max_condition - self.conditioner.num_special_tokens)
-
-    def encode_prompt(self, prompt: str) -> Prefix:
-        """The condition; the unconditional prefix for an empty prompt. Raises InvalidPrompt, PromptTooLong."""
-        if not prompt:
-            return self.unconditional_ids
-        return self.conditioner.encode(prompt, max_length=self.backbone.spec.max_condition)
 
     @torch.inference_mode()
     def encode(self, pixels: UInt8[np.ndarray, "B Y X 3"]) -> Int[Tensor, "B L"]:

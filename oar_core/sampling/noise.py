@@ -1,4 +1,4 @@
-"""Counter-based Gumbel noise: a draw is a hash of (seed, image index, position, code), on any device.
+"""Counter-based noise: a draw is a hash of (seed, image index, position, code), on any device.
 
 So a picture does not depend on its neighbours in the batch, on its arrival, or on an interruption half-way.
 """
@@ -10,12 +10,25 @@ from torch import Tensor
 from oar_core.order.hashing import GAMMA, MULTIPLIERS, SHIFTS, as_signed, hash_words
 
 _TOKEN_NOISE = 0x746F6B656E  # keeps the hashes of noise apart from those of orders
+_VALUE_NOISE = 0x76616C7565
 _UNIFORM_BITS = 23  # with the half added below, exact in fp32 and never 0 or 1
 
 
 def noise_key(seed: int, image_index: int) -> int:
     """The key of a picture's noise, a signed 64-bit integer."""
     return as_signed(hash_words(_TOKEN_NOISE, seed, image_index))
+
+
+def value_noise_key(seed: int, image_index: int) -> int:
+    """As `noise_key`, for `normal`."""
+    return as_signed(hash_words(_VALUE_NOISE, seed, image_index))
+
+
+def normal(keys: Int[Tensor, "R"], draws: Int[Tensor, "R"], num_values: int) -> Float[Tensor, "R V"]:
+    """Standard normal noise in fp32: each row's values of its draw of that number."""
+    streams = _mix(keys ^ _mix(draws))
+    bits = _shift_right(_mix(streams[:, None] + code_counters(num_values, keys.device)), 64 - _UNIFORM_BITS)
+    return torch.special.ndtri((bits.float() + 0.5) * 2.0**-_UNIFORM_BITS)
 
 
 def gumbel(keys: Int[Tensor, "R"], positions: Int[Tensor, "R G"], vocab_size: int) -> Float[Tensor, "R G V"]:

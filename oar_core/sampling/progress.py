@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from oar_core.errors import RequestError
-from oar_core.models.base import BackboneSpec, GuidanceShare
+from oar_core.models.base import BackboneSpec, GuidanceShare, Prefix
 from oar_core.order.plan import Group, make_plan
 from oar_core.order.rules import FIXED, RULES, OrderRule
 from oar_core.sampling.decode import DecodedGroup, DecodeRow, Slots
@@ -114,12 +114,16 @@ class Progress:
         """The tokens known so far, by position."""
         return tuple(token_id for _, token_id in sorted(zip(self.positions, self.token_ids)))
 
+    def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[Prefix, Prefix]:
+        """What its slots start with: the picture's condition, and what guidance steers away from."""
+        return self.request.conditions(unconditional_ids, self._spec)
+
     def prefill_rows(
         self, slots: Slots, unconditional_ids: tuple[int, ...], most: float = math.inf
     ) -> list[PrefillRow]:
         """What the slots start with: the conditions, and of the tokens that are owed the first `most`."""
         rows: list[PrefillRow] = []
-        for part, (slot, ids) in enumerate(zip(slots.all, self.request.conditions(unconditional_ids, self._spec))):
+        for part, (slot, ids) in enumerate(zip(slots.all, self.conditions(unconditional_ids))):
             new = self._pay(part, most)
             most -= new.stop - new.start
             rows.append(PrefillRow(slot, ids, self.positions[new], self.token_ids[new], self._seen(new)))

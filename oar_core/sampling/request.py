@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
 from oar_core.models.base import BackboneSpec, Features, Prefix
+from oar_core.models.frames import FramesSpec
 from oar_core.order.plan import POLICY_ORDERS, PUBLISHED, RASTER, PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
@@ -65,6 +66,11 @@ class SequenceRequest:
     known: KnownTokens = KnownTokens()
     negative_ids: Prefix | None = None  # condition that guidance steers away from; None: the unconditional one
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether any part of the picture may be."""
+        return self.sampling.is_guided
+
     def conditions(self, unconditional_ids: tuple[int, ...], spec: BackboneSpec) -> tuple[Prefix, Prefix]:
         """What its slots start with: the picture's condition, and what guidance steers away from."""
         unconditional = spec.unconditional_beside(self.condition_ids, unconditional_ids)
@@ -112,7 +118,7 @@ class SequenceRequest:
             raise RequestError("this model writes whole pictures, row by row; no part can be given", field="known")
 
 
-def check_condition(condition_ids: Prefix, spec: BackboneSpec, field: str = "prompt") -> None:
+def check_condition(condition_ids: Prefix, spec: BackboneSpec | FramesSpec, field: str = "prompt") -> None:
     """Raises InvalidPrompt or PromptTooLong of the field where this is no condition prefix of the model."""
     if not condition_ids:
         raise InvalidPrompt("the prompt has no tokens", field=field)
@@ -121,16 +127,16 @@ def check_condition(condition_ids: Prefix, spec: BackboneSpec, field: str = "pro
             f"the prompt has {len(condition_ids)} tokens; the model takes up to {spec.max_condition}", field=field
         )
     if isinstance(condition_ids, Features):
-        _check_features(condition_ids, spec, field)
+        _check_features(condition_ids, spec.feature_width, field)
     elif not all(0 <= token_id < spec.condition_vocab for token_id in condition_ids):
         raise InvalidPrompt(f"the prompt has a token outside 0 to {spec.condition_vocab - 1}", field=field)
 
 
-def _check_features(features: Features, spec: BackboneSpec, field: str) -> None:
+def _check_features(features: Features, feature_width: int, field: str) -> None:
     width = features.values.shape[1]
-    if not spec.feature_width:
+    if not feature_width:
         raise InvalidPrompt("the prompt consists of features, and this model reads ids", field=field)
-    if width != spec.feature_width:
-        raise InvalidPrompt(f"features are {width} wide; the model reads {spec.feature_width}", field=field)
+    if width != feature_width:
+        raise InvalidPrompt(f"features are {width} wide; the model reads {feature_width}", field=field)
     if not features.values.isfinite().all():
         raise InvalidPrompt("the prompt has features that are no finite numbers", field=field)

@@ -42,7 +42,7 @@ def test_no_file_outside_its_folder_names_a_family(key: str) -> None:
 def test_every_key_has_a_folder_that_builds_something(key: str) -> None:
     found = family(key)
     assert isinstance(found, Family)
-    assert found.backbone or found.tokenizer
+    assert found.backbone or found.tokenizer or found.frames
 
 
 def test_an_unknown_family_is_refused_with_those_that_there_are() -> None:

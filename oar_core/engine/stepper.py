@@ -1,0 +1,108 @@
+"""How the sequences of one kind of backbone begin, advance and report: the engine's only contact with tensors.
+
+A stepper for tokens asks for logits at positions and draws; one for frames denoises values. Everything else, which is
+who runs, in which slots and until when, is the engine's and the same for all.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from oar_core.engine.events import EngineEvent, SequenceFinished
+from oar_core.models.base import Prefix
+from oar_core.sampling.decode import Slots, StepLoad
+
+
+class Request(Protocol):
+    """What is asked for, as the engine sees it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def condition_ids(self) -> Prefix: ...
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether it needs a second slot, for what guidance steers away from."""
+        ...
+
+
+class Progress(Protocol):
+    """How far a sequence has come, as the scheduler sees it."""
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def num_steps_left(self) -> int: ...
+
+    def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[Prefix, ...]:
+        """What its slots start with."""
+        ...
+
+    @property
+    def owed(self) -> int:
+        """Entries that its slots lack before it can go on, those of the latest step aside."""
+        ...
+
+    def chunk(self, most: float) -> int:
+        """How many of them the next step takes in, `most` at most if they can be divided so."""
+        ...
+
+
+P = TypeVar("P", bound=Progress)
+Held = TypeVar("Held", bound=Progress, covariant=True)
+Outcome = TypeVar("Outcome")
+
+
+class Member(Protocol[Held]):
+    """A sequence that runs, as its stepper sees it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def progress(self) -> Held: ...
+
+    @property
+    def slots(self) -> Slots: ...
+
+    @property
+    def chunk(self) -> int: ...
+
+
+class Stepper(ABC, Generic[P, Outcome]):
+    """`prefill` and `step` are called with sequences that hold slots; `accept` with what `step` made of each."""
+
+    load: StepLoad  # of the latest step
+
+    @property
+    @abstractmethod
+    def cache_bytes(self) -> int: ...
+
+    @abstractmethod
+    def begin(self, request: Any) -> P:
+        """Raises a RequestError for a request that the model cannot serve."""
+
+    @abstractmethod
+    def reserve(self, num_slots: int) -> None:
+        """Makes sure that as many slots are there."""
+
+    @abstractmethod
+    def prefill(self, sequences: Sequence[Member[P]]) -> None:
+        """Fills the slots of sequences that have just been admitted."""
+
+    @abstractmethod
+    def step(self, sequences: Sequence[Member[P]]) -> list[Outcome]:
+        """One step of each sequence, or a chunk of its prefill."""
+
+    @abstractmethod
+    def accept(self, sequence: Member[P], outcome: Outcome) -> EngineEvent | None:
+        """Takes in what a step made; returns what is to be reported of it."""
+
+    @abstractmethod
+    def finish(self, sequence: Member[P]) -> SequenceFinished: ...
