@@ -36,6 +36,8 @@ FAMILIES = (
     "oar",
     "arpg",
     "lpd",
+    "randar",
+    "llamagen",
     "llamagen_vq",
     "toy_frames",
 )
