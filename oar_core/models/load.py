@@ -28,6 +28,7 @@ FAMILIES = (
     "arpg",
     "lpd",
     "llamagen_vq",
+    "maskgit_vq",
 )
 NATIVE = FAMILIES[0]
 
