@@ -11,6 +11,7 @@ from oar_core.models.base import Backbone, StaticBackbone
 from oar_core.nn.packed import NEVER, can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.draw import CompiledDraw, plain_draw
+from oar_core.sampling.expectation import Expectation, expect
 from oar_core.sampling.prefill import prefill
 
 Picture = TypeVar("Picture")
@@ -65,6 +66,10 @@ class ModelRunner:
         return [
             group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load, self._draw)
         ]
+
+    def expect(self, sequence: Sequence) -> Expectation:
+        """Of all positions that a running sequence has not decoded."""
+        return expect(self._backbone, self._cache, sequence.slots.conditional, sequence.progress.unknown)
 
     def _calls(self, pictures: list[Picture]) -> list[list[Picture]]:
         """All in one; or each picture by itself, so that no kernel's shape depends on the others."""

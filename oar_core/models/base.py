@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -141,6 +141,11 @@ class BackboneSpec:
         return self.commits is Commits.CAUSAL and self.queries is Queries.ALONE
 
     @property
+    def can_ask_ahead(self) -> bool:
+        """Whether any remaining position can be asked about at any time."""
+        return True
+
+    @property
     def can_ask_all(self) -> bool:
         """Whether all remaining positions can be scored in one pass without a change of what each answers."""
         return self.queries is Queries.ALONE
@@ -205,7 +210,14 @@ class StaticBackbone(Protocol):
 
 
 class ImageTokenizer(nn.Module, ABC):
-    """Pixels are floats in [-1, 1]; ids run over the grid row by row; `decode_partial` accepts any id where unknown."""
+    """Pixels are floats in [-1, 1]; ids run over the grid row by row.
+
+    `decode_partial` accepts any id where unknown. It decodes a code for "unknown" there, or a neutral one where the
+    tokenizer was trained without (`has_unknown_code` is false): so far from what it knows, it had better not be asked
+    about many.
+    """
+
+    has_unknown_code: ClassVar[bool] = False  # whether it was trained to decode pictures with unknown positions
 
     @property
     @abstractmethod

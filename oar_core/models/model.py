@@ -49,6 +49,12 @@ class Model:
         return self.tokenizer.image_size
 
     @property
+    def guesses_unknown(self) -> bool:
+        """Whether previews show what the backbone expects at unknown positions: the image tokenizer knows no code for
+        them, and positions can be asked about before their turn."""
+        return not self.tokenizer.has_unknown_code and self.backbone.spec.can_ask_ahead
+
+    @property
     def unconditional_ids(self) -> tuple[int, ...]:
         return self.conditioner.unconditional_ids
 
