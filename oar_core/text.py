@@ -19,6 +19,7 @@ class TextTokenizer:
 
     kind: Literal["text"] = "text"
     unconditional_ids = (START_ID,)
+    num_special_tokens = 1
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

@@ -20,6 +20,8 @@ class ModelInfo(Sent):
     group_sizes: tuple[str, ...]
     defaults: GenerationDefaults
     condition: Literal["text", "class", "features", "none"] = "text"  # what pictures are made from
+    has_fixed_steps: bool = False  # one for each position, and no other number
+    can_edit: bool = True  # keep a part of a picture and paint the rest
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
     example_prompts: tuple[str, ...] = ()
     pixel_art: bool = False  # looks right when it is enlarged pixel by pixel
@@ -74,6 +76,8 @@ class ModelEntry(Sent):
     group_sizes: tuple[str, ...]
     defaults: GenerationDefaults
     options: tuple[OptionEntry, ...] = Field((), description="What a request may set, each with its bounds and default")
+    has_fixed_steps: bool = Field(False, description="Whether pictures take one step a position, and no other number")
+    can_edit: bool = Field(True, description="Whether a part of a picture can be kept and the rest be painted")
     max_prompt_tokens: int
     example_prompts: tuple[str, ...]
     pixel_art: bool
@@ -107,6 +111,7 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
     """The options of a drawing with this model's choices, bounds and defaults."""
     choices = {"order": info.orders, "group_sizes": info.group_sizes}
     most: dict[str, float] = {"steps": info.num_tokens}
+    least: dict[str, float] = {"steps": info.num_tokens} if info.has_fixed_steps else {}
     return tuple(
         OptionEntry(
             name=option.name,
@@ -116,7 +121,7 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
             kind=_KINDS.get(_value_kind(option), "order"),
             is_pair=option.is_pair,
             default=getattr(info.defaults, option.name),
-            minimum=option.about.ge,
+            minimum=least.get(option.name, option.about.ge),
             above=option.about.gt,
             maximum=most.get(option.name, option.about.le),
             choices=choices.get(option.name, option.choices),

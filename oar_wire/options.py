@@ -338,8 +338,13 @@ def check_order(order: str | Sequence[int], known: Collection[str], num_tokens: 
         )
 
 
-def check_steps(steps: int, num_tokens: int) -> None:
-    """Raises BadOption for fewer than one step, or more than one a position."""
+def check_steps(steps: int, num_tokens: int, *, is_fixed: bool = False) -> None:
+    """Raises BadOption for fewer than one step, or more than one a position; where the number of steps is fixed, for
+    any but one a position."""
+    if is_fixed and steps != num_tokens:
+        raise OPTIONS["steps"].refuse(
+            f"steps is {steps}; this model writes one position a step, which is {num_tokens} steps"
+        )
     if not 1 <= steps <= num_tokens:
         raise OPTIONS["steps"].refuse(f"steps is {steps}; this model takes 1 to {num_tokens}")
 
@@ -371,7 +376,11 @@ def check_prompt_tokens(count: int, most: int, reader: str = "this model", field
 
 
 def check_reads(asked: object, model: str, condition: str) -> None:
-    """Raises BadOption for a second prompt where pictures of the model are not conditioned on text."""
+    """Raises BadOption for a model whose condition no request can carry, and for a second prompt where pictures of the
+    model are not conditioned on text."""
+    if condition == "features":
+        message = f"{model} reads features of captions, which the library takes and no request can carry"
+        raise BadOption(message, code="invalid_model", field="model")
     for option in prompt_options():
         if condition != "text" and getattr(asked, option.name) is not None:
             raise option.refuse(f"{model} reads no text, so that {option.name} has no place in it")

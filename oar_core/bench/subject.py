@@ -9,7 +9,7 @@ import torch
 
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.models.base import Backbone, ImageTokenizer
+from oar_core.models.base import Backbone, ImageTokenizer, Prefix
 from oar_core.models.load import load_model
 from oar_core.models.model import in_number_format
 from oar_core.models.oar.backbone import OarBackbone
@@ -31,7 +31,7 @@ class Subject:
     name: str
     backbone: Backbone
     tokenizer: ImageTokenizer
-    prompts: tuple[tuple[int, ...], ...]
+    prompts: tuple[Prefix, ...]
     unconditional_ids: tuple[int, ...]
     plan: PlanSpec
     sampling: SamplingParams

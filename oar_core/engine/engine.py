@@ -134,7 +134,7 @@ class Engine:
         return [sequence for sequence in self._scheduler.running if sequence.can_step]
 
     def _num_condition_ids(self, sequence: Sequence) -> int:
-        conditions = sequence.request.conditions(self._unconditional_ids)
+        conditions = sequence.request.conditions(self._unconditional_ids, self._spec)
         return sum(len(ids) for ids in conditions[: sequence.num_slots])
 
     def _commit(self, sequences: list[Sequence], groups: list[DecodedGroup]) -> None:

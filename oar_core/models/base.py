@@ -17,20 +17,56 @@ from torch import Tensor, nn
 
 from oar_core.config import OrderScore
 from oar_core.nn.kv_cache import FixedWindow, KVCache
-from oar_core.nn.tables import right_padded
+from oar_core.nn.tables import moved, right_padded
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A condition prefix of vectors in place of ids, such as an encoder makes of a caption; on the host."""
+
+    values: Float[Tensor, "P F"]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+Prefix = tuple[int, ...] | Features
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Condition prefixes of a batch: text token ids or class labels, right-padded; pads are ignored."""
+    """Condition prefixes of a batch: text token ids or class labels, right-padded; pads are ignored.
+
+    Rows of which `is_features` consist of `features`, and their ids say nothing.
+    """
 
     ids: Int[Tensor, "B P"]
     lengths: Int[Tensor, "B"]  # on the host
+    features: Float[Tensor, "B P F"] | None = None  # None: no row has any
+    is_features: Bool[Tensor, "B"] | None = None
 
     @classmethod
-    def stack(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Self:
+    def stack(cls, rows: Sequence[Prefix | Sequence[int]], device: torch.device) -> Self:
         """One prefix a row, padded to the longest."""
-        return cls(torch.from_numpy(right_padded(rows)).to(device), torch.tensor([len(row) for row in rows]))
+        ids = right_padded([(0,) * len(row) if isinstance(row, Features) else row for row in rows])
+        return cls(
+            moved([ids], device)[0],
+            torch.tensor([len(row) for row in rows]),
+            *cls._features(rows, ids.shape[1], device),
+        )
+
+    @staticmethod
+    def _features(
+        rows: Sequence[Prefix | Sequence[int]], length: int, device: torch.device
+    ) -> tuple[Float[Tensor, "B P F"], Bool[Tensor, "B"]] | tuple[None, None]:
+        found = [row.values for row in rows if isinstance(row, Features)]
+        if not found:
+            return None, None
+        table = torch.zeros(len(rows), length, found[0].shape[1])
+        for row, values in zip(table, rows):
+            if isinstance(values, Features):
+                row[: len(values)] = values.values
+        return table.to(device), torch.tensor([isinstance(row, Features) for row in rows], device=device)
 
 
 @dataclass(frozen=True)
@@ -86,6 +122,15 @@ class Queries(Enum):
 
     ALONE = "alone"  # nothing
     GROUP = "group"  # the other positions of its step
+    EARLIER = "earlier"  # the positions of its step that come before it
+    NEXT = "next"  # nothing, and it is no choice: what is answered is the position behind the last commit
+
+
+class Unconditional(Enum):
+    """What guidance steers away from, beside a condition."""
+
+    FIXED = "fixed"  # one prefix, whatever the condition is
+    LAST = "last"  # of that prefix, the last ids: as many as the condition is long
 
 
 @dataclass(frozen=True)
@@ -123,6 +168,8 @@ class BackboneSpec:
     max_condition: int  # tokens of a condition prefix
     commits: Commits = Commits.CAUSAL
     queries: Queries = Queries.ALONE
+    feature_width: int = 0  # of the vectors that a condition may consist of in place of ids; 0: it has ids
+    unconditional: Unconditional = Unconditional.FIXED
 
     @property
     def num_tokens(self) -> int:
@@ -138,7 +185,12 @@ class BackboneSpec:
 
         Where they do, a picture may be resumed from its tokens alone; elsewhere its groups are repeated.
         """
-        return self.commits is Commits.CAUSAL and self.queries is Queries.ALONE
+        return self.has_free_commits and self.queries in (Queries.ALONE, Queries.NEXT)
+
+    @property
+    def has_free_commits(self) -> bool:
+        """Whether what a committed token leaves in the cache does not depend on which others came with it."""
+        return self.commits is Commits.CAUSAL
 
     @property
     def can_ask_ahead(self) -> bool:
@@ -150,12 +202,28 @@ class BackboneSpec:
         """Whether all remaining positions can be scored in one pass without a change of what each answers."""
         return self.queries is Queries.ALONE
 
+    @property
+    def has_free_order(self) -> bool:
+        """Whether any position can be asked at any time.
+
+        Where it cannot, pictures are written in raster order, one position a step, and none of their tokens can be
+        given.
+        """
+        return self.queries is not Queries.NEXT
+
+    def unconditional_beside(self, condition: Prefix, unconditional_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The prefix that guidance steers away from where a picture has this condition."""
+        if self.unconditional is Unconditional.FIXED:
+            return unconditional_ids
+        return unconditional_ids[-len(condition) :]
+
 
 class Backbone(nn.Module, ABC):
     """A network that commits tokens to a KV cache and predicts tokens at queried positions.
 
-    Invariants: a query is never cached; logits at a position depend on the row's condition and committed
-    (token, position) pairs in commit order, and on what `spec` says of groups.
+    Invariants: a query leaves nothing in the cache that an answer to another step would see; logits at a position
+    depend on the row's condition and committed (token, position) pairs in commit order, and on what `spec` says of
+    groups.
     """
 
     order_score: OrderScore  # by which it chooses its own order
@@ -246,15 +314,20 @@ class Conditioner(Protocol):
     """Turns what a caller says into a condition prefix of the backbone."""
 
     @property
-    def kind(self) -> Literal["text", "class"]: ...
+    def kind(self) -> Literal["text", "class", "features"]: ...
 
     @property
     def unconditional_ids(self) -> tuple[int, ...]:
-        """The prefix that guidance steers away from."""
+        """The prefix that guidance steers away from; see `Unconditional`."""
         ...
 
-    def encode(self, prompt: str, *, max_length: int) -> tuple[int, ...]:
-        """Condition ids. Raises InvalidPrompt, PromptTooLong."""
+    @property
+    def num_special_tokens(self) -> int:
+        """How many tokens of a prefix are not the prompt's."""
+        ...
+
+    def encode(self, prompt: str, *, max_length: int) -> Prefix:
+        """The condition. Raises InvalidPrompt, PromptTooLong."""
         ...
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:

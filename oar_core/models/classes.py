@@ -18,6 +18,7 @@ class ClassConditioner:
 
     def __init__(self, classes: ClassNames) -> None:
         self.classes = classes
+        self.num_special_tokens = 0
         self.unconditional_ids = (classes.unconditional_id,)
 
     @classmethod

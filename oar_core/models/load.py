@@ -27,6 +27,8 @@ FAMILIES = (
     "oar",
     "arpg",
     "lpd",
+    "randar",
+    "llamagen",
     "llamagen_vq",
     "maskgit_vq",
 )

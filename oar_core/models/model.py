@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
+from oar_core.models.base import Backbone, Conditioner, ImageTokenizer, Prefix
 from oar_core.nn.packed import lay_out, quantize
-from oar_core.order.plan import ADAPTIVE, GROUP_SIZES, ORDERS, POLICY_ORDERS
+from oar_core.order.plan import ADAPTIVE, CONSTANT, GROUP_SIZES, ORDERS, POLICY_ORDERS, RASTER
 from oar_core.order.rules import RULES
 
 CONFIG, BACKBONE, TOKENIZER = "config.json", "backbone.safetensors", "tokenizer.safetensors"
@@ -62,6 +62,8 @@ class Model:
     def orders(self) -> tuple[str, ...]:
         """The names of the orders that this model can be asked for."""
         spec = self.backbone.spec
+        if not spec.has_free_order:
+            return (RASTER,)
         refused = set[str]() if self.backbone.has_policy else set(POLICY_ORDERS)
         if not spec.can_ask_all:  # the policy alone chooses before anything is asked
             refused |= {name for name, rule in RULES.items() if rule.asks_more}
@@ -70,17 +72,29 @@ class Model:
     @property
     def group_sizes(self) -> tuple[str, ...]:
         """The names of the group sizes that this model can be asked for."""
+        if self.has_fixed_steps:
+            return (CONSTANT,)
         if self.backbone.spec.has_free_groups:
             return GROUP_SIZES
         return tuple(name for name in GROUP_SIZES if name != ADAPTIVE)
 
     @property
-    def max_prompt_tokens(self) -> int:
-        """What the prefix holds beside what opens it: the unconditional one."""
-        return self.backbone.spec.max_condition - len(self.unconditional_ids)
+    def has_fixed_steps(self) -> bool:
+        """Whether its pictures take one step for each position, and no other number of steps."""
+        return not self.backbone.spec.has_free_order
 
-    def encode_prompt(self, prompt: str) -> tuple[int, ...]:
-        """Condition ids; the unconditional prefix for an empty prompt. Raises InvalidPrompt, PromptTooLong."""
+    @property
+    def can_edit(self) -> bool:
+        """Whether a part of a picture can be kept and the rest be made for it."""
+        return self.backbone.spec.has_free_order
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """What the prefix holds beside what is not the prompt's."""
+        return max(0, self.backbone.spec.max_condition - self.conditioner.num_special_tokens)
+
+    def encode_prompt(self, prompt: str) -> Prefix:
+        """The condition; the unconditional prefix for an empty prompt. Raises InvalidPrompt, PromptTooLong."""
         if not prompt:
             return self.unconditional_ids
         return self.conditioner.encode(prompt, max_length=self.backbone.spec.max_condition)

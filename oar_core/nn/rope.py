@@ -67,3 +67,14 @@ def rotate(x: Float[Tensor, "... H"], rotation: Rotation) -> Float[Tensor, "... 
     first, second = x.chunk(2, dim=-1)
     # Three passes over memory: a step of few rows is bound by how many there are.
     return torch.addcmul(x * cos, torch.cat([second, first], dim=-1), sin)
+
+
+def halved(weight: Float[Tensor, "D K"], num_heads: int) -> Float[Tensor, "D K"]:
+    """Rows of a query or key matrix whose rotary pairs are neighbours, as one whose pairs are half a head apart."""
+    heads = weight.unflatten(0, (num_heads, -1, 2))
+    return heads.transpose(1, 2).flatten(0, 2)
+
+
+def neighboured(x: Float[Tensor, "... H"]) -> Float[Tensor, "... H"]:
+    """A vector whose rotary pairs are half a head apart, as one whose pairs are neighbours."""
+    return x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)

@@ -23,6 +23,7 @@ from oar_wire.options import (
 # Chosen step by step: by the model, which is asked about every remaining position, or by its order policy.
 POLICY_ORDERS = tuple(name for name, rule in RULES.items() if rule.uses_policy)
 CHOSEN_ORDERS = tuple(RULES)
+RASTER = "raster"
 ORDERS = (*PATHS, "random", "locality", *CHOSEN_ORDERS)
 
 # Share of the positions that is decoded after a share t of the steps. Cosine is MaskGIT's (arXiv 2202.04200).
@@ -32,7 +33,7 @@ _DECODED_SHARES: dict[str, Callable[[float], float]] = {
     "constant": lambda t: t,
 }
 SCHEDULES = tuple(_DECODED_SHARES)
-ADAPTIVE = "adaptive"
+CONSTANT, ADAPTIVE = "constant", "adaptive"
 GROUP_SIZES = (*SCHEDULES, ADAPTIVE)
 
 MIN_LOOKAHEAD = 16  # positions

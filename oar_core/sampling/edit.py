@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 
 from oar_core.errors import RequestError
+from oar_core.models.base import Prefix
 from oar_core.models.model import Model
 from oar_core.order.paths import Grid, random
 from oar_core.order.plan import PlanSpec
@@ -70,7 +71,7 @@ class Edit:
         return cls(pixels, mask, _known(pipeline, pixels, redrawn))
 
     def requests(
-        self, condition_ids: tuple[int, ...], plan: PlanSpec, sampling: SamplingParams, *, seed: int, count: int = 1
+        self, condition_ids: Prefix, plan: PlanSpec, sampling: SamplingParams, *, seed: int, count: int = 1
     ) -> list[SequenceRequest]:
         """Pictures 0 to count - 1 of the seed, for `generate` or an engine."""
         return [

@@ -36,8 +36,9 @@ class Progress:
     had, and commits both parts together, as if it had never stopped. Adaptive groups are decided from the cached
     context, so a picture that was interrupted between two steps goes on with the same ones.
 
-    Where tokens see their group (`BackboneSpec.has_free_groups` is false), what enters the cache keeps its groups: the
-    given tokens are one, those that are resumed are those of the plan, and no chunk divides one.
+    Where groups are not free (`BackboneSpec.has_free_groups` is false), a picture is interrupted between two of them
+    alone. Where commits are not either, what enters the cache keeps its groups: the given tokens are one, those that
+    are resumed are those of the plan, and no chunk divides one.
     """
 
     def __init__(self, request: SequenceRequest, spec: BackboneSpec, *, has_policy: bool = False) -> None:
@@ -58,7 +59,7 @@ class Progress:
         self._num_steps = known.num_steps  # made so far; only adaptive plans cannot tell it from the rank
         self._num_given = known.num_given
         self._unknown = set(range(spec.num_tokens)).difference(known.positions)
-        self._has_free_groups = spec.has_free_groups
+        self._spec = spec
         self._group_ends = self._known_group_ends()
         self._noise_key = noise_key(request.seed, request.image_index)
         self._num_settled = 0 if self.is_complete else self._context_end  # tokens that are older than the latest step
@@ -118,7 +119,7 @@ class Progress:
     ) -> list[PrefillRow]:
         """What the slots start with: the conditions, and of the tokens that are owed the first `most`."""
         rows: list[PrefillRow] = []
-        for part, (slot, ids) in enumerate(zip(slots.all, self.request.conditions(unconditional_ids))):
+        for part, (slot, ids) in enumerate(zip(slots.all, self.request.conditions(unconditional_ids, self._spec))):
             new = self._pay(part, most)
             most -= new.stop - new.start
             rows.append(PrefillRow(slot, ids, self.positions[new], self.token_ids[new], self._seen(new)))
@@ -155,20 +156,20 @@ class Progress:
         """How many of the tokens that a slot is owed enter it together, `most` at most unless a group has more."""
         start = self._num_cached[part]
         owed = self._num_settled - start
-        if owed <= most or self._has_free_groups:
+        if owed <= most or self._spec.has_free_commits:
             return int(min(owed, most))
         ends = [end - start for end in self._group_ends[start : self._num_settled]]
         return max((end for end in ends if end <= most), default=ends[0] if most > 0 else 0)
 
     def _seen(self, new: slice) -> tuple[int, ...] | None:
         """How many of the tokens of `new` each of them sees, from the first; None: those up to itself."""
-        if self._has_free_groups:
+        if self._spec.has_free_commits:
             return None
         return tuple(end - new.start for end in self._group_ends[new])
 
     def _known_group_ends(self) -> list[int]:
         """Of each known token, how many tokens there are at the end of its group. Raises RequestError."""
-        if self._has_free_groups:
+        if self._spec.has_free_groups:
             return []
         given = self._num_given
         ends = [given] * given
@@ -229,7 +230,7 @@ class Progress:
         first_rank = self.num_decoded
         self.positions += group.positions
         self.token_ids += group.token_ids
-        if not self._has_free_groups:
+        if not self._spec.has_free_groups:
             self._group_ends += [len(self.positions)] * len(group.positions)
         self._unknown.difference_update(group.positions)
         self._num_steps += 1

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
-from oar_core.models.base import BackboneSpec
-from oar_core.order.plan import POLICY_ORDERS, PlanSpec
+from oar_core.models.base import BackboneSpec, Features, Prefix
+from oar_core.order.plan import POLICY_ORDERS, RASTER, PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
 
@@ -54,26 +54,29 @@ class KnownTokens:
 
 @dataclass(frozen=True)
 class SequenceRequest:
-    """One picture to make. `id` is the caller's; `condition_ids` come from the model's text tokenizer."""
+    """One picture to make. `id` is the caller's; `condition_ids` come from the model's conditioner."""
 
     id: str
-    condition_ids: tuple[int, ...]
+    condition_ids: Prefix
     seed: int
     image_index: int
     plan: PlanSpec
     sampling: SamplingParams
     known: KnownTokens = KnownTokens()
-    negative_ids: tuple[int, ...] | None = None  # condition that guidance steers away from; None: the unconditional one
+    negative_ids: Prefix | None = None  # condition that guidance steers away from; None: the unconditional one
 
-    def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    def conditions(self, unconditional_ids: tuple[int, ...], spec: BackboneSpec) -> tuple[Prefix, Prefix]:
         """What its slots start with: the picture's condition, and what guidance steers away from."""
-        return self.condition_ids, self.negative_ids or unconditional_ids
+        unconditional = spec.unconditional_beside(self.condition_ids, unconditional_ids)
+        return self.condition_ids, self.negative_ids or unconditional
 
     def check_fits(self, spec: BackboneSpec, *, has_policy: bool) -> None:
         """Raises a RequestError where the model cannot serve this. The plan is checked when it is laid out."""
         check_condition(self.condition_ids, spec)
         if self.negative_ids is not None:
             check_condition(self.negative_ids, spec, "negative_prompt")
+        if not spec.has_free_order:
+            self._check_raster(spec.num_tokens)
         if self.plan.order in POLICY_ORDERS and not has_policy:
             raise InvalidOrder(f"order is {self.plan.order}, and this model has no order policy", field="order")
         rule = RULES.get(self.plan.order) if isinstance(self.plan.order, str) else None
@@ -90,14 +93,42 @@ class SequenceRequest:
         if not all(0 <= token_id < spec.vocab_size for token_id in self.known.token_ids):
             raise RequestError(f"known holds a token outside 0 to {spec.vocab_size - 1}", field="known")
 
+    def _check_raster(self, num_tokens: int) -> None:
+        """Raises a RequestError for what a model without a choice of positions cannot do."""
+        order = self.plan.order
+        if order not in (RASTER, tuple(range(num_tokens))):
+            name = order if isinstance(order, str) else "a permutation"
+            raise InvalidOrder(f"order is {name}; this model writes row by row, in order {RASTER} alone", field="order")
+        if self.plan.steps not in (None, num_tokens):
+            raise InvalidSteps(
+                f"steps is {self.plan.steps}; this model writes one position a step, which is {num_tokens} steps",
+                field="steps",
+            )
+        if self.plan.is_adaptive:
+            raise InvalidSteps("group_sizes is adaptive; this model writes one position a step", field="group_sizes")
+        if self.known.num_given:
+            raise RequestError("this model writes whole pictures, row by row; no part can be given", field="known")
 
-def check_condition(condition_ids: tuple[int, ...], spec: BackboneSpec, field: str = "prompt") -> None:
-    """Raises InvalidPrompt or PromptTooLong of the field where the ids are no condition prefix of the model."""
+
+def check_condition(condition_ids: Prefix, spec: BackboneSpec, field: str = "prompt") -> None:
+    """Raises InvalidPrompt or PromptTooLong of the field where this is no condition prefix of the model."""
     if not condition_ids:
         raise InvalidPrompt("the prompt has no tokens", field=field)
     if len(condition_ids) > spec.max_condition:
         raise PromptTooLong(
             f"the prompt has {len(condition_ids)} tokens; the model takes up to {spec.max_condition}", field=field
         )
-    if not all(0 <= token_id < spec.condition_vocab for token_id in condition_ids):
+    if isinstance(condition_ids, Features):
+        _check_features(condition_ids, spec, field)
+    elif not all(0 <= token_id < spec.condition_vocab for token_id in condition_ids):
         raise InvalidPrompt(f"the prompt has a token outside 0 to {spec.condition_vocab - 1}", field=field)
+
+
+def _check_features(features: Features, spec: BackboneSpec, field: str) -> None:
+    width = features.values.shape[1]
+    if not spec.feature_width:
+        raise InvalidPrompt("the prompt consists of features, and this model reads ids", field=field)
+    if width != spec.feature_width:
+        raise InvalidPrompt(f"features are {width} wide; the model reads {spec.feature_width}", field=field)
+    if not features.values.isfinite().all():
+        raise InvalidPrompt("the prompt has features that are no finite numbers", field=field)

@@ -34,6 +34,7 @@ from server.api.intake import accept, cancel_unfinished, idempotency, rejections
 from server.api.pictures import Rendition, recipe_of, reencode, render_in
 from server.api.substitutes import HEADER, check_sense, substitutes
 from server.api.uploads import Source, prepare
+from server.api.validation import check_can_edit
 from server.errors import (
     InvalidRequest,
     JobExpired,
@@ -183,6 +184,7 @@ async def vary(request: Request, services: Shared, idempotency_key: Key = None) 
 async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str | None) -> tuple[Delivery, Job]:
     key = idempotency(idempotency_key, edit.wanted, edit.image.data, edit.mask.data if edit.mask else b"")
     model = await services.find_model(edit.wanted.model)
+    check_can_edit(model)
     warnings: tuple[str, ...] = ()
     try:
         source = await _prepare(services, edit, model)

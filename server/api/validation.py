@@ -41,6 +41,13 @@ def resolve(
     )
 
 
+def check_can_edit(model: ModelInfo) -> None:
+    """Raises InvalidRequest for a model that paints whole pictures alone."""
+    if not model.can_edit:
+        message = f"{model.name} writes its pictures row by row from the first position on, and can keep no part of one"
+        raise InvalidRequest("invalid_model", message, field="model")
+
+
 def refusal(error: BadOption) -> InvalidRequest:
     """A broken rule of the wire as an HTTP error."""
     return InvalidRequest(error.code, str(error), field=error.field)
@@ -61,6 +68,6 @@ def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
     if "order" in asked:
         options.check_order(asked["order"], model.orders, model.num_tokens)
     if "steps" in asked:
-        options.check_steps(asked["steps"], model.num_tokens)
+        options.check_steps(asked["steps"], model.num_tokens, is_fixed=model.has_fixed_steps)
     if "group_sizes" in asked:
         options.check_name("group_sizes", asked["group_sizes"], model.group_sizes)

@@ -69,6 +69,8 @@ class LoadedModel:
             group_sizes=self.pipeline.group_sizes,
             condition=self.pipeline.conditioner.kind,
             defaults=GenerationDefaults.model_validate(defaults),
+            has_fixed_steps=self.pipeline.has_fixed_steps,
+            can_edit=self.pipeline.can_edit,
             max_prompt_tokens=self.pipeline.max_prompt_tokens,
             example_prompts=self.pipeline.example_prompts,
             pixel_art=self.pipeline.pixel_art,
@@ -78,10 +80,14 @@ class LoadedModel:
         )
 
     def warm_up(self) -> None:
-        """One small picture through all that a job needs, so that the first job is not the slow one."""
-        plan, sampling = PlanSpec("raster", min(WARM_UP_STEPS, self.num_tokens)), SamplingParams(guidance=2.0)
+        """The beginning of a picture through all that a job needs, so that the first job is not the slow one."""
+        steps = None if self.pipeline.has_fixed_steps else min(WARM_UP_STEPS, self.num_tokens)
+        plan, sampling = PlanSpec("raster", steps), SamplingParams(guidance=2.0)
         ids = self.pipeline.unconditional_ids
         self.engine.add(SequenceRequest("warm-up", ids, 0, 0, plan, sampling))
+        for _ in range(WARM_UP_STEPS):
+            self.engine.step()
+        self.engine.abort("warm-up")
         while self.engine.has_work:
             self.engine.step()
         token_ids = torch.zeros(1, self.num_tokens, dtype=torch.long)

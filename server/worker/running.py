@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from oar_core.engine.events import Patch
 from oar_core.engine.sequence import KnownTokens, SequenceRequest
 from oar_core.errors import RequestError
+from oar_core.models.base import Prefix
 from oar_core.models.model import Model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.expectation import Expectation
@@ -175,8 +176,8 @@ def parse_sequence_id(text: str) -> tuple[str, int, int]:
 class Prompts:
     """The prompts of a job as a model reads them."""
 
-    condition_ids: tuple[int, ...]
-    negative_ids: tuple[int, ...] | None = None
+    condition_ids: Prefix
+    negative_ids: Prefix | None = None
 
 
 def read_prompts(params: GenerationParams, pipeline: Model) -> Prompts:
@@ -187,7 +188,7 @@ def read_prompts(params: GenerationParams, pipeline: Model) -> Prompts:
     )
 
 
-def _encode(pipeline: Model, prompt: str, field: str) -> tuple[int, ...]:
+def _encode(pipeline: Model, prompt: str, field: str) -> Prefix:
     try:
         return pipeline.encode_prompt(prompt)
     except RequestError as error:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from oar_core.errors import WeightsError
 from oar_core.models.arpg.config import ArpgConfig
+from oar_core.nn.rope import halved
 
 State = Mapping[str, Tensor]
 
@@ -53,9 +53,3 @@ def _block(state: State, theirs: str, ours: str) -> dict[str, Tensor]:
         f"{ours}feed_forward.gate_up.weight": gate_up,
         f"{ours}feed_forward.down.weight": state[f"{theirs}ffn.w2.weight"],
     }
-
-
-def halved(weight: Float[Tensor, "D K"], num_heads: int) -> Float[Tensor, "D K"]:
-    """Rows of a query or key matrix whose rotary pairs are neighbours, as one whose pairs are half a head apart."""
-    heads = weight.unflatten(0, (num_heads, -1, 2))
-    return heads.transpose(1, 2).flatten(0, 2)

@@ -1,0 +1,12 @@
+"""RandAR (arXiv 2412.01827): a decoder in any order, told by a token before each which position comes next."""
+
+from oar_core.models.family import Config, Family
+from oar_core.models.gpt import GptConfig
+from oar_core.models.randar.backbone import RandarBackbone
+
+
+def _backbone(config: Config) -> RandarBackbone:
+    return RandarBackbone(GptConfig.from_dict(config))
+
+
+FAMILY = Family(backbone=_backbone)

@@ -1,0 +1,137 @@
+"""The RandAR network: before each token stands an instruction, which says the position that the token is for.
+
+A sequence is `[class] [instruction, token] [instruction, token] ...` in decode order, strictly causal, and the code at
+a position is read at its instruction.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from oar_core.config import OrderScore
+from oar_core.models.base import Backbone, BackboneSpec, Commit, Condition, GridLayout, Queries, Query, valid_places
+from oar_core.models.gpt import INIT_STD, Gpt, GptConfig, initialise
+from oar_core.models.randar.cache import NONE, InstructedCache
+from oar_core.nn.attention import Uncached, additive_mask
+from oar_core.nn.kv_cache import KVCache
+from oar_core.nn.rope import neighboured, rotate
+from oar_core.nn.tables import moved, offsets_within, starts_of
+
+
+class RandarBackbone(Backbone):
+    """A condition is one class; the unconditional one is the last.
+
+    The instructions of a step follow each other without tokens between them, so a logit depends on the positions that
+    come before it in its step. Once their tokens are drawn, they are computed again in their final places: what is
+    committed does not tell how it was grouped.
+    """
+
+    def __init__(self, config: GptConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.order_score = OrderScore()
+        self.embed_class = nn.Embedding(config.num_classes + 1, config.width)
+        self.instruction = nn.Parameter(torch.empty(config.width))  # rotary pairs half a head apart
+        self.gpt = Gpt(config)
+        initialise(self)
+        nn.init.trunc_normal_(self.instruction, std=INIT_STD)
+
+    @property
+    def spec(self) -> BackboneSpec:
+        config = self.config
+        return BackboneSpec(
+            layout=GridLayout(*config.grid),
+            vocab_size=config.vocab_size,
+            condition_vocab=config.num_classes + 1,
+            max_condition=1,
+            queries=Queries.EARLIER,
+        )
+
+    def forward(
+        self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L V"]:
+        pairs = torch.stack([self.instructions(positions), self.gpt.embed_token(token_ids)], dim=2)
+        x = torch.cat([self.embed_class(condition.ids), pairs.flatten(1, 2)], dim=1)
+        nowhere = torch.full_like(condition.ids, self.gpt.nowhere)
+        places = torch.cat([nowhere, positions.repeat_interleave(2, dim=1)], dim=1)
+        causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+        mask = additive_mask(causal, x.dtype).expand(x.shape[0], 1, -1, -1)
+        return self.gpt.head(self.gpt(x, places, Uncached(mask))[:, 1::2])
+
+    def new_cache(self, num_slots: int) -> InstructedCache:
+        """An empty cache; each position has two entries."""
+        return InstructedCache.of(self.gpt.new_cache(num_slots, 1 + 2 * self.config.num_tokens))
+
+    @torch.no_grad()
+    def prefill(self, cache: KVCache, slots: Int[Tensor, "B"], condition: Condition, known: Commit) -> None:
+        cache.reset(slots)
+        nowhere = torch.full_like(condition.ids, self.gpt.nowhere).flatten()
+        window = cache.extend(slots, [1] * len(slots))
+        self.gpt(self.embed_class(condition.ids).flatten(0, 1), nowhere, window)
+        self.step(cache, slots, known, Query(known.positions.flatten()[:0], (0,) * len(slots)))
+
+    @torch.no_grad()
+    def step(self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Query) -> Float[Tensor, "M V"]:
+        """Tokens, each behind its instruction, and then what is asked go through the network together."""
+        assert isinstance(cache, InstructedCache), "a cache of another family"
+        committed, asked = commit.counts.numpy(), np.asarray(query.counts, dtype=np.int64)
+        if not (committed + asked).any():
+            return self.instruction.new_empty(0, self.config.vocab_size, dtype=self.gpt.dtype)
+        rows, device = slots.cpu().numpy(), cache.keys.device
+        places = valid_places(commit.valid, device)
+        positions = commit.positions.flatten()[places]
+        kept = cache.take_asked(rows, _firsts(commit, committed)) if cache.asked[rows].max() != NONE else None
+        order, answers = moved(_laid_out(committed, asked, kept), device)
+        every = torch.cat([positions, query.positions])
+        listed = torch.cat([self.gpt.embed_token(commit.token_ids.flatten()[places]), self.instructions(every)])
+        where = torch.cat([positions, every])
+        counts = 2 * committed + asked - (0 if kept is None else kept)
+        window = cache.extend(slots, counts.tolist())
+        states = self.gpt(listed[order], where[order], window)
+        self._leave_asked(cache, slots, query)
+        return self.gpt.head(states[answers])
+
+    def _leave_asked(self, cache: InstructedCache, slots: Int[Tensor, "B"], query: Query) -> None:
+        """Of each row's questions the first stays."""
+        counts = np.asarray(query.counts, dtype=np.int64)
+        has_asked = counts > 0
+        if not has_asked.any():
+            return
+        cache.forget(slots, np.maximum(counts - 1, 0).tolist())
+        firsts = query.positions.cpu().numpy()[starts_of(counts)[has_asked]]
+        cache.asked.numpy()[slots.cpu().numpy()[has_asked]] = firsts
+
+    def instructions(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
+        """One vector for all positions, turned by the angles of each."""
+        heads = self.instruction.float().view(self.config.num_heads, -1).expand(*positions.shape, -1, -1)
+        turned = rotate(heads, self.gpt.rotary(positions, torch.float32))
+        return neighboured(turned).flatten(-2).to(self.instruction.dtype)
+
+
+def _firsts(commit: Commit, committed: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+    """The position of each row's first token; NONE where it has none."""
+    firsts = np.full(len(committed), NONE)
+    if committed.any():
+        has_any = committed > 0
+        firsts[has_any] = commit.positions[:, 0].cpu().numpy()[has_any]
+    return firsts
+
+
+def _laid_out(
+    committed: Int[np.ndarray, "B"], asked: Int[np.ndarray, "B"], kept: Int[np.ndarray, "B"] | None
+) -> list[Int[np.ndarray, "_"]]:
+    """From a list of all tokens, all their instructions and all questions to what each row feeds, row after row; and
+    where the questions are in that. `kept` rows have the instruction of their first token already."""
+    num_tokens = int(committed.sum())
+    counts = 2 * committed + asked
+    offsets = offsets_within(counts)
+    row = np.repeat(np.arange(len(counts)), counts)
+    is_question = offsets >= 2 * committed[row]
+    ranks = starts_of(committed)[row] + offsets // 2
+    questions = 2 * num_tokens + starts_of(asked)[row] + offsets - 2 * committed[row]
+    sources = np.where(is_question, questions, np.where(offsets % 2 == 0, num_tokens + ranks, ranks))
+    if kept is not None:
+        is_fed = ~((offsets == 0) & (kept[row] == 1))
+        sources, is_question = sources[is_fed], is_question[is_fed]
+    return [sources, np.flatnonzero(is_question)]
