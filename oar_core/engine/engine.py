@@ -15,6 +15,7 @@ from oar_core.errors import ConfigError, RequestError
 from oar_core.models.base import Backbone
 from oar_core.models.frames import FrameBackbone
 from oar_core.sampling.decode import StepLoad
+from oar_core.sampling.expectation import Expectation
 from oar_core.sampling.request import check_condition
 
 
@@ -86,6 +87,15 @@ class Engine:
         self._end(sequence, Phase.ABORTED)
         self._events.append(SequenceAborted(sequence_id))
         return True
+
+    def expect(self, sequence_id: str) -> Expectation | None:
+        """What the model expects at the positions of a running picture that have no token: a guess that costs a query
+        of each, and changes nothing. The tokens of the latest step do not count in it yet. None where no such picture
+        is running, or the model cannot be asked so."""
+        sequence = self._live.get(sequence_id)
+        if sequence is None or sequence.phase is not Phase.RUNNING:
+            return None
+        return self._stepper.expect(sequence)
 
     def step(self) -> list[EngineEvent]:
         """Admits what fits, decodes one group of every running sequence, and reports what happened since the last step.

@@ -13,6 +13,7 @@ from oar_core.models.base import Backbone, StaticBackbone
 from oar_core.nn.packed import NEVER, can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.draw import CompiledDraw, plain_draw
+from oar_core.sampling.expectation import Expectation, expect
 from oar_core.sampling.prefill import prefill
 from oar_core.sampling.progress import Progress
 from oar_core.sampling.request import SequenceRequest
@@ -79,6 +80,12 @@ class ModelRunner(Stepper[Progress, DecodedGroup]):
 
     def finish(self, sequence: Member[Progress]) -> SequenceFinished:
         return SequenceFinished(sequence.id, sequence.progress.grid_token_ids)
+
+    def expect(self, sequence: Member[Progress]) -> Expectation | None:
+        """Of all positions that a running sequence has not decoded."""
+        if not self._backbone.spec.has_free_order:
+            return None
+        return expect(self._backbone, self._cache, sequence.slots.conditional, sequence.progress.unknown)
 
     def _calls(self, pictures: list[Picture]) -> list[list[Picture]]:
         """All in one; or each picture by itself, so that no kernel's shape depends on the others."""

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from oar_core.engine.events import EngineEvent, SequenceFinished
 from oar_core.models.base import Prefix
 from oar_core.sampling.decode import Slots, StepLoad
+from oar_core.sampling.expectation import Expectation
 
 
 class Request(Protocol):
@@ -106,3 +107,7 @@ class Stepper(ABC, Generic[P, Outcome]):
 
     @abstractmethod
     def finish(self, sequence: Member[P]) -> SequenceFinished: ...
+
+    def expect(self, sequence: Member[P]) -> Expectation | None:  # noqa: ARG002
+        """What the model expects at the positions that a sequence has not decoded; None where it cannot be asked."""
+        return None

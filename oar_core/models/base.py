@@ -366,7 +366,14 @@ class StaticBackbone(Protocol):
 
 
 class ImageTokenizer(nn.Module, ABC):
-    """Pixels are floats in [-1, 1]; ids run over the grid row by row; `decode_partial` accepts any id where unknown."""
+    """Pixels are floats in [-1, 1]; ids run over the grid row by row.
+
+    `decode_partial` accepts any id where unknown. It decodes a code for "unknown" there, or a neutral one where the
+    tokenizer was trained without (`has_unknown_code` is false): so far from what it knows, it had better not be asked
+    about many.
+    """
+
+    has_unknown_code: ClassVar[bool] = False  # whether it was trained to decode pictures with unknown positions
 
     @property
     @abstractmethod

@@ -39,6 +39,7 @@ FAMILIES = (
     "randar",
     "llamagen",
     "llamagen_vq",
+    "maskgit_vq",
     "toy_frames",
 )
 NATIVE = FAMILIES[0]

@@ -106,6 +106,12 @@ class Model(ModelBase):
         return self.tokenizer.image_size
 
     @property
+    def guesses_unknown(self) -> bool:
+        """Whether previews show what the backbone expects at unknown positions: the image tokenizer knows no code for
+        them, and positions can be asked about before their turn."""
+        return not self.tokenizer.has_unknown_code and self.backbone.spec.has_free_order
+
+    @property
     def orders(self) -> tuple[str, ...]:
         """The names of the orders that this model can be asked for."""
         spec = self.backbone.spec

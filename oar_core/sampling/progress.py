@@ -78,6 +78,11 @@ class Progress:
         return not self._unknown
 
     @property
+    def unknown(self) -> tuple[int, ...]:
+        """Positions without a token, ascending."""
+        return tuple(sorted(self._unknown))
+
+    @property
     def owed(self) -> int:
         """How many entries the slots lack before the next group can be asked for, those of the latest step aside."""
         if self.is_complete:

@@ -10,6 +10,7 @@ import click
 from oar_client import AnyEvent
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceFinished
 from oar_core.errors import OarError as LibraryError
+from oar_core.sampling.expectation import Expectation
 from oar_wire.edit import EditFields, edit_steps
 from oar_wire.events import Canceled, Completed, Event, Queued, Started
 from oar_wire.job import GenerationParams, ImageLink, Timings
@@ -131,13 +132,18 @@ class InProcess:
         if not due:
             return
         snapshots = [
-            Snapshot(image, canvas.known.positions, canvas.known.token_ids, self._edit, None) for image, canvas in due
+            Snapshot(image, canvas.known.positions, canvas.known.token_ids, self._edit, None, self._guess(image))
+            for image, canvas in due
         ]
         previews = render_previews(self._model.pipeline, snapshots)
         busy = time.monotonic() - now
         for (_, canvas), preview in zip(due, previews):
             canvas.num_previewed, canvas.previewed_at = len(canvas.positions), time.monotonic() + busy
             yield self._stamped(preview)
+
+    def _guess(self, image: int) -> Expectation | None:
+        """What a preview shows where nothing is drawn; None where the image tokenizer knows."""
+        return self._model.engine.expect(str(image)) if self._model.pipeline.guesses_unknown else None
 
     def _stamped(self, event: Event) -> Event:
         return event.model_copy(update={"seq": next(self._seq), "job_id": self.id, "at": round(time.time(), 3)})

@@ -28,6 +28,7 @@ from server.worker.desk import Desk
 from server.worker.edits import JobEdit, SourceMissing
 from server.worker.engine_thread import EngineThread, Report, Stop
 from server.worker.models import LoadedModel
+from server.worker.preview_budget import PreviewBudget
 from server.worker.running import Canvas, RunningJob
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ BLOCK_SECONDS = 0.5
 PAUSE_SECONDS = 0.5
 FLUSH_SECONDS = 2.0
 JOIN_SECONDS = 10.0  # for the engine to end its step; the thread is a daemon
-PREVIEW_SHARE = 0.1  # of the time: the engine wants the same cores
 
 
 class WorkerCrashed(RuntimeError):
@@ -295,15 +295,14 @@ class Bridge:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _previews(self) -> None:
-        """Previews take their share of the time and no more, however slow they are and however many pictures run."""
+        budget = PreviewBudget(self._settings.preview_interval / 2, self._settings.preview_batch)
         while True:
-            start = time.monotonic()
             for model in self._models.values():
-                await self._preview(model)
-            busy = time.monotonic() - start
-            await asyncio.sleep(max(self._settings.preview_interval / 2, busy * (1 / PREVIEW_SHARE - 1)))
+                budget.spend(model.name, *await self._preview(model, budget.most(model.name)))
+            await asyncio.sleep(budget.end_round())
 
-    async def _preview(self, model: LoadedModel) -> None:
+    async def _preview(self, model: LoadedModel, most: int) -> tuple[float, int]:
+        """Draws up to `most` pictures; returns how long it worked, and how many it drew."""
         due = [
             (job, image, canvas)
             for job in self._desk.jobs
@@ -312,16 +311,21 @@ class Bridge:
             if self._is_due(canvas)
         ]
         if not due:
-            return
+            return 0.0, 0
         # Where there are too many for one round, those that were left out are first in the next.
-        due = sorted(due, key=lambda entry: entry[2].previewed_at)[: self._settings.preview_batch]
-        snapshots = [job.snapshot(image) for job, image, _ in due]
+        due = sorted(due, key=lambda entry: entry[2].previewed_at)[:most]
+        guessed_before = self._desk.guesses.seconds
+        expectations = [await self._desk.guesses.of(job, image) for job, image, _ in due]
+        snapshots = [job.snapshot(image, None, expected) for (job, image, _), expected in zip(due, expectations)]
+        start = time.monotonic()
         previews = await self._desk.renderer.preview(model.pipeline, snapshots)
+        seconds = time.monotonic() - start + self._desk.guesses.seconds - guessed_before
         for (job, _, canvas), preview in zip(due, previews):
             canvas.num_previewed, canvas.previewed_at = preview.known, time.monotonic()
             if canvas.finished is None:
                 self._desk.outbox.put(job, "preview", preview.body(), preview.image)
                 self.metrics.previews.labels(model.name).inc()
+        return seconds, len(due)
 
     def _is_due(self, canvas: Canvas) -> bool:
         has_news = canvas.finished is None and canvas.num_known > max(canvas.num_previewed, len(canvas.given.positions))

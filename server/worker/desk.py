@@ -21,10 +21,11 @@ from server.observability.metrics import WorkerMetrics
 from server.observability.tracing import NO_TRACING, Tracing
 from server.worker.edits import JobEdit
 from server.worker.engine_thread import Abort, Add, Command, Crashed, Refused, Report, Stepped
+from server.worker.guesses import Guesses
 from server.worker.models import LoadedModel
 from server.worker.outbox import RETRY_SECONDS, Outbox
 from server.worker.preview import Renderer
-from server.worker.running import Ending, RunningJob, Snapshot, parse_sequence_id
+from server.worker.running import Ending, RunningJob, parse_sequence_id
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Desk:
             on_late=self.expire,
             on_ended=self._forget,
         )
+        self.guesses = Guesses(models, send)
         self.renderer = Renderer(is_deterministic=any(model.mode == "deterministic" for model in models.values()))
         self.step_seconds = 0.0
         self.num_vanished = 0  # jobs that Redis knew nothing of any more
@@ -185,7 +187,7 @@ class Desk:
         partial_index = job.next_partial(image, event.step, event.steps)
         if partial_index is not None:
             job.canvases[image].num_partials += 1
-            self._spawn(self._send_partial(job, job.snapshot(image, partial_index)))
+            self._spawn(self._send_partial(job, image, partial_index))
         self._metrics.patches.labels(model).inc(len(event.patches))
         if not job.has_patches:
             job.has_patches = True
@@ -193,9 +195,13 @@ class Desk:
             self._metrics.prefill.labels(model).observe(self._latest_seconds)
             self._metrics.first_patch.labels(model).observe(job.age)
 
-    async def _send_partial(self, job: RunningJob, snapshot: Snapshot) -> None:
+    async def _send_partial(self, job: RunningJob, image: int, index: int) -> None:
         model = job.claim.model
+        snapshot = job.snapshot(image, index)
         async with job.partials:
+            expectation = await self.guesses.of(job, image)
+            if expectation is not None:  # of the picture as it is by now
+                snapshot = job.snapshot(image, index, expectation)
             (partial,) = await self.renderer.preview(self._models[model].pipeline, [snapshot])
             self.outbox.put(job, partial.type, partial.body())
         self._metrics.previews.labels(model).inc()

@@ -4,13 +4,15 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import EngineEvent, PatchesDecoded
 from oar_core.engine.sequence import SequenceRequest
 from oar_core.errors import RequestError
 from oar_core.sampling.decode import StepLoad
+from oar_core.sampling.expectation import Expectation
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,26 @@ class Abort:
 
 
 @dataclass(frozen=True)
+class Expected:
+    expectation: Expectation | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Expect:
+    """Asks what the model expects where a picture has no token; answered between two steps."""
+
+    model: str
+    sequence_id: str
+    answer: Future[Expected] = field(default_factory=Future[Expected], compare=False)
+
+
+@dataclass(frozen=True)
 class Stop:
     pass
 
 
-Command = Add | Abort | Stop
+Command = Add | Abort | Expect | Stop
 
 
 @dataclass(frozen=True)
@@ -92,15 +109,25 @@ class EngineThread(threading.Thread):
             self._carry_out(command)
         return True
 
-    def _carry_out(self, command: Add | Abort) -> None:
+    def _carry_out(self, command: Add | Abort | Expect) -> None:
         engine = self._engines[command.model]
         if isinstance(command, Abort):
             engine.abort(command.sequence_id)
+            return
+        if isinstance(command, Expect):
+            self._expect(command, engine)
             return
         try:
             engine.add(command.request)
         except RequestError as error:
             self._report(Refused(command.request.id, error))
+
+    def _expect(self, command: Expect, engine: Engine) -> None:
+        if not command.answer.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
+        start = time.perf_counter()
+        expectation = engine.expect(command.sequence_id)
+        command.answer.set_result(Expected(expectation, time.perf_counter() - start))
 
     def _step(self, name: str, engine: Engine) -> None:
         start = time.perf_counter()

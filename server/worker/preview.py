@@ -84,6 +84,9 @@ def render_previews(pipeline: Model, snapshots: Sequence[Snapshot]) -> list[Prev
     token_ids = torch.zeros(len(snapshots), height * width, dtype=torch.long)
     mask = torch.zeros_like(token_ids, dtype=torch.bool)
     for row, snapshot in enumerate(snapshots):
+        if (expected := snapshot.expectation) is not None:
+            token_ids[row, list(expected.positions)] = torch.tensor(expected.token_ids, dtype=torch.long)
+            mask[row, list(expected.positions)] = True
         token_ids[row, list(snapshot.positions)] = torch.tensor(snapshot.token_ids, dtype=torch.long)
         mask[row, list(snapshot.positions)] = True
     pixels = pipeline.decode_partial(token_ids, mask)

@@ -11,6 +11,7 @@ from oar_core.errors import RequestError
 from oar_core.models.base import Prefix
 from oar_core.models.model import Model
 from oar_core.order.plan import PlanSpec
+from oar_core.sampling.expectation import Expectation
 from oar_core.sampling.sampler import SamplingParams
 from oar_wire.events import Partial, Patches, PatchInfo
 from oar_wire.job import GenerationParams
@@ -63,6 +64,7 @@ class Snapshot:
     token_ids: tuple[int, ...]
     edit: JobEdit | None
     partial_index: int | None
+    expectation: Expectation | None = None  # of positions that it does not know, perhaps of some that it does
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,11 @@ class RunningJob:
             for image, canvas in enumerate(self.canvases)
         ]
 
-    def snapshot(self, image: int, partial_index: int | None = None) -> Snapshot:
+    def snapshot(
+        self, image: int, partial_index: int | None = None, expectation: Expectation | None = None
+    ) -> Snapshot:
         known = self.canvases[image].known
-        return Snapshot(image, known.positions, known.token_ids, self.edit, partial_index)
+        return Snapshot(image, known.positions, known.token_ids, self.edit, partial_index, expectation)
 
     def next_partial(self, image: int, step: int, steps: int) -> int | None:
         """The index of the partial image that is due after this step; the last step makes the picture itself."""

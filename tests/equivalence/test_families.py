@@ -10,6 +10,7 @@ from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.errors import RequestError
+from oar_core.models.base import Commit, Condition, Query
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
@@ -94,6 +95,49 @@ def test_a_picture_that_is_resumed_after_any_step_is_the_same(model, settings):
             )
             again, _ = run(model, [replace(request, known=resumed)], **settings)
             assert again[request.id] == finished[request.id], f"{request.plan} after step {done}"
+
+
+@pytest.mark.parametrize("settings", [{}, {"is_deterministic": True}, {"max_prefill": 3}])
+def test_a_picture_is_the_same_to_the_last_bit_whether_or_not_it_is_guessed(model, settings):
+    requests = requests_of(model)
+
+    def patches(*, guessing):
+        engine = Engine(model.backbone, model.unconditional_ids, EngineConfig(6, **settings))
+        for request in requests:
+            engine.add(request)
+        told, known = [], {request.id: set(request.known.positions) for request in requests}
+        while engine.has_work:
+            for event in engine.step():
+                if isinstance(event, PatchesDecoded):
+                    told.append(event)
+                    known[event.sequence_id] |= {patch.position for patch in event.patches}
+            for name in known if guessing else ():
+                expectation = engine.expect(name)
+                if expectation is not None:
+                    assert set(expectation.positions) == set(range(NUM_TOKENS)) - known[name]
+                    guesses.append(expectation)
+        assert engine.expect(requests[0].id) is None
+        return told
+
+    guesses = []
+    assert patches(guessing=True) == patches(guessing=False)
+    assert len(guesses) > len(requests)
+
+
+def test_a_guess_is_the_likeliest_token_at_each_position_by_what_is_in_the_cache(model):
+    engine = Engine(model.backbone, model.unconditional_ids, EngineConfig(2))
+    engine.add(SequenceRequest("one", (3,), 5, 0, PlanSpec("random", 6), SamplingParams()))
+    engine.step()
+    found = engine.expect("one")
+    # The token of the first step is not in the cache yet.
+    cache = model.backbone.new_cache(1)
+    nothing, slots = torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    none = Commit(nothing, nothing, torch.zeros(1, dtype=torch.long))
+    model.backbone.prefill(cache, slots, Condition.stack([(3,)], torch.device("cpu")), none)
+    asked = torch.tensor(found.positions)
+    logits = model.backbone.step(cache, slots, none, Query(asked, (len(asked),)))
+    assert found.token_ids == tuple(logits.argmax(-1).tolist())
+    assert len(found.positions) == NUM_TOKENS - 1
 
 
 def test_a_part_of_a_group_cannot_be_resumed(model):

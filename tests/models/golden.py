@@ -1,13 +1,13 @@
 """The golden files: tiny models with random weights in other projects' formats, and the numbers of their own code."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from oar_core.models.base import Backbone, Commit, Condition, Query
 
@@ -26,6 +26,20 @@ class Golden:
 
     def tensor(self, name: str) -> Tensor:
         return torch.from_numpy(self.vectors[name])
+
+
+def stage_outputs(network: nn.Module, golden: Golden, run: Callable[[], object]) -> dict[str, Tensor]:
+    """Outputs of modules that have a vector, as `run` makes them. It is called `stage_` and the name, `_` for dots."""
+    found: dict[str, Tensor] = {}
+    hooks = [
+        module.register_forward_hook(lambda *arguments, key=key: found.__setitem__(key, arguments[-1]))
+        for key, module in ((f"stage_{name.replace('.', '_')}", module) for name, module in network.named_modules())
+        if key in golden.vectors
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def logits_by_steps(

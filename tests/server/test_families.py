@@ -1,5 +1,6 @@
 """Families that are not the native one, served by the same worker beside it."""
 
+import base64
 import io
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from openai import OpenAI
 from PIL import Image
 
 from oar_core.models.load import load_model
@@ -51,6 +53,10 @@ def drawn_alone(weights: Path, family: str, *, prompt: str, plan: PlanSpec, guid
     return tokens, model.decode(torch.tensor([tokens]))[0]
 
 
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
 def test_the_catalogue_says_what_each_family_can_do(server: LiveServer) -> None:
     models = {entry["id"]: entry for entry in server.client.get("/v1/models").json()["data"]}
     assert set(models) == {NAME, *FAMILIES}
@@ -81,12 +87,11 @@ def test_pictures_made_at_once_are_those_of_the_reference_loop(
                 if event["type"] == "patches" and event["image"] == image
                 for patch in event["patches"]
             ]
-            wanted, pixels = drawn_alone(
+            wanted, drawn = drawn_alone(
                 many_weights, family, prompt=str(number), plan=plan, guidance=3.0, seed=21, image=image
             )
             assert sorted(told) == list(enumerate(wanted))
-            served = np.asarray(Image.open(io.BytesIO(server.png(job["id"], image))))
-            assert np.array_equal(served, pixels)
+            assert np.array_equal(pixels(server.png(job["id"], image)), drawn)
     assert server.events(native["id"])[-1]["type"] == "completed"
 
 
@@ -113,6 +118,20 @@ def test_a_picture_goes_on_where_its_worker_was_killed(
     assert sorted(positions) == [(image, position) for image in range(12) for position in range(NUM_TOKENS)]
     assert "restarted" in {event["type"] for event in events}
     assert pictures == [server.png(undisturbed["id"], image) for image in range(12)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_picture_is_the_same_whether_or_not_it_is_shown_before_it_is_done(server: LiveServer, family: str) -> None:
+    drawing = {"steps": 8, "guidance": 3.0, "seed": 11}
+    plain = server.submit(model=family, prompt="hen", previews=False, **drawing)
+    server.events(plain["id"])
+    with OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+        stream = client.images.generate(model=family, prompt="hen", stream=True, partial_images=3, extra_body=drawing)
+        *partials, completed = list(stream)
+    assert len(partials) == 3
+    pictures = [pixels(base64.b64decode(event.b64_json)) for event in (*partials, completed)]
+    assert all(picture.shape == (8, 8, 3) for picture in pictures)
+    assert np.array_equal(pictures[-1], pixels(server.png(plain["id"])))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

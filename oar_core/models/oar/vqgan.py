@@ -73,6 +73,8 @@ class Decoder(nn.Module):
 class VQGAN(ImageTokenizer):
     """Image tokenizer; see `ImageTokenizer` for the contract of the public methods."""
 
+    has_unknown_code = True
+
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config

@@ -4,7 +4,7 @@ import torch
 from oar_core.models.llamagen_vq.checkpoint import native_state
 from oar_core.models.llamagen_vq.config import VqConfig
 from oar_core.models.load import family
-from tests.models.golden import Golden
+from tests.models.golden import Golden, stage_outputs
 
 CONFIG = VqConfig(
     grid=(4, 4), width=32, multipliers=(1, 2), encoder_blocks=1, vocab_size=64, code_width=8, hidden_width=32
@@ -29,6 +29,38 @@ def test_pictures_and_codes_are_those_of_their_own_code(tokenizer, golden):
     assert tokenizer.image_size == (8, 8)
     torch.testing.assert_close(tokenizer.decode(golden.tensor("codes")), golden.tensor("decoded"), **CLOSE)
     torch.testing.assert_close(tokenizer.encode(golden.tensor("image")), golden.tensor("encoded_indices"))
+
+
+@torch.inference_mode()
+def test_every_stage_is_theirs(tokenizer, golden):
+    def run():
+        tokenizer.decode(golden.tensor("codes"))
+        tokenizer.encode(golden.tensor("image"))
+
+    found = stage_outputs(tokenizer, golden, run)
+    assert len(found) == 12
+    for name, output in found.items():
+        torch.testing.assert_close(output, golden.tensor(name), atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_codes_are_looked_up_on_the_unit_sphere(tokenizer, golden):
+    rows = tokenizer.quantize.lookup(torch.arange(CONFIG.vocab_size)[None])[0]
+    torch.testing.assert_close(rows, golden.tensor("codebook_normalised"), **CLOSE)
+    chosen = tokenizer.quantize.lookup(golden.tensor("encoded_indices")).transpose(1, 2).unflatten(2, CONFIG.grid)
+    torch.testing.assert_close(chosen, golden.tensor("quantized"), **CLOSE)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("multipliers", "side"), [((1, 1, 2, 2, 4), 16), ((1, 2, 2, 4), 8), ((1, 2), 2), ((2,), 1)])
+def test_the_levels_say_how_many_pixels_a_token_has(multipliers, side):
+    config = {"grid": [2, 3], "width": 32, "multipliers": list(multipliers), "encoder_blocks": 1, "vocab_size": 64}
+    network = family("llamagen_vq").build_tokenizer("llamagen_vq", config).eval()
+    assert network.image_size == (2 * side, 3 * side)
+    codes = torch.arange(6)[None]
+    pictures = network.decode(codes)
+    assert pictures.shape == (1, 3, 2 * side, 3 * side)
+    assert network.encode(pictures).shape == (1, 6)
 
 
 @torch.inference_mode()
