@@ -1,6 +1,7 @@
 """Class labels as conditions: a prompt names a class, or its number."""
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
 
@@ -9,6 +10,15 @@ from oar_wire.classes import KIND, ClassNames
 from oar_wire.options import BadOption
 
 CLASSES = "classes.json"  # in a model's folder
+IMAGENET = "imagenet_classes.txt"  # beside this file; its licence lies there too
+NUM_IMAGENET = 1000
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """The names of ImageNet's classes where there are as many; else numbers, which are names too."""
+    if count != NUM_IMAGENET:
+        return tuple(f"class {number}" for number in range(count))
+    return tuple((files("oar_core.models") / IMAGENET).read_text(encoding="utf-8").splitlines())
 
 
 class ClassConditioner:
