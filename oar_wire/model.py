@@ -75,6 +75,9 @@ class ModelEntry(Sent):
     defaults: GenerationDefaults
     options: tuple[OptionEntry, ...] = Field((), description="What a request may set, each with its bounds and default")
     max_prompt_tokens: int
+    condition: Annotated[
+        Literal["text", "class", "features", "none"], Field(description="What pictures are made from")
+    ] = "text"
     example_prompts: tuple[str, ...]
     pixel_art: bool
     model_hash: str
@@ -85,6 +88,13 @@ class ModelEntry(Sent):
 class ModelList(Sent):
     object: Literal["list"] = "list"
     data: list[ModelEntry]
+
+
+class ClassList(Sent):
+    """The classes of a model, by number; names of one class are parted by commas."""
+
+    object: Literal["list"] = "list"
+    data: tuple[str, ...]
 
 
 class WorkerInfo(Sent):

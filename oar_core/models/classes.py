@@ -50,15 +50,22 @@ class ClassConditioner:
         return self.classes.to_json()
 
     def encode(self, prompt: str, *, max_length: int) -> tuple[int, ...]:
-        """The class that the prompt names. Raises InvalidPrompt, with the nearest names."""
+        """The class that the prompt names, or the nearest. Raises InvalidPrompt where there is none."""
         assert max_length >= 1, "a condition has at least one token"
         try:
-            return (self.classes.find(prompt),)
+            return (self.classes.choose(prompt).index,)
         except BadOption as error:
             raise refusal(error) from error
 
-    def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:
-        """An empty caption gives the unconditional id. Raises InvalidPrompt."""
-        return [
-            self.encode(caption, max_length=max_length) if caption else self.unconditional_ids for caption in captions
-        ]
+    def encode_captions(
+        self,
+        captions: list[str],
+        *,
+        max_length: int,  # noqa: ARG002
+    ) -> list[tuple[int, ...]]:
+        """An empty caption gives the unconditional id. Raises InvalidPrompt for one that names no class: what is
+        trained on is not guessed."""
+        try:
+            return [(self.classes.find(caption),) if caption else self.unconditional_ids for caption in captions]
+        except BadOption as error:
+            raise refusal(error) from error
