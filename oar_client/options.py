@@ -21,6 +21,7 @@ class Options(TypedDict, total=False):
     temperature: float | None
     top_k: int | None
     top_p: float | None
+    condition: dict[str, str | int] | None
     model: str | None
     n: int
     previews: bool

@@ -3,10 +3,14 @@
 import ctypes
 import resource
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 # Parameters of glibc's mallopt(3).
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 NEVER_TRIM = -1
+CGROUPS = Path("/sys/fs/cgroup")
+RECLAIMABLE = ("inactive_file ", "active_file ")
 # Tables of a step lie below both; caches and weights, which are rare and large, may lie above and go back when freed.
 LARGE, LARGE_OF_OLD_GLIBC = 256 << 20, 32 << 20
 
@@ -31,3 +35,46 @@ def keep_freed_memory() -> bool:
 def page_faults() -> int:
     """Pages that the kernel gave this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take: of the machine, of its control groups and by its own limit. None where
+    the system does not say."""
+    if sys.platform != "linux":
+        return None
+    return min((*_of_machine(), *_of_groups(), *_of_limit()), default=None)
+
+
+def _of_machine() -> Iterator[int]:
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) << 10
+
+
+def _of_groups() -> Iterator[int]:
+    """Of each control group (version 2) that this process is in. Files that it has read may be given up."""
+    name = next((line[3:] for line in _lines(Path("/proc/self/cgroup")) if line.startswith("0::")), None)
+    if name is None:
+        return
+    folder = CGROUPS / name.lstrip("/")
+    for place in (folder, *folder.parents):
+        if not place.is_relative_to(CGROUPS):
+            break
+        limit, used = _lines(place / "memory.max"), _lines(place / "memory.current")
+        if limit and used and limit[0] != "max":
+            cached = sum(int(line.split()[1]) for line in _lines(place / "memory.stat") if line.startswith(RECLAIMABLE))
+            yield max(0, int(limit[0]) - int(used[0]) + cached)
+
+
+def _of_limit() -> Iterator[int]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        pages = int(_lines(Path("/proc/self/statm"))[0].split()[0])
+        yield max(0, soft - pages * resource.getpagesize())
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

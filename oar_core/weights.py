@@ -1,15 +1,20 @@
 """Shipped weights: `manifest.toml` names every model and the SHA-256 of every file; only safetensors are loaded."""
 
 import hashlib
+import json
 import tomllib
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from shutil import rmtree
 from typing import Self
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from oar_core.errors import WeightsError
+from oar_core.new_file import new_file
 
 MANIFEST = "manifest.toml"
 
@@ -80,11 +85,55 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
+def count_numbers(path: Path) -> int:
+    """How many numbers a safetensors file holds, by its header alone. Raises WeightsError for a broken file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+
+
 def write_manifest(weights_dir: Path, default: str, licences: dict[str, str]) -> None:
     """Writes `manifest.toml` for the model folders named in `licences`, hashing the files that a model loads."""
-    lines = [f'default = "{default}"']
+    entries: dict[str, ModelEntry] = {}
     for name, licence in licences.items():
-        lines += ["", f"[models.{name}]", f'licence = "{licence}"', f"[models.{name}.sha256]"]
-        files = sorted(path for path in (weights_dir / name).iterdir() if path.suffix in {".json", ".safetensors"})
-        lines += [f'"{path.name}" = "{file_digest(path)}"' for path in files]
-    (weights_dir / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        folder = weights_dir / name
+        files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors"})
+        entries[name] = ModelEntry(name, folder, licence, {path.name: file_digest(path) for path in files})
+    _write(weights_dir, Manifest(default, entries))
+
+
+def add_model(weights_dir: Path, name: str, licence: str, sha256: dict[str, str]) -> None:
+    """Lists a model whose folder is there; the first one of a manifest is its default. Raises WeightsError."""
+    entry = ModelEntry(name, weights_dir / name, licence, dict(sorted(sha256.items())))
+    found = Manifest.load(weights_dir) if (weights_dir / MANIFEST).exists() else Manifest(name, {})
+    _write(weights_dir, Manifest(found.default, {**found.entries, name: entry}))
+
+
+def remove_model(weights_dir: Path, name: str) -> None:
+    """Takes a model off the list and deletes its folder. Where it was the default one, the first of the others is.
+    Raises WeightsError for one that is not there."""
+    found = Manifest.load(weights_dir)
+    if name not in found.entries:
+        raise WeightsError(f"unknown model {name!r}; the manifest has {', '.join(found.models)}")
+    others = {key: entry for key, entry in found.entries.items() if key != name}
+    if others:
+        _write(weights_dir, Manifest(next(iter(others)) if found.default == name else found.default, others))
+    else:
+        (weights_dir / MANIFEST).unlink()
+    rmtree(found.entries[name].folder)
+
+
+def _write(weights_dir: Path, manifest: Manifest) -> None:
+    lines = [f"default = {_quoted(manifest.default)}"]
+    for name, entry in manifest.entries.items():
+        lines += ["", f"[models.{name}]", f"licence = {_quoted(entry.licence)}", f"[models.{name}.sha256]"]
+        lines += [f"{_quoted(file)} = {_quoted(digest)}" for file, digest in entry.sha256.items()]
+    with new_file(weights_dir / MANIFEST) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _quoted(text: str) -> str:
+    """As a basic string of TOML, which is one of JSON but for letters beyond the basic plane."""
+    return json.dumps(text, ensure_ascii=False)

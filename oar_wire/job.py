@@ -24,6 +24,14 @@ class EditParams(Sent):
     num_kept: int = 0  # tokens of the source that stay
 
 
+class ChosenClass(Sent):
+    """The class that a model of classes drew."""
+
+    name: str
+    index: int
+    is_exact: Annotated[bool, Field(description="Whether the request named it; else it is the nearest one")] = True
+
+
 class GenerationParams(Sampling, Plan):
     """A request with every default filled in and checked against the model; what a job carries. An empty prompt is
     none: a picture is varied without one."""
@@ -37,6 +45,9 @@ class GenerationParams(Sampling, Plan):
     deadline: float | None = None  # seconds from acceptance
     partial_images: int = 0  # `partial` events of each image, spread evenly over its steps
     edit: EditParams | None = None
+    drawn_class: Annotated[
+        ChosenClass | None, Field(description="Of a model of classes: the one that the prompt was read as")
+    ] = None
     model_hash: str = ""
 
     @property

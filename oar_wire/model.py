@@ -79,6 +79,9 @@ class ModelEntry(Sent):
     has_fixed_steps: bool = Field(False, description="Whether pictures take one step a position, and no other number")
     can_edit: bool = Field(True, description="Whether a part of a picture can be kept and the rest be painted")
     max_prompt_tokens: int
+    condition: Annotated[
+        Literal["text", "class", "features", "none"], Field(description="What pictures are made from")
+    ] = "text"
     example_prompts: tuple[str, ...]
     pixel_art: bool
     model_hash: str
@@ -89,6 +92,13 @@ class ModelEntry(Sent):
 class ModelList(Sent):
     object: Literal["list"] = "list"
     data: list[ModelEntry]
+
+
+class ClassList(Sent):
+    """The classes of a model, by number; names of one class are parted by commas."""
+
+    object: Literal["list"] = "list"
+    data: tuple[str, ...]
 
 
 class WorkerInfo(Sent):

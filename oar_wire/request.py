@@ -1,11 +1,12 @@
 """`POST /v1/generations`: what a request says."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, create_model
 
 from oar_wire import options
-from oar_wire.options import JobOptions
+from oar_wire.base import Accepted
+from oar_wire.options import MAX_NAME, BadOption, JobOptions
 
 if TYPE_CHECKING:
 
@@ -22,10 +23,34 @@ else:
     )
 
 
+class Condition(Accepted):
+    """What a picture shows, for models that are not made for prompts."""
+
+    class_name: Annotated[str, Field(max_length=MAX_NAME)] | Annotated[int, Field(ge=0)] = Field(
+        alias="class", description="A class by one of its names, or by its number"
+    )
+
+
 class GenerationRequest(DrawingOptions):
     """Limits that depend on a model or a setting are checked later, with the same error shape."""
 
-    prompt: str = Field(description="What the picture shows")
+    prompt: str = Field("", description="What the picture shows; needed unless `condition` says it")
+    condition: Condition | None = Field(
+        None, description="In place of a prompt, for a model of classes: exactly this class, or an error"
+    )
     model: str | None = Field(None, max_length=200, description="A name from GET /v1/models, or the default one")
     n: int = Field(1, ge=1, description="Images to make: same seed, image index 0 to n-1")
     previews: bool = Field(True, description="Whether to send `preview` events")
+
+    def check_says_what(self, condition: str, model: str) -> None:
+        """Raises BadOption where nothing says what the picture shows, both ways do, or the model has no classes."""
+        if self.condition is None:
+            if "prompt" not in self.model_fields_set:
+                raise BadOption("prompt is required", code="missing_field", field="prompt")
+            options.check_prompt(self.prompt)
+        elif self.prompt:
+            message = "prompt and condition both say what the picture shows: one of them is enough"
+            raise BadOption(message, code="invalid_condition", field="condition")
+        elif condition != "class":
+            message = f"{model} draws no classes: it reads a prompt"
+            raise BadOption(message, code="invalid_condition", field="condition")

@@ -50,6 +50,9 @@ def kind_text(kind: Any) -> str:
         return " | ".join(kind_text(part) for part in parts)
     if origin is Literal:
         return "Literal[" + ", ".join(f'"{part}"' for part in parts) + "]"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        kinds = dict.fromkeys(part for field in kind.model_fields.values() for part in get_args(field.annotation))
+        return f"dict[str, {' | '.join(kind_text(part) for part in kinds)}]"
     if origin is list:
         return f"list[{kind_text(parts[0])}]"
     return kind.__name__

@@ -1,6 +1,7 @@
 """Class labels as conditions: a prompt names a class, or its number."""
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
 
@@ -9,6 +10,15 @@ from oar_wire.classes import KIND, ClassNames
 from oar_wire.options import BadOption
 
 CLASSES = "classes.json"  # in a model's folder
+IMAGENET = "imagenet_classes.txt"  # beside this file; its licence lies there too
+NUM_IMAGENET = 1000
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """The names of ImageNet's classes where there are as many; else numbers, which are names too."""
+    if count != NUM_IMAGENET:
+        return tuple(f"class {number}" for number in range(count))
+    return tuple((files("oar_core.models") / IMAGENET).read_text(encoding="utf-8").splitlines())
 
 
 class ClassConditioner:
@@ -41,15 +51,22 @@ class ClassConditioner:
         return self.classes.to_json()
 
     def encode(self, prompt: str, *, max_length: int) -> tuple[int, ...]:
-        """The class that the prompt names. Raises InvalidPrompt, with the nearest names."""
+        """The class that the prompt names, or the nearest. Raises InvalidPrompt where there is none."""
         assert max_length >= 1, "a condition has at least one token"
         try:
-            return (self.classes.find(prompt),)
+            return (self.classes.choose(prompt).index,)
         except BadOption as error:
             raise refusal(error) from error
 
-    def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:
-        """An empty caption gives the unconditional id. Raises InvalidPrompt."""
-        return [
-            self.encode(caption, max_length=max_length) if caption else self.unconditional_ids for caption in captions
-        ]
+    def encode_captions(
+        self,
+        captions: list[str],
+        *,
+        max_length: int,  # noqa: ARG002
+    ) -> list[tuple[int, ...]]:
+        """An empty caption gives the unconditional id. Raises InvalidPrompt for one that names no class: what is
+        trained on is not guessed."""
+        try:
+            return [(self.classes.find(caption),) if caption else self.unconditional_ids for caption in captions]
+        except BadOption as error:
+            raise refusal(error) from error

@@ -8,11 +8,13 @@ everything that is the same for all families lie above, in `oar_core.importing`.
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import isqrt
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from oar_core.errors import ConfigError, WeightsError
+from oar_core.models.base import Conditioner
 
 Config = Mapping[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -50,6 +52,8 @@ class Importer:
     native_state: Callable[[State, Config], dict[str, Tensor]]
     # The card; None for a tokenizer.
     publication: Callable[[Config], Publication] | None = None
+    # What reads prompts, from the config and the file of `--text`; None: the model draws classes.
+    conditioner: Callable[[Config, Path | None], Conditioner] | None = None
     # Keys, or beginnings of keys that end with a dot, that are known and of no use.
     ignored: tuple[str, ...] = ()
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from oar_core.config import OrderScore
 from oar_core.errors import ConfigError, WeightsError
+from oar_core.host_memory import available_memory
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.models.classes import CLASSES, ClassConditioner
 from oar_core.models.family import Family
@@ -27,9 +28,10 @@ from oar_core.models.model import (
 )
 from oar_core.nn.packed_conv import pack_convs
 from oar_core.text import TEXT, TextTokenizer
-from oar_core.weights import file_digest, read_tensors
+from oar_core.weights import count_numbers, file_digest, read_tensors
 
 FORMAT = 2  # of config.json
+BYTES = 4  # of a number in fp32, in which networks are loaded
 
 # A new family is a folder beside this file and one line here.
 FAMILIES = (
@@ -63,6 +65,7 @@ def load_model(folder: Path, device: str, dtype: torch.dtype) -> Model:
     if dtype is torch.int8 and not device.startswith("cpu"):
         raise ConfigError(f"int8 is for a CPU, and the device is {device}")
     config = read_config(folder)
+    _check_memory(folder, config["name"])
     backbone = load_backbone(folder, BACKBONE)
     if "order_score" in config:
         backbone.order_score = OrderScore.from_dict(config["order_score"])
@@ -168,6 +171,16 @@ def _from_1(config: dict[str, Any]) -> dict[str, Any]:
 
 # From the format of that number to the next one.
 CONVERTERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+
+
+def _check_memory(folder: Path, name: str) -> None:
+    """Counts before anything is read: a process that takes more is killed without a word. Raises WeightsError."""
+    numbers = sum(count_numbers(folder / file) for file in (BACKBONE, TOKENIZER) if (folder / file).exists())
+    available = available_memory()
+    if available is not None and BYTES * numbers > available:
+        raise WeightsError(
+            f"{name} takes {BYTES * numbers / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available"
+        )
 
 
 def _fill(module: nn.Module, path: Path) -> None:

@@ -74,5 +74,5 @@ def _decode(body: dict[str, Any]) -> tuple[EditFields, Upload, Upload | None]:
     """Raises RequestValidationError, InvalidRequest. Takes CPU time: to be run in a thread."""
     edit = check(EditRequest, body)
     mask = None if edit.mask is None else from_base64(edit.mask, "mask")
-    fields = EditFields(**edit.model_dump(exclude={"image", "mask"}, exclude_unset=True))
+    fields = EditFields(**edit.model_dump(exclude={"image", "mask"}, exclude_unset=True, by_alias=True))
     return fields, from_base64(edit.image, "image"), mask

@@ -229,6 +229,9 @@ async def _submit(
         needs_prompt=not isinstance(wanted, VariationFields),
     )
     job = await services.queue.load(submitted.job_id)
+    drawn = job.params.drawn_class
+    if drawn is not None and not drawn.is_exact:
+        warnings += (f"prompt: it names no class of {model.name}; the nearest is {drawn.name!r}",)
     text_tokens = await services.prompts.count(wanted.prompt, model) or 0
     has_metadata = wanted.metadata and services.settings.image_metadata
     return Delivery(kind, wanted, model, text_tokens, has_metadata, warnings, can_come_back=key is not None), job

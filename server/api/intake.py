@@ -56,7 +56,7 @@ async def accept(
 ) -> Submitted:
     """Raises a ServerError for what cannot be served."""
     params = resolve(within_ceiling(request, services.tenant), model, services.settings, needs_prompt=needs_prompt)
-    await services.prompts.check_all(params, model)
+    params = await services.prompts.read(params, model, request.condition)
     if not await services.queue.is_known(idempotency):
         await services.check_served(model)
     edit = None if source is None else source.params

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from oar_wire.model import ModelEntry, ModelInfo, ModelList, WorkerInfo, describe_options
+from oar_wire.model import ClassList, ModelEntry, ModelInfo, ModelList, WorkerInfo, describe_options
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.jobs.estimate import Fleet
@@ -19,6 +19,18 @@ async def list_models(services: Shared) -> ModelList:
     default = await services.default_model()
     workers = await services.recent.workers()
     return ModelList(data=[_entry(services, info, default, workers) for info in await services.registry.models()])
+
+
+@router.get(
+    "/{name}/classes",
+    summary="List a model's classes",
+    response_model=ClassList,
+    responses=documents.errors(*documents.MODEL, openai=True),
+)
+async def list_classes(name: Annotated[str, Path(examples=["sprites-64"])], services: Shared) -> ClassList:
+    """Their names by number; none for a model that reads prompts."""
+    classes = await services.prompts.classes(await services.find_model(name))
+    return ClassList(data=() if classes is None else classes.names)
 
 
 @router.get(
@@ -36,7 +48,7 @@ async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], servic
 def _entry(services: Services, info: ModelInfo, default: str | None, workers: Sequence[WorkerInfo]) -> ModelEntry:
     aliases = services.settings.model_aliases
     return ModelEntry(
-        **info.model_dump(exclude={"name", "condition"}),
+        **info.model_dump(exclude={"name"}),
         id=info.name,
         is_default=info.name == default,
         aliases=tuple(sorted(alias for alias, name in aliases.items() if name == info.name)),

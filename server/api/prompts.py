@@ -3,9 +3,10 @@
 from tokenizers import Tokenizer
 
 from oar_wire.classes import ClassNames
-from oar_wire.job import GenerationParams
+from oar_wire.job import ChosenClass, GenerationParams
 from oar_wire.model import ModelInfo
 from oar_wire.options import BadOption, check_prompt_tokens, prompts_of
+from oar_wire.request import Condition
 from server.api.validation import refusal
 from server.jobs.store import Registry
 
@@ -19,19 +20,27 @@ class PromptMeter:
         self._registry = registry
         self._readers: dict[str, Reader] = {}  # by the model's hash
 
-    async def check_all(self, params: GenerationParams, model: ModelInfo) -> None:
-        """Raises InvalidRequest for a prompt that names no class, or has more tokens than the model reads."""
+    async def read(
+        self, params: GenerationParams, model: ModelInfo, condition: Condition | None = None
+    ) -> GenerationParams:
+        """With the class that is to be drawn, for a model of classes. Raises InvalidRequest for a prompt or a condition
+        that names none, and for a prompt of more tokens than the model reads."""
         reader = await self._reader(model)
-        if reader is None:
-            return
         try:
+            if isinstance(reader, ClassNames):
+                return with_class(params, reader, condition)
+            if reader is None:
+                return params
             for field, prompt in prompts_of(params).items():
-                if isinstance(reader, ClassNames):
-                    reader.find(prompt)
-                else:
-                    check_prompt_tokens(_count(reader, prompt), model.max_prompt_tokens, model.name, field)
+                check_prompt_tokens(_count(reader, prompt), model.max_prompt_tokens, model.name, field)
         except BadOption as error:
             raise refusal(error) from error
+        return params
+
+    async def classes(self, model: ModelInfo) -> ClassNames | None:
+        """None for a model of another kind, or whose worker published none."""
+        reader = await self._reader(model)
+        return reader if isinstance(reader, ClassNames) else None
 
     async def count(self, prompt: str, model: ModelInfo) -> int | None:
         """Tokens of a prompt; None where the model's conditioner is not known here. A class is one token."""
@@ -48,6 +57,17 @@ class PromptMeter:
                 return None
             self._readers[model.model_hash] = ClassNames.from_json(text) or Tokenizer.from_str(text)
         return self._readers[model.model_hash]
+
+
+def with_class(params: GenerationParams, classes: ClassNames, condition: Condition | None) -> GenerationParams:
+    """Raises BadOption. An empty prompt, which a variation may have, names no class."""
+    if condition is not None:
+        number = classes.find(str(condition.class_name), field="condition")
+        chosen = ChosenClass(name=classes.name(number), index=number)
+        return params.model_copy(update={"prompt": chosen.name, "drawn_class": chosen})
+    if not params.prompt.strip():
+        return params
+    return params.model_copy(update={"drawn_class": classes.choose(params.prompt)})
 
 
 def _count(tokenizer: Tokenizer, prompt: str) -> int:

@@ -18,8 +18,8 @@ def resolve(
 ) -> GenerationParams:
     """Raises InvalidRequest."""
     try:
-        if needs_prompt or request.prompt:
-            options.check_prompt(request.prompt)
+        if needs_prompt or request.prompt or request.condition:
+            request.check_says_what(model.condition, model.name)
         for field, prompt in options.prompts_of(request).items():
             options.check_prompt_length(prompt, settings.max_prompt_chars, field)
         options.check_reads(request, model.name, model.condition)

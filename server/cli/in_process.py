@@ -10,16 +10,20 @@ import click
 from oar_client import AnyEvent
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceFinished
 from oar_core.errors import OarError as LibraryError
+from oar_core.models.model import Model
 from oar_core.sampling.expectation import Expectation
+from oar_wire.classes import KIND, ClassNames
 from oar_wire.edit import EditFields, edit_steps
 from oar_wire.events import Canceled, Completed, Event, Queued, Started
 from oar_wire.job import GenerationParams, ImageLink, Timings
 from oar_wire.openai import OutputFormat
+from oar_wire.options import BadOption
 from oar_wire.request import GenerationRequest
 from server.api.pictures import Rendition, recipe, render
+from server.api.prompts import with_class
 from server.api.uploads import Source, prepare
 from server.api.uploads import Upload as CheckedUpload
-from server.api.validation import resolve
+from server.api.validation import refusal, resolve
 from server.cli.making import Shape, Upload
 from server.cli.options import load_settings
 from server.errors import ServerError
@@ -58,7 +62,7 @@ class InProcess:
     ) -> tuple[GenerationParams, JobEdit | None]:
         """As the API and the worker do, one after the other."""
         info = model.info()
-        params = resolve(request, info, self._settings)
+        params = self._with_class(resolve(request, info, self._settings), model.pipeline, request)
         if upload is None:
             return params, None
         assert isinstance(request, EditFields)
@@ -67,6 +71,15 @@ class InProcess:
         steps = edit_steps(params.steps, info.num_tokens - source.params.num_kept)
         params = params.model_copy(update={"edit": source.params, "steps": steps})
         return params, JobEdit.open(model.pipeline, source.params, source.png, seed=params.seed)
+
+    @staticmethod
+    def _with_class(params: GenerationParams, pipeline: Model, request: GenerationRequest) -> GenerationParams:
+        """Raises InvalidRequest."""
+        classes = ClassNames.from_json(pipeline.conditioner.to_json()) if pipeline.conditioner.kind == KIND else None
+        try:
+            return params if classes is None else with_class(params, classes, request.condition)
+        except BadOption as error:
+            raise refusal(error) from error
 
     def events(self) -> Iterator[AnyEvent]:
         """Raises click.ClickException."""

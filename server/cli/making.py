@@ -78,7 +78,7 @@ class OnServer:
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
             # What was not said is the server's to choose: a priority, for one, that a tenant may have.
-            given = request.model_dump(exclude_unset=True, exclude={"prompt"})
+            given = request.model_dump(exclude_unset=True, exclude={"prompt"}, by_alias=True)
             self._job: Job = _submit(self._client, request.prompt, given, upload, key)
             stack.callback(self._cancel_if_possible)
             model = self._client.model(self._job.params.model)

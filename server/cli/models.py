@@ -7,7 +7,7 @@ import click
 from oar_client import Client, OarError
 from oar_core.answer import Answer, AnswerCommand, AnswerGroup
 from oar_core.errors import OarError as LibraryError
-from oar_core.weights import Manifest
+from oar_core.weights import Manifest, remove_model
 from server.cli.on_redis import on_redis
 from server.cli.options import StartRefused, load_settings
 from server.errors import ServerError
@@ -28,7 +28,7 @@ class _ListsByDefault(AnswerGroup):
 
 @click.group(cls=_ListsByDefault)
 def models() -> None:
-    """List the models of the manifest or of a server; forget one that nobody serves any more."""
+    """List the models of the manifest or of a server; get files of models, remove one, forget one."""
 
 
 @models.command("list", cls=AnswerCommand)
@@ -57,6 +57,40 @@ def _of_manifest() -> list[tuple[str, bool, str]]:
     except LibraryError as error:
         raise StartRefused(str(error)) from error
     return [(entry.name, entry.name == manifest.default, entry.licence) for entry in manifest.entries.values()]
+
+
+@models.command(cls=AnswerCommand)
+@click.argument("sources", metavar="hf:OWNER/REPO/FILE", nargs=-1, required=True)
+def pull(sources: tuple[str, ...]) -> Answer:
+    """Download files of the Hugging Face Hub, so that `oar import` finds them here later.
+
+    They go to the cache that HF_HOME names. What was cut off goes on where it stopped.
+    """
+    from oar_core.importing.source import HUB, fetch
+
+    try:
+        wrong = next((source for source in sources if not source.startswith(HUB)), None)
+        if wrong is not None:
+            raise click.UsageError(f"{wrong!r} is no file of the Hub; it is written {HUB}OWNER/REPO/FILE")
+        files = [fetch(source) for source in sources]
+    except LibraryError as error:
+        raise click.ClickException(str(error)) from error
+    return Answer(
+        [{"source": file.origin, "path": str(file.path), "bytes": file.path.stat().st_size} for file in files],
+        [f"{file.origin}  {file.path}" for file in files],
+    )
+
+
+@models.command(cls=AnswerCommand)
+@click.argument("name")
+def rm(name: str) -> Answer:
+    """Delete a model's folder, and take it off the manifest. A server that has loaded it keeps it until it restarts."""
+    weights_dir = load_settings({}).weights_dir
+    try:
+        remove_model(weights_dir, name)
+    except LibraryError as error:
+        raise click.ClickException(str(error)) from error
+    return Answer({"name": name, "folder": str(weights_dir / name)}, [f"{name} is removed from {weights_dir}"])
 
 
 @models.command(cls=AnswerCommand)

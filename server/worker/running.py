@@ -183,9 +183,9 @@ class Prompts:
 def read_prompts(params: GenerationParams, pipeline: Model) -> Prompts:
     """Raises InvalidPrompt, PromptTooLong."""
     negative = (params.negative_prompt or "").strip()
-    return Prompts(
-        pipeline.encode_prompt(params.prompt), _encode(pipeline, negative, "negative_prompt") if negative else None
-    )
+    # Two classes may have one name: the number is what was chosen.
+    prompt = params.prompt if params.drawn_class is None else str(params.drawn_class.index)
+    return Prompts(pipeline.encode_prompt(prompt), _encode(pipeline, negative, "negative_prompt") if negative else None)
 
 
 def _encode(pipeline: Model, prompt: str, field: str) -> Prefix:

@@ -135,12 +135,61 @@ def test_a_picture_is_the_same_whether_or_not_it_is_shown_before_it_is_done(serv
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_prompt_that_names_no_class_is_refused_with_the_nearest(server: LiveServer, family: str) -> None:
-    answer = server.client.post("/v1/generations", json={"model": family, "prompt": "gold fish"})
+def test_a_class_is_named_or_the_nearest_is_drawn_and_said(server: LiveServer, family: str) -> None:
+    asked = {"model": family, "seed": 3, "steps": 4, "previews": False}
+    said = [
+        {"prompt": "goldfish"},
+        {"condition": {"class": "goldfish"}},
+        {"condition": {"class": 1}},
+        {"prompt": "gold fish"},
+        {"prompt": "a photo of two goldfish, at night"},
+    ]
+    jobs = [server.client.post("/v1/generations", json={**asked, **words}).json() for words in said]
+    chosen = [job["params"]["drawn_class"] for job in jobs]
+    assert {(drawn["name"], drawn["index"]) for drawn in chosen} == {("goldfish", 1)}
+    assert [drawn["is_exact"] for drawn in chosen] == [True, True, True, False, False]
+    assert jobs[1]["params"]["prompt"] == jobs[2]["params"]["prompt"] == "goldfish"
+    pictures = {_pixels(server, job["id"]) for job in jobs}
+    assert len(pictures) == 1
+
+
+def _pixels(server: LiveServer, job_id: str) -> bytes:
+    assert server.events(job_id)[-1]["type"] == "completed"
+    return Image.open(io.BytesIO(server.png(job_id))).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field", "words"),
+    [
+        ({"prompt": "quantum chromodynamics"}, "invalid_prompt", "prompt", "is no class of this model"),
+        ({"condition": {"class": "gold fish"}}, "invalid_condition", "condition", "did you mean 'goldfish'"),
+        ({"condition": {"class": 10}}, "invalid_condition", "condition", "a number from 0 to 9"),
+        ({"condition": {"class": "hen"}, "prompt": "hen"}, "invalid_condition", "condition", "one of them is enough"),
+        ({"condition": {}}, "missing_field", "condition", "required"),
+        ({}, "missing_field", "prompt", "required"),
+        ({"condition": {"class": "hen"}, "model": NAME}, "invalid_condition", "condition", "draws no classes"),
+    ],
+)
+def test_what_names_no_class_is_refused(server: LiveServer, body: dict, code: str, field: str, words: str) -> None:
+    answer = server.client.post("/v1/generations", json={"model": "arpg", **body})
     assert answer.status_code == 422
     error = answer.json()["error"]
-    assert (error["code"], error["field"]) == ("invalid_prompt", "prompt")
-    assert "goldfish" in error["message"]
+    assert (error["code"], error["field"]) == (code, field)
+    assert words in error["message"]
+
+
+def test_a_model_lists_its_classes(server: LiveServer) -> None:
+    assert tuple(server.client.get("/v1/models/arpg/classes").json()["data"]) == CLASS_NAMES
+    assert server.client.get(f"/v1/models/{NAME}/classes").json()["data"] == []
+    assert server.client.get("/v1/models/nobody/classes").status_code == 404
+    conditions = {entry["id"]: entry["condition"] for entry in server.client.get("/v1/models").json()["data"]}
+    assert (conditions["arpg"], conditions[NAME]) == ("class", "text")
+
+
+def test_openai_s_clients_are_told_the_nearest_class(server: LiveServer) -> None:
+    answer = server.client.post("/v1/images/generations", json={"model": "arpg", "prompt": "gold fish", "steps": 4})
+    assert answer.status_code == 200
+    assert "the nearest is 'goldfish'" in answer.headers["OAR-Warning"]
 
 
 def test_what_a_family_cannot_do_is_refused_before_it_is_queued(server: LiveServer) -> None:

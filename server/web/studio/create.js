@@ -41,12 +41,20 @@ export class CreateView {
       this.job = await Job.submit("v1/generations", this.options.values());
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
       this.options.offerSeed(this.job.seed);
+      this.showClass(this.job.params.drawn_class);
       this.viewer.show(this.job);
       this.viewer.bringIntoView();
     } catch (error) {
       this.run.running = false;
       explain(error, this.options, this.notice);
     }
+  }
+
+  /** Says which class is painted where the words named none. */
+  showClass(drawn) {
+    if (!drawn || drawn.is_exact) return;
+    this.options.offerClass(drawn);
+    this.notice.show(`No class has that name: this is the nearest, “${drawn.name}”.`);
   }
 
   async cancel() {

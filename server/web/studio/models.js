@@ -26,3 +26,15 @@ export async function findModel(name) {
   const models = await loadModels();
   return models.find((model) => model.id === name) ?? (await getJson(`v1/models/${encodeURIComponent(name)}`));
 }
+
+const classes = new Map(); // by a model's name, the promise of its list
+
+/** The names of a model's classes, by number. */
+export function loadClasses(name) {
+  if (!classes.has(name)) {
+    const found = getJson(`v1/models/${encodeURIComponent(name)}/classes`).then(({ data }) => data);
+    found.catch(() => classes.delete(name)); // asked again the next time
+    classes.set(name, found);
+  }
+  return classes.get(name);
+}

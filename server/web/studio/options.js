@@ -2,6 +2,7 @@
 
 import { el, button, setAttributes, uniqueId } from "./dom.js";
 import { icon, orderIcon } from "./icons.js";
+import { loadClasses } from "./models.js";
 import { contrasting, CUSTOM, orderName, orderWords } from "./orders.js";
 import { store, stored } from "./storage.js";
 
@@ -11,7 +12,7 @@ const MOST_PICTURES = 16;
 
 const GROUP_WORDS = {
   cosine: "few at first, many at the end", linear: "a few more each step", constant: "the same each step",
-  adaptive: "as many as are safe together",
+  adaptive: "as many as are safe together", published: "as the model's authors decode it",
 };
 const ABOUT = { seed: "The same seed and settings make the same picture." };
 const FRONT = ["steps", "candidates", "guidance"]; // beside the prompt; the others are under "Sampling"
@@ -34,6 +35,7 @@ export class Options {
     this.element = el("div", { class: "options" });
     this.build(hasCount);
     this.prompt.input.value = stored(PROMPT) ?? "";
+    this.classes.input.value = this.prompt.input.value;
     this.prompt.input.addEventListener("input", () => store(PROMPT, this.prompt.input.value));
     this.setModel(this.model.id);
   }
@@ -42,6 +44,7 @@ export class Options {
     this.modelSelect = this.select("model", "Model", this.models.map(({ id }) => [id, id]));
     this.modelSelect.input.addEventListener("change", () => this.setModel(this.modelSelect.input.value));
     this.prompt = this.area("prompt", "Prompt", "What the picture shows");
+    this.classes = this.classSearch();
     this.chips = el("div", { class: "chips", role: "group", "aria-label": "Examples" });
     this.orderTiles = el("div", { class: "tiles", on: { change: () => this.showOrderWords() } });
     this.orderHint = el("p", { class: "hint", id: uniqueId("order-hint"), "aria-live": "polite", hidden: this.orders === "several" });
@@ -61,7 +64,7 @@ export class Options {
       el("div", { class: "stack" }, fields([...this.described.keys()].filter((name) => !FRONT.includes(name)))));
     this.described.get("group_sizes")?.fields[0].after(this.groupHint);
     this.element.append(...[
-      this.modelSelect.field, this.prompt.field, this.chips, this.orderField.field,
+      this.modelSelect.field, this.prompt.field, this.classes.field, this.chips, this.orderField.field,
       ...fields(FRONT), pair, this.more,
     ]);
   }
@@ -232,6 +235,35 @@ export class Options {
     this.clearFault("seed");
   }
 
+  /** For models of classes: their names, searched while one types. What stands in it is the prompt. */
+  classSearch() {
+    const list = el("datalist", { id: uniqueId("classes") });
+    const input = el("input", { type: "search", list: list.id, placeholder: "Search its classes", autocomplete: "off", spellcheck: "false" });
+    const control = this.field("class", "Class", input);
+    control.list = list;
+    control.field.append(list);
+    control.field.hidden = true;
+    input.addEventListener("input", () => this.setPrompt(input.value));
+    return control;
+  }
+
+  async showClasses() {
+    const { model } = this;
+    const hasClasses = model.condition === "class";
+    this.prompt.field.hidden = hasClasses;
+    this.classes.field.hidden = !hasClasses;
+    this.classes.list.replaceChildren();
+    if (!hasClasses) return;
+    const names = await loadClasses(model.id).catch(() => []); // without the list, names can still be typed
+    if (this.model !== model) return;
+    this.classes.list.replaceChildren(...names.map((name) => el("option", { value: name.split(",")[0].trim(), label: name })));
+  }
+
+  /** What a job was read as, where that is not what was said. */
+  offerClass(drawn) {
+    if (drawn && !drawn.is_exact) this.setPrompt(drawn.name);
+  }
+
   // a model's own choices
 
   setModel(name) {
@@ -240,6 +272,7 @@ export class Options {
     const { defaults } = model;
     this.model = model;
     this.modelSelect.input.value = name;
+    this.showClasses();
     this.showExamples();
     this.offerExample();
     if (this.custom?.length !== model.num_tokens) this.custom = null;
@@ -269,7 +302,9 @@ export class Options {
 
   setPrompt(text) {
     this.prompt.input.value = text;
+    if (this.classes.input.value !== text) this.classes.input.value = text;
     this.clearFault("prompt");
+    this.clearFault("class");
     this.prompt.input.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
@@ -346,7 +381,8 @@ export class Options {
 
   /** Marks the field that an error names. Returns whether there is one. */
   fail(error) {
-    const control = this.controls.get(error.field);
+    const isOfClass = error.field === "prompt" && this.model.condition === "class";
+    const control = this.controls.get(isOfClass ? "class" : error.field);
     if (!control) return false;
     if (this.more.contains(control.field)) this.more.open = true;
     control.fault.textContent = error.sentence;

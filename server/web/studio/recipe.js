@@ -3,7 +3,7 @@
 import { addressOf, parseJson } from "./api.js";
 import { key } from "./key.js";
 
-const NOT_OF_THE_REQUEST = new Set(["previews", "priority", "deadline", "partial_images", "edit", "model_hash", "n"]);
+const NOT_OF_THE_REQUEST = new Set(["previews", "priority", "deadline", "partial_images", "edit", "drawn_class", "model_hash", "n"]);
 const KEYWORD = "oar"; // of a PNG's text chunk
 const SIGNATURE = 8; // bytes
 
