@@ -18,7 +18,7 @@ from oar_wire.request import GenerationRequest
 from server.api.pictures import Rendition, recipe, render
 from server.api.uploads import Source, prepare
 from server.api.uploads import Upload as CheckedUpload
-from server.api.validation import resolve
+from server.api.validation import check_makes, resolve
 from server.cli.making import Shape, Upload
 from server.cli.options import load_settings
 from server.errors import ServerError
@@ -46,6 +46,7 @@ class InProcess:
         self._pngs: tuple[bytes, ...] = ()
         try:
             (self._model, *_) = load_models(self._settings)
+            check_makes(self._model.info(), "image")
             self.params, self._edit = self._resolve(self._model, request, upload)
             self._prompts = read_prompts(self.params, self._model.pipeline)
         except (LibraryError, ServerError) as error:
@@ -65,7 +66,7 @@ class InProcess:
         source: Source = prepare(CheckedUpload(upload.image, "image"), mask, request, info, self._settings)
         steps = edit_steps(params.steps, info.num_tokens - source.params.num_kept)
         params = params.model_copy(update={"edit": source.params, "steps": steps})
-        return params, JobEdit.open(model.pipeline, source.params, source.png, seed=params.seed)
+        return params, JobEdit.open(model.drawing, source.params, source.png, seed=params.seed)
 
     def events(self) -> Iterator[AnyEvent]:
         """Raises click.ClickException."""
@@ -95,7 +96,7 @@ class InProcess:
             yield self._stamped(LATE)
             return
         tokens = [finished[image] for image in range(self.params.n)]
-        self._pngs = render_pngs(self._model.pipeline, tokens, self._edit)
+        self._pngs = render_pngs(self._model.drawing, tokens, self._edit)
         links = tuple(ImageLink(index=image, url="") for image in range(self.params.n))
         yield self._stamped(Completed(images=links, seconds=self._finished_at - self._started_at))
 
@@ -112,8 +113,8 @@ class InProcess:
             canvases[image].add(
                 (patch.position for patch in event.patches), (patch.token_id for patch in event.patches)
             )
-            width = self.shape.grid[1]
-            yield self._stamped(RunningJob.describe(image, event.step, event.steps, event.patches, width))
+            layout = self._model.drawing.backbone.spec.layout
+            yield self._stamped(RunningJob.describe(image, event.step, event.steps, event.patches, layout))
         elif isinstance(event, SequenceFinished):
             finished[int(event.sequence_id)] = event.token_ids
 
@@ -133,7 +134,7 @@ class InProcess:
         snapshots = [
             Snapshot(image, canvas.known.positions, canvas.known.token_ids, self._edit, None) for image, canvas in due
         ]
-        previews = render_previews(self._model.pipeline, snapshots)
+        previews = render_previews(self._model.drawing, snapshots)
         busy = time.monotonic() - now
         for (_, canvas), preview in zip(due, previews):
             canvas.num_previewed, canvas.previewed_at = len(canvas.positions), time.monotonic() + busy

@@ -10,14 +10,16 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from oar_core.errors import RequestError
+from oar_core.models.model import Model
+from oar_core.sampling.frames import Frame
 from oar_wire.model import WorkerInfo
 from server.errors import RedisUnavailable
-from server.jobs import scripts
+from server.jobs import keys, scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection, is_refusal
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.instance import DataWatch
-from server.jobs.store import ImageStore, Registry
+from server.jobs.store import OutputStore, Registry
 from server.jobs.worker_queue import Claim, Taken, WorkerQueue
 from server.observability.exposition import expose, own
 from server.observability.metrics import WorkerMetrics
@@ -28,7 +30,7 @@ from server.worker.desk import Desk
 from server.worker.edits import JobEdit, SourceMissing
 from server.worker.engine_thread import EngineThread, Report, Stop
 from server.worker.models import LoadedModel
-from server.worker.running import Canvas, RunningJob
+from server.worker.running import Canvas, RunningJob, read_values
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class Bridge:
         }
         self._log = EventLog(connection)
         self._registry = Registry(connection)
-        self._images = ImageStore(connection)
+        self._outputs = OutputStore(connection)
         self._control = ControlStream(connection, worker)
         self._data = DataWatch(connection, settings)
         self._num_beats = 0
@@ -176,6 +178,7 @@ class Bridge:
 
     async def _begin(self, queue: WorkerQueue, claim: Claim) -> None:
         log = await self._log.read_checkpoint(claim.job_id, claim.base) if claim.is_restart else ()
+        values = await self._frame_values(claim) if claim.is_restart and claim.params.frames else None
         try:
             edit, refusal = await self._open_edit(claim), None
         except RequestError as error:
@@ -184,7 +187,13 @@ class Bridge:
         if refusal is not None:
             self._desk.refuse(claim, refusal)
         else:
-            self._desk.begin(claim, log, edit)
+            self._desk.begin(claim, log, edit, values)
+
+    async def _frame_values(self, claim: Claim) -> dict[tuple[int, int], Frame]:
+        """Of the finished frames of a job's videos, by video and number."""
+        shape = self._models[claim.model].filming.backbone.spec.layout.frame_shape
+        stored = await self._outputs.read_values(claim.job_id)
+        return {keys.parse_values_field(name): read_values(data, shape) for name, data in stored.items()}
 
     async def _trace(self, queue: WorkerQueue, claim: Claim) -> None:
         if self._tracing.is_on:
@@ -196,10 +205,10 @@ class Bridge:
         params = claim.params.edit
         if params is None:
             return None
-        png = await self._images.read_source(claim.job_id)
+        png = await self._outputs.read_source(claim.job_id)
         if png is None:
             raise SourceMissing("the picture that was to be edited is no longer kept", field="image")
-        pipeline = self._models[claim.model].pipeline
+        pipeline = self._models[claim.model].drawing
         return await self._desk.renderer.open_edit(pipeline, params, png, claim.params.seed)
 
     # beside the engine
@@ -299,11 +308,12 @@ class Bridge:
         while True:
             start = time.monotonic()
             for model in self._models.values():
-                await self._preview(model)
+                if isinstance(model.pipeline, Model):
+                    await self._preview(model, model.pipeline)
             busy = time.monotonic() - start
             await asyncio.sleep(max(self._settings.preview_interval / 2, busy * (1 / PREVIEW_SHARE - 1)))
 
-    async def _preview(self, model: LoadedModel) -> None:
+    async def _preview(self, model: LoadedModel, pipeline: Model) -> None:
         due = [
             (job, image, canvas)
             for job in self._desk.jobs
@@ -316,7 +326,7 @@ class Bridge:
         # Where there are too many for one round, those that were left out are first in the next.
         due = sorted(due, key=lambda entry: entry[2].previewed_at)[: self._settings.preview_batch]
         snapshots = [job.snapshot(image) for job, image, _ in due]
-        previews = await self._desk.renderer.preview(model.pipeline, snapshots)
+        previews = await self._desk.renderer.preview(pipeline, snapshots)
         for (job, _, canvas), preview in zip(due, previews):
             canvas.num_previewed, canvas.previewed_at = preview.known, time.monotonic()
             if canvas.finished is None:
