@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from oar_wire.base import CACHED, Sent
 from oar_wire.job import Failure, ImageLink
+from oar_wire.outputs import OutputLink
 
 ENVELOPE = {"type", "seq", "job_id", "at"}
 
@@ -82,15 +83,28 @@ class Partial(_Canvas):
     index: int = Field(description="Of the partial images of this image, counted from 0")
 
 
+class Frame(_Event):
+    """A frame of a video is finished and can be fetched. Frames of one video come in order."""
+
+    type: Literal["frame"] = "frame"
+    image: int = Field(description="Index of the video within the request")
+    frame: int = Field(description="Of the video, counted from 0")
+    frames: int = Field(description="How many the video has")
+    step: int
+    steps: int = Field(description="Of this video")
+    output: OutputLink
+
+
 class Restarted(_Event):
-    """Another worker took the job over. Every image goes on from its `known` positions; 0 clears the canvas.
+    """Another worker took the job over. Every image goes on from its `known` positions, every video from as many
+    frames; 0 clears the canvas.
 
     `reason` is `model_changed` where the worker has another model of that name: then all are cleared.
     """
 
     type: Literal["restarted"] = "restarted"
     attempt: Annotated[int, Field(description="How often the job was begun, from 1")] = 1
-    known: Annotated[tuple[int, ...], Field(description="Positions that are kept, of each image")] = ()
+    known: Annotated[tuple[int, ...], Field(description="Positions of each image, or frames, that are kept")] = ()
     reason: Literal["worker_left", "model_changed"] = "worker_left"
 
 
@@ -107,6 +121,7 @@ class Fingerprint(Sent):
 class Completed(_Event):
     type: Literal["completed"] = "completed"
     images: tuple[ImageLink, ...]
+    outputs: Annotated[tuple[OutputLink, ...], Field(description="All that was made, images too")] = ()
     seconds: float = Field(description="From the start of the last attempt")
     fingerprint: Fingerprint | None = None
 
@@ -120,7 +135,7 @@ class Canceled(_Event):
     type: Literal["canceled"] = "canceled"
 
 
-Event = Queued | Started | Patches | Preview | Partial | Restarted | Completed | Failed | Canceled
+Event = Queued | Started | Patches | Preview | Partial | Frame | Restarted | Completed | Failed | Canceled
 EVENTS: TypeAdapter[Event] = TypeAdapter(
     Annotated[Event, Field(discriminator="type")], config=ConfigDict(cache_strings=CACHED)
 )

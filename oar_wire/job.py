@@ -6,6 +6,7 @@ from pydantic import Field
 
 from oar_wire.base import Sent
 from oar_wire.options import Plan, Priority, Sampling
+from oar_wire.outputs import OutputKind, OutputLink
 
 State = Literal["queued", "running", "completed", "failed", "canceled"]
 
@@ -48,7 +49,14 @@ class GenerationParams(Sampling, Plan):
     drawn_class: Annotated[
         ChosenClass | None, Field(description="Of a model of classes: the one that the prompt was read as")
     ] = None
+    frames: int = 0  # of each video; 0: pictures are made
     model_hash: str = ""
+
+    def num_outputs(self, kind: OutputKind) -> int:
+        """How many the job makes of a kind."""
+        if not self.frames:
+            return self.n if kind == "image" else 0
+        return {"image": 0, "frame": self.n * self.frames, "video": self.n}[kind]
 
     @property
     def rows_per_image(self) -> int:
@@ -93,6 +101,7 @@ class GenerationStatus(Sent):
     notice: Annotated[str | None, Field(description="What keeps the job waiting, where that is not other jobs")] = None
     timings: Timings
     images: tuple[ImageLink, ...] = ()
+    outputs: Annotated[tuple[OutputLink, ...], Field(description="All that a completed job made, its images too")] = ()
     retry_of: Annotated[str | None, Field(description="The dead job that this one repeats")] = None
     error: Failure | None = None
     url: str

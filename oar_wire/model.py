@@ -1,33 +1,107 @@
 """What a worker publishes about a model, so that the API can check requests and answer `/v1/models` alone."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import Field
 
 from oar_wire.base import Sent
-from oar_wire.options import Option, Plan, Sampling, model_options, plain
+from oar_wire.options import BadOption, Option, Plan, Sampling, model_options, plain
+from oar_wire.outputs import OutputKind
+
+UNSUPPORTED = "unsupported_by_model"  # code of what this model cannot do, and another one may
 
 
 class GenerationDefaults(Sampling, Plan):
     """What a request that does not say otherwise gets."""
 
 
+class LayoutInfo(Sent):
+    """What a model's outputs are made of: a `grid` of tokens, a `sequence` of groups of tokens from coarse to fine, or
+    `frames` of values."""
+
+    kind: Literal["grid", "sequence", "frames"]
+    shape: tuple[int, ...] = Field(
+        description="Height and width of a grid; the sizes of a sequence's groups; frames, height and width"
+    )
+    channels: Annotated[int, Field(description="Values at each place of a frame; 0 for tokens")] = 0
+
+
 class ModelInfo(Sent):
     name: str
-    grid: tuple[int, int]  # h, w in tokens
+    grid: tuple[int, int]  # h, w in tokens, or in places of a frame
     image_size: tuple[int, int]  # Y, X in pixels
     orders: tuple[str, ...]
     group_sizes: tuple[str, ...]
     defaults: GenerationDefaults
     condition: Literal["text", "class", "features", "none"] = "text"  # what pictures are made from
     has_fixed_steps: bool = False  # one for each position, and no other number
-    can_edit: bool = True  # keep a part of a picture and paint the rest
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
     example_prompts: tuple[str, ...] = ()
     pixel_art: bool = False  # looks right when it is enlarged pixel by pixel
     model_hash: str = ""
     created: int = 0  # Unix seconds
     licence: str = ""  # of the weights
+    # What it may be asked for. Cards of workers without these words are of models that make pictures of a grid.
+    layout: LayoutInfo | None = None
+    outputs: tuple[OutputKind, ...] = ("image",)
+    accepts: tuple[str, ...] | None = None  # options of a drawing that mean something to it; None: all
+    can_edit: bool = True
+    has_previews: bool = True
+
+    @property
+    def known_layout(self) -> LayoutInfo:
+        return self.layout or LayoutInfo(kind="grid", shape=self.grid)
+
+    @property
+    def num_frames(self) -> int:
+        """Of a video; 0 for a model that makes pictures."""
+        layout = self.known_layout
+        return layout.shape[0] if layout.kind == "frames" else 0
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The options of a drawing that it takes."""
+        return tuple(
+            option
+            for option in model_options()
+            if (self.accepts is None or option.name in self.accepts)
+            and (self.condition == "text" or not option.about.is_prompt)
+        )
+
+    def check_takes(self, asked: object) -> None:
+        """Raises BadOption for an option that means nothing to this model, and where no request can carry what it
+        reads."""
+        if self.condition == "features":
+            message = f"{self.name} reads features of captions, which the library takes and no request can carry"
+            raise BadOption(message, code=UNSUPPORTED, field="model")
+        taken = {option.name for option in self.options}
+        for option in model_options():
+            if option.name in taken or getattr(asked, option.name) is None:
+                continue
+            if option.about.is_prompt and self.condition != "text":
+                raise option.refuse(f"{self.name} reads no text, so that {option.name} has no place in it")
+            words = ", ".join(sorted(taken)) or "none"
+            raise option.refuse(f"{self.name} {self._makes}, and {option.name} means nothing to it; it takes {words}")
+
+    def check_edits(self) -> None:
+        """Raises BadOption where it cannot begin with a picture."""
+        if not self.can_edit:
+            message = f"{self.name} {self._makes}, and can keep no part of one that is given"
+            raise BadOption(message, code=UNSUPPORTED, field="model")
+
+    def check_makes(self, kind: OutputKind) -> None:
+        """Raises BadOption where it makes no outputs of a kind."""
+        if kind not in self.outputs:
+            message = f"{self.name} {self._makes}; POST /v1/generations takes it"
+            raise BadOption(message, code=UNSUPPORTED, field="model")
+
+    @property
+    def _makes(self) -> str:
+        if self.has_fixed_steps:
+            return "writes its pictures row by row from the first position on"
+        return {"grid": "makes pictures", "sequence": "writes pictures from coarse to fine", "frames": "makes frames"}[
+            self.known_layout.kind
+        ]
 
     @property
     def size(self) -> str:
@@ -68,6 +142,10 @@ class ModelEntry(Sent):
     owned_by: str = "oar"
     is_default: bool
     aliases: tuple[str, ...] = ()  # other names by which requests may call it
+    layout: LayoutInfo
+    outputs: tuple[OutputKind, ...] = Field(description="The kinds of outputs that it makes")
+    can_edit: bool = Field(description="Whether edits, variations and outpaints can be asked of it")
+    has_previews: bool = Field(description="Whether it shows half-done pictures on the way")
     num_tokens: int
     sizes: tuple[str, ...]  # width x height in pixels
     grid: tuple[int, int]
@@ -77,7 +155,6 @@ class ModelEntry(Sent):
     defaults: GenerationDefaults
     options: tuple[OptionEntry, ...] = Field((), description="What a request may set, each with its bounds and default")
     has_fixed_steps: bool = Field(False, description="Whether pictures take one step a position, and no other number")
-    can_edit: bool = Field(True, description="Whether a part of a picture can be kept and the rest be painted")
     max_prompt_tokens: int
     condition: Annotated[
         Literal["text", "class", "features", "none"], Field(description="What pictures are made from")
@@ -125,7 +202,7 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
     return tuple(
         OptionEntry(
             name=option.name,
-            group=option.group,
+            group=cast("Literal['plan', 'sampling']", option.group),
             label=option.label,
             description=option.about.sentence,
             kind=_KINDS.get(_value_kind(option), "order"),
@@ -139,8 +216,7 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
             unit=option.about.unit,
             only=option.about.only,
         )
-        for option in model_options()
-        if option.group != "job" and (info.condition == "text" or not option.about.is_prompt)
+        for option in info.options
     )
 
 

@@ -375,16 +375,5 @@ def check_prompt_tokens(count: int, most: int, reader: str = "this model", field
         raise BadOption(message, code="prompt_too_long", field=field)
 
 
-def check_reads(asked: object, model: str, condition: str) -> None:
-    """Raises BadOption for a model whose condition no request can carry, and for a second prompt where pictures of the
-    model are not conditioned on text."""
-    if condition == "features":
-        message = f"{model} reads features of captions, which the library takes and no request can carry"
-        raise BadOption(message, code="invalid_model", field="model")
-    for option in prompt_options():
-        if condition != "text" and getattr(asked, option.name) is not None:
-            raise option.refuse(f"{model} reads no text, so that {option.name} has no place in it")
-
-
 def _spoken(field: str) -> str:
     return field.replace("_", " ")

@@ -10,7 +10,8 @@ ServerError              status  code
 ├── NotFound               404   not_found
 │   ├── ModelNotFound      404   model_not_found
 │   ├── JobNotFound        404   job_not_found
-│   └── ImageNotFound      404   image_not_found
+│   ├── ImageNotFound      404   image_not_found
+│   └── OutputNotFound     404   output_not_found
 ├── MethodNotAllowed       405   method_not_allowed    Allow
 ├── NotFinished            409   job_not_finished
 ├── NoImage                409   job_has_no_image
@@ -139,6 +140,10 @@ class JobNotFound(NotFound):
 
 class ImageNotFound(NotFound):
     code = "image_not_found"
+
+
+class OutputNotFound(NotFound):
+    code = "output_not_found"
 
 
 class InvalidKey(_ClientError):

@@ -41,6 +41,7 @@ class Engine:
         self._stepper = stepper_of(backbone, unconditional_ids, config)
         self._unconditional_ids = unconditional_ids
         self._num_prefilled = 0  # tokens, by the latest step
+        self.num_stepped = 0  # sequences that the latest step was for
         self._live: dict[str, Sequence] = {}
         self._events: list[EngineEvent] = []
 
@@ -105,6 +106,7 @@ class Engine:
         """
         try:
             sequences = self._schedule()
+            self.num_stepped = len(sequences)
             self._commit(sequences, self._stepper.step(sequences))
             self.load.prefilled = self._num_prefilled
         except BaseException:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oar_core.errors import InvalidSampling, RequestError
-from oar_core.models.base import Condition
+from oar_core.models.base import Condition, Prefix
 from oar_core.models.frames import FrameBackbone, FramesSpec
 from oar_core.nn.kv_cache import KVCache
 from oar_core.sampling.noise import normal, value_noise_key
@@ -31,7 +31,7 @@ class FrameRequest:
     Raises InvalidSampling."""
 
     id: str
-    condition_ids: tuple[int, ...]
+    condition_ids: Prefix
     seed: int
     image_index: int
     guidance: float = 1.0  # 1 is off: no second slot
@@ -87,7 +87,7 @@ class FrameProgress:
         self._guess = torch.zeros(spec.layout.frame_shape)
         self._noise_key = value_noise_key(request.seed, request.image_index)
 
-    def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[Prefix, ...]:
         """What its slots start with: the video's condition, and what guidance steers away from."""
         return self.request.condition_ids, unconditional_ids
 

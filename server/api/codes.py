@@ -32,6 +32,7 @@ MEANINGS: Mapping[str, str] = {
     "model_not_found": "There is no model of that name; `GET /v1/models` lists them.",
     "job_not_found": "There never was a job of that id.",
     "image_not_found": "The job has fewer images.",
+    "output_not_found": "The job makes fewer outputs of this kind, or none.",
     "method_not_allowed": "This address does not take this method.",
     "job_not_finished": "The picture is not there yet; ask again after `Retry-After`, or follow the stream.",
     "job_has_no_image": "The job failed or was canceled.",
@@ -62,8 +63,10 @@ INVALID: Mapping[str, tuple[str | None, str]] = {
     "invalid_after": ("after, Last-Event-ID", "`after` is the `seq` of an event."),
     "invalid_limit": ("limit", "A list has 1 to 100 jobs."),
     "invalid_format": ("format", "The picture cannot be had in this format."),
+    "invalid_kind": ("kind", "Outputs are of the kinds `image`, `frame` and `video`."),
     "invalid_compression": ("compression", "The quality is not one of 0 to 100."),
     "invalid_idempotency_key": ("Idempotency-Key", "The key has no or too many characters."),
+    "unsupported_by_model": ("model", "The model makes no such thing; `GET /v1/models` tells what each can do."),
     "prompt_too_long": ("prompt", "The prompt has more characters, or more tokens, than are read."),
 }
 # Why a job failed: codes of the event `failed`, of a job's `error`, and of /v1/images/*.

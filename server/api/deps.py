@@ -26,7 +26,7 @@ from server.jobs.instance import DataWatch
 from server.jobs.limiter import RateLimiter
 from server.jobs.probe import WriteProbe
 from server.jobs.queue import JobQueue
-from server.jobs.store import ImageStore, RecentRegistry, Registry
+from server.jobs.store import OutputStore, RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
 from server.observability.tracing import NO_TRACING, Tracing
@@ -71,7 +71,7 @@ class Services:
     queue: JobQueue
     log: EventLog
     hub: EventHub
-    images: ImageStore
+    outputs: OutputStore
     registry: Registry
     recent: RecentRegistry
     prompts: PromptMeter
@@ -101,7 +101,7 @@ class Services:
             queue=JobQueue(connection, settings, tracing.traceparent),
             log=EventLog(connection),
             hub=EventHub(connection),
-            images=ImageStore(connection),
+            outputs=OutputStore(connection),
             registry=registry,
             recent=RecentRegistry(registry, settings.registry_seconds),
             prompts=PromptMeter(registry),

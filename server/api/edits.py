@@ -12,7 +12,6 @@ from server.api.forms import check, is_multipart, read_form, read_json
 from server.api.generations import ENDED, CancelAfter, Key, Prefer, answer
 from server.api.intake import accept, idempotency, rejections_counted, with_deadline
 from server.api.uploads import Upload, from_base64, prepare
-from server.api.validation import check_can_edit
 from server.errors import InvalidRequest
 
 router = APIRouter(prefix="/v1/edits", tags=["edits"])
@@ -55,7 +54,6 @@ async def submit(
         key = idempotency(idempotency_key, fields, image.data, mask.data if mask else b"")
         fields = with_deadline(fields, cancel_after)
         model = await services.find_model(fields.model)
-        check_can_edit(model)
         source = await services.threads.decoding.run(
             services.tenant, prepare, image, mask, fields, model, services.settings
         )

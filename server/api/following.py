@@ -10,6 +10,7 @@ from server.errors import InvalidRequest
 from server.jobs.events import StoredEvent
 from server.jobs.job import Job
 
+LINKING = {"frame", "completed"}  # types of events that name addresses
 STALE_SECONDS = 0.25  # after which a preview that waits to be sent is looked up again
 
 
@@ -41,11 +42,12 @@ async def follow(services: Services, job: Job, after: int, silence: float) -> As
 
 def _as_seen(event: StoredEvent, root_path: str) -> StoredEvent:
     """With the links as this client has to call them: the log holds them without a proxy's prefix."""
-    if not root_path or event.type != "completed":
+    if not root_path or event.type not in LINKING:
         return event
     body = json.loads(event.body)
-    for image in body["images"]:
-        image["url"] = root_path + image["url"]
+    links = [body["output"]] if event.type == "frame" else [*body["images"], *body.get("outputs", ())]
+    for link in links:
+        link["url"] = root_path + link["url"]
     return replace(event, body=json.dumps(body))
 
 

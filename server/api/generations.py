@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from oar_wire.events import Completed, Failed
 from oar_wire.job import GenerationList, GenerationStatus, ImageLink, Timings
 from oar_wire.openai import OutputFormat
+from oar_wire.outputs import Output, OutputKind, OutputLink
 from oar_wire.request import GenerationRequest
 from server.api import documents
 from server.api.bodies import JsonRoute
@@ -19,14 +20,25 @@ from server.api.following import follow, parse_seq
 from server.api.intake import accept, idempotency, rejections_counted, wait_for_end, with_deadline
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
-from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, NotFinished, NotFound, TooManySockets
+from server.errors import (
+    ImageNotFound,
+    InvalidRequest,
+    JobExpired,
+    NoImage,
+    NotFinished,
+    NotFound,
+    OutputNotFound,
+    TooManySockets,
+)
 from server.jobs.estimate import Fleet, eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
+from server.jobs.store import PNG
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"], route_class=JsonRoute)
 
 MOST_LISTED = 100
+CACHE_FOR_EVER = "private, max-age=31536000, immutable"
 MOST_LOADED = 1000  # jobs that one list is made from, however many a tenant may have
 
 JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
@@ -216,7 +228,7 @@ async def image(
     job, png = await finished_png(services, job_id, index)
     wanted = Rendition(kind, compression, metadata and services.settings.image_metadata)
     etag = f'"{hashlib.sha256(png + wanted.query.encode()).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
+    headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
     known = if_none_match or ""
     if etag in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
@@ -224,19 +236,69 @@ async def image(
     return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
 
 
+@router.get(
+    "/{job_id}/outputs/{kind}/{index}",
+    summary="Fetch an output",
+    response_class=Response,
+    responses={
+        200: {"description": "The output", "content": {kind: {} for kind in ("image/png", "image/webp")}},
+        304: {"description": "The client has it already"},
+        **documents.errors(
+            *documents.JOB,
+            NotFound("there is nothing here"),
+            OutputNotFound("this job makes frames 0 to 7", field="index"),
+            NotFinished("frame 3 is not there yet", retry_after=1),
+            NoImage("the job was canceled"),
+            InvalidRequest("invalid_kind", "kind: Input should be 'image', 'frame' or 'video'", field="kind"),
+        ),
+    },
+)
+async def output(
+    job_id: JobId,
+    kind: Annotated[OutputKind, Path(description="What it is", examples=["frame"])],
+    index: Annotated[int, Path(description="Among the job's outputs of this kind, counted from 0", examples=[0])],
+    services: Shared,
+    if_none_match: Annotated[str | None, Header(description="An ETag; 304 if it still holds")] = None,
+) -> Response:
+    """An output as it was made: a frame as soon as its event came, anything else when the job has completed. It never
+    changes, so it may be cached for ever."""
+    found = await made_output(services, await services.queue.load(job_id), kind, index)
+    etag = f'"{hashlib.sha256(found.data).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
+    known = if_none_match or ""
+    if etag in known or known.strip() == "*":
+        return Response(status_code=304, headers=headers)
+    return Response(found.data, media_type=found.media_type, headers=headers)
+
+
+async def made_output(services: Services, job: Job, kind: OutputKind, index: int) -> Output:
+    """Raises OutputNotFound, NotFinished, NoImage, JobExpired."""
+    count = job.params.num_outputs(kind)
+    if not 0 <= index < count:
+        made = f"{kind}s 0 to {count - 1}" if count else f"no {kind}s"
+        raise OutputNotFound(f"this job makes {made}", field="index" if count else "kind")
+    found = await services.outputs.read(job.id, kind, index)
+    if found is not None:
+        return found
+    if not job.state.is_terminal:
+        raise NotFinished(f"{kind} {index} is not there yet", retry_after=1)
+    if job.state is not JobState.COMPLETED:
+        raise NoImage(f"the job was {job.state}")
+    raise JobExpired(f"the outputs of job {job.id} are no longer kept")
+
+
 async def finished_png(services: Services, job_id: str, index: int) -> tuple[Job, bytes]:
     """Raises JobNotFound, ImageNotFound, NotFinished, NoImage, JobExpired."""
     job = await services.queue.load(job_id)
-    if not 0 <= index < job.params.n:
-        raise ImageNotFound(f"this job has images 0 to {job.params.n - 1}", field="index")
+    count = job.params.num_outputs("image")
+    if not 0 <= index < count:
+        made = f"has images 0 to {count - 1}" if count else "makes frames, which are among its outputs"
+        raise ImageNotFound(f"this job {made}", field="index")
     if not job.state.is_terminal:
         raise NotFinished(f"the job is {job.state}", retry_after=1)
     if job.state is not JobState.COMPLETED:
         raise NoImage(f"the job was {job.state}")
-    png = await services.images.read(job_id, index)
-    if png is None:
-        raise JobExpired(f"the images of job {job_id} are no longer kept")
-    return job, png
+    return job, (await made_output(services, job, "image", index)).data
 
 
 async def describe(services: Services, job: Job) -> GenerationStatus:
@@ -266,6 +328,7 @@ def _status(services: Services, job: Job, place: Place | None = None, fleet: Fle
         notice=None if fleet is None or fleet.workers else _no_worker(job),
         timings=Timings(created_at=job.created_at, started_at=job.started_at, finished_at=job.finished_at),
         images=_images(job, services.root_path),
+        outputs=_outputs(job, services.root_path),
         retry_of=job.retry_of,
         error=Failed.model_validate_json(job.result).error if job.state is JobState.FAILED else None,
         url=url,
@@ -287,4 +350,15 @@ def _eta(place: Place, fleet: Fleet) -> float | None:
 
 def _images(job: Job, root_path: str) -> tuple[ImageLink, ...]:
     links = Completed.model_validate_json(job.result).images if job.state is JobState.COMPLETED else ()
+    return tuple(link.model_copy(update={"url": root_path + link.url}) for link in links)
+
+
+def _outputs(job: Job, root_path: str) -> tuple[OutputLink, ...]:
+    """Also of a job that a worker ended which told of images alone."""
+    if job.state is not JobState.COMPLETED:
+        return ()
+    ending = Completed.model_validate_json(job.result)
+    links = ending.outputs or tuple(
+        OutputLink(kind="image", index=image.index, media_type=PNG, url=image.url) for image in ending.images
+    )
     return tuple(link.model_copy(update={"url": root_path + link.url}) for link in links)

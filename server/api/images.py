@@ -34,7 +34,7 @@ from server.api.intake import accept, cancel_unfinished, idempotency, rejections
 from server.api.pictures import Rendition, recipe_of, reencode, render_in
 from server.api.substitutes import HEADER, check_sense, substitutes
 from server.api.uploads import Source, prepare
-from server.api.validation import check_can_edit
+from server.api.validation import check_makes
 from server.errors import (
     InvalidRequest,
     JobExpired,
@@ -184,7 +184,6 @@ async def vary(request: Request, services: Shared, idempotency_key: Key = None) 
 async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str | None) -> tuple[Delivery, Job]:
     key = idempotency(idempotency_key, edit.wanted, edit.image.data, edit.mask.data if edit.mask else b"")
     model = await services.find_model(edit.wanted.model)
-    check_can_edit(model)
     warnings: tuple[str, ...] = ()
     try:
         source = await _prepare(services, edit, model)
@@ -215,6 +214,7 @@ async def _submit(
     warnings: tuple[str, ...] = (),
 ) -> tuple[Delivery, Job]:
     model = await services.find_model(wanted.model)
+    check_makes(model, "image")
     check_sense(wanted)
     warnings += substitutes(wanted, model, is_strict=services.settings.openai_strict)
     if wanted.stream:
@@ -337,11 +337,11 @@ async def _partial(services: Services, delivery: Delivery, job: Job, partial: Pa
 
 async def _finished(services: Services, delivery: Delivery, job: Job, index: int) -> str:
     """Base64 of a finished picture. Raises JobExpired."""
-    png = await services.images.read(job.id, index)
-    if png is None:
+    stored = await services.outputs.read(job.id, "image", index)
+    if stored is None:
         raise JobExpired(f"the images of job {job.id} are no longer kept")
     threads, made_by = services.threads.encoding, recipe_of(job, index)
-    picture = await render_in(threads, services.tenant, png, delivery.rendition, made_by, is_accepted=True)
+    picture = await render_in(threads, services.tenant, stored.data, delivery.rendition, made_by, is_accepted=True)
     return base64.b64encode(picture).decode()
 
 

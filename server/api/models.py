@@ -48,7 +48,8 @@ async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], servic
 def _entry(services: Services, info: ModelInfo, default: str | None, workers: Sequence[WorkerInfo]) -> ModelEntry:
     aliases = services.settings.model_aliases
     return ModelEntry(
-        **info.model_dump(exclude={"name"}),
+        **info.model_dump(exclude={"name", "accepts", "layout"}),
+        layout=info.known_layout,
         id=info.name,
         is_default=info.name == default,
         aliases=tuple(sorted(alias for alias, name in aliases.items() if name == info.name)),

@@ -27,7 +27,7 @@ LABELS = {
     "model": "Model",
 }
 TOLD_APART = {"prompt", "negative_prompt", "fingerprint", *LABELS}
-NOT_OF_THE_PICTURE = {"n", "previews", "priority", "deadline", "partial_images"}
+NOT_OF_THE_PICTURE = {"n", "previews", "priority", "deadline", "partial_images", "frames"}
 HEADER_END = 33  # a PNG's signature and its IHDR chunk
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 

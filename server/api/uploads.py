@@ -17,6 +17,7 @@ from oar_wire.job import EditParams
 from oar_wire.model import ModelInfo
 from server.api.image_files.image_file import ImageFile, MalformedImage
 from server.api.image_files.reader import read_image_file
+from server.api.validation import check_edits
 from server.errors import InvalidRequest
 from server.settings import Settings
 
@@ -100,6 +101,7 @@ def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: Mod
 
     Sizes are checked before a pixel is decoded: but for an outpainting, only pictures of the model's size are.
     """
+    check_edits(model)
     if options.offset is not None:
         return _outpaint(image, mask, options, model, settings)
     height, width = model.image_size

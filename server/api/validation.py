@@ -6,6 +6,7 @@ from oar_wire import options
 from oar_wire.job import GenerationParams
 from oar_wire.model import ModelInfo
 from oar_wire.options import BadOption
+from oar_wire.outputs import OutputKind
 from oar_wire.request import GenerationRequest
 from server.errors import InvalidRequest
 from server.settings import Settings
@@ -22,7 +23,7 @@ def resolve(
             request.check_says_what(model.condition, model.name)
         for field, prompt in options.prompts_of(request).items():
             options.check_prompt_length(prompt, settings.max_prompt_chars, field)
-        options.check_reads(request, model.name, model.condition)
+        model.check_takes(request)
         _check_limits(request, settings)
         drawing = options.settle(request, model.defaults)
         _check_asked(request, model)
@@ -36,21 +37,31 @@ def resolve(
         previews=request.previews,
         priority=request.priority,
         deadline=request.deadline,
+        frames=model.num_frames,
         model_hash=model.model_hash,
         **drawing,
     )
 
 
-def check_can_edit(model: ModelInfo) -> None:
-    """Raises InvalidRequest for a model that paints whole pictures alone."""
-    if not model.can_edit:
-        message = f"{model.name} writes its pictures row by row from the first position on, and can keep no part of one"
-        raise InvalidRequest("invalid_model", message, field="model")
-
-
 def refusal(error: BadOption) -> InvalidRequest:
     """A broken rule of the wire as an HTTP error."""
     return InvalidRequest(error.code, str(error), field=error.field)
+
+
+def check_makes(model: ModelInfo, kind: OutputKind) -> None:
+    """Raises InvalidRequest where the model makes no outputs of a kind."""
+    try:
+        model.check_makes(kind)
+    except BadOption as error:
+        raise refusal(error) from error
+
+
+def check_edits(model: ModelInfo) -> None:
+    """Raises InvalidRequest where the model cannot begin with a picture."""
+    try:
+        model.check_edits()
+    except BadOption as error:
+        raise refusal(error) from error
 
 
 def _check_limits(request: GenerationRequest, settings: Settings) -> None:

@@ -10,7 +10,7 @@ import click
 from oar_client import AnyEvent
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceFinished
 from oar_core.errors import OarError as LibraryError
-from oar_core.models.model import Model
+from oar_core.models.model import ModelBase
 from oar_core.sampling.expectation import Expectation
 from oar_wire.classes import KIND, ClassNames
 from oar_wire.edit import EditFields, edit_steps
@@ -23,7 +23,7 @@ from server.api.pictures import Rendition, recipe, render
 from server.api.prompts import with_class
 from server.api.uploads import Source, prepare
 from server.api.uploads import Upload as CheckedUpload
-from server.api.validation import refusal, resolve
+from server.api.validation import check_makes, refusal, resolve
 from server.cli.making import Shape, Upload
 from server.cli.options import load_settings
 from server.errors import ServerError
@@ -51,6 +51,7 @@ class InProcess:
         self._pngs: tuple[bytes, ...] = ()
         try:
             (self._model, *_) = load_models(self._settings)
+            check_makes(self._model.info(), "image")
             self.params, self._edit = self._resolve(self._model, request, upload)
             self._prompts = read_prompts(self.params, self._model.pipeline)
         except (LibraryError, ServerError) as error:
@@ -70,10 +71,10 @@ class InProcess:
         source: Source = prepare(CheckedUpload(upload.image, "image"), mask, request, info, self._settings)
         steps = edit_steps(params.steps, info.num_tokens - source.params.num_kept)
         params = params.model_copy(update={"edit": source.params, "steps": steps})
-        return params, JobEdit.open(model.pipeline, source.params, source.png, seed=params.seed)
+        return params, JobEdit.open(model.drawing, source.params, source.png, seed=params.seed)
 
     @staticmethod
-    def _with_class(params: GenerationParams, pipeline: Model, request: GenerationRequest) -> GenerationParams:
+    def _with_class(params: GenerationParams, pipeline: ModelBase, request: GenerationRequest) -> GenerationParams:
         """Raises InvalidRequest."""
         classes = ClassNames.from_json(pipeline.conditioner.to_json()) if pipeline.conditioner.kind == KIND else None
         try:
@@ -109,7 +110,7 @@ class InProcess:
             yield self._stamped(LATE)
             return
         tokens = [finished[image] for image in range(self.params.n)]
-        self._pngs = render_pngs(self._model.pipeline, tokens, self._edit)
+        self._pngs = render_pngs(self._model.drawing, tokens, self._edit)
         links = tuple(ImageLink(index=image, url="") for image in range(self.params.n))
         yield self._stamped(Completed(images=links, seconds=self._finished_at - self._started_at))
 
@@ -126,8 +127,8 @@ class InProcess:
             canvases[image].add(
                 (patch.position for patch in event.patches), (patch.token_id for patch in event.patches)
             )
-            width = self.shape.grid[1]
-            yield self._stamped(RunningJob.describe(image, event.step, event.steps, event.patches, width))
+            layout = self._model.drawing.backbone.spec.layout
+            yield self._stamped(RunningJob.describe(image, event.step, event.steps, event.patches, layout))
         elif isinstance(event, SequenceFinished):
             finished[int(event.sequence_id)] = event.token_ids
 
@@ -148,7 +149,7 @@ class InProcess:
             Snapshot(image, canvas.known.positions, canvas.known.token_ids, self._edit, None, self._guess(image))
             for image, canvas in due
         ]
-        previews = render_previews(self._model.pipeline, snapshots)
+        previews = render_previews(self._model.drawing, snapshots)
         busy = time.monotonic() - now
         for (_, canvas), preview in zip(due, previews):
             canvas.num_previewed, canvas.previewed_at = len(canvas.positions), time.monotonic() + busy
@@ -156,7 +157,7 @@ class InProcess:
 
     def _guess(self, image: int) -> Expectation | None:
         """What a preview shows where nothing is drawn; None where the image tokenizer knows."""
-        return self._model.engine.expect(str(image)) if self._model.pipeline.guesses_unknown else None
+        return self._model.engine.expect(str(image)) if self._model.drawing.guesses_unknown else None
 
     def _stamped(self, event: Event) -> Event:
         return event.model_copy(update={"seq": next(self._seq), "job_id": self.id, "at": round(time.time(), 3)})

@@ -23,7 +23,7 @@ from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetter, DeadLetters
 from server.jobs.job import Job
 from server.jobs.queue import Idempotency, JobQueue
-from server.jobs.store import ImageStore, Registry
+from server.jobs.store import OutputStore, Registry
 from server.settings import Settings
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class _Desk:
     def __init__(self, connection: RedisConnection, settings: Settings) -> None:
         self.queue = JobQueue(connection, settings)
         self.dead = DeadLetters(connection)
-        self._images = ImageStore(connection)
+        self._outputs = OutputStore(connection)
         self._registry = Registry(connection)
 
     async def find(self, model: str | None, *, with_ended: bool, limit: int) -> list[Job]:
@@ -165,7 +165,7 @@ class _Desk:
 
     async def _source_of(self, job_id: str) -> bytes:
         """The new job has a copy of its own: the old one's is kept as long as the old job."""
-        source = await self._images.read_source(job_id)
+        source = await self._outputs.read_source(job_id)
         if source is None:
             raise click.ClickException(f"the picture that job {job_id} edited is no longer kept")
         return source

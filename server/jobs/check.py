@@ -40,6 +40,8 @@ PREFIXES = (
     "ev",
     "pv",
     "img",
+    "out",
+    "val",
     "src",
     "q",
     "share",

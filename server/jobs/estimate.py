@@ -23,6 +23,7 @@ ASSUMED_STEP_SECONDS = 0.05
 MEMORY = 0.99  # share of a step's weight that is left after the next one
 MIN_SPREAD = 0.01  # of the numbers of rows, as the square of their deviation's share: below it a slope is noise
 PATCH_BYTES = 120  # of a patch in the event log
+VALUE_BYTES = 4  # of a frame's value, while its video is made
 PNG_BYTES = 2.0  # a pixel, of photographs; the sizes of flat pictures are far below
 PREVIEW_BYTES = 0.5  # a pixel, in base64
 
@@ -113,6 +114,9 @@ def eta(ahead: float, own: float, rows: int, fleet: Fleet, pictures: int = 0) ->
 def output_bytes(params: GenerationParams, model: ModelInfo) -> int:
     """About what a job will have written to Redis when it has ended: its log, its previews and its pictures."""
     height, width = model.image_size
+    if params.frames:  # each is there twice, alone and in its video
+        values = VALUE_BYTES * model.num_tokens * model.known_layout.channels
+        return math.ceil(params.n * params.frames * (2 * PNG_BYTES * height * width + values + PATCH_BYTES))
     num_previews = params.partial_images + params.previews
     pixels = height * width * (PNG_BYTES + PREVIEW_BYTES * num_previews)
     return math.ceil(params.n * (pixels + PATCH_BYTES * model.num_tokens))

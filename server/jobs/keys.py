@@ -7,6 +7,8 @@
 | `ev:{id}` | stream | the job's events but previews, ids `1-0`, `2-0` ... |
 | `pv:{id}` | stream | the newest preview of each image, under its number in the same count |
 | `img:{id}:{i}` | string | finished PNGs |
+| `out:{id}` | hash | outputs of other kinds, and their media types, as they are made |
+| `val:{id}` | hash | the values of finished frames, which a video goes on from; gone with the job's end |
 | `src:{id}` | string | the PNG that an edit starts from; transparent where it paints; kept as long as the job |
 | `q:{model}:{priority}` | stream | job ids that wait or run, with their work; one consumer group |
 | `share:{model}:{tenant}` | set | ids of the tenant's jobs that wait or run |
@@ -107,6 +109,28 @@ def previews(job_id: str) -> str:
 
 def image(job_id: str, index: int) -> str:
     return f"img:{job_id}:{index}"
+
+
+def outputs(job_id: str) -> str:
+    return f"out:{job_id}"
+
+
+def output_fields(kind: str, index: int) -> tuple[str, str]:
+    """Of the bytes and of the media type."""
+    return f"{kind}:{index}", f"{kind}:{index}:type"
+
+
+def values(job_id: str) -> str:
+    return f"val:{job_id}"
+
+
+def values_field(image: int, frame: int) -> str:
+    return f"{image}:{frame}"
+
+
+def parse_values_field(name: str) -> tuple[int, int]:
+    image, frame = name.split(":")
+    return int(image), int(frame)
 
 
 def source(job_id: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from oar_wire.model import ModelInfo, WorkerInfo
+from oar_wire.outputs import Output, OutputKind
 from server.errors import WritesRefused
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
@@ -17,19 +18,32 @@ from server.jobs.lease import LeaseWatch
 
 logger = logging.getLogger(__name__)
 
+PNG = "image/png"  # of images, as they are stored
+
 T = TypeVar("T")
 
 FORGET_SECONDS = 3600.0  # after which the name of a silent worker is dropped
 
 
-class ImageStore:
-    """PNGs are written by `finish`, in the same script as the terminal event: both are there, or neither."""
+class OutputStore:
+    """Images are written by `finish`, in the same script as the terminal event: both are there, or neither. Outputs of
+    other kinds are written before the event that tells of them."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
 
-    async def read(self, job_id: str, index: int) -> bytes | None:
-        return await self._connection.again("GET", keys.image(job_id, index))
+    async def read(self, job_id: str, kind: OutputKind, index: int) -> Output | None:
+        if kind == "image":
+            png: bytes | None = await self._connection.again("GET", keys.image(job_id, index))
+            return None if png is None else Output(kind, index, PNG, png)
+        fields = keys.output_fields(kind, index)
+        data, media_type = await self._connection.again("HMGET", keys.outputs(job_id), *fields)
+        return None if data is None else Output(kind, index, media_type.decode(), data)
+
+    async def read_values(self, job_id: str) -> dict[str, bytes]:
+        """Of the finished frames of a job that has not ended, by `keys.values_field`."""
+        reply: list[bytes] = await self._connection.again("HGETALL", keys.values(job_id))
+        return {name.decode(): data for name, data in zip(reply[::2], reply[1::2])}
 
     async def read_source(self, job_id: str) -> bytes | None:
         """The PNG that an edit starts from."""

@@ -25,6 +25,7 @@ LATE = Failed(error=Failure(code="deadline_exceeded", message="the job's deadlin
 WORN_OUT = Failed(error=Failure(code="attempts_exhausted", message="the job's worker died too often"))
 LOST = Failed(error=Failure(code="data_lost", message="Redis lost its data while the job ran; submit it again"))
 
+OUTPUTS_KEY, VALUES_KEY = 7, 8  # of the script `keep`
 MOST_HELD = 10_000  # entries of one queue that are watched
 
 
@@ -44,6 +45,15 @@ class NewEvent(NamedTuple):
     type: str
     body: str
     image: int = 0  # of a preview: it replaces the one before
+    steps: int = 0  # that a frame took; `patches` are of one
+
+
+class Kept(NamedTuple):
+    """Bytes beside the event log, which events that are written next speak of."""
+
+    is_output: bool  # else the values of a frame
+    field: str
+    data: bytes | str
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,13 @@ class WorkerQueue:
         words = [word for event in events for word in event]
         args = (self._worker, claim.epoch, seq, *words)
         return scripts.Call(scripts.script("emit"), _keys_of(claim), args)
+
+    def keep_call(self, claim: Claim, kept: Sequence[Kept]) -> scripts.Call:
+        """Stores what events speak of. Answers 1, or -1 when lost."""
+        numbers = [(OUTPUTS_KEY if item.is_output else VALUES_KEY, item.field, item.data) for item in kept]
+        names = [*_keys_of(claim), keys.outputs(claim.job_id), keys.values(claim.job_id)]
+        args = (self._worker, claim.epoch, *chain.from_iterable(numbers))
+        return scripts.Call(scripts.script("keep"), names, args)
 
     def finish_call(self, claim: Claim, state: JobState, body: str, images: Sequence[bytes] = ()) -> scripts.Call:
         """Ends the job with its terminal event and its PNGs. Answers 1, or -1 when lost."""

@@ -10,14 +10,16 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from oar_core.errors import RequestError
+from oar_core.models.model import Model
+from oar_core.sampling.frames import Frame
 from oar_wire.model import WorkerInfo
 from server.errors import RedisUnavailable
-from server.jobs import scripts
+from server.jobs import keys, scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection, is_refusal
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.instance import DataWatch
-from server.jobs.store import ImageStore, Registry
+from server.jobs.store import OutputStore, Registry
 from server.jobs.worker_queue import Claim, Taken, WorkerQueue
 from server.observability.exposition import expose, own
 from server.observability.metrics import WorkerMetrics
@@ -29,7 +31,7 @@ from server.worker.edits import JobEdit, SourceMissing
 from server.worker.engine_thread import EngineThread, Report, Stop
 from server.worker.models import LoadedModel
 from server.worker.preview_budget import PreviewBudget
-from server.worker.running import Canvas, RunningJob
+from server.worker.running import Canvas, RunningJob, read_values
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class Bridge:
         }
         self._log = EventLog(connection)
         self._registry = Registry(connection)
-        self._images = ImageStore(connection)
+        self._outputs = OutputStore(connection)
         self._control = ControlStream(connection, worker)
         self._data = DataWatch(connection, settings)
         self._num_beats = 0
@@ -176,6 +178,7 @@ class Bridge:
 
     async def _begin(self, queue: WorkerQueue, claim: Claim) -> None:
         log = await self._log.read_checkpoint(claim.job_id, claim.base) if claim.is_restart else ()
+        values = await self._frame_values(claim) if claim.is_restart and claim.params.frames else None
         try:
             edit, refusal = await self._open_edit(claim), None
         except RequestError as error:
@@ -184,7 +187,13 @@ class Bridge:
         if refusal is not None:
             self._desk.refuse(claim, refusal)
         else:
-            self._desk.begin(claim, log, edit)
+            self._desk.begin(claim, log, edit, values)
+
+    async def _frame_values(self, claim: Claim) -> dict[tuple[int, int], Frame]:
+        """Of the finished frames of a job's videos, by video and number."""
+        shape = self._models[claim.model].filming.backbone.spec.layout.frame_shape
+        stored = await self._outputs.read_values(claim.job_id)
+        return {keys.parse_values_field(name): read_values(data, shape) for name, data in stored.items()}
 
     async def _trace(self, queue: WorkerQueue, claim: Claim) -> None:
         if self._tracing.is_on:
@@ -196,10 +205,10 @@ class Bridge:
         params = claim.params.edit
         if params is None:
             return None
-        png = await self._images.read_source(claim.job_id)
+        png = await self._outputs.read_source(claim.job_id)
         if png is None:
             raise SourceMissing("the picture that was to be edited is no longer kept", field="image")
-        pipeline = self._models[claim.model].pipeline
+        pipeline = self._models[claim.model].drawing
         return await self._desk.renderer.open_edit(pipeline, params, png, claim.params.seed)
 
     # beside the engine
@@ -298,15 +307,17 @@ class Bridge:
         budget = PreviewBudget(self._settings.preview_interval / 2, self._settings.preview_batch)
         while True:
             for model in self._models.values():
-                budget.spend(model.name, *await self._preview(model, budget.most(model.name)))
+                if isinstance(model.pipeline, Model):
+                    most = budget.most(model.name)
+                    budget.spend(model.name, *await self._preview(model.name, model.pipeline, most))
             await asyncio.sleep(budget.end_round())
 
-    async def _preview(self, model: LoadedModel, most: int) -> tuple[float, int]:
+    async def _preview(self, name: str, pipeline: Model, most: int) -> tuple[float, int]:
         """Draws up to `most` pictures; returns how long it worked, and how many it drew."""
         due = [
             (job, image, canvas)
             for job in self._desk.jobs
-            if job.claim.model == model.name and job.claim.params.previews and job.ending is None
+            if job.claim.model == name and job.claim.params.previews and job.ending is None
             for image, canvas in enumerate(job.canvases)
             if self._is_due(canvas)
         ]
@@ -318,13 +329,13 @@ class Bridge:
         expectations = [await self._desk.guesses.of(job, image) for job, image, _ in due]
         snapshots = [job.snapshot(image, None, expected) for (job, image, _), expected in zip(due, expectations)]
         start = time.monotonic()
-        previews = await self._desk.renderer.preview(model.pipeline, snapshots)
+        previews = await self._desk.renderer.preview(pipeline, snapshots)
         seconds = time.monotonic() - start + self._desk.guesses.seconds - guessed_before
         for (job, _, canvas), preview in zip(due, previews):
             canvas.num_previewed, canvas.previewed_at = preview.known, time.monotonic()
             if canvas.finished is None:
                 self._desk.outbox.put(job, "preview", preview.body(), preview.image)
-                self.metrics.previews.labels(model.name).inc()
+                self.metrics.previews.labels(name).inc()
         return seconds, len(due)
 
     def _is_due(self, canvas: Canvas) -> bool:

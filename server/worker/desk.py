@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished
+from oar_core.engine.events import EngineEvent, FrameMade, PatchesDecoded, SequenceAborted, SequenceFinished
 from oar_core.errors import RequestError
+from oar_core.sampling.frames import Frame
 from oar_wire.events import Canceled, Completed, Failed, Restarted
 from oar_wire.job import Failure, ImageLink
+from oar_wire.outputs import Output, link
 from server.errors import RedisUnavailable
+from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.estimate import StepTimes
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
-from server.jobs.worker_queue import LATE, Claim, WorkerQueue
+from server.jobs.store import PNG
+from server.jobs.worker_queue import LATE, Claim, Kept, WorkerQueue
 from server.observability.metrics import WorkerMetrics
 from server.observability.tracing import NO_TRACING, Tracing
 from server.worker.edits import JobEdit
@@ -25,10 +29,11 @@ from server.worker.guesses import Guesses
 from server.worker.models import LoadedModel
 from server.worker.outbox import RETRY_SECONDS, Outbox
 from server.worker.preview import Renderer
-from server.worker.running import Ending, RunningJob, parse_sequence_id
+from server.worker.running import Ending, RunningJob, completed, kept_output, parse_sequence_id, write_values
 
 logger = logging.getLogger(__name__)
 
+WEBP = "image/webp"  # of videos
 SMOOTHING = 0.1
 PICTURE_SMOOTHING = 0.5  # a job tells it once
 
@@ -91,13 +96,20 @@ class Desk:
     def wake(self) -> None:
         self._room.set()
 
-    def begin(self, claim: Claim, log: Sequence[StoredEvent], edit: JobEdit | None = None) -> None:
-        """Starts a job, or goes on from the checkpoint in its event log when another worker began it."""
-        job = self._enter(RunningJob.begin(claim, log, edit))
+    def begin(
+        self,
+        claim: Claim,
+        log: Sequence[StoredEvent],
+        edit: JobEdit | None = None,
+        values: Mapping[tuple[int, int], Frame] | None = None,
+    ) -> None:
+        """Starts a job, or goes on from the checkpoint in its event log when another worker began it. `values` are of
+        frames."""
+        job = self._enter(RunningJob.begin(claim, log, edit, values))
         logger.info("job begun job=%s model=%s attempt=%d", claim.job_id, claim.model, claim.attempt)
         self._metrics.queue_time.labels(claim.model).observe(claim.age)
         if claim.is_restart:
-            known = tuple(len(canvas.positions) for canvas in job.canvases)
+            known = tuple(work.num_kept for work in job.works)
             # The script has said so itself where the job begins anew, with another model.
             if not claim.is_anew:
                 self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
@@ -164,8 +176,13 @@ class Desk:
         match event:
             case PatchesDecoded():
                 self._on_patches(job, image, event)
+            case FrameMade():
+                self._on_frame(job, image, event)
             case SequenceFinished(token_ids=token_ids):
-                job.canvases[image].finished = token_ids
+                if job.clips:
+                    job.clips[image].is_finished = True
+                else:
+                    job.canvases[image].finished = token_ids
                 self._leave(job, image)
                 if job.is_drawn:
                     self._tracing.drawn(job.claim.job_id)
@@ -182,18 +199,41 @@ class Desk:
         model = job.claim.model
         patches = event.patches
         job.canvases[image].add((patch.position for patch in patches), (patch.token_id for patch in patches))
-        width = self._models[model].pipeline.grid[1]
-        self.outbox.put(job, "patches", job.describe(image, event.step, event.steps, event.patches, width).body())
+        layout = self._models[model].drawing.backbone.spec.layout
+        self.outbox.put(job, "patches", job.describe(image, event.step, event.steps, event.patches, layout).body())
         partial_index = job.next_partial(image, event.step, event.steps)
         if partial_index is not None:
             job.canvases[image].num_partials += 1
             self._spawn(self._send_partial(job, image, partial_index))
         self._metrics.patches.labels(model).inc(len(event.patches))
+        self._note_first(job)
+
+    def _note_first(self, job: RunningJob) -> None:
+        """Something of the job can be seen from now on."""
+        model = job.claim.model
         if not job.has_patches:
             job.has_patches = True
             job.first_patch_at = time.monotonic()
             self._metrics.prefill.labels(model).observe(self._latest_seconds)
             self._metrics.first_patch.labels(model).observe(job.age)
+
+    def _on_frame(self, job: RunningJob, image: int, event: FrameMade) -> None:
+        if job.ending is not None:
+            return
+        job.clips[image].frames.append(event.values)
+        self._spawn(self._send_frame(job, image, event))
+        self._note_first(job)
+
+    async def _send_frame(self, job: RunningJob, image: int, event: FrameMade) -> None:
+        """The event, behind the frame's picture and its values: what it tells of is there."""
+        model, count = self._models[job.claim.model].filming, job.claim.params.frames
+        async with job.partials:
+            png = await self.renderer.frame(model, event.values)
+            output = Output("frame", image * count + event.number, PNG, png)
+            body = job.describe_frame(image, event, output).body()
+            values = Kept(False, keys.values_field(image, event.number), write_values(event.values))
+            steps = len(model.backbone.spec.sigmas)
+            self.outbox.put(job, "frame", body, steps=steps, kept=(*kept_output(output), values))
 
     async def _send_partial(self, job: RunningJob, image: int, index: int) -> None:
         model = job.claim.model
@@ -202,7 +242,7 @@ class Desk:
             expectation = await self.guesses.of(job, image)
             if expectation is not None:  # of the picture as it is by now
                 snapshot = job.snapshot(image, index, expectation)
-            (partial,) = await self.renderer.preview(self._models[model].pipeline, [snapshot])
+            (partial,) = await self.renderer.preview(self._models[model].drawing, [snapshot])
             self.outbox.put(job, partial.type, partial.body())
         self._metrics.previews.labels(model).inc()
 
@@ -214,21 +254,32 @@ class Desk:
 
     async def _complete(self, job: RunningJob) -> None:
         start = time.monotonic()
-        token_ids = [canvas.finished for canvas in job.canvases if canvas.finished is not None]
         async with job.partials:
-            images = await self.renderer.finish(self._models[job.claim.model].pipeline, token_ids, job.edit)
+            outputs = await (self._videos(job) if job.clips else self._images(job))
         rendering = time.monotonic() - start
         self._metrics.render.labels(job.claim.model).observe(rendering)
-        previous = self.picture_seconds or rendering / len(images)
-        self.picture_seconds = previous + PICTURE_SMOOTHING * (rendering / len(images) - previous)
-        links = tuple(
-            ImageLink(index=index, url=f"/v1/generations/{job.claim.job_id}/images/{index}")
-            for index in range(len(images))
-        )
-        seconds = round(time.monotonic() - job.claimed_at, 3)
-        fingerprint = self._models[job.claim.model].fingerprint
-        body = Completed(images=links, seconds=seconds, fingerprint=fingerprint).body()
-        self.outbox.end(job, Ending(JobState.COMPLETED, body, images))
+        previous = self.picture_seconds or rendering / len(outputs)
+        self.picture_seconds = previous + PICTURE_SMOOTHING * (rendering / len(outputs) - previous)
+        job_id, seconds = job.claim.job_id, round(time.monotonic() - job.claimed_at, 3)
+        links = tuple(link(job_id, output.kind, output.index, output.media_type) for output in outputs)
+        frames = range(job.claim.params.num_outputs("frame"))  # they are there already
+        body = Completed(
+            images=tuple(ImageLink(index=made.index, url=made.url) for made in links if made.kind == "image"),
+            outputs=(*(link(job_id, "frame", index, PNG) for index in frames), *links),
+            seconds=seconds,
+            fingerprint=self._models[job.claim.model].fingerprint,
+        ).body()
+        self.outbox.end(job, completed(body, outputs))
+
+    async def _images(self, job: RunningJob) -> list[Output]:
+        token_ids = [canvas.finished for canvas in job.canvases if canvas.finished is not None]
+        pngs = await self.renderer.finish(self._models[job.claim.model].drawing, token_ids, job.edit)
+        return [Output("image", index, PNG, png) for index, png in enumerate(pngs)]
+
+    async def _videos(self, job: RunningJob) -> list[Output]:
+        clips = [clip.frames for clip in job.clips]
+        videos = await self.renderer.videos(self._models[job.claim.model].filming, clips)
+        return [Output("video", index, WEBP, video) for index, video in enumerate(videos)]
 
     def _fail(self, job: RunningJob, error: RequestError) -> None:
         body = Failed(error=Failure(code=error.code, message=str(error), field=error.field)).body()
@@ -279,7 +330,7 @@ class Desk:
         logger.info("job ended job=%s outcome=%s seconds=%.3f", job.claim.job_id, outcome, job.age)
         self._metrics.jobs.labels(model, outcome.value).inc()
         if outcome is JobState.COMPLETED:
-            self._metrics.images.labels(model).inc(len(job.canvases))
+            self._metrics.images.labels(model).inc(len(job.works))
             self._metrics.e2e.labels(model).observe(job.age)
         self._drop(job)
 

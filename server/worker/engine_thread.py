@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from oar_core.engine.engine import Engine
-from oar_core.engine.events import EngineEvent, PatchesDecoded
-from oar_core.engine.sequence import SequenceRequest
+from oar_core.engine.events import EngineEvent
+from oar_core.engine.stepper import Request
 from oar_core.errors import RequestError
 from oar_core.sampling.decode import StepLoad
 from oar_core.sampling.expectation import Expectation
@@ -18,7 +18,7 @@ from oar_core.sampling.expectation import Expectation
 @dataclass(frozen=True)
 class Add:
     model: str
-    request: SequenceRequest
+    request: Request
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Stepped:
     model: str
     events: tuple[EngineEvent, ...]
     seconds: float
-    rows: int  # pictures that shared the step
+    rows: int  # pictures and videos that shared the step
     load: StepLoad
     cache_bytes: int
 
@@ -133,5 +133,4 @@ class EngineThread(threading.Thread):
         start = time.perf_counter()
         events = engine.step()
         seconds = time.perf_counter() - start
-        rows = sum(isinstance(event, PatchesDecoded) for event in events)
-        self._report(Stepped(name, tuple(events), seconds, rows, engine.load, engine.cache_bytes))
+        self._report(Stepped(name, tuple(events), seconds, engine.num_stepped, engine.load, engine.cache_bytes))

@@ -21,7 +21,7 @@ class Guesses:
         """For all positions that were unknown when the engine answered. None where nothing is to be guessed: the
         tokenizer needs no guess, the backbone cannot be asked, or the picture does not run."""
         model = self._models[job.claim.model]
-        if not model.pipeline.guesses_unknown:
+        if not model.drawing.guesses_unknown:
             return None
         command = Expect(model.name, job.sequence_id(image))
         self._send(command)

@@ -11,18 +11,21 @@ import torch
 from oar_core.engine.calibration import Calibration, words
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.models.load import load_model
-from oar_core.models.model import Model, in_number_format
+from oar_core.models.frames import FramesSpec
+from oar_core.models.load import load_frame_model, load_model, makes_frames
+from oar_core.models.model import FrameModel, Model, in_number_format
 from oar_core.order.plan import PlanSpec
+from oar_core.sampling.frames import FrameRequest
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import Manifest
 from oar_wire.events import Fingerprint
-from oar_wire.model import GenerationDefaults, ModelInfo
+from oar_wire.model import GenerationDefaults, LayoutInfo, ModelInfo
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+WARM_UP = "warm-up"  # id of a sequence
 WARM_UP_STEPS = 2
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
@@ -31,7 +34,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.i
 @dataclass(frozen=True)
 class LoadedModel:
     name: str
-    pipeline: Model
+    pipeline: Model | FrameModel
     engine: Engine
     slots: int
     created: int  # Unix seconds
@@ -54,23 +57,41 @@ class LoadedModel:
         return str(self.pipeline.dtype).removeprefix("torch.")
 
     @property
-    def num_tokens(self) -> int:
-        height, width = self.pipeline.grid
-        return height * width
+    def drawing(self) -> Model:
+        """For what is asked of models of tokens alone."""
+        assert isinstance(self.pipeline, Model), f"{self.name} makes no pictures"
+        return self.pipeline
+
+    @property
+    def filming(self) -> FrameModel:
+        """For what is asked of models of frames alone."""
+        assert isinstance(self.pipeline, FrameModel), f"{self.name} makes no frames"
+        return self.pipeline
 
     def info(self) -> ModelInfo:
+        spec = self.pipeline.backbone.spec
         defaults = {key: value for key, value in self.pipeline.defaults.items() if value is not None}
-        defaults.setdefault("steps", self.num_tokens)
+        if isinstance(spec, FramesSpec):
+            # Not to be asked for: how much work a video is.
+            defaults["steps"] = spec.steps
+            layout = LayoutInfo(kind=spec.layout.kind, shape=spec.layout.extent, channels=spec.layout.channels)
+        else:
+            defaults.setdefault("steps", spec.num_tokens)
+            layout = LayoutInfo(kind=spec.layout.kind, shape=spec.layout.extent)
         return ModelInfo(
             name=self.name,
+            layout=layout,
+            outputs=("frame", "video") if isinstance(spec, FramesSpec) else ("image",),
+            accepts=spec.options,
+            can_edit=spec.can_edit,
+            has_previews=isinstance(self.pipeline, Model),
             grid=self.pipeline.grid,
             image_size=self.pipeline.image_size,
-            orders=self.pipeline.orders,
-            group_sizes=self.pipeline.group_sizes,
+            orders=self.pipeline.orders if isinstance(self.pipeline, Model) else (),
+            group_sizes=self.pipeline.group_sizes if isinstance(self.pipeline, Model) else (),
             condition=self.pipeline.conditioner.kind,
             defaults=GenerationDefaults.model_validate(defaults),
-            has_fixed_steps=self.pipeline.has_fixed_steps,
-            can_edit=self.pipeline.can_edit,
+            has_fixed_steps=isinstance(self.pipeline, Model) and self.pipeline.has_fixed_steps,
             max_prompt_tokens=self.pipeline.max_prompt_tokens,
             example_prompts=self.pipeline.example_prompts,
             pixel_art=self.pipeline.pixel_art,
@@ -80,19 +101,35 @@ class LoadedModel:
         )
 
     def warm_up(self) -> None:
-        """The beginning of a picture through all that a job needs, so that the first job is not the slow one."""
-        steps = None if self.pipeline.has_fixed_steps else min(WARM_UP_STEPS, self.num_tokens)
-        plan, sampling = PlanSpec("raster", steps), SamplingParams(guidance=2.0)
-        ids = self.pipeline.unconditional_ids
-        self.engine.add(SequenceRequest("warm-up", ids, 0, 0, plan, sampling))
-        for _ in range(WARM_UP_STEPS):
+        """The beginning of a picture, or the first frame, so that the first job is not the slow one."""
+        if isinstance(self.pipeline, FrameModel):
+            self._warm_up_frames(self.pipeline)
+        else:
+            self._warm_up_tokens(self.pipeline)
+
+    def _warm_up_frames(self, model: FrameModel) -> None:
+        spec = model.backbone.spec
+        self.engine.add(FrameRequest(WARM_UP, model.unconditional_ids, 0, 0, guidance=2.0))
+        for _ in range(min(spec.steps, len(spec.sigmas) + 1)):  # the last one commits a frame
             self.engine.step()
-        self.engine.abort("warm-up")
+        self.engine.abort(WARM_UP)
         while self.engine.has_work:
             self.engine.step()
-        token_ids = torch.zeros(1, self.num_tokens, dtype=torch.long)
-        self.pipeline.decode(token_ids)
-        self.pipeline.decode_partial(token_ids, torch.zeros(1, self.num_tokens, dtype=torch.bool))
+        model.show(torch.zeros(1, *spec.layout.frame_shape))
+
+    def _warm_up_tokens(self, model: Model) -> None:
+        num_tokens = model.backbone.spec.num_tokens
+        steps = None if model.has_fixed_steps else min(WARM_UP_STEPS, num_tokens)
+        plan, sampling = PlanSpec("raster", steps), SamplingParams(guidance=2.0)
+        self.engine.add(SequenceRequest(WARM_UP, model.unconditional_ids, 0, 0, plan, sampling))
+        for _ in range(WARM_UP_STEPS):
+            self.engine.step()
+        self.engine.abort(WARM_UP)
+        while self.engine.has_work:
+            self.engine.step()
+        token_ids = torch.zeros(1, num_tokens, dtype=torch.long)
+        model.decode(token_ids)
+        model.decode_partial(token_ids, torch.zeros(1, num_tokens, dtype=torch.bool))
 
 
 def load_models(settings: Settings) -> list[LoadedModel]:
@@ -137,10 +174,12 @@ def _device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model, int | None]:
+def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | FrameModel, int | None]:
     """A model in its number format, and from how many rows on its weights are packed, where that was measured. Sets the
     number of threads."""
     wanted = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    if makes_frames(folder):
+        return load_frame_model(folder, device, wanted), None
     measures = settings.calibrate or settings.dtype == "fastest"
     if device != "cpu" or settings.deterministic or not measures:
         return load_model(folder, device, wanted), None

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
-from server.jobs.worker_queue import NewEvent, WorkerQueue
+from server.jobs.worker_queue import Kept, NewEvent, WorkerQueue
 from server.worker.running import Ending, RunningJob
 
 logger = logging.getLogger(__name__)
@@ -38,16 +38,20 @@ class Outbox:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
-    def put(self, job: RunningJob, kind: str, body: str, image: int = 0) -> None:
-        """Nothing is written after an ending. `image` tells whose preview it is."""
+    def put(
+        self, job: RunningJob, kind: str, body: str, image: int = 0, *, steps: int = 0, kept: Sequence[Kept] = ()
+    ) -> None:
+        """Nothing is written after an ending. `image` tells whose preview it is; `kept` is stored before the event."""
         if job.ending is None:
-            job.add(NewEvent(kind, body, image))
+            job.kept += kept
+            job.add(NewEvent(kind, body, image, steps))
             self._mark(job)
 
     def end(self, job: RunningJob, ending: Ending) -> None:
         """The first ending counts."""
         if job.ending is None:
             job.ending = ending
+            job.kept += ending.kept
             self._mark(job)
 
     async def wait_until_idle(self) -> None:
@@ -71,17 +75,23 @@ class Outbox:
     async def _send(self, jobs: list[RunningJob]) -> None:
         # Events that are added while Redis is asked go with the next round.
         counts = [len(job.pending) for job in jobs]
+        num_kept = [len(job.kept) for job in jobs]
         for job, count in zip(jobs, counts):
             job.num_sending = count
         endings = [job.ending for job in jobs]
         calls: list[scripts.Call] = []
         for job, ending in zip(jobs, endings):
             queue = self._queues[job.claim.model]
+            if job.kept:
+                calls.append(queue.keep_call(job.claim, job.kept))
             calls.append(queue.emit_call(job.claim, job.seq, job.pending))
             if ending is not None:
                 calls.append(queue.finish_call(job.claim, ending.state, ending.body, ending.images))
         replies = iter(await self._insist(calls))
-        for job, count, ending in zip(jobs, counts, endings):
+        for job, count, kept, ending in zip(jobs, counts, num_kept, endings):
+            if kept:
+                next(replies)  # where it is lost, the next answer says so as well
+                del job.kept[:kept]
             seq, order = next(replies)
             # A repeated emit finds the job ended; then the answer to the ending counts.
             is_lost = seq < 0 if ending is None else next(replies) < 0

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from oar_core.models.model import Model
+from oar_core.models.model import FrameModel, Model
+from oar_core.sampling.frames import Frame
 from oar_wire.events import Partial, Preview
 from oar_wire.job import EditParams
 from server.worker.edits import JobEdit
@@ -54,6 +55,16 @@ class Renderer:
     async def preview(self, pipeline: Model, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
         return await asyncio.get_running_loop().run_in_executor(self._threads, render_previews, pipeline, snapshots)
 
+    async def frame(self, model: FrameModel, values: Frame) -> bytes:
+        """A PNG."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, render_frame, model, values)
+
+    async def videos(self, model: FrameModel, clips: Sequence[Sequence[Frame]]) -> list[bytes]:
+        """An animated WebP, without loss, of each."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: [render_video(model, frames) for frames in clips]
+        )
+
     async def open_edit(self, pipeline: Model, params: EditParams, png: bytes, seed: int) -> JobEdit:
         """Raises RequestError."""
         loop = asyncio.get_running_loop()
@@ -76,6 +87,20 @@ def render_jobs(pipeline: Model, jobs: Sequence[Drawn]) -> list[tuple[bytes, ...
         tuple(_encode(picture, "PNG") for picture in (job.edit.lay(own) if job.edit else own))
         for job, own in zip(jobs, np.split(pixels, ends[:-1]))
     ]
+
+
+def render_frame(model: FrameModel, values: Frame) -> bytes:
+    return _encode(model.show(values[None])[0], "PNG")
+
+
+def render_video(model: FrameModel, frames: Sequence[Frame]) -> bytes:
+    first, *others = (Image.fromarray(model.show(values[None])[0]) for values in frames)
+    buffer = io.BytesIO()
+    # Pillow counts a frame that is like the one before as a longer one; here each is one of its own.
+    options = {"lossless": True, "minimize_size": False, "allow_mixed": False}
+    duration = model.backbone.spec.frame_milliseconds
+    first.save(buffer, "WEBP", save_all=True, append_images=others, duration=duration, loop=0, **options)
+    return buffer.getvalue()
 
 
 def render_previews(pipeline: Model, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:

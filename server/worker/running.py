@@ -2,23 +2,31 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from oar_core.engine.events import Patch
+import numpy as np
+import torch
+
+from oar_core.engine.events import FrameMade, Patch
 from oar_core.engine.sequence import KnownTokens, SequenceRequest
+from oar_core.engine.stepper import Request
 from oar_core.errors import RequestError
-from oar_core.models.base import Prefix
-from oar_core.models.model import Model
+from oar_core.models.base import Prefix, TokenLayout
+from oar_core.models.model import FrameModel, Model, ModelBase
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.expectation import Expectation
+from oar_core.sampling.frames import Frame, FrameRequest
 from oar_core.sampling.sampler import SamplingParams
+from oar_wire.events import Frame as FrameEvent
 from oar_wire.events import Partial, Patches, PatchInfo
 from oar_wire.job import GenerationParams
 from oar_wire.options import take
+from oar_wire.outputs import Output, link
+from server.jobs import keys
 from server.jobs.events import StoredEvent
 from server.jobs.job import JobState
-from server.jobs.worker_queue import Claim, NewEvent
+from server.jobs.worker_queue import Claim, Kept, NewEvent
 from server.worker.edits import JobEdit
 
 
@@ -30,10 +38,19 @@ class Canvas:
     positions: list[int] = field(default_factory=list[int])
     token_ids: list[int] = field(default_factory=list[int])
     num_steps: int = 0  # that made them
-    finished: tuple[int, ...] | None = None  # token ids by position
+    finished: tuple[int, ...] | None = None  # token ids by position, once all are there
     num_previewed: int = 0
     previewed_at: float = field(default_factory=time.monotonic)
     num_partials: int = 0  # partial images that were made
+
+    @property
+    def num_kept(self) -> int:
+        """What a restart keeps."""
+        return len(self.positions)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finished is not None
 
     @property
     def num_known(self) -> int:
@@ -55,6 +72,24 @@ class Canvas:
         )
 
 
+@dataclass
+class Clip:
+    """One video: its finished frames, in order."""
+
+    frames: list[Frame] = field(default_factory=list[Frame])
+    is_finished: bool = False
+
+    @property
+    def num_kept(self) -> int:
+        """What a restart keeps."""
+        return len(self.frames)
+
+    def go_on(self, number: int, frame: Frame | None) -> None:
+        """Takes in a frame from before an interruption; not behind one whose values are gone."""
+        if frame is not None and number == len(self.frames):
+            self.frames.append(frame)
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A canvas at one moment: what a preview shows."""
@@ -72,13 +107,29 @@ class Ending:
     state: JobState
     body: str
     images: tuple[bytes, ...] = ()
+    kept: tuple[Kept, ...] = ()  # outputs of other kinds
+
+
+def kept_output(output: Output) -> tuple[Kept, ...]:
+    """As it is stored beside the event log."""
+    data, media_type = keys.output_fields(output.kind, output.index)
+    return Kept(True, data, output.data), Kept(True, media_type, output.media_type)
+
+
+def completed(body: str, outputs: Sequence[Output]) -> Ending:
+    """Images are stored with the ending, other outputs before it."""
+    images = tuple(output.data for output in outputs if output.kind == "image")
+    kept = tuple(item for output in outputs if output.kind != "image" for item in kept_output(output))
+    return Ending(JobState.COMPLETED, body, images, kept)
 
 
 @dataclass
 class RunningJob:
     claim: Claim
-    canvases: list[Canvas]
+    canvases: list[Canvas]  # of a job that makes pictures
+    clips: list[Clip]  # of one that makes videos
     seq: int  # number of the latest event that Redis has
+    kept: list[Kept] = field(default_factory=list[Kept])  # to be stored before `pending` is written
     pending: list[NewEvent] = field(default_factory=list[NewEvent])  # not yet in Redis
     num_sending: int = 0  # of them, from the first: their numbers are given
     ending: Ending | None = None
@@ -90,9 +141,18 @@ class RunningJob:
     partials: asyncio.Lock = field(default_factory=asyncio.Lock)  # they are sent in order, and before the ending
 
     @classmethod
-    def begin(cls, claim: Claim, log: Sequence[StoredEvent], edit: JobEdit | None = None) -> "RunningJob":
-        """From the checkpoint in the job's event log: its `patches`, and the `partial` images that were sent."""
-        canvases = [Canvas(edit.given if edit else KnownTokens()) for _ in range(claim.params.n)]
+    def begin(
+        cls,
+        claim: Claim,
+        log: Sequence[StoredEvent],
+        edit: JobEdit | None = None,
+        values: Mapping[tuple[int, int], Frame] | None = None,
+    ) -> "RunningJob":
+        """From the checkpoint in the job's event log: its `patches`, and the `partial` images that were sent; or its
+        frames, whose `values` are stored beside it, by video and number."""
+        num_videos = claim.params.n if claim.params.frames else 0
+        canvases = [Canvas(edit.given if edit else KnownTokens()) for _ in range(claim.params.n - num_videos)]
+        clips = [Clip() for _ in range(num_videos)]
         for stored in log:
             event = stored.parse()
             if isinstance(event, Patches):
@@ -100,7 +160,14 @@ class RunningJob:
                 canvases[event.image].add((patch.position for patch in patches), (patch.token for patch in patches))
             elif isinstance(event, Partial):
                 canvases[event.image].num_partials = event.index + 1
-        return cls(claim, canvases, claim.seq, edit=edit)
+            elif isinstance(event, FrameEvent) and values is not None:
+                clips[event.image].go_on(event.frame, values.get((event.image, event.frame)))
+        return cls(claim, canvases, clips, claim.seq, edit=edit)
+
+    @property
+    def works(self) -> Sequence[Canvas | Clip]:
+        """What it makes, by image index."""
+        return self.clips or self.canvases
 
     def add(self, event: NewEvent) -> None:
         """A preview takes the place of one of the same image that is not on its way yet: Redis may be away for long."""
@@ -119,17 +186,30 @@ class RunningJob:
 
     @property
     def is_drawn(self) -> bool:
-        return all(canvas.finished is not None for canvas in self.canvases)
+        return all(work.is_finished for work in self.works)
 
     def sequence_id(self, image: int) -> str:
         """Unique for each claim: reports about a sequence of a lost claim are not ours."""
         return f"{self.claim.job_id}/{self.claim.epoch}/{image}"
 
-    def requests(self, pipeline: Model) -> list[SequenceRequest]:
-        """One sequence for each image. Raises a RequestError for prompts that the model cannot read."""
-        prompts = read_prompts(self.claim.params, pipeline)
+    def requests(self, pipeline: Model | FrameModel) -> Sequence[Request]:
+        """One sequence for each image or video. Raises a RequestError for prompts that the model cannot read."""
+        params = self.claim.params
+        prompts = read_prompts(params, pipeline)
+        if isinstance(pipeline, FrameModel):
+            return [
+                FrameRequest(
+                    id=self.sequence_id(image),
+                    condition_ids=prompts.condition_ids,
+                    seed=params.seed,
+                    image_index=image,
+                    guidance=params.guidance,
+                    known=tuple(clip.frames),
+                )
+                for image, clip in enumerate(self.clips)
+            ]
         return [
-            sequence_request(self.claim.params, prompts, self.sequence_id(image), image, canvas.known)
+            sequence_request(params, prompts, self.sequence_id(image), image, canvas.known)
             for image, canvas in enumerate(self.canvases)
         ]
 
@@ -146,24 +226,42 @@ class RunningJob:
         return index if is_due else None
 
     @staticmethod
-    def describe(image: int, step: int, steps: int, patches: Sequence[Patch], width: int) -> Patches:
-        """The event of one step of one image; `width` is the grid's."""
-        return Patches(
-            image=image,
-            step=step,
-            steps=steps,
-            patches=tuple(
+    def describe(image: int, step: int, steps: int, patches: Sequence[Patch], layout: TokenLayout) -> Patches:
+        """The event of one step of one image."""
+        infos: list[PatchInfo] = []
+        for patch in patches:
+            row, col = layout.place(patch.position)
+            confidence = round(patch.confidence, 4)
+            infos.append(
                 PatchInfo(
                     rank=patch.rank,
                     position=patch.position,
-                    row=patch.position // width,
-                    col=patch.position % width,
+                    row=row,
+                    col=col,
                     token=patch.token_id,
-                    confidence=round(patch.confidence, 4),
+                    confidence=confidence,
                 )
-                for patch in patches
-            ),
+            )
+        return Patches(image=image, step=step, steps=steps, patches=tuple(infos))
+
+    def describe_frame(self, image: int, made: FrameMade, output: Output) -> FrameEvent:
+        return FrameEvent(
+            image=image,
+            frame=made.number,
+            frames=self.claim.params.frames,
+            step=made.step,
+            steps=made.steps,
+            output=link(self.claim.job_id, output.kind, output.index, output.media_type),
         )
+
+
+def write_values(frame: Frame) -> bytes:
+    """Little-endian fp32, channel by channel and row by row."""
+    return frame.numpy().astype("<f4").tobytes()
+
+
+def read_values(data: bytes, shape: tuple[int, int, int]) -> Frame:
+    return torch.tensor(np.frombuffer(data, dtype="<f4").astype(np.float32)).view(shape)
 
 
 def parse_sequence_id(text: str) -> tuple[str, int, int]:
@@ -180,7 +278,7 @@ class Prompts:
     negative_ids: Prefix | None = None
 
 
-def read_prompts(params: GenerationParams, pipeline: Model) -> Prompts:
+def read_prompts(params: GenerationParams, pipeline: ModelBase) -> Prompts:
     """Raises InvalidPrompt, PromptTooLong."""
     negative = (params.negative_prompt or "").strip()
     # Two classes may have one name: the number is what was chosen.
@@ -188,7 +286,7 @@ def read_prompts(params: GenerationParams, pipeline: Model) -> Prompts:
     return Prompts(pipeline.encode_prompt(prompt), _encode(pipeline, negative, "negative_prompt") if negative else None)
 
 
-def _encode(pipeline: Model, prompt: str, field: str) -> Prefix:
+def _encode(pipeline: ModelBase, prompt: str, field: str) -> Prefix:
     try:
         return pipeline.encode_prompt(prompt)
     except RequestError as error:

@@ -29,7 +29,7 @@ from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog, StoredEvent
 from server.jobs.job import Job
 from server.jobs.queue import JobQueue
-from server.jobs.store import ImageStore, Registry
+from server.jobs.store import OutputStore, Registry
 from server.settings import Settings
 from server.worker.preview import render_pngs
 from server.worker.running import Prompts, read_prompts, sequence_request
@@ -101,7 +101,7 @@ class House:
         self.connection = RedisConnection(self.redis.url)
         self.queue = JobQueue(self.connection, self.settings)
         self.log = EventLog(self.connection)
-        self.images = ImageStore(self.connection)
+        self.outputs = OutputStore(self.connection)
 
     async def close(self) -> None:
         for pid in self._workers:
@@ -169,7 +169,8 @@ class House:
         await until(enough)
 
     async def pngs(self, job: Job) -> list[bytes | None]:
-        return [await self.images.read(job.id, index) for index in range(job.params.n)]
+        found = [await self.outputs.read(job.id, "image", index) for index in range(job.params.n)]
+        return [output and output.data for output in found]
 
     async def sound_log(self, job_id: str) -> list[StoredEvent]:
         """All events of an ended job; raises AssertionError for one that is missing, doubled or after the end."""

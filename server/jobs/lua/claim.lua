@@ -36,6 +36,7 @@ if field('nonce') ~= nonce then
   elseif is_other_model then
     -- Said here and not by the worker: if it died before it said so, the next one would mix two models' tokens.
     redis.call('HSET', KEYS[1], 'base', number('seq'), 'anew', epoch, 'done', 0)
+    redis.call('DEL', 'out:' .. field('id'), 'val:' .. field('id'))
     local zeros = string.rep('0,', cjson.decode(field('params')).n):sub(1, -2)
     append('restarted', '{"attempt":' .. attempts .. ',"known":[' .. zeros .. '],"reason":"model_changed"}')
   end

@@ -19,6 +19,8 @@ local function conclude(group, state, body, result_ttl, tombstone_ttl, num_bytes
   elseif source ~= '' then
     redis.call('PEXPIRE', source, result_ttl)
   end
+  local outputs = 'out:' .. field('id')
+  redis.call('DEL', 'val:' .. field('id')) -- nobody goes on from them
   redis.call('HSET', KEYS[1], 'state', state, 'finished', now, 'result', body)
   redis.call('HDEL', KEYS[1], unpack(OF_ACTIVE_JOBS))
   append(state, body)
@@ -26,9 +28,10 @@ local function conclude(group, state, body, result_ttl, tombstone_ttl, num_bytes
   local storage = storage_key(field('tenant'))
   forget_expired(storage)
   release_active(storage)
-  charge_for(storage, result_ttl, bytes_of(KEYS[1], KEYS[2], KEYS[5], source) + (num_bytes or 0))
+  charge_for(storage, result_ttl, bytes_of(KEYS[1], KEYS[2], KEYS[5], source, outputs) + (num_bytes or 0))
   charge_for(storage, tombstone_ttl, bytes_of(KEYS[4]))
   redis.call('PEXPIRE', KEYS[1], result_ttl)
   redis.call('PEXPIRE', KEYS[2], result_ttl)
   redis.call('PEXPIRE', KEYS[5], result_ttl)
+  redis.call('PEXPIRE', outputs, result_ttl)
 end

@@ -16,7 +16,7 @@ from server.jobs.dead import DeadLetters
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
 from server.jobs.queue import JobQueue
-from server.jobs.store import ImageStore, Registry
+from server.jobs.store import OutputStore, Registry
 from server.settings import Settings
 from tests.server.jobs.protocol import PARAMS, kinds, open_worker, params, run, take
 
@@ -95,7 +95,7 @@ async def test_a_dead_edit_is_repeated_with_its_picture(
     assert (new["retry_of"], new["params"]["edit"]["strength"]) == (job_id, 0.5)
     assert (await oar("retry", job_id)).strip() == new["id"], "once is enough"
     await connection.once("DEL", keys.source(job_id))
-    assert await ImageStore(connection).read_source(new["id"]) == b"a png", "a copy of its own"
+    assert await OutputStore(connection).read_source(new["id"]) == b"a png", "a copy of its own"
     assert await connection.once("PTTL", keys.source(new["id"])) == -1
 
 

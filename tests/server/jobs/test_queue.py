@@ -14,7 +14,7 @@ from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.job import TRANSITIONS, JobState
 from server.jobs.queue import MARGIN, Idempotency, JobQueue
-from server.jobs.store import ImageStore, Registry
+from server.jobs.store import OutputStore, Registry
 from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
 from server.settings import Settings
 from tests.server.jobs.protocol import end_leases, set_clock
@@ -79,8 +79,9 @@ async def test_a_job_goes_from_submit_to_its_pictures(
     assert job.state is JobState.COMPLETED
     assert job.started_at is not None
     assert await kinds(log, job_id) == ["queued", "started", "patches", "preview", "completed"]
-    images = ImageStore(connection)
-    assert [await images.read(job_id, i) for i in range(3)] == [b"\x89PNG0", b"\xff1", None]
+    outputs = OutputStore(connection)
+    found = [await outputs.read(job_id, "image", index) for index in range(3)]
+    assert [output and output.data for output in found] == [b"\x89PNG0", b"\xff1", None]
     assert await queue.depth("tiny") == 0
     assert await connection.once("XLEN", keys.queue("tiny")) == 0
 
@@ -90,7 +91,7 @@ async def test_the_source_of_an_edit_lives_as_long_as_its_job(
 ) -> None:
     worker = await open_worker(connection, settings)
     job_id = (await queue.submit(PARAMS, source=b"a png")).job_id
-    assert await ImageStore(connection).read_source(job_id) == b"a png"
+    assert await OutputStore(connection).read_source(job_id) == b"a png"
     assert await connection.once("PTTL", keys.source(job_id)) == -1, "a job may wait for long"
     await run(connection, worker.finish_call(await take(worker), JobState.COMPLETED, "{}", [b"1"]))
     left = [await connection.once("PTTL", key) for key in (keys.source(job_id), keys.job(job_id))]
