@@ -63,7 +63,7 @@ class Lock:
                 *("--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:"),
                 *("--generate-hashes", "--no-header", "--no-annotate", "--quiet"),
             ]
-            subprocess.run(command, cwd=folder, input=BUILD, text=True, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(command, cwd=folder, input=BUILD, encoding="utf-8", check=True, stdout=subprocess.DEVNULL)
             header = HEADER.format(image=self.image, extras=",".join(self.extras))
             self.path.write_text(header + (folder / "lock.txt").read_text(encoding="utf-8"), encoding="utf-8")
 
