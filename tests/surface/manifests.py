@@ -35,6 +35,16 @@ class Health(Snake):
     retries: int
 
 
+class LogOptions(Snake):
+    max_size: Annotated[str, Field(pattern=r"^\d+m$", alias="max-size")]
+    max_file: Annotated[str, Field(pattern=r"^\d+$", alias="max-file")]
+
+
+class Logging(Snake):
+    driver: Literal["local"]
+    options: LogOptions
+
+
 class Condition(Snake):
     condition: Literal["service_healthy", "service_started"]
 
@@ -63,6 +73,7 @@ class Service(Snake):
     tmpfs: list[Annotated[str, Field(pattern=r"^/\w+:size=\d+m$")]] = []
     cap_drop: list[Literal["ALL"]] = []
     security_opt: list[str] = []
+    logging: Logging | None = None
     healthcheck: Health | None = None
     depends_on: dict[str, Condition] | list[str] = {}
     deploy: dict[Literal["resources"], dict[Literal["reservations"], dict[Literal["devices"], list[Device]]]] | None = (

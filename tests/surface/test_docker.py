@@ -134,6 +134,7 @@ def test_no_service_of_compose_is_root_or_has_a_capability_or_writes_outside_its
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["read_only"] is True, name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, "whoever fills the log fills no disk"
         assert not service.keys() & {"cap_add", "privileged", "devices", "pid", "ipc", "network_mode", "userns_mode"}, (
             name
         )
