@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint types imports pytest test-slow chaos bench dashboard dashboard-picture documents painting screenshots \
-	format clean
+.PHONY: serve test lint types imports pytest test-slow chaos bench dashboard dashboard-picture documents locks painting \
+	screenshots format clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/oar serve
@@ -44,6 +44,11 @@ dashboard-picture: $(VENV)/.test
 # docs/openapi.json, docs/asyncapi.json and the generated tables of docs/*.md.
 documents: $(VENV)/.serve
 	$(BIN)/python -m ops.documents
+
+# docker/locks/*.txt: versions of constraints.txt with hashes from the package index, for the images.
+locks: $(VENV)/.serve
+	$(INSTALL) uv==0.13.9
+	$(BIN)/python -m ops.locks
 
 # The picture at the top of README.md; about a minute.
 painting: $(VENV)/.serve

@@ -1,15 +1,21 @@
 # The API: no torch, no model code is imported. Build from the repository's root: docker build -f docker/api.Dockerfile .
-FROM python:3.11.13-slim-bookworm AS build
+# By tag, as its rebuilds bring Debian's security fixes; docs/operating.md says how to name a digest instead.
+ARG PYTHON_IMAGE=python:3.11.13-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 RUN python -m venv /opt/oar
-COPY constraints.txt pyproject.toml README.md LICENSE ./
+# What others made, by the hashes of its files: first, as it is large and changes seldom.
+COPY docker/locks/api.txt lock.txt
+RUN /opt/oar/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement lock.txt
+COPY pyproject.toml README.md LICENSE ./
 COPY oar_client oar_client
 COPY oar_core oar_core
 COPY oar_wire oar_wire
 COPY server server
-RUN /opt/oar/bin/pip install --no-cache-dir --constraint constraints.txt '.[otel]'
+RUN /opt/oar/bin/pip install --no-cache-dir --no-index --no-deps --no-build-isolation .
 
-FROM python:3.11.13-slim-bookworm
+FROM ${PYTHON_IMAGE}
 RUN useradd --system --create-home --uid 10001 oar
 COPY --from=build /opt/oar /opt/oar
 USER 10001

@@ -5,6 +5,8 @@ ServerError              status  code
 ├── InvalidJson            400   invalid_json
 ├── InvalidRequest         422   given (invalid_prompt, invalid_order, unknown_field ...)
 ├── InvalidKey             401   invalid_api_key       WWW-Authenticate
+├── InvalidLink            403   invalid_link
+├── LinkExpired            403   link_expired
 ├── OriginNotAllowed       403   origin_not_allowed
 ├── PriorityNotAllowed     403   priority_not_allowed
 ├── NotFound               404   not_found
@@ -167,6 +169,16 @@ class _Forbidden(_ClientError):
     status = 403
     type = "permission_error"
     close_code = 4403
+
+
+class InvalidLink(_Forbidden):
+    """The signature of a picture's link is none of this server's."""
+
+    code = "invalid_link"
+
+
+class LinkExpired(_Forbidden):
+    code = "link_expired"
 
 
 class OriginNotAllowed(_Forbidden):

@@ -140,7 +140,7 @@ OWN_SEGMENTS = frozenset({"v1", "studio", "docs", "redoc", "live", "ready", "met
 SEGMENT = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
 HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 # Whoever sets one of these wants a door to be locked: empty, it must not leave the door open.
-NEVER_EMPTY = frozenset({"api_keys", "metrics_key"})
+NEVER_EMPTY = frozenset({"api_keys", "metrics_key", "link_secret"})
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 Origins = Annotated[Names, AfterValidator(_check_origins)]
@@ -190,6 +190,15 @@ class Settings(BaseSettings):
     )
     metrics_key: str | None = Field(
         None, min_length=16, description="Bearer key of /metrics; unset leaves it open", repr=False
+    )
+    link_secret: str | None = Field(
+        None,
+        min_length=32,
+        description="What signs the links of pictures, which open without a key; unset takes a random one from Redis",
+        repr=False,
+    )
+    link_seconds: float = Field(
+        3600, ge=1, le=7 * 86400, description="Seconds that a signed link of a picture is valid"
     )
     allowed_origins: Origins = Field(
         (), description="Origins of other sites whose pages may use the API, comma separated; * is all"

@@ -21,6 +21,8 @@ MEANINGS: Mapping[str, str] = {
     "invalid_json": "The body is no JSON.",
     "invalid_http": "What was sent is no HTTP/1.1 request; the connection is closed.",
     "invalid_api_key": "No key came, or one that nobody was given.",
+    "invalid_link": "The signed link was changed, or was not made here; nothing is told of what it named.",
+    "link_expired": "The signed link was good, and its time is over; with the key the picture can still be fetched.",
     "origin_not_allowed": "Pages of this origin may not use the server.",
     "priority_not_allowed": "The tenant may not ask for this priority.",
     "host_not_allowed": "The server is not known under this name.",

@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from oar_wire.model import ModelInfo
 from oar_wire.tenant import Tenant, open_tenant
 from server.api.gate import TENANT
+from server.api.links import PictureLinks
 from server.api.prompts import PromptMeter
 from server.api.room import Room
 from server.api.thread_pool import FairThreadPool
@@ -80,6 +81,7 @@ class Services:
     gauge: QueueGauge
     exporter: ExporterLease
     limiter: RateLimiter
+    links: PictureLinks
     probe: WriteProbe
     room: Room
     tracing: Tracing
@@ -110,6 +112,7 @@ class Services:
             gauge=QueueGauge(connection),
             exporter=ExporterLease(connection, settings.metrics_lease),
             limiter=RateLimiter(connection),
+            links=PictureLinks(connection, settings),
             probe=WriteProbe(connection, PROBE_SECONDS),
             room=Room(settings.max_sockets),
             tracing=tracing,

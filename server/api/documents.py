@@ -70,6 +70,20 @@ PICTURES = (
     PictureShareFull("32 pictures of studio wait to be decoded or encoded already, which is its share", retry_after=4),
     PictureQueueFull("64 pictures wait to be decoded or encoded already", retry_after=4),
 )
+# What the links of `/v1/images/*` end in, where the server has keys.
+LINK_PARAMETERS = [
+    {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": description,
+        "schema": {"type": kind},
+    }
+    for name, kind, description in (
+        ("expires", "integer", "Of a signed link: until when it opens the picture without a key, in Unix seconds"),
+        ("signature", "string", "Of a signed link, as its last parameter"),
+    )
+]
 HEADERS = {
     "Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "`Bearer`, and what is wrong with the key", "schema": {"type": "string"}},

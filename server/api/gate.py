@@ -1,4 +1,7 @@
-"""Lets in who has a key. Every route and socket is behind it, also those that are yet to be written, but for `OPEN`."""
+"""Lets in who has a key. Every route and socket is behind it, also those that are yet to be written, but for `OPEN`.
+
+One picture can also be opened by its signed link.
+"""
 
 import hmac
 
@@ -7,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from oar_wire.tenant import Tenant, open_tenant
 from server.api.credentials import read_key
 from server.api.keyring import KeyRing
+from server.api.links import PictureLinks, is_signed
 from server.api.proxy import route_path
 from server.api.refusal import refuse
 from server.errors import InvalidKey, RateLimited, ServerError
@@ -44,14 +48,22 @@ class Gate:
             await self.app(scope, receive, send)
             return
         try:
-            tenant = self._who(scope)
-            await self._count(scope, tenant)
+            link_owner = await self._find_link_owner(scope)
+            tenant = link_owner or self._who(scope)
+            await self._count(scope, tenant, by_link=link_owner is not None)
         except ServerError as error:
             self.metrics.count_refusal(error.code)
             await refuse(error, scope, receive, send)
             return
         scope[TENANT] = tenant
         await self.app(scope, receive, send)
+
+    async def _find_link_owner(self, scope: Scope) -> Tenant | None:
+        """None for whoever does not come by a signed link alone. Raises InvalidLink, LinkExpired, RedisUnavailable."""
+        if self.ring is None or not is_signed(scope) or read_key(scope) is not None:
+            return None
+        links: PictureLinks = scope["app"].state.services.links
+        return await links.open(scope, self.ring.tenants)
 
     def _who(self, scope: Scope) -> Tenant:
         """Raises InvalidKey."""
@@ -77,7 +89,7 @@ class Gate:
         if not hmac.compare_digest(key.encode(errors="replace"), self.metrics_key.encode(errors="replace")):
             raise InvalidKey("this is not the key of the metrics", was_sent=True)
 
-    async def _count(self, scope: Scope, tenant: Tenant) -> None:
+    async def _count(self, scope: Scope, tenant: Tenant, *, by_link: bool) -> None:
         """Raises RateLimited, RedisUnavailable."""
         if tenant is self.everybody:
             if not is_open(scope):
@@ -85,7 +97,7 @@ class Gate:
             return
         limiter: RateLimiter = scope["app"].state.services.limiter
         try:
-            await limiter.take(tenant)
+            await limiter.take(tenant, by_link=by_link)
         except RateLimited:
             self.metrics.count_tenant(tenant.name, "rate_limited")
             raise

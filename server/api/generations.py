@@ -22,8 +22,10 @@ from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
 from server.errors import (
     ImageNotFound,
+    InvalidLink,
     InvalidRequest,
     JobExpired,
+    LinkExpired,
     NoImage,
     NotFinished,
     NotFound,
@@ -199,6 +201,7 @@ async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[st
     "/{job_id}/images/{index}",
     summary="Fetch a finished picture",
     response_class=Response,
+    openapi_extra={"parameters": documents.LINK_PARAMETERS},
     responses={
         200: {"description": "The picture", "content": {kind: {} for kind in MEDIA_TYPES.values()}},
         304: {"description": "The client has it already"},
@@ -209,6 +212,8 @@ async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[st
             ImageNotFound("this job has images 0 to 0", field="index"),
             NotFinished("the job is running", retry_after=1),
             NoImage("the job was canceled"),
+            InvalidLink("this link was not made here, or was changed, or its owner is no longer known"),
+            LinkExpired("this link has expired; whoever has the key can still fetch the picture"),
             InvalidRequest("invalid_format", "format: Input should be 'png', 'webp' or 'jpeg'", field="format"),
         ),
     },

@@ -219,6 +219,8 @@ async def _submit(
     warnings += substitutes(wanted, model, is_strict=services.settings.openai_strict)
     if wanted.stream:
         check_room(services)
+    elif wanted.response_format != "b64_json":
+        await services.links.prepare(services.tenant)  # before anything is drawn that could then not be linked to
     submitted = await accept(
         services,
         wanted.to_generation(model),
@@ -279,11 +281,17 @@ async def _answer(services: Services, request: Request, delivery: Delivery, job:
 async def _data(services: Services, request: Request, delivery: Delivery, job: Job, index: int) -> ImageData:
     """A picture, or its address, or both. Raises JobExpired."""
     only = delivery.wanted.response_format
-    address = f"{request.base_url}v1/generations/{job.id}/images/{index}?{delivery.rendition.query}"
     return ImageData(
         b64_json=None if only == "url" else await _finished(services, delivery, job, index),
-        url=None if only == "b64_json" else address,
+        url=None if only == "b64_json" else await _link(services, request, delivery, job, index),
     )
+
+
+async def _link(services: Services, request: Request, delivery: Delivery, job: Job, index: int) -> str:
+    """A whole address that opens without a key."""
+    path = f"/v1/generations/{job.id}/images/{index}"
+    query = await services.links.sign(services.tenant, path, delivery.rendition.query)
+    return f"{str(request.base_url).rstrip('/')}{path}?{query}"
 
 
 async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGenerator[str]:

@@ -19,6 +19,7 @@
 | `dead` | stream | jobs that were begun too often, with what a retry needs; bounded length |
 | `idem:{tenant}:{key}` | string | fingerprint and job id of an idempotent submit |
 | `rate:{tenant}` | string | when the tenant's bucket of requests is full again, in Redis' microseconds; expires then |
+| `rate:{tenant}:links` | string | the same of requests that come by its signed links |
 | `ctl:{worker}` | stream | ids of jobs that the worker is to cancel |
 | `model:{name}` | string | what a worker published about a model (JSON); expires a while after its last worker |
 | `text:{name}` | string | the model's text tokenizer (JSON of the `tokenizers` library); expires with it |
@@ -28,6 +29,7 @@
 | `probe:writes` | string | what a process writes to learn whether Redis takes writes; expires |
 | `probe:rights` | any | what the look at the user's rights writes and removes |
 | `exporter` | string | the API process whose `/metrics` speaks for the queue and the workers; expires |
+| `link:secret` | string | a random secret that signs links of pictures, where the settings have none |
 | `data:id` | string | a random id: data that was lost took it along |
 | `data:lost` | string | when that was noticed, in Unix milliseconds; expires |
 | `news` | stream | ids of jobs whose log has something new, for whoever waits; bounded length |
@@ -48,6 +50,7 @@ DUE = "due"
 SWEEPER = "sweeper"
 DEAD = "dead"
 EXPORTER = "exporter"
+LINK_SECRET = "link:secret"
 DATA_ID = "data:id"
 DATA_LOST = "data:lost"
 RIGHTS_PROBE = "probe:rights"
@@ -55,7 +58,7 @@ WRITES_PROBE = "probe:writes"
 NEWS = "news"
 NEWS_LENGTH = 4096  # entries that are kept at least, as the scripts' prelude says
 CONTROL_PREFIX = "ctl:"
-SINGLE = (MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, EXPORTER, DATA_ID, DATA_LOST, NEWS)
+SINGLE = (MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, EXPORTER, LINK_SECRET, DATA_ID, DATA_LOST, NEWS)
 
 
 class Field(StrEnum):
@@ -163,8 +166,8 @@ def storage(tenant: str) -> str:
     return f"storage:{tenant}"
 
 
-def rate(tenant: str) -> str:
-    return f"rate:{tenant}"
+def rate(tenant: str, *, by_link: bool = False) -> str:
+    return f"rate:{tenant}:links" if by_link else f"rate:{tenant}"
 
 
 def control(worker: str) -> str:

@@ -24,6 +24,7 @@ from tests.waiting import HANG_SECONDS, wait_for
 
 PASSWORD = "correct-horse-battery"
 METRICS_KEY = "a-key-of-the-metrics-alone"
+LINK_SECRET = "a-secret-that-signs-links-and-nothing-else"
 BODY = {"prompt": "a red circle", "steps": 2}
 
 
@@ -121,6 +122,7 @@ def test_no_secret_is_written_anywhere(tls_redis: TlsRedis, tmp_path: Path, weig
         "REDIS_URL": tls_redis.url,
         "OAR_API_KEYS": str(keys.path),
         "OAR_METRICS_KEY": METRICS_KEY,
+        "OAR_LINK_SECRET": LINK_SECRET,
         "OAR_LOG_LEVEL": "debug",
     }
     answers: list[str] = []
@@ -142,6 +144,10 @@ def test_no_secret_is_written_anywhere(tls_redis: TlsRedis, tmp_path: Path, weig
                 answers.append(client.get(path, headers=headers).text)
             answers.append(client.post("/v1/generations", json={"prompt": 3}, headers=headers).text)
             answers.append(client.post("/v1/images/edits", json=BODY, headers=headers).text)
+        body = {**BODY, "response_format": "url"}
+        link = client.post("/v1/images/generations", json=body, headers=good).json()["data"][0]["url"]
+        assert client.get(link).status_code == 200
+        assert client.get(link.replace("expires=", "expires=1")).status_code == 403
         answers.append(client.get(f"/v1/models?api_key={strays['query']}").text)
         answers.append(client.post("/v1/generations", content=strays["body"], headers=good).text)
         for _ in range(70):
@@ -157,7 +163,8 @@ def test_no_secret_is_written_anywhere(tls_redis: TlsRedis, tmp_path: Path, weig
         assert client.get("/v1/models", headers=bearer(keys.other)).status_code == 200
     log = server.log.read_text()
     encoded = [protocols(key)[1].removeprefix("oar.key.") for key in (keys.one, keys.other, strays["socket"])]
-    for secret in (keys.one, keys.other, METRICS_KEY, PASSWORD, *strays.values(), *encoded):
+    signature = link.partition("&signature=")[2]
+    for secret in (keys.one, keys.other, METRICS_KEY, LINK_SECRET, PASSWORD, signature, *strays.values(), *encoded):
         for place, text in (("log", log), ("metrics", metrics), *((f"answer {i}", a) for i, a in enumerate(answers))):
             assert secret not in text, place
 

@@ -25,6 +25,7 @@ class Snake(BaseModel):
 class Build(Snake):
     context: Literal[".."]
     dockerfile: str
+    args: list[Literal["PYTHON_IMAGE"]]
 
 
 class Health(Snake):
@@ -32,6 +33,16 @@ class Health(Snake):
     interval: Seconds
     timeout: Seconds
     retries: int
+
+
+class LogOptions(Snake):
+    max_size: Annotated[str, Field(pattern=r"^\d+m$", alias="max-size")]
+    max_file: Annotated[str, Field(pattern=r"^\d+$", alias="max-file")]
+
+
+class Logging(Snake):
+    driver: Literal["local"]
+    options: LogOptions
 
 
 class Condition(Snake):
@@ -48,8 +59,9 @@ Deploy = dict[Literal["resources"], dict[Literal["reservations"], dict[Literal["
 
 
 class Service(Snake):
-    image: Annotated[str, Field(pattern=r"^[\w./-]+:[\w.-]+$")] | None = None
+    image: Annotated[str, Field(pattern=r"^\$\{[A-Z]+_IMAGE:-[\w./-]+:[\w.-]+\}$")] | None = None
     build: Build | None = None
+    user: Annotated[str, Field(pattern=r"^[1-9]\d*:\d+$")] | None = None
     command: list[str] = []
     environment: dict[str, str] = {}
     volumes: list[str] = []
@@ -58,9 +70,10 @@ class Service(Snake):
     restart: Literal["unless-stopped"] | None = None
     stop_grace_period: Seconds | None = None
     read_only: bool = False
-    tmpfs: list[str] = []
+    tmpfs: list[Annotated[str, Field(pattern=r"^/\w+:size=\d+m$")]] = []
     cap_drop: list[Literal["ALL"]] = []
     security_opt: list[str] = []
+    logging: Logging | None = None
     healthcheck: Health | None = None
     depends_on: dict[str, Condition] | list[str] = {}
     deploy: dict[Literal["resources"], dict[Literal["reservations"], dict[Literal["devices"], list[Device]]]] | None = (

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.models.model import Model
 from oar_core.models.oar.backbone import OarBackbone
-from server.cli import VERBS
 from server.settings import Settings, environment_name
 from server.worker.bridge import FLUSH_SECONDS
 from tests.surface.manifests import MANIFEST, Compose, Deployment, Kustomization, ScaledObject, StatefulSet
@@ -25,7 +25,7 @@ DOCKER = ROOT / "docker"
 K8S = DOCKER / "k8s"
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
 KNOWN = {environment_name(field) for field in Settings.model_fields}
-INSTRUCTIONS = {"FROM", "WORKDIR", "RUN", "COPY", "USER", "ENV", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT"}
+INSTRUCTIONS = {"ARG", "FROM", "WORKDIR", "RUN", "COPY", "USER", "ENV", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT"}
 OVERLAYS = ("cpu", "gpu")
 
 
@@ -66,16 +66,17 @@ LITERALS = dict(
 def test_a_dockerfile_parses_and_has_two_stages_of_one_pinned_image(path: Path) -> None:
     found = instructions(path)
     assert {name for name, _ in found} <= INSTRUCTIONS
-    build, final = [rest.split() for name, rest in found if name == "FROM"]
-    assert build[1:] == ["AS", "build"]
-    assert build[0] == final[0]
-    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", final[0])
+    assert [rest for name, rest in found if name == "FROM"] == ["${PYTHON_IMAGE} AS build", "${PYTHON_IMAGE}"]
+    (argument,) = (rest for name, rest in found if name == "ARG")
+    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.11\.\d+-slim-bookworm", argument)
     assert next(rest for name, rest in found if name == "ENTRYPOINT") in ('["oar", "api"]', '["oar", "worker"]')
     for name, rest in found:
         if name in {"ENTRYPOINT", "HEALTHCHECK"}:
             exec_form = rest[rest.index("[") :]
             assert all(isinstance(word, str) for word in yaml.safe_load(exec_form))
-    assert "pip" not in "".join(rest for name, rest in found[found.index(("FROM", " ".join(final))) :] if name == "RUN")
+    assert "pip" not in "".join(
+        rest for name, rest in found[found.index(("FROM", "${PYTHON_IMAGE}")) :] if name == "RUN"
+    )
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
@@ -106,26 +107,6 @@ def test_images_do_not_run_as_root_and_watch_their_health_on_the_port_that_they_
     Settings(**{key.removeprefix("OAR_").lower(): value for key, value in variables.items() if key in KNOWN})
 
 
-def test_the_api_image_installs_no_torch_and_the_workers_the_pinned_one() -> None:
-    texts = {path.name: path.read_text() for path in DOCKERFILES}
-    assert set(texts) == {"api.Dockerfile", "worker-cpu.Dockerfile", "worker-cuda.Dockerfile"}
-    assert "[worker" not in texts["api.Dockerfile"]
-    assert "torch==" not in texts["api.Dockerfile"]
-    (pinned,) = re.findall(r"^torch==\S+$", (ROOT / "constraints.txt").read_text(), re.M)
-    for kind in ("cpu", "cuda"):
-        assert f"'{pinned}'" in texts[f"worker-{kind}.Dockerfile"]
-        assert ("download.pytorch.org/whl/cpu" in texts[f"worker-{kind}.Dockerfile"]) == (kind == "cpu")
-        assert environment(DOCKER / f"worker-{kind}.Dockerfile")["OAR_DEVICE"] == kind
-
-
-def test_what_the_images_install_is_an_extra() -> None:
-    extras = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.M))
-    for path in DOCKERFILES:
-        for names in re.findall(r"'\.\[([\w,]+)\]'", path.read_text()):
-            assert set(names.split(",")) <= extras
-    assert {"api", "worker"} <= set(VERBS)
-
-
 # compose
 
 
@@ -142,6 +123,66 @@ def test_compose_keeps_to_the_schema_and_names_what_there_is(name: str) -> None:
             for volume in service.volumes:
                 source = volume.split(":")[0]
                 assert source in compose.volumes or (DOCKER / source).exists(), volume
+
+
+@pytest.mark.parametrize("overlay", [None, "compose.gpu.yaml", "compose.keys.yaml"])
+def test_no_service_of_compose_is_root_or_has_a_capability_or_writes_outside_its_volumes(overlay: str | None) -> None:
+    services: dict[str, Any] = load(DOCKER / "compose.yaml")["services"]
+    for name, others in (load(DOCKER / overlay)["services"] if overlay else {}).items():
+        services[name] |= others
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["read_only"] is True, name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, "whoever fills the log fills no disk"
+        assert not service.keys() & {"cap_add", "privileged", "devices", "pid", "ipc", "network_mode", "userns_mode"}, (
+            name
+        )
+        user = service.get("user") or dict(instructions(ROOT / service["build"]["dockerfile"]))["USER"]
+        assert int(user.split(":")[0]) > 0, name
+        assert all(volume.endswith(":ro") or not volume.startswith((".", "/")) for volume in service.get("volumes", ()))
+
+
+def containers(document: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every container of any kind, wherever it stands in a manifest, with its pod."""
+    if isinstance(document, list):
+        for part in document:
+            yield from containers(part)
+    elif isinstance(document, dict):
+        for name, part in document.items():
+            if name in {"containers", "initContainers", "ephemeralContainers"}:
+                yield from ((container, document) for container in part)
+            else:
+                yield from containers(part)
+
+
+def test_no_container_of_kubernetes_is_root_or_has_a_capability_or_writes_outside_its_volumes() -> None:
+    found = [
+        (path.name, container, pod)
+        for path in K8S.rglob("*.yaml")
+        for document in yaml.safe_load_all(path.read_text())
+        for container, pod in containers(document)
+    ]
+    whole = {container["name"] for _, container, _ in found if "image" in container}
+    assert whole == {"api", "worker", "redis"}
+    for name, container, pod in found:
+        if "image" not in container:  # a patch of one that is looked at
+            assert container["name"] in whole, name
+            assert "securityContext" not in {*container, *pod}, name
+            continue
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        for volume in pod.get("volumes", ()):
+            assert volume.keys() == {"name", "emptyDir"}, "nothing of the host"
+            assert volume["emptyDir"]["sizeLimit"]
 
 
 def test_what_listens_on_all_addresses_knows_its_names() -> None:
