@@ -33,6 +33,10 @@ TERMINAL = {"completed", "canceled", "data_lost"}
 DOCUMENTED = {*TERMINAL, "job_lost", "job_not_found"}
 
 
+class LostError(Exception):
+    """The answer to a submit was `job_lost`."""
+
+
 @dataclass
 class Visitor:
     """Asks for one picture after the other and follows each to its end, in the ways that clients have."""
@@ -62,6 +66,8 @@ class Visitor:
                 way = chance.choice(ways)
                 try:
                     self.endings[await way()] += 1
+                except LostError:
+                    self.endings["job_lost"] += 1
                 except (JobFailed, JobCanceled, NotFound) as error:
                     self.endings["canceled" if isinstance(error, JobCanceled) else error.code] += 1
 
@@ -88,15 +94,14 @@ class Visitor:
 
     async def _waited(self, client: httpx.AsyncClient) -> str:
         """`Prefer: wait`, then asks again and again."""
-        answer = await self._submit(client, {"Prefer": "wait=30"})
-        return "job_lost" if answer.status_code == 503 else await self._end_of(client, answer.json()["id"])
+        return await self._end_of(client, await self._submit(client, {"Prefer": "wait=30"}))
 
     async def _asked_again(self, client: httpx.AsyncClient) -> str:
-        return await self._end_of(client, (await self._submit(client, {})).json()["id"])
+        return await self._end_of(client, await self._submit(client, {}))
 
     async def _heard(self, client: httpx.AsyncClient) -> str:
         """Server-sent events; taken up again where they broke."""
-        job_id, seq = (await self._submit(client, {})).json()["id"], 0
+        job_id, seq = await self._submit(client, {}), 0
         while True:
             try:
                 headers = {"Last-Event-ID": str(seq)}
@@ -120,8 +125,8 @@ class Visitor:
             except httpx.TransportError:
                 await asyncio.sleep(0.1)
 
-    async def _submit(self, client: httpx.AsyncClient, headers: dict[str, str]) -> httpx.Response:
-        """Until it is accepted; the job that this client knows of then is lost at worst with a word."""
+    async def _submit(self, client: httpx.AsyncClient, headers: dict[str, str]) -> str:
+        """Submits until it is accepted; returns the job's id. Raises LostError."""
         key = {"Idempotency-Key": f"{self.seed}-{self.options['seed']}"}
         while True:
             try:
@@ -133,10 +138,10 @@ class Visitor:
                 continue
             if answer.status_code in {200, 202}:
                 self.job_ids.append(answer.json()["id"])
-                return answer
+                return self.job_ids[-1]
             assert answer.status_code in RETRIED, answer.text
             if answer.json()["error"]["code"] == "job_lost":
-                return answer
+                raise LostError
             await asyncio.sleep(0.1)
 
     async def _end_of(self, client: httpx.AsyncClient, job_id: str) -> str:

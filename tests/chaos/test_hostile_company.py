@@ -104,7 +104,7 @@ async def test_hostile_bodies_change_nothing_for_those_who_paint(
     keys = write_keys(tmp_path)
     house.worker(slots=8)
     await house.model_is_known()
-    jobs = scaled(200, 20)
+    jobs = scaled(100, 12)
     statuses, seconds, is_over = Counter[int](), dict[str, list[float]](), asyncio.Event()
     painted: list[tuple[str, list[bytes]]] = []
     turns = attacks()
