@@ -22,6 +22,7 @@ ServerError              status  code
 ├── BodyTooLarge           413   body_too_large
 ├── UnsupportedMediaType   415   unsupported_media_type
 ├── HostNotAllowed         421   host_not_allowed
+├── UpgradeRequired        426   websocket_only        Upgrade
 ├── HeadTooLarge           431   head_too_large
 ├── IdempotencyConflict    422   idempotency_key_reused
 ├── QueueFull              429   queue_full            Retry-After
@@ -232,6 +233,15 @@ class RequestTimeout(_ClientError):
     status = 408
     code = "request_timeout"
     type = "timeout_error"
+
+
+class UpgradeRequired(_ClientError):
+    status = 426
+    code = "websocket_only"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Upgrade": "websocket", "Connection": "Upgrade"}
 
 
 class BodyTooLarge(_ClientError):

@@ -40,6 +40,7 @@ MEANINGS: Mapping[str, str] = {
     "job_has_no_image": "The job failed or was canceled.",
     "job_expired": "The job was there, and what is left of it is its end.",
     "request_timeout": "The request did not arrive in full within the seconds that a client has to send it.",
+    "websocket_only": "This address is a websocket's; `/events` tells the same over plain HTTP.",
     "body_too_large": "The body is larger than this address takes.",
     "head_too_large": "The request's address and headers are too long or too many; the connection is closed.",
     "unsupported_media_type": "The body is neither JSON nor, where pictures are sent, a multipart form.",

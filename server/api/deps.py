@@ -129,15 +129,19 @@ class Services:
         return self.settings.models[0] if self.settings.models else await self.recent.default_model()
 
     async def find_model(self, name: str | None) -> ModelInfo:
-        """Raises ModelNotFound, or ModelNotReady for one that is to be served but was never published yet."""
+        """Raises ModelNotFound, or ModelNotReady for one that is to be served but is not published now."""
         wanted = self.settings.model_aliases.get(name, name) if name else await self.default_model()
         info = await self.recent.model(wanted) if wanted else None
         if info is not None:
             return info
         # One that a worker will serve, or has served: it stays known for a while after its last worker.
-        if wanted is None or wanted in self.settings.models:
+        if not wanted or not name or wanted in self.settings.models or await self._is_to_come(wanted):
             raise ModelNotReady("no worker has loaded the model yet", field="model", retry_after=2)
         raise ModelNotFound(f"there is no model {wanted[:80]!r}", field="model")
+
+    async def _is_to_come(self, name: str) -> bool:
+        """Whether Redis has lost its data and the model may be one that its worker has yet to publish again."""
+        return await self.data.is_fresh() and not await self.registry.was_published(name)
 
     async def check_served(self, model: ModelInfo) -> None:
         """Raises ModelNotReady where no live worker takes the model's jobs: they would wait for nobody."""

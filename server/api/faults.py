@@ -98,7 +98,13 @@ def from_fault(fault: dict[str, Any], content_type: str) -> ServerError:
     if kind == "missing":
         return InvalidRequest("missing_field", f"{field} is required", field=field)
     own = OPTIONS[field].about.complaint if field in OPTIONS else ""
-    return InvalidRequest(field_code(field), own or f"{field}: {fault['msg']}", field=field)
+    own = own or MESSAGES.get(field, "")
+    return InvalidRequest(field_code(field), own or f"{field}: {_reason(fault)}", field=field)
+
+
+def _reason(fault: dict[str, Any]) -> str:
+    """Pydantic's sentence; our own validators' without the words that it puts before them."""
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def field_code(field: str) -> str:

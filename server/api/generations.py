@@ -1,11 +1,13 @@
 """`/v1/generations`: submit, look, cancel, follow, fetch pictures."""
 
 import hashlib
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import BeforeValidator
 
 from oar_wire.events import Completed, Failed
 from oar_wire.job import GenerationList, GenerationStatus, ImageLink, Timings
@@ -17,7 +19,7 @@ from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow, parse_seq
-from server.api.intake import accept, idempotency, rejections_counted, wait_for_end, with_deadline
+from server.api.intake import accept, idempotency, losses_told, rejections_counted, wait_for_end, with_deadline
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
 from server.errors import (
@@ -43,7 +45,16 @@ MOST_LISTED = 100
 CACHE_FOR_EVER = "private, max-age=31536000, immutable"
 MOST_LOADED = 1000  # jobs that one list is made from, however many a tenant may have
 
+
+def _plain_number(text: str) -> str:
+    """One picture has one address: neither `00` nor `0.0` is another."""
+    if not re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text, re.ASCII):
+        raise ValueError("not an image's number")
+    return text
+
+
 JobId = Annotated[str, Path(description="The `id` of a job", examples=["gen-0f3a5c"])]
+ImageIndex = Annotated[int, BeforeValidator(_plain_number), Path(description="The image, counted from 0", examples=[0])]
 Prefer = Annotated[
     list[str] | None,
     Header(description="`wait=N` holds the answer back until the job ends, at most N seconds", examples=[["wait=30"]]),
@@ -89,7 +100,12 @@ async def submit(
 
 
 async def answer(services: Services, submitted: Submitted, response: Response, prefer: Prefer) -> GenerationStatus:
-    """At once, or when the job has ended within the seconds that the client prefers to wait."""
+    """At once, or when the job has ended within the seconds that the client prefers to wait. Raises JobLost."""
+    with losses_told():
+        return await _answer(services, submitted, response, prefer)
+
+
+async def _answer(services: Services, submitted: Submitted, response: Response, prefer: Prefer) -> GenerationStatus:
     job = await services.queue.load(submitted.job_id)
     wait = preferred_wait(prefer or ())
     if wait is not None:
@@ -179,7 +195,8 @@ async def events(
 
     A `seq` that is missing was a preview that a newer one replaced.
     """
-    known = parse_seq(after, "after") if last_event_id is None else parse_seq(last_event_id, "Last-Event-ID")
+    # Clients that keep an id from the start send an empty one until they know any.
+    known = parse_seq(last_event_id, "Last-Event-ID") if last_event_id else parse_seq(after, "after")
     job = await services.queue.load(job_id)
     if job.state.is_terminal and known >= job.seq:
         return Response(status_code=204)
@@ -220,7 +237,7 @@ async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[st
 )
 async def image(
     job_id: JobId,
-    index: Annotated[int, Path(description="The image, counted from 0", examples=[0])],
+    index: ImageIndex,
     services: Shared,
     kind: Annotated[OutputFormat, Query(alias="format", description="What it is encoded as")] = "png",
     compression: Annotated[int, Query(ge=0, le=100, description="Quality of webp and jpeg")] = 100,
@@ -289,6 +306,7 @@ async def made_output(services: Services, job: Job, kind: OutputKind, index: int
         raise NotFinished(f"{kind} {index} is not there yet", retry_after=1)
     if job.state is not JobState.COMPLETED:
         raise NoImage(f"the job was {job.state}")
+    await services.queue.load(job.id)  # where it has gone altogether, that says why
     raise JobExpired(f"the outputs of job {job.id} are no longer kept")
 
 

@@ -6,6 +6,7 @@ from its beginning, so that a client that sends a byte now and then gains nothin
 
 import asyncio
 import logging
+import socket
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
@@ -35,12 +36,14 @@ LINGER_SECONDS = 2.0  # a client that still sends sees a reset instead of the an
 MAX_FRAME_BYTES = 4 << 10  # of a websocket; what clients say there is ignored
 MAX_HEAD_BYTES = 32 << 10
 MAX_HEADERS = 100
+MAX_HANDSHAKE_LINE = 8000  # the websocket's parser takes 8192 with the line's other parts
 MAX_ADDRESS_BYTES = 2 << 10  # that are looked at to tell whose shape of errors is read there
 # h11 bounds an incomplete head alone, so that one which arrives at once may have any length: it is fed in slices.
 SLICE_BYTES = 16 << 10
 # Each chunk costs as much as hundreds of bytes: from so many on, they have to be this long on average.
 FREE_CHUNKS = 1024
 MIN_CHUNK_BYTES = 64
+TCP_USER_TIMEOUT: int = getattr(socket, "TCP_USER_TIMEOUT", 0)  # of Linux
 NOT_ANSWERED = (h11.IDLE, h11.SEND_RESPONSE)
 
 Phase = Literal["head", "body", "idle"]
@@ -81,6 +84,9 @@ class BoundedConnection(h11.Connection):
         names = [name for name, _ in request.headers]
         if len(names) > MAX_HEADERS:
             raise h11.RemoteProtocolError(f"more than {MAX_HEADERS} headers", error_status_hint=431)
+        # As slices come, h11 may have taken one more.
+        if len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers) > MAX_HEAD_BYTES:
+            raise h11.RemoteProtocolError(f"a head of more than {MAX_HEAD_BYTES} bytes", error_status_hint=431)
         if b"content-length" in names and b"transfer-encoding" in names:
             # Two servers that choose differently see different requests.
             raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
@@ -113,6 +119,7 @@ def _split(target: bytes) -> tuple[bytes, bytes]:
 class HttpProtocol(H11Protocol):
     head_seconds: ClassVar[float]
     body_seconds: ClassVar[float]
+    unread_seconds: ClassVar[float]
     root_path: ClassVar[str]
 
     def __init__(
@@ -130,6 +137,7 @@ class HttpProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        _bound_unread(transport, self.unread_seconds)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -149,6 +157,21 @@ class HttpProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._watch()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """What the websocket's own parser would not read is refused here, where it can be answered."""
+        lines = (event.target, *(name + value for name, value in event.headers))
+        has_body = any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in event.headers
+        )
+        if any(len(line) > MAX_HANDSHAKE_LINE for line in lines):
+            limit = f"{MAX_HANDSHAKE_LINE} bytes a line"
+            self._refuse(HeadTooLarge(f"the handshake's head is too large; the limit of a websocket is {limit}"))
+        elif has_body:
+            self._refuse(InvalidHttp("a websocket's handshake has no body"))
+        else:
+            super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:
         """Says what is wrong in the shape that all errors have."""
@@ -233,6 +256,16 @@ class HttpProtocol(H11Protocol):
         return self.cycle is not None  # pyright: ignore[reportUnnecessaryComparison]
 
 
+def _bound_unread(transport: asyncio.Transport, seconds: float) -> None:
+    """Lets the kernel end a connection whose client takes none of what was sent to it for so long.
+
+    A transport that is closed waits until all was taken, for ever if need be, and keeps it in memory.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6} and TCP_USER_TIMEOUT:
+        connection.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, max(1, int(1000 * seconds)))
+
+
 def bounded_http(settings: Settings) -> type[HttpProtocol]:
     """uvicorn makes the protocol of a connection from a class, which therefore carries the settings."""
     return type(
@@ -241,6 +274,8 @@ def bounded_http(settings: Settings) -> type[HttpProtocol]:
         {
             "head_seconds": settings.head_timeout,
             "body_seconds": settings.body_timeout,
+            # A client that read nothing for one such time is told so, and has as long again to read why.
+            "unread_seconds": 2 * settings.socket_send_timeout,
             "root_path": settings.root_path,
         },
     )

@@ -30,7 +30,15 @@ from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow
 from server.api.image_edits import ReadEdit, read_edit, read_variation
-from server.api.intake import accept, cancel_unfinished, idempotency, rejections_counted, wait_while_connected
+from server.api.intake import (
+    accept,
+    cancel_unfinished,
+    frames_or_loss,
+    idempotency,
+    losses_told,
+    rejections_counted,
+    wait_while_connected,
+)
 from server.api.pictures import Rendition, recipe_of, reencode, render_in
 from server.api.substitutes import HEADER, check_sense, substitutes
 from server.api.uploads import Source, prepare
@@ -230,7 +238,8 @@ async def _submit(
         source=source,
         needs_prompt=not isinstance(wanted, VariationFields),
     )
-    job = await services.queue.load(submitted.job_id)
+    with losses_told():
+        job = await services.queue.load(submitted.job_id)
     drawn = job.params.drawn_class
     if drawn is not None and not drawn.is_exact:
         warnings += (f"prompt: it names no class of {model.name}; the nearest is {drawn.name!r}",)
@@ -241,11 +250,12 @@ async def _submit(
 
 async def _deliver(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
     if not delivery.wanted.stream:
-        response = await _answer(services, request, delivery, job)
+        with losses_told():
+            response = await _answer(services, request, delivery, job)
     else:
         response = EventStream(
             services,
-            _frames(services, delivery, job),
+            frames_or_loss(_frames(services, delivery, job)),
             error_body=ServerError.to_openai_json,
             on_close=None if delivery.can_come_back else lambda: cancel_unfinished(services, job.id),
         )
@@ -347,6 +357,7 @@ async def _finished(services: Services, delivery: Delivery, job: Job, index: int
     """Base64 of a finished picture. Raises JobExpired."""
     stored = await services.outputs.read(job.id, "image", index)
     if stored is None:
+        await services.queue.load(job.id)  # where it has gone altogether, that says why
         raise JobExpired(f"the images of job {job.id} are no longer kept")
     threads, made_by = services.threads.encoding, recipe_of(job, index)
     picture = await render_in(threads, services.tenant, stored.data, delivery.rendition, made_by, is_accepted=True)

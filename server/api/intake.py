@@ -5,8 +5,8 @@ import logging
 import math
 import re
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -20,7 +20,7 @@ from server.api.deps import Services
 from server.api.event_stream import wait_until_left
 from server.api.uploads import Source
 from server.api.validation import resolve
-from server.errors import InvalidRequest, PriorityNotAllowed, ServerError
+from server.errors import InvalidRequest, JobLost, JobNotFound, PriorityNotAllowed, ServerError
 from server.jobs.estimate import output_bytes
 from server.jobs.job import Job
 from server.jobs.keys import PRIORITIES
@@ -42,6 +42,23 @@ def rejections_counted(services: Services) -> Generator[None]:
     except ServerError:
         services.metrics.requests.labels("rejected").inc()
         raise
+
+
+@contextmanager
+def losses_told() -> Generator[None]:
+    """For the answer to a submit: what was accepted and is unknown now went with Redis' data. Raises JobLost."""
+    try:
+        yield
+    except JobNotFound as error:
+        raise JobLost("Redis has lost its data, and this job with it; submit it again", retry_after=2) from error
+
+
+async def frames_or_loss(frames: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    """The frames of a submit's own stream. Raises JobLost."""
+    with losses_told():
+        async with aclosing(frames):
+            async for frame in frames:
+                yield frame
 
 
 async def accept(

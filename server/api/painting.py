@@ -13,14 +13,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from PIL import Image, ImageDraw
 
 from oar_wire.events import Partial, Patches, Preview, Restarted
 from oar_wire.model import ModelInfo
 from server.api import documents
 from server.api.deps import Services, Shared
-from server.api.generations import JobId, finished_png
+from server.api.generations import ImageIndex, JobId, finished_png
 from server.errors import ImageNotFound, InvalidRequest, NoImage, NotFinished
 from server.jobs.events import StoredEvent
 
@@ -241,7 +241,7 @@ def _opened(data: bytes) -> Image.Image:
 )
 async def painting(
     job_id: JobId,
-    index: Annotated[int, Path(description="The image, counted from 0", examples=[0])],
+    index: ImageIndex,
     services: Shared,
     kind: Annotated[PaintingFormat, Query(alias="format", description="What it is encoded as")] = "webp",
     size: Annotated[int, Query(ge=16, le=MAX_SIDE, description="Pixels of the longest side, at most")] = DEFAULT_SIDE,

@@ -18,7 +18,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from server.api.credentials import choose_protocol
 from server.api.deps import Services, services_of
 from server.api.following import follow, parse_seq
-from server.errors import InternalError, ServerError, SlowClient
+from server.errors import InternalError, ServerError, SlowClient, UpgradeRequired
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,13 @@ async def stream(socket: WebSocket, job_id: str) -> None:
         logger.debug("client left job=%s", job_id)
     finally:
         services.metrics.sockets.dec()
+
+
+@router.get("/v1/generations/{job_id}/stream", include_in_schema=False)
+async def no_stream(job_id: str) -> None:
+    """Answers who asks without a websocket's handshake, or whose proxy took that away."""
+    message = f"this is a websocket's address; /v1/generations/{job_id[:80]}/events tells the same over plain HTTP"
+    raise UpgradeRequired(message)
 
 
 async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:

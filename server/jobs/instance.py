@@ -5,6 +5,7 @@ One key holds a random id, written by whoever finds none. Data that is lost take
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -28,6 +29,17 @@ class DataWatch:
         self._connection = connection
         self._kept = int(1000 * (settings.result_ttl + settings.tombstone_ttl))
         self._id: bytes | None = None
+        self._lease_seconds = settings.lease_seconds
+        self._lost_at = -math.inf  # monotonic
+
+    async def is_fresh(self) -> bool:
+        """Whether the data was lost less than a lease ago, so that workers may yet have to publish what they serve.
+
+        Raises RedisUnavailable.
+        """
+        if time.monotonic() < self._lost_at + self._lease_seconds:
+            return True
+        return self._id is not None and await self._connection.again("GET", keys.DATA_ID) != self._id
 
     async def look(self, count_jobs: Callable[[], int]) -> bool:
         """Whether the data was lost since the last look; then it is logged with the number of jobs known here.
@@ -41,6 +53,7 @@ class DataWatch:
             found = await self._connection.again("GET", keys.DATA_ID)
         is_lost = self._id is not None and found != self._id
         if is_lost:
+            self._lost_at = time.monotonic()
             logger.error("Redis has lost its data: %d jobs were known here", count_jobs())
             # Whoever asks for a job of before is told of it.
             await self._connection.again("SET", keys.DATA_LOST, int(time.time() * 1000), "PX", self._kept)

@@ -241,7 +241,10 @@ class JobQueue:
         return self._tenant is None or self._tenant.name == tenant
 
     async def cancel(self, job: Job) -> JobState:
-        """Ends a waiting job at once and tells a running job's worker. Returns the state afterwards."""
+        """Ends a waiting job at once and tells a running job's worker. Returns the state afterwards.
+
+        Raises JobExpired, JobNotFound when the job has gone meanwhile.
+        """
         reply = await scripts.run(
             self._connection,
             "cancel",
@@ -252,12 +255,13 @@ class JobQueue:
                 milliseconds(min(self._settings.canceled_ttl, self._settings.result_ttl)),
             ],
         )
-        if not reply:
-            raise JobExpired(f"job {job.id} is no longer kept")
-        return JobState(reply.decode())
+        return JobState(reply.decode()) if reply else (await self.load(job.id)).state
 
     async def place(self, job: Job) -> Place:
-        """Where a job stands as of now: jobs of a higher priority may yet overtake it. Raises JobExpired."""
+        """Where a job stands as of now: jobs of a higher priority may yet overtake it.
+
+        Raises JobExpired, JobNotFound when it has gone meanwhile.
+        """
         reply = await scripts.run(
             self._connection,
             "position",
@@ -266,7 +270,7 @@ class JobQueue:
         )
         waiting, ahead, own, facts = reply
         if not facts:
-            raise JobExpired(f"job {job.id} is no longer kept")
+            return Place(await self.load(job.id), None, 0, 0)
         return Place(_parse(job.id, facts), None if waiting < 0 else int(waiting), int(ahead), int(own))
 
     @property

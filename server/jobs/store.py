@@ -132,6 +132,10 @@ class Registry:
                     await self._connection.again("SREM", keys.MODELS, name)
         return served
 
+    async def was_published(self, name: str) -> bool:
+        """Whether a worker has published a model that was not dropped from the list since."""
+        return bool(await self._connection.again("SISMEMBER", keys.MODELS, name))
+
     async def _names(self) -> list[str]:
         return sorted(name.decode() for name in await self._connection.again("SMEMBERS", keys.MODELS))
 

@@ -129,6 +129,11 @@ class House:
         return pid
 
     @property
+    def nursery_log(self) -> Path:
+        """What the workers of all houses log."""
+        return self._nursery.log
+
+    @property
     def valkey(self) -> int:
         guards = find_processes("server.jobs.guard", str(self.folder))
         (pid,) = set(find_processes("valkey-server", str(self.folder))) - set(guards)

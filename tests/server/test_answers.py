@@ -238,3 +238,43 @@ async def test_every_line_of_a_request_has_its_name(
     assert text.endswith(" request_id=mine-2")
     assert json.loads(as_json)["request_id"] == "mine-2"
     logging.getLogger("server").debug("outside of a request")
+
+
+@pytest.mark.parametrize("index", ["00", "0.0", "+0", " 0", "0x0", "-0", "1e0", "\u0660"])
+async def test_a_picture_has_one_address(client: httpx.AsyncClient, job: dict[str, Any], index: str) -> None:
+    for rest in ("", "/painting"):
+        answer = await client.get(f"{job['url']}/images/{index}{rest}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("index", ["1", "-1", "9" * 18])
+async def test_a_picture_that_is_not_there(client: httpx.AsyncClient, job: dict[str, Any], index: str) -> None:
+    answer = await client.get(f"{job['url']}/images/{index}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "image_not_found")
+
+
+async def test_a_websockets_address_says_so(client: httpx.AsyncClient, job: dict[str, Any]) -> None:
+    """As a proxy that does not pass the handshake on makes it look."""
+    answer = await client.get(job["stream_url"])
+    assert (answer.status_code, answer.headers["Upgrade"]) == (426, "websocket")
+    assert answer.json()["error"]["code"] == "websocket_only"
+    assert job["events_url"] in answer.json()["error"]["message"]
+    assert (await client.head(job["stream_url"])).status_code == 426
+    assert (await client.post(job["stream_url"])).headers["Allow"] == "GET, HEAD"
+
+
+async def test_an_empty_last_event_id_is_none(client: httpx.AsyncClient, job: dict[str, Any]) -> None:
+    headers = {"Last-Event-ID": ""}
+    assert (await client.get(job["events_url"], headers=headers)).text.startswith("id: 1\n")
+    assert "id: 1\n" not in (await client.get(f"{job['events_url']}?after=1", headers=headers)).text
+
+
+@pytest.mark.parametrize("size", ["64X64", "64*64", "", "64", "064x064", " 64x64 "])
+async def test_a_complaint_about_the_size_is_a_sentence(client: httpx.AsyncClient, size: str) -> None:
+    answer = await client.post("/v1/images/generations", json={"prompt": "x", "size": size})
+    assert answer.json()["error"]["message"] == "size is auto, or a width and a height in pixels such as 1024x1024"
+
+
+async def test_a_complaint_is_ours_alone(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/generations", json={"prompt": "a\0b"})
+    assert answer.json()["error"]["message"] == "prompt: the text has a NUL character"

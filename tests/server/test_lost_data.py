@@ -16,6 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from oar_wire.model import ModelInfo, WorkerInfo
 from server.errors import JobNotFound
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
@@ -31,6 +32,7 @@ from server.worker.models import load_models
 from tests.server.api_thread import ApiThread
 from tests.server.jobs.protocol import params
 from tests.server.tiny import NUM_TOKENS
+from tests.server.uploads import encode, mask, picture
 
 pytestmark = pytest.mark.anyio
 
@@ -237,3 +239,104 @@ async def test_a_redis_that_comes_back_with_an_empty_folder(tmp_path: Path, weig
     finally:
         await connection.close()
         server.stop()
+
+
+@pytest.fixture
+async def served(connection: RedisConnection, model_info: ModelInfo) -> Registry:
+    registry = Registry(connection)
+    await registry.publish_models([model_info], {}, 600)
+    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
+    return registry
+
+
+SMALL = {"prompt": "a red circle"}
+FORM: dict[str, Any] = {
+    "data": SMALL,
+    "files": {"image": encode(picture((12, 8))), "mask": encode(mask((12, 8), (2, 2, 9, 7)))},
+}
+SUBMITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "answered at once": ("/v1/generations", {"json": SMALL}),
+    "waited for": ("/v1/generations", {"json": SMALL, "headers": {"Prefer": "wait=60"}}),
+    "an edit": ("/v1/edits", FORM),
+    "as OpenAI's clients": ("/v1/images/generations", {"json": SMALL}),
+    "as OpenAI's streams": ("/v1/images/generations", {"json": {**SMALL, "stream": True}}),
+    "as OpenAI's edits": ("/v1/images/edits", FORM),
+}
+
+
+@pytest.mark.parametrize("kind", SUBMITS)
+async def test_a_job_that_is_lost_before_it_is_answered(
+    connection: RedisConnection,
+    settings: Settings,
+    served: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """Its client knows no id: `410 job_expired` and `404 job_not_found` told of a job that it had never heard of."""
+    submit = JobQueue.submit
+
+    async def submit_and_lose(self: JobQueue, *args: Any, **options: Any) -> Any:
+        accepted = await submit(self, *args, **options)
+        await self._connection.once("FLUSHALL")
+        return accepted
+
+    monkeypatch.setattr(JobQueue, "submit", submit_and_lose)
+    path, request = SUBMITS[kind]
+    with ApiThread(settings) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            answer = await client.post(path, **request)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "job_lost")
+    assert answer.headers["Retry-After"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_job_that_is_lost_while_it_is_looked_at_is_unknown(
+    connection: RedisConnection, settings: Settings, served: Registry, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """It was said to have expired, which it had not."""
+    load = JobQueue.load
+    is_lost = False
+
+    async def load_and_lose(self: JobQueue, job_id: str) -> Any:
+        nonlocal is_lost
+        job = await load(self, job_id)
+        if not is_lost:
+            is_lost = True
+            await self._connection.once("FLUSHALL")
+        return job
+
+    job_id = (await JobQueue(connection, settings).submit(params())).job_id
+    monkeypatch.setattr(JobQueue, "load", load_and_lose)
+    with ApiThread(settings) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            answer = await client.request(method, f"/v1/generations/{job_id}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
+
+
+async def test_a_named_model_is_awaited_after_a_loss(
+    connection: RedisConnection, settings: Settings, served: Registry, model_info: ModelInfo
+) -> None:
+    """Until its worker has published it again it was 404, which no client tries again."""
+    api = ApiThread(settings)
+    with api as url:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+
+            async def is_watched() -> bool:
+                return api.app.state.services.data._id is not None
+
+            await until(is_watched)
+            named = {**SMALL, "model": "tiny"}
+            assert (await client.post("/v1/generations", json=named)).status_code == 202
+            unknown = await client.post("/v1/generations", json={**SMALL, "model": "other"})
+            assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+            await connection.once("FLUSHALL")
+            for path, body in (
+                ("/v1/generations", named),
+                ("/v1/images/generations", named),
+                ("/v1/generations", SMALL),
+            ):
+                answer = await client.post(path, json=body)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_ready")
+            await served.publish_models([model_info], {}, 600)
+            await served.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
+            assert (await client.post("/v1/generations", json=named)).status_code == 202
