@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
+from oar_wire.errors import InvalidPrompt
 from oar_wire.options import BadOption
 
 KIND: Final = "class"
@@ -39,7 +40,7 @@ class ClassNames:
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
         numbers = f"a number from 0 to {len(self.names) - 1}"
         message = f"{prompt[:80]!r} is no class of this model, nor {numbers}{hint}"
-        raise BadOption(message, code="invalid_prompt", field="prompt")
+        raise BadOption(message, kind=InvalidPrompt, field="prompt")
 
 
 def _plain(text: str) -> str:

@@ -18,6 +18,15 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 from oar_wire.base import Accepted, Sent
+from oar_wire.errors import (
+    InvalidField,
+    InvalidOrder,
+    InvalidPrompt,
+    InvalidRequest,
+    InvalidSampling,
+    InvalidSteps,
+    PromptTooLong,
+)
 
 Group = Literal["plan", "sampling", "job"]
 Priority = Literal["low", "normal", "high"]
@@ -49,7 +58,7 @@ class About:
     usual: tuple[float, float, float] | None = None  # a slider's least, most and step
     unit: Literal["", "nats", "share"] = ""
     only: tuple[str, str] | None = None  # another option and its value: with others this one does nothing
-    code: str = ""  # of a complaint; the group's if empty
+    error: type[InvalidRequest] | None = None  # of a complaint; the group's if none
     complaint: str = ""  # about a value of another kind, in place of the validator's words
     is_prompt: bool = False  # whether the model reads it as text
 
@@ -89,7 +98,7 @@ class Plan(Sent):
         About(
             "An order's name, or a permutation of all grid positions",
             asked=str | Positions,
-            code="invalid_order",
+            error=InvalidOrder,
             complaint="order is an order's name or a list of grid positions",
         ),
     ] = "raster"
@@ -176,6 +185,9 @@ class JobOptions(Accepted):
     deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
 
 
+_ERRORS: Mapping[Group, type[InvalidRequest]] = {"plan": InvalidSteps, "sampling": InvalidSampling, "job": InvalidField}
+
+
 @dataclass(frozen=True)
 class Option:
     """One declared option."""
@@ -196,10 +208,9 @@ class Option:
         return self.about.label or self.name.replace("_", " ").capitalize()
 
     @property
-    def code(self) -> str:
-        """Of a complaint about its value."""
-        usual = {"plan": "invalid_steps", "sampling": "invalid_sampling", "job": f"invalid_{self.name}"}
-        return self.about.code or usual[self.group]
+    def error(self) -> type[InvalidRequest]:
+        """The class of a complaint about its value."""
+        return self.about.error or _ERRORS[self.group]
 
     @cached_property
     def choices(self) -> tuple[str, ...]:
@@ -227,15 +238,15 @@ class Option:
             raise self.refuse(f"{self.name} is {low} to {high}; it has to end after it begins")
 
     def refuse(self, message: str) -> "BadOption":
-        return BadOption(message, code=self.code, field=self.name)
+        return BadOption(message, kind=self.error, field=self.name)
 
 
 class BadOption(ValueError):
-    """A value that cannot be served. `code` and `field` are those of an error's JSON."""
+    """A value that cannot be served; `kind` is the error that the server answers with."""
 
-    def __init__(self, message: str, *, code: str, field: str) -> None:
+    def __init__(self, message: str, *, kind: type[InvalidRequest], field: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.kind = kind
         self.field = field
 
 
@@ -353,21 +364,21 @@ def prompts_of(values: Any) -> dict[str, str]:
 def check_prompt(prompt: str) -> None:
     """Raises BadOption for an empty prompt."""
     if not prompt.strip():
-        raise BadOption("the prompt is empty", code="invalid_prompt", field="prompt")
+        raise BadOption("the prompt is empty", kind=InvalidPrompt, field="prompt")
 
 
 def check_prompt_length(prompt: str, most: int, field: str = "prompt") -> None:
     """Raises BadOption for more characters than are read."""
     if len(prompt) > most:
         message = f"the {_spoken(field)} has {len(prompt)} characters; the limit is {most}"
-        raise BadOption(message, code="prompt_too_long", field=field)
+        raise BadOption(message, kind=PromptTooLong, field=field)
 
 
 def check_prompt_tokens(count: int, most: int, reader: str = "this model", field: str = "prompt") -> None:
     """Raises BadOption for more tokens than a model reads, its start token not counted."""
     if count > most:
         message = f"the {_spoken(field)} has {count} tokens; {reader} reads {most}"
-        raise BadOption(message, code="prompt_too_long", field=field)
+        raise BadOption(message, kind=PromptTooLong, field=field)
 
 
 def check_reads(asked: object, model: str, condition: str) -> None:

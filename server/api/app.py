@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from fastapi import FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 
+from oar_wire.errors import NotFound, RedisUnavailable
 from oar_wire.tenant import open_tenant
 from server.api import (
     documents,
@@ -29,7 +30,6 @@ from server.api.origin import OriginCheck
 from server.api.proxy import ProxyHeaders
 from server.api.refusal import deny
 from server.api.request_id import RequestIds
-from server.errors import NotFound, RedisUnavailable
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
 from server.observability.tracing import Tracing, open_tracing

@@ -7,6 +7,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
+from oar_wire.errors import (
+    ImageNotFound,
+    InvalidAfter,
+    InvalidFormat,
+    InvalidLimit,
+    JobExpired,
+    NoImage,
+    NotFinished,
+    NotFound,
+    TooManySockets,
+)
 from oar_wire.events import Completed, Failed
 from oar_wire.job import GenerationList, GenerationStatus, ImageLink, Timings
 from oar_wire.openai import OutputFormat
@@ -19,7 +30,6 @@ from server.api.following import follow, parse_seq
 from server.api.intake import accept, idempotency, rejections_counted, wait_for_end, with_deadline
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
-from server.errors import ImageNotFound, InvalidRequest, JobExpired, NoImage, NotFinished, NotFound, TooManySockets
 from server.jobs.estimate import Fleet, eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
@@ -93,7 +103,7 @@ async def answer(services: Services, submitted: Submitted, response: Response, p
     "",
     summary="List the jobs that wait or run",
     response_model=GenerationList,
-    responses=documents.errors(InvalidRequest("invalid_limit", "limit: Input should be at most 100", field="limit")),
+    responses=documents.errors(InvalidLimit),
 )
 async def list_jobs(
     services: Shared,
@@ -148,8 +158,8 @@ async def cancel(job_id: JobId, response: Response, services: Shared) -> Generat
         204: {"description": "The job has ended and all its events are known: a browser need not come again"},
         **documents.errors(
             *documents.JOB,
-            InvalidRequest("invalid_after", "after is the seq of an event", field="after"),
-            TooManySockets("this server has no free event stream", retry_after=5),
+            InvalidAfter,
+            TooManySockets,
         ),
     },
 )
@@ -193,11 +203,7 @@ async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[st
         **documents.errors(
             *documents.JOB,
             *documents.PICTURES,
-            NotFound("there is nothing here"),
-            ImageNotFound("this job has images 0 to 0", field="index"),
-            NotFinished("the job is running", retry_after=1),
-            NoImage("the job was canceled"),
-            InvalidRequest("invalid_format", "format: Input should be 'png', 'webp' or 'jpeg'", field="format"),
+            *(NotFound, ImageNotFound, NotFinished, NoImage, InvalidFormat),
         ),
     },
 )

@@ -3,11 +3,11 @@
 import secrets
 
 from oar_wire import options
+from oar_wire.errors import InvalidField, InvalidRequest
 from oar_wire.job import GenerationParams
 from oar_wire.model import ModelInfo
 from oar_wire.options import BadOption
 from oar_wire.request import GenerationRequest
-from server.errors import InvalidRequest
 from server.settings import Settings
 
 CHOSEN_SEED_BITS = 31  # a seed that the server chooses is exact in any client's numbers
@@ -43,16 +43,16 @@ def resolve(
 
 def refusal(error: BadOption) -> InvalidRequest:
     """A broken rule of the wire as an HTTP error."""
-    return InvalidRequest(error.code, str(error), field=error.field)
+    return error.kind(str(error), field=error.field)
 
 
 def _check_limits(request: GenerationRequest, settings: Settings) -> None:
     """What the operator allows."""
     if request.n > settings.max_n:
-        raise InvalidRequest("invalid_n", f"n is {request.n}; the limit is {settings.max_n}", field="n")
+        raise InvalidField(f"n is {request.n}; the limit is {settings.max_n}", field="n")
     if request.deadline is not None and request.deadline > settings.max_deadline:
         message = f"deadline is {request.deadline:g} s; the limit is {settings.max_deadline:g} s"
-        raise InvalidRequest("invalid_deadline", message, field="deadline")
+        raise InvalidField(message, field="deadline")
 
 
 def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:

@@ -15,14 +15,15 @@ from oar_client import AnyEvent, OarError
 from oar_core.answer import writes
 from oar_core.flags import flag
 from oar_wire.edit import EditFields
+from oar_wire.error import ServerError
 from oar_wire.openai import OutputFormat
 from oar_wire.options import OPTIONS, Option
 from oar_wire.request import GenerationRequest
+from server.cli.failure import CommandFailed
 from server.cli.following import Bar, Interrupted, Painting, View, follow
 from server.cli.making import Making, Upload, begin
 from server.cli.painting import UPPER_HALF, Colours, Ground, choose_colours
 from server.cli.wish import make_request, read_like, read_order
-from server.errors import ServerError
 
 R = TypeVar("R", bound=GenerationRequest)
 
@@ -111,7 +112,7 @@ def draw(
         click.echo("canceled", err=True)
         raise SystemExit(INTERRUPTED) from None
     except (OarError, ServerError) as error:
-        raise click.ClickException(str(error)) from error
+        raise CommandFailed(error) from error
 
 
 def _ground(making: Making, request: GenerationRequest, upload: Upload | None) -> Ground | None:

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import click
 
+from oar_wire.error import ServerError
+from server.cli.failure import CommandFailed
 from server.cli.options import StartRefused, load_settings
-from server.errors import ServerError
 from server.jobs.check import RedisAway, RedisRefused, check_redis
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedisError, running_redis_url
@@ -41,4 +42,4 @@ def on_redis(work: Callable[[RedisConnection, Settings], Awaitable[T]]) -> T:
         hint = "start one with `oar serve`, or name one by --url or OAR_URL, or its Redis by REDIS_URL or OAR_DATA_DIR"
         raise click.ClickException(f"{error}: {hint}") from error
     except (ServerError, RedisAway) as error:
-        raise click.ClickException(str(error)) from error
+        raise CommandFailed(error) from error

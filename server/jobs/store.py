@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from oar_wire.errors import WritesRefused
 from oar_wire.model import ModelInfo, WorkerInfo
-from server.errors import WritesRefused
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.lease import LeaseWatch

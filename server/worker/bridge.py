@@ -10,8 +10,8 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from oar_core.errors import RequestError
+from oar_wire.errors import RedisUnavailable
 from oar_wire.model import WorkerInfo
-from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection, is_refusal
 from server.jobs.control import ControlStream

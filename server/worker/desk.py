@@ -9,9 +9,9 @@ from typing import Any
 
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished
 from oar_core.errors import RequestError
+from oar_wire.errors import RedisUnavailable
 from oar_wire.events import Canceled, Completed, Failed, Restarted
 from oar_wire.job import Failure, ImageLink
-from server.errors import RedisUnavailable
 from server.jobs.connection import RedisConnection
 from server.jobs.estimate import StepTimes
 from server.jobs.events import StoredEvent

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oar_wire.errors import InvalidRequest
 from oar_wire.model import GenerationDefaults, ModelInfo
 from oar_wire.request import GenerationRequest
 from server.api.validation import resolve
-from server.errors import InvalidRequest
 from server.settings import Settings
 
 MODEL = ModelInfo(

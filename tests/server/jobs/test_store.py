@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from oar_wire.errors import RedisUnavailable
 from oar_wire.model import ModelInfo, WorkerInfo
-from server.errors import RedisUnavailable
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
