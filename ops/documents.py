@@ -1,8 +1,8 @@
 """Writes the API's documents, the client's types and the generated tables of docs/: `make documents`.
 
 `docs/openapi.json`, `docs/asyncapi.json`, `oar_client/options.py`, `server/web/studio/errors.js`, and whatever stands
-in docs/*.md between `<!-- generated: NAME -->` and `<!-- end -->`. With `--record` it first makes the events' examples anew,
-from a server of its own.
+in docs/*.md between `<!-- generated: NAME -->` and `<!-- end -->`. With `--record` it first makes the events'
+examples again, from a server of its own.
 """
 
 import json
