@@ -5,7 +5,12 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from oar_wire.base import Sent
-from oar_wire.options import Option, Plan, Sampling, model_options, plain
+from oar_wire.options import FITTED, Option, Plan, Sampling, model_options, plain
+
+GroupTables = Annotated[
+    dict[str, dict[int, tuple[int, ...]]],
+    Field(description="Its own group sizes, by order and number of steps; a request that names none gets them"),
+]
 
 
 class GenerationDefaults(Sampling, Plan):
@@ -19,6 +24,7 @@ class ModelInfo(Sent):
     orders: tuple[str, ...]
     group_sizes: tuple[str, ...]
     defaults: GenerationDefaults
+    group_tables: GroupTables = Field(default_factory=dict[str, dict[int, tuple[int, ...]]])
     condition: Literal["text", "class", "features", "none"] = "text"  # what pictures are made from
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
     example_prompts: tuple[str, ...] = ()
@@ -72,6 +78,7 @@ class ModelEntry(Sent):
     image_size: tuple[int, int]
     orders: tuple[str, ...]
     group_sizes: tuple[str, ...]
+    group_tables: GroupTables = Field(default_factory=dict[str, dict[int, tuple[int, ...]]])
     defaults: GenerationDefaults
     options: tuple[OptionEntry, ...] = Field((), description="What a request may set, each with its bounds and default")
     max_prompt_tokens: int
@@ -107,15 +114,16 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
     """The options of a drawing with this model's choices, bounds and defaults."""
     choices = {"order": info.orders, "group_sizes": info.group_sizes}
     most: dict[str, float] = {"steps": info.num_tokens}
+    usual = {"group_sizes": FITTED} if info.group_tables else {}
     return tuple(
         OptionEntry(
             name=option.name,
             group=option.group,
             label=option.label,
             description=option.about.sentence,
-            kind=_KINDS.get(_value_kind(option), "order"),
+            kind=_form_kind(option),
             is_pair=option.is_pair,
-            default=getattr(info.defaults, option.name),
+            default=usual.get(option.name) or getattr(info.defaults, option.name),
             minimum=option.about.ge,
             above=option.about.gt,
             maximum=most.get(option.name, option.about.le),
@@ -132,5 +140,7 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
 _KINDS: dict[Any, Literal["integer", "number", "text"]] = {int: "integer", float: "number", str: "text"}
 
 
-def _value_kind(option: Option) -> Any:
-    return get_args(option.kind)[0] if option.is_pair else plain(option.kind)
+def _form_kind(option: Option) -> Literal["integer", "number", "text", "order"]:
+    """Group sizes are chosen by name in a form."""
+    kind = get_args(option.kind)[0] if option.is_pair else plain(option.kind)
+    return "order" if option.name == "order" else _KINDS.get(kind, "text")

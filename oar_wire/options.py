@@ -32,6 +32,7 @@ Group = Literal["plan", "sampling", "job"]
 Priority = Literal["low", "normal", "high"]
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
 
+FITTED: Final = "fitted"  # group sizes: those of the model's own table
 MAX_SEED = 2**63 - 1
 MAX_POSITIONS = 1 << 14  # of a grid: 128 x 128
 MAX_NAME = 200  # characters
@@ -40,7 +41,9 @@ DEFAULT_CANDIDATES: Final = 4
 
 # The first bad position is enough: each would become an error of its own.
 Positions = Annotated[list[int], Field(max_length=MAX_POSITIONS, fail_fast=True)]
+Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=MAX_POSITIONS, fail_fast=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SizeTables = Mapping[str, Mapping[int, tuple[int, ...]]]  # a model's own sizes: order -> number of steps -> sizes
 Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
 
 
@@ -104,7 +107,13 @@ class Plan(Sent):
     ] = "raster"
     steps: Annotated[int, About("Decode steps, at most the number of grid positions", ge=1)] = 16
     group_sizes: Annotated[
-        str, About("How many positions each step decodes, by a schedule's name", max_length=MAX_NAME)
+        str | tuple[int, ...],
+        About(
+            "How many positions each step decodes: a schedule's name, `fitted` for the model's own sizes where it has "
+            "some, or a list that sums to all positions, which says the number of steps as well",
+            asked=Annotated[str, Field(max_length=MAX_NAME)] | Sizes,
+            complaint="group_sizes is a schedule's name or a list of how many positions each step decodes",
+        ),
     ] = "cosine"
     entropy_bound: Annotated[
         float,
@@ -301,7 +310,7 @@ def request_fields() -> dict[str, Any]:
     return fields
 
 
-def settle(asked: object, defaults: object) -> dict[str, Any]:
+def settle(asked: Any, defaults: Any, tables: SizeTables | None = None) -> dict[str, Any]:
     """Every option of a request with the model's default where it says nothing. Raises BadOption."""
     settled: dict[str, Any] = {}
     for option in model_options():
@@ -309,7 +318,24 @@ def settle(asked: object, defaults: object) -> dict[str, Any]:
         value = getattr(defaults, option.name) if value is None else value
         settled[option.name] = tuple(cast("list[Any]", value)) if isinstance(value, list) else value
         option.check(settled[option.name])
-    return settled
+    return settled | _settle_sizes(asked, settled, defaults.group_sizes, tables or {})
+
+
+def _settle_sizes(asked: Any, settled: Mapping[str, Any], usual: str, tables: SizeTables) -> dict[str, Any]:
+    """Group sizes and steps, which agree where the sizes are a list. Raises BadOption."""
+    sizes: str | tuple[int, ...] = settled["group_sizes"]
+    steps: int = settled["steps"]
+    if asked.group_sizes is None or sizes == FITTED:
+        sizes = fitted_sizes(tables, settled["order"], steps) or usual
+    if not isinstance(sizes, str):
+        check_number_of_sizes(sizes, asked.steps)
+        steps = len(sizes)
+    return {"group_sizes": sizes, "steps": steps}
+
+
+def fitted_sizes(tables: SizeTables, order: str | Sequence[int], steps: int | None) -> tuple[int, ...] | None:
+    """The model's own group sizes of an order in so many steps; None where it has none."""
+    return tables.get(order, {}).get(steps or 0) if isinstance(order, str) else None
 
 
 def check_all(values: Mapping[str, Any]) -> None:
@@ -347,6 +373,24 @@ def check_order(order: str | Sequence[int], known: Collection[str], num_tokens: 
         raise OPTIONS["order"].refuse(
             f"order is no permutation: it has to name each position from 0 to {length - 1} once"
         )
+
+
+def check_sizes(sizes: str | Sequence[int], known: Collection[str], num_tokens: int | None = None) -> None:
+    """Raises BadOption for an unknown name, or sizes that do not sum to the number of positions."""
+    if isinstance(sizes, str):
+        check_name("group_sizes", sizes, known)
+        return
+    if not sizes or min(sizes) < 1:
+        raise OPTIONS["group_sizes"].refuse("each step of group_sizes decodes at least 1 position")
+    if num_tokens is not None and sum(sizes) != num_tokens:
+        raise OPTIONS["group_sizes"].refuse(f"group_sizes sums to {sum(sizes)}; this model has {num_tokens} positions")
+
+
+def check_number_of_sizes(sizes: Sequence[int], steps: int | None) -> None:
+    """Raises BadOption where another number of steps is asked for than there are sizes."""
+    if steps is not None and steps != len(sizes):
+        message = f"group_sizes lists {len(sizes)} steps, and steps is {steps}: give one of them"
+        raise OPTIONS["group_sizes"].refuse(message)
 
 
 def check_steps(steps: int, num_tokens: int) -> None:

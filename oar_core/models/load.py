@@ -11,12 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from oar_core.config import OrderScore
-from oar_core.errors import ConfigError, WeightsError
+from oar_core.errors import ConfigError, RequestError, WeightsError
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.models.classes import CLASSES, ClassConditioner
 from oar_core.models.family import Family
-from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
+from oar_core.models.model import (
+    ANY_ORDER_BACKBONE,
+    BACKBONE,
+    CONFIG,
+    GROUP_TABLES,
+    POLICY,
+    TOKENIZER,
+    Model,
+    in_number_format,
+)
 from oar_core.nn.packed_conv import pack_convs
+from oar_core.order.plan import PlanSpec
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.weights import file_digest, read_tensors
 
@@ -72,7 +82,20 @@ def load_model(folder: Path, device: str, dtype: torch.dtype) -> Model:
         model_hash=_folder_hash(folder),
         dtype=dtype,
         device=torch.device(device),
+        group_tables=_read_tables(config.get(GROUP_TABLES, {}), backbone.spec.num_tokens),
     )
+
+
+def _read_tables(stored: Mapping[str, Mapping[str, list[int]]], length: int) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Raises ConfigError for sizes that do not fit their steps or the model."""
+    tables = {order: {int(steps): tuple(sizes) for steps, sizes in rows.items()} for order, rows in stored.items()}
+    for order, rows in tables.items():
+        for steps, sizes in rows.items():
+            try:
+                PlanSpec(order, steps, sizes).check_fits(length)
+            except RequestError as error:
+                raise ConfigError(f"{GROUP_TABLES} of {order} in {steps} steps: {error}") from error
+    return tables
 
 
 def load_backbone(folder: Path, name: str) -> Backbone:

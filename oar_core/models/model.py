@@ -1,6 +1,6 @@
 """A model that is ready to draw: backbone, image tokenizer, conditioner, and what it may be asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,9 +12,11 @@ from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.nn.packed import lay_out, quantize
 from oar_core.order.plan import ADAPTIVE, GROUP_SIZES, ORDERS, POLICY_ORDERS
 from oar_core.order.rules import RULES
+from oar_wire.options import FITTED
 
 CONFIG, BACKBONE, TOKENIZER = "config.json", "backbone.safetensors", "tokenizer.safetensors"
 POLICY = "policy.safetensors"  # optional: where the config has an entry "policy"
+GROUP_TABLES = "group_tables"  # in the config: order -> number of steps -> sizes
 ANY_ORDER_BACKBONE = "any_order.safetensors"  # optional: the backbone before it was fine-tuned, for training alone
 
 
@@ -38,6 +40,7 @@ class Model:
     model_hash: str
     dtype: torch.dtype  # of matrix products in the backbone; under int8 all else is in fp32
     device: torch.device
+    group_tables: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict[str, dict[int, tuple[int, ...]]])
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -64,9 +67,9 @@ class Model:
     @property
     def group_sizes(self) -> tuple[str, ...]:
         """The names of the group sizes that this model can be asked for."""
-        if self.backbone.spec.has_free_groups:
-            return GROUP_SIZES
-        return tuple(name for name in GROUP_SIZES if name != ADAPTIVE)
+        own = (FITTED,) if self.group_tables else ()
+        refused = set[str]() if self.backbone.spec.has_free_groups else {ADAPTIVE}
+        return (*own, *(name for name in GROUP_SIZES if name not in refused))
 
     @property
     def max_prompt_tokens(self) -> int:

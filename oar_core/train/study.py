@@ -272,7 +272,7 @@ class Study:
 
     def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> Painting:
         pipeline = self._pipeline(arm, 0, torch.float32)
-        plan = draw_plan(pipeline, Figure(arm, 0, steps), default_plan(pipeline).group_sizes)
+        plan = draw_plan(pipeline, Figure(arm, 0, steps), str(pipeline.defaults["group_sizes"]))
         return paint(pipeline, prompt, draw_seed, plan, default_sampling(pipeline))
 
     def _pipeline(self, arm: StudyArm, seed: int, dtype: torch.dtype) -> Model:
@@ -358,7 +358,8 @@ def draw_settings(pipeline: Model, figure: Figure, tuned: Tuned) -> DrawSettings
 def draw_plan(pipeline: Model, figure: Figure, group_sizes: str) -> PlanSpec:
     """Group sizes count where the number of steps is fixed and not all of them."""
     arm = figure.arm
-    plan = replace(default_plan(pipeline), order=arm.order, steps=figure.steps, candidates=arm.candidates)
+    usual = default_plan(pipeline, order=arm.order, group_sizes=pipeline.defaults["group_sizes"])
+    plan = replace(usual, steps=figure.steps, candidates=arm.candidates)
     if figure.entropy_bound is not None:
         return replace(plan, group_sizes=ADAPTIVE, entropy_bound=figure.entropy_bound)
     # One position a step has no sizes.

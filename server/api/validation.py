@@ -24,7 +24,7 @@ def resolve(
             options.check_prompt_length(prompt, settings.max_prompt_chars, field)
         options.check_reads(request, model.name, model.condition)
         _check_limits(request, settings)
-        drawing = options.settle(request, model.defaults)
+        drawing = options.settle(request, model.defaults, model.group_tables)
         _check_asked(request, model)
     except BadOption as error:
         raise refusal(error) from error
@@ -63,4 +63,4 @@ def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
     if "steps" in asked:
         options.check_steps(asked["steps"], model.num_tokens)
     if "group_sizes" in asked:
-        options.check_name("group_sizes", asked["group_sizes"], model.group_sizes)
+        options.check_sizes(asked["group_sizes"], model.group_sizes, model.num_tokens)

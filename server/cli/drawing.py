@@ -39,6 +39,7 @@ def _as_list(_context: click.Context, _option: click.Parameter, values: tuple[fl
 # How this command line writes what others write as JSON.
 _CHANGES: dict[str, dict[str, Any]] = {
     "order": {"type": read_order, "metavar": "ORDER", "help": f"{OPTIONS['order'].about.sentence}, as 3,0,1,2."},
+    "group_sizes": {"type": read_order, "metavar": "SIZES"},
     "deadline": {"metavar": "SECONDS"},
 }
 

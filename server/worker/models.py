@@ -67,6 +67,7 @@ class LoadedModel:
             image_size=self.pipeline.image_size,
             orders=self.pipeline.orders,
             group_sizes=self.pipeline.group_sizes,
+            group_tables=self.pipeline.group_tables,
             condition=self.pipeline.conditioner.kind,
             defaults=GenerationDefaults.model_validate(defaults),
             max_prompt_tokens=self.pipeline.max_prompt_tokens,

@@ -11,7 +11,7 @@ const MOST_PICTURES = 16;
 
 const GROUP_WORDS = {
   cosine: "few at first, many at the end", linear: "a few more each step", constant: "the same each step",
-  adaptive: "as many as are safe together",
+  adaptive: "as many as are safe together", fitted: "as the model was measured to do best",
 };
 const ABOUT = { seed: "The same seed and settings make the same picture." };
 const FRONT = ["steps", "candidates", "guidance"]; // beside the prompt; the others are under "Sampling"
@@ -112,7 +112,12 @@ export class Options {
     const control = this.select(option.name, option.label, option.choices.map((choice) => [choice, choice]), option.description);
     control.input.addEventListener("change", () => this.showOnly());
     const limit = ({ choices }) => fill(control.input, choices.map((choice) => [choice, choice]));
-    return { fields: [control.field], get: () => control.input.value, set: (value) => (control.input.value = value), limit };
+    const get = () => (control.input.value.startsWith("[") ? JSON.parse(control.input.value) : control.input.value);
+    const set = (value) => {
+      if (Array.isArray(value)) offer(control.input, value);
+      control.input.value = choiceText(value);
+    };
+    return { fields: [control.field], get, set, limit };
   }
 
   numberControl(option) {
@@ -378,6 +383,17 @@ function stops({ kind, usual, minimum, maximum }) {
   if (usual) return usual;
   const isShort = kind === "integer" && minimum !== null && maximum !== null && maximum - minimum < MOST_STOPS;
   return isShort ? [minimum, maximum, 1] : null;
+}
+
+/** A list of numbers is a choice by its JSON. */
+function choiceText(value) {
+  return Array.isArray(value) ? JSON.stringify(value) : value;
+}
+
+/** Adds a list of numbers that has no name, once. */
+function offer(select, numbers) {
+  const value = choiceText(numbers);
+  if (![...select.options].some((choice) => choice.value === value)) select.append(el("option", { value, text: numbers.join(" ") }));
 }
 
 function fill(select, choices) {
