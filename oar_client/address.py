@@ -7,9 +7,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from oar_client.errors import BadRequest
 from oar_wire.errors import InvalidField, InvalidKey
+from oar_wire.version import VERSION
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-USER_AGENT = "oar-client/0.1"
+USER_AGENT = f"oar-client/{VERSION}"
 SCHEMES = {"http": "ws", "https": "wss"}
 
 

@@ -27,9 +27,10 @@ from oar_wire.errors import OF_A_FIELD, InvalidField
 from oar_wire.events import Event
 from oar_wire.options import OPTIONS
 from oar_wire.request import GenerationRequest
+from oar_wire.version import VERSION
 from ops import client_options
 from server.api import asyncapi
-from server.api.app import VERSION, create_app
+from server.api.app import create_app
 from server.api.codes import ErrorCode, close_codes, error_codes
 from server.settings import Settings, environment_name
 

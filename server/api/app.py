@@ -9,6 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from oar_wire.errors import NotFound, RedisUnavailable
 from oar_wire.tenant import open_tenant
+from oar_wire.version import VERSION
 from server.api import (
     documents,
     edits,
@@ -36,7 +37,6 @@ from server.observability.tracing import Tracing, open_tracing
 from server.settings import Settings
 from server.tasks import stop_tasks
 
-VERSION = "0.1.0"
 UPLOAD_PATHS = ("/v1/edits", "/v1/images/edits", "/v1/images/variations")
 # What pages of the allowed origins may send, and read of an answer.
 CORS_METHODS = ("GET", "POST", "DELETE")

@@ -137,11 +137,17 @@ class Registry:
         """
         asked_at = self._clock()
         names: list[bytes] = await self._connection.again("ZRANGE", keys.WORKERS, 0, -1)
+        self._forget_others({name.decode() for name in names})
         if not names:
             return []
         texts = await self._connection.again("MGET", *(keys.worker(name.decode()) for name in names))
         found = [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
         return [info for info in found if not self._stands_still(info, asked_at)]
+
+    def _forget_others(self, names: set[str]) -> None:
+        """Every start of a worker is a new name."""
+        for name in self._beats.keys() - names:
+            del self._beats[name]
 
     def _stands_still(self, info: WorkerInfo, asked_at: float) -> bool:
         """Its heartbeat may outlive it by as much as Redis' clock was set back."""

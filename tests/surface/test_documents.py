@@ -10,9 +10,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from oar_wire.events import EVENTS, TERMINAL_TYPES, Event
+from oar_wire.version import VERSION
 from ops.documents import GENERATED, TABLES, build
 from server.api import asyncapi
-from server.api.app import VERSION, create_app
+from server.api.app import create_app
 from server.api.codes import close_codes, error_codes
 from server.settings import Settings
 from tests.surface.asyncapi import Document

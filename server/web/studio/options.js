@@ -17,6 +17,7 @@ const ABOUT = { seed: "The same seed and settings make the same picture." };
 const FRONT = ["steps", "candidates", "guidance"]; // beside the prompt; the others are under "Sampling"
 const MOST_STOPS = 4096; // of a slider over all whole numbers of an option
 const WORDS = {
+  top_k: (value) => (value === 0 ? "all" : String(value)),
   candidates: (value) => `${value} for each patch`,
   guidance: (value) => (value === 1 ? "off" : value.toFixed(2)),
 };
@@ -86,7 +87,7 @@ export class Options {
 
   format(option) {
     if (option.name === "steps") return (value) => this.stepWords(value);
-    return WORDS[option.name] ?? UNITS[option.unit] ?? (option.kind === "integer" ? String : (value) => value.toFixed(2));
+    return (value) => optionWords(option, value);
   }
 
   sliderControl(option) {
@@ -371,6 +372,14 @@ export class Options {
   clearFaults() {
     for (const name of this.controls.keys()) this.clearFault(name);
   }
+}
+
+/** A value of an option as its form and a picture's page show it. */
+export function optionWords(option, value) {
+  if (Array.isArray(value)) return value.map((part) => optionWords(option, part)).join(option.is_pair ? " to " : " ");
+  if (typeof value !== "number") return String(value);
+  const words = WORDS[option.name] ?? UNITS[option.unit] ?? (option.kind === "number" ? (number) => number.toFixed(2) : String);
+  return words(value);
 }
 
 export function randomSeed() {
