@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 from oar_client.errors import BadRequest
+from oar_wire.errors import InvalidField, InvalidKey
+from oar_wire.version import VERSION
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-USER_AGENT = "oar-client/0.1"
+USER_AGENT = f"oar-client/{VERSION}"
 SCHEMES = {"http": "ws", "https": "wss"}
 
 
@@ -21,9 +23,9 @@ class Address:
         parts = urlsplit(self.base_url)
         if parts.scheme not in SCHEMES or not parts.netloc:
             message = f"{self.base_url!r} is no address; it looks like {DEFAULT_URL}"
-            raise BadRequest(message, code="invalid_url", field="base_url")
+            raise BadRequest(message, code=InvalidField.code_of("url"), field="base_url")
         if key is not None and not (key.isascii() and key.isprintable()):
-            raise BadRequest("an API key is printable ASCII", code="invalid_api_key", field="api_key")
+            raise BadRequest("an API key is printable ASCII", code=InvalidKey.code, field="api_key")
         self._socket_base = urlunsplit(parts._replace(scheme=SCHEMES[parts.scheme]))
         self._key = key
 
@@ -57,5 +59,5 @@ def is_loopback(url: str) -> bool:
 def job_path(job_id: str) -> str:
     """Raises BadRequest for an id that would lead elsewhere."""
     if not job_id or not all(char.isascii() and (char.isalnum() or char in "-_") for char in job_id):
-        raise BadRequest(f"{job_id[:80]!r} is no job's id", code="invalid_job_id", field="job_id")
+        raise BadRequest(f"{job_id[:80]!r} is no job's id", code=InvalidField.code_of("job_id"), field="job_id")
     return f"/v1/generations/{job_id}"

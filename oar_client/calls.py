@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from oar_client.address import job_path
 from oar_client.errors import BadAnswer, BadRequest
 from oar_client.pictures import PictureSource, read_source
+from oar_wire.errors import InvalidField
 from oar_wire.job import GenerationList, GenerationStatus
 from oar_wire.model import ModelEntry, ModelList
 from oar_wire.openai import OutputFormat
@@ -113,7 +114,7 @@ def models() -> Call[ModelList]:
 
 def model(name: str) -> Call[ModelEntry]:
     if not name or "/" in name or name in {".", ".."}:
-        raise BadRequest(f"{name[:80]!r} is no model's name", code="invalid_model", field="model")
+        raise BadRequest(f"{name[:80]!r} is no model's name", code=InvalidField.code_of("model"), field="model")
     return Call("GET", f"/v1/models/{name}", ModelEntry)
 
 

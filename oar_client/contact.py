@@ -11,6 +11,7 @@ from oar_client.address import Address
 from oar_client.errors import BadRequest, ClientClosed
 from oar_client.feed import Feed
 from oar_client.retry import Attempts, Patience
+from oar_wire.errors import InvalidField
 
 CLOSE_SECONDS = 2.0  # for the closing handshake of a websocket, and for cancelling what nobody waits for any more
 
@@ -28,10 +29,10 @@ def proxies_explained(invalid: type[Exception] = InvalidProxy) -> Generator[None
         message = (
             "the environment names a SOCKS proxy (ALL_PROXY), which needs: pip install 'httpx[socks]' python-socks"
         )
-        raise BadRequest(message, code="invalid_proxy") from error
+        raise BadRequest(message, code=InvalidField.code_of("proxy")) from error
     except invalid as error:
         message = f"the environment names a proxy that cannot be used (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): {error}"
-        raise BadRequest(message, code="invalid_proxy") from error
+        raise BadRequest(message, code=InvalidField.code_of("proxy")) from error
 
 
 class Contact:

@@ -20,6 +20,9 @@ OarError                 code                          status
 import json
 from typing import Any, ClassVar, cast
 
+from oar_wire import errors as wire
+from oar_wire.error import FAILURE_EXIT, PERMISSION_EXIT, RETRY_EXIT, ServerError
+
 FIRST_SERVER_STATUS = 500
 
 
@@ -27,6 +30,7 @@ class OarError(Exception):
     """`code` is stable, `message` one sentence, `field` what is at fault, `retry_after` in seconds."""
 
     default_code: ClassVar[str] = "oar_error"
+    default_exit: ClassVar[int] = FAILURE_EXIT
 
     def __init__(
         self,
@@ -44,6 +48,16 @@ class OarError(Exception):
         self.status = status
         self.retry_after = retry_after
 
+    @property
+    def kind(self) -> type[ServerError] | None:
+        """The server's class of this code, with all that is known of it; None for the client's own errors."""
+        return wire.find_error(self.code)
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command that ends with this error: 75 where trying later may help, 77 where a key does not suffice."""
+        return self.default_exit if self.kind is None else self.kind.exit_code
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.message!r}, code={self.code!r}, status={self.status}, field={self.field!r})"
@@ -52,6 +66,7 @@ class OarError(Exception):
 
 class ConnectionFailed(OarError):
     default_code = "connection_failed"
+    default_exit = RETRY_EXIT
 
 
 class TimedOut(OarError):
@@ -71,15 +86,16 @@ class Refused(OarError):
 
 
 class BadRequest(Refused):
-    default_code = "invalid_request"
+    default_code = wire.InvalidRequest.code
 
 
 class Unauthorized(Refused):
     default_code = "unauthorized"
+    default_exit = PERMISSION_EXIT
 
 
 class NotFound(Refused):
-    default_code = "not_found"
+    default_code = wire.NotFound.code
 
 
 class Conflict(Refused):
@@ -88,10 +104,11 @@ class Conflict(Refused):
 
 class Overloaded(Refused):
     default_code = "overloaded"
+    default_exit = RETRY_EXIT
 
 
 class ServerMistake(Refused):
-    default_code = "internal_error"
+    default_code = wire.InternalError.code
 
 
 class JobEnded(OarError):
@@ -105,7 +122,7 @@ class JobEnded(OarError):
 
 
 class JobFailed(JobEnded):
-    default_code = "job_failed"
+    default_code = wire.JobFailed.code
 
 
 class JobCanceled(JobEnded):

@@ -11,7 +11,7 @@ class Options(TypedDict, total=False):
     deadline: float | None
     order: str | list[int] | None
     steps: int | None
-    group_sizes: str | None
+    group_sizes: str | list[int] | None
     entropy_bound: float | None
     candidates: int | None
     guidance: float | None

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from oar_client.errors import BadRequest
 from oar_client.facts import JobFacts
+from oar_wire.errors import InvalidField
 from oar_wire.job import GenerationStatus, Timings
 from oar_wire.openai import OutputFormat
 
@@ -34,7 +35,9 @@ def read_source(source: PictureSource, name: str) -> bytes:
         buffer = io.BytesIO()
         source.save(buffer, "PNG")
         return buffer.getvalue()
-    raise BadRequest(f"the {name} is no path, no bytes and no Pillow image", code=f"invalid_{name}", field=name)
+    raise BadRequest(
+        f"the {name} is no path, no bytes and no Pillow image", code=InvalidField.code_of(name), field=name
+    )
 
 
 @dataclass(frozen=True)

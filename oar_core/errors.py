@@ -16,6 +16,7 @@ OarError
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from oar_wire import errors
 from oar_wire.options import BadOption, check_all
 
 
@@ -40,7 +41,7 @@ class CheckpointError(OarError):
 
 
 class RequestError(OarError):
-    code: ClassVar[str] = "invalid_request"
+    code: ClassVar[str] = errors.InvalidRequest.code
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -48,29 +49,29 @@ class RequestError(OarError):
 
 
 class InvalidOrder(RequestError):
-    code = "invalid_order"
+    code = errors.InvalidOrder.code
 
 
 class InvalidSteps(RequestError):
-    code = "invalid_steps"
+    code = errors.InvalidSteps.code
 
 
 class InvalidSampling(RequestError):
-    code = "invalid_sampling"
+    code = errors.InvalidSampling.code
 
 
 class PromptTooLong(RequestError):
-    code = "prompt_too_long"
+    code = errors.PromptTooLong.code
 
 
 class InvalidPrompt(RequestError):
-    code = "invalid_prompt"
+    code = errors.InvalidPrompt.code
 
 
 def refusal(error: BadOption) -> RequestError:
     """A broken rule of the wire as the library's own error."""
     kinds = {kind.code: kind for kind in RequestError.__subclasses__()}
-    return kinds.get(error.code, RequestError)(str(error), field=error.field)
+    return kinds.get(error.kind.code, RequestError)(str(error), field=error.field)
 
 
 def check_options(values: Mapping[str, Any]) -> None:

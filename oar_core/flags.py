@@ -10,6 +10,12 @@ from oar_wire.options import Option, plain
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def name_or_sizes(text: str) -> str | tuple[int, ...]:
+    """Group sizes: a schedule's name, or how many positions each step decodes, as `2,2,4,8`."""
+    parts = text.split(",")
+    return tuple(int(part) for part in parts) if all(part.strip().isdigit() for part in parts) else text
+
+
 def flag(option: Option, **changes: Any) -> Callable[[F], F]:
     """A decorator that adds the option's flag to a command; `changes` are arguments of `click.option`."""
     return click.option(f"--{option.name.replace('_', '-')}", option.name, **{**_usual(option), **changes})

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from oar_wire.base import Sent
+from oar_wire.error import ServerError
 from oar_wire.options import Plan, Priority, Sampling
 from oar_wire.outputs import OutputKind, OutputLink
 
@@ -70,6 +71,10 @@ class Failure(Sent):
     code: str
     message: str
     field: str | None = None
+
+    @classmethod
+    def of(cls, error: ServerError) -> "Failure":
+        return cls(code=error.code, message=error.message, field=error.field)
 
 
 class ImageLink(Sent):

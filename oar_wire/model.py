@@ -5,10 +5,14 @@ from typing import Annotated, Any, Literal, cast, get_args
 from pydantic import Field
 
 from oar_wire.base import Sent
-from oar_wire.options import BadOption, Option, Plan, Sampling, model_options, plain
+from oar_wire.errors import UnsupportedByModel
+from oar_wire.options import FITTED, BadOption, Option, Plan, Sampling, model_options, plain
 from oar_wire.outputs import OutputKind
 
-UNSUPPORTED = "unsupported_by_model"  # code of what this model cannot do, and another one may
+GroupTables = Annotated[
+    dict[str, dict[int, tuple[int, ...]]],
+    Field(description="Its own group sizes, by order and number of steps; a request that names none gets them"),
+]
 
 
 class GenerationDefaults(Sampling, Plan):
@@ -33,6 +37,7 @@ class ModelInfo(Sent):
     orders: tuple[str, ...]
     group_sizes: tuple[str, ...]
     defaults: GenerationDefaults
+    group_tables: GroupTables = Field(default_factory=dict[str, dict[int, tuple[int, ...]]])
     condition: Literal["text", "class", "features", "none"] = "text"  # what pictures are made from
     has_fixed_steps: bool = False  # one for each position, and no other number
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
@@ -73,7 +78,7 @@ class ModelInfo(Sent):
         reads."""
         if self.condition == "features":
             message = f"{self.name} reads features of captions, which the library takes and no request can carry"
-            raise BadOption(message, code=UNSUPPORTED, field="model")
+            raise BadOption(message, kind=UnsupportedByModel, field="model")
         taken = {option.name for option in self.options}
         for option in model_options():
             if option.name in taken or getattr(asked, option.name) is None:
@@ -87,13 +92,13 @@ class ModelInfo(Sent):
         """Raises BadOption where it cannot begin with a picture."""
         if not self.can_edit:
             message = f"{self.name} {self._makes}, and can keep no part of one that is given"
-            raise BadOption(message, code=UNSUPPORTED, field="model")
+            raise BadOption(message, kind=UnsupportedByModel, field="model")
 
     def check_makes(self, kind: OutputKind) -> None:
         """Raises BadOption where it makes no outputs of a kind."""
         if kind not in self.outputs:
             message = f"{self.name} {self._makes}; POST /v1/generations takes it"
-            raise BadOption(message, code=UNSUPPORTED, field="model")
+            raise BadOption(message, kind=UnsupportedByModel, field="model")
 
     @property
     def _makes(self) -> str:
@@ -152,6 +157,7 @@ class ModelEntry(Sent):
     image_size: tuple[int, int]
     orders: tuple[str, ...]
     group_sizes: tuple[str, ...]
+    group_tables: GroupTables = Field(default_factory=dict[str, dict[int, tuple[int, ...]]])
     defaults: GenerationDefaults
     options: tuple[OptionEntry, ...] = Field((), description="What a request may set, each with its bounds and default")
     has_fixed_steps: bool = Field(False, description="Whether pictures take one step a position, and no other number")
@@ -199,15 +205,16 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
     choices = {"order": info.orders, "group_sizes": info.group_sizes}
     most: dict[str, float] = {"steps": info.num_tokens}
     least: dict[str, float] = {"steps": info.num_tokens} if info.has_fixed_steps else {}
+    usual = {"group_sizes": FITTED} if info.group_tables else {}
     return tuple(
         OptionEntry(
             name=option.name,
             group=cast("Literal['plan', 'sampling']", option.group),
             label=option.label,
             description=option.about.sentence,
-            kind=_KINDS.get(_value_kind(option), "order"),
+            kind=_form_kind(option),
             is_pair=option.is_pair,
-            default=getattr(info.defaults, option.name),
+            default=usual.get(option.name) or getattr(info.defaults, option.name),
             minimum=least.get(option.name, option.about.ge),
             above=option.about.gt,
             maximum=most.get(option.name, option.about.le),
@@ -223,5 +230,7 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
 _KINDS: dict[Any, Literal["integer", "number", "text"]] = {int: "integer", float: "number", str: "text"}
 
 
-def _value_kind(option: Option) -> Any:
-    return get_args(option.kind)[0] if option.is_pair else plain(option.kind)
+def _form_kind(option: Option) -> Literal["integer", "number", "text", "order"]:
+    """Group sizes are chosen by name in a form."""
+    kind = get_args(option.kind)[0] if option.is_pair else plain(option.kind)
+    return "order" if option.name == "order" else _KINDS.get(kind, "text")

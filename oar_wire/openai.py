@@ -66,7 +66,8 @@ class ImagesRequest(DrawingOptions):
         shared = type(self).model_fields.keys() & GenerationRequest.model_fields.keys()
         given = {name: getattr(self, name) for name in shared & self.model_fields_set}
         asked: int | None = given.get("steps")
-        steps = self._steps(model) if asked is None else asked
+        has_sizes = isinstance(given.get("group_sizes"), list)  # they say the number of steps
+        steps = self._steps(model) if asked is None and not has_sizes else asked
         ours = {"prompt": self.prompt, "n": self.n or 1, "previews": False, "steps": steps}
         return GenerationRequest.model_validate({**given, **ours})
 

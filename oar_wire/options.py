@@ -18,11 +18,21 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 from oar_wire.base import Accepted, Sent
+from oar_wire.errors import (
+    InvalidField,
+    InvalidOrder,
+    InvalidPrompt,
+    InvalidRequest,
+    InvalidSampling,
+    InvalidSteps,
+    PromptTooLong,
+)
 
 Group = Literal["plan", "sampling", "job"]
 Priority = Literal["low", "normal", "high"]
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
 
+FITTED: Final = "fitted"  # group sizes: those of the model's own table
 MAX_SEED = 2**63 - 1
 MAX_POSITIONS = 1 << 14  # of a grid: 128 x 128
 MAX_NAME = 200  # characters
@@ -31,7 +41,9 @@ DEFAULT_CANDIDATES: Final = 4
 
 # The first bad position is enough: each would become an error of its own.
 Positions = Annotated[list[int], Field(max_length=MAX_POSITIONS, fail_fast=True)]
+Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=MAX_POSITIONS, fail_fast=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SizeTables = Mapping[str, Mapping[int, tuple[int, ...]]]  # a model's own sizes: order -> number of steps -> sizes
 Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
 
 
@@ -49,7 +61,7 @@ class About:
     usual: tuple[float, float, float] | None = None  # a slider's least, most and step
     unit: Literal["", "nats", "share"] = ""
     only: tuple[str, str] | None = None  # another option and its value: with others this one does nothing
-    code: str = ""  # of a complaint; the group's if empty
+    error: type[InvalidRequest] | None = None  # of a complaint; the group's if none
     complaint: str = ""  # about a value of another kind, in place of the validator's words
     is_prompt: bool = False  # whether the model reads it as text
 
@@ -89,13 +101,19 @@ class Plan(Sent):
         About(
             "An order's name, or a permutation of all grid positions",
             asked=str | Positions,
-            code="invalid_order",
+            error=InvalidOrder,
             complaint="order is an order's name or a list of grid positions",
         ),
     ] = "raster"
     steps: Annotated[int, About("Decode steps, at most the number of grid positions", ge=1)] = 16
     group_sizes: Annotated[
-        str, About("How many positions each step decodes, by a schedule's name", max_length=MAX_NAME)
+        str | tuple[int, ...],
+        About(
+            "How many positions each step decodes: a schedule's name, `fitted` for the model's own sizes where it has "
+            "some, or a list that sums to all positions, which says the number of steps as well",
+            asked=Annotated[str, Field(max_length=MAX_NAME)] | Sizes,
+            complaint="group_sizes is a schedule's name or a list of how many positions each step decodes",
+        ),
     ] = "cosine"
     entropy_bound: Annotated[
         float,
@@ -176,6 +194,9 @@ class JobOptions(Accepted):
     deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
 
 
+_ERRORS: Mapping[Group, type[InvalidRequest]] = {"plan": InvalidSteps, "sampling": InvalidSampling, "job": InvalidField}
+
+
 @dataclass(frozen=True)
 class Option:
     """One declared option."""
@@ -196,10 +217,9 @@ class Option:
         return self.about.label or self.name.replace("_", " ").capitalize()
 
     @property
-    def code(self) -> str:
-        """Of a complaint about its value."""
-        usual = {"plan": "invalid_steps", "sampling": "invalid_sampling", "job": f"invalid_{self.name}"}
-        return self.about.code or usual[self.group]
+    def error(self) -> type[InvalidRequest]:
+        """The class of a complaint about its value."""
+        return self.about.error or _ERRORS[self.group]
 
     @cached_property
     def choices(self) -> tuple[str, ...]:
@@ -227,15 +247,15 @@ class Option:
             raise self.refuse(f"{self.name} is {low} to {high}; it has to end after it begins")
 
     def refuse(self, message: str) -> "BadOption":
-        return BadOption(message, code=self.code, field=self.name)
+        return BadOption(message, kind=self.error, field=self.name)
 
 
 class BadOption(ValueError):
-    """A value that cannot be served. `code` and `field` are those of an error's JSON."""
+    """A value that cannot be served; `kind` is the error that the server answers with."""
 
-    def __init__(self, message: str, *, code: str, field: str) -> None:
+    def __init__(self, message: str, *, kind: type[InvalidRequest], field: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.kind = kind
         self.field = field
 
 
@@ -290,7 +310,7 @@ def request_fields() -> dict[str, Any]:
     return fields
 
 
-def settle(asked: object, defaults: object) -> dict[str, Any]:
+def settle(asked: Any, defaults: Any, tables: SizeTables | None = None) -> dict[str, Any]:
     """Every option of a request with the model's default where it says nothing. Raises BadOption."""
     settled: dict[str, Any] = {}
     for option in model_options():
@@ -298,7 +318,24 @@ def settle(asked: object, defaults: object) -> dict[str, Any]:
         value = getattr(defaults, option.name) if value is None else value
         settled[option.name] = tuple(cast("list[Any]", value)) if isinstance(value, list) else value
         option.check(settled[option.name])
-    return settled
+    return settled | _settle_sizes(asked, settled, defaults.group_sizes, tables or {})
+
+
+def _settle_sizes(asked: Any, settled: Mapping[str, Any], usual: str, tables: SizeTables) -> dict[str, Any]:
+    """Group sizes and steps, which agree where the sizes are a list. Raises BadOption."""
+    sizes: str | tuple[int, ...] = settled["group_sizes"]
+    steps: int = settled["steps"]
+    if asked.group_sizes is None or sizes == FITTED:
+        sizes = fitted_sizes(tables, settled["order"], steps) or usual
+    if not isinstance(sizes, str):
+        check_number_of_sizes(sizes, asked.steps)
+        steps = len(sizes)
+    return {"group_sizes": sizes, "steps": steps}
+
+
+def fitted_sizes(tables: SizeTables, order: str | Sequence[int], steps: int | None) -> tuple[int, ...] | None:
+    """The model's own group sizes of an order in so many steps; None where it has none."""
+    return tables.get(order, {}).get(steps or 0) if isinstance(order, str) else None
 
 
 def check_all(values: Mapping[str, Any]) -> None:
@@ -338,6 +375,24 @@ def check_order(order: str | Sequence[int], known: Collection[str], num_tokens: 
         )
 
 
+def check_sizes(sizes: str | Sequence[int], known: Collection[str], num_tokens: int | None = None) -> None:
+    """Raises BadOption for an unknown name, or sizes that do not sum to the number of positions."""
+    if isinstance(sizes, str):
+        check_name("group_sizes", sizes, known)
+        return
+    if not sizes or min(sizes) < 1:
+        raise OPTIONS["group_sizes"].refuse("each step of group_sizes decodes at least 1 position")
+    if num_tokens is not None and sum(sizes) != num_tokens:
+        raise OPTIONS["group_sizes"].refuse(f"group_sizes sums to {sum(sizes)}; this model has {num_tokens} positions")
+
+
+def check_number_of_sizes(sizes: Sequence[int], steps: int | None) -> None:
+    """Raises BadOption where another number of steps is asked for than there are sizes."""
+    if steps is not None and steps != len(sizes):
+        message = f"group_sizes lists {len(sizes)} steps, and steps is {steps}: give one of them"
+        raise OPTIONS["group_sizes"].refuse(message)
+
+
 def check_steps(steps: int, num_tokens: int, *, is_fixed: bool = False) -> None:
     """Raises BadOption for fewer than one step, or more than one a position; where the number of steps is fixed, for
     any but one a position."""
@@ -358,21 +413,21 @@ def prompts_of(values: Any) -> dict[str, str]:
 def check_prompt(prompt: str) -> None:
     """Raises BadOption for an empty prompt."""
     if not prompt.strip():
-        raise BadOption("the prompt is empty", code="invalid_prompt", field="prompt")
+        raise BadOption("the prompt is empty", kind=InvalidPrompt, field="prompt")
 
 
 def check_prompt_length(prompt: str, most: int, field: str = "prompt") -> None:
     """Raises BadOption for more characters than are read."""
     if len(prompt) > most:
         message = f"the {_spoken(field)} has {len(prompt)} characters; the limit is {most}"
-        raise BadOption(message, code="prompt_too_long", field=field)
+        raise BadOption(message, kind=PromptTooLong, field=field)
 
 
 def check_prompt_tokens(count: int, most: int, reader: str = "this model", field: str = "prompt") -> None:
     """Raises BadOption for more tokens than a model reads, its start token not counted."""
     if count > most:
         message = f"the {_spoken(field)} has {count} tokens; {reader} reads {most}"
-        raise BadOption(message, code="prompt_too_long", field=field)
+        raise BadOption(message, kind=PromptTooLong, field=field)
 
 
 def _spoken(field: str) -> str:

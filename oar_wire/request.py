@@ -6,6 +6,7 @@ from pydantic import Field, create_model
 
 from oar_wire import options
 from oar_wire.base import Accepted
+from oar_wire.errors import InvalidCondition, MissingField
 from oar_wire.options import MAX_NAME, BadOption, JobOptions
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ class GenerationRequest(DrawingOptions):
         """Raises BadOption where nothing says what the picture shows, both ways do, or the model has no classes."""
         if self.condition is None:
             if "prompt" not in self.model_fields_set:
-                raise BadOption("prompt is required", code="missing_field", field="prompt")
+                raise BadOption("prompt is required", kind=MissingField, field="prompt")
             options.check_prompt(self.prompt)
         elif self.prompt:
             message = "prompt and condition both say what the picture shows: one of them is enough"
-            raise BadOption(message, code="invalid_condition", field="condition")
+            raise BadOption(message, kind=InvalidCondition, field="condition")
         elif condition != "class":
             message = f"{model} draws no classes: it reads a prompt"
-            raise BadOption(message, code="invalid_condition", field="condition")
+            raise BadOption(message, kind=InvalidCondition, field="condition")

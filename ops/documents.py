@@ -1,8 +1,8 @@
 """Writes the API's documents, the client's types and the generated tables of docs/: `make documents`.
 
-`docs/openapi.json`, `docs/asyncapi.json`, `oar_client/options.py`, and whatever stands in docs/*.md between
-`<!-- generated: NAME -->` and `<!-- end -->`. With `--record` it first makes the events' examples anew, from a server
-of its own.
+`docs/openapi.json`, `docs/asyncapi.json`, `oar_client/options.py`, `server/web/studio/errors.js`, and whatever stands
+in docs/*.md between `<!-- generated: NAME -->` and `<!-- end -->`. With `--record` it first makes the events'
+examples again, from a server of its own.
 """
 
 import json
@@ -22,16 +22,20 @@ import httpx
 from websockets.sync.client import connect
 
 from oar_wire.edit import EditOptions
+from oar_wire.error import all_errors
+from oar_wire.errors import OF_A_FIELD, InvalidField
 from oar_wire.events import Event
 from oar_wire.options import OPTIONS
 from oar_wire.request import GenerationRequest
+from oar_wire.version import VERSION
 from ops import client_options
 from server.api import asyncapi
-from server.api.app import VERSION, create_app
-from server.api.codes import OF_A_FIELD, WEBSOCKET_CODES, ErrorCode, close_codes, error_codes
+from server.api.app import create_app
+from server.api.codes import ErrorCode, close_codes, error_codes
 from server.settings import Settings, environment_name
 
 DOCS = Path("docs")
+STUDIO_ERRORS = Path("server/web/studio/errors.js")
 CLIENT_OPTIONS = Path("oar_client/options.py")
 EXAMPLES = Path("server/api") / asyncapi.EXAMPLES
 GENERATED = re.compile(r"(<!-- generated: ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.S)
@@ -61,6 +65,7 @@ def build() -> dict[Path, str]:
         DOCS / "openapi.json": _json(create_app(Settings()).openapi()),
         DOCS / "asyncapi.json": _json(asyncapi.document(VERSION)),
         CLIENT_OPTIONS: client_options.source(),
+        STUDIO_ERRORS: studio_errors(),
     }
     return files | {path: fill(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
 
@@ -72,6 +77,12 @@ def fill(text: str) -> str:
 
 def _json(document: Any) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def studio_errors() -> str:
+    """The codes by the names of their classes, for the studio's scripts."""
+    lines = "".join(f'  {kind.__name__}: "{kind.code}",\n' for kind in all_errors())
+    return f"/** Error codes. Generated: `make documents`. */\n\nexport const ErrorCode = {{\n{lines}}};\n"
 
 
 # tables
@@ -86,20 +97,20 @@ def errors_table() -> str:
     codes = error_codes()
     fields = [error for error in codes if error.meaning == OF_A_FIELD]
     rows = [
-        (str(error.status), f"`{error.code}`", error.field or "", _close(error), error.meaning)
+        (str(error.status), f"`{error.code}`", error.field or "", _close(error), str(error.exit_code), error.meaning)
         for error in codes
         if error not in fields
     ]
     names = ", ".join(f"`{error.code}`" + _several(error.code, error.field or "") for error in fields)
-    return table(("status", "code", "field", "websocket", "meaning"), rows) + f"\n\n{OF_A_FIELD} 422: {names}."
+    return table(("status", "code", "field", "websocket", "exit", "meaning"), rows) + f"\n\n{OF_A_FIELD} 422: {names}."
 
 
 def _several(code: str, fields: str) -> str:
-    return "" if code == f"invalid_{fields}" else f" ({fields})"
+    return "" if code == InvalidField.code_of(fields) else f" ({fields})"
 
 
 def _close(error: ErrorCode) -> str:
-    return str(error.close_code) if error.code in WEBSOCKET_CODES else ""
+    return "" if error.close_code is None else str(error.close_code)
 
 
 def closes_table() -> str:

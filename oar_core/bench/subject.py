@@ -1,6 +1,6 @@
 """What a benchmark measures: a shipped model, or a recipe with random weights, whose speed is that of trained ones."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -93,4 +93,4 @@ class Subject:
         ]
 
     def with_steps(self, steps: int | None) -> PlanSpec:
-        return replace(self.plan, steps=steps or self.plan.steps)
+        return self.plan if steps is None else self.plan.with_steps(steps)

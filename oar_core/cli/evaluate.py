@@ -1,6 +1,6 @@
 """`oar eval`: measurements of a trained run or a shipped model."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,7 @@ def painting(
     """How one picture comes about, patch by patch."""
     manifest = Manifest.load(weights)
     pipeline = load_model(manifest.folder(model or manifest.default), default_device(), torch.float32)
-    plan = default_plan(pipeline)
-    plan = replace(plan, order=order or plan.order, steps=steps or plan.steps)
+    plan = default_plan(pipeline, order=order, steps=steps)
     prompt = prompt or pipeline.example_prompts[0]
     strip(pipeline, paint(pipeline, prompt, seed, plan, default_sampling(pipeline))).save(out, optimize=True)
     return Answer({"out": str(out), "prompt": prompt, "seed": seed, "plan": asdict(plan)}, [str(out)])
@@ -156,10 +155,10 @@ def animation(
     """The same pictures under several orders, one row an order, painted side by side."""
     manifest = Manifest.load(weights)
     pipeline = load_model(manifest.folder(model or manifest.default), default_device(), torch.float32)
-    plan = replace(default_plan(pipeline), steps=steps or default_plan(pipeline).steps)
+    plan = default_plan(pipeline, steps=steps)
     paintings = {
         order: [
-            paint(pipeline, prompt, seed, replace(plan, order=order), default_sampling(pipeline))
+            paint(pipeline, prompt, seed, default_plan(pipeline, order=order, steps=steps), default_sampling(pipeline))
             for prompt in prompts or pipeline.example_prompts
         ]
         for order in orders or (plan.order,)

@@ -69,8 +69,7 @@ def export(
     """
     manifest, device = Manifest.load(weights), device or default_device()
     loaded = load_model(manifest.folder(model or manifest.default), device, getattr(torch, dtype))
-    plan, sampling = default_plan(loaded), default_sampling(loaded)
-    plan = replace(plan, order=order or plan.order, steps=steps or plan.steps)
+    plan, sampling = default_plan(loaded, order=order, steps=steps), default_sampling(loaded)
     settings = DrawSettings(plan, replace(sampling, guidance=sampling.guidance if guidance is None else guidance), seed)
     classes = class_prompts(loaded, num_samples)
     if classes is None:

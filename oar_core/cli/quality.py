@@ -21,10 +21,10 @@ from oar_core.eval.report import write_report
 from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import digest, write_json
 from oar_core.eval.tables import one_line_tables
-from oar_core.flags import flag
+from oar_core.flags import flag, name_or_sizes
 from oar_core.models.load import load_model
 from oar_core.models.model import Model
-from oar_core.order.plan import GROUP_SIZES, ORDERS, PlanSpec
+from oar_core.order.plan import ORDERS, PlanSpec
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.recipes import Recipe
@@ -56,7 +56,7 @@ def _names(settings: type[PlanSpec] | type[SamplingParams]) -> list[str]:
 # The names that this library has, and what an evaluation may repeat.
 _CHANGES: dict[str, dict[str, Any]] = {
     "order": {"type": click.Choice(ORDERS)},
-    "group_sizes": {"type": click.Choice(GROUP_SIZES)},
+    "group_sizes": {"type": name_or_sizes, "metavar": "SIZES"},
     "steps": {"multiple": True},
     "guidance": {"multiple": True},
 }
@@ -143,11 +143,10 @@ def draw_settings(
     **changes: Any,
 ) -> list[DrawSettings]:
     """Every combination of steps, guidance and seed; what is not said is the model's default."""
-    plan = replace(default_plan(pipeline), **take(changes, _names(PlanSpec)))
     sampling = replace(default_sampling(pipeline), **take(changes, _names(SamplingParams)))
     return [
-        DrawSettings(replace(plan, steps=count), replace(sampling, guidance=scale), seed)
-        for count, scale, seed in product(steps or (plan.steps,), guidance or (sampling.guidance,), seeds)
+        DrawSettings(default_plan(pipeline, **changes, steps=count), replace(sampling, guidance=scale), seed)
+        for count, scale, seed in product(steps or (None,), guidance or (sampling.guidance,), seeds)
     ]
 
 

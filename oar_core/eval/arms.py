@@ -64,7 +64,8 @@ class Arm:
     def curve(self) -> str:
         """The name of all that differs from it in steps alone, or in the entropy bound of adaptive groups."""
         settings = self.first["settings"]
-        return f"{self.label}, {settings['plan']['group_sizes']}, guidance {guidance_text(settings['sampling'])}"
+        sizes = sizes_text(settings["plan"]["group_sizes"])
+        return f"{self.label}, {sizes}, guidance {guidance_text(settings['sampling'])}"
 
     @property
     def name(self) -> str:
@@ -124,6 +125,11 @@ def _at(report: Report, path: tuple[str, ...]) -> float:
     for name in path:
         value = value[name]
     return float(value)
+
+
+def sizes_text(sizes: str | Sequence[int]) -> str:
+    """A schedule's name, or the sizes in turn."""
+    return sizes if isinstance(sizes, str) else " ".join(map(str, sizes))
 
 
 def guidance_text(sampling: Mapping[str, Any]) -> str:

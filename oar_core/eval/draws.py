@@ -1,5 +1,6 @@
 """Many pictures for one evaluation, drawn in chunks that are kept: an evaluation that was interrupted goes on."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.tensor_file import load_tensors, save_tensors
 
+PARTS = ".parts"  # the suffix of a folder of batches
 ALWAYS_TOLD = {"order", "steps", "group_sizes", "entropy_bound", "guidance", "temperature", "top_k", "top_p"}
 
 
@@ -74,7 +76,7 @@ def draw(pipeline: Model, prompts: Sequence[str], settings: DrawSettings, path: 
 
     Raises a RequestError before any work where the plan does not fit the model.
     """
-    stored = _load(path)
+    stored, parts = _load(path), path.with_suffix(PARTS)
     conditions = pipeline.conditioner.encode_captions(list(prompts), max_length=pipeline.backbone.spec.max_condition)
     requests = [
         SequenceRequest(str(index), condition, settings.seed, index, settings.plan, settings.sampling)
@@ -83,10 +85,13 @@ def draw(pipeline: Model, prompts: Sequence[str], settings: DrawSettings, path: 
     bar = tqdm(total=len(requests), initial=min(len(stored), len(requests)), desc="drawing", unit="picture")
     while len(stored) < len(requests):
         chunk = _draw_chunk(pipeline, requests[len(stored) : len(stored) + batch_size])
-        stored = _joined(stored, chunk) if len(stored) else chunk
-        save_tensors(path, vars(stored), settings.to_dict())
+        save_tensors(_part(parts, len(stored)), vars(chunk), settings.to_dict())
+        stored = _joined(stored, chunk)
         bar.update(len(chunk))
     bar.close()
+    if parts.exists():
+        save_tensors(path, vars(stored), settings.to_dict())
+        shutil.rmtree(parts, ignore_errors=True)  # what is left of them is older than the whole
     return stored.head(len(requests))
 
 
@@ -138,11 +143,20 @@ def counted_positions(module: nn.Module, parts: Sequence[str]) -> Iterator[dict[
             handle.remove()
 
 
+def _part(folder: Path, start: int) -> Path:
+    """One batch, until all are drawn, by the number of its first picture: what is drawn is written once."""
+    return folder / f"{start}.safetensors"
+
+
 def _load(path: Path) -> Draws:
-    if path.exists():
-        return Draws(**load_tensors(path)[0])
-    return Draws(*(torch.empty(0) for _ in fields(Draws)))
+    """The pictures of the file and of the batches that follow on it, which an interrupted draw has left."""
+    stored = Draws(**load_tensors(path)[0]) if path.exists() else Draws(*(torch.empty(0) for _ in fields(Draws)))
+    while (part := _part(path.with_suffix(PARTS), len(stored))).exists():
+        stored = _joined(stored, Draws(**load_tensors(part)[0]))
+    return stored
 
 
 def _joined(first: Draws, second: Draws) -> Draws:
+    if not len(first):
+        return second
     return Draws(**{name: torch.cat([value, getattr(second, name)]) for name, value in vars(first).items()})

@@ -13,12 +13,10 @@ from torch import Tensor
 from oar_core.errors import DataError
 from oar_core.eval.group_loss import LossTable, best_sizes, excess, loss_table
 from oar_core.eval.reference import Pictures, choose
-from oar_core.models.model import CONFIG, Model
+from oar_core.models.model import CONFIG, GROUP_TABLES, Model
 from oar_core.new_file import new_file
 from oar_core.order.plan import SCHEDULES, group_sizes
 from oar_core.weights import Manifest, write_manifest
-
-GROUP_TABLES = "group_tables"  # in a model's config: order -> number of steps -> sizes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from oar_core.config import OrderScore
-from oar_core.errors import ConfigError, WeightsError
+from oar_core.errors import ConfigError, RequestError, WeightsError
 from oar_core.host_memory import available_memory
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.models.classes import CLASSES, ClassConditioner
@@ -20,6 +20,7 @@ from oar_core.models.model import (
     ANY_ORDER_BACKBONE,
     BACKBONE,
     CONFIG,
+    GROUP_TABLES,
     POLICY,
     TOKENIZER,
     FrameModel,
@@ -27,6 +28,7 @@ from oar_core.models.model import (
     in_number_format,
 )
 from oar_core.nn.packed_conv import pack_convs
+from oar_core.order.plan import PlanSpec
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.weights import count_numbers, file_digest, read_tensors
 
@@ -79,6 +81,7 @@ def load_model(folder: Path, device: str, dtype: torch.dtype) -> Model:
     return Model(
         backbone=in_number_format(backbone.to(device=device), dtype).eval(),
         tokenizer=tokenizer,
+        group_tables=_read_tables(config.get(GROUP_TABLES, {}), backbone.spec.num_tokens),
         **_facts(config, folder, device, dtype),
     )
 
@@ -112,6 +115,18 @@ def _facts(config: dict[str, Any], folder: Path, device: str, dtype: torch.dtype
         "dtype": dtype,
         "device": torch.device(device),
     }
+
+
+def _read_tables(stored: Mapping[str, Mapping[str, list[int]]], length: int) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Raises ConfigError for sizes that do not fit their steps or the model."""
+    tables = {order: {int(steps): tuple(sizes) for steps, sizes in rows.items()} for order, rows in stored.items()}
+    for order, rows in tables.items():
+        for steps, sizes in rows.items():
+            try:
+                PlanSpec(order, steps, sizes).check_fits(length)
+            except RequestError as error:
+                raise ConfigError(f"{GROUP_TABLES} of {order} in {steps} steps: {error}") from error
+    return tables
 
 
 def load_backbone(folder: Path, name: str) -> Backbone:

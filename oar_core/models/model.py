@@ -1,6 +1,6 @@
 """A model that is ready to draw: backbone, image tokenizer, conditioner, and what it may be asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,9 +13,11 @@ from oar_core.models.frames import FrameBackbone
 from oar_core.nn.packed import lay_out, quantize
 from oar_core.order.plan import ADAPTIVE, CONSTANT, GROUP_SIZES, ORDERS, POLICY_ORDERS, PUBLISHED, RASTER
 from oar_core.order.rules import RULES
+from oar_wire.options import FITTED
 
 CONFIG, BACKBONE, TOKENIZER = "config.json", "backbone.safetensors", "tokenizer.safetensors"
 POLICY = "policy.safetensors"  # optional: where the config has an entry "policy"
+GROUP_TABLES = "group_tables"  # in the config: order -> number of steps -> sizes
 ANY_ORDER_BACKBONE = "any_order.safetensors"  # optional: the backbone before it was fine-tuned, for training alone
 
 
@@ -38,6 +40,7 @@ class ModelBase:
     model_hash: str
     dtype: torch.dtype  # of matrix products in the backbone; under int8 all else is in fp32
     device: torch.device
+    group_tables: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict[str, dict[int, tuple[int, ...]]])
 
     @property
     def unconditional_ids(self) -> tuple[int, ...]:
@@ -130,9 +133,10 @@ class Model(ModelBase):
         if self.has_fixed_steps:
             return (CONSTANT,)
         spec = self.backbone.spec
+        own = (FITTED,) if self.group_tables else ()
         refused = set[str]() if spec.has_free_groups else {ADAPTIVE}
         refused |= set[str]() if spec.published_groups else {PUBLISHED}
-        return tuple(name for name in GROUP_SIZES if name not in refused)
+        return (*own, *(name for name in GROUP_SIZES if name not in refused))
 
     @property
     def has_fixed_steps(self) -> bool:

@@ -2,8 +2,8 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -15,8 +15,9 @@ from oar_wire.options import (
     DEFAULT_CANDIDATES,
     DEFAULT_ENTROPY_BOUND,
     BadOption,
-    check_name,
+    check_number_of_sizes,
     check_order,
+    check_sizes,
     check_steps,
 )
 
@@ -55,12 +56,25 @@ def group_sizes(kind: str, steps: int, length: int) -> tuple[int, ...]:
     except BadOption as error:
         raise refusal(error) from error
     share = _DECODED_SHARES[kind]
+    return tuple(sorted(_cut([share(step / steps) for step in range(1, steps + 1)], length)))
+
+
+def shrink_sizes(sizes: Sequence[int], length: int) -> tuple[int, ...]:
+    """The same shares of fewer positions: those of an edit that keeps the others. One step for each at most."""
+    if len(sizes) > length:
+        return (1,) * length
+    total = sum(sizes)
+    return _cut([end / total for end in accumulate(sizes)], length)
+
+
+def _cut(shares: Sequence[float], length: int) -> tuple[int, ...]:
+    """Groups that end at these shares of the positions, each of at least one."""
     ends = [0]
-    for step in range(1, steps + 1):
-        wanted = math.floor(length * share(step / steps) + 0.5)
+    for step, share in enumerate(shares, 1):
+        wanted = math.floor(length * share + 0.5)
         # At least one position now, and one left for each step to come.
-        ends.append(min(max(wanted, ends[-1] + 1), length - (steps - step)))
-    return tuple(sorted(end - start for start, end in pairwise(ends)))
+        ends.append(min(max(wanted, ends[-1] + 1), length - (len(shares) - step)))
+    return tuple(end - start for start, end in pairwise(ends))
 
 
 @dataclass(frozen=True)
@@ -75,16 +89,19 @@ class PlanSpec:
     `confidence` among the positions that the policy puts first, `candidates` for each that a step fills: 1 leaves the
     choice to the policy, more ask the model for more.
 
-    `steps` is None for one position a step. Where `group_sizes` is `adaptive`, a step takes as many positions as are
-    safe together: the sum of their entropies less the greatest, in nats, which bounds what drawing them independently
-    can lose, is at most `entropy_bound`. `steps` is then an upper bound, kept by never falling behind the cosine
-    schedule of as many steps. `published` groups are those of the authors of a model's family; where they name none for
-    the number of steps and positions, they are `cosine`. Raises InvalidOrder and InvalidSteps.
+    `steps` is None for one position a step. `group_sizes` is a schedule's name, or how many positions each step
+    decodes: then `steps` is their number, and an edit that keeps some positions takes the same shares of the others.
+    Where it is `adaptive`, a step takes as many positions as are safe together: the sum of their entropies less the
+    greatest, in nats, which bounds what drawing them independently can lose, is at most `entropy_bound`. `steps` is
+    then an upper bound, kept by never falling behind the cosine schedule of as many steps. `published` groups are those
+    of the authors of a model's family; where they name none for the number of steps and positions, they are `cosine`.
+
+    Raises InvalidOrder and InvalidSteps.
     """
 
     order: str | tuple[int, ...] = "random"
     steps: int | None = None
-    group_sizes: str = "cosine"
+    group_sizes: str | tuple[int, ...] = "cosine"
     entropy_bound: float = DEFAULT_ENTROPY_BOUND
     candidates: int = DEFAULT_CANDIDATES
 
@@ -92,7 +109,10 @@ class PlanSpec:
         check_options(vars(self))
         try:
             check_order(self.order, ORDERS)
-            check_name("group_sizes", self.group_sizes, GROUP_SIZES)
+            check_sizes(self.group_sizes, GROUP_SIZES)
+            if isinstance(self.group_sizes, tuple):
+                check_number_of_sizes(self.group_sizes, self.steps)
+                object.__setattr__(self, "steps", len(self.group_sizes))
         except BadOption as error:
             raise refusal(error) from error
 
@@ -100,10 +120,16 @@ class PlanSpec:
     def is_adaptive(self) -> bool:
         return self.group_sizes == ADAPTIVE
 
+    def with_steps(self, steps: int) -> "PlanSpec":
+        """In so many steps: by the usual schedule where a list of sizes is of another number."""
+        has_others = isinstance(self.group_sizes, tuple) and len(self.group_sizes) != steps
+        return replace(self, steps=steps, group_sizes=SCHEDULES[0] if has_others else self.group_sizes)
+
     def check_fits(self, length: int) -> None:
         """Raises InvalidOrder or InvalidSteps where an image of `length` positions cannot be decoded so."""
         try:
             check_order(self.order, ORDERS, length)
+            check_sizes(self.group_sizes, GROUP_SIZES, length)
             if self.steps is not None:
                 check_steps(self.steps, length)
         except BadOption as error:
@@ -168,19 +194,20 @@ def make_plan(
     remaining = length - len(set(given))
     if not remaining:
         return Plan(order=(), group_ends=())
-    steps = remaining if spec.steps is None else edit_steps(spec.steps, remaining)
-    sizes = _sizes(spec.group_sizes, steps, remaining, published)
     order = _fixed_order(spec.order, grid, seed, image_index, given)
     return Plan(
         order=None if order is None else tuple(position for position in order if position not in given),
-        group_ends=tuple(accumulate(sizes)),
+        group_ends=tuple(accumulate(_sizes(spec, remaining, published))),
         entropy_bound=spec.entropy_bound if spec.is_adaptive else None,
     )
 
 
-def _sizes(kind: str, steps: int, length: int, published: PublishedGroups | None) -> tuple[int, ...]:
-    found = published(steps, length) if kind == PUBLISHED and published is not None else None
-    return found or group_sizes(kind if kind in SCHEDULES else "cosine", steps, length)
+def _sizes(spec: PlanSpec, length: int, published: PublishedGroups | None) -> tuple[int, ...]:
+    if isinstance(spec.group_sizes, tuple):
+        return shrink_sizes(spec.group_sizes, length)
+    steps = length if spec.steps is None else edit_steps(spec.steps, length)
+    found = published(steps, length) if spec.group_sizes == PUBLISHED and published is not None else None
+    return found or group_sizes(spec.group_sizes if spec.group_sizes in SCHEDULES else SCHEDULES[0], steps, length)
 
 
 def _fixed_order(order: str | Order, grid: Grid, seed: int, image_index: int, given: Collection[int]) -> Order | None:

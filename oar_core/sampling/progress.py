@@ -11,6 +11,7 @@ from oar_core.sampling.decode import DecodedGroup, DecodeRow, Slots
 from oar_core.sampling.noise import noise_key
 from oar_core.sampling.prefill import PrefillRow
 from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.sampler import SamplingParams
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class Progress:
             query=sorted(self._unknown) if order is None else order[start : start + most],
             take=take,
             rule=rule,
-            sampling=replace(self.request.sampling, guidance=self._scales[0]),
+            sampling=self._sampling,
             scales=self._scales_from(start, most) if rule is FIXED else None,
             noise_key=self._noise_key,
             most=most,
@@ -217,6 +218,12 @@ class Progress:
             self._num_cached[part] = end
         self._num_settled = end
         return row
+
+    @property
+    def _sampling(self) -> SamplingParams:
+        """The request's, with the guidance of the current group."""
+        sampling, scale = self.request.sampling, self._scales[0]
+        return sampling if scale == sampling.guidance else replace(sampling, guidance=scale)
 
     @property
     def _scales(self) -> tuple[float, ...]:

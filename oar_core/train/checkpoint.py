@@ -1,13 +1,64 @@
-"""Checkpoints as one safetensors file each: how an optimiser's state becomes flat tensors, and back."""
+"""Checkpoints as one safetensors file each, with a format version: what was begun by an earlier version goes on.
 
-from collections.abc import Mapping
+A checkpoint's tensors are named `module/...`, `ema/...` and `optimizer/...`; its metadata are the format, the step and
+the settings of the loop.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from oar_core.errors import CheckpointError
 from oar_core.tensor_file import load_meta as load_meta
 from oar_core.tensor_file import load_tensors as load_tensors
 from oar_core.tensor_file import save_tensors as save_tensors
+
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds, in the present format."""
+
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    save_tensors(path, tensors, {"format": FORMAT, **meta})
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Raises CheckpointError for a file that is missing or of a later format."""
+    tensors, meta = load_tensors(path)
+    return _converted(path, Checkpoint(tensors, meta))
+
+
+def load_checkpoint_meta(path: Path) -> dict[str, Any]:
+    """The metadata alone. Raises as `load_checkpoint`."""
+    return _converted(path, Checkpoint({}, load_meta(path))).meta
+
+
+def _converted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
+    version = checkpoint.meta.get("format", 1)
+    if version > FORMAT:
+        raise CheckpointError(f"{path} has format {version}; this version of the library reads up to {FORMAT}")
+    for number in range(version, FORMAT):
+        checkpoint = CONVERTERS[number](checkpoint)
+    return checkpoint
+
+
+def _from_1(checkpoint: Checkpoint) -> Checkpoint:
+    """Format 1 had no number."""
+    return Checkpoint(checkpoint.tensors, {**checkpoint.meta, "format": 2})
+
+
+# From the format of that number to the next one. Without tensors where the metadata alone were read.
+CONVERTERS: dict[int, Callable[[Checkpoint], Checkpoint]] = {1: _from_1}
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ along the same loss curve.
 
 import csv
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +18,9 @@ from tqdm import tqdm
 from oar_core.errors import CheckpointError, ConfigError
 from oar_core.train.checkpoint import (
     flatten_optimizer,
-    load_tensors,
+    load_checkpoint,
     restore_optimizer,
-    save_tensors,
+    save_checkpoint,
     under_prefix,
     with_prefix,
 )
@@ -157,17 +157,27 @@ def _save(path: Path, stage: Stage, config: LoopConfig, state: RunState) -> None
         **with_prefix("ema", state.ema.state_dict()),
         **with_prefix("optimizer", flatten_optimizer(state.optimizer)),
     }
-    save_tensors(path, tensors, {"step": state.step, "loop": asdict(config)})
+    save_checkpoint(path, tensors, {"step": state.step, "loop": asdict(config)})
 
 
 def _resume(path: Path, stage: Stage, config: LoopConfig, state: RunState) -> None:
-    tensors, meta = load_tensors(path)
-    if meta["loop"] != _as_json(asdict(config)):
+    checkpoint = load_checkpoint(path)
+    tensors, meta = checkpoint.tensors, checkpoint.meta
+    if _completed(meta["loop"], LoopConfig(num_images=1)) != _as_json(asdict(config)):
         raise CheckpointError(f"{path} was written under another config; choose another run folder or remove it")
     stage.module.load_state_dict(under_prefix("module", tensors))
     state.ema.load_state_dict(under_prefix("ema", tensors))
     restore_optimizer(state.optimizer, under_prefix("optimizer", tensors))
     state.step = meta["step"]
+
+
+def _completed(stored: Any, usual: object) -> Any:
+    """A stored config with the defaults of fields that it does not know: they were added later."""
+    if not isinstance(stored, dict) or not is_dataclass(usual):
+        return stored
+    known = {item.name: getattr(usual, item.name) for item in fields(usual)}
+    missing = {name: _as_json(value) for name, value in known.items() if name not in stored}
+    return {**{name: _completed(value, known.get(name)) for name, value in stored.items()}, **missing}
 
 
 def _as_json(value: Any) -> Any:

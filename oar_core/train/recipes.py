@@ -24,7 +24,7 @@ AUTO = "auto"
 
 # Those of `oar_wire.options`; what is named here is a recipe's own. A recipe gives its order by name.
 _OWN = {"order": AUTO, "guidance": 1.5, "top_p": 0.95}
-_KINDS = {"order": str}
+_KINDS = {"order": str, "group_sizes": str}
 _Options: Any = make_dataclass(
     "_Options",
     [

@@ -32,7 +32,14 @@ from oar_core.models.oar.policy import OrderPolicy
 from oar_core.models.oar.vqgan import VQGAN
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.train.captions import CAPTION_SOURCES, Row
-from oar_core.train.checkpoint import load_meta, load_tensors, save_tensors, under_prefix
+from oar_core.train.checkpoint import (
+    load_checkpoint,
+    load_checkpoint_meta,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+    under_prefix,
+)
 from oar_core.train.columns import add_columns
 from oar_core.train.data import ImageSet, load_images
 from oar_core.train.ema import settle_norms
@@ -124,7 +131,7 @@ class Run:
             self._check_adoption(stage, module)
         for stage, prefix, module in parts:
             averaged = {f"ema/{prefix}{name}": value for name, value in module.state_dict().items()}
-            save_tensors(self.folder / stage / CHECKPOINT, averaged, {"adopted": origin, "loop": None})
+            save_checkpoint(self.folder / stage / CHECKPOINT, averaged, {"adopted": origin, "loop": None})
         if not only_tokenizer:
             TextTokenizer.load(folder).save(self.folder)
 
@@ -350,7 +357,7 @@ class Run:
         path = self.folder / stage / CHECKPOINT
         if not path.exists():
             return False
-        meta = load_meta(path)
+        meta = load_checkpoint_meta(path)
         return meta["loop"] is None or meta["step"] == num_steps(meta["loop"]["num_images"], meta["loop"]["batch_size"])
 
     def _captioner(self, tokens: TokenSet, unconditional_share: float) -> Captioner:
@@ -379,8 +386,7 @@ class Run:
         return agreement(found)
 
     def _averaged(self, stage: str, prefix: str) -> dict[str, Tensor]:
-        tensors, _ = load_tensors(self.folder / stage / CHECKPOINT)
-        averaged = under_prefix("ema", tensors)
+        averaged = under_prefix("ema", load_checkpoint(self.folder / stage / CHECKPOINT).tensors)
         state = {name.removeprefix(prefix): value for name, value in averaged.items() if name.startswith(prefix)}
         if not state:
             raise CheckpointError(f"{self.folder / stage} holds no averaged weights")

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from oar_core.errors import check_options
 from oar_core.eval.draws import DrawSettings
 from oar_core.eval.likelihood import bits_per_token
 from oar_core.eval.painting import Painting, paint
@@ -24,17 +25,21 @@ from oar_core.eval.reference import Reference
 from oar_core.eval.sheet import side_by_side
 from oar_core.eval.stored import cached_json, write_json
 from oar_core.models.model import Model
-from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS, DEFAULT_CANDIDATES, PlanSpec
+from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS, PlanSpec
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.run import STATS, Run
 from oar_core.train.stage_folders import finetune_stage, policy_folder, scratch_stage
 from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, arm
+from oar_wire.options import OPTIONS
 
 SHEET_PICTURES = 64
 TUNING, LOCKS, LIKELIHOOD, DISTILLATION = "tuning", "locks", "likelihood", "distilled/stats.json"
 GUIDANCE, GROUP_SIZES = "guidance", "group_sizes"  # what is tuned
 CONSTANT, GROWING = "constant", "linear"  # guidance schedules
+
+
+Options = tuple[tuple[str, Any], ...]  # of `oar_wire.options`, by name
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,16 @@ class StudyArm:
     training: Training
     order: str
     carries_claim: bool = False  # measured with several seeds
-    candidates: int = DEFAULT_CANDIDATES  # of a shortlist
+    options: Options = ()  # of its plan, where they are not the model's
     guidance_schedule: str = CONSTANT
     entropy_bounds: tuple[float, ...] = ()  # of adaptive groups, beside the fixed numbers of steps
+
+    def __post_init__(self) -> None:
+        check_options(dict(self.options))
+
+    def option(self, name: str) -> Any:
+        """Its value of an option of a drawing."""
+        return dict(self.options).get(name, OPTIONS[name].default)
 
 
 ANY_ORDER, SCRATCH = "any-order, random order", "raster from scratch"
@@ -116,7 +128,7 @@ _ARMS = (
         entropy_bounds=BOUNDS,
     ),
     StudyArm(OAR_SHORTLIST, Training(DISTILLED, has_own_policy=True), "shortlist"),
-    StudyArm(OAR_SHORTER, Training(DISTILLED, has_own_policy=True), "shortlist", candidates=3),
+    StudyArm(OAR_SHORTER, Training(DISTILLED, has_own_policy=True), "shortlist", options=(("candidates", 3),)),
     StudyArm("OAR, order policy trained beside the backbone", Training(DISTILLED), "distilled"),
     # A policy of its own would go by scores, and leave the one order that this is about.
     StudyArm(CONSENSUS, Training(DISTILLED, consensus=1.0), "distilled", carries_claim=True),
@@ -244,7 +256,7 @@ class Study:
             own_policy = member.training.has_own_policy
             backbone = self.run.backbone(member.training.stage(seed), own_policy=own_policy)
             bits = {
-                name: bits_per_token(backbone, token_ids, conditions, name, candidates=member.candidates)
+                name: bits_per_token(backbone, token_ids, conditions, name, candidates=member.option("candidates"))
                 for name in {member.order, "random"}
             }
             told = {"own": bits[member.order], "random": bits["random"]}
@@ -272,7 +284,7 @@ class Study:
 
     def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> Painting:
         pipeline = self._pipeline(arm, 0, torch.float32)
-        plan = draw_plan(pipeline, Figure(arm, 0, steps), default_plan(pipeline).group_sizes)
+        plan = draw_plan(pipeline, Figure(arm, 0, steps), str(pipeline.defaults["group_sizes"]))
         return paint(pipeline, prompt, draw_seed, plan, default_sampling(pipeline))
 
     def _pipeline(self, arm: StudyArm, seed: int, dtype: torch.dtype) -> Model:
@@ -358,7 +370,8 @@ def draw_settings(pipeline: Model, figure: Figure, tuned: Tuned) -> DrawSettings
 def draw_plan(pipeline: Model, figure: Figure, group_sizes: str) -> PlanSpec:
     """Group sizes count where the number of steps is fixed and not all of them."""
     arm = figure.arm
-    plan = replace(default_plan(pipeline), order=arm.order, steps=figure.steps, candidates=arm.candidates)
+    changes = {"group_sizes": pipeline.defaults["group_sizes"], **dict(arm.options)}
+    plan = replace(default_plan(pipeline, order=arm.order, **changes), steps=figure.steps)
     if figure.entropy_bound is not None:
         return replace(plan, group_sizes=ADAPTIVE, entropy_bound=figure.entropy_bound)
     # One position a step has no sizes.

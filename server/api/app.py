@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator
 from fastapi import FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 
+from oar_wire.errors import NotFound, RedisUnavailable
 from oar_wire.tenant import open_tenant
+from oar_wire.version import VERSION
 from server.api import (
     documents,
     edits,
@@ -29,14 +31,12 @@ from server.api.origin import OriginCheck
 from server.api.proxy import ProxyHeaders
 from server.api.refusal import deny
 from server.api.request_id import RequestIds
-from server.errors import NotFound, RedisUnavailable
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
 from server.observability.tracing import Tracing, open_tracing
 from server.settings import Settings
 from server.tasks import stop_tasks
 
-VERSION = "0.1.0"
 UPLOAD_PATHS = ("/v1/edits", "/v1/images/edits", "/v1/images/variations")
 # What pages of the allowed origins may send, and read of an answer.
 CORS_METHODS = ("GET", "POST", "DELETE")

@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic.json_schema import models_json_schema
 
 from oar_wire.base import Sent
-from oar_wire.errors import ErrorBody
+from oar_wire.error import ErrorBody
 from oar_wire.events import TERMINAL_TYPES, Event
 from server.api.codes import as_json, close_codes
 

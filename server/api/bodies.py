@@ -14,9 +14,9 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from oar_wire.errors import InvalidJson, InvalidRequest, RequestTimeout, UnknownField, UnsupportedMediaType
 from oar_wire.options import MAX_POSITIONS
 from server.api.deps import services_of
-from server.errors import InvalidJson, InvalidRequest, RequestTimeout, UnsupportedMediaType
 
 T = TypeVar("T")
 
@@ -93,13 +93,13 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """Raises InvalidJson, InvalidRequest."""
     value = parse_json(body)
     if not isinstance(value, dict):
-        raise InvalidRequest("invalid_request", "the body has to be a JSON object")
+        raise InvalidRequest("the body has to be a JSON object")
     fields = cast("dict[str, Any]", value)
     if len(fields) > MAX_FIELDS:
-        raise InvalidRequest("invalid_request", f"the body has {len(fields)} fields; the limit is {MAX_FIELDS}")
+        raise InvalidRequest(f"the body has {len(fields)} fields; the limit is {MAX_FIELDS}")
     for name in fields:
         if len(name) > MAX_NAME:
-            raise InvalidRequest("unknown_field", f"there is no field {name[:80]!r}", field=name[:80])
+            raise UnknownField(f"there is no field {name[:80]!r}", field=name[:80])
     return fields
 
 
@@ -114,7 +114,7 @@ def parse_json(body: bytes) -> Any:
     num_values = 1 + body.count(b",") + num_brackets
     if num_values > MAX_VALUES:
         message = f"the body has up to {num_values} values, by its commas and brackets; the limit is {MAX_VALUES}"
-        raise InvalidRequest("invalid_request", message)
+        raise InvalidRequest(message)
     text = body.removeprefix(codecs.BOM_UTF8)
     try:
         return jiter.from_json(text, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True)

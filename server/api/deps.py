@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from oar_wire.errors import ModelNotFound, ModelNotReady
 from oar_wire.model import ModelInfo
 from oar_wire.tenant import Tenant, open_tenant
 from server.api.gate import TENANT
@@ -17,7 +18,6 @@ from server.api.links import PictureLinks
 from server.api.prompts import PromptMeter
 from server.api.room import Room
 from server.api.thread_pool import FairThreadPool
-from server.errors import ModelNotFound, ModelNotReady
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters
 from server.jobs.events import EventLog

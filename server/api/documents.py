@@ -5,72 +5,24 @@ from typing import Any, cast
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from oar_wire.errors import ErrorBody, OpenAIErrorBody
+from oar_wire.error import ErrorBody, OpenAIErrorBody, Place, ServerError, all_errors
 from server.api import codes
 from server.api.forms import FILES
 from server.api.gate import OPEN
-from server.errors import (
-    BodyTooLarge,
-    HostNotAllowed,
-    IdempotencyConflict,
-    InternalError,
-    InvalidJson,
-    InvalidKey,
-    InvalidRequest,
-    JobExpired,
-    JobLost,
-    JobNotFound,
-    ModelNotFound,
-    ModelNotReady,
-    OriginNotAllowed,
-    PictureQueueFull,
-    PictureShareFull,
-    PriorityNotAllowed,
-    QueueFull,
-    QueueShareFull,
-    RateLimited,
-    RedisUnavailable,
-    RequestTimeout,
-    ServerError,
-    StorageShareFull,
-    TooManyUploads,
-    UnsupportedMediaType,
-    WritesRefused,
-)
 
-ALWAYS: tuple[ServerError, ...] = (
-    RedisUnavailable("the job queue cannot be reached: no connection to Redis", retry_after=2),
-    InternalError("the server made a mistake; its log says more"),
-    OriginNotAllowed("pages of 'https://elsewhere.example' may not use this server (OAR_ALLOWED_ORIGINS)"),
-    HostNotAllowed("this server is not known as 'elsewhere.example' (OAR_ALLOWED_ORIGINS)"),
-)
-GUARDED = (
-    InvalidKey("send your key, as `Authorization: Bearer KEY`"),
-    RateLimited("studio may ask 20 times a second, 40 at once; come back in 0.05 s", retry_after=1),
-)
-JOB = (JobNotFound("there is no job 'gen-0'"), JobExpired("job gen-0 was completed and is no longer kept"))
-MODEL = (ModelNotFound("there is no model 'x'", field="model"), ModelNotReady("no worker has loaded the model yet"))
-SUBMIT = (
-    *MODEL,
-    InvalidJson("the body is no JSON: trailing comma at line 1 column 20"),
-    TooManyUploads("the bodies of other requests fill the memory that is there for them", retry_after=1),
-    RequestTimeout("the request's body did not arrive in full within 60 s"),
-    UnsupportedMediaType("send the body as JSON, with content-type: application/json"),
-    BodyTooLarge("the body is larger than 131072 bytes"),
-    InvalidRequest("missing_field", "prompt is required", field="prompt"),
-    InvalidRequest("unknown_field", "there is no field 'clip_skip'", field="clip_skip"),
-    InvalidRequest("invalid_steps", "steps is 65; this model takes 1 to 64", field="steps"),
-    WritesRefused("the job queue takes nothing new: its memory is full", retry_after=10),
-    JobLost("Redis has lost its data, and this job with it; submit it again", retry_after=2),
-    IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key"),
-    PriorityNotAllowed("the priority high is not open to studio: normal is the highest", field="priority"),
-    QueueFull("256 jobs wait or run already", retry_after=1),
-    QueueShareFull("128 jobs of studio wait or run already, which is its share of the queue", retry_after=1),
-    StorageShareFull("512.0 MiB are kept of the jobs of studio, and there is no room for more", retry_after=1),
-)
-PICTURES = (
-    PictureShareFull("32 pictures of studio wait to be decoded or encoded already, which is its share", retry_after=4),
-    PictureQueueFull("64 pictures wait to be decoded or encoded already", retry_after=4),
+AnyError = ServerError | type[ServerError]
+
+
+def met_at(place: Place) -> tuple[type[ServerError], ...]:
+    """The errors that say that they are met there."""
+    return tuple(kind for kind in all_errors(ServerError) if place in kind.places)
+
+
+JOB, MODEL, SUBMIT, PICTURES = (
+    met_at("job routes"),
+    met_at("model routes"),
+    met_at("submits"),
+    met_at("picture routes"),
 )
 # What the links of `/v1/images/*` end in, where the server has keys.
 LINK_PARAMETERS = [
@@ -98,11 +50,13 @@ SECURITY_SCHEME = {
 }
 
 
-def errors(*examples: ServerError, openai: bool = False, is_open: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route, from one example of each error that it may answer with; an open one needs no key."""
+def errors(*examples: AnyError, openai: bool = False, is_open: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: each error that it may answer with, or an instance where its own example would
+    mislead. An open route needs no key."""
     model: type[BaseModel] = OpenAIErrorBody if openai else ErrorBody
     documented: dict[int | str, dict[str, Any]] = {}
-    for error in (*examples, *ALWAYS, *(() if is_open else GUARDED)):
+    for met in (*examples, *met_at("any route"), *(() if is_open else met_at("guarded routes"))):
+        error = met if isinstance(met, ServerError) else met.make_example()
         entry = documented.setdefault(
             error.openai_status if openai else error.status,
             {"model": model, "description": "", "content": {"application/json": {"examples": {}}}},

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from oar_wire.edit import EditFields, EditRequest
+from oar_wire.errors import InvalidField
 from oar_wire.job import GenerationStatus
 from server.api import documents
 from server.api.deps import Services, Shared
@@ -12,7 +13,6 @@ from server.api.forms import check, is_multipart, read_form, read_json
 from server.api.generations import ENDED, CancelAfter, Key, Prefer, answer
 from server.api.intake import accept, idempotency, rejections_counted, with_deadline
 from server.api.uploads import Upload, from_base64, prepare
-from server.errors import InvalidRequest
 
 router = APIRouter(prefix="/v1/edits", tags=["edits"])
 
@@ -27,9 +27,9 @@ router = APIRouter(prefix="/v1/edits", tags=["edits"])
         **documents.errors(
             *documents.SUBMIT,
             *documents.PICTURES,
-            InvalidRequest("invalid_image", "the image is no PNG, WebP or JPEG", field="image"),
-            InvalidRequest("invalid_mask", "the mask has no pixel of alpha 0", field="mask"),
-            InvalidRequest("invalid_offset", "the image does not lie on the 64x64 canvas", field="offset"),
+            InvalidField("the image is no PNG, WebP or JPEG", field="image"),
+            InvalidField("the mask has no pixel of alpha 0", field="mask"),
+            InvalidField("the image does not lie on the 64x64 canvas", field="offset"),
         ),
     },
     openapi_extra={"requestBody": documents.form_body(EditFields, EditRequest)},

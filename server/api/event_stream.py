@@ -13,8 +13,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from oar_wire.error import ServerError
+from oar_wire.errors import InternalError
 from server.api.deps import Services
-from server.errors import InternalError, ServerError
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class EventStream(Response):
             raise
         except Exception:
             logger.exception("event stream failed")
-            error = InternalError("the server made a mistake; its log says more")
+            error = InternalError()
             await self._send(send, error_frame(self._error_body(error)))
 
     async def _send(self, send: Send, text: str) -> None:

@@ -10,18 +10,21 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
 
-from oar_wire.options import OPTIONS
-from server.api.proxy import route_path
-from server.errors import (
+from oar_wire.error import ServerError
+from oar_wire.errors import (
     BodyTooLarge,
     InternalError,
+    InvalidField,
     InvalidJson,
     InvalidRequest,
     MethodNotAllowed,
+    MissingField,
     NotFound,
-    ServerError,
+    UnknownField,
     UnsupportedMediaType,
 )
+from oar_wire.options import OPTIONS
+from server.api.proxy import route_path
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        wrong = MethodNotAllowed("this address does not take this method", allowed=allowed_methods(request.scope))
+        wrong = MethodNotAllowed.at(allowed_methods(request.scope))
         return respond(wrong, route_path(request.scope))
     return respond(from_http_exception(error), route_path(request.scope))
 
@@ -67,7 +70,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
 async def _on_mistake(request: Request, error: Exception) -> JSONResponse:
     path = route_path(request.scope)
     logger.error("unhandled error at %s %s", request.method, path, exc_info=error)
-    return respond(InternalError("the server made a mistake; its log says more"), path)
+    return respond(InternalError(), path)
 
 
 def allowed_methods(scope: Scope) -> list[str]:
@@ -88,18 +91,18 @@ def from_fault(fault: dict[str, Any], content_type: str) -> ServerError:
     if kind == "json_invalid":
         return InvalidJson("the body is no JSON")
     if where[0] == "path":
-        return NotFound("there is nothing here")
+        return NotFound()
     if field is None:
         if "json" not in content_type.lower():
             return UnsupportedMediaType("send the body as JSON, with content-type: application/json")
-        return InvalidRequest("invalid_request", "the body has to be a JSON object")
+        return InvalidRequest("the body has to be a JSON object")
     if kind == "extra_forbidden":
-        return InvalidRequest("unknown_field", f"there is no field {field[:80]!r}", field=field[:80])
+        return UnknownField(f"there is no field {field[:80]!r}", field=field[:80])
     if kind == "missing":
-        return InvalidRequest("missing_field", f"{field} is required", field=field)
+        return MissingField(f"{field} is required", field=field)
     own = OPTIONS[field].about.complaint if field in OPTIONS else ""
     own = own or MESSAGES.get(field, "")
-    return InvalidRequest(field_code(field), own or f"{field}: {_reason(fault)}", field=field)
+    return field_error(field)(own or f"{field}: {_reason(fault)}", field=field)
 
 
 def _reason(fault: dict[str, Any]) -> str:
@@ -107,18 +110,24 @@ def _reason(fault: dict[str, Any]) -> str:
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
+def field_error(field: str) -> type[InvalidRequest]:
+    """The class of a complaint about a request's field."""
+    return OPTIONS[field].error if field in OPTIONS else InvalidField
+
+
 def field_code(field: str) -> str:
     """The code of a complaint about a request's field."""
-    return OPTIONS[field].code if field in OPTIONS else f"invalid_{field}"
+    kind = field_error(field)
+    return InvalidField.code_of(field) if kind is InvalidField else kind.code
 
 
 def from_http_exception(error: HTTPException) -> ServerError:
     """What Starlette and FastAPI raise themselves."""
     if error.status_code == 404:
-        return NotFound("there is nothing here")
+        return NotFound()
     if error.status_code == 413:
         return BodyTooLarge(str(error.detail))
     if error.status_code == 400:
         # FastAPI says so of a body that its JSON reader gave up on: too deep, a number too long, no UTF-8.
         return InvalidJson("the body is no JSON that can be read")
-    return InternalError("the server made a mistake; its log says more")
+    return InternalError()

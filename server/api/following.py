@@ -5,8 +5,8 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
+from oar_wire.errors import InvalidAfter
 from server.api.deps import Services
-from server.errors import InvalidRequest
 from server.jobs.events import StoredEvent
 from server.jobs.job import Job
 
@@ -60,5 +60,5 @@ async def _is_over(services: Services, job_id: str, seq: int) -> bool:
 def parse_seq(text: str, field: str) -> int:
     """Raises InvalidRequest."""
     if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise InvalidRequest("invalid_after", f"{field} is the seq of an event", field=field)
+        raise InvalidAfter(f"{field} is the seq of an event", field=field)
     return int(text)

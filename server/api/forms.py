@@ -12,9 +12,17 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import Request
 
+from oar_wire.errors import (
+    InvalidField,
+    InvalidForm,
+    InvalidJson,
+    InvalidRequest,
+    MissingField,
+    UnknownField,
+    UnsupportedMediaType,
+)
 from server.api.bodies import MAX_FIELDS, check_json_type, parse_json, parse_object, read_body, run_parser
 from server.api.uploads import Upload
-from server.errors import InvalidJson, InvalidRequest, UnsupportedMediaType
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -41,17 +49,17 @@ class Form:
     def image(self) -> Upload:
         """Raises InvalidRequest unless there is exactly one."""
         if not self.images:
-            raise InvalidRequest("missing_field", "image is required, as a file", field="image")
+            raise MissingField("image is required, as a file", field="image")
         if len(self.images) > 1:
             message = f"{len(self.images)} images were sent; this server edits one at a time"
-            raise InvalidRequest("invalid_image", message, field="image")
+            raise InvalidField(message, field="image")
         return self.images[0]
 
     @property
     def mask(self) -> Upload | None:
         """Raises InvalidRequest where there are several."""
         if len(self.masks) > 1:
-            raise InvalidRequest("invalid_mask", "one mask is enough", field="mask")
+            raise InvalidField("one mask is enough", field="mask")
         return self.masks[0] if self.masks else None
 
 
@@ -77,7 +85,7 @@ class _Collector:
         if plain in self.files and not part.file_name and not part.size:
             return  # no file was chosen: browsers send an empty one without a name then
         if plain not in self.files:
-            raise InvalidRequest("unknown_field", f"there is no file {name[:80]!r}", field=name[:80])
+            raise UnknownField(f"there is no file {name[:80]!r}", field=name[:80])
         part.file_object.seek(0)
         self.files[plain].append(Upload(part.file_object.read(), plain))
 
@@ -92,7 +100,7 @@ class _Collector:
         if plain in self.files and not value:
             return
         if plain in self.files:
-            raise InvalidRequest(f"invalid_{plain}", f"{plain} has to be sent as a file", field=plain)
+            raise InvalidField(f"{plain} has to be sent as a file", field=plain)
         text = _decode(value, "value")
         if name != plain:
             self._append(plain, _parse(text))
@@ -176,7 +184,7 @@ def _parse_form(boundary: bytes, found: _Collector, body: bytes) -> Form:
 
 
 def _invalid(why: str) -> InvalidRequest:
-    return InvalidRequest("invalid_form", f"the multipart body cannot be read: {why}")
+    return InvalidForm(f"the multipart body cannot be read: {why}")
 
 
 def _decode(text: bytes | None, what: str) -> str:

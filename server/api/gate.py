@@ -7,13 +7,14 @@ import hmac
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from oar_wire.error import ServerError
+from oar_wire.errors import InvalidKey, RateLimited
 from oar_wire.tenant import Tenant, open_tenant
 from server.api.credentials import read_key
 from server.api.keyring import KeyRing
 from server.api.links import PictureLinks, is_signed
 from server.api.proxy import route_path
 from server.api.refusal import refuse
-from server.errors import InvalidKey, RateLimited, ServerError
 from server.jobs.limiter import RateLimiter
 from server.observability.metrics import ApiMetrics
 
@@ -74,10 +75,10 @@ class Gate:
             return self.everybody
         key = read_key(scope)
         if key is None:
-            raise InvalidKey("send your key, as `Authorization: Bearer KEY`")
+            raise InvalidKey()
         tenant = self.ring.find(key)
         if tenant is None:
-            raise InvalidKey("nobody was given this key, or it was taken back", was_sent=True)
+            raise InvalidKey.refused("nobody was given this key, or it was taken back")
         return tenant
 
     def _check_metrics(self, scope: Scope) -> None:
@@ -87,7 +88,7 @@ class Gate:
         if key is None:
             raise InvalidKey("send the key of the metrics, as `Authorization: Bearer KEY`")
         if not hmac.compare_digest(key.encode(errors="replace"), self.metrics_key.encode(errors="replace")):
-            raise InvalidKey("this is not the key of the metrics", was_sent=True)
+            raise InvalidKey.refused("this is not the key of the metrics")
 
     async def _count(self, scope: Scope, tenant: Tenant, *, by_link: bool) -> None:
         """Raises RateLimited, RedisUnavailable."""
@@ -99,6 +100,6 @@ class Gate:
         try:
             await limiter.take(tenant, by_link=by_link)
         except RateLimited:
-            self.metrics.count_tenant(tenant.name, "rate_limited")
+            self.metrics.count_tenant(tenant.name, RateLimited.code)
             raise
         self.metrics.count_tenant(tenant.name, "let_in")

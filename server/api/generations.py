@@ -9,6 +9,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BeforeValidator
 
+from oar_wire.errors import (
+    ImageNotFound,
+    InvalidAfter,
+    InvalidFormat,
+    InvalidKind,
+    InvalidLimit,
+    InvalidLink,
+    JobExpired,
+    LinkExpired,
+    NoImage,
+    NotFinished,
+    NotFound,
+    OutputNotFound,
+    TooManySockets,
+)
 from oar_wire.events import Completed, Failed
 from oar_wire.job import GenerationList, GenerationStatus, ImageLink, Timings
 from oar_wire.openai import OutputFormat
@@ -22,18 +37,6 @@ from server.api.following import follow, parse_seq
 from server.api.intake import accept, idempotency, losses_told, rejections_counted, wait_for_end, with_deadline
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
-from server.errors import (
-    ImageNotFound,
-    InvalidLink,
-    InvalidRequest,
-    JobExpired,
-    LinkExpired,
-    NoImage,
-    NotFinished,
-    NotFound,
-    OutputNotFound,
-    TooManySockets,
-)
 from server.jobs.estimate import Fleet, eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
@@ -123,7 +126,7 @@ async def _answer(services: Services, submitted: Submitted, response: Response, 
     "",
     summary="List the jobs that wait or run",
     response_model=GenerationList,
-    responses=documents.errors(InvalidRequest("invalid_limit", "limit: Input should be at most 100", field="limit")),
+    responses=documents.errors(InvalidLimit),
 )
 async def list_jobs(
     services: Shared,
@@ -178,8 +181,8 @@ async def cancel(job_id: JobId, response: Response, services: Shared) -> Generat
         204: {"description": "The job has ended and all its events are known: a browser need not come again"},
         **documents.errors(
             *documents.JOB,
-            InvalidRequest("invalid_after", "after is the seq of an event", field="after"),
-            TooManySockets("this server has no free event stream", retry_after=5),
+            InvalidAfter,
+            TooManySockets,
         ),
     },
 )
@@ -225,13 +228,7 @@ async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[st
         **documents.errors(
             *documents.JOB,
             *documents.PICTURES,
-            NotFound("there is nothing here"),
-            ImageNotFound("this job has images 0 to 0", field="index"),
-            NotFinished("the job is running", retry_after=1),
-            NoImage("the job was canceled"),
-            InvalidLink("this link was not made here, or was changed, or its owner is no longer known"),
-            LinkExpired("this link has expired; whoever has the key can still fetch the picture"),
-            InvalidRequest("invalid_format", "format: Input should be 'png', 'webp' or 'jpeg'", field="format"),
+            *(NotFound, ImageNotFound, NotFinished, NoImage, InvalidFormat, InvalidLink, LinkExpired),
         ),
     },
 )
@@ -267,11 +264,7 @@ async def image(
         304: {"description": "The client has it already"},
         **documents.errors(
             *documents.JOB,
-            NotFound("there is nothing here"),
-            OutputNotFound("this job makes frames 0 to 7", field="index"),
-            NotFinished("frame 3 is not there yet", retry_after=1),
-            NoImage("the job was canceled"),
-            InvalidRequest("invalid_kind", "kind: Input should be 'image', 'frame' or 'video'", field="kind"),
+            *(NotFound, OutputNotFound, NotFinished, NoImage, InvalidKind),
         ),
     },
 )

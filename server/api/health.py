@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from oar_wire.errors import InvalidKey, ModelNotReady, RedisUnavailable, WritesRefused
 from server.api import documents
 from server.api.deps import Services, Shared
-from server.errors import InvalidKey, ModelNotReady, RedisUnavailable, WritesRefused
 from server.jobs.estimate import Fleet
 from server.observability.exposition import Source, expose, own, published
 from server.observability.metrics import FleetMetrics
@@ -22,8 +22,8 @@ async def live() -> dict[str, str]:
     "/ready",
     summary="Whether a request would be served",
     responses=documents.errors(
-        ModelNotReady("no worker is ready", retry_after=1),
-        WritesRefused("the job queue takes nothing new: its memory is full", retry_after=1),
+        ModelNotReady.make_example("no worker is ready"),
+        WritesRefused,
         is_open=True,
     ),
 )

@@ -17,12 +17,13 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import ServerState
 
+from oar_wire.error import ServerError
+from oar_wire.errors import HeadTooLarge, InvalidHttp, RequestTimeout
 from server.api.credentials import read_header
 from server.api.faults import respond
 from server.api.proxy import route_path
 from server.api.request_id import HEADER, chosen_id, new_id
 from server.api.sockets import SocketProtocol
-from server.errors import HeadTooLarge, InvalidHttp, RequestTimeout, ServerError
 from server.observability.logging import REQUEST_ID
 from server.settings import Settings
 

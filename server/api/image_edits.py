@@ -5,11 +5,11 @@ from typing import Any
 
 from starlette.requests import Request
 
+from oar_wire.errors import InvalidField, InvalidRequest, MissingField, UnknownField
 from oar_wire.openai import ImageEditBody, ImageEditFields, ImageReference, Picture, VariationFields
 from server.api.deps import Services
 from server.api.forms import check, is_multipart, read_form, read_json
 from server.api.uploads import Upload, from_base64
-from server.errors import InvalidRequest
 
 DATA = "data:"
 
@@ -41,7 +41,7 @@ async def read_variation(request: Request, services: Services) -> ReadEdit:
     """Raises a ServerError or a RequestValidationError."""
     form = await read_form(request, VariationFields, services.settings.max_body_bytes)
     if form.masks:
-        raise InvalidRequest("unknown_field", "a variation has no mask; an edit has", field="mask")
+        raise UnknownField("a variation has no mask; an edit has", field="mask")
     return ReadEdit(check(VariationFields, form.fields), form.image)
 
 
@@ -49,10 +49,10 @@ def _image(body: ImageEditBody) -> Upload:
     """Raises InvalidRequest unless there is exactly one."""
     images = [*(body.images or ()), *(() if body.image is None else (body.image,))]
     if not images:
-        raise InvalidRequest("missing_field", "images is required, with one picture", field="images")
+        raise MissingField("images is required, with one picture", field="images")
     if len(images) > 1:
         message = f"{len(images)} images were sent; this server edits one at a time"
-        raise InvalidRequest("invalid_image", message, field="images")
+        raise InvalidField(message, field="images", of="image")
     return _referred(images[0], "image")
 
 
@@ -64,10 +64,10 @@ def _referred(picture: Picture, field: str) -> Upload:
         raise _unreadable(picture, field)
     if picture.image_url[: len(DATA)].lower() != DATA:
         message = f"{field}: this server fetches nothing from elsewhere; send the picture itself as a data: URL"
-        raise InvalidRequest(f"invalid_{field}", message, field=field)
+        raise InvalidField(message, field=field)
     return from_base64(picture.image_url, field)
 
 
 def _unreadable(picture: ImageReference, field: str) -> InvalidRequest:
     why = "image_url is missing" if picture.file_id is None else "no files are kept here, so that no file_id is known"
-    return InvalidRequest(f"invalid_{field}", f"{field}: {why}; send the picture as a data: URL", field=field)
+    return InvalidField(f"{field}: {why}; send the picture as a data: URL", field=field)

@@ -10,6 +10,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 
+from oar_wire.error import ServerError
+from oar_wire.errors import (
+    InvalidField,
+    JobExpired,
+    MissingField,
+    NoImage,
+    TooManySockets,
+    UnsupportedMediaType,
+    WaitTooLong,
+    restore,
+)
 from oar_wire.events import Failed, Partial
 from oar_wire.model import ModelInfo
 from oar_wire.openai import (
@@ -43,16 +54,6 @@ from server.api.pictures import Rendition, recipe_of, reencode, render_in
 from server.api.substitutes import HEADER, check_sense, substitutes
 from server.api.uploads import Source, prepare
 from server.api.validation import check_makes
-from server.errors import (
-    InvalidRequest,
-    JobExpired,
-    JobFailed,
-    NoImage,
-    ServerError,
-    TooManySockets,
-    UnsupportedMediaType,
-    WaitTooLong,
-)
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Idempotency
 
@@ -70,25 +71,20 @@ EXAMPLES = {
     "shortest": {"value": {"prompt": "a person with short red hair, walking"}},
     "streamed": {"value": {"prompt": "an orc, walking", "stream": True, "partial_images": 2, "seed": 7}},
 }
+ENDINGS = (NoImage, JobExpired, TooManySockets, WaitTooLong)
 ERRORS = documents.errors(
     *documents.SUBMIT,
-    InvalidRequest("invalid_size", "size: sprites-64 makes pictures of 64x64 pixels, not of 1024x1024", field="size"),
-    NoImage("the job was canceled"),
-    JobExpired("job gen-0 was completed and is no longer kept"),
-    TooManySockets("this server has no free event stream", retry_after=5),
-    WaitTooLong("the pictures were not finished within 300 s; the job was canceled"),
+    *ENDINGS,
+    InvalidField.make_example(),
     openai=True,
 )
 EDIT_ERRORS = documents.errors(
     *documents.SUBMIT,
     *documents.PICTURES,
     UnsupportedMediaType("send the body as multipart/form-data"),
-    InvalidRequest("invalid_image", "the image is no PNG, WebP or JPEG", field="image"),
-    InvalidRequest("invalid_mask", "the mask has no pixel of alpha 0, so that nothing would be painted", field="mask"),
-    NoImage("the job was canceled"),
-    JobExpired("job gen-0 was completed and is no longer kept"),
-    TooManySockets("this server has no free event stream", retry_after=5),
-    WaitTooLong("the pictures were not finished within 300 s; the job was canceled"),
+    InvalidField("the image is no PNG, WebP or JPEG", field="image"),
+    InvalidField("the mask has no pixel of alpha 0, so that nothing would be painted", field="mask"),
+    *ENDINGS,
     openai=True,
 )
 ANSWER: dict[int | str, dict[str, Any]] = {
@@ -195,8 +191,8 @@ async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str 
     warnings: tuple[str, ...] = ()
     try:
         source = await _prepare(services, edit, model)
-    except InvalidRequest as error:
-        is_open = error.code == "missing_field" and error.field == "mask"
+    except MissingField as error:
+        is_open = error.field == "mask"
         if services.settings.openai_strict or not is_open:
             raise
         # OpenAI's newer models take a picture without any mask, and change what the prompt asks for.
@@ -373,6 +369,4 @@ def _fault(job: Job) -> ServerError:
     if job.state is not JobState.FAILED:
         return NoImage(f"the job was {job.state}")
     failure = Failed.model_validate_json(job.result).error
-    if failure.field is not None:
-        return InvalidRequest(failure.code, failure.message, field=failure.field)
-    return JobFailed(failure.code, failure.message)
+    return restore(failure.code, failure.message, failure.field)

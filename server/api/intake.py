@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from oar_wire.edit import edit_steps
+from oar_wire.error import ServerError
+from oar_wire.errors import InvalidField, InvalidIdempotencyKey, JobLost, JobNotFound, PriorityNotAllowed
 from oar_wire.model import ModelInfo
 from oar_wire.request import GenerationRequest
 from oar_wire.tenant import Tenant
@@ -20,7 +22,6 @@ from server.api.deps import Services
 from server.api.event_stream import wait_until_left
 from server.api.uploads import Source
 from server.api.validation import resolve
-from server.errors import InvalidRequest, JobLost, JobNotFound, PriorityNotAllowed, ServerError
 from server.jobs.estimate import output_bytes
 from server.jobs.job import Job
 from server.jobs.keys import PRIORITIES
@@ -108,7 +109,7 @@ def with_deadline(request: R, cancel_after: str | None) -> R:
     if cancel_after is None:
         return request
     if not SECONDS.fullmatch(cancel_after) or not float(cancel_after):
-        raise InvalidRequest("invalid_deadline", "Cancel-After is a number of seconds", field="Cancel-After")
+        raise InvalidField("Cancel-After is a number of seconds", field="Cancel-After", of="deadline")
     seconds = min(float(cancel_after), request.deadline or math.inf)
     return request.model_copy(update={"deadline": seconds})
 
@@ -119,7 +120,7 @@ def idempotency(key: str | None, request: BaseModel, *uploads: bytes) -> Idempot
         return None
     if not 1 <= len(key) <= MAX_KEY_LENGTH:
         message = f"an Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters"
-        raise InvalidRequest("invalid_idempotency_key", message, field="Idempotency-Key")
+        raise InvalidIdempotencyKey(message, field="Idempotency-Key")
     digests = "".join(hashlib.sha256(upload).hexdigest() for upload in uploads)
     return Idempotency(key, request.model_dump_json(exclude_defaults=True) + digests)
 

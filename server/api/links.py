@@ -18,9 +18,9 @@ from collections.abc import Iterable
 
 from starlette.types import Scope
 
+from oar_wire.errors import InvalidLink, LinkExpired
 from oar_wire.tenant import OPEN_TENANT, Tenant
 from server.api.proxy import route_path
-from server.errors import InvalidLink, LinkExpired
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.shared_reads import SharedReads

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from oar_wire.errors import BodyTooLarge, TooManyUploads
 from server.api.proxy import route_path
 from server.api.refusal import refuse
-from server.errors import BodyTooLarge, TooManyUploads
 from server.observability.tracing import Tracing
 
 logger = logging.getLogger(__name__)

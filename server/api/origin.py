@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from oar_wire.error import ServerError
+from oar_wire.errors import HostNotAllowed, OriginNotAllowed
 from server.api.credentials import read_header
 from server.api.proxy import DIRECT_HOST
 from server.api.refusal import deny
-from server.errors import HostNotAllowed, OriginNotAllowed, ServerError
 from server.loopback import is_address, is_loopback
 from server.observability.metrics import ApiMetrics
 from server.settings import DEFAULT_PORTS

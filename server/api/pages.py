@@ -17,7 +17,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from server.errors import NotFound
+from oar_wire.errors import NotFound
 
 WEB = Path(__file__).parents[1] / "web"
 HOME = "index.html"
@@ -109,7 +109,7 @@ def make_router(folder: Path = WEB) -> APIRouter:
     async def asset(request: Request, name: str, if_none_match: Annotated[str, Header()] = "") -> Response:
         page = pages.get(f"studio/{name}")
         if page is None:
-            raise NotFound("there is nothing here")
+            raise NotFound()
         return page.answer(request, if_none_match)
 
     return router

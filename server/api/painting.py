@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Response
 from PIL import Image, ImageDraw
 
+from oar_wire.errors import ImageNotFound, InvalidField, InvalidFormat, NoImage, NotFinished
 from oar_wire.events import Partial, Patches, Preview, Restarted
 from oar_wire.model import ModelInfo
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.api.generations import ImageIndex, JobId, finished_png
-from server.errors import ImageNotFound, InvalidRequest, NoImage, NotFinished
 from server.jobs.events import StoredEvent
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
@@ -231,11 +231,9 @@ def _opened(data: bytes) -> Image.Image:
             *documents.JOB,
             *documents.MODEL,
             *documents.PICTURES,
-            ImageNotFound("this job has images 0 to 0", field="index"),
-            NotFinished("the job is running", retry_after=1),
-            NoImage("the job was canceled"),
-            InvalidRequest("invalid_format", "format: Input should be 'webp' or 'gif'", field="format"),
-            InvalidRequest("invalid_size", "size: Input should be less than or equal to 640", field="size"),
+            *(ImageNotFound, NotFinished, NoImage),
+            InvalidFormat.make_example("format: Input should be 'webp' or 'gif'"),
+            InvalidField("size: Input should be less than or equal to 640", field="size"),
         ),
     },
 )

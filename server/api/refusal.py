@@ -6,10 +6,10 @@ import json
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from oar_wire.error import ServerError
 from server.api.credentials import choose_protocol, read_header
 from server.api.faults import respond
 from server.api.proxy import route_path
-from server.errors import ServerError
 
 DRAIN_BYTES = 32 << 20
 DRAIN_SECONDS = 5.0

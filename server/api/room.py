@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from oar_wire.errors import TooManySockets
 from oar_wire.tenant import Tenant
-from server.errors import TooManySockets
 
 RETRY_SECONDS = 5
 

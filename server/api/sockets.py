@@ -9,8 +9,9 @@ from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
+from oar_wire.error import ServerError
+from oar_wire.errors import InvalidHttp, MethodNotAllowed
 from server.api.request_id import HEADER, chosen_id, new_id
-from server.errors import InvalidHttp, MethodNotAllowed, ServerError
 
 # What clients say is ignored, and each frame costs as much as some hundred bytes of it.
 MAX_FRAMES = 256

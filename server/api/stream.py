@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from oar_wire.error import ServerError
+from oar_wire.errors import InternalError, SlowClient, UpgradeRequired
 from server.api.credentials import choose_protocol
 from server.api.deps import Services, services_of
 from server.api.following import follow, parse_seq
-from server.errors import InternalError, ServerError, SlowClient, UpgradeRequired
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
         raise
     except Exception:
         logger.exception("websocket failed job=%s", job_id)
-        await _close_with(socket, services, InternalError("the server made a mistake; its log says more"), reader)
+        await _close_with(socket, services, InternalError(), reader)
 
 
 async def _pump(socket: WebSocket, services: Services, reader: Reader) -> None:

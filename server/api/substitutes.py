@@ -1,8 +1,8 @@
 """What OpenAI documents and a model here cannot do: it is told in the answer what was done instead, or refused."""
 
+from oar_wire.errors import InvalidField, InvalidRequest
 from oar_wire.model import ModelInfo
 from oar_wire.openai import ImageEditFields, ImagesRequest
-from server.errors import InvalidRequest
 
 HEADER = "OAR-Warning"
 
@@ -40,4 +40,4 @@ def _unkept(wanted: ImagesRequest, model: ModelInfo) -> dict[str, str]:
 
 
 def _refusal(field: str, sentence: str) -> InvalidRequest:
-    return InvalidRequest(f"invalid_{field}", f"{field}: {sentence}", field=field)
+    return InvalidField(f"{field}: {sentence}", field=field)

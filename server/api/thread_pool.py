@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
+from oar_wire.errors import PictureQueueFull, PictureShareFull
 from oar_wire.tenant import Tenant
-from server.errors import PictureQueueFull, PictureShareFull
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,12 +13,12 @@ from urllib.parse import unquote
 from PIL import Image, ImageChops
 
 from oar_wire.edit import EditOptions, num_redrawn, touched_patches
+from oar_wire.errors import InvalidField, InvalidRequest, MissingField
 from oar_wire.job import EditParams
 from oar_wire.model import ModelInfo
 from server.api.image_files.image_file import ImageFile, MalformedImage
 from server.api.image_files.reader import read_image_file
 from server.api.validation import check_edits
-from server.errors import InvalidRequest
 from server.settings import Settings
 
 OPAQUE_FROM = 250  # of alpha: lossy formats and editors leave opaque pixels a little below 255
@@ -61,7 +61,7 @@ class Upload:
     field: str
 
     def refuse(self, why: str) -> InvalidRequest:
-        return InvalidRequest(f"invalid_{self.field}", f"the {self.field} {why}", field=self.field)
+        return InvalidField(f"the {self.field} {why}", field=self.field)
 
 
 def from_base64(text: str, field: str) -> Upload:
@@ -71,7 +71,7 @@ def from_base64(text: str, field: str) -> Upload:
     """
 
     def refuse(why: str) -> InvalidRequest:
-        return InvalidRequest(f"invalid_{field}", f"the {field} {why}", field=field)
+        return InvalidField(f"the {field} {why}", field=field)
 
     if ADDRESS.match(text):
         raise refuse("is an address, and this server fetches none: send base64, a data: URL or a file")
@@ -143,7 +143,7 @@ def _own_region(picture: Image.Image, options: EditOptions) -> Image.Image:
         return region
     if options.strength is None:
         message = "send a mask, or an image whose transparent pixels are to be painted"
-        raise InvalidRequest("missing_field", message, field="mask")
+        raise MissingField(message, field="mask")
     return Image.new("L", picture.size, 255)
 
 
@@ -161,13 +161,13 @@ def _outpaint(image: Upload, mask: Upload | None, options: EditOptions, model: M
     for field, value in (("mask", mask), ("strength", options.strength)):
         if value is not None:
             message = f"{field} does not go with offset, which paints all that is around the picture"
-            raise InvalidRequest(f"invalid_{field}", message, field=field)
+            raise InvalidField(message, field=field)
     file = _read(image, settings)
     (height, width), (down, right) = model.image_size, options.offset
     whole = file.upright_size
     box = (max(0, -right), max(0, -down), min(whole[0], width - right), min(whole[1], height - down))
     if box[0] >= box[2] or box[1] >= box[3]:
-        raise InvalidRequest("invalid_offset", f"the image does not lie on the {model.size} canvas", field="offset")
+        raise InvalidField(f"the image does not lie on the {model.size} canvas", field="offset")
     visible = _decode(image, file).crop(box)
     if visible.getchannel("A").point(NOT_OPAQUE).getbbox() is not None:
         raise image.refuse("has transparent pixels; a picture that is painted around has to be opaque")
@@ -177,9 +177,7 @@ def _outpaint(image: Upload, mask: Upload | None, options: EditOptions, model: M
     region.paste(0, (right, down, right + visible.width, down + visible.height))
     touched = _count_patches(region, model)
     if not touched:
-        raise InvalidRequest(
-            "invalid_offset", "the image fills the whole canvas: nothing is left to paint", field="offset"
-        )
+        raise InvalidField("the image fills the whole canvas: nothing is left to paint", field="offset")
     return Source(
         _png(visible),
         EditParams(mode="outpaint", offset=(down, right), feather=options.feather, num_kept=model.num_tokens - touched),

@@ -3,12 +3,12 @@
 import secrets
 
 from oar_wire import options
+from oar_wire.errors import InvalidField, InvalidRequest
 from oar_wire.job import GenerationParams
 from oar_wire.model import ModelInfo
 from oar_wire.options import BadOption
 from oar_wire.outputs import OutputKind
 from oar_wire.request import GenerationRequest
-from server.errors import InvalidRequest
 from server.settings import Settings
 
 CHOSEN_SEED_BITS = 31  # a seed that the server chooses is exact in any client's numbers
@@ -25,7 +25,7 @@ def resolve(
             options.check_prompt_length(prompt, settings.max_prompt_chars, field)
         model.check_takes(request)
         _check_limits(request, settings)
-        drawing = options.settle(request, model.defaults)
+        drawing = options.settle(request, model.defaults, model.group_tables)
         _check_asked(request, model)
     except BadOption as error:
         raise refusal(error) from error
@@ -45,7 +45,7 @@ def resolve(
 
 def refusal(error: BadOption) -> InvalidRequest:
     """A broken rule of the wire as an HTTP error."""
-    return InvalidRequest(error.code, str(error), field=error.field)
+    return error.kind(str(error), field=error.field)
 
 
 def check_makes(model: ModelInfo, kind: OutputKind) -> None:
@@ -67,10 +67,10 @@ def check_edits(model: ModelInfo) -> None:
 def _check_limits(request: GenerationRequest, settings: Settings) -> None:
     """What the operator allows."""
     if request.n > settings.max_n:
-        raise InvalidRequest("invalid_n", f"n is {request.n}; the limit is {settings.max_n}", field="n")
+        raise InvalidField(f"n is {request.n}; the limit is {settings.max_n}", field="n")
     if request.deadline is not None and request.deadline > settings.max_deadline:
         message = f"deadline is {request.deadline:g} s; the limit is {settings.max_deadline:g} s"
-        raise InvalidRequest("invalid_deadline", message, field="deadline")
+        raise InvalidField(message, field="deadline")
 
 
 def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
@@ -81,4 +81,4 @@ def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
     if "steps" in asked:
         options.check_steps(asked["steps"], model.num_tokens, is_fixed=model.has_fixed_steps)
     if "group_sizes" in asked:
-        options.check_name("group_sizes", asked["group_sizes"], model.group_sizes)
+        options.check_sizes(asked["group_sizes"], model.group_sizes, model.num_tokens)

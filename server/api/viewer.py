@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
+from oar_wire.errors import NotFound
 from server.api import asyncapi
 from server.api.pages import WEB, Page
-from server.errors import NotFound
 
 HOME = "index.html"
 
@@ -46,7 +46,7 @@ def make_router(version: str, folder: Path = WEB / "docs") -> APIRouter:
     async def asset(request: Request, name: str, if_none_match: Annotated[str, Header()] = "") -> Response:
         page = files.get(name)
         if page is None:
-            raise NotFound("there is nothing here")
+            raise NotFound()
         return page.answer(request, if_none_match)
 
     return router

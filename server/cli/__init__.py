@@ -7,6 +7,8 @@ from typing import cast
 import click
 from click.shell_completion import CompletionItem
 
+from oar_wire.version import VERSION
+
 # verb -> (module, attribute, help). The library's verbs are found in its own table of commands.
 LIBRARY = "oar_core.cli"
 VERBS = {
@@ -58,7 +60,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup)
-@click.version_option(package_name="oar-server", message="%(version)s")
+@click.version_option(VERSION, message="%(version)s")
 def main() -> None:
     """Order-aware autoregressive image generation: serve, generate, train, measure."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)

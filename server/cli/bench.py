@@ -20,6 +20,7 @@ from server.bench.own_server import ServerFailed, own_server
 from server.bench.queue_depth import measure_queue
 from server.bench.serving import CpuSeconds, ServingReport, measure_serving
 from server.bench.traffic import wishes
+from server.cli.failure import CommandFailed
 from server.jobs.embedded import EmbeddedRedis
 
 BOUND = 5  # times the latency of one picture alone
@@ -102,7 +103,7 @@ def serving(
             rows = measure_serving(load, rates, bound=bound, cpu_seconds=cpu_seconds, seed=seed)
             engine = engine.mean(measure_engine(subject, wanted, slots))
     except (ServerFailed, OarError) as error:
-        raise click.ClickException(str(error)) from error
+        raise CommandFailed(error) from error
     setting = Clock(subject.device).setting(subject.dtype)
     return tell(
         ServingReport(subject.name, url, count, concurrency, steps, orders, slots, bound, engine, rows, setting)
@@ -150,7 +151,7 @@ def backlog(
                 )
             )
     except (ServerFailed, OarError) as error:
-        raise click.ClickException(str(error)) from error
+        raise CommandFailed(error) from error
     setting = Clock(subject.device).setting(subject.dtype)
     return tell(BacklogReport(subject.name, steps, slots, seconds, rows, setting))
 

@@ -15,14 +15,15 @@ from oar_client import AnyEvent, OarError
 from oar_core.answer import writes
 from oar_core.flags import flag
 from oar_wire.edit import EditFields
+from oar_wire.error import ServerError
 from oar_wire.openai import OutputFormat
 from oar_wire.options import OPTIONS, Option
 from oar_wire.request import GenerationRequest
+from server.cli.failure import CommandFailed
 from server.cli.following import Bar, Interrupted, Painting, View, follow
 from server.cli.making import Making, Upload, begin
 from server.cli.painting import UPPER_HALF, Colours, Ground, choose_colours
 from server.cli.wish import make_request, read_like, read_order
-from server.errors import ServerError
 
 R = TypeVar("R", bound=GenerationRequest)
 
@@ -38,6 +39,7 @@ def _as_list(_context: click.Context, _option: click.Parameter, values: tuple[fl
 # How this command line writes what others write as JSON.
 _CHANGES: dict[str, dict[str, Any]] = {
     "order": {"type": read_order, "metavar": "ORDER", "help": f"{OPTIONS['order'].about.sentence}, as 3,0,1,2."},
+    "group_sizes": {"type": read_order, "metavar": "SIZES"},
     "deadline": {"metavar": "SECONDS"},
 }
 
@@ -111,7 +113,7 @@ def draw(
         click.echo("canceled", err=True)
         raise SystemExit(INTERRUPTED) from None
     except (OarError, ServerError) as error:
-        raise click.ClickException(str(error)) from error
+        raise CommandFailed(error) from error
 
 
 def _ground(making: Making, request: GenerationRequest, upload: Upload | None) -> Ground | None:

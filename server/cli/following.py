@@ -16,6 +16,8 @@ import click
 from tqdm import tqdm
 
 from oar_client import AnyEvent, Canceled, Canvas, Failed, ImageCanvas
+from oar_wire.errors import restore
+from server.cli.failure import CommandFailed
 from server.cli.making import Making
 from server.cli.painting import (
     CLEAR,
@@ -72,7 +74,8 @@ def follow(making: Making, view: View, tell: Callable[[AnyEvent], None]) -> None
             reader.join(LEAVE_SECONDS)
             raise Interrupted from None
     if isinstance(canvas.end, Failed):
-        raise click.ClickException(canvas.end.error.message)
+        failure = canvas.end.error
+        raise CommandFailed(restore(failure.code, failure.message, failure.field))
     if isinstance(canvas.end, Canceled):
         raise click.ClickException("the job was canceled")
 

@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-import click
-
 from oar_client import AnyEvent
 from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceFinished
 from oar_core.errors import OarError as LibraryError
@@ -14,6 +12,7 @@ from oar_core.models.model import ModelBase
 from oar_core.sampling.expectation import Expectation
 from oar_wire.classes import KIND, ClassNames
 from oar_wire.edit import EditFields, edit_steps
+from oar_wire.error import ServerError
 from oar_wire.events import Canceled, Completed, Event, Queued, Started
 from oar_wire.job import GenerationParams, ImageLink, Timings
 from oar_wire.openai import OutputFormat
@@ -24,9 +23,9 @@ from server.api.prompts import with_class
 from server.api.uploads import Source, prepare
 from server.api.uploads import Upload as CheckedUpload
 from server.api.validation import check_makes, refusal, resolve
+from server.cli.failure import CommandFailed
 from server.cli.making import Shape, Upload
 from server.cli.options import load_settings
-from server.errors import ServerError
 from server.jobs.worker_queue import LATE
 from server.worker.edits import JobEdit
 from server.worker.models import LoadedModel, load_models
@@ -55,7 +54,7 @@ class InProcess:
             self.params, self._edit = self._resolve(self._model, request, upload)
             self._prompts = read_prompts(self.params, self._model.pipeline)
         except (LibraryError, ServerError) as error:
-            raise click.ClickException(str(error)) from error
+            raise CommandFailed(error) from error
         self.shape = Shape(self._model.pipeline.grid, self._model.pipeline.image_size)
 
     def _resolve(
@@ -98,7 +97,7 @@ class InProcess:
                     yield from self._told(event, canvases, finished)
                 yield from self._previews(canvases, finished)
         except LibraryError as error:
-            raise click.ClickException(str(error)) from error
+            raise CommandFailed(error) from error
         finally:
             for image in range(self.params.n):
                 engine.abort(str(image))

@@ -14,11 +14,12 @@ import click
 
 from oar_client import OarError
 from oar_core.answer import Answer, AnswerGroup
+from oar_wire.error import ServerError
 from oar_wire.job import GenerationParams
 from oar_wire.tenant import open_tenant
+from server.cli.failure import CommandFailed
 from server.cli.on_redis import on_redis
 from server.cli.server_jobs import ServerJobs, as_facts
-from server.errors import ServerError
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetter, DeadLetters
 from server.jobs.job import Job
@@ -184,7 +185,7 @@ def _ask(url: str, api_key: str | None, work: Callable[[ServerJobs], T]) -> T:
         with ServerJobs(url, api_key) as server:
             return work(server)
     except OarError as error:
-        raise click.ClickException(str(error)) from error
+        raise CommandFailed(error) from error
 
 
 def _facts(job: Job) -> dict[str, Any]:

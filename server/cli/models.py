@@ -8,9 +8,10 @@ from oar_client import Client, OarError
 from oar_core.answer import Answer, AnswerCommand, AnswerGroup
 from oar_core.errors import OarError as LibraryError
 from oar_core.weights import Manifest, remove_model
+from oar_wire.error import ServerError
+from server.cli.failure import CommandFailed
 from server.cli.on_redis import on_redis
 from server.cli.options import StartRefused, load_settings
-from server.errors import ServerError
 from server.jobs.connection import RedisConnection
 from server.jobs.estimate import Fleet
 from server.jobs.queue import JobQueue
@@ -48,7 +49,7 @@ def _of_server(url: str, api_key: str | None) -> list[tuple[str, bool, str]]:
         with Client(url, api_key=api_key) as client:
             return [(entry.id, entry.is_default, entry.licence) for entry in client.models()]
     except OarError as error:
-        raise click.ClickException(str(error)) from error
+        raise CommandFailed(error) from error
 
 
 def _of_manifest() -> list[tuple[str, bool, str]]:

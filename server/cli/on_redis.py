@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import click
 
+from oar_wire.error import ServerError
+from server.cli.failure import CommandFailed
 from server.cli.options import StartRefused, load_settings
-from server.errors import ServerError
 from server.jobs.check import RedisAway, RedisRefused, check_redis
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedisError, running_redis_url
@@ -38,7 +39,13 @@ def on_redis(work: Callable[[RedisConnection, Settings], Awaitable[T]]) -> T:
     except RedisRefused as error:
         raise StartRefused(str(error)) from error
     except EmbeddedRedisError as error:
-        hint = "start one with `oar serve`, or name one by --url or OAR_URL, or its Redis by REDIS_URL or OAR_DATA_DIR"
-        raise click.ClickException(f"{error}: {hint}") from error
+        raise click.ClickException(f"{error}: {_hint()}") from error
     except (ServerError, RedisAway) as error:
-        raise click.ClickException(str(error)) from error
+        raise CommandFailed(error) from error
+
+
+def _hint() -> str:
+    """How the verb that runs finds a server: some of them have no --url."""
+    context = click.get_current_context(silent=True)
+    by_url = "name one by --url or OAR_URL, or " if context is not None and "url" in context.params else ""
+    return f"start one with `oar serve`, or {by_url}name its Redis by REDIS_URL, or its data folder by OAR_DATA_DIR"

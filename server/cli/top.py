@@ -11,10 +11,13 @@ import click
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from oar_client import OarError
+from oar_client import ConnectionFailed, OarError
 from oar_client.address import is_loopback
 from oar_client.contact import proxies_explained
+from oar_client.errors import error_object, refusal
 from oar_core.answer import Answer, AnswerCommand
+from oar_wire.errors import InvalidKey
+from server.cli.failure import CommandFailed
 from server.cli.options import load_settings
 from server.cli.serve import address
 
@@ -211,9 +214,9 @@ def top(url: str | None, api_key: str | None, metrics_key: str | None, interval:
                 return Answer(asdict(snapshot), render(snapshot, shutil.get_terminal_size().columns))
             _watch(lambda: look(client, metrics_key), url, interval)
         except httpx.HTTPStatusError as error:
-            raise click.ClickException(_refusal(error.response)) from error
+            raise CommandFailed(_refused(error.response)) from error
         except httpx.HTTPError as error:
-            raise click.ClickException(f"{url}: {error}") from error
+            raise CommandFailed(ConnectionFailed(f"{url}: {error}")) from error
 
 
 def _client(url: str, api_key: str | None) -> httpx.Client:
@@ -223,15 +226,16 @@ def _client(url: str, api_key: str | None) -> httpx.Client:
         with proxies_explained(ValueError):
             return httpx.Client(base_url=url, timeout=TIMEOUT, headers=_bearer(api_key), transport=direct)
     except OarError as error:
-        raise click.ClickException(str(error)) from error
+        raise CommandFailed(error) from error
 
 
-def _refusal(answer: httpx.Response) -> str:
+def _refused(answer: httpx.Response) -> OarError:
     """What the server said, and which key it asks for."""
-    if answer.status_code != 401:
-        return f"{answer.url} answered {answer.status_code}"
-    name = "OAR_METRICS_KEY" if answer.url.path == "/metrics" else "OAR_API_KEY"
-    return f"{answer.url} wants a key: set {name}"
+    message = f"{answer.url} answered {answer.status_code}"
+    if answer.status_code == InvalidKey.status:
+        name = "OAR_METRICS_KEY" if answer.url.path == "/metrics" else "OAR_API_KEY"
+        message = f"{answer.url} wants a key: set {name}"
+    return refusal(answer.status_code, {**error_object(answer.text), "message": message})
 
 
 def _bearer(key: str | None) -> dict[str, str]:

@@ -18,7 +18,7 @@ PICTURES = {"image", "mask"}  # fields that hold files, and in a PNG the number 
 
 
 def read_order(text: str) -> str | list[int]:
-    """An order's name, or the positions of the grid as `3,0,1,2`; the model says whether they are one."""
+    """A name, or numbers as `3,0,1,2`: an order, or the sizes of groups; the model says whether they are one."""
     if re.fullmatch(r"[\s\d,\[\]]*\d[\s\d,\[\]]*", text):
         return [int(number) for number in re.findall(r"\d+", text)]
     return text

@@ -29,7 +29,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from server.errors import RedisUnavailable, WritesRefused
+from oar_wire.errors import RedisUnavailable, WritesRefused
 
 T = TypeVar("T")
 Word = str | bytes | int | float

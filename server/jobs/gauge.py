@@ -4,7 +4,7 @@ import contextlib
 import secrets
 from dataclasses import dataclass
 
-from server.errors import WritesRefused
+from oar_wire.errors import WritesRefused
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.lease import LeaseWatch

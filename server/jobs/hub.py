@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from server.errors import JobLost, RedisUnavailable
+from oar_wire.errors import JobLost, RedisUnavailable
 from server.jobs import keys
 from server.jobs.connection import UNREACHABLE, RedisConnection
 from server.jobs.events import StoredEvent, stored_event

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from server.errors import RedisUnavailable
+from oar_wire.errors import RedisUnavailable
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.settings import Settings

@@ -2,8 +2,8 @@
 
 import time
 
+from oar_wire.errors import RateLimited, WritesRefused
 from oar_wire.tenant import Tenant
-from server.errors import RateLimited, WritesRefused
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 

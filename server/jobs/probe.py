@@ -3,7 +3,7 @@
 import math
 import time
 
-from server.errors import WritesRefused
+from oar_wire.errors import WritesRefused
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.shared_reads import SharedReads

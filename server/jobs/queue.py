@@ -13,9 +13,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, cast
 
-from oar_wire.job import GenerationParams
-from oar_wire.tenant import OPEN_TENANT, Tenant, open_tenant
-from server.errors import (
+from oar_wire.errors import (
     IdempotencyConflict,
     JobExpired,
     JobNotFound,
@@ -24,6 +22,8 @@ from server.errors import (
     QueueShareFull,
     StorageShareFull,
 )
+from oar_wire.job import GenerationParams
+from oar_wire.tenant import OPEN_TENANT, Tenant, open_tenant
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.estimate import Fleet, retry_after

@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from oar_wire.errors import WritesRefused
 from oar_wire.model import ModelInfo, WorkerInfo
 from oar_wire.outputs import Output, OutputKind
-from server.errors import WritesRefused
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.lease import LeaseWatch
@@ -155,11 +155,17 @@ class Registry:
         """
         asked_at = self._clock()
         names: list[bytes] = await self._connection.again("ZRANGE", keys.WORKERS, 0, -1)
+        self._forget_others({name.decode() for name in names})
         if not names:
             return []
         texts = await self._connection.again("MGET", *(keys.worker(name.decode()) for name in names))
         found = [WorkerInfo.model_validate_json(text) for text in texts if text is not None]
         return [info for info in found if not self._stands_still(info, asked_at)]
+
+    def _forget_others(self, names: set[str]) -> None:
+        """Every start of a worker is a new name."""
+        for name in self._beats.keys() - names:
+            del self._beats[name]
 
     def _stands_still(self, info: WorkerInfo, asked_at: float) -> bool:
         """Its heartbeat may outlive it by as much as Redis' clock was set back."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from server.errors import RedisUnavailable
+from oar_wire.errors import RedisUnavailable
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.lease import LeaseWatch

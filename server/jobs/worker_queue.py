@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
+from oar_wire.errors import AttemptsExhausted, DataLost, DeadlineExceeded
 from oar_wire.events import Failed
 from oar_wire.job import Failure, GenerationParams
 from oar_wire.tenant import OPEN_TENANT
@@ -21,9 +22,9 @@ from server.jobs.lease import LeaseWatch
 from server.jobs.queue import job_keys, lifetimes, milliseconds
 from server.settings import Settings
 
-LATE = Failed(error=Failure(code="deadline_exceeded", message="the job's deadline passed before it was finished"))
-WORN_OUT = Failed(error=Failure(code="attempts_exhausted", message="the job's worker died too often"))
-LOST = Failed(error=Failure(code="data_lost", message="Redis lost its data while the job ran; submit it again"))
+LATE = Failed(error=Failure.of(DeadlineExceeded()))
+WORN_OUT = Failed(error=Failure.of(AttemptsExhausted()))
+LOST = Failed(error=Failure.of(DataLost()))
 
 OUTPUTS_KEY, VALUES_KEY = 7, 8  # of the script `keep`
 MOST_HELD = 10_000  # entries of one queue that are watched

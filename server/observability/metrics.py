@@ -5,11 +5,11 @@ Labels come from small closed sets: never a prompt, an id or a path. What a clie
 
 from collections import Counter as CounterOf
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
-from typing import Literal
 
 from prometheus_client import Histogram
 
+from oar_wire.errors import HostNotAllowed, InvalidKey, OriginNotAllowed, RateLimited
+from oar_wire.version import VERSION
 from server.observability.families import Families
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -18,9 +18,9 @@ ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 RATIO_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 REQUEST_OUTCOMES = ("accepted", "replayed", "rejected")
-REFUSALS = ("invalid_api_key", "rate_limited", "origin_not_allowed", "host_not_allowed")
+REFUSALS = tuple(kind.code for kind in (InvalidKey, RateLimited, OriginNotAllowed, HostNotAllowed))
 PICTURE_WORK = ("decode", "encode", "animate")
-TENANT_OUTCOMES = ("let_in", "rate_limited")
+TENANT_OUTCOMES = ("let_in", RateLimited.code)
 JOB_OUTCOMES = ("completed", "failed", "canceled")
 SWEPT_OUTCOMES = ("failed", "canceled")
 
@@ -49,7 +49,7 @@ class ApiMetrics(Families):
         self.redis_writable = self.gauge("oar_redis_writable", "Whether Redis took a write at this scrape")
         self.speaks = self.gauge("oar_fleet_exporter", "Whether this process' answer holds the queue and the workers")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
-        self._build.labels(version("oar-server"), "none", "none", "none", "none").set(1)
+        self._build.labels(VERSION, "none", "none", "none", "none").set(1)
         self._refused = self.counter("oar_refused", "Requests and websockets that no route saw, by error code", "code")
         self._by_tenant = self.counter(
             "oar_tenant_requests",
@@ -75,7 +75,7 @@ class ApiMetrics(Families):
     def count_refusal(self, code: str) -> None:
         self._refused.labels(code).inc()
 
-    def count_tenant(self, tenant: str, outcome: Literal["let_in", "rate_limited"]) -> None:
+    def count_tenant(self, tenant: str, outcome: str) -> None:
         """Tenants are named in the operator's file: they are as many as it says."""
         self._by_tenant.labels(tenant, outcome).inc()
 
@@ -159,7 +159,7 @@ class WorkerMetrics(Families):
         self.pads.labels(model).inc(pads)
 
     def set_build(self, torch: str, device: str, dtype: str, threads: int) -> None:
-        self._build.labels(version("oar-server"), torch, device, dtype, str(threads)).set(1)
+        self._build.labels(VERSION, torch, device, dtype, str(threads)).set(1)
 
     def _latency(self, name: str, text: str) -> Histogram:
         return self.histogram(name, text, LATENCY_BUCKETS, "model")

@@ -4,7 +4,6 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from requests import Session
 
+from oar_wire.version import VERSION
 from server.loopback import is_loopback
 
 EXPORT_SECONDS = 2.0
@@ -48,7 +48,7 @@ class OtelTracing:
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
-        self._tracer = provider.get_tracer("oar", version("oar-server"))
+        self._tracer = provider.get_tracer("oar", VERSION)
         self._jobs: dict[str, _JobSpans] = {}
 
     @classmethod

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 from oar_core.errors import RequestError
 from oar_core.models.model import Model
 from oar_core.sampling.frames import Frame
+from oar_wire.errors import RedisUnavailable
 from oar_wire.model import WorkerInfo
-from server.errors import RedisUnavailable
 from server.jobs import keys, scripts
 from server.jobs.connection import UNREACHABLE, RedisConnection, is_refusal
 from server.jobs.control import ControlStream

@@ -10,10 +10,10 @@ from typing import Any
 from oar_core.engine.events import EngineEvent, FrameMade, PatchesDecoded, SequenceAborted, SequenceFinished
 from oar_core.errors import RequestError
 from oar_core.sampling.frames import Frame
+from oar_wire.errors import RedisUnavailable
 from oar_wire.events import Canceled, Completed, Failed, Restarted
 from oar_wire.job import Failure, ImageLink
 from oar_wire.outputs import Output, link
-from server.errors import RedisUnavailable
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.estimate import StepTimes

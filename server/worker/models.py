@@ -89,6 +89,7 @@ class LoadedModel:
             image_size=self.pipeline.image_size,
             orders=self.pipeline.orders if isinstance(self.pipeline, Model) else (),
             group_sizes=self.pipeline.group_sizes if isinstance(self.pipeline, Model) else (),
+            group_tables=self.pipeline.group_tables,
             condition=self.pipeline.conditioner.kind,
             defaults=GenerationDefaults.model_validate(defaults),
             has_fixed_steps=isinstance(self.pipeline, Model) and self.pipeline.has_fixed_steps,

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from server.errors import RedisUnavailable
+from oar_wire.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.worker_queue import Kept, NewEvent, WorkerQueue

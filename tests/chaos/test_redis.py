@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.errors import RedisUnavailable
+from oar_wire.errors import RedisUnavailable
 from server.jobs.job import JobState
 from tests.chaos.harness import Atelier, House, kill, scaled, until
 

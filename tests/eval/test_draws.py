@@ -16,6 +16,7 @@ from oar_core.models.model import Model
 from oar_core.order.paths import spiral
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.sampler import SamplingParams
+from oar_core.tensor_file import save_tensors
 
 PROMPTS = ["a red circle", "a blue square", "a red square", "a blue circle", "a circle"]
 SETTINGS = DrawSettings(PlanSpec(order="random", steps=8), SamplingParams(guidance=2.0), seed=5)
@@ -46,6 +47,34 @@ def test_an_interrupted_draw_goes_on_to_the_same_pictures(
     resumed = draw(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "broken.safetensors", batch_size=2)
     assert made == [1]
     assert same(whole, resumed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.safetensors", "whole.safetensors"]
+
+
+def test_every_picture_is_written_twice_however_many_batches_there_are(
+    tiny_pipeline: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole file was written again with each batch."""
+    written: list[int] = []
+    save = draws_module.save_tensors
+
+    def count(path, tensors, meta):
+        written.append(len(tensors["token_ids"]))
+        save(path, tensors, meta)
+
+    monkeypatch.setattr(draws_module, "save_tensors", count)
+    draw(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "draws.safetensors", batch_size=1)
+    assert written == [1, 1, 1, 1, 1, 5]
+
+
+def test_batches_that_the_whole_file_holds_already_are_not_read_again(tiny_pipeline: Model, tmp_path: Path) -> None:
+    """A draw that was killed between its last two acts."""
+    path = tmp_path / "draws.safetensors"
+    drawn = draw(tiny_pipeline, PROMPTS[:3], SETTINGS, path, batch_size=2)
+    for start, stale in ((0, drawn.head(2)), (2, drawn.head(1))):
+        save_tensors(path.with_suffix(draws_module.PARTS) / f"{start}.safetensors", vars(stale), {})
+    assert same(drawn, draw(tiny_pipeline, PROMPTS[:3], SETTINGS, path, batch_size=2))
+    assert len(draw(tiny_pipeline, PROMPTS, SETTINGS, path, batch_size=2)) == 5
+    assert [entry.name for entry in tmp_path.iterdir()] == ["draws.safetensors"]
 
 
 def test_a_larger_draw_begins_with_the_smaller(tiny_pipeline: Model, tmp_path: Path) -> None:

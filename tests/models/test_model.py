@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from oar_core.errors import ConfigError, InvalidOrder, WeightsError
 from oar_core.models.load import load_model
-from oar_core.models.model import CONFIG, POLICY, Model
+from oar_core.models.model import CONFIG, GROUP_TABLES, POLICY, Model
 from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
 from oar_core.sampling.defaults import default_plan
 from oar_core.sampling.generate import generate
@@ -80,6 +80,31 @@ def test_a_model_may_name_what_a_plan_usually_leaves_open(folder: Path, name: st
     config["defaults"][name] = own
     (folder / CONFIG).write_text(json.dumps(config))
     assert getattr(default_plan(load(folder)), name) == own
+
+
+def with_tables(folder: Path, tables: dict[str, dict[str, list[int]]]) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, GROUP_TABLES: tables}))
+
+
+def test_a_models_own_group_sizes_are_those_of_its_plan(folder: Path) -> None:
+    assert "fitted" not in load(folder).group_sizes
+    with_tables(folder, {"random": {"8": [1, 1, 1, 1, 2, 3, 5, 6], "2": [4, 16]}})
+    model = load(folder)
+    assert model.group_sizes[0] == "fitted"
+    assert default_plan(model).group_sizes == (1, 1, 1, 1, 2, 3, 5, 6)
+    assert default_plan(model, steps=2).group_sizes == (4, 16)
+    assert default_plan(model, steps=3).group_sizes == "cosine"
+    assert default_plan(model, order="raster").group_sizes == "cosine"
+    assert default_plan(model, group_sizes="linear").group_sizes == "linear"
+    assert default_plan(model, group_sizes=(15, 5)).steps == 2
+
+
+@pytest.mark.parametrize("sizes", [[4, 15], [20]])
+def test_own_group_sizes_that_do_not_fit_are_refused(folder: Path, sizes: list[int]) -> None:
+    with_tables(folder, {"random": {"2": sizes}})
+    with pytest.raises(ConfigError, match="group_tables of random in 2 steps"):
+        load(folder)
 
 
 def test_a_policy_that_the_config_promises_has_to_be_there(folder: Path) -> None:

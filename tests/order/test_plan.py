@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from oar_core.errors import InvalidOrder, InvalidSteps
 from oar_core.order.paths import random
-from oar_core.order.plan import ORDERS, SCHEDULES, PlanSpec, group_sizes, make_plan
+from oar_core.order.plan import ORDERS, SCHEDULES, PlanSpec, group_sizes, make_plan, shrink_sizes
 
 lengths_and_steps = st.integers(1, 300).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))
 
@@ -58,6 +58,9 @@ def test_an_order_that_is_none_is_refused(order):
         ({"group_sizes": "huge"}, "group_sizes"),
         ({"entropy_bound": -1.0}, "entropy_bound"),
         ({"candidates": 0}, "candidates"),
+        ({"group_sizes": ()}, "group_sizes"),
+        ({"group_sizes": (4, 0)}, "group_sizes"),
+        ({"group_sizes": (4, 4), "steps": 3}, "group_sizes"),
     ],
 )
 def test_impossible_steps_are_refused(values, field):
@@ -116,6 +119,39 @@ def test_an_adaptive_plan_has_the_ends_of_the_cosine_schedule_and_its_bound():
     assert adaptive.group_ends == cosine.group_ends
     assert (adaptive.entropy_bound, cosine.entropy_bound) == (1.5, None)
     assert [make_plan(PlanSpec(), (1, n), seed=0).lookahead for n in (8, 64, 256)] == [16, 16, 64]
+
+
+@given(kind=st.sampled_from(SCHEDULES), sizes=lengths_and_steps, kept=st.sets(st.integers(0, 299)))
+def test_a_list_of_sizes_is_the_schedule_that_has_them(kind, sizes, kept):
+    length, steps = sizes
+    listed = PlanSpec(group_sizes=group_sizes(kind, steps, length))
+    assert listed.steps == steps
+    assert make_plan(listed, (1, length), seed=0) == make_plan(
+        PlanSpec(steps=steps, group_sizes=kind), (1, length), seed=0
+    )
+    given_positions = {position for position in kept if position < length}
+    edit = make_plan(listed, (1, length), seed=0, given=given_positions)
+    assert edit.steps == min(steps, length - len(given_positions))
+    assert edit.length == length - len(given_positions)
+    assert all(earlier < later for earlier, later in pairwise((0, *edit.group_ends)))
+
+
+def test_sizes_may_fall_and_an_edit_takes_the_same_shares():
+    assert make_plan(PlanSpec(group_sizes=(10, 1, 5)), (4, 4), seed=0).group_ends == (10, 11, 16)
+    assert shrink_sizes((10, 1, 5), 16) == (10, 1, 5)
+    assert shrink_sizes((8, 4, 4), 8) == (4, 2, 2)
+    assert shrink_sizes((10, 1, 5), 3) == (1, 1, 1)
+    assert shrink_sizes((10, 1, 5), 2) == (1, 1)
+
+
+def test_sizes_of_another_sum_or_number_are_refused():
+    with pytest.raises(InvalidSteps, match="group_sizes sums to 15; this model has 16 positions") as error:
+        make_plan(PlanSpec(group_sizes=(10, 5)), (4, 4), seed=0)
+    assert error.value.field == "group_sizes"
+    with pytest.raises(InvalidSteps, match="group_sizes lists 2 steps, and steps is 3: give one of them"):
+        PlanSpec(group_sizes=(10, 6), steps=3)
+    assert PlanSpec(group_sizes=(10, 6)).with_steps(4) == PlanSpec(steps=4)
+    assert PlanSpec(group_sizes=(10, 6)).with_steps(2).group_sizes == (10, 6)
 
 
 def test_a_plan_over_nothing_has_no_steps():

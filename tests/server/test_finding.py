@@ -44,8 +44,15 @@ def test_where_nothing_runs_it_says_so_and_makes_nothing(words: list[str], tmp_p
     output = run("jobs", *words, code=1)
     assert f"no server runs with the data folder {tmp_path / '.oar'}" in output
     assert "oar serve" in output
-    assert "OAR_URL" in output
+    assert ("--url or OAR_URL" in output) == (words[0] != "dead"), "a hint that this verb can follow"
+    assert "REDIS_URL" in output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_url_is_named_where_there_is_none_to_give() -> None:
+    output = run("models", "forget", "tiny", code=1)
+    assert "OAR_DATA_DIR" in output
+    assert "--url" not in output
 
 
 @pytest.mark.parametrize("words", VERBS)
@@ -63,7 +70,7 @@ def test_a_folder_whose_server_has_stopped_is_no_server(
     "words", [["top", "--json"], ["models"], *(["jobs", *words] for words in VERBS if words[0] != "dead")]
 )
 def test_a_server_that_is_not_there_is_said(words: list[str]) -> None:
-    output = run(*words, "--url", "http://127.0.0.1:9", code=2 if "--all" in words else 1)
+    output = run(*words, "--url", "http://127.0.0.1:9", code=2 if "--all" in words else 75)
     assert "Error:" in output
 
 

@@ -16,8 +16,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from oar_wire.errors import JobNotFound
 from oar_wire.model import ModelInfo, WorkerInfo
-from server.errors import JobNotFound
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from oar_wire.errors import InvalidRequest
 from oar_wire.model import GenerationDefaults, ModelInfo, describe_options
 from oar_wire.request import GenerationRequest
 from server.api.validation import resolve
-from server.errors import InvalidRequest
 from server.settings import Settings
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME

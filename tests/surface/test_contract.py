@@ -2,12 +2,12 @@
 
 from typing import get_args
 
+from oar_wire.errors import OF_A_FIELD
 from oar_wire.events import TERMINAL_TYPES, Event
 from oar_wire.job import GenerationStatus, State
 from oar_wire.request import GenerationRequest
-from server import errors
 from server.api.app import create_app
-from server.errors import ServerError
+from server.api.codes import error_codes
 from server.jobs.job import JobState
 from server.settings import Settings, environment_name
 
@@ -64,9 +64,7 @@ def test_events_and_states() -> None:
 
 
 def test_error_codes_and_statuses() -> None:
-    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, ServerError)]
-    public = {value.code: value.status for value in classes if not value.__name__.startswith("_")}
-    assert public == {
+    assert {error.code: error.status for error in error_codes() if error.meaning != OF_A_FIELD} == {
         "internal_error": 500,
         "invalid_json": 400,
         "not_found": 404,
@@ -100,9 +98,20 @@ def test_error_codes_and_statuses() -> None:
         "redis_unavailable": 503,
         "writes_refused": 503,
         "slow_client": 503,
-        "job_failed": 500,
+        "deadline_exceeded": 500,
+        "attempts_exhausted": 500,
+        "data_lost": 500,
         "wait_too_long": 504,
         "invalid_request": 422,
+        "missing_field": 422,
+        "unknown_field": 422,
+        "invalid_form": 422,
+        "invalid_after": 422,
+        "invalid_limit": 422,
+        "invalid_format": 422,
+        "invalid_compression": 422,
+        "invalid_idempotency_key": 422,
+        "prompt_too_long": 422,
     }
 
 

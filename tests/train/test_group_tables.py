@@ -15,10 +15,10 @@ from oar_core.cli import commands
 from oar_core.cli import sizes as sizes_cli
 from oar_core.config import BackboneConfig, TokenizerConfig
 from oar_core.errors import DataError
-from oar_core.eval.group_tables import GROUP_TABLES, split_halves
+from oar_core.eval.group_tables import split_halves
 from oar_core.eval.reference import choose
 from oar_core.models.load import load_model
-from oar_core.models.model import CONFIG
+from oar_core.models.model import CONFIG, GROUP_TABLES
 from oar_core.train.recipes import Recipe
 from oar_core.train.run import Run
 from oar_core.weights import Manifest

@@ -2,13 +2,14 @@
 
 import { ApiError, getBlob } from "./api.js";
 import { button, el } from "./dom.js";
+import { ErrorCode } from "./errors.js";
 import { icon } from "./icons.js";
 import { forget, shelf } from "./shelf.js";
 
-const UNFINISHED = "job_not_finished";
+const UNFINISHED = ErrorCode.NotFinished;
 const WORDS = {
-  [UNFINISHED]: "Being painted", job_not_found: "Expired", job_expired: "Expired", image_not_found: "Expired",
-  job_has_no_image: "Not painted",
+  [UNFINISHED]: "Being painted", [ErrorCode.NoImage]: "Not painted",
+  [ErrorCode.JobNotFound]: "Expired", [ErrorCode.JobExpired]: "Expired", [ErrorCode.ImageNotFound]: "Expired",
 };
 
 export class GalleryView {

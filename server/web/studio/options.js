@@ -13,11 +13,13 @@ const MOST_PICTURES = 16;
 const GROUP_WORDS = {
   cosine: "few at first, many at the end", linear: "a few more each step", constant: "the same each step",
   adaptive: "as many as are safe together", published: "as the model's authors decode it",
+  fitted: "as the model was measured to do best",
 };
 const ABOUT = { seed: "The same seed and settings make the same picture." };
 const FRONT = ["steps", "candidates", "guidance"]; // beside the prompt; the others are under "Sampling"
 const MOST_STOPS = 4096; // of a slider over all whole numbers of an option
 const WORDS = {
+  top_k: (value) => (value === 0 ? "all" : String(value)),
   candidates: (value) => `${value} for each patch`,
   guidance: (value) => (value === 1 ? "off" : value.toFixed(2)),
 };
@@ -89,7 +91,7 @@ export class Options {
 
   format(option) {
     if (option.name === "steps") return (value) => this.stepWords(value);
-    return WORDS[option.name] ?? UNITS[option.unit] ?? (option.kind === "integer" ? String : (value) => value.toFixed(2));
+    return (value) => optionWords(option, value);
   }
 
   sliderControl(option) {
@@ -115,7 +117,12 @@ export class Options {
     const control = this.select(option.name, option.label, option.choices.map((choice) => [choice, choice]), option.description);
     control.input.addEventListener("change", () => this.showOnly());
     const limit = ({ choices }) => fill(control.input, choices.map((choice) => [choice, choice]));
-    return { fields: [control.field], get: () => control.input.value, set: (value) => (control.input.value = value), limit };
+    const get = () => (control.input.value.startsWith("[") ? JSON.parse(control.input.value) : control.input.value);
+    const set = (value) => {
+      if (Array.isArray(value)) offer(control.input, value);
+      control.input.value = choiceText(value);
+    };
+    return { fields: [control.field], get, set, limit };
   }
 
   numberControl(option) {
@@ -404,6 +411,14 @@ export class Options {
   }
 }
 
+/** A value of an option as its form and a picture's page show it. */
+export function optionWords(option, value) {
+  if (Array.isArray(value)) return value.map((part) => optionWords(option, part)).join(option.is_pair ? " to " : " ");
+  if (typeof value !== "number") return String(value);
+  const words = WORDS[option.name] ?? UNITS[option.unit] ?? (option.kind === "number" ? (number) => number.toFixed(2) : String);
+  return words(value);
+}
+
 export function randomSeed() {
   const [bits] = crypto.getRandomValues(new Uint32Array(1));
   return bits >>> (32 - SEED_BITS);
@@ -414,6 +429,17 @@ function stops({ kind, usual, minimum, maximum }) {
   if (usual) return usual;
   const isShort = kind === "integer" && minimum !== null && maximum !== null && maximum - minimum < MOST_STOPS;
   return isShort ? [minimum, maximum, 1] : null;
+}
+
+/** A list of numbers is a choice by its JSON. */
+function choiceText(value) {
+  return Array.isArray(value) ? JSON.stringify(value) : value;
+}
+
+/** Adds a list of numbers that has no name, once. */
+function offer(select, numbers) {
+  const value = choiceText(numbers);
+  if (![...select.options].some((choice) => choice.value === value)) select.append(el("option", { value, text: numbers.join(" ") }));
 }
 
 function fill(select, choices) {

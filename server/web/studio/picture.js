@@ -5,6 +5,7 @@ import { button, el } from "./dom.js";
 import { icon } from "./icons.js";
 import { Job } from "./job.js";
 import { explain, Notice } from "./notice.js";
+import { optionWords } from "./options.js";
 import { orderName } from "./orders.js";
 import { curlText, recipeText } from "./recipe.js";
 import { seconds } from "./status.js";
@@ -58,9 +59,7 @@ export class PictureView {
   describe(job) {
     const { params } = job;
     const rows = [
-      ["Model", params.model], ["Order", orderName(params.order)],
-      ["Steps", `${params.steps}, ${params.group_sizes}`], ["Guidance", guidanceWords(params)],
-      ["Temperature", params.temperature], ["Top-p", params.top_p], ["Top-k", params.top_k || "all"], ["Seed", params.seed],
+      ["Model", params.model], ...optionRows(job), ["Seed", params.seed],
       params.edit ? ["Edit", `${params.edit.mode}, ${params.edit.num_kept} tokens kept`] : null,
       job.seconds === null ? null : ["Painted in", seconds(job.seconds)],
     ].filter(Boolean);
@@ -70,15 +69,18 @@ export class PictureView {
     const curl = params.edit ? null : copyButton("Copy as curl", () => curlText(job, this.viewer.selected));
     this.facts.replaceChildren(
       el("h1", { class: "prompt-title", text: params.prompt }),
-      el("dl", {}, rows.map(([name, value]) => el("div", {}, el("dt", { text: name }), el("dd", { text: String(value) })))),
+      el("dl", {}, rows.map(([name, value, about]) => el("div", {}, el("dt", { text: name, title: about }), el("dd", { text: String(value) })))),
       el("div", { class: "row" }, button("Paint another like it", { symbol: icon("again"), kind: "solid", on: { click: () => this.onRepeat(params) } })),
       el("details", { class: "more", open: isOpen }, el("summary", { text: "The request as JSON" }),
         el("p", { class: "hint", text: note }), el("pre", { tabindex: "0", text: text() }), el("div", { class: "row" }, copyButton("Copy JSON", text), curl)));
   }
 }
 
-function guidanceWords({ guidance, guidance_interval: interval, guidance_schedule: schedule }) {
-  if (guidance === 1) return "off";
-  const part = interval && (interval[0] > 0 || interval[1] < 1) ? `, ${interval.map((end) => `${Math.round(100 * end)} %`).join(" to ")}` : "";
-  return `${guidance}${part}${schedule && schedule !== "constant" ? `, ${schedule}` : ""}`;
+/** What was asked, in the words with which the model describes its options; without those that did nothing. */
+function optionRows({ params, model }) {
+  const acts = ({ name, only }) => params[name] !== undefined && params[name] !== null && (!only || params[only[0]] === only[1]);
+  return model.options.filter(acts).map((option) => {
+    const words = option.kind === "order" ? orderName(params.order) : optionWords(option, params[option.name]);
+    return [option.label, words, option.description];
+  });
 }

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from oar_wire.edit import EditRequest
+from oar_wire.error import ServerError
+from oar_wire.errors import InvalidJson, InvalidRequest
 from oar_wire.openai import ImageEditBody, ImageEditFields, ImagesRequest
 from oar_wire.options import MAX_POSITIONS
 from oar_wire.request import GenerationRequest
 from server.api.bodies import MAX_FIELDS, MAX_VALUES, parse_json, parse_object
 from server.api.forms import check
-from server.errors import InvalidJson, InvalidRequest, ServerError
 from tests.server.hostile import json_bodies
 
 MODELS = (GenerationRequest, EditRequest, ImagesRequest, ImageEditFields, ImageEditBody)

@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from oar_wire.edit import EditFields
+from oar_wire.errors import InvalidRequest
 from server.api.forms import MAX_FILES, MAX_TEXTS, Form, read_form
-from server.errors import InvalidRequest
 from tests.server.hostile import FORM_TYPE, file, form, form_bodies, text
 
 SIZE = 15_000  # parsed where it is read, without the server's threads

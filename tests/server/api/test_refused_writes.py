@@ -11,9 +11,9 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from oar_wire.errors import RateLimited, WritesRefused
 from oar_wire.model import ModelInfo, WorkerInfo
 from oar_wire.tenant import Tenant
-from server.errors import RateLimited, WritesRefused
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis

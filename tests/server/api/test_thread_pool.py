@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from oar_wire.errors import PictureQueueFull, PictureShareFull
 from oar_wire.tenant import Tenant, open_tenant
 from server.api.thread_pool import FairThreadPool
-from server.errors import PictureQueueFull, PictureShareFull
 
 pytestmark = pytest.mark.anyio
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image, ImageCms
 
 from oar_wire.edit import EditOptions
+from oar_wire.errors import InvalidRequest
 from oar_wire.model import GenerationDefaults, ModelInfo
 from server.api.image_files.reader import read_image_file
 from server.api.uploads import Source, Upload, from_base64, prepare
-from server.errors import InvalidRequest
 from server.settings import Settings
 from tests.server.oriented import CORNERS, corners, oriented
 from tests.server.uploads import (

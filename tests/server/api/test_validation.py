@@ -1,13 +1,15 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oar_wire.model import GenerationDefaults, ModelInfo
+from oar_wire.errors import InvalidRequest
+from oar_wire.model import GenerationDefaults, ModelInfo, describe_options
+from oar_wire.openai import ImagesRequest
 from oar_wire.request import GenerationRequest
 from server.api.validation import resolve
-from server.errors import InvalidRequest
 from server.settings import Settings
 
 MODEL = ModelInfo(
@@ -44,6 +46,63 @@ def test_nothing_else_is(order: list[int]) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         resolve(GenerationRequest(prompt="x", order=order), MODEL, SETTINGS)
     assert (refusal.value.code, refusal.value.field) == ("invalid_order", "order")
+
+
+def test_a_list_of_group_sizes_says_the_steps() -> None:
+    params = resolve(GenerationRequest(prompt="x", group_sizes=[4, 1, 1]), MODEL, SETTINGS)
+    assert (params.group_sizes, params.steps) == ((4, 1, 1), 3)
+    again = resolve(GenerationRequest(prompt="x", group_sizes=[4, 2], steps=2), MODEL, SETTINGS)
+    assert (again.group_sizes, again.steps) == ((4, 2), 2), "as the parameters of a picture say it"
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"group_sizes": [4, 1]}, "group_sizes sums to 5; this model has 6 positions"),
+        ({"group_sizes": [4, 2], "steps": 3}, "group_sizes lists 2 steps, and steps is 3: give one of them"),
+        ({"group_sizes": "fitted"}, "group_sizes 'fitted' is not one of cosine"),
+    ],
+)
+def test_group_sizes_that_cannot_be_are_refused(asked: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidRequest, match=sentence) as refusal:
+        resolve(GenerationRequest(prompt="x", **asked), MODEL, SETTINGS)
+    assert (refusal.value.code, refusal.value.field) == ("invalid_steps", "group_sizes")
+
+
+FITTED = MODEL.model_copy(
+    update={"group_sizes": ("fitted", "cosine"), "group_tables": {"random": {2: (1, 5), 3: (1, 1, 4)}}}
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sizes", "steps"),
+    [
+        ({}, (1, 1, 4), 3),
+        ({"steps": 2}, (1, 5), 2),
+        ({"steps": 2, "group_sizes": "fitted"}, (1, 5), 2),
+        ({"steps": 4}, "cosine", 4),
+        ({"order": "raster"}, "cosine", 3),
+        ({"order": [5, 4, 3, 2, 1, 0], "group_sizes": "fitted"}, "cosine", 3),
+        ({"group_sizes": "cosine"}, "cosine", 3),
+        ({"group_sizes": [2, 4]}, (2, 4), 2),
+    ],
+)
+def test_a_models_own_sizes_are_the_default_of_their_order_and_steps(
+    asked: dict[str, Any], sizes: Any, steps: int
+) -> None:
+    params = resolve(GenerationRequest(prompt="x", **asked), FITTED, SETTINGS)
+    assert (params.group_sizes, params.steps) == (sizes, steps)
+
+
+def test_a_form_offers_fitted_first_where_there_are_tables() -> None:
+    for model, usual in ((FITTED, "fitted"), (MODEL, "cosine")):
+        (entry,) = (entry for entry in describe_options(model) if entry.name == "group_sizes")
+        assert (entry.kind, entry.default, entry.choices) == ("text", usual, model.group_sizes)
+
+
+def test_openais_quality_leaves_the_steps_to_the_list() -> None:
+    asked = ImagesRequest(prompt="x", quality="high", group_sizes=[4, 2]).to_generation(MODEL)
+    assert resolve(asked, MODEL, SETTINGS).steps == 2
 
 
 def test_chosen_seeds_differ() -> None:

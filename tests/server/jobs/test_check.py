@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from oar_wire.errors import RedisUnavailable
 from server.cli.options import BadSetting, load_settings
-from server.errors import RedisUnavailable
 from server.jobs.check import RedisAway, RedisRefused, check_redis, wait_for_redis
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis, find_binary

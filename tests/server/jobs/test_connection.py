@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisError
 
-from server.errors import RedisUnavailable
+from oar_wire.errors import RedisUnavailable
 from server.jobs.connection import RedisConnection, TooManyCommands
 from server.jobs.embedded import EmbeddedRedis
 

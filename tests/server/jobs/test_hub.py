@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from server.errors import RedisUnavailable
+from oar_wire.errors import RedisUnavailable
 from server.jobs import hub as hubs
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection, Word

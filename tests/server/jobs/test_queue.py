@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from oar_wire.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, RedisUnavailable
 from oar_wire.job import GenerationParams
 from oar_wire.model import WorkerInfo
-from server.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelNotReady, QueueFull, RedisUnavailable
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.control import ControlStream

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from oar_wire.errors import RedisUnavailable
 from oar_wire.job import GenerationParams
 from oar_wire.model import ModelInfo, WorkerInfo
-from server.errors import RedisUnavailable
 from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.control import ControlStream

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from oar_wire.errors import JobExpired, StorageShareFull
 from oar_wire.job import EditParams
 from oar_wire.tenant import OPEN_TENANT, Tenant
-from server.errors import JobExpired, StorageShareFull
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.job import JobState

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from oar_wire.errors import RedisUnavailable
 from oar_wire.model import ModelInfo, WorkerInfo
-from server.errors import RedisUnavailable
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
@@ -112,6 +112,18 @@ async def test_a_dead_worker_is_not_alive_though_redis_clock_was_set_back(connec
     assert [worker.name for worker in await other.workers()] == ["one"], "which has not watched it for so long"
     await registry.beat(info.model_copy(update={"beats": 9}), 1800)
     assert [worker.name for worker in await registry.workers()] == ["one"], "it was frozen, and is back"
+
+
+async def test_workers_that_are_gone_are_not_remembered(connection: RedisConnection) -> None:
+    """Each start of a worker is another name: a registry watched the heartbeats of all that it had ever seen."""
+    registry = Registry(connection)
+    for number in range(20):
+        info = WorkerInfo(name=f"worker-{number}", models=("tiny",), slots=2, beats=1, lease_seconds=15)
+        await registry.beat(info, 60)
+        assert [worker.name for worker in await registry.workers()] == [info.name]
+        await registry.leave(info.name)
+    assert await registry.workers() == []
+    assert registry._beats == {}
 
 
 async def test_models_expire_with_their_last_worker(connection: RedisConnection, model_info: ModelInfo) -> None:
