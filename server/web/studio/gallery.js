@@ -7,7 +7,7 @@ import { forget, shelf } from "./shelf.js";
 
 const UNFINISHED = "job_not_finished";
 const WORDS = {
-  [UNFINISHED]: "Being painted", job_not_found: "Expired", job_expired: "Expired", image_not_found: "Expired",
+  [UNFINISHED]: "Being painted", job_not_found: "Expired", job_expired: "Expired", image_not_found: "Expired", output_not_found: "Expired",
   job_has_no_image: "Not painted",
 };
 
@@ -65,8 +65,8 @@ export class GalleryView {
   }
 
   async load(item) {
-    const { job, index } = item.entry;
-    const address = `v1/generations/${job}/images/${index}`;
+    const { job, index, isFilm } = item.entry;
+    const address = `v1/generations/${job}/${isFilm ? "outputs/video" : "images"}/${index}`;
     try {
       if (!this.pictures.has(address)) this.pictures.set(address, URL.createObjectURL(await getBlob(address)));
       item.image.src = this.pictures.get(address);

@@ -57,10 +57,15 @@ export class PictureView {
 
   describe(job) {
     const { params } = job;
+    const takes = (name) => job.model.options.some((option) => option.name === name);
     const rows = [
-      ["Model", params.model], ["Order", orderName(params.order)],
-      ["Steps", `${params.steps}, ${params.group_sizes}`], ["Guidance", guidanceWords(params)],
-      ["Temperature", params.temperature], ["Top-p", params.top_p], ["Top-k", params.top_k || "all"], ["Seed", params.seed],
+      ["Model", params.model], params.frames ? ["Frames", params.frames] : null,
+      takes("order") ? ["Order", orderName(params.order)] : null,
+      takes("steps") ? ["Steps", `${params.steps}, ${params.group_sizes}`] : null,
+      takes("guidance") ? ["Guidance", guidanceWords(params)] : null,
+      takes("temperature") ? ["Temperature", params.temperature] : null,
+      takes("top_p") ? ["Top-p", params.top_p] : null, takes("top_k") ? ["Top-k", params.top_k || "all"] : null,
+      ["Seed", params.seed],
       params.edit ? ["Edit", `${params.edit.mode}, ${params.edit.num_kept} tokens kept`] : null,
       job.seconds === null ? null : ["Painted in", seconds(job.seconds)],
     ].filter(Boolean);
