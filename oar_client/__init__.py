@@ -26,12 +26,13 @@ from oar_client.errors import (
 )
 from oar_client.feed import AnyEvent, UnknownEvent
 from oar_client.options import EditOptions, Options
-from oar_client.pictures import Generation, Picture, PictureSource
+from oar_client.pictures import FrameOutput, Generation, Output, Picture, PictureSource
 from oar_client.retry import Patience
 from oar_wire.events import (
     Canceled,
     Completed,
     Failed,
+    Frame,
     Partial,
     Patches,
     PatchInfo,
@@ -42,6 +43,7 @@ from oar_wire.events import (
 )
 from oar_wire.job import GenerationParams, GenerationStatus
 from oar_wire.model import ModelEntry
+from oar_wire.outputs import OutputLink
 
 __all__ = [
     "AnyEvent",
@@ -60,6 +62,8 @@ __all__ = [
     "EditOptions",
     "EventStream",
     "Failed",
+    "Frame",
+    "FrameOutput",
     "Generation",
     "GenerationParams",
     "GenerationStatus",
@@ -72,6 +76,8 @@ __all__ = [
     "NotFound",
     "OarError",
     "Options",
+    "Output",
+    "OutputLink",
     "Overloaded",
     "Partial",
     "PatchInfo",

@@ -21,12 +21,13 @@ from oar_client.errors import JobEnded, OarError, TimedOut
 from oar_client.facts import JobFacts
 from oar_client.feed import BREAKS, AnyEvent
 from oar_client.options import EditOptions, Options
-from oar_client.pictures import Generation, Picture, PictureSource
+from oar_client.pictures import FrameOutput, Generation, Output, Picture, PictureSource
 from oar_client.retry import Attempts, Patience
-from oar_wire.events import TERMINAL_TYPES
+from oar_wire.events import TERMINAL_TYPES, Frame
 from oar_wire.job import GenerationStatus
 from oar_wire.model import ModelEntry
 from oar_wire.openai import OutputFormat
+from oar_wire.outputs import OutputKind, OutputLink
 
 
 class AsyncClient:
@@ -165,7 +166,26 @@ class AsyncJob(JobFacts):
                     pass
             await self.refresh()
         check_completed(self.status)
-        return Generation(self.status, tuple(await self.images()))
+        return Generation(self.status, tuple(await self.images()), tuple(await self.outputs("video")))
+
+    async def frames(self, *, timeout: float | None = None) -> AsyncGenerator[FrameOutput]:
+        """The frames of its videos as they are made, each fetched when it is there. Raises as `wait`."""
+        async with self.events(timeout=timeout) as events:
+            async for event in events:
+                if isinstance(event, Frame):
+                    made = event.output
+                    data = await self._fetch_output(made)
+                    yield FrameOutput(made.kind, made.index, made.media_type, data, event.image, event.frame)
+        check_completed(await self.refresh())
+
+    async def outputs(self, *kinds: OutputKind) -> list[Output]:
+        """All that a completed job made, or what is of these kinds."""
+        wanted = [made for made in self.status.outputs if made.kind in kinds or not kinds]
+        return [Output(made.kind, made.index, made.media_type, await self._fetch_output(made)) for made in wanted]
+
+    async def _fetch_output(self, made: OutputLink) -> bytes:
+        call = calls.output(self.id, made.kind, made.index)
+        return await self._connections.fetch(call, self._connections.attempts())
 
     async def refresh(self) -> GenerationStatus:
         """Asks the server how it is."""
@@ -181,7 +201,7 @@ class AsyncJob(JobFacts):
         self, image_format: OutputFormat = "png", *, compression: int = 100, metadata: bool = True
     ) -> list[Picture]:
         """The pictures of a completed job. Raises Conflict where it is not completed."""
-        wanted = range(self.params.n)
+        wanted = range(self.params.num_outputs("image"))
         return [await self.image(index, image_format, compression=compression, metadata=metadata) for index in wanted]
 
     async def image(

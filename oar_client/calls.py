@@ -15,6 +15,7 @@ from oar_wire.errors import InvalidField
 from oar_wire.job import GenerationList, GenerationStatus
 from oar_wire.model import ModelEntry, ModelList
 from oar_wire.openai import OutputFormat
+from oar_wire.outputs import OutputKind
 
 M = TypeVar("M", bound=BaseModel)
 PaintingFormat = Literal["webp", "gif"]
@@ -101,6 +102,10 @@ def cancel(job_id: str) -> Call[GenerationStatus]:
 def image(job_id: str, index: int, image_format: OutputFormat, compression: int, *, metadata: bool) -> Call[Blob]:
     query = {"format": image_format, "compression": str(compression), "metadata": str(metadata).lower()}
     return Call("GET", f"{job_path(job_id)}/images/{index}", Blob, query=query)
+
+
+def output(job_id: str, kind: OutputKind, index: int) -> Call[Blob]:
+    return Call("GET", f"{job_path(job_id)}/outputs/{kind}/{index}", Blob)
 
 
 def painting(job_id: str, index: int, image_format: PaintingFormat, size: int) -> Call[Blob]:

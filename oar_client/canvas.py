@@ -4,18 +4,21 @@ import base64
 from dataclasses import dataclass, field
 
 from oar_client.feed import AnyEvent
-from oar_wire.events import TERMINAL_TYPES, Completed, Failed, Partial, Patches, PatchInfo, Preview, Restarted
+from oar_wire.events import TERMINAL_TYPES, Completed, Failed, Frame, Partial, Patches, PatchInfo, Preview, Restarted
+from oar_wire.outputs import OutputLink
 
 
 @dataclass
 class ImageCanvas:
-    """One picture. Positions count row by row: `position = row * columns + column`."""
+    """One picture, or one video, which has frames in place of patches. Positions count row by row:
+    `position = row * columns + column`."""
 
     index: int
     patches: dict[int, PatchInfo] = field(default_factory=dict[int, PatchInfo])  # by position, in decode order
     step: int = 0  # the latest, counted from 1
     steps: int = 0  # how many it takes; an upper bound under adaptive group sizes
     preview: Preview | Partial | None = None  # the one that shows most
+    frames: dict[int, OutputLink] = field(default_factory=dict[int, OutputLink])  # by number, where they are found
 
     @property
     def num_written(self) -> int:
@@ -50,13 +53,18 @@ class ImageCanvas:
         self.step, self.steps = event.step, event.steps
         self.patches |= {patch.position: patch for patch in event.patches}
 
+    def add(self, event: Frame) -> None:
+        self.step, self.steps = event.step, event.steps
+        self.frames[event.frame] = event.output
+
     def show(self, event: Preview | Partial) -> None:
         """Partial images and previews have clocks of their own."""
         if self.preview is None or event.known >= self.preview.known:
             self.preview = event
 
     def keep(self, count: int) -> None:
-        """Forgets what was written after the first `count` positions."""
+        """Forgets what was written after the first `count` positions, or made after as many frames."""
+        self.frames = {number: made for number, made in self.frames.items() if number < count}
         lost = len(self.patches) - count
         self.patches = dict(list(self.patches.items())[:count])
         if not count:
@@ -81,6 +89,8 @@ class Canvas:
         match event:
             case Patches():
                 self._image(event.image).take(event)
+            case Frame():
+                self._image(event.image).add(event)
             case Preview() | Partial():
                 self._image(event.image).show(event)
             case Restarted():

@@ -20,12 +20,13 @@ from oar_client.errors import JobEnded, OarError, TimedOut
 from oar_client.facts import JobFacts
 from oar_client.feed import BREAKS, AnyEvent
 from oar_client.options import EditOptions, Options
-from oar_client.pictures import Generation, Picture, PictureSource
+from oar_client.pictures import FrameOutput, Generation, Output, Picture, PictureSource
 from oar_client.retry import Attempts, Patience
-from oar_wire.events import TERMINAL_TYPES
+from oar_wire.events import TERMINAL_TYPES, Frame
 from oar_wire.job import GenerationStatus
 from oar_wire.model import ModelEntry
 from oar_wire.openai import OutputFormat
+from oar_wire.outputs import OutputKind, OutputLink
 
 READY_PAUSE = 0.2
 
@@ -179,7 +180,29 @@ class Job(JobFacts):
                     pass
             self.refresh()
         check_completed(self.status)
-        return Generation(self.status, tuple(self.images()))
+        return Generation(self.status, tuple(self.images()), tuple(self.outputs("video")))
+
+    def frames(self, *, timeout: float | None = None) -> Iterator[FrameOutput]:
+        """The frames of its videos as they are made, each fetched when it is there. Frames of one video come in order.
+
+        Raises as `wait`.
+        """
+        with self.events(timeout=timeout) as events:
+            for event in events:
+                if isinstance(event, Frame):
+                    made = event.output
+                    data = self._fetch_output(made)
+                    yield FrameOutput(made.kind, made.index, made.media_type, data, event.image, event.frame)
+        check_completed(self.refresh())
+
+    def outputs(self, *kinds: OutputKind) -> list[Output]:
+        """All that a completed job made, or what is of these kinds."""
+        wanted = [made for made in self.status.outputs if made.kind in kinds or not kinds]
+        return [Output(made.kind, made.index, made.media_type, self._fetch_output(made)) for made in wanted]
+
+    def _fetch_output(self, made: OutputLink) -> bytes:
+        call = calls.output(self.id, made.kind, made.index)
+        return self._connections.fetch(call, self._connections.attempts())
 
     def refresh(self) -> GenerationStatus:
         """Asks the server how it is."""
@@ -198,7 +221,7 @@ class Job(JobFacts):
         carries what made it. Raises Conflict where the job is not completed."""
         return [
             self.image(index, image_format, compression=compression, metadata=metadata)
-            for index in range(self.params.n)
+            for index in range(self.params.num_outputs("image"))
         ]
 
     def image(

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from oar_client.errors import BadRequest
 from oar_client.facts import JobFacts
+from oar_wire import outputs as wire
 from oar_wire.errors import InvalidField
 from oar_wire.job import GenerationStatus, Timings
 from oar_wire.openai import OutputFormat
@@ -40,12 +41,9 @@ def read_source(source: PictureSource, name: str) -> bytes:
     )
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One finished picture, encoded."""
+class _Encoded:
+    """What a job made, as the bytes of a file."""
 
-    index: int
-    format: OutputFormat
     data: bytes
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -62,19 +60,43 @@ class Picture:
         opened.load()
         return opened
 
+
+@dataclass(frozen=True)
+class Picture(_Encoded):
+    """One finished picture, encoded."""
+
+    index: int
+    format: OutputFormat
+    data: bytes
+
     def __repr__(self) -> str:
         return f"Picture(index={self.index}, format={self.format!r}, {len(self.data)} bytes)"
 
 
+@dataclass(frozen=True, repr=False)
+class Output(_Encoded, wire.Output):
+    """One output of any kind, as it was made. `media_type` tells what its bytes are."""
+
+
+@dataclass(frozen=True, repr=False)
+class FrameOutput(Output):
+    """A frame of a video."""
+
+    image: int  # index of the video within the request
+    frame: int  # of the video, counted from 0
+
+
 @dataclass(frozen=True)
 class Generation(JobFacts):
-    """A job that completed, with its pictures."""
+    """A job that completed, with its pictures, or the videos of a model that makes frames."""
 
     status: GenerationStatus
     images: tuple[Picture, ...]
+    videos: tuple[Output, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Generation(job_id={self.job_id!r}, seed={self.seed}, images={list(self.images)})"
+        made = f"videos={list(self.videos)}" if self.videos else f"images={list(self.images)}"
+        return f"Generation(job_id={self.job_id!r}, seed={self.seed}, {made})"
 
     @property
     def job_id(self) -> str:
@@ -89,9 +111,15 @@ class Generation(JobFacts):
         """The first one."""
         return self.images[0]
 
+    @property
+    def video(self) -> Output:
+        """The first one."""
+        return self.videos[0]
+
     def save(self, path: str | os.PathLike[str]) -> tuple[Path, ...]:
-        """Writes all pictures; with several, their index is put into the name: out.png, or out-0.png, out-1.png."""
-        target = Path(path)
-        if len(self.images) == 1:
-            return (self.image.save(target),)
-        return tuple(picture.save(target.with_stem(f"{target.stem}-{picture.index}")) for picture in self.images)
+        """Writes all pictures, or all videos; with several, their index is put into the name: out.png, or out-0.png,
+        out-1.png."""
+        target, files = Path(path), self.videos or self.images
+        if len(files) == 1:
+            return (files[0].save(target),)
+        return tuple(made.save(target.with_stem(f"{target.stem}-{made.index}")) for made in files)

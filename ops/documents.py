@@ -53,7 +53,8 @@ def main(record: bool, weights: Path) -> None:
     """Write docs/openapi.json, docs/asyncapi.json and the generated tables."""
     if record:
         with tempfile.TemporaryDirectory() as folder, _serving(Path(folder), weights) as (url, pid):
-            EXAMPLES.write_text(_json(record_examples(url, pid)), encoding="utf-8")
+            known = json.loads(EXAMPLES.read_text(encoding="utf-8"))  # of models that are not shipped, too
+            EXAMPLES.write_text(_json(known | record_examples(url, pid)), encoding="utf-8")
     for path, text in build().items():
         path.write_text(text, encoding="utf-8")
         click.echo(path)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+import click
+
 from oar_client import AnyEvent, Client, EditOptions, Job, OarError, Options, Patience
 from oar_wire.job import GenerationParams, Timings
 from oar_wire.openai import OutputFormat
@@ -82,6 +84,8 @@ class OnServer:
             self._job: Job = _submit(self._client, request.prompt, given, upload, key)
             stack.callback(self._cancel_if_possible)
             model = self._client.model(self._job.params.model)
+            if "image" not in model.outputs:
+                raise click.ClickException(f"{model.id} makes no images; the studio and oar_client show what it makes")
             stack.pop_all()
         self.shape = Shape(model.grid, model.image_size)
         self.waiting = _place(self._job)

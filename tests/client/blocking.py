@@ -6,7 +6,7 @@ Its event loop runs in a thread of its own all the time, as a program's does.
 import asyncio
 import inspect
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, Self
 
 from oar_client import AsyncClient, AsyncEventStream, AsyncJob
@@ -30,7 +30,7 @@ class Loop:
 
 
 class Blocking:
-    """Each coroutine method becomes an ordinary one; jobs and streams that come back are wrapped too."""
+    """Each coroutine method becomes an ordinary one; jobs, streams and generators that come back are wrapped too."""
 
     def __init__(self, loop: Loop, target: Any) -> None:
         self._loop = loop
@@ -48,7 +48,7 @@ class Blocking:
         return call
 
     def _wrap(self, value: Any) -> Any:
-        wrapped = isinstance(value, AsyncClient | AsyncEventStream | AsyncJob)
+        wrapped = isinstance(value, AsyncClient | AsyncEventStream | AsyncJob | AsyncGenerator)
         return Blocking(self._loop, value) if wrapped else value
 
     def __iter__(self) -> Iterator[Any]:

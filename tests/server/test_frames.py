@@ -16,11 +16,11 @@ from redis import Redis
 
 from oar_core.models.load import load_frame_model
 from oar_core.sampling.frames import FrameRequest, generate_frames
-from oar_core.weights import write_manifest
 from tests.models.videos import NAME as VIDEO
-from tests.models.videos import NUM_FRAMES, NUM_SIGMAS, SIZE, write_video_model
+from tests.models.videos import NUM_FRAMES, NUM_SIGMAS, SIZE
+from tests.server.films import MODELS, write_both
 from tests.server.live import LiveServer
-from tests.server.tiny import NAME, write_tiny_weights
+from tests.server.tiny import NAME
 from tests.server.uploads import encode
 from tests.server.uploads import picture as uploaded
 from tests.waiting import wait_for
@@ -31,15 +31,13 @@ STEPS = NUM_FRAMES * NUM_SIGMAS
 @pytest.fixture(scope="module")
 def both_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
-    write_tiny_weights(folder)
-    write_video_model(folder / VIDEO)
-    write_manifest(folder, NAME, dict.fromkeys((NAME, VIDEO), "MIT"))
+    write_both(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, both_weights: Path) -> Iterator[LiveServer]:
-    settings = {"OAR_MODELS": f"{NAME},{VIDEO}", "OAR_DETERMINISTIC": "true"}
+    settings = {"OAR_MODELS": MODELS, "OAR_DETERMINISTIC": "true"}
     with LiveServer(tmp_path_factory.mktemp("frames"), both_weights, is_gated=True, **settings) as live:
         yield live
 
@@ -159,7 +157,7 @@ def test_a_video_goes_on_where_its_worker_was_killed(server: LiveServer, both_we
     body = asked(n=5, seed=4, guidance=2.0)
     undisturbed = server.submit(**body)
     wanted = server.events(undisturbed["id"])[-1]["outputs"]
-    settings = {"OAR_MODELS": f"{NAME},{VIDEO}", "OAR_DETERMINISTIC": "true", "OAR_SLOTS": "4"}
+    settings = {"OAR_MODELS": MODELS, "OAR_DETERMINISTIC": "true", "OAR_SLOTS": "4"}
     with LiveServer(tmp_path, both_weights, is_gated=True, **settings) as other:
         # Two guided videos at a time; the first worker leaves two in the midst of their fourth frame.
         with other.held(STEPS + 7):

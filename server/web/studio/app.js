@@ -14,15 +14,23 @@ import { PictureView } from "./picture.js";
 import { readRecipe } from "./recipe.js";
 import { onFreeKey, showShortcuts } from "./shortcuts.js";
 import { store } from "./storage.js";
+import { UnableView } from "./unable.js";
 
 const main = document.getElementById("main");
+
+/** A view of the models that can serve it. */
+function able(title, View, models, ability) {
+  return models.length ? new View(models) : new UnableView(title, `None of this server's models ${ability}.`);
+}
 
 class Router {
   constructor(models) {
     this.models = models;
     this.views = new Map();
     this.makers = {
-      "": () => new CreateView(models), compare: () => new CompareView(models), edit: () => new EditView(models),
+      "": () => new CreateView(models),
+      compare: () => able("Compare", CompareView, models.filter(({ orders }) => orders.length > 1), "has orders to compare"),
+      edit: () => able("Edit", EditView, models.filter(({ can_edit: canEdit }) => canEdit), "can begin with a picture"),
       gallery: () => new GalleryView(), p: () => new PictureView((params) => this.repeat(params)),
     };
     window.addEventListener("hashchange", () => this.show());

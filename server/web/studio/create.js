@@ -3,10 +3,10 @@
 import { announce } from "./announcer.js";
 import { pictureActions } from "./downloads.js";
 import { el, heading } from "./dom.js";
+import { canvasOf } from "./film.js";
 import { Job } from "./job.js";
 import { explain, Notice } from "./notice.js";
 import { Options } from "./options.js";
-import { Painting } from "./painting.js";
 import { RunButton, runOnEnter } from "./run.js";
 import { Viewer } from "./viewer.js";
 
@@ -19,7 +19,7 @@ export class CreateView {
       actions: (job, index) => pictureActions(job, index, (error) => explain(error, null, this.notice)),
       empty: el("p", { text: "Press Paint and watch: it comes patch by patch, in the order that you choose." }),
     });
-    this.options = new Options(models, { onModel: (model) => this.viewer.prepare(new Painting(model)) });
+    this.options = new Options(models, { onModel: (model) => this.viewer.prepare(canvasOf(model)) });
     this.run = new RunButton("Paint", { onRun: () => this.submit(), onCancel: () => this.cancel() });
     this.form = el("form", { class: "panel", novalidate: true, "aria-label": "What to paint" },
       this.options.element, el("div", { class: "panel-foot" }, this.notice.element, this.run.element));

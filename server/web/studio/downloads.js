@@ -22,8 +22,8 @@ export function pictureActions(job, index, report) {
   const isHere = location.hash === link;
   return [
     downloadMenu(job, index, report),
-    el("a", { class: "button ghost", href: `#/edit/${job.id}/${index}` }, icon("edit"), el("span", { text: "Edit" })),
-    job.params.edit || index ? null : el("a", { class: "button ghost", href: comparison([job]) }, icon("compare"), el("span", { text: "Compare" })),
+    job.model.can_edit ? el("a", { class: "button ghost", href: `#/edit/${job.id}/${index}` }, icon("edit"), el("span", { text: "Edit" })) : null,
+    job.params.edit || index || !job.model.orders.length ? null : el("a", { class: "button ghost", href: comparison([job]) }, icon("compare"), el("span", { text: "Compare" })),
     isHere ? null : el("a", { class: "button ghost", href: link }, icon("external"), el("span", { text: "Details" })),
     copyButton("Link", () => new URL(link, location.href).href),
   ].filter(Boolean);
@@ -43,11 +43,13 @@ export function copyButton(label, makeText) {
 function downloadMenu(job, index, report) {
   const address = `${job.url}/images/${index}`;
   const name = `${job.id}-${index}`;
-  const files = [
+  const recipeFile = ["JSON", "the request that makes it again", async () => jsonBlob(job, index), `${name}.json`];
+  const video = ["Animated WebP", "the video", async () => job.blobs[index], `${name}.webp`];
+  const files = job.paintings[index].isFilm ? [video, recipeFile] : [
     ["PNG", "the picture, its recipe inside", async () => job.blobs[index], `${name}.png`],
     ["Animated WebP", "the painting of it", () => getBlob(`${address}/painting?format=webp`), `${name}.webp`],
     ["Animated GIF", "the painting of it", () => getBlob(`${address}/painting?format=gif`), `${name}.gif`],
-    ["JSON", "the request that makes it again", async () => jsonBlob(job, index), `${name}.json`],
+    recipeFile,
   ];
   const items = files.map(([title, about, make, file]) =>
     el("button", {

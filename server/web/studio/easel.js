@@ -63,8 +63,9 @@ export class Easel {
 
   drawPicture(pen) {
     const { painting, t, canvas } = this;
-    if (painting.final && t >= painting.length) {
-      pen.drawImage(painting.final, 0, 0, canvas.width, canvas.height);
+    const whole = painting.wholeAt(t);
+    if (whole) {
+      pen.drawImage(whole, 0, 0, canvas.width, canvas.height);
       return;
     }
     this.drawGround(pen);

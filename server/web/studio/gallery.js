@@ -9,7 +9,8 @@ import { forget, shelf } from "./shelf.js";
 const UNFINISHED = ErrorCode.NotFinished;
 const WORDS = {
   [UNFINISHED]: "Being painted", [ErrorCode.NoImage]: "Not painted",
-  [ErrorCode.JobNotFound]: "Expired", [ErrorCode.JobExpired]: "Expired", [ErrorCode.ImageNotFound]: "Expired",
+  [ErrorCode.JobNotFound]: "Expired", [ErrorCode.JobExpired]: "Expired",
+  [ErrorCode.ImageNotFound]: "Expired", [ErrorCode.OutputNotFound]: "Expired",
 };
 
 export class GalleryView {
@@ -66,8 +67,8 @@ export class GalleryView {
   }
 
   async load(item) {
-    const { job, index } = item.entry;
-    const address = `v1/generations/${job}/images/${index}`;
+    const { job, index, isFilm } = item.entry;
+    const address = `v1/generations/${job}/${isFilm ? "outputs/video" : "images"}/${index}`;
     try {
       if (!this.pictures.has(address)) this.pictures.set(address, URL.createObjectURL(await getBlob(address)));
       item.image.src = this.pictures.get(address);

@@ -1,8 +1,8 @@
 /** One job as this page knows it: what was asked, how far it is, and a painting for each of its pictures. */
 
 import { ApiError, getBlob, getJson, postJson, remove } from "./api.js";
+import { canvasOf } from "./film.js";
 import { findModel } from "./models.js";
-import { Painting } from "./painting.js";
 import { forget, remember } from "./shelf.js";
 import { follow } from "./stream.js";
 
@@ -26,7 +26,8 @@ export class Job extends EventTarget {
     this.blobs = [];
     this.telling = null;
     const numGiven = status.params.edit?.num_kept ?? 0;
-    this.paintings = Array.from({ length: status.params.n }, () => new Painting(model, { numGiven, source }));
+    this.paintings = Array.from({ length: status.params.n }, () => canvasOf(model, { numGiven, source }));
+    this.loading = []; // frames whose pixels are on their way
   }
 
   /** Submits `body` and follows what comes of it. Throws ApiError. */
@@ -51,9 +52,9 @@ export class Job extends EventTarget {
     return this.params.seed;
   }
 
-  /** The share of all patches that is painted. */
+  /** The share of all patches, or frames, that is painted. */
   get progress() {
-    const drawn = this.paintings.reduce((sum, painting) => sum + painting.patches.length, 0);
+    const drawn = this.paintings.reduce((sum, painting) => sum + painting.numWritten, 0);
     const total = this.paintings.reduce((sum, painting) => sum + painting.total - painting.numGiven, 0);
     return total ? drawn / total : 1;
   }
@@ -85,6 +86,10 @@ export class Job extends EventTarget {
       case "preview":
         painting.addGuess(event).then(() => this.tell());
         return;
+      case "frame":
+        this.state = "running";
+        this.loading.push(painting.addFrame(event, () => this.fetchFrame(event)).then(() => this.tell()));
+        break;
       case "restarted":
         this.paintings.forEach((each, image) => each.keep(event.known[image] ?? 0));
         break;
@@ -102,10 +107,12 @@ export class Job extends EventTarget {
     this.tell();
   }
 
-  async complete({ images, seconds }) {
+  async complete({ images, outputs = [], seconds }) {
     this.seconds = seconds;
+    const videos = outputs.filter(({ kind }) => kind === "video");
     try {
-      await Promise.all(images.map((link) => this.fetchPicture(link)));
+      await Promise.all([...images.map((link) => this.fetchPicture(link)), ...videos.map((link) => this.fetchVideo(link))]);
+      await Promise.all(this.loading);
       this.end("completed");
     } catch (error) {
       this.end("failed", error);
@@ -114,6 +121,15 @@ export class Job extends EventTarget {
 
   async fetchPicture({ index }) {
     this.blobs[index] = await getBlob(`${this.url}/images/${index}`);
+    this.paintings[index].final = await createImageBitmap(this.blobs[index]);
+  }
+
+  fetchFrame({ output }) {
+    return getBlob(`${this.url}/outputs/frame/${output.index}`);
+  }
+
+  async fetchVideo({ index }) {
+    this.blobs[index] = await getBlob(`${this.url}/outputs/video/${index}`);
     this.paintings[index].final = await createImageBitmap(this.blobs[index]);
   }
 

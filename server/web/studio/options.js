@@ -150,6 +150,8 @@ export class Options {
       const option = this.option(name);
       for (const field of fields) field.hidden = !option || !this.acts(option);
     }
+    this.more.hidden = [...this.more.querySelectorAll(".field")].every((field) => field.hidden);
+    this.groupHint.hidden = !this.option("group_sizes");
     this.groupHint.textContent = GROUP_WORDS[this.described.get("group_sizes")?.get()] ?? "";
   }
 
@@ -283,6 +285,7 @@ export class Options {
     this.showExamples();
     this.offerExample();
     if (this.custom?.length !== model.num_tokens) this.custom = null;
+    this.orderField.field.hidden = !model.orders.length;
     this.showOrders(this.orders === "several" ? contrasting(defaults.order, model) : [defaults.order]);
     for (const option of model.options) {
       const control = this.described.get(option.name);
@@ -365,7 +368,7 @@ export class Options {
       const value = this.acts(option) ? this.described.get(option.name)?.get() : undefined;
       if (value !== undefined) body[option.name] = value;
     }
-    if (this.orders === "one") body.order = this.orderNamed(this.chosenOrders[0]);
+    if (this.orders === "one" && this.model.orders.length) body.order = this.orderNamed(this.chosenOrders[0]);
     return body;
   }
 

@@ -30,6 +30,25 @@ export class Painting {
     return this.rows * this.columns;
   }
 
+  get isFilm() {
+    return false;
+  }
+
+  /** Patches that this job has written. */
+  get numWritten() {
+    return this.patches.length;
+  }
+
+  /** Steps that it takes, as far as is known. */
+  expected(params) {
+    return Math.max(this.numSteps, params.steps);
+  }
+
+  /** The whole picture at a moment, where it is there. */
+  wholeAt(t) {
+    return this.final && t >= this.length ? this.final : null;
+  }
+
   get isComplete() {
     return this.final !== null;
   }

@@ -59,7 +59,7 @@ export class PictureView {
   describe(job) {
     const { params } = job;
     const rows = [
-      ["Model", params.model], ...optionRows(job), ["Seed", params.seed],
+      ["Model", params.model], params.frames ? ["Frames", params.frames] : null, ...optionRows(job), ["Seed", params.seed],
       params.edit ? ["Edit", `${params.edit.mode}, ${params.edit.num_kept} tokens kept`] : null,
       job.seconds === null ? null : ["Painted in", seconds(job.seconds)],
     ].filter(Boolean);

@@ -3,13 +3,14 @@
 import { addressOf, parseJson } from "./api.js";
 import { key } from "./key.js";
 
-const NOT_OF_THE_REQUEST = new Set(["previews", "priority", "deadline", "partial_images", "edit", "drawn_class", "model_hash", "n"]);
+const OF_EVERY_REQUEST = ["model", "prompt", "seed"];
 const KEYWORD = "oar"; // of a PNG's text chunk
 const SIGNATURE = 8; // bytes
 
 /** The body of the request that makes this picture again; of an edit, the part beside its picture. */
 export function recipe(job, index) {
-  const entries = Object.entries(job.params).filter(([name, value]) => !NOT_OF_THE_REQUEST.has(name) && value !== null);
+  const names = new Set([...OF_EVERY_REQUEST, ...job.model.options.map(({ name }) => name)]);
+  const entries = Object.entries(job.params).filter(([name, value]) => names.has(name) && value !== null);
   const { edit } = job.params;
   const extras = edit?.mode === "vary" ? { strength: edit.strength } : {};
   return { ...Object.fromEntries(entries), ...(index ? { n: index + 1 } : {}), ...extras };

@@ -19,9 +19,9 @@ export function shelf() {
 /** All pictures of a job, when it was accepted. */
 export function remember(job) {
   const { prompt, order, seed, model, edit } = job.params;
-  const entries = job.paintings.map(({ width, height, isCrisp }, index) => ({
+  const entries = job.paintings.map(({ width, height, isCrisp, isFilm }, index) => ({
     job: job.id, index, prompt, model, seed, at: job.timings.created_at * 1000,
-    order: orderName(order), edit: edit?.mode ?? null, width, height, isCrisp,
+    order: isFilm ? "video" : orderName(order), edit: edit?.mode ?? null, width, height, isCrisp, isFilm,
   }));
   const others = shelf().filter((other) => other.job !== job.id);
   save([...entries, ...others].slice(0, MOST));

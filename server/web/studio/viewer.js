@@ -56,6 +56,13 @@ export class Viewer {
     this.move(this.timeline.t, false);
   }
 
+  /** Only what is written patch by patch has maps. */
+  offerMaps({ isFilm }) {
+    this.heatButton.hidden = isFilm;
+    this.side.hidden = isFilm || !wantsMaps();
+    this.heatButton.setAttribute("aria-pressed", String(!this.side.hidden));
+  }
+
   toggleMaps() {
     this.showMaps(this.side.hidden);
     store(HEAT, this.side.hidden ? "off" : "on");
@@ -64,6 +71,7 @@ export class Viewer {
   /** The ground that a model paints on, before there is a job. */
   prepare(painting) {
     if (!this.job) this.easel.show(painting, 0);
+    if (!this.job) this.offerMaps(painting);
     if (!this.job) this.maps.forEach((map) => map.show(painting, 0));
   }
 
@@ -80,6 +88,7 @@ export class Viewer {
     this.selected = index;
     this.empty.hidden = true;
     this.timeline.reset();
+    this.offerMaps(this.painting);
     this.buildStrip();
     this.tools.replaceChildren();
     job.addEventListener("change", this.onChange);
@@ -96,7 +105,7 @@ export class Viewer {
     const { job, painting } = this;
     this.status.show(job);
     this.element.dataset.state = job.state;
-    const expected = job.isOver ? painting.length : Math.max(painting.numSteps, job.params.steps);
+    const expected = job.isOver ? painting.length : painting.expected(job.params);
     this.timeline.extend(painting.length, expected, { atOnce: this.atOnce });
     this.move(this.timeline.t, false, true);
     this.thumbs.forEach((thumb, index) => thumb.show(job.paintings[index], job.paintings[index].length));
@@ -159,6 +168,6 @@ function wantsMaps() {
 
 function describe(job, index, t, painting) {
   const which = job.paintings.length > 1 ? `Picture ${index + 1} of ${job.paintings.length}: ` : "";
-  const moment = t >= painting.length && painting.isComplete ? "finished" : `after step ${t}`;
+  const moment = t >= painting.length && painting.isComplete ? "finished" : `after ${painting.isFilm ? "frame" : "step"} ${t}`;
   return `${which}${job.params.prompt}, ${moment}`;
 }
