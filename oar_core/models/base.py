@@ -143,6 +143,12 @@ class GuidanceShare(Enum):
     END = "end"  # those and the step's own
     RANK = "rank"  # of each position, those of lower rank
 
+    def of(self, start: int, end: int, length: int) -> tuple[float, ...]:
+        """The share at each rank of a step that decodes the ranks from `start` to `end` - 1 of a picture of `length`;
+        one for all, unless it is by rank."""
+        ranks = {GuidanceShare.START: (start,), GuidanceShare.END: (end,), GuidanceShare.RANK: range(start, end)}
+        return tuple(rank / length for rank in ranks[self])
+
 
 @dataclass(frozen=True)
 class GridLayout:
@@ -418,7 +424,7 @@ class Conditioner(Protocol):
         """The condition. Raises InvalidPrompt, PromptTooLong."""
         ...
 
-    def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:
+    def encode_captions(self, captions: list[str], *, max_length: int) -> Sequence[Prefix]:
         """For training and evaluation: an empty caption gives the unconditional prefix, a long one is cut."""
         ...
 

@@ -16,6 +16,7 @@ from oar_core.host_memory import available_memory
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.models.classes import CLASSES, ClassConditioner
 from oar_core.models.family import Family
+from oar_core.models.features import FEATURES, FeatureConditioner
 from oar_core.models.model import (
     ANY_ORDER_BACKBONE,
     BACKBONE,
@@ -27,6 +28,7 @@ from oar_core.models.model import (
     Model,
     in_number_format,
 )
+from oar_core.models.text_features import ENCODER, ENCODER_CONFIG, TextFeatureConditioner
 from oar_core.nn.packed_conv import pack_convs
 from oar_core.order.plan import PlanSpec
 from oar_core.text import TEXT, TextTokenizer
@@ -48,8 +50,13 @@ FAMILIES = (
 )
 NATIVE = FAMILIES[0]
 
-CONDITIONERS: dict[str, Callable[[Path], Conditioner]] = {"text": TextTokenizer.load, "class": ClassConditioner.load}
-CONDITIONER_FILES = (TEXT, CLASSES)
+CONDITIONERS: dict[str, Callable[[Path], Conditioner]] = {
+    "text": TextTokenizer.load,
+    "class": ClassConditioner.load,
+    "features": FeatureConditioner.load,
+    "text_features": TextFeatureConditioner.load,
+}
+CONDITIONER_FILES = (TEXT, CLASSES, FEATURES, ENCODER, ENCODER_CONFIG)
 
 Config = Mapping[str, Any]
 

@@ -228,14 +228,8 @@ class Progress:
     @property
     def _scales(self) -> tuple[float, ...]:
         """The guidance of the current group: of each rank, where it has its own."""
-        group = self._group
-        ranks = {
-            GuidanceShare.START: (group.start,),
-            GuidanceShare.END: (group.end,),
-            GuidanceShare.RANK: range(group.start, group.end),
-        }
-        length = self.plan.length
-        return tuple(self.request.sampling.scale_at(rank / length) for rank in ranks[self._spec.guidance_share])
+        shares = self._spec.guidance_share.of(self._group.start, self._group.end, self.plan.length)
+        return tuple(map(self.request.sampling.scale_at, shares))
 
     def _scales_from(self, rank: int, count: int) -> tuple[float, ...] | None:
         """Of so many ranks from one on; None where all have the group's."""

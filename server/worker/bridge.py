@@ -31,7 +31,7 @@ from server.worker.edits import JobEdit, SourceMissing
 from server.worker.engine_thread import EngineThread, Report, Stop
 from server.worker.models import LoadedModel
 from server.worker.preview_budget import PreviewBudget
-from server.worker.running import Canvas, RunningJob, read_values
+from server.worker.running import Canvas, Prompts, RunningJob, read_prompts, read_values
 
 logger = logging.getLogger(__name__)
 
@@ -180,20 +180,27 @@ class Bridge:
         log = await self._log.read_checkpoint(claim.job_id, claim.base) if claim.is_restart else ()
         values = await self._frame_values(claim) if claim.is_restart and claim.params.frames else None
         try:
-            edit, refusal = await self._open_edit(claim), None
+            edit, prompts, refusal = await self._open_edit(claim), await self._read_prompts(claim), None
         except RequestError as error:
-            edit, refusal = None, error
+            edit, prompts, refusal = None, None, error
         await self._trace(queue, claim)
         if refusal is not None:
             self._desk.refuse(claim, refusal)
         else:
-            self._desk.begin(claim, log, edit, values)
+            self._desk.begin(claim, log, edit, values, prompts)
 
     async def _frame_values(self, claim: Claim) -> dict[tuple[int, int], Frame]:
         """Of the finished frames of a job's videos, by video and number."""
         shape = self._models[claim.model].filming.backbone.spec.layout.frame_shape
         stored = await self._outputs.read_values(claim.job_id)
         return {keys.parse_values_field(name): read_values(data, shape) for name, data in stored.items()}
+
+    async def _read_prompts(self, claim: Claim) -> Prompts | None:
+        """None where it takes no time: the encoder of captions is a network of its own. Raises RequestError."""
+        pipeline = self._models[claim.model].pipeline
+        if not pipeline.backbone.spec.feature_width:
+            return None
+        return await asyncio.to_thread(read_prompts, claim.params, pipeline)
 
     async def _trace(self, queue: WorkerQueue, claim: Claim) -> None:
         if self._tracing.is_on:

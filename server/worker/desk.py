@@ -29,7 +29,7 @@ from server.worker.guesses import Guesses
 from server.worker.models import LoadedModel
 from server.worker.outbox import RETRY_SECONDS, Outbox
 from server.worker.preview import Renderer
-from server.worker.running import Ending, RunningJob, completed, kept_output, parse_sequence_id, write_values
+from server.worker.running import Ending, Prompts, RunningJob, completed, kept_output, parse_sequence_id, write_values
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +102,10 @@ class Desk:
         log: Sequence[StoredEvent],
         edit: JobEdit | None = None,
         values: Mapping[tuple[int, int], Frame] | None = None,
+        prompts: Prompts | None = None,
     ) -> None:
         """Starts a job, or goes on from the checkpoint in its event log when another worker began it. `values` are of
-        frames."""
+        frames; `prompts` are given where they were read before."""
         job = self._enter(RunningJob.begin(claim, log, edit, values))
         logger.info("job begun job=%s model=%s attempt=%d", claim.job_id, claim.model, claim.attempt)
         self._metrics.queue_time.labels(claim.model).observe(claim.age)
@@ -115,7 +116,7 @@ class Desk:
                 self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
             self._metrics.restarted.labels(claim.model).inc()
         try:
-            requests = job.requests(self._models[claim.model].pipeline)
+            requests = job.requests(self._models[claim.model].pipeline, prompts)
         except RequestError as error:
             self._fail(job, error)
             return

@@ -192,10 +192,11 @@ class RunningJob:
         """Unique for each claim: reports about a sequence of a lost claim are not ours."""
         return f"{self.claim.job_id}/{self.claim.epoch}/{image}"
 
-    def requests(self, pipeline: Model | FrameModel) -> Sequence[Request]:
-        """One sequence for each image or video. Raises a RequestError for prompts that the model cannot read."""
+    def requests(self, pipeline: Model | FrameModel, prompts: "Prompts | None" = None) -> Sequence[Request]:
+        """One sequence for each image or video. Raises a RequestError for prompts that the model cannot read, unless
+        they were read before."""
         params = self.claim.params
-        prompts = read_prompts(params, pipeline)
+        prompts = prompts or read_prompts(params, pipeline)
         if isinstance(pipeline, FrameModel):
             return [
                 FrameRequest(

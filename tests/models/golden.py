@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from oar_core.models.base import Backbone, Commit, Condition, Query
+from oar_core.sampling.sampler import SamplingParams
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -62,6 +63,18 @@ def logits_by_steps(
         commit = Commit(group, asked, torch.full((count,), size), seen)
         start += size
     return torch.cat(parts, dim=1)
+
+
+def assert_scales(backbone: Backbone, sampling: SamplingParams, sizes: np.ndarray, scales: np.ndarray) -> None:
+    """`scales` is the guidance of each group, or of each rank where the family has it so."""
+    ends = np.cumsum(sizes)
+    share = backbone.spec.guidance_share
+    found = [
+        sampling.scale_at(place)
+        for size, end in zip(sizes, ends)
+        for place in share.of(int(end - size), int(end), int(ends[-1]))
+    ]
+    np.testing.assert_allclose(found, scales)
 
 
 def logits_after_resuming(

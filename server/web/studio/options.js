@@ -148,10 +148,10 @@ export class Options {
   showOnly() {
     for (const [name, { fields }] of this.described) {
       const option = this.option(name);
-      for (const field of fields) field.hidden = !option || !this.acts(option);
+      for (const field of fields) field.hidden = !option || hasOneValue(option) || !this.acts(option);
     }
     this.more.hidden = [...this.more.querySelectorAll(".field")].every((field) => field.hidden);
-    this.groupHint.hidden = !this.option("group_sizes");
+    this.groupHint.hidden = hasOneValue(this.option("group_sizes") ?? { choices: [null] });
     this.groupHint.textContent = GROUP_WORDS[this.described.get("group_sizes")?.get()] ?? "";
   }
 
@@ -325,6 +325,7 @@ export class Options {
     const group = uniqueId("order");
     const type = this.orders === "several" ? "checkbox" : "radio";
     const names = this.custom ? [...this.model.orders, CUSTOM] : this.model.orders;
+    this.orderField.field.hidden = names.length === 1;
     this.orderTiles.replaceChildren(...names.map((order) => {
       const input = el("input", { type, name: group, value: order, props: { checked: ticked.includes(order) } });
       return el("label", { class: "tile", title: orderWords(order) }, input, orderIcon(order), el("span", { text: order }));
@@ -443,6 +444,11 @@ function choiceText(value) {
 function offer(select, numbers) {
   const value = choiceText(numbers);
   if (![...select.options].some((choice) => choice.value === value)) select.append(el("option", { value, text: numbers.join(" ") }));
+}
+
+/** Whether there is nothing to choose. */
+function hasOneValue({ choices = [], minimum = null, maximum = null }) {
+  return choices.length === 1 || (minimum !== null && minimum === maximum);
 }
 
 function fill(select, choices) {
