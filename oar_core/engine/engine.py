@@ -88,7 +88,7 @@ class Engine:
         of each, and changes nothing. The tokens of the latest step do not count in it yet. None where no such picture
         is running, or the model cannot be asked so."""
         sequence = self._live.get(sequence_id)
-        if sequence is None or sequence.phase is not Phase.RUNNING or not self._spec.can_ask_ahead:
+        if sequence is None or sequence.phase is not Phase.RUNNING or not self._spec.has_free_order:
             return None
         return self._runner.expect(sequence)
 

@@ -29,6 +29,7 @@ FAMILIES = (
     "lpd",
     "randar",
     "llamagen",
+    "janus",
     "llamagen_vq",
     "maskgit_vq",
 )

@@ -52,7 +52,7 @@ class Model:
     def guesses_unknown(self) -> bool:
         """Whether previews show what the backbone expects at unknown positions: the image tokenizer knows no code for
         them, and positions can be asked about before their turn."""
-        return not self.tokenizer.has_unknown_code and self.backbone.spec.can_ask_ahead
+        return not self.tokenizer.has_unknown_code and self.backbone.spec.has_free_order
 
     @property
     def unconditional_ids(self) -> tuple[int, ...]:

@@ -1,0 +1,12 @@
+"""Janus and Janus-Pro (arXiv 2410.13848, 2501.17811): a language model that also writes the codes of a picture."""
+
+from oar_core.models.family import Config, Family
+from oar_core.models.janus.backbone import JanusBackbone
+from oar_core.models.janus.config import JanusConfig
+
+
+def _backbone(config: Config) -> JanusBackbone:
+    return JanusBackbone(JanusConfig.from_dict(config))
+
+
+FAMILY = Family(backbone=_backbone)
