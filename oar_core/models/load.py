@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from oar_core.config import OrderScore
 from oar_core.errors import ConfigError, WeightsError
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
+from oar_core.models.chat import CHAT, ChatConditioner
 from oar_core.models.classes import CLASSES, ClassConditioner
 from oar_core.models.family import Family
 from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
@@ -35,8 +36,12 @@ FAMILIES = (
 )
 NATIVE = FAMILIES[0]
 
-CONDITIONERS: dict[str, Callable[[Path], Conditioner]] = {"text": TextTokenizer.load, "class": ClassConditioner.load}
-CONDITIONER_FILES = (TEXT, CLASSES)
+CONDITIONERS: dict[str, Callable[[Path], Conditioner]] = {
+    "text": TextTokenizer.load,
+    "class": ClassConditioner.load,
+    "chat": ChatConditioner.load,
+}
+CONDITIONER_FILES = (TEXT, CLASSES, CHAT)
 
 Config = Mapping[str, Any]
 

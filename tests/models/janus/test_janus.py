@@ -45,7 +45,7 @@ def built(state: Mapping[str, torch.Tensor]):
 
 
 def built_tokenizer(state, *, is_whole=True):
-    network = family("llamagen_vq").build_tokenizer("llamagen_vq", TOKENIZER_CONFIG.to_dict()).eval()
+    network = family("llamagen_vq").build_tokenizer("llamagen_vq", TOKENIZER_CONFIG).eval()
     missing, extra = network.load_state_dict(tokenizer_state(state), strict=is_whole)
     assert not extra
     assert all(name.startswith(("encoder.", "quant_conv.")) for name in missing)
