@@ -55,8 +55,8 @@ def write_janus_model(folder: Path, name: str = "janus") -> None:
     """With an encoder of zeros: the golden file has none, and no picture that is made needs it."""
     folder.mkdir(parents=True)
     state = Golden.load("janus").state
-    tokenizer = {"family": "llamagen_vq", **TOKENIZER_CONFIG}
-    whole = family("llamagen_vq").build_tokenizer("llamagen_vq", TOKENIZER_CONFIG).state_dict()
+    tokenizer = {"family": "janus", **TOKENIZER_CONFIG}
+    whole = family("janus").build_tokenizer("janus", TOKENIZER_CONFIG).state_dict()
     zeros = {key: torch.zeros_like(tensor) for key, tensor in whole.items()}
     save_file(native_state(state, BACKBONE_CONFIG), folder / BACKBONE)
     save_file({**zeros, **tokenizer_state(state)}, folder / TOKENIZER)

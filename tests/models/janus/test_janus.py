@@ -45,7 +45,7 @@ def built(state: Mapping[str, torch.Tensor]):
 
 
 def built_tokenizer(state, *, is_whole=True):
-    network = family("llamagen_vq").build_tokenizer("llamagen_vq", TOKENIZER_CONFIG).eval()
+    network = family("janus").build_tokenizer("janus", TOKENIZER_CONFIG).eval()
     missing, extra = network.load_state_dict(tokenizer_state(state), strict=is_whole)
     assert not extra
     assert all(name.startswith(("encoder.", "quant_conv.")) for name in missing)
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_a_published_size_fits(size):
     with torch.device("meta"):
         state = reference.published(config).state_dict()
         network = family("janus").build_backbone("janus", config.to_dict())
-        tokenizer = family("llamagen_vq").build_tokenizer("llamagen_vq", {"grid": [24, 24]})
+        tokenizer = family("janus").build_tokenizer("janus", {"grid": [24, 24]})
     for found, built in ((native_state(state, config), network), (tokenizer_state(state), tokenizer)):
         shapes = {name: tensor.shape for name, tensor in built.state_dict().items()}
         assert {name: tensor.shape for name, tensor in found.items()} == shapes
