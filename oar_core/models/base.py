@@ -134,6 +134,7 @@ class Unconditional(Enum):
 
     FIXED = "fixed"  # one prefix, whatever the condition is
     LAST = "last"  # of that prefix, the last ids: as many as the condition is long
+    PADDED = "padded"  # of a prefix of three ids, the second one so often that both are of the same length
 
 
 class GuidanceShare(Enum):
@@ -307,9 +308,12 @@ class BackboneSpec:
 
     def unconditional_beside(self, condition: Prefix, unconditional_ids: tuple[int, ...]) -> tuple[int, ...]:
         """The prefix that guidance steers away from where a picture has this condition."""
-        if self.unconditional is Unconditional.FIXED:
-            return unconditional_ids
-        return unconditional_ids[-len(condition) :]
+        if self.unconditional is Unconditional.LAST:
+            return unconditional_ids[-len(condition) :]
+        if self.unconditional is Unconditional.PADDED:
+            first, pad, last = unconditional_ids
+            return first, *(pad,) * max(0, len(condition) - 2), last
+        return unconditional_ids
 
 
 class Backbone(nn.Module, ABC):

@@ -14,6 +14,7 @@ from oar_core.config import OrderScore
 from oar_core.errors import ConfigError, RequestError, WeightsError
 from oar_core.host_memory import available_memory
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
+from oar_core.models.chat import CHAT, ChatConditioner
 from oar_core.models.classes import CLASSES, ClassConditioner
 from oar_core.models.family import Family
 from oar_core.models.features import FEATURES, FeatureConditioner
@@ -44,6 +45,7 @@ FAMILIES = (
     "lpd",
     "randar",
     "llamagen",
+    "janus",
     "llamagen_vq",
     "maskgit_vq",
     "toy_frames",
@@ -55,8 +57,9 @@ CONDITIONERS: dict[str, Callable[[Path], Conditioner]] = {
     "class": ClassConditioner.load,
     "features": FeatureConditioner.load,
     "text_features": TextFeatureConditioner.load,
+    "chat": ChatConditioner.load,
 }
-CONDITIONER_FILES = (TEXT, CLASSES, FEATURES, ENCODER, ENCODER_CONFIG)
+CONDITIONER_FILES = (TEXT, CLASSES, CHAT, FEATURES, ENCODER, ENCODER_CONFIG)
 
 Config = Mapping[str, Any]
 

@@ -17,17 +17,20 @@ class Norm(nn.LayerNorm):
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root-mean-square norm in fp32, as LlamaGen and its kin have it (eps 1e-5)."""
+    """Root-mean-square norm in fp32, as LlamaGen and its kin have it."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(width, eps=1e-5)
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__(width, eps=eps)
+        self._eps = eps
 
     def forward(self, x: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
         wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5)
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)
         return (wide * scale).type_as(x) * self.weight
 
 
 def make_norm(kind: str, width: int) -> nn.Module:
-    """`layer` or `rms`."""
-    return RMSNorm(width) if kind == "rms" else Norm(width)
+    """`layer`, `rms`, or `rms-6`, whose eps is a tenth of that."""
+    if kind == "layer":
+        return Norm(width)
+    return RMSNorm(width, 1e-6 if kind == "rms-6" else 1e-5)

@@ -1,4 +1,4 @@
-"""2-D rotary position angles (RoPE, arXiv 2104.09864, with one half of the angles per grid axis)."""
+"""Rotary position angles (RoPE, arXiv 2104.09864): of grids, with one half of the angles per axis, and of sequences."""
 
 from typing import NamedTuple
 
@@ -47,6 +47,24 @@ class RotaryTable(nn.Module):
 
     def forward(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
         return Rotation(self.cos.to(dtype)[positions], self.sin.to(dtype)[positions])
+
+
+class SequenceRotary(nn.Module):
+    """Angles of every place in a sequence, as in language models: pair i turns by `base ** (-2i / H)` a place."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, length: int, head_width: int, base: float) -> None:
+        super().__init__()
+        assert head_width % 2 == 0, f"head width {head_width} does not split into pairs"
+        frequencies = base ** (-torch.arange(0, head_width, 2).float() / head_width)
+        angles = torch.arange(length)[:, None] * frequencies
+        self.register_buffer("cos", angles.cos().repeat(1, 2), persistent=False)
+        self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], dim=-1), persistent=False)
+
+    def forward(self, places: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
+        return Rotation(self.cos.to(dtype)[places], self.sin.to(dtype)[places])
 
 
 def grid_angles(grid: tuple[int, int], head_width: int, base: float = BASE) -> Float[Tensor, "L half"]:

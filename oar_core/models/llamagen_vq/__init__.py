@@ -3,7 +3,7 @@
 from oar_core.models.family import Config, Family
 from oar_core.models.llamagen_vq.config import VqConfig
 from oar_core.models.llamagen_vq.importer import IMPORTER
-from oar_core.models.llamagen_vq.vq import VqTokenizer
+from oar_core.models.vq import VqTokenizer
 
 
 def _tokenizer(config: Config) -> VqTokenizer:

@@ -1,4 +1,5 @@
-"""A convolutional tokenizer with attention at its lowest resolution. Modules have the names of the published files."""
+"""The convolutional tokenizer of LlamaGen and Janus, with attention at its lowest resolution. Modules have the names of
+LlamaGen's files."""
 
 from itertools import pairwise
 
@@ -8,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oar_core.models.base import ImageTokenizer
-from oar_core.models.llamagen_vq.config import VqConfig
+from oar_core.models.vq_config import VqConfig
 
 GROUPS, EPS = 32, 1e-6
 
