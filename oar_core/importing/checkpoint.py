@@ -14,6 +14,7 @@ from torch import Tensor
 
 from oar_core.errors import WeightsError
 from oar_core.importing.pickle_reader import pickle_to_safetensors
+from oar_core.importing.source import check_disk
 from oar_core.models.importer import Shapes
 
 WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}  # bytes of the number formats that weights may have
@@ -115,6 +116,7 @@ def _as_safetensors(path: Path, target: Path) -> Path:
     elif head[:1] != b"\x80":
         _check_safetensors(path, head)
         return path
+    check_disk(target.parent, path.stat().st_size, f"reading {path.name}")
     pickle_to_safetensors(path, target)
     return target
 

@@ -1,4 +1,4 @@
-"""Families that are not the native one, served by the same worker beside it."""
+"""Families that are not the native one: imported by the command line, and served by the same worker beside it."""
 
 import io
 import os
@@ -13,11 +13,12 @@ from PIL import Image
 
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
+from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
-from oar_core.weights import write_manifest
-from tests.models.folders import BACKBONES, CLASS_NAMES, NUM_TOKENS, write_golden_model
+from tests.importing.command import Importing
+from tests.models.folders import BACKBONES, CLASS_NAMES, NUM_TOKENS
 from tests.server.live import LiveServer
 from tests.server.test_processes import wait_for, wait_for_patches
 from tests.server.tiny import NAME, write_tiny_weights
@@ -27,12 +28,16 @@ FAMILIES = sorted(BACKBONES)
 
 @pytest.fixture(scope="module")
 def many_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_tiny_weights(folder)
+    """The tiny native model, and each golden checkpoint as `oar import` makes a model of it."""
+    folder = tmp_path_factory.mktemp("import")
+    weights = folder / "weights"
+    weights.mkdir()
+    write_tiny_weights(weights)
     for family in FAMILIES:
-        write_golden_model(family, folder / family)
-    write_manifest(folder, NAME, dict.fromkeys((NAME, *FAMILIES), "MIT"))
-    return folder
+        job = Importing(folder, family)
+        done = job.run(job.pickled({"model": job.state()}), None, "--name", family)
+        assert done.exit_code == 0, done.output
+    return weights
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,23 @@ def drawn_alone(weights: Path, family: str, *, prompt: str, plan: PlanSpec, guid
     return tokens, model.decode(torch.tensor([tokens]))[0]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_says_nothing_gets_the_published_recipe(server: LiveServer, many_weights: Path, family: str) -> None:
+    model = load_model(many_weights / family, "cpu", torch.float32)
+    job = server.submit(model=family, prompt="hen", seed=5, n=1)
+    params = server.client.get(f"/v1/generations/{job['id']}").json()["params"]
+    assert {name: params[name] for name in model.defaults} == model.defaults
+    events = server.events(job["id"])
+    sizes = [len(event["patches"]) for event in events if event["type"] == "patches"]
+    published = model.backbone.spec.published_groups
+    if published is not None and model.defaults["group_sizes"] == "published":
+        assert sizes == list(published(model.defaults["steps"], NUM_TOKENS) or sizes)
+    request = SequenceRequest("alone", model.encode_prompt("hen"), 5, 0, default_plan(model), default_sampling(model))
+    (wanted,) = generate(model.backbone, [request], model.unconditional_ids)
+    told = [(patch["position"], patch["token"]) for e in events if e["type"] == "patches" for patch in e["patches"]]
+    assert sorted(told) == list(enumerate(wanted))
+
+
 def test_the_catalogue_says_what_each_family_can_do(server: LiveServer) -> None:
     models = {entry["id"]: entry for entry in server.client.get("/v1/models").json()["data"]}
     assert set(models) == {NAME, *FAMILIES}
@@ -64,12 +86,12 @@ def test_the_catalogue_says_what_each_family_can_do(server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("order", ["random", "halton"])
+@pytest.mark.parametrize(("order", "groups"), [("random", "published"), ("halton", "cosine")])
 def test_pictures_made_at_once_are_those_of_the_reference_loop(
-    server: LiveServer, many_weights: Path, family: str, order: str
+    server: LiveServer, many_weights: Path, family: str, order: str, groups: str
 ) -> None:
-    plan = PlanSpec(order, 5, "cosine")
-    asked = {"model": family, "order": order, "steps": 5, "guidance": 3.0, "seed": 21}
+    plan = PlanSpec(order, 5, groups)
+    asked = {"model": family, "order": order, "steps": 5, "group_sizes": groups, "guidance": 3.0, "seed": 21}
     jobs = [server.submit(**asked, prompt=CLASS_NAMES[number], n=2) for number in range(4)]
     native = server.submit(model=NAME, steps=6)
     for number, job in enumerate(jobs):
