@@ -107,8 +107,6 @@ def _check_manifest(weights_dir: Path) -> None:
 def _open(files: Sequence[Fetched], scratch: Path, stack: ExitStack) -> Checkpoint:
     """Pickles are stored again in `scratch`, which is on the disk of the weights."""
     scratch.mkdir()
-    size = sum(file.path.stat().st_size for file in files)
-    check_disk(scratch, size, "reading " + " + ".join(file.path.name for file in files))
     return stack.enter_context(open_checkpoint([file.path for file in files], scratch))
 
 

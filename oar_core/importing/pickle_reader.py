@@ -6,6 +6,7 @@ own, whose memory and processor time are bounded: a small file that unpacks to a
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -21,6 +22,8 @@ MAX_DEPTH = 3  # of them in each other
 SPARE_BYTES = 1 << 30  # beside what the file itself can need
 CPU_SECONDS = 1800
 REFUSED = 3  # exit code: the file is at fault, and stdout says how
+# How torch names what a pickle calls for and `weights_only` does not call.
+GLOBAL = re.compile(r"(?:GLOBAL|Unsupported class) ([\w.]+\.\w+)")
 PAGE = resource.getpagesize()
 
 
@@ -97,14 +100,13 @@ def _load(source: Path, torch: Any) -> Any:
 
 
 def _pickle_sentence(text: str) -> str:
-    marker = "Unsupported global: GLOBAL "
-    if marker in text:
-        name = text.split(marker, 1)[1].split()[0]
+    named = GLOBAL.search(text)
+    if named is not None:
         return (
-            f"wants to run {name}, which is no tensor: it is not read. Where you trust it, save its tensors as"
+            f"wants to run {named[1]}, which is no tensor: it is not read. Where you trust it, save its tensors as"
             " safetensors and import that"
         )
-    return f"is no checkpoint of tensors ({text.strip().splitlines()[0][:200]})"
+    return "is broken, or no checkpoint of tensors"
 
 
 def _tensors(found: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Families that are not the native one, served by the same worker beside it."""
+"""Families that are not the native one: imported by the command line, and served by the same worker beside it."""
 
 import base64
 import io
@@ -13,12 +13,15 @@ import torch
 from openai import OpenAI
 from PIL import Image
 
+from oar_core.models import load
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
+from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import write_manifest
+from tests.importing.command import Importing
 from tests.models.folders import BACKBONES, CLASS_NAMES, NUM_TOKENS, RASTER_ONLY, write_golden_model
 from tests.server.live import LiveServer
 from tests.server.test_processes import wait_for, wait_for_patches
@@ -26,20 +29,31 @@ from tests.server.tiny import NAME, write_tiny_weights
 
 FAMILIES = sorted(BACKBONES)
 ANY_ORDER = [family for family in FAMILIES if family not in RASTER_ONLY]
+IMPORTED = [family for family in FAMILIES if load.family(family).importer is not None]
 # What each family can be asked for: two orders where it has a choice.
-PATHS = [(family, order, 5) for family in ANY_ORDER for order in ("random", "halton")] + [
-    (family, "raster", NUM_TOKENS) for family in RASTER_ONLY
+PATHS = [
+    *((family, "halton", 5, "cosine") for family in ANY_ORDER),
+    *((family, "random", 5, "published" if family in IMPORTED else "cosine") for family in ANY_ORDER),
+    *((family, "raster", NUM_TOKENS, "constant") for family in RASTER_ONLY),
 ]
 
 
 @pytest.fixture(scope="module")
 def many_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_tiny_weights(folder)
+    """The tiny native model, and each golden checkpoint as `oar import` makes a model of it."""
+    folder = tmp_path_factory.mktemp("import")
+    weights = folder / "weights"
+    weights.mkdir()
+    write_tiny_weights(weights)
+    for family in IMPORTED:
+        job = Importing(folder, family)
+        done = job.run(job.pickled({"model": job.state()}), None, "--name", family)
+        assert done.exit_code == 0, done.output
     for family in FAMILIES:
-        write_golden_model(family, folder / family)
-    write_manifest(folder, NAME, dict.fromkeys((NAME, *FAMILIES), "MIT"))
-    return folder
+        if family not in IMPORTED:
+            write_golden_model(family, weights / family)
+    write_manifest(weights, NAME)
+    return weights
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +76,23 @@ def drawn_alone(weights: Path, family: str, *, prompt: str, plan: PlanSpec, guid
     return tokens, model.decode(torch.tensor([tokens]))[0]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_says_nothing_gets_the_published_recipe(server: LiveServer, many_weights: Path, family: str) -> None:
+    model = load_model(many_weights / family, "cpu", torch.float32)
+    job = server.submit(model=family, prompt="hen", seed=5, n=1)
+    params = server.client.get(f"/v1/generations/{job['id']}").json()["params"]
+    assert {name: params[name] for name in model.defaults} == model.defaults
+    events = server.events(job["id"])
+    sizes = [len(event["patches"]) for event in events if event["type"] == "patches"]
+    published = model.backbone.spec.published_groups
+    if published is not None and model.defaults["group_sizes"] == "published":
+        assert sizes == list(published(model.defaults["steps"], NUM_TOKENS) or sizes)
+    request = SequenceRequest("alone", model.encode_prompt("hen"), 5, 0, default_plan(model), default_sampling(model))
+    (wanted,) = generate(model.backbone, [request], model.unconditional_ids)
+    told = [(patch["position"], patch["token"]) for e in events if e["type"] == "patches" for patch in e["patches"]]
+    assert sorted(told) == list(enumerate(wanted))
+
+
 def test_the_catalogue_says_what_each_family_can_do(server: LiveServer) -> None:
     models = {entry["id"]: entry for entry in server.client.get("/v1/models").json()["data"]}
     assert set(models) == {NAME, *FAMILIES}
@@ -80,12 +111,12 @@ def test_the_catalogue_says_what_each_family_can_do(server: LiveServer) -> None:
         assert options["steps"]["minimum"] == options["steps"]["maximum"] == options["steps"]["default"] == NUM_TOKENS
 
 
-@pytest.mark.parametrize(("family", "order", "steps"), PATHS)
+@pytest.mark.parametrize(("family", "order", "steps", "groups"), PATHS)
 def test_pictures_made_at_once_are_those_of_the_reference_loop(
-    server: LiveServer, many_weights: Path, family: str, order: str, steps: int
+    server: LiveServer, many_weights: Path, family: str, order: str, steps: int, groups: str
 ) -> None:
-    plan = PlanSpec(order, steps, "cosine")
-    asked = {"model": family, "order": order, "steps": steps, "guidance": 3.0, "seed": 21}
+    plan = PlanSpec(order, steps, groups)
+    asked = {"model": family, "order": order, "steps": steps, "group_sizes": groups, "guidance": 3.0, "seed": 21}
     asked["guidance_schedule"] = "linear"
     jobs = [server.submit(**asked, prompt=CLASS_NAMES[number], n=2) for number in range(4)]
     native = server.submit(model=NAME, steps=6)

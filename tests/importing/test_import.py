@@ -1,0 +1,406 @@
+"""Published checkpoints as models: what is written, and what is refused without a trace."""
+
+import argparse
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from oar_core.host_memory import available_memory
+from oar_core.importing import model_folder
+from oar_core.models.load import FAMILIES, family, load_model
+from oar_core.models.model import BACKBONE
+from oar_core.order.plan import PlanSpec
+from oar_core.sampling.defaults import default_plan, default_sampling
+from oar_core.weights import Manifest
+from server.cli.importing import importable
+from tests.importing.command import CONFIG, TOKENIZER, Importing, golden_file
+from tests.models.folders import BACKBONES, CLASS_NAMES
+
+ROOT = Path(__file__).parents[2]
+
+
+CODE_TABLES = {"arpg": ("embeddings.weight", "head.weight"), "lpd": ("token_emb.weight", "head.weight")}
+
+
+@pytest.fixture(params=sorted(BACKBONES))
+def each(request: pytest.FixtureRequest, tmp_path: Path) -> Importing:
+    return Importing(tmp_path, request.param)
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Importing:
+    return Importing(tmp_path, "arpg")
+
+
+WAYS = {
+    "safetensors": lambda job, state: job.safetensors(state),
+    "bare": lambda job, state: job.pickled(state),
+    "model": lambda job, state: job.pickled({"model": state, "args": argparse.Namespace(lr=1e-4), "steps": 3}),
+    "nested": lambda job, state: job.pickled({"state_dict": {"module": state}}),
+    "wrapped": lambda job, state: job.pickled({f"module.{key}": value for key, value in state.items()}),
+    "legacy": lambda job, state: job.pickled({"model": state}, is_zip=False),
+    "fp32": lambda job, state: job.pickled({key: value.float() for key, value in state.items()}),
+}
+
+
+CASES = [("arpg", way) for way in WAYS] + [(key, way) for key in sorted(BACKBONES) for way in ("safetensors", "model")]
+
+
+@pytest.mark.parametrize(("key", "way"), sorted(set(CASES)))
+def test_a_checkpoint_becomes_a_model_whatever_it_is_kept_in(tmp_path: Path, key: str, way: str) -> None:
+    each = Importing(tmp_path, key)
+    state = each.state()
+    result = each.run(WAYS[way](each, state), None, "--name", "mine", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["name"], told["folder"]) == ("mine", str(each.weights / "mine"))
+    manifest = Manifest.load(each.weights)
+    assert manifest.default == "mine"
+    folder = manifest.folder("mine")
+    model = load_model(folder, "cpu", torch.float32)
+    config, native_state = BACKBONES[each.family]
+    wanted = native_state({key: value.float() for key, value in state.items()}, config)
+    stored = load_file(folder / BACKBONE)
+    assert stored.keys() == wanted.keys()
+    assert all(torch.equal(stored[key].float(), value) for key, value in wanted.items())
+    assert {value.dtype for value in stored.values()} == {torch.float32 if way == "fp32" else torch.bfloat16}
+    assert model.encode_prompt("goldfish") == (1,)
+    assert model.unconditional_ids == (len(CLASS_NAMES),)
+    assert default_plan(model).steps == told["defaults"]["steps"]
+    assert default_sampling(model).guidance == told["defaults"]["guidance"]
+    card = (folder / "card.md").read_text()
+    assert "MIT" in card
+    assert "https://huggingface.co/" in card
+    assert (folder / BACKBONE).stat().st_mode & 0o444 == 0o444 & ~current_umask()
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_second_model_is_listed_beside_the_first_and_removed_again(one: Importing) -> None:
+    assert one.run(golden_file("arpg"), None, "--name", "first").exit_code == 0
+    assert one.run(golden_file("arpg"), None, "--name", "second", "--licence", 'mine, "as is"').exit_code == 0
+    manifest = Manifest.load(one.weights)
+    assert (manifest.default, manifest.models) == ("first", ("first", "second"))
+    assert manifest.entries["second"].licence == 'mine, "as is"'
+    from click.testing import CliRunner
+
+    from server.cli import main
+
+    def oar(*words: str) -> Any:
+        return CliRunner().invoke(main, words, env={"OAR_WEIGHTS_DIR": str(one.weights)})
+
+    assert oar("models").stdout.splitlines() == ["* first  MIT", '  second  mine, "as is"']
+    assert oar("models", "rm", "third").exit_code == 1
+    assert oar("models", "rm", "first").exit_code == 0
+    assert not (one.weights / "first").exists()
+    assert oar("models").stdout.splitlines() == ['* second  mine, "as is"']
+    assert oar("models", "rm", "second").exit_code == 0
+    assert os.listdir(one.weights) == []
+
+
+def test_what_the_config_says_becomes_the_models_own(one: Importing) -> None:
+    one.config = {**CONFIG, "defaults": {"steps": 4, "guidance": 2.5}, "example_prompts": ["hen"], "pixel_art": True}
+    assert one.run(golden_file("arpg"), None, "--name", "m").exit_code == 0
+    model = load_model(one.weights / "m", "cpu", torch.float32)
+    assert (model.defaults["steps"], model.defaults["guidance"]) == (4, 2.5)
+    assert (model.example_prompts, model.pixel_art) == (("hen",), True)
+    assert default_plan(model) == PlanSpec("random", 4, "published")
+
+
+def test_without_names_classes_have_numbers(one: Importing) -> None:
+    one.config = {"backbone": CONFIG["backbone"]}
+    assert one.run(golden_file("arpg")).exit_code == 0
+    assert load_model(one.weights / "arpg", "cpu", torch.float32).encode_prompt("class 7") == (7,)
+
+
+# what is refused
+
+
+def test_another_familys_checkpoint_is_called_by_its_name(each: Importing) -> None:
+    other = next(name for name in sorted(BACKBONES) if name != each.family)
+    sentence = each.refusal(golden_file(other))
+    assert f"is no checkpoint of {each.family}: its keys are those of the backbone of {other}" in sentence
+    assert "those of the tokenizer of llamagen_vq" in each.refusal(golden_file(TOKENIZER))
+    assert "is no image tokenizer that is known here" in each.refusal(golden_file(each.family), golden_file(other))
+
+
+@pytest.mark.parametrize("key", [key for key in FAMILIES if family(key).importer is None])
+def test_a_family_that_offers_no_import_says_so(tmp_path: Path, key: str) -> None:
+    sentence = Importing(tmp_path, key).refusal(golden_file("arpg"))
+    assert f"checkpoints of family '{key}' cannot be imported; those of {', '.join(importable())} can" in sentence
+    assert "unknown family 'diffusion'" in Importing(tmp_path, "diffusion").refusal(golden_file("arpg"))
+
+
+def test_missing_and_extra_keys_are_named(each: Importing) -> None:
+    state = each.state()
+    removed = next(key for key in state if key.endswith(("1.attn_norm.weight", "1.norm1.weight")))
+    short = {key: value for key, value in state.items() if key != removed}
+    assert f"it has no {removed}" in each.refusal(each.safetensors(short))
+    more = {**state, "adapter.weight": torch.zeros(2, 2), "ema.decay": torch.zeros(1)}
+    sentence = each.refusal(each.pickled({"model": more}))
+    assert "it holds adapter.weight, ema.decay, which" in sentence
+    codes = one_of(each.state(TOKENIZER), without="encoder.mid.0.norm1.weight")
+    assert "it has no encoder.mid.0.norm1.weight" in each.refusal(
+        golden_file(each.family), each.safetensors(codes, "codes.safetensors")
+    )
+
+
+def one_of(state: dict[str, torch.Tensor], *, without: str) -> dict[str, torch.Tensor]:
+    assert without in state
+    return {key: value for key, value in state.items() if key != without}
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [("legacy", 0.6), *((kind, share) for kind in ("safetensors", "zip") for share in (0.0, 0.001, 0.3, 0.999))],
+)
+def test_a_part_of_a_file_is_called_a_part(one: Importing, kind: str, share: float) -> None:
+    state = one.state()
+    whole = one.safetensors(state) if kind == "safetensors" else one.pickled(state, is_zip=kind == "zip")
+    data = whole.read_bytes()
+    whole.write_bytes(data[: int(share * len(data))])
+    sentence = one.refusal(whole)
+    assert any(words in sentence for words in ("only a part of", "neither a safetensors file nor", "is broken")), (
+        sentence
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "pointer of Git LFS"),
+        (b"<!doctype html><title>404</title>" * 9, "neither a safetensors file nor a pickled checkpoint"),
+        (struct.pack("<Q", 12) + b'{"a":"b"}   ', "its header cannot be read"),
+        (struct.pack("<Q", 1 << 60) + b"{" * 40, "neither a safetensors file"),
+        (b"PK\x03\x04" + bytes(100), "its end is missing"),
+        (b"\x80\x02" + bytes(100), "is broken"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(one: Importing, content: bytes, words: str) -> None:
+    path = one.folder / "file.pt"
+    path.write_bytes(content)
+    assert words in one.refusal(path)
+    assert words in one.refusal(golden_file("arpg"), path)
+
+
+class Evil:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return (os.system, (f"touch {self.target}",))
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_pickle_runs_nothing(one: Importing, is_zip: bool) -> None:
+    trace = one.folder / "trace"
+    path = one.pickled({"model": one.state(), "evil": Evil(trace)}, is_zip=is_zip)
+    sentence = one.refusal(path)
+    assert "wants to run posix.system, which is no tensor: it is not read" in sentence
+    assert not trace.exists()
+
+
+def test_a_small_pickle_that_unpacks_to_a_large_one_ends_its_reader_alone(one: Importing) -> None:
+    """One number, seen as 64 billion: what is stored again would be all of them."""
+    path = one.pickled({"model": {"a": torch.zeros(1).expand(1 << 36)}})
+    assert path.stat().st_size < 4096
+    assert "unpacks to more memory than a file of its size may take" in one.refusal(path)
+
+
+def test_what_holds_no_tensors_is_refused(one: Importing) -> None:
+    assert "holds no tensors" in one.refusal(one.pickled({"model": {}, "epoch": 3}))
+    assert "holds no tensors" in one.refusal(one.pickled([1, 2]))
+    assert "its keys are of no family that is known here (a)" in one.refusal(one.pickled({"a": torch.zeros(2)}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.float8_e4m3fn, torch.bool])
+def test_numbers_of_another_format_are_refused(each: Importing, dtype: torch.dtype) -> None:
+    state = each.state()
+    state["head.weight"] = state["head.weight"].to(dtype)
+    sentence = each.refusal(each.safetensors(state))
+    assert "head.weight holds" in sentence
+    assert "weights are F32, F16, BF16" in sentence
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_are_refused(each: Importing, value: float) -> None:
+    state = each.state()
+    state["head.weight"][3, 5] = value
+    assert "head.weight of checkpoint.safetensors holds 1 numbers that are not finite" in each.refusal(
+        each.safetensors(state)
+    )
+    codes = each.state(TOKENIZER)
+    codes["decoder.conv_out.bias"][:2] = value
+    assert "decoder.conv_out.bias of codes.pt holds 2 numbers that are not finite" in each.refusal(
+        golden_file(each.family), each.pickled(codes, "codes.pt")
+    )
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(each: Importing) -> None:
+    codes = each.state(TOKENIZER)
+    codes["quantize.embedding.weight"] = codes["quantize.embedding.weight"][:32]
+    sentence = each.refusal(golden_file(each.family), each.safetensors(codes, "codes.safetensors"))
+    assert "predicts 64 codes and codes.safetensors has 32: it is another model's tokenizer" in sentence
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"tokenizer": {"grid": [8, 8]}}, "the backbone's grid is 4 x 4, and the tokenizer's config says 8 x 8"),
+        ({"backbone": {"num_heads": 5, "grid": [4, 4]}}, "not a multiple of"),
+        ({"backbone": {"num_heads": 4, "grid": [4, 4], "width": 32}}, "say width 64, and the config says 32"),
+        ({"backbone": {}}, "num_heads, which no tensor tells"),
+        ({"classes": ["one"]}, "names 1 classes, and the checkpoint has 10"),
+        ({"defaults": {"steps": 17}}, "the defaults do not fit the model: steps is 17"),
+        ({"defaults": {"order": "zigzag"}}, "the defaults do not fit the model: order 'zigzag'"),
+        ({"defaults": {"speed": 1}}, "there is no option speed"),
+        ({"colour": 1}, "has no entry colour"),
+        ({"backbone": 3}, "entry backbone is no object"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(each: Importing, config: dict[str, Any], words: str) -> None:
+    each.config = {**CONFIG, **config}
+    assert words in each.refusal(golden_file(each.family))
+
+
+def test_a_grid_that_does_not_fit_the_positions_is_refused(tmp_path: Path) -> None:
+    job = Importing(tmp_path, "lpd", {**CONFIG, "backbone": {"num_heads": 4, "grid": [2, 4]}})
+    assert "16 positions, which are no grid of 2 x 4" in job.refusal(golden_file("lpd"))
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{"])
+def test_a_config_that_is_no_object_is_refused(one: Importing, text: str) -> None:
+    words = one.words(golden_file("arpg"))
+    (one.folder / "config.json").write_text(text)
+    from click.testing import CliRunner
+
+    from server.cli import main
+
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert "config.json" in result.output
+
+
+def test_a_name_that_is_taken_or_none_is_refused(one: Importing) -> None:
+    assert one.run(golden_file("arpg"), None, "--name", "m").exit_code == 0
+    assert "is there already; --name another, or `oar models rm m`" in one.refusal(
+        golden_file("arpg"), None, "--name", "m"
+    )
+    for name in ("", "a.b", "../x", "A B", "-x", "x" * 65):
+        assert "is no model's name" in one.refusal(golden_file("arpg"), None, "--name", name)
+
+
+def test_a_manifest_that_cannot_be_read_is_told_before_anything_is_made(one: Importing) -> None:
+    one.weights.mkdir()
+    (one.weights / "manifest.toml").write_text("default = 3 4")
+    assert "is no TOML" in one.refusal(golden_file("arpg"))
+
+
+def test_files_that_are_not_there_are_named(one: Importing) -> None:
+    assert "there is no file" in one.refusal(one.folder / "nothing.pt")
+    assert "is no file of a repository" in one.refusal("hf:nothing.pt")
+    assert "is no file of a repository" in one.refusal("hf:a/b/../c")
+
+
+def test_several_files_are_one_checkpoint(one: Importing) -> None:
+    keys = sorted(state := one.state())
+    halves = [
+        one.safetensors({key: state[key] for key in part}, f"{number}.safetensors")
+        for number, part in enumerate((keys[::2], keys[1::2]))
+    ]
+    assert one.run(halves[0], None, "--checkpoint", str(halves[1]), "--name", "both").exit_code == 0
+    sentence = one.refusal(halves[0], None, "--checkpoint", str(halves[0]), "--name", "twice")
+    assert "two files of" in sentence
+
+
+# room
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(one: Importing, monkeypatch: Any) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=65 << 20))
+    sentence = one.refusal(golden_file("arpg"))
+    assert "68.2 MB are left on the disk" in sentence
+    assert "nothing was written" in sentence
+
+
+def test_a_disk_that_fills_up_leaves_nothing(one: Importing) -> None:
+    """A bound of the size of any file stands in for a full disk: both end a write with an error of the system."""
+    one.weights.mkdir()
+    done = run_bounded(one.words(golden_file("arpg")), resource.RLIMIT_FSIZE, 200_000)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert os.listdir(one.weights) == []
+
+
+def test_too_little_memory_is_counted_before_anything_is_read(each: Importing) -> None:
+    """Files with holes: of 64 GB of weights, a disk keeps the header alone."""
+    available = available_memory()
+    if available is None or available > 100 << 30:
+        pytest.skip("this system has, or says, no such bound")
+    state, width = each.state(), 64
+    rows = (64 << 30) // (2 * width)
+    # As many codes as that, in whichever tables of the family have a row for each.
+    huge = {key: (rows + len(value) - 64, width) for key, value in state.items() if key in CODE_TABLES[each.family]}
+    codes = each.state(TOKENIZER)
+    table = "quantize.embedding.weight"
+    sentence = each.refusal(
+        with_holes(each.folder / "huge.safetensors", state, huge),
+        with_holes(each.folder / "codes.safetensors", codes, {table: (rows, codes[table].shape[1])}),
+    )
+    assert "of memory, and" in sentence
+    assert "nothing was read" in sentence
+
+
+def test_memory_is_counted_by_what_is_available(one: Importing, monkeypatch: Any) -> None:
+    monkeypatch.setattr(model_folder, "available_memory", lambda: 1_000_000)
+    sentence = one.refusal(golden_file("arpg"))
+    assert "importing arpg takes" in sentence
+    assert "of memory, and 1.0 MB are available; nothing was read" in sentence
+    monkeypatch.setattr("oar_core.models.load.available_memory", lambda: 1000)
+    monkeypatch.setattr(model_folder, "available_memory", lambda: None)
+    assert one.run(golden_file("arpg")).exit_code == 0
+    with pytest.raises(Exception, match=r"arpg takes .* of memory, and 0\.0 GB are available"):
+        load_model(one.weights / "arpg", "cpu", torch.float32)
+
+
+def with_holes(path: Path, state: dict[str, torch.Tensor], shapes: dict[str, tuple[int, ...]]) -> Path:
+    """A safetensors file of bf16 tensors of these shapes, and of the others of a state; nothing of it is written."""
+    header: dict[str, Any] = {}
+    end = 0
+    for key in sorted(state):
+        shape = shapes.get(key, tuple(state[key].shape))
+        size = 2 * int(torch.Size(shape).numel())
+        header[key] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    return path
+
+
+def run_bounded(words: list[str], kind: int, limit: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server.cli", *words]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        preexec_fn=lambda: resource.setrlimit(kind, (limit, limit)),
+    )
