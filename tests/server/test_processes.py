@@ -216,7 +216,7 @@ def test_a_full_collection_leaves_out_what_was_there_at_the_start(tmp_path: Path
     environment = {**os.environ, "OAR_DATA_DIR": str(tmp_path), "OAR_PORT": "0", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", COLLECTED]
     done = subprocess.run(
-        command, env=environment, capture_output=True, check=True, encoding="utf-8", timeout=HANG_SECONDS
+        command, env=environment, capture_output=True, check=False, encoding="utf-8", timeout=HANG_SECONDS
     )
     frozen, looked_at = map(int, done.stdout.split())
     assert looked_at < frozen / 10
