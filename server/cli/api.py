@@ -1,6 +1,7 @@
 """`oar api`: also what `oar serve` runs."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -73,6 +74,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is there now stays: a full collection would look at all of it, and stop everybody for 50 ms or more.
+        gc.collect()
+        gc.freeze()
         self._loop = asyncio.get_running_loop()
         ring: KeyRing | None = self._app.state.ring
         if ring is not None:

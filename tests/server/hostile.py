@@ -21,6 +21,7 @@ def with_keys(size: int) -> bytes:
 def json_bodies(size: int) -> Mapping[str, bytes]:
     emoji = "😀".encode()
     order, image = b'{"prompt":"x","order":[', b'{"prompt":"x","image":"'
+    url = image + b"data:;base64,"
     return {
         "empty texts": filled(order, b'"",', b'""]}', size),
         "nulls": filled(order, b"null,", b"1]}", size),
@@ -36,6 +37,9 @@ def json_bodies(size: int) -> Mapping[str, bytes]:
         "a long text": filled(b'{"prompt":"', b"x", b'"}', size),
         "a long name": filled(b'{"prompt":"x","order":"', b"x", b'"}', size),
         "a long picture": filled(image, b"A", b'"}', size),
+        "an escaped picture": filled(url, b"%41", b'"}', size),
+        "a partly escaped picture": filled(url, b"%2B" + b"A" * 17, b'"}', size),
+        "percent signs": filled(url, b"%", b'"}', size),
         "wide characters": filled(image, emoji, b'"}', size),
         "escapes": filled(image, b"\\u0041", b'"}', size),
         "wide escapes": filled(image, b"\\ud83d\\ude00", b'"}', size),

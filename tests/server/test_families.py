@@ -52,7 +52,7 @@ def many_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family in FAMILIES:
         if family not in IMPORTED:
             write_golden_model(family, weights / family)
-    write_manifest(weights, NAME)
+    write_manifest(weights, NAME, dict.fromkeys((NAME, *FAMILIES), "MIT"))
     return weights
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from server.jobs.embedded import find_binary
 from tests.ports import free_port
-from tests.server.live import LiveServer
+from tests.server.live import ROOT, LiveServer
 from tests.server.processes import find_processes
 from tests.server.test_generations import check_log
 from tests.server.tiny import NUM_TOKENS
@@ -193,3 +193,30 @@ def test_an_idle_connection_is_the_clients_to_close(live: LiveServer) -> None:
             connection.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
             time.sleep(6)
+
+
+COLLECTED = """
+import gc, os, signal, sys, threading, time
+from server.cli import main
+
+def watch():
+    while not gc.get_freeze_count():
+        time.sleep(0.01)
+    gc.collect()
+    print(gc.get_freeze_count(), len(gc.get_objects()), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=watch, daemon=True).start()
+main(["api"])
+"""
+
+
+def test_a_full_collection_leaves_out_what_was_there_at_the_start(tmp_path: Path) -> None:
+    """It would hold Python's lock for 50 ms of work, and nobody would be answered meanwhile."""
+    environment = {**os.environ, "OAR_DATA_DIR": str(tmp_path), "OAR_PORT": "0", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", COLLECTED]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, check=False, encoding="utf-8", timeout=HANG_SECONDS
+    )
+    frozen, looked_at = map(int, done.stdout.split())
+    assert looked_at < frozen / 10

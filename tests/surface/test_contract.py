@@ -82,6 +82,8 @@ def test_error_codes_and_statuses() -> None:
         "unsupported_media_type": 415,
         "idempotency_key_reused": 422,
         "invalid_api_key": 401,
+        "invalid_link": 403,
+        "link_expired": 403,
         "origin_not_allowed": 403,
         "priority_not_allowed": 403,
         "host_not_allowed": 421,

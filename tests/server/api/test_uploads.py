@@ -1,8 +1,12 @@
 """What becomes of an uploaded picture before it is stored: checked, never scaled, one form for the worker."""
 
 import base64
+import contextlib
 import io
+import json
+import random
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,9 @@ from oar_wire.edit import EditOptions
 from oar_wire.errors import InvalidRequest
 from oar_wire.model import GenerationDefaults, ModelInfo
 from server.api.image_files.reader import read_image_file
-from server.api.uploads import Source, Upload, from_base64, prepare
+from server.api.uploads import MAX_ESCAPES, SLICE_BYTES, Source, Upload, from_base64, prepare
 from server.settings import Settings
+from tests.server.hostile import json_bodies
 from tests.server.oriented import CORNERS, corners, oriented
 from tests.server.uploads import (
     BOX,
@@ -352,6 +357,44 @@ def test_what_is_no_base64_is_refused_with_what_is_wrong(text: str, sentence: st
         from_base64(text, "mask")
     assert (caught.value.code, caught.value.field) == ("invalid_mask", "mask")
     assert sentence in caught.value.message
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_long_base64_is_decoded_in_slices_as_in_one_piece(shift: int) -> None:
+    data = random.Random(1).randbytes(3 * SLICE_BYTES + 1)
+    plain = " " * shift + base64.b64encode(data).decode()
+    for text in (plain, f"data:;base64,{quote(plain, safe='')}"):
+        assert from_base64(text, "image").data == data
+
+
+def test_a_picture_of_the_largest_size_may_be_escaped() -> None:
+    data = random.Random(1).randbytes(Settings().max_image_bytes)
+    text = base64.encodebytes(data).decode()
+    assert from_base64(f"data:image/png;base64,{quote(text, safe='')}", "image").data == data
+
+
+PICTURES_AS_TEXT = {name: body for name, body in json_bodies(1 << 20).items() if b'"image"' in body}
+
+
+@pytest.mark.parametrize("shape", PICTURES_AS_TEXT)
+def test_reading_base64_takes_little_memory_whatever_it_is(shape: str) -> None:
+    """Escapes took 180 times their length, and all a pod has for 8 MiB of them."""
+    text: str = json.loads(PICTURES_AS_TEXT[shape])["image"]
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InvalidRequest):
+            from_base64(text, "image")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(PICTURES_AS_TEXT[shape]) + (4 << 20)
+
+
+def test_more_escapes_than_base64_needs_are_refused() -> None:
+    most = "data:;base64," + "%41" * MAX_ESCAPES
+    assert from_base64(most, "image").data == bytes(3 * MAX_ESCAPES // 4)
+    with pytest.raises(InvalidRequest, match="percent signs"):
+        from_base64(f"{most}%41", "image")
 
 
 def test_an_empty_picture_is_called_empty() -> None:
