@@ -229,6 +229,11 @@ class JobQueue:
         if reply:
             return _Record(_parse(job_id, reply), "")
         tombstone: bytes | None = await self._connection.again("GET", keys.tombstone(job_id))
+        if tombstone is not None:
+            # Its worker may have written between the two reads how a job ended that went with Redis' data.
+            reply = await self._connection.again("HGETALL", keys.job(job_id))
+            if reply:
+                return _Record(_parse(job_id, reply), "")
         return _Record(None, (tombstone or b"").decode())
 
     async def load_many(self, job_ids: Sequence[str]) -> list[Job]:

@@ -208,7 +208,7 @@ async def test_a_redis_that_is_emptied_amid_everything(house: House, figures: di
     await house.model_is_known()
     kills: Counter[str] = Counter()
     known: list[int] = []
-    async with house.api() as api:
+    async with house.api(OAR_CANCELED_TTL="3600") as api:  # however long its client is kept waiting
         await heals(house, api)
         is_over = asyncio.Event()
         visitors = [Visitor(lambda: api.url, number, is_over) for number in range(8)]

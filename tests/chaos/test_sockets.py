@@ -42,7 +42,7 @@ async def test_two_thousand_sockets_are_told_the_end(house: House, figures: dict
     worker = await open_worker(house.connection, house.settings)
     queue = JobQueue(house.connection, house.settings)
     ids = [(await queue.submit(params())).job_id for _ in range(JOBS)]
-    async with house.api(OAR_MAX_SOCKETS=str(SOCKETS)) as api:
+    async with house.api(OAR_MAX_SOCKETS=str(SOCKETS), OAR_HEAD_TIMEOUT="600") as api:  # this process is slow
         warm = Crowd()
         warming = asyncio.create_task(warm.watch([api.stream_url(ids[0])] * 8))
         await warm.is_open.wait()

@@ -24,7 +24,10 @@ class Crowd:
 
     async def watch(self, urls: Sequence[str]) -> None:
         """Follows each address to its end; `is_open` is set when every socket was sent its first frame."""
-        await asyncio.gather(*(self._follow(url, len(urls)) for url in urls))
+        try:
+            await asyncio.gather(*(self._follow(url, len(urls)) for url in urls))
+        finally:
+            self.is_open.set()  # nobody waits for ever where one could not be opened: the error is raised here
 
     async def _follow(self, url: str, size: int) -> None:
         last: dict[str, Any] = {}

@@ -340,3 +340,23 @@ async def test_a_named_model_is_awaited_after_a_loss(
             await served.publish_models([model_info], {}, 600)
             await served.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
             assert (await client.post("/v1/generations", json=named)).status_code == 202
+
+
+async def test_a_job_that_ends_while_it_is_looked_for_has_not_expired(
+    connection: RedisConnection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker wrote its end, and its tombstone, between the two reads."""
+    queue = JobQueue(connection, settings)
+    job_id = (await queue.submit(params())).job_id
+    kept = await connection.once("DUMP", keys.job(job_id))
+    await connection.once("DEL", keys.job(job_id))
+    again = RedisConnection.again
+
+    async def write_before_the_tombstone_is_read(self: RedisConnection, *words: Any) -> Any:
+        if words == ("GET", keys.tombstone(job_id)):
+            await self.once("SET", keys.tombstone(job_id), "failed ")
+            await self.once("RESTORE", keys.job(job_id), 0, kept, "REPLACE")
+        return await again(self, *words)
+
+    monkeypatch.setattr(RedisConnection, "again", write_before_the_tombstone_is_read)
+    assert (await queue.load(job_id)).id == job_id

@@ -77,6 +77,7 @@ def test_error_codes_and_statuses() -> None:
         "job_expired": 410,
         "request_timeout": 408,
         "body_too_large": 413,
+        "websocket_only": 426,
         "head_too_large": 431,
         "invalid_http": 400,
         "unsupported_media_type": 415,
