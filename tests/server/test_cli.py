@@ -53,7 +53,7 @@ def test_generate_passes_on_what_the_server_says(runner: CliRunner, live: LiveSe
     assert "tokens" in result.output
     with nowhere() as url:
         result = runner.invoke(main, ["generate", "a circle", "--url", url])
-    assert result.exit_code == 1
+    assert result.exit_code == 75
     assert "Error:" in result.output
 
 

@@ -110,7 +110,7 @@ def test_the_environment_names_the_server(runner: CliRunner, live: LiveServer) -
     )
     assert json.loads(result.stdout)["job_id"].startswith("gen-")
     result = runner.invoke(main, ["generate", "x", "--url", live.url, "--api-key", "two\nlines"])
-    assert result.exit_code == 1
+    assert result.exit_code == 77
     assert "printable" in result.output
 
 
@@ -213,7 +213,7 @@ def test_a_priority_that_is_not_said_is_what_the_tenant_may_have(
         words = ["generate", "a red circle", *WISH, "--json", "--url", server.url, "--api-key", keys.one]
         assert json.loads(run(runner, *words).stdout)["params"]["priority"] == "low"
         result = runner.invoke(main, [*words, "--priority", "high"])
-        assert result.exit_code == 1
+        assert result.exit_code == 77
         assert "not open to one" in result.output
 
 

@@ -147,7 +147,7 @@ async def test_the_command_line_looks_after_waiting_jobs(
 
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {keys.one}"}) as one:
         job_id = (await one.post("/v1/generations", json=BODY)).json()["id"]
-    assert "key" in await oar("list", code=1)
+    assert "key" in await oar("list", code=77)
     monkeypatch.setenv("OAR_API_KEY", keys.one)
     assert (await oar("list")).startswith(f"{job_id}  queued  ")
     assert await oar("cancel", job_id) == "canceled\n"

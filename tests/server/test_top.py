@@ -50,7 +50,7 @@ def test_one_snapshot_of_a_live_server(live: LiveServer) -> None:
 def test_a_server_that_is_not_there() -> None:
     with nowhere() as url:
         result = CliRunner().invoke(main, ["top", "--json", "--url", url])
-    assert result.exit_code == 1
+    assert result.exit_code == 75
     assert url in result.output
 
 
