@@ -63,7 +63,6 @@ INVALID: Mapping[str, tuple[str | None, str]] = {
     "invalid_after": ("after, Last-Event-ID", "`after` is the `seq` of an event."),
     "invalid_limit": ("limit", "A list has 1 to 100 jobs."),
     "invalid_format": ("format", "The picture cannot be had in this format."),
-    "invalid_kind": ("kind", "Outputs are of the kinds `image`, `frame` and `video`."),
     "invalid_compression": ("compression", "The quality is not one of 0 to 100."),
     "invalid_idempotency_key": ("Idempotency-Key", "The key has no or too many characters."),
     "unsupported_by_model": ("model", "The model makes no such thing; `GET /v1/models` tells what each can do."),

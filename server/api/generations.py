@@ -249,7 +249,6 @@ async def image(
             OutputNotFound("this job makes frames 0 to 7", field="index"),
             NotFinished("frame 3 is not there yet", retry_after=1),
             NoImage("the job was canceled"),
-            InvalidRequest("invalid_kind", "kind: Input should be 'image', 'frame' or 'video'", field="kind"),
         ),
     },
 )
