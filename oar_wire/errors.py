@@ -177,13 +177,6 @@ class InvalidFormat(InvalidRequest):
     example = Example("format: Input should be 'png', 'webp' or 'jpeg'", "format")
 
 
-class InvalidKind(InvalidRequest):
-    code = "invalid_kind"
-    names = "kind"
-    meaning = "Outputs are of the kinds `image`, `frame` and `video`."
-    example = Example("kind: Input should be 'image', 'frame' or 'video'", "kind")
-
-
 class UnsupportedByModel(InvalidRequest):
     code = "unsupported_by_model"
     names = "model"

@@ -183,7 +183,7 @@ def _message(name: str, kind: type[Sent], examples: list[dict[str, Any]]) -> dic
 SUMMARIES = {
     "queued": "The job was accepted; always the first event.",
     "started": "A worker began the job.",
-    "completed": "All pictures are finished and can be fetched.",
+    "completed": "All that the job makes is finished and can be fetched.",
     "failed": "The job ended without pictures; `error` says why.",
     "canceled": "The job was canceled.",
 }

@@ -13,7 +13,6 @@ from oar_wire.errors import (
     ImageNotFound,
     InvalidAfter,
     InvalidFormat,
-    InvalidKind,
     InvalidLimit,
     InvalidLink,
     JobExpired,
@@ -264,7 +263,7 @@ async def image(
         304: {"description": "The client has it already"},
         **documents.errors(
             *documents.JOB,
-            *(NotFound, OutputNotFound, NotFinished, NoImage, InvalidKind),
+            *(NotFound, OutputNotFound, NotFinished, NoImage),
         ),
     },
 )

@@ -1,6 +1,7 @@
 """A family is one folder and one line of the registry: nothing else knows its name."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def test_no_file_outside_its_folder_names_a_family(key: str) -> None:
     others = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if folder not in path.parents]
     assert len(others) > 200
     assert [path for path in others if key in set(words(path))] == [REGISTRY]
+
+
+@pytest.mark.parametrize("key", FOREIGN)
+def test_no_script_names_a_family(key: str) -> None:
+    scripts = [path for kind in ("js", "lua") for path in (ROOT / "server").rglob(f"*.{kind}")]
+    own = [path for path in scripts if "docs" not in path.parts]  # Swagger UI is another project
+    assert len(own) > 50
+    assert [path for path in own if re.search(rf"\b{key}\b", path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize("key", FAMILIES)

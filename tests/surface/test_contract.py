@@ -21,6 +21,7 @@ def test_routes() -> None:
         ("DELETE", "/v1/generations/{job_id}"),
         ("GET", "/v1/generations/{job_id}/events"),
         ("GET", "/v1/generations/{job_id}/images/{index}"),
+        ("GET", "/v1/generations/{job_id}/outputs/{kind}/{index}"),
         ("GET", "/v1/generations/{job_id}/images/{index}/painting"),
         ("POST", "/v1/edits"),
         ("POST", "/v1/images/generations"),
@@ -43,6 +44,7 @@ def test_request_and_status_fields() -> None:
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
         "error", "url", "stream_url", "events_url", "retry_of", "workers", "notice",
+        "outputs",
     }  # fmt: skip
 
 
@@ -54,6 +56,7 @@ def test_events_and_states() -> None:
         "patches",
         "preview",
         "partial",
+        "frame",
         "restarted",
         "completed",
         "failed",
@@ -71,6 +74,7 @@ def test_error_codes_and_statuses() -> None:
         "model_not_found": 404,
         "job_not_found": 404,
         "image_not_found": 404,
+        "output_not_found": 404,
         "method_not_allowed": 405,
         "job_not_finished": 409,
         "job_has_no_image": 409,

@@ -1,11 +1,12 @@
 """Jobs that another version queued are read by this one, and the other way round."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from oar_wire.job import GenerationParams
+from oar_wire.outputs import OutputKind
 
 # As written before options were declared in one place; kept as it was.
 STORED = (
@@ -16,7 +17,7 @@ STORED = (
     '"feather":0,"num_kept":30},"model_hash":"0123456789abcdef"}'
 )
 # Jobs are older than these fields.
-YOUNGER = ("entropy_bound", "candidates", "guidance_interval", "guidance_schedule", "partial_images", "edit")
+YOUNGER = ("entropy_bound", "candidates", "guidance_interval", "guidance_schedule", "partial_images", "edit", "frames")
 
 
 def test_a_stored_job_is_read_and_every_value_of_it_is_kept() -> None:
@@ -32,6 +33,7 @@ def test_a_job_that_is_older_than_some_fields_has_their_first_meaning() -> None:
     params = GenerationParams.model_validate_json(json.dumps(stored))
     assert (params.entropy_bound, params.candidates, params.guidance_schedule) == (6.0, 4, "constant")
     assert (params.guidance_interval, params.partial_images, params.edit) == ((0.0, 1.0), 0, None)
+    assert [params.num_outputs(kind) for kind in get_args(OutputKind)] == [2, 0, 0]
 
 
 @pytest.mark.parametrize(

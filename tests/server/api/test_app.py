@@ -128,6 +128,30 @@ async def test_a_running_job_is_at_position_0_and_has_an_estimate_of_what_is_lef
     assert (status["status"], status["position"], status["eta"]) == ("completed", None, None)
 
 
+async def test_a_job_of_a_worker_that_tells_of_images_alone_has_them_among_its_outputs(
+    client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
+) -> None:
+    """A worker of the version before writes the ending; this one answers for it."""
+    job = (await client.post("/v1/generations", json=BODY)).json()
+    body = '{"images":[{"index":0,"url":"/v1/generations/x/images/0"}],"seconds":1.0}'
+    claim = await take(worker)
+    await scripts.run_many(connection, [worker.finish_call(claim, JobState.COMPLETED, body, [b"png"])])
+    status = (await client.get(job["url"])).json()
+    assert status["images"] == [{"index": 0, "url": "/v1/generations/x/images/0"}]
+    assert status["outputs"] == [
+        {"kind": "image", "index": 0, "media_type": "image/png", "url": "/v1/generations/x/images/0"}
+    ]
+    output = await client.get(f"{job['url']}/outputs/image/0")
+    assert (output.content, output.headers["content-type"]) == (b"png", "image/png")
+    for path, status_code, error in [
+        ("image/1", 404, "output_not_found"),
+        ("frame/0", 404, "output_not_found"),
+        ("sound/0", 404, "not_found"),
+    ]:
+        answer = await client.get(f"{job['url']}/outputs/{path}")
+        assert (answer.status_code, code(answer)) == (status_code, error)
+
+
 async def test_overload_is_told_quickly_and_says_when_to_come_back(
     client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
 ) -> None:
