@@ -16,7 +16,7 @@ class Options(TypedDict, total=False):
     candidates: int | None
     guidance: float | None
     guidance_interval: list[float] | tuple[float, float] | None
-    guidance_schedule: Literal["constant", "linear", "cosine"] | None
+    guidance_schedule: Literal["constant", "linear", "cosine", "linear_by_rank", "linear_by_end"] | None
     negative_prompt: str | None
     temperature: float | None
     top_k: int | None

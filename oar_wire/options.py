@@ -21,7 +21,7 @@ from oar_wire.base import Accepted, Sent
 
 Group = Literal["plan", "sampling", "job"]
 Priority = Literal["low", "normal", "high"]
-GuidanceSchedule = Literal["constant", "linear", "cosine"]
+GuidanceSchedule = Literal["constant", "linear", "cosine", "linear_by_rank", "linear_by_end"]
 
 MAX_SEED = 2**63 - 1
 MAX_POSITIONS = 1 << 14  # of a grid: 128 x 128
@@ -142,7 +142,8 @@ class Sampling(Sent):
     guidance_schedule: Annotated[
         str,
         About(
-            "How guidance grows from 1 with the share of the decoded positions; `constant`: not at all",
+            "How guidance grows from 1 with the share of the positions that were decoded before a step (by rank: "
+            "before each position; by end: after the step); `constant`: not at all",
             asked=GuidanceSchedule,
         ),
     ] = "constant"

@@ -57,5 +57,7 @@ class StaticSteps:
 
 
 def _is_plain(row: DecodeRow) -> bool:
-    """Whether its order and group size are fixed, and it neither prefills nor catches up with guidance."""
-    return row.rule is FIXED and row.entropy_bound is None and bool(row.query) and not any(row.held)
+    """Whether its order and group size are fixed, the group has one guidance, and it neither prefills nor catches up
+    with guidance."""
+    is_uniform = row.entropy_bound is None and row.scales is None
+    return row.rule is FIXED and is_uniform and bool(row.query) and not any(row.held)

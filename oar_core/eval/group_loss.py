@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from oar_core.errors import ConfigError, InvalidSteps
-from oar_core.models.base import Backbone, Commit, Condition, Query
+from oar_core.models.base import Backbone, Commit, Condition, Prefix, Query
 from oar_core.sampling.forced_order import orders_by_name
 
 LossTable = Float[Tensor, "L L"]
@@ -29,7 +29,7 @@ LossTable = Float[Tensor, "L L"]
 def loss_table(
     backbone: Backbone,
     token_ids: Int[Tensor, "M L"],
-    conditions: Sequence[tuple[int, ...]],
+    conditions: Sequence[Prefix],
     order: str,
     *,
     batch_size: int = 32,

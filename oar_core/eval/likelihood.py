@@ -1,13 +1,14 @@
 """Held-out likelihood of token grids."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-from oar_core.models.base import Backbone, Condition
+from oar_core.models.base import Backbone, Condition, Prefix
 from oar_core.order.plan import DEFAULT_CANDIDATES
 from oar_core.sampling.forced_order import orders_by_name
 
@@ -16,7 +17,7 @@ from oar_core.sampling.forced_order import orders_by_name
 def bits_per_token(
     backbone: Backbone,
     token_ids: Int[Tensor, "M L"],
-    conditions: list[tuple[int, ...]],
+    conditions: Sequence[Prefix],
     order: str = "random",
     *,
     batch_size: int = 64,

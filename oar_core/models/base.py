@@ -329,7 +329,7 @@ class Conditioner(Protocol):
         """The condition. Raises InvalidPrompt, PromptTooLong."""
         ...
 
-    def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:
+    def encode_captions(self, captions: list[str], *, max_length: int) -> Sequence[Prefix]:
         """For training and evaluation: an empty caption gives the unconditional prefix, a long one is cut."""
         ...
 

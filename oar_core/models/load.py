@@ -16,7 +16,9 @@ from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.models.chat import CHAT, ChatConditioner
 from oar_core.models.classes import CLASSES, ClassConditioner
 from oar_core.models.family import Family
+from oar_core.models.features import FEATURES, FeatureConditioner
 from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
+from oar_core.models.text_features import ENCODER, ENCODER_CONFIG, TextFeatureConditioner
 from oar_core.nn.packed_conv import pack_convs
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.weights import file_digest, read_tensors
@@ -40,8 +42,10 @@ CONDITIONERS: dict[str, Callable[[Path], Conditioner]] = {
     "text": TextTokenizer.load,
     "class": ClassConditioner.load,
     "chat": ChatConditioner.load,
+    "features": FeatureConditioner.load,
+    "text_features": TextFeatureConditioner.load,
 }
-CONDITIONER_FILES = (TEXT, CLASSES, CHAT)
+CONDITIONER_FILES = (TEXT, CLASSES, CHAT, FEATURES, ENCODER, ENCODER_CONFIG)
 
 Config = Mapping[str, Any]
 

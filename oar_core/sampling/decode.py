@@ -143,7 +143,8 @@ def _guided_logits(
     logits = backbone.step(cache, batch.slots, commit, asked).float()
     if batch.conditional is None or batch.unconditional is None:
         return logits
-    return _guide(logits, batch.conditional, batch.unconditional, batch.params.guidance[batch.owners])
+    scale = batch.params.guidance[batch.owners] if batch.scales is None else batch.scales
+    return _guide(logits, batch.conditional, batch.unconditional, scale)
 
 
 def _guide(

@@ -187,6 +187,7 @@ class Progress:
         rule = FIXED if order is not None else RULES[str(self.request.plan.order)]
         most = self._most(rule, take) if self.plan.is_adaptive else take
         start = self.num_decoded
+        scale, *others = self._scales[start - self._group.start :]
         row = DecodeRow(
             slots=Slots(*(slots.all[part] for part in parts)),
             commit_positions=self.positions[new],
@@ -194,13 +195,16 @@ class Progress:
             query=sorted(self._unknown) if order is None else order[start : start + most],
             take=take,
             rule=rule,
-            sampling=replace(self.request.sampling, guidance=self._scale),
+            sampling=replace(self.request.sampling, guidance=scale),
             noise_key=self._noise_key,
             most=most,
             entropy_bound=self.plan.entropy_bound,
             candidates=self.request.plan.candidates,
             held=tuple(cached - new.start for cached in starts),
             done=start - self._group.start,
+            scales=_lengthened((scale, *others), most)
+            if order is not None and others != [scale] * len(others)
+            else None,
             commit_seen=self._seen(new),
         )
         for part in parts:
@@ -209,14 +213,18 @@ class Progress:
         return row
 
     @property
-    def _scale(self) -> float:
-        """The guidance of the current group."""
-        return self.request.sampling.scale_at(self._group.start / self.plan.length)
+    def _scales(self) -> tuple[float, ...]:
+        """The guidance of each rank of the current group, as it is planned. An adaptive one may hold more ranks, which
+        have that of the last; where the model chooses, which position gets which rank is not known before it is asked,
+        and all have that of the first."""
+        group = self._group
+        scales = self.request.sampling.scales_of((group.start, group.end), self.plan.length)
+        return scales if self.plan.order is not None else scales[:1] * len(scales)
 
     @property
     def _parts(self) -> tuple[int, ...]:
         """The slots that the current group asks."""
-        return (0,) if self._scale == 1 else (0, 1)
+        return (0,) if set(self._scales) == {1.0} else (0, 1)
 
     def _most(self, rule: OrderRule, take: int) -> int:
         """How many positions an adaptive step may decode: all, where the model is asked about all of them anyway."""
@@ -248,3 +256,8 @@ class Progress:
     @property
     def _context_end(self) -> int:
         return self._num_given + self._group.start
+
+
+def _lengthened(values: tuple[float, ...], length: int) -> tuple[float, ...]:
+    """With the last one repeated."""
+    return (*values, *values[-1:] * (length - len(values)))

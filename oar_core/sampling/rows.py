@@ -41,6 +41,7 @@ class DecodeRow:
     candidates: int = DEFAULT_CANDIDATES  # of a shortlist, for each position that the group may hold
     held: tuple[int, ...] = (0, 0)  # how many of the commits, from the first, each slot has already
     done: int = 0  # positions of the group that were decoded before an interruption
+    scales: Sequence[float] | None = None  # guidance of each rank that may be decoded; None: that of `sampling`
     # Of the commits, how many each token sees, from the first, for families whose tokens see their group.
     commit_seen: Sequence[int] | None = None
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from oar_core.errors import check_options
-from oar_core.sampling.guidance import scale_at
+from oar_core.sampling.guidance import scales_of
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class SamplingParams:
         """Whether any part of a picture may be."""
         return self.guidance != 1.0
 
-    def scale_at(self, share: float) -> float:
-        """The guidance of positions before which a share of the picture was decoded."""
-        return scale_at(self.guidance, self.guidance_schedule, self.guidance_interval, share)
+    def scales_of(self, group: tuple[int, int], length: int) -> tuple[float, ...]:
+        """The guidance of each rank from `group[0]` to `group[1]` - 1, which one step decodes, of so many."""
+        return scales_of(self.guidance, self.guidance_schedule, self.guidance_interval, group, length)
 
     @property
     def truncates(self) -> bool:

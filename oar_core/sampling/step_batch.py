@@ -62,6 +62,7 @@ class StepBatch:
     conditional: Int[Tensor, "Q"] | None  # of each query, its places among the slots': None where no row is guided
     unconditional: Int[Tensor, "Q"] | None
     params: SamplingRows
+    scales: Float[Tensor, "Q"] | None  # guidance of each query; None: its row's, which is that of `params`
     noise_keys: Int[Tensor, "R"]
     takes: Int[Tensor, "R"]
     limits: tuple[int, ...]  # of the rows' groups, on the host
@@ -111,6 +112,7 @@ class StepBatch:
             conditional=at["conditional"] if is_guided else None,
             unconditional=at["unconditional"] if is_guided else None,
             params=SamplingRows.stack([row.sampling for row in rows], vocab_size, device),
+            scales=_scales(rows, device),
             noise_keys=at["noise_keys"],
             takes=at["takes"],
             limits=tuple(limits.tolist()),
@@ -118,6 +120,13 @@ class StepBatch:
             choices=tuple(_choices(rows, starts, starts_of(limits), device)),
             adaptive=_adaptive(rows, limits, device),
         )
+
+
+def _scales(rows: Sequence[DecodeRow], device: torch.device) -> Float[Tensor, "Q"] | None:
+    if all(row.scales is None for row in rows):
+        return None
+    of_rows = [row.scales or (row.sampling.guidance,) * row.num_asked for row in rows]
+    return torch.tensor([scale for scales in of_rows for scale in scales], dtype=torch.float32).to(device)
 
 
 def _choices(

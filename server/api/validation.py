@@ -67,7 +67,15 @@ def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
     asked = options.take(vars(request), options.OPTIONS)
     if "order" in asked:
         options.check_order(asked["order"], model.orders, model.num_tokens)
+        _check_permutation(asked["order"], model)
     if "steps" in asked:
         options.check_steps(asked["steps"], model.num_tokens, is_fixed=model.has_fixed_steps)
     if "group_sizes" in asked:
         options.check_name("group_sizes", asked["group_sizes"], model.group_sizes)
+
+
+def _check_permutation(order: str | tuple[int, ...], model: ModelInfo) -> None:
+    """A model without a choice of positions takes the one permutation that is its order. Raises BadOption."""
+    if model.has_fixed_steps and not isinstance(order, str) and list(order) != list(range(model.num_tokens)):
+        message = "order is a permutation; this model writes row by row, in order raster alone"
+        raise BadOption(message, code="invalid_order", field="order")

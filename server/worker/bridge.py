@@ -29,7 +29,7 @@ from server.worker.edits import JobEdit, SourceMissing
 from server.worker.engine_thread import EngineThread, Report, Stop
 from server.worker.models import LoadedModel
 from server.worker.preview_budget import PreviewBudget
-from server.worker.running import Canvas, RunningJob
+from server.worker.running import Canvas, Prompts, RunningJob, read_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -177,14 +177,21 @@ class Bridge:
     async def _begin(self, queue: WorkerQueue, claim: Claim) -> None:
         log = await self._log.read_checkpoint(claim.job_id, claim.base) if claim.is_restart else ()
         try:
-            edit, refusal = await self._open_edit(claim), None
+            edit, prompts, refusal = await self._open_edit(claim), await self._read_prompts(claim), None
         except RequestError as error:
-            edit, refusal = None, error
+            edit, prompts, refusal = None, None, error
         await self._trace(queue, claim)
         if refusal is not None:
             self._desk.refuse(claim, refusal)
         else:
-            self._desk.begin(claim, log, edit)
+            self._desk.begin(claim, log, edit, prompts)
+
+    async def _read_prompts(self, claim: Claim) -> Prompts | None:
+        """None where it takes no time: the encoder of captions is a network of its own. Raises RequestError."""
+        pipeline = self._models[claim.model].pipeline
+        if not pipeline.backbone.spec.feature_width:
+            return None
+        return await asyncio.to_thread(read_prompts, claim.params, pipeline)
 
     async def _trace(self, queue: WorkerQueue, claim: Claim) -> None:
         if self._tracing.is_on:

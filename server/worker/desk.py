@@ -25,7 +25,7 @@ from server.worker.guesses import Guesses
 from server.worker.models import LoadedModel
 from server.worker.outbox import RETRY_SECONDS, Outbox
 from server.worker.preview import Renderer
-from server.worker.running import Ending, RunningJob, parse_sequence_id
+from server.worker.running import Ending, Prompts, RunningJob, parse_sequence_id
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,13 @@ class Desk:
     def wake(self) -> None:
         self._room.set()
 
-    def begin(self, claim: Claim, log: Sequence[StoredEvent], edit: JobEdit | None = None) -> None:
+    def begin(
+        self,
+        claim: Claim,
+        log: Sequence[StoredEvent],
+        edit: JobEdit | None = None,
+        prompts: Prompts | None = None,
+    ) -> None:
         """Starts a job, or goes on from the checkpoint in its event log when another worker began it."""
         job = self._enter(RunningJob.begin(claim, log, edit))
         logger.info("job begun job=%s model=%s attempt=%d", claim.job_id, claim.model, claim.attempt)
@@ -103,7 +109,7 @@ class Desk:
                 self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
             self._metrics.restarted.labels(claim.model).inc()
         try:
-            requests = job.requests(self._models[claim.model].pipeline)
+            requests = job.requests(self._models[claim.model].pipeline, prompts)
         except RequestError as error:
             self._fail(job, error)
             return

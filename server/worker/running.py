@@ -125,9 +125,10 @@ class RunningJob:
         """Unique for each claim: reports about a sequence of a lost claim are not ours."""
         return f"{self.claim.job_id}/{self.claim.epoch}/{image}"
 
-    def requests(self, pipeline: Model) -> list[SequenceRequest]:
-        """One sequence for each image. Raises a RequestError for prompts that the model cannot read."""
-        prompts = read_prompts(self.claim.params, pipeline)
+    def requests(self, pipeline: Model, prompts: "Prompts | None" = None) -> list[SequenceRequest]:
+        """One sequence for each image. Raises a RequestError for prompts that the model cannot read, unless they were
+        read before."""
+        prompts = prompts or read_prompts(self.claim.params, pipeline)
         return [
             sequence_request(self.claim.params, prompts, self.sequence_id(image), image, canvas.known)
             for image, canvas in enumerate(self.canvases)

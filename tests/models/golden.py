@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from oar_core.models.base import Backbone, Commit, Condition, Query
+from oar_core.sampling.sampler import SamplingParams
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -62,6 +63,14 @@ def logits_by_steps(
         commit = Commit(group, asked, torch.full((count,), size), seen)
         start += size
     return torch.cat(parts, dim=1)
+
+
+def assert_scales(sampling: SamplingParams, sizes: np.ndarray, scales: np.ndarray) -> None:
+    """The guidance of each rank; `scales` has one entry for each group, or for each rank."""
+    ends = np.cumsum(sizes)
+    found = [sampling.scales_of((int(end - size), int(end)), int(ends[-1])) for size, end in zip(sizes, ends)]
+    wanted = scales if len(scales) == ends[-1] else np.repeat(scales, sizes)
+    np.testing.assert_allclose(np.concatenate(found), wanted)
 
 
 def logits_after_resuming(

@@ -191,6 +191,23 @@ def test_guidance_takes_a_second_row_and_one_takes_none(primed):
     assert backbone.num_step_rows == 3
 
 
+def test_each_rank_of_a_group_may_have_its_own_guidance(primed):
+    """Beside a row that has one for all."""
+    positions, scales = (3, 8, 1), (1.0, 2.5, 7.0)
+    other = make_row(Slots(1, 2), FIXED, query=(4, 5), take=2, sampling=SamplingParams(guidance=2.0))
+    row = make_row(Slots(0, 3), FIXED, query=positions, take=3, scales=scales)
+    group, beside = decode_step(*primed, [row, other])
+    alone = [
+        decode_step(
+            *primed, [make_row(Slots(0, 3), FIXED, query=(p,), take=1, sampling=SamplingParams(guidance=scale))]
+        )
+        for p, scale in zip(positions, scales)
+    ]
+    assert group.token_ids == tuple(one.token_ids[0] for (one,) in alone)
+    assert group.confidences == pytest.approx([one.confidences[0] for (one,) in alone], abs=1e-5)
+    assert beside == decode_step(*primed, [other])[0]
+
+
 def test_guidance_zero_is_the_unconditional_picture(primed):
     guided = decode_step(*primed, [make_row(Slots(0, 3), sampling=SamplingParams(guidance=0.0))])
     assert guided == decode_step(*primed, [make_row(Slots(3))])

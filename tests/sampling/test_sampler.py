@@ -1,4 +1,5 @@
 import math
+from itertools import accumulate
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oar_core.errors import InvalidSampling
-from oar_core.sampling.guidance import guide
+from oar_core.sampling.guidance import GUIDANCE_SCHEDULES, guide
 from oar_core.sampling.noise import gumbel, noise_key
 from oar_core.sampling.sampler import SamplingParams, SamplingRows, ranked, sample, truncated
 
@@ -135,15 +136,28 @@ def test_parameters_out_of_range_are_refused_by_name(field, value):
     assert error.value.field == field
 
 
+def scales(sampling, sizes=(1, 1, 1, 1)):
+    """Of all ranks of a picture that is decoded in groups of these sizes."""
+    ends = list(accumulate(sizes))
+    groups = [(end - size, end) for size, end in zip(sizes, ends)]
+    return [scale for group in groups for scale in sampling.scales_of(group, ends[-1])]
+
+
 def test_the_scale_of_guidance_grows_by_its_schedule_inside_its_interval_alone():
-    shares = (0.0, 0.25, 0.5, 0.75)
-    scales = {
-        schedule: [SamplingParams(guidance=5.0, guidance_schedule=schedule).scale_at(share) for share in shares]
-        for schedule in ("constant", "linear", "cosine")
-    }
-    assert scales["constant"] == [5, 5, 5, 5]
-    assert scales["linear"] == [1, 2, 3, 4]
-    assert scales["cosine"] == pytest.approx([1, 3 - math.sqrt(2), 3, 3 + math.sqrt(2)])
-    middle = SamplingParams(guidance=5.0, guidance_interval=(0.25, 0.75))
-    assert [middle.scale_at(share) for share in shares] == [1, 5, 5, 1]
-    assert SamplingParams(guidance_schedule="linear").scale_at(0.5) == 1
+    found = {name: scales(SamplingParams(guidance=5.0, guidance_schedule=name)) for name in GUIDANCE_SCHEDULES}
+    assert found["constant"] == [5, 5, 5, 5]
+    assert found["linear"] == found["linear_by_rank"] == [1, 2, 3, 4]
+    assert found["linear_by_end"] == [2, 3, 4, 5]
+    assert found["cosine"] == pytest.approx([1, 3 - math.sqrt(2), 3, 3 + math.sqrt(2)])
+    assert scales(SamplingParams(guidance=5.0, guidance_interval=(0.25, 0.75))) == [1, 5, 5, 1]
+    assert scales(SamplingParams(guidance_schedule="linear")) == [1, 1, 1, 1]
+
+
+def test_a_group_has_the_scale_of_its_start_or_its_end_or_one_for_each_rank():
+    def found(schedule):
+        return scales(SamplingParams(guidance=5.0, guidance_schedule=schedule), sizes=(1, 3))
+
+    assert found("constant") == [5, 5, 5, 5]
+    assert found("linear") == [1, 2, 2, 2]
+    assert found("linear_by_end") == [2, 5, 5, 5]
+    assert found("linear_by_rank") == [1, 2, 3, 4]

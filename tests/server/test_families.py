@@ -19,12 +19,17 @@ from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import write_manifest
-from tests.models.folders import BACKBONES, CLASS_NAMES, NUM_TOKENS, write_golden_model
+from tests.models.folders import BACKBONES, CLASS_NAMES, NUM_TOKENS, RASTER_ONLY, write_golden_model
 from tests.server.live import LiveServer
 from tests.server.test_processes import wait_for, wait_for_patches
 from tests.server.tiny import NAME, write_tiny_weights
 
 FAMILIES = sorted(BACKBONES)
+ANY_ORDER = [family for family in FAMILIES if family not in RASTER_ONLY]
+# What each family can be asked for: two orders where it has a choice.
+PATHS = [(family, order, 5) for family in ANY_ORDER for order in ("random", "halton")] + [
+    (family, "raster", NUM_TOKENS) for family in RASTER_ONLY
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, many_weights: Path) -> Iter
         yield live
 
 
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
 def drawn_alone(weights: Path, family: str, *, prompt: str, plan: PlanSpec, guidance: float, seed: int, image: int):
     """Pixels by the reference loop."""
     model = load_model(weights / family, "cpu", torch.float32)
@@ -51,10 +60,6 @@ def drawn_alone(weights: Path, family: str, *, prompt: str, plan: PlanSpec, guid
     request = SequenceRequest("alone", model.encode_prompt(prompt), seed, image, plan, sampling)
     (tokens,) = generate(model.backbone, [request], model.unconditional_ids)
     return tokens, model.decode(torch.tensor([tokens]))[0]
-
-
-def pixels(png: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(png)))
 
 
 def test_the_catalogue_says_what_each_family_can_do(server: LiveServer) -> None:
@@ -65,17 +70,23 @@ def test_the_catalogue_says_what_each_family_can_do(server: LiveServer) -> None:
         assert models[family]["image_size"] == [8, 8]
         assert "adaptive" not in models[family]["group_sizes"]
         assert "distilled" not in models[family]["orders"]
-    assert "confidence" in models["arpg"]["orders"]
-    assert "confidence" not in models["lpd"]["orders"]
+    for family in ANY_ORDER:
+        assert ("confidence" in models[family]["orders"]) == (family == "arpg")
+        assert (models[family]["can_edit"], models[family]["has_fixed_steps"]) == (True, False)
+    for family in RASTER_ONLY:
+        assert (models[family]["orders"], models[family]["group_sizes"]) == (["raster"], ["constant"])
+        assert (models[family]["can_edit"], models[family]["has_fixed_steps"]) == (False, True)
+        options = {option["name"]: option for option in models[family]["options"]}
+        assert options["steps"]["minimum"] == options["steps"]["maximum"] == options["steps"]["default"] == NUM_TOKENS
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("order", ["random", "halton"])
+@pytest.mark.parametrize(("family", "order", "steps"), PATHS)
 def test_pictures_made_at_once_are_those_of_the_reference_loop(
-    server: LiveServer, many_weights: Path, family: str, order: str
+    server: LiveServer, many_weights: Path, family: str, order: str, steps: int
 ) -> None:
-    plan = PlanSpec(order, 5, "cosine")
-    asked = {"model": family, "order": order, "steps": 5, "guidance": 3.0, "seed": 21}
+    plan = PlanSpec(order, steps, "cosine")
+    asked = {"model": family, "order": order, "steps": steps, "guidance": 3.0, "seed": 21}
+    asked["guidance_schedule"] = "linear"
     jobs = [server.submit(**asked, prompt=CLASS_NAMES[number], n=2) for number in range(4)]
     native = server.submit(model=NAME, steps=6)
     for number, job in enumerate(jobs):
@@ -87,11 +98,11 @@ def test_pictures_made_at_once_are_those_of_the_reference_loop(
                 if event["type"] == "patches" and event["image"] == image
                 for patch in event["patches"]
             ]
-            wanted, drawn = drawn_alone(
+            wanted, painted = drawn_alone(
                 many_weights, family, prompt=str(number), plan=plan, guidance=3.0, seed=21, image=image
             )
             assert sorted(told) == list(enumerate(wanted))
-            assert np.array_equal(pixels(server.png(job["id"], image)), drawn)
+            assert np.array_equal(pixels(server.png(job["id"], image)), painted)
     assert server.events(native["id"])[-1]["type"] == "completed"
 
 
@@ -99,7 +110,8 @@ def test_pictures_made_at_once_are_those_of_the_reference_loop(
 def test_a_picture_goes_on_where_its_worker_was_killed(
     server: LiveServer, many_weights: Path, tmp_path: Path, family: str
 ) -> None:
-    asked = {"model": family, "prompt": "hen", "n": 12, "steps": 8, "guidance": 3.0, "seed": 4, "previews": False}
+    steps = NUM_TOKENS if family in RASTER_ONLY else 8
+    asked = {"model": family, "prompt": "hen", "n": 12, "steps": steps, "guidance": 3.0, "seed": 4, "previews": False}
     undisturbed = server.submit(**asked)
     server.events(undisturbed["id"])
     with LiveServer(tmp_path, many_weights, OAR_MODELS=f"{NAME},{family}", OAR_SLOTS="2") as other:
@@ -122,7 +134,7 @@ def test_a_picture_goes_on_where_its_worker_was_killed(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_picture_is_the_same_whether_or_not_it_is_shown_before_it_is_done(server: LiveServer, family: str) -> None:
-    drawing = {"steps": 8, "guidance": 3.0, "seed": 11}
+    drawing = {"steps": NUM_TOKENS if family in RASTER_ONLY else 8, "guidance": 3.0, "seed": 11}
     plain = server.submit(model=family, prompt="hen", previews=False, **drawing)
     server.events(plain["id"])
     with OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
@@ -144,8 +156,58 @@ def test_a_prompt_that_names_no_class_is_refused_with_the_nearest(server: LiveSe
 
 
 def test_what_a_family_cannot_do_is_refused_before_it_is_queued(server: LiveServer) -> None:
-    wrong = {"confidence": {"order": "confidence"}, "adaptive": {"group_sizes": "adaptive"}}
-    for word, fields in wrong.items():
-        answer = server.client.post("/v1/generations", json={"model": "lpd", "prompt": "hen", **fields})
-        assert answer.status_code == 422
-        assert word in answer.json()["error"]["message"]
+    wrong = [
+        ("lpd", {"order": "confidence"}, "confidence", "invalid_order"),
+        ("randar", {"order": "confidence"}, "confidence", "invalid_order"),
+        ("randar", {"group_sizes": "adaptive"}, "adaptive", "invalid_steps"),
+        ("lpd", {"group_sizes": "adaptive"}, "adaptive", "invalid_steps"),
+        ("llamagen", {"order": "halton"}, "'halton' is not one of raster", "invalid_order"),
+        ("llamagen", {"steps": 8}, "this model writes one position a step, which is 16 steps", "invalid_steps"),
+        ("llamagen", {"group_sizes": "cosine"}, "'cosine' is not one of constant", "invalid_steps"),
+    ]
+    for model, fields, sentence, code in wrong:
+        answer = server.client.post("/v1/generations", json={"model": model, "prompt": "hen", **fields})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["field"]) == (422, code, next(iter(fields)))
+        assert sentence in error["message"]
+
+
+def test_a_permutation_that_is_no_raster_order_is_refused_by_a_raster_family(server: LiveServer) -> None:
+    raster = list(range(NUM_TOKENS))
+    plain = server.submit(model="llamagen", prompt="hen", seed=3)
+    same = server.submit(model="llamagen", prompt="hen", seed=3, order=raster)
+    assert server.events(plain["id"])[-1]["type"] == server.events(same["id"])[-1]["type"] == "completed"
+    assert np.array_equal(pixels(server.png(plain["id"], 0)), pixels(server.png(same["id"], 0)))
+    asked = {"model": "llamagen", "prompt": "hen", "order": raster[::-1]}
+    answer = server.client.post("/v1/generations", json=asked)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_order")
+    assert "row by row" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("address", ["/v1/edits", "/v1/images/edits", "/v1/images/variations"])
+def test_edits_are_refused_by_families_that_cannot_keep_a_part(server: LiveServer, address: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(buffer, "PNG")
+    fields = {"model": "llamagen"} | ({} if "variations" in address else {"prompt": "hen"})
+    answer = server.client.post(address, data=fields, files={"image": ("image.png", buffer.getvalue())})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (422 if address == "/v1/edits" else 400, "invalid_model")
+    assert error.get("field", error.get("param")) == "model"
+    assert "can keep no part of one" in error["message"]
+
+
+def test_randar_repaints_a_part_of_a_picture(server: LiveServer) -> None:
+    job = server.submit(model="randar", prompt="hen", seed=3)
+    server.events(job["id"])
+    picture = server.png(job["id"], 0)
+    mask = Image.new("RGBA", (8, 8), (0, 0, 0, 255))
+    mask.paste((0, 0, 0, 0), (0, 0, 4, 8))
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    files = {"image": ("image.png", picture), "mask": ("mask.png", buffer.getvalue())}
+    fields = {"model": "randar", "prompt": "tench", "seed": "9", "steps": "3"}
+    edit = server.client.post("/v1/edits", data=fields, files=files).json()
+    assert server.events(edit["id"])[-1]["type"] == "completed"
+    before, after = pixels(picture), pixels(server.png(edit["id"], 0))
+    assert np.array_equal(before[:, 4:], after[:, 4:])
+    assert not np.array_equal(before[:, :4], after[:, :4])

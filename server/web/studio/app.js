@@ -9,7 +9,7 @@ import { EditView } from "./editing.js";
 import { GalleryView } from "./gallery.js";
 import { icon } from "./icons.js";
 import { changeKey, key } from "./key.js";
-import { loadModels } from "./models.js";
+import { canCompare, canEdit, loadModels } from "./models.js";
 import { PictureView } from "./picture.js";
 import { readRecipe } from "./recipe.js";
 import { onFreeKey, showShortcuts } from "./shortcuts.js";
@@ -22,11 +22,18 @@ class Router {
     this.models = models;
     this.views = new Map();
     this.makers = {
-      "": () => new CreateView(models), compare: () => new CompareView(models), edit: () => new EditView(models),
-      gallery: () => new GalleryView(), p: () => new PictureView((params) => this.repeat(params)),
+      "": () => new CreateView(models), gallery: () => new GalleryView(), p: () => new PictureView((params) => this.repeat(params)),
     };
+    this.offer("compare", models.filter(canCompare), (able) => new CompareView(able));
+    this.offer("edit", models.filter(canEdit), (able) => new EditView(able));
     window.addEventListener("hashchange", () => this.show());
     this.show();
+  }
+
+  /** A view for the models that can do what it is for; where none can, there is no way to it. */
+  offer(name, models, make) {
+    if (models.length) this.makers[name] = () => make(models);
+    document.querySelector(`nav a[href="#/${name}"]`).hidden = !models.length;
   }
 
   /** A view is made when it is first looked at, and keeps its state. */
@@ -69,6 +76,10 @@ class Router {
     if (params) {
       this.repeat(params);
       announce("Its settings are in the form");
+      return;
+    }
+    if (!("edit" in this.makers)) {
+      this.shown.notice?.show("The models here paint whole pictures; none can edit one.");
       return;
     }
     location.hash = "#/edit";

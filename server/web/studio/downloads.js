@@ -4,6 +4,7 @@ import { getBlob } from "./api.js";
 import { announce } from "./announcer.js";
 import { button, el, uniqueId } from "./dom.js";
 import { icon } from "./icons.js";
+import { canCompare, canEdit } from "./models.js";
 import { recipeText } from "./recipe.js";
 
 export function permalink(job, index) {
@@ -22,8 +23,8 @@ export function pictureActions(job, index, report) {
   const isHere = location.hash === link;
   return [
     downloadMenu(job, index, report),
-    el("a", { class: "button ghost", href: `#/edit/${job.id}/${index}` }, icon("edit"), el("span", { text: "Edit" })),
-    job.params.edit || index ? null : el("a", { class: "button ghost", href: comparison([job]) }, icon("compare"), el("span", { text: "Compare" })),
+    canEdit(job.model) ? el("a", { class: "button ghost", href: `#/edit/${job.id}/${index}` }, icon("edit"), el("span", { text: "Edit" })) : null,
+    job.params.edit || index || !canCompare(job.model) ? null : el("a", { class: "button ghost", href: comparison([job]) }, icon("compare"), el("span", { text: "Compare" })),
     isHere ? null : el("a", { class: "button ghost", href: link }, icon("external"), el("span", { text: "Details" })),
     copyButton("Link", () => new URL(link, location.href).href),
   ].filter(Boolean);

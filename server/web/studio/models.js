@@ -22,6 +22,15 @@ export async function loadModels(onWait = () => {}) {
   return known;
 }
 
+export function canEdit(model) {
+  return model.can_edit;
+}
+
+/** Whether there are orders to compare. */
+export function canCompare(model) {
+  return model.orders.length > 1;
+}
+
 export async function findModel(name) {
   const models = await loadModels();
   return models.find((model) => model.id === name) ?? (await getJson(`v1/models/${encodeURIComponent(name)}`));

@@ -138,8 +138,9 @@ export class Options {
   showOnly() {
     for (const [name, { fields }] of this.described) {
       const option = this.option(name);
-      for (const field of fields) field.hidden = !option || !this.acts(option);
+      for (const field of fields) field.hidden = !option || hasOneValue(option) || !this.acts(option);
     }
+    this.groupHint.hidden = hasOneValue(this.option("group_sizes") ?? {});
     this.groupHint.textContent = GROUP_WORDS[this.described.get("group_sizes")?.get()] ?? "";
   }
 
@@ -280,6 +281,7 @@ export class Options {
     const group = uniqueId("order");
     const type = this.orders === "several" ? "checkbox" : "radio";
     const names = this.custom ? [...this.model.orders, CUSTOM] : this.model.orders;
+    this.orderField.field.hidden = names.length === 1;
     this.orderTiles.replaceChildren(...names.map((order) => {
       const input = el("input", { type, name: group, value: order, props: { checked: ticked.includes(order) } });
       return el("label", { class: "tile", title: orderWords(order) }, input, orderIcon(order), el("span", { text: order }));
@@ -378,6 +380,11 @@ function stops({ kind, usual, minimum, maximum }) {
   if (usual) return usual;
   const isShort = kind === "integer" && minimum !== null && maximum !== null && maximum - minimum < MOST_STOPS;
   return isShort ? [minimum, maximum, 1] : null;
+}
+
+/** Whether there is nothing to choose. */
+function hasOneValue({ choices = [], minimum = null, maximum = null }) {
+  return choices.length === 1 || (minimum !== null && minimum === maximum);
 }
 
 function fill(select, choices) {

@@ -5,7 +5,8 @@ from oar_core.models.arpg.checkpoint import native_state
 from oar_core.models.arpg.config import ArpgConfig
 from oar_core.models.base import Commits, Condition
 from oar_core.models.load import family
-from tests.models.golden import Golden, logits_after_resuming, logits_by_steps
+from oar_core.sampling.sampler import SamplingParams
+from tests.models.golden import Golden, assert_scales, logits_after_resuming, logits_by_steps
 
 CONFIG = ArpgConfig(grid=(4, 4), vocab_size=64, num_classes=10, width=64, num_heads=4, num_layers=2, ffn_width=256)
 UNCONDITIONAL = 10
@@ -39,6 +40,14 @@ def test_cached_steps_give_the_numbers_of_their_own_code(backbone, golden, name)
     scale = golden.tensor(f"{name}_scale_of_group").repeat_interleave(torch.tensor(sizes))[None, :, None].float()
     guided = unconditional + scale * (conditional - unconditional)
     torch.testing.assert_close(guided, golden.tensor(f"{name}_logits_guided"), atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"), [("single", "constant"), ("arccos", "linear_by_end"), ("cosine", "constant")]
+)
+def test_guidance_grows_with_the_end_of_a_group_as_theirs(golden, name, schedule):
+    sampling = SamplingParams(guidance=4.0, guidance_schedule=schedule)
+    assert_scales(sampling, golden.vectors[f"{name}_group_sizes"], golden.vectors[f"{name}_scale_of_group"])
 
 
 @torch.no_grad()

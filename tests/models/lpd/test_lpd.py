@@ -5,7 +5,8 @@ from oar_core.models.base import Condition, Queries
 from oar_core.models.load import family
 from oar_core.models.lpd.checkpoint import native_state
 from oar_core.models.lpd.config import LpdConfig
-from tests.models.golden import Golden, logits_after_resuming, logits_by_steps
+from oar_core.sampling.sampler import SamplingParams
+from tests.models.golden import Golden, assert_scales, logits_after_resuming, logits_by_steps
 
 CONFIG = LpdConfig(grid=(4, 4), vocab_size=64, num_classes=10, width=64, num_heads=4, num_layers=2)
 UNCONDITIONAL = 10
@@ -39,6 +40,12 @@ def test_cached_steps_give_the_numbers_of_their_own_code(backbone, golden, name)
     scale = golden.tensor(f"{name}_scale_of_rank")[None, :, None]
     guided = unconditional + scale * (conditional - unconditional)
     torch.testing.assert_close(guided, golden.tensor(f"{name}_logits_guided"), atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["single", "parallel"])
+def test_guidance_grows_by_rank_as_theirs(golden, name):
+    sampling = SamplingParams(guidance=4.0, guidance_schedule="linear_by_rank")
+    assert_scales(sampling, golden.vectors[f"{name}_group_sizes"], golden.vectors[f"{name}_scale_of_rank"])
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from oar_core.models.gpt import GptConfig
 from oar_core.models.load import family
 from oar_core.models.randar.checkpoint import native_state
 from oar_core.sampling.sampler import SamplingParams
-from tests.models.golden import Golden, logits_after_resuming, logits_by_steps
+from tests.models.golden import Golden, assert_scales, logits_after_resuming, logits_by_steps
 
 CONFIG = GptConfig(grid=(4, 4), vocab_size=64, num_classes=10, width=64, num_heads=4, num_layers=2, ffn_width=256)
 UNCONDITIONAL = 10
@@ -97,10 +97,8 @@ def test_what_was_asked_and_is_not_committed_next_leaves_nothing(backbone, golde
 
 @pytest.mark.parametrize("name", ["single", "parallel"])
 def test_guidance_grows_with_the_start_of_a_group_as_theirs(golden, name):
-    sizes, scales = golden.vectors[f"{name}_group_sizes"], golden.vectors[f"{name}_scale_of_group"]
     sampling = SamplingParams(guidance=4.0, guidance_schedule="linear")
-    found = [sampling.scale_at(float(end - size) / 16) for end, size in zip(sizes.cumsum(), sizes)]
-    assert found == pytest.approx(scales.tolist())
+    assert_scales(sampling, golden.vectors[f"{name}_group_sizes"], golden.vectors[f"{name}_scale_of_group"])
 
 
 def test_it_says_that_a_query_sees_those_before_it(backbone):

@@ -1,0 +1,106 @@
+"""Prompts as features of a T5 encoder, by the package `transformers`, which is imported when a model needs it."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from oar_core.errors import ConfigError, WeightsError, refusal
+from oar_core.models.base import Features, Prefix
+from oar_core.tensor_file import save_tensors
+from oar_core.text import TEXT
+from oar_core.weights import read_tensors
+from oar_wire.options import BadOption, check_prompt, check_prompt_tokens
+
+ENCODER, ENCODER_CONFIG = "text_encoder.safetensors", "text_encoder.json"  # in a model's folder, beside TEXT
+TIED = "encoder.embed_tokens.weight"  # the same tensor as "shared.weight", which alone is stored
+
+
+class TextFeatureConditioner:
+    """A `Conditioner` that hands what a T5 encoder makes of a prompt's tokens to a backbone that reads `Features`.
+
+    Prompts are tokenized as they are. `max_length` counts the end token, which every prompt has. Id i of the
+    unconditional prefix stands for place i of no caption.
+    """
+
+    kind: Literal["text", "class", "features"] = "text"
+
+    def __init__(self, tokenizer: Tokenizer, encoder: nn.Module, max_length: int) -> None:
+        self._tokenizer, self._encoder = tokenizer, encoder.eval()
+        self.max_length = max_length
+        self.unconditional_ids = tuple(range(max_length))
+        self.num_special_tokens = len(tokenizer.encode("").ids)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Raises ConfigError without the package `transformers`, WeightsError for files that are missing or wrong."""
+        absent = [name for name in (TEXT, ENCODER, ENCODER_CONFIG) if not (folder / name).exists()]
+        if absent:
+            raise WeightsError(f"{folder / absent[0]} is missing")
+        config = json.loads((folder / ENCODER_CONFIG).read_text(encoding="utf-8-sig"))
+        encoder = build_encoder(config["encoder"])
+        _fill(encoder, folder / ENCODER)
+        return cls(Tokenizer.from_file(str(folder / TEXT)), encoder, config["max_length"])
+
+    def save(self, folder: Path) -> None:
+        self._tokenizer.save(str(folder / TEXT))
+        encoder: Any = self._encoder
+        config = {"max_length": self.max_length, "encoder": encoder.config.to_dict()}
+        (folder / ENCODER_CONFIG).write_text(json.dumps(config) + "\n", encoding="utf-8")
+        tensors = {name: tensor for name, tensor in encoder.state_dict().items() if name != TIED}
+        save_tensors(folder / ENCODER, tensors, {})
+
+    def to_json(self) -> str:
+        """The tokenizer, by which prompts are counted."""
+        return self._tokenizer.to_str()
+
+    def encode(self, prompt: str, *, max_length: int) -> Prefix:
+        """Features of the prompt. Raises InvalidPrompt for a prompt of white space only, PromptTooLong."""
+        try:
+            check_prompt(prompt)
+            ids = self._tokenizer.encode(prompt).ids
+            check_prompt_tokens(len(ids) - self.num_special_tokens, max_length - self.num_special_tokens)
+        except BadOption as error:
+            raise refusal(error) from error
+        return self._features(ids)
+
+    def encode_captions(self, captions: list[str], *, max_length: int) -> list[Prefix]:
+        """An empty caption gives the unconditional prefix; of a long one the end is cut, but for the end token."""
+        return [self._caption(caption, max_length) if caption else self.unconditional_ids for caption in captions]
+
+    def _caption(self, caption: str, max_length: int) -> Features:
+        ids = self._tokenizer.encode(caption).ids
+        return self._features(ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]])
+
+    @torch.inference_mode()
+    def _features(self, ids: list[int]) -> Features:
+        table = torch.tensor([ids], device=next(self._encoder.parameters()).device)
+        return Features(self._encoder(input_ids=table).last_hidden_state[0].float().cpu())
+
+
+def build_encoder(config: dict[str, Any]) -> nn.Module:
+    """A T5 encoder of these sizes, whose weights are yet to be filled in. Raises ConfigError without `transformers`."""
+    try:
+        transformers: Any = import_module("transformers")
+    except ImportError as error:
+        raise ConfigError(
+            "prompts of this model are read by a T5 encoder, which needs the package transformers: "
+            "pip install 'oar-server[text-features]'"
+        ) from error
+    encoder: nn.Module = transformers.T5EncoderModel(transformers.T5Config.from_dict(config))
+    return encoder
+
+
+def _fill(encoder: nn.Module, path: Path) -> None:
+    """Raises WeightsError."""
+    try:
+        absent, extra = encoder.load_state_dict(read_tensors(path), strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit its config: {error}") from error
+    wrong = [name for name in (*absent, *extra) if name != TIED]
+    if wrong:
+        raise WeightsError(f"{path} does not fit its config: {', '.join(wrong[:3])}")
