@@ -20,6 +20,7 @@ from oar_core.models.features import FEATURES, FeatureConditioner
 from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
 from oar_core.models.text_features import ENCODER, ENCODER_CONFIG, TextFeatureConditioner
 from oar_core.nn.packed_conv import pack_convs
+from oar_core.nn.rounded_conv import has_bf16
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.weights import file_digest, read_tensors
 
@@ -57,11 +58,13 @@ def family(key: str) -> Family:
     return cast(Family, import_module(f"oar_core.models.{key}").FAMILY)
 
 
-def load_model(folder: Path, device: str, dtype: torch.dtype) -> Model:
+def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: torch.dtype = torch.float32) -> Model:
     """Raises WeightsError when a file is missing or its tensors do not fit the config, and ConfigError for an unknown
-    family, and for int8 on anything but a CPU."""
+    family, for int8 on anything but a CPU, and for pictures that are decoded in bf16 by a device without it."""
     if dtype is torch.int8 and not device.startswith("cpu"):
         raise ConfigError(f"int8 is for a CPU, and the device is {device}")
+    if decode_dtype is torch.bfloat16 and not has_bf16(torch.device(device)):
+        raise ConfigError("pictures are to be decoded in bfloat16, for which this CPU has no instructions")
     config = read_config(folder)
     backbone = load_backbone(folder, BACKBONE)
     if "order_score" in config:
@@ -72,6 +75,7 @@ def load_model(folder: Path, device: str, dtype: torch.dtype) -> Model:
             raise ConfigError(f"family {config['family']!r} takes no order policy")
         _fill(attach(config["policy"], backbone), folder / POLICY)
     tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    tokenizer.decode_in(decode_dtype)
     pack_convs(tokenizer)
     return Model(
         name=config["name"],
@@ -84,6 +88,7 @@ def load_model(folder: Path, device: str, dtype: torch.dtype) -> Model:
         pixel_art=config.get("pixel_art", False),
         model_hash=_folder_hash(folder),
         dtype=dtype,
+        decode_dtype=decode_dtype,
         device=torch.device(device),
     )
 

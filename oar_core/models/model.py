@@ -38,6 +38,7 @@ class Model:
     model_hash: str
     dtype: torch.dtype  # of matrix products in the backbone; under int8 all else is in fp32
     device: torch.device
+    decode_dtype: torch.dtype = torch.float32  # of the image tokenizer's decoder
 
     @property
     def grid(self) -> tuple[int, int]:
