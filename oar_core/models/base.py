@@ -384,6 +384,17 @@ class ImageTokenizer(nn.Module, ABC):
     """
 
     has_unknown_code: ClassVar[bool] = False  # whether it was trained to decode pictures with unknown positions
+    decoder: nn.Module  # from vectors of codes to pixels
+
+    def decode_in(self, dtype: torch.dtype) -> None:
+        """Sets the number format of the decoder, in place. What is encoded, and which vector a code has, stay as they
+        are."""
+        self.decoder.to(dtype)
+
+    def to_decoder(self, grid: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        """Vectors as the decoder takes them: in its number format, channels last."""
+        dtype = next(self.decoder.parameters()).dtype
+        return grid.to(dtype).contiguous(memory_format=torch.channels_last)
 
     @property
     @abstractmethod

@@ -31,6 +31,7 @@ from oar_core.models.model import (
 )
 from oar_core.models.text_features import ENCODER, ENCODER_CONFIG, TextFeatureConditioner
 from oar_core.nn.packed_conv import pack_convs
+from oar_core.nn.rounded_conv import has_bf16
 from oar_core.order.plan import PlanSpec
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.weights import count_numbers, file_digest, read_tensors
@@ -71,11 +72,13 @@ def family(key: str) -> Family:
     return cast(Family, import_module(f"oar_core.models.{key}").FAMILY)
 
 
-def load_model(folder: Path, device: str, dtype: torch.dtype) -> Model:
+def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: torch.dtype = torch.float32) -> Model:
     """Raises WeightsError when a file is missing or its tensors do not fit the config, and ConfigError for an unknown
-    family, and for int8 on anything but a CPU."""
+    family, for int8 on anything but a CPU, and for pictures that are decoded in bf16 by a device without it."""
     if dtype is torch.int8 and not device.startswith("cpu"):
         raise ConfigError(f"int8 is for a CPU, and the device is {device}")
+    if decode_dtype is torch.bfloat16 and not has_bf16(torch.device(device)):
+        raise ConfigError("pictures are to be decoded in bfloat16, for which this CPU has no instructions")
     config = read_config(folder)
     _check_memory(folder, config["name"])
     backbone = load_backbone(folder, BACKBONE)
@@ -87,10 +90,12 @@ def load_model(folder: Path, device: str, dtype: torch.dtype) -> Model:
             raise ConfigError(f"family {config['family']!r} takes no order policy")
         _fill(attach(config["policy"], backbone), folder / POLICY)
     tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    tokenizer.decode_in(decode_dtype)
     pack_convs(tokenizer)
     return Model(
         backbone=in_number_format(backbone.to(device=device), dtype).eval(),
         tokenizer=tokenizer,
+        decode_dtype=decode_dtype,
         group_tables=_read_tables(config.get(GROUP_TABLES, {}), backbone.spec.num_tokens),
         **_facts(config, folder, device, dtype),
     )

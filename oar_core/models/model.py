@@ -40,6 +40,7 @@ class ModelBase:
     model_hash: str
     dtype: torch.dtype  # of matrix products in the backbone; under int8 all else is in fp32
     device: torch.device
+    decode_dtype: torch.dtype = torch.float32  # of the image tokenizer's decoder
     group_tables: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict[str, dict[int, tuple[int, ...]]])
 
     @property

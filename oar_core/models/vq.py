@@ -198,4 +198,5 @@ class VqTokenizer(ImageTokenizer):
 
     def _paint(self, codes: Float[Tensor, "B L C"]) -> Float[Tensor, "B 3 Y X"]:
         grid = codes.transpose(1, 2).unflatten(2, self.grid)
-        return self.decoder(self.post_quant_conv(grid.contiguous(memory_format=torch.channels_last)))
+        vectors = self.post_quant_conv(grid.contiguous(memory_format=torch.channels_last))
+        return self.decoder(self.to_decoder(vectors)).float()

@@ -47,7 +47,11 @@ class PackedConv2d(nn.Module):
 
 
 def pack_convs(module: nn.Module) -> None:
-    """Puts packed convolutions in the place of the network's, where its device and this build of PyTorch have them. All
-    tensors keep their names."""
+    """Puts packed convolutions in the place of the network's of fp32, where its device and this build of PyTorch have
+    them. All tensors keep their names."""
     if can_pack(module) and next(module.parameters()).dtype is torch.float32:
-        replace_layers(module, lambda m: isinstance(m, nn.Conv2d), lambda m: PackedConv2d(cast(nn.Conv2d, m)))
+        replace_layers(module, _is_wide, lambda m: PackedConv2d(cast(nn.Conv2d, m)))
+
+
+def _is_wide(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.weight.dtype is torch.float32

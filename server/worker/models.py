@@ -48,7 +48,7 @@ class LoadedModel:
             model_hash=self.pipeline.model_hash,
             torch=torch.__version__,
             device=str(self.pipeline.device),
-            dtype=self.dtype,
+            dtype=self.dtype if self.pipeline.decode_dtype is torch.float32 else f"{self.dtype}, decoded in bfloat16",
             mode=self.mode,
         )
 
@@ -182,9 +182,10 @@ def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | Fr
     if makes_frames(folder):
         return load_frame_model(folder, device, wanted), None
     measures = settings.calibrate or settings.dtype == "fastest"
+    decode_dtype = _DTYPES[settings.decode_dtype]
     if device != "cpu" or settings.deterministic or not measures:
-        return load_model(folder, device, wanted), None
-    pipeline = load_model(folder, device, torch.float32)
+        return load_model(folder, device, wanted, decode_dtype=decode_dtype), None
+    pipeline = load_model(folder, device, torch.float32, decode_dtype=decode_dtype)
     choices = _DTYPES["float32"], _DTYPES["bfloat16"]
     # Of int8, layers of fp32 tell how many threads are of use.
     dtypes = choices if settings.dtype == "fastest" else (torch.float32 if wanted is torch.int8 else wanted,)

@@ -3,18 +3,22 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import oar_core.models.load as loading
 from oar_core.errors import ConfigError, InvalidOrder, WeightsError
 from oar_core.models.load import load_model
 from oar_core.models.model import CONFIG, GROUP_TABLES, POLICY, Model
+from oar_core.nn.rounded_conv import has_bf16
 from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
 from oar_core.sampling.defaults import default_plan
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
+from tests.models.folders import write_golden_model
 from tests.server.tiny import NAME, write_tiny_weights
 
 
@@ -124,3 +128,25 @@ def test_a_later_format_is_refused_with_a_sentence(folder):
     (folder / CONFIG).write_text(json.dumps(config | {"format": 99}))
     with pytest.raises(ConfigError, match="has format 99"):
         load(folder)
+
+
+@pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="this CPU has no instructions for bf16")
+@pytest.mark.parametrize("family", ["arpg", "lpd"])
+def test_pictures_that_are_decoded_in_bf16_are_the_same_but_for_rounding(tmp_path, family):
+    write_golden_model(family, tmp_path / family)
+    exact, rounded = (
+        load_model(tmp_path / family, "cpu", torch.float32, decode_dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    token_ids = torch.randint(64, (3, 16), generator=torch.Generator().manual_seed(3))
+    pictures = exact.decode(token_ids).astype(int), rounded.decode(token_ids).astype(int)
+    assert 0 < np.abs(pictures[0] - pictures[1]).mean() < 3
+    assert (exact.encode(exact.decode(token_ids)) == rounded.encode(exact.decode(token_ids))).all()
+    assert next(rounded.backbone.parameters()).dtype is torch.float32
+
+
+def test_a_cpu_without_bf16_decodes_in_fp32_alone(tmp_path, monkeypatch):
+    write_golden_model("arpg", tmp_path / "arpg")
+    monkeypatch.setattr(loading, "has_bf16", lambda _device: False)
+    with pytest.raises(ConfigError, match="this CPU has no instructions"):
+        load_model(tmp_path / "arpg", "cpu", torch.float32, decode_dtype=torch.bfloat16)

@@ -168,4 +168,4 @@ class MaskGitVqTokenizer(ImageTokenizer):
 
     def _paint(self, codes: Float[Tensor, "B L C"]) -> Float[Tensor, "B 3 Y X"]:
         grid = codes.transpose(1, 2).unflatten(2, self.grid)
-        return self.decoder(grid.contiguous(memory_format=torch.channels_last)).clamp(0, 1).mul(2).sub(1)
+        return self.decoder(self.to_decoder(grid)).float().clamp(0, 1).mul(2).sub(1)

@@ -126,7 +126,7 @@ class VQGAN(ImageTokenizer):
     def _paint(self, codes: Float[Tensor, "B L C"]) -> Float[Tensor, "B 3 Y X"]:
         height, width = self.grid
         grid = codes.transpose(1, 2).unflatten(2, (height, width))
-        return self.decoder(grid.contiguous(memory_format=torch.channels_last))
+        return self.decoder(self.to_decoder(grid))
 
 
 def _upsample(kind: str, width: int, next_width: int) -> nn.Module:
