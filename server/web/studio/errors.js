@@ -19,7 +19,6 @@ export const ErrorCode = {
   InvalidAfter: "invalid_after",
   InvalidLimit: "invalid_limit",
   InvalidFormat: "invalid_format",
-  InvalidKind: "invalid_kind",
   UnsupportedByModel: "unsupported_by_model",
   InvalidCompression: "invalid_compression",
   InvalidIdempotencyKey: "invalid_idempotency_key",
