@@ -40,6 +40,11 @@ class ModelBase:
     device: torch.device
 
     @property
+    def num_frames(self) -> int:
+        """Of a video; 0 for a model that makes pictures."""
+        return 0
+
+    @property
     def unconditional_ids(self) -> tuple[int, ...]:
         return self.conditioner.unconditional_ids
 
@@ -65,6 +70,10 @@ class FrameModel(ModelBase):
     """Makes frames of values."""
 
     backbone: FrameBackbone
+
+    @property
+    def num_frames(self) -> int:
+        return self.backbone.spec.layout.num_frames
 
     @property
     def max_condition(self) -> int:
