@@ -44,6 +44,11 @@ class ModelBase:
     group_tables: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict[str, dict[int, tuple[int, ...]]])
 
     @property
+    def num_frames(self) -> int:
+        """Of a video; 0 for a model that makes pictures."""
+        return 0
+
+    @property
     def unconditional_ids(self) -> tuple[int, ...]:
         return self.conditioner.unconditional_ids
 
@@ -69,6 +74,10 @@ class FrameModel(ModelBase):
     """Makes frames of values."""
 
     backbone: FrameBackbone
+
+    @property
+    def num_frames(self) -> int:
+        return self.backbone.spec.layout.num_frames
 
     @property
     def max_condition(self) -> int:

@@ -178,8 +178,10 @@ class Bridge:
 
     async def _begin(self, queue: WorkerQueue, claim: Claim) -> None:
         log = await self._log.read_checkpoint(claim.job_id, claim.base) if claim.is_restart else ()
-        values = await self._frame_values(claim) if claim.is_restart and claim.params.frames else None
+        values = None
         try:
+            self._check_kind(claim)
+            values = await self._frame_values(claim) if claim.is_restart and claim.params.frames else None
             edit, prompts, refusal = await self._open_edit(claim), await self._read_prompts(claim), None
         except RequestError as error:
             edit, prompts, refusal = None, None, error
@@ -188,6 +190,12 @@ class Bridge:
             self._desk.refuse(claim, refusal)
         else:
             self._desk.begin(claim, log, edit, values, prompts)
+
+    def _check_kind(self, claim: Claim) -> None:
+        """A model of the same name may have come in place of the one that the job was accepted for. Raises
+        RequestError."""
+        if claim.params.frames != self._models[claim.model].pipeline.num_frames:
+            raise RequestError("the model makes something else now than when the job was submitted", field="model")
 
     async def _frame_values(self, claim: Claim) -> dict[tuple[int, int], Frame]:
         """Of the finished frames of a job's videos, by video and number."""

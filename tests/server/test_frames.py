@@ -1,5 +1,6 @@
 """Videos, served by one worker beside pictures: frame after frame, through a kill, with what is refused."""
 
+import asyncio
 import base64
 import io
 import os
@@ -16,6 +17,10 @@ from redis import Redis
 
 from oar_core.models.load import load_frame_model
 from oar_core.sampling.frames import FrameRequest, generate_frames
+from oar_wire.job import GenerationParams
+from server.jobs.connection import RedisConnection
+from server.jobs.queue import JobQueue
+from server.settings import Settings
 from tests.models.videos import NAME as VIDEO
 from tests.models.videos import NUM_FRAMES, NUM_SIGMAS, SIZE
 from tests.server.films import MODELS, write_both
@@ -23,7 +28,7 @@ from tests.server.live import LiveServer
 from tests.server.tiny import NAME
 from tests.server.uploads import encode
 from tests.server.uploads import picture as uploaded
-from tests.waiting import wait_for
+from tests.waiting import HANG_SECONDS, wait_for
 
 STEPS = NUM_FRAMES * NUM_SIGMAS
 
@@ -219,6 +224,23 @@ def test_edits_and_openais_images_are_refused(server: LiveServer) -> None:
     error = images.json()["error"]
     assert (images.status_code, error["code"]) == (400, "unsupported_by_model")
     assert "makes frames" in error["message"]
+
+
+def test_a_job_for_another_kind_of_model_of_that_name_fails_with_a_sentence(server: LiveServer) -> None:
+    """The model was replaced while the job waited, by one that makes videos of another length, or none at all."""
+    (socket,) = (server.data_dir / "data").rglob("*.sock")
+
+    async def submitted(model: str, frames: int) -> str:
+        connection = RedisConnection(f"unix://{socket}", HANG_SECONDS)
+        params = GenerationParams(model=model, prompt="a red circle", seed=1, n=1, frames=frames)
+        job_id = (await JobQueue(connection, Settings()).submit(params)).job_id
+        await connection.close()
+        return job_id
+
+    for model, frames in ((VIDEO, 0), (VIDEO, 3), (NAME, NUM_FRAMES)):
+        ending = server.events(asyncio.run(submitted(model, frames)))[-1]
+        assert (ending["type"], ending["error"]["field"]) == ("failed", "model")
+        assert "makes something else now" in ending["error"]["message"]
 
 
 def test_what_is_kept_of_a_video_goes_with_the_job(server: LiveServer) -> None:
