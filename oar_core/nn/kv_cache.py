@@ -1,8 +1,7 @@
 """A static pool of key/value slots, one sequence per slot."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -106,17 +105,6 @@ class KVCache:
     def forget(self, slots: Int[Tensor, "B"], counts: Sequence[int]) -> None:
         """Shortens row b by its latest `counts[b]` entries; the next ones take their places."""
         self.lengths.numpy()[slots.cpu().numpy()] -= np.asarray(counts, dtype=np.int64)
-
-    @contextmanager
-    def restored(self, slot: int) -> Iterator[None]:
-        """A pass inside leaves no trace in the slot, to the last bit. It may add entries and replace the latest one."""
-        length = int(self.lengths[slot])
-        latest = slice(max(0, length - 1), length)
-        kept = [table[:, slot, :, latest].clone() for table in (self.keys, self.values)]
-        yield
-        for table, entry in zip((self.keys, self.values), kept):
-            table[:, slot, :, latest] = entry
-        self.lengths[slot] = length
 
     def look(self, slots: Int[Tensor, "B"], counts: Sequence[int]) -> "Window":
         """A window for `counts[b]` queries of row b, which see all of the row's entries and leave none."""

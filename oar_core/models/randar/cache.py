@@ -1,7 +1,5 @@
 """The cache of RandAR, whose queries are entries."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,13 +31,6 @@ class InstructedCache(KVCache):
     def reset(self, slots: Int[Tensor, "B"]) -> None:
         super().reset(slots)
         self.asked[slots.cpu()] = NONE
-
-    @contextmanager
-    def restored(self, slot: int) -> Iterator[None]:
-        asked = int(self.asked[slot])
-        with super().restored(slot):
-            yield
-        self.asked[slot] = asked
 
     def grow(self, num_slots: int) -> None:
         added = torch.full((num_slots - self.num_slots,), NONE)
