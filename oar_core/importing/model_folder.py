@@ -23,7 +23,7 @@ from oar_core.models.classes import ClassConditioner, class_names
 from oar_core.models.importer import Publication
 from oar_core.models.load import FORMAT, conditioner_key
 from oar_core.models.model import BACKBONE, CONFIG, TOKENIZER
-from oar_core.order.plan import PlanSpec
+from oar_core.order.plan import CONSTANT, RASTER, PlanSpec
 from oar_core.weights import MANIFEST, Manifest, add_model, file_digest
 from oar_wire.options import model_options, take
 
@@ -221,6 +221,12 @@ def _check_defaults(defaults: Mapping[str, Any], spec: BackboneSpec) -> None:
         check_options(defaults)
         plan = PlanSpec(**take(defaults, ("order", "steps", "group_sizes", "entropy_bound", "candidates")))
         plan.check_fits(spec.num_tokens)
+        if not spec.has_free_order and (plan.order, plan.steps, plan.group_sizes) != (
+            RASTER,
+            spec.num_tokens,
+            CONSTANT,
+        ):
+            raise ConfigError(f"it writes in order {RASTER} alone, in {spec.num_tokens} steps of {CONSTANT} groups")
     except (OarError, TypeError) as error:
         raise ConfigError(f"the defaults do not fit the model: {error}") from error
 
@@ -230,6 +236,8 @@ def _conditioner(part: Part, backbone: Backbone, given: Mapping[str, Any], text:
     if part.importer.conditioner is not None:
         made = part.importer.conditioner(part.config, None if text is None else text.path)
         if made is not None:
+            if "classes" in given:
+                raise ConfigError(f"this model of {part.key} reads prompts: the config's classes have no place in it")
             return made
     if text is not None:
         raise ConfigError(f"{part.key} draws classes, and reads no text: --text has no place in it")
