@@ -17,13 +17,13 @@ from oar_core.host_memory import available_memory
 from oar_core.importing.card import Origins, write_card
 from oar_core.importing.checkpoint import Checkpoint, open_checkpoint
 from oar_core.importing.parts import Part, check_family, check_memory, find_backbone, find_tokenizer
-from oar_core.importing.source import Fetched, check_disk, fetch
+from oar_core.importing.source import Fetched, check_disk, fetch, fetch_text
 from oar_core.models.base import Backbone, BackboneSpec, Conditioner, ImageTokenizer
 from oar_core.models.classes import ClassConditioner, class_names
 from oar_core.models.importer import Publication
-from oar_core.models.load import FORMAT
+from oar_core.models.load import FORMAT, conditioner_key
 from oar_core.models.model import BACKBONE, CONFIG, TOKENIZER
-from oar_core.order.plan import PlanSpec
+from oar_core.order.plan import CONSTANT, RASTER, PlanSpec
 from oar_core.weights import MANIFEST, Manifest, add_model, file_digest
 from oar_wire.options import model_options, take
 
@@ -79,7 +79,7 @@ def import_model(request: ImportRequest, report: Callable[[str], None]) -> Impor
     report("getting the files")
     checkpoint = [fetch(source) for source in request.checkpoint]
     tokenizer = [fetch(source) for source in request.tokenizer]
-    text = None if request.text is None else fetch(request.text)
+    text = None if request.text is None else fetch_text(request.text)
     weights_dir = request.weights_dir
     _check_manifest(weights_dir)
     try:
@@ -147,7 +147,7 @@ class Draft:
             "name": name,
             "backbone": backbone.config,
             "tokenizer": {"family": codes.key, **codes.config},
-            "conditioner": conditioner.kind,
+            "conditioner": conditioner_key(conditioner),
             "defaults": defaults,
             "example_prompts": list(given.get("example_prompts", publication.example_prompts))
             or _examples(conditioner),
@@ -221,6 +221,12 @@ def _check_defaults(defaults: Mapping[str, Any], spec: BackboneSpec) -> None:
         check_options(defaults)
         plan = PlanSpec(**take(defaults, ("order", "steps", "group_sizes", "entropy_bound", "candidates")))
         plan.check_fits(spec.num_tokens)
+        if not spec.has_free_order and (plan.order, plan.steps, plan.group_sizes) != (
+            RASTER,
+            spec.num_tokens,
+            CONSTANT,
+        ):
+            raise ConfigError(f"it writes in order {RASTER} alone, in {spec.num_tokens} steps of {CONSTANT} groups")
     except (OarError, TypeError) as error:
         raise ConfigError(f"the defaults do not fit the model: {error}") from error
 
@@ -228,7 +234,11 @@ def _check_defaults(defaults: Mapping[str, Any], spec: BackboneSpec) -> None:
 def _conditioner(part: Part, backbone: Backbone, given: Mapping[str, Any], text: Fetched | None) -> Conditioner:
     """Classes, unless the family makes another. Raises ConfigError, WeightsError."""
     if part.importer.conditioner is not None:
-        return part.importer.conditioner(part.config, None if text is None else text.path)
+        made = part.importer.conditioner(part.config, None if text is None else text.path)
+        if made is not None:
+            if "classes" in given:
+                raise ConfigError(f"this model of {part.key} reads prompts: the config's classes have no place in it")
+            return made
     if text is not None:
         raise ConfigError(f"{part.key} draws classes, and reads no text: --text has no place in it")
     count = backbone.spec.condition_vocab - 1

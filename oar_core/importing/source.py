@@ -60,6 +60,12 @@ def fetch(text: str) -> Fetched:
     return Fetched(path, str(HubFile(wanted.repo, wanted.file, commit)), commit)
 
 
+def fetch_text(text: str) -> Fetched:
+    """As `fetch`, or a folder of this machine: a text encoder is several files."""
+    path = Path(text)
+    return Fetched(path, path.name) if path.is_dir() else fetch(text)
+
+
 def _download(wanted: HubFile) -> Path:
     hub = _hub()
     known = hub.try_to_load_from_cache(wanted.repo, wanted.file, revision=wanted.revision)

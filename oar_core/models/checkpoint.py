@@ -22,11 +22,15 @@ def read_tensors(
     extra = [key for key in state if key not in shapes and key not in ignored]
     if extra:
         raise WeightsError(f"this is no {project} checkpoint of that size: it also has {_listed(extra)}")
+    found: dict[str, Tensor] = {}
     for key, shape in shapes.items():
-        found = list(state[key].shape)
-        if found != list(shape):
-            raise WeightsError(f"this is no {project} checkpoint of that size: {key} is {found} and not {list(shape)}")
-    return {key: state[key].float() for key in shapes}
+        tensor = state[key]
+        if list(tensor.shape) != list(shape):
+            raise WeightsError(
+                f"this is no {project} checkpoint of that size: {key} is {list(tensor.shape)} and not {list(shape)}"
+            )
+        found[key] = tensor.float()
+    return found
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -52,8 +52,8 @@ class Importer:
     native_state: Callable[[State, Config], dict[str, Tensor]]
     # The card; None for a tokenizer.
     publication: Callable[[Config], Publication] | None = None
-    # What reads prompts, from the config and the file of `--text`; None: the model draws classes.
-    conditioner: Callable[[Config, Path | None], Conditioner] | None = None
+    # What reads prompts, from the config and the file or folder of `--text`; None: the model draws classes.
+    conditioner: Callable[[Config, Path | None], Conditioner | None] | None = None
     # Keys, or beginnings of keys that end with a dot, that are known and of no use.
     ignored: tuple[str, ...] = ()
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,14 @@ from oar_core.weights import count_numbers, file_digest, read_tensors
 FORMAT = 2  # of config.json
 BYTES = 4  # of a number in fp32, in which networks are loaded
 
+
+class LoadedConditioner(Conditioner, Protocol):
+    """A conditioner that a model's folder keeps."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self: ...
+
+
 # A new family is a folder beside this file and one line here.
 FAMILIES = (
     "oar",
@@ -53,12 +61,12 @@ FAMILIES = (
 )
 NATIVE = FAMILIES[0]
 
-CONDITIONERS: dict[str, Callable[[Path], Conditioner]] = {
-    "text": TextTokenizer.load,
-    "class": ClassConditioner.load,
-    "features": FeatureConditioner.load,
-    "text_features": TextFeatureConditioner.load,
-    "chat": ChatConditioner.load,
+CONDITIONERS: dict[str, type[LoadedConditioner]] = {
+    "text": TextTokenizer,
+    "class": ClassConditioner,
+    "features": FeatureConditioner,
+    "text_features": TextFeatureConditioner,
+    "chat": ChatConditioner,
 }
 CONDITIONER_FILES = (TEXT, CLASSES, CHAT, FEATURES, ENCODER, ENCODER_CONFIG)
 
@@ -173,7 +181,12 @@ def load_conditioner(folder: Path) -> Conditioner:
     kind = read_config(folder)["conditioner"]
     if kind not in CONDITIONERS:
         raise ConfigError(f"unknown conditioner {kind!r}; there are {', '.join(CONDITIONERS)}")
-    return CONDITIONERS[kind](folder)
+    return CONDITIONERS[kind].load(folder)
+
+
+def conditioner_key(conditioner: Conditioner) -> str:
+    """By which a model's config names what loads it."""
+    return next(key for key, kind in CONDITIONERS.items() if isinstance(conditioner, kind))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -205,7 +218,7 @@ CONVERTERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 
 def _check_memory(folder: Path, name: str) -> None:
     """Counts before anything is read: a process that takes more is killed without a word. Raises WeightsError."""
-    numbers = sum(count_numbers(folder / file) for file in (BACKBONE, TOKENIZER) if (folder / file).exists())
+    numbers = sum(count_numbers(folder / file) for file in (BACKBONE, TOKENIZER, ENCODER) if (folder / file).exists())
     available = available_memory()
     if available is not None and BYTES * numbers > available:
         raise WeightsError(

@@ -1,22 +1,27 @@
 """Prompts as features of a T5 encoder, by the package `transformers`, which is imported when a model needs it."""
 
 import json
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from oar_core.errors import ConfigError, WeightsError, refusal
+from oar_core.host_memory import available_memory
 from oar_core.models.base import Features, Prefix
 from oar_core.tensor_file import save_tensors
 from oar_core.text import TEXT
-from oar_core.weights import read_tensors
+from oar_core.weights import count_numbers, read_tensors
 from oar_wire.options import BadOption, check_prompt, check_prompt_tokens
 
 ENCODER, ENCODER_CONFIG = "text_encoder.safetensors", "text_encoder.json"  # in a model's folder, beside TEXT
+PUBLISHED_CONFIG, PUBLISHED_TOKENIZER = "config.json", "tokenizer.json"  # in a published encoder's folder
+BYTES = 4  # of a number in fp32
 TIED = "encoder.embed_tokens.weight"  # the same tensor as "shared.weight", which alone is stored
 
 
@@ -45,6 +50,20 @@ class TextFeatureConditioner:
         encoder = build_encoder(config["encoder"])
         _fill(encoder, folder / ENCODER)
         return cls(Tokenizer.from_file(str(folder / TEXT)), encoder, config["max_length"])
+
+    @classmethod
+    def published(cls, folder: Path, max_length: int, width: int) -> Self:
+        """Of a folder as `transformers` has it: sizes, safetensors and a text tokenizer. Raises ConfigError without
+        that package, WeightsError for files that are missing or wrong, and for features of another width."""
+        files = sorted(folder.glob("*.safetensors"))
+        for path in (folder / PUBLISHED_CONFIG, folder / PUBLISHED_TOKENIZER, *(files or [folder / "*.safetensors"])):
+            if not path.is_file():
+                raise WeightsError(f"{path} is missing: --text names a T5 encoder's folder, with safetensors")
+        _check_memory(files)
+        encoder = build_encoder(_read_sizes(folder / PUBLISHED_CONFIG, width))
+        tensors = {name: tensor for path in files for name, tensor in _encoder_tensors(path)}
+        _load(encoder, tensors, folder)
+        return cls(_read_tokenizer(folder / PUBLISHED_TOKENIZER), encoder, max_length)
 
     def save(self, folder: Path) -> None:
         self._tokenizer.save(str(folder / TEXT))
@@ -97,10 +116,55 @@ def build_encoder(config: dict[str, Any]) -> nn.Module:
 
 def _fill(encoder: nn.Module, path: Path) -> None:
     """Raises WeightsError."""
+    _load(encoder, read_tensors(path), path)
+
+
+def _load(encoder: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises WeightsError."""
     try:
-        absent, extra = encoder.load_state_dict(read_tensors(path), strict=False)
+        absent, extra = encoder.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit its config: {error}") from error
     wrong = [name for name in (*absent, *extra) if name != TIED]
     if wrong:
         raise WeightsError(f"{path} does not fit its config: {', '.join(wrong[:3])}")
+
+
+def _check_memory(files: list[Path]) -> None:
+    """Raises WeightsError where an encoder in fp32, and its tensors as they are read, take more than there is."""
+    taken, available = 2 * BYTES * sum(count_numbers(path) for path in files), available_memory()
+    if available is not None and taken > available:
+        raise WeightsError(
+            f"the text encoder takes {taken / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available"
+        )
+
+
+def _read_sizes(path: Path, width: int) -> dict[str, Any]:
+    """Raises WeightsError."""
+    try:
+        sizes: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = sizes["d_model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} holds no sizes of a T5 encoder") from error
+    if found != width:
+        raise WeightsError(f"the text encoder's features are {found} wide, and the network reads {width}")
+    return sizes
+
+
+def _encoder_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Of a file that may hold a decoder too. Raises WeightsError for numbers that are not finite."""
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            if name.startswith("encoder.") or name == "shared.weight":
+                tensor: Tensor = file.get_tensor(name)
+                if not torch.isfinite(tensor).all():
+                    raise WeightsError(f"{name} of {path.name} holds numbers that are not finite")
+                yield name, tensor
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    """Raises WeightsError."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises this class itself
+        raise WeightsError(f"{path} is no file of the tokenizers library: {error}") from error

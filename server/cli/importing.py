@@ -26,7 +26,9 @@ def importable() -> list[str]:
               help="The network's file, pickled or safetensors; again for each of several files.")  # fmt: skip
 @click.option("--tokenizer", metavar=SOURCE, multiple=True,
               help="The image tokenizer's file; none where the checkpoint holds it.")  # fmt: skip
-@click.option("--text", metavar=SOURCE, help="The text tokenizer's file, for a family that reads prompts.")
+@click.option(
+    "--text", metavar=SOURCE, help="What reads prompts: a text tokenizer's file, or the folder of a text encoder."
+)
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="A JSON object of what the files cannot tell: backbone, tokenizer, defaults, classes.")  # fmt: skip
 @click.option("--name", help="Its name on the server; by default that of the published model.")

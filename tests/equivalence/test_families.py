@@ -60,7 +60,7 @@ def plans_of(model):
 
 def given_to(model, index):
     """Nothing can be given where every picture begins with its first position."""
-    return KnownTokens((3, 9, 4), (7, 8, 9)) if index % 3 == 2 and model.can_edit else KnownTokens()
+    return KnownTokens((3, 9, 4), (7, 8, 9)) if index % 3 == 2 and model.backbone.spec.can_edit else KnownTokens()
 
 
 def requests_of(model, count=12):
@@ -195,7 +195,7 @@ def test_what_a_family_cannot_do_is_refused_with_a_sentence(model):
 
 def test_a_family_that_writes_in_raster_order_takes_no_other_number_of_steps_and_keeps_nothing(model):
     if not model.has_fixed_steps:
-        assert (model.backbone.spec.has_free_order, model.can_edit) == (True, True)
+        assert (model.backbone.spec.has_free_order, model.backbone.spec.can_edit) == (True, True)
         return
     request = SequenceRequest("raster", (1,), 0, 0, PlanSpec(tuple(range(NUM_TOKENS)), NUM_TOKENS), SamplingParams())
     same = replace(request, plan=PlanSpec("raster"))
@@ -206,7 +206,7 @@ def test_a_family_that_writes_in_raster_order_takes_no_other_number_of_steps_and
     }.items():
         with pytest.raises(RequestError, match=sentence):
             generate(model.backbone, [refused], (10,))
-    assert (model.group_sizes, model.can_edit) == (("constant",), False)
+    assert (model.group_sizes, model.backbone.spec.can_edit) == (("constant",), False)
 
 
 def test_features_that_do_not_fit_are_refused_with_a_sentence(model):

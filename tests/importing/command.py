@@ -1,7 +1,7 @@
 """`oar import` as it is called, and checkpoints of golden networks as their projects would publish them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,52 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from oar_core.models.janus import checkpoint as janus
+from oar_core.models.llamagen import checkpoint as llamagen
 from server.cli import main
-from tests.models.folders import CLASS_NAMES
+from tests.models.folders import BACKBONES, CAPTIONS, CLASS_NAMES, GOLDEN
 from tests.models.golden import FOLDER
+from tests.models.janus.folder import BACKBONE_CONFIG, text_tokenizer, their_key, whole_state
 
 TOKENIZER = "vq_llamagen"
 CONFIG = {"backbone": {"num_heads": 4, "grid": [4, 4]}, "classes": list(CLASS_NAMES)}
+GPT_TABLES, GPT_LAYER = ("tok_embeddings.weight", "output.weight"), "layers.1.attention_norm.weight"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A golden checkpoint, and the keys of it that tests change."""
+
+    family: str
+    network: tuple[Any, Callable[[Mapping[str, Tensor], Any], dict[str, Tensor]]]  # its config, and the key map
+    head: str
+    layer: str  # a tensor of its second layer
+    tables: tuple[str, ...]  # that have a row for each code
+    config: Mapping[str, Any] = field(default_factory=lambda: CONFIG)
+    has_classes: bool = True
+    holds_tokenizer: bool = False
+
+
+CASES = {
+    "arpg": Case(
+        "arpg", BACKBONES["arpg"], "head.weight", "layers.self_dec.1.attn_norm.weight",
+        ("embeddings.weight", "head.weight"),
+    ),
+    "lpd": Case("lpd", BACKBONES["lpd"], "head.weight", "blocks.1.norm1.weight", ("token_emb.weight", "head.weight")),
+    "randar": Case("randar", BACKBONES["randar"], "output.weight", GPT_LAYER, GPT_TABLES),
+    "llamagen": Case("llamagen", BACKBONES["llamagen"], "output.weight", GPT_LAYER, GPT_TABLES),
+    "llamagen_t2i": Case(
+        "llamagen", (CAPTIONS, llamagen.native_state), "output.weight", GPT_LAYER, GPT_TABLES,
+        {"backbone": CONFIG["backbone"]}, has_classes=False,
+    ),
+    "janus": Case(
+        "janus", (BACKBONE_CONFIG, janus.native_state), "model.generation_head.vision_head.weight",
+        "model.language_model.layers.1.input_layernorm.weight",
+        ("model.generation_embeddings.weight", "model.generation_head.vision_head.weight",
+         "model.generation_head.vision_head.bias"),
+        {"backbone": {"num_heads": 2, "grid": [4, 4], "max_condition": 24}}, has_classes=False, holds_tokenizer=True,
+    ),
+}  # fmt: skip
 
 
 @dataclass
@@ -24,22 +64,58 @@ class Importing:
     """A folder with a checkpoint of a golden network, its tokenizer, a config and a folder of models."""
 
     folder: Path
-    family: str
-    config: Mapping[str, Any] = field(default_factory=lambda: CONFIG)
+    name: str  # of a case, or a family that has none
+    config: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.config is None:
+            self.config = self.case.config if self.name in CASES else CONFIG
+
+    @property
+    def case(self) -> Case:
+        return CASES[self.name]
+
+    @property
+    def family(self) -> str:
+        return self.case.family if self.name in CASES else self.name
 
     @property
     def weights(self) -> Path:
         return self.folder / "weights"
 
-    def state(self, name: str | None = None) -> dict[str, Tensor]:
-        return load_file(golden_file(name or self.family))
+    @property
+    def golden(self) -> Path:
+        """The checkpoint as it is."""
+        return self.safetensors(self.state(), "golden.safetensors") if self.name == "janus" else golden_file(self.name)
+
+    def state(self) -> dict[str, Tensor]:
+        return whole_state() if self.name == "janus" else load_file(golden_file(self.name))
+
+    def with_codes(self, change: Callable[[dict[str, Tensor], Callable[[str], str]], None]) -> tuple[Path, Path | None]:
+        """The checkpoint, and the file of an image tokenizer that was changed, unless the checkpoint holds it. `change`
+        is given the tensors, and what tells the key of a part."""
+        if self.case.holds_tokenizer:
+            state = self.state()
+            change(state, their_key)
+            return self.safetensors(state, "codes.safetensors"), None
+        codes = load_file(golden_file(TOKENIZER))
+        change(codes, lambda name: name)
+        return self.golden, self.safetensors(codes, "codes.safetensors")
 
     def words(self, checkpoint: str | Path, tokenizer: str | Path | None = None, *more: str) -> list[str]:
         config = self.folder / "config.json"
         config.write_text(json.dumps(self.config))
-        codes = golden_file(TOKENIZER) if tokenizer is None else tokenizer
-        files = ["--checkpoint", str(checkpoint), "--tokenizer", str(codes)]
+        files = ["--checkpoint", str(checkpoint)]
+        if tokenizer is not None or not (self.name in CASES and self.case.holds_tokenizer):
+            files += ["--tokenizer", str(golden_file(TOKENIZER) if tokenizer is None else tokenizer)]
+        if self.name == "janus" and "--text" not in more:
+            files += ["--text", str(self.text_tokenizer())]
         return ["import", self.family, *files, "--config", str(config), "--out", str(self.weights), *more]
+
+    def text_tokenizer(self) -> Path:
+        path = self.folder / "tokenizer.json"
+        text_tokenizer().save(str(path))
+        return path
 
     def run(self, checkpoint: str | Path, tokenizer: str | Path | None = None, *more: str) -> Any:
         """The result of the command, in this process."""
@@ -64,7 +140,7 @@ class Importing:
 
 
 def golden_file(name: str) -> Path:
-    return FOLDER / name / "weights.safetensors"
+    return FOLDER / GOLDEN.get(name, name) / "weights.safetensors"
 
 
 def listing(folder: Path) -> list[tuple[str, bytes]]:

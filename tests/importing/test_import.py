@@ -7,6 +7,7 @@ import resource
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,16 +24,14 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.weights import Manifest
 from server.cli.importing import importable
-from tests.importing.command import CONFIG, TOKENIZER, Importing, golden_file
-from tests.models.folders import BACKBONES, CLASS_NAMES
+from tests.importing.command import CASES, CONFIG, TOKENIZER, Importing, golden_file
+from tests.models.folders import CLASS_NAMES
+from tests.models.janus.folder import their_key
 
 ROOT = Path(__file__).parents[2]
 
 
-CODE_TABLES = {"arpg": ("embeddings.weight", "head.weight"), "lpd": ("token_emb.weight", "head.weight")}
-
-
-@pytest.fixture(params=sorted(BACKBONES))
+@pytest.fixture(params=sorted(CASES))
 def each(request: pytest.FixtureRequest, tmp_path: Path) -> Importing:
     return Importing(tmp_path, request.param)
 
@@ -53,10 +52,10 @@ WAYS = {
 }
 
 
-CASES = [("arpg", way) for way in WAYS] + [(key, way) for key in sorted(BACKBONES) for way in ("safetensors", "model")]
+KEPT = [("arpg", way) for way in WAYS] + [(key, way) for key in sorted(CASES) for way in ("safetensors", "model")]
 
 
-@pytest.mark.parametrize(("key", "way"), sorted(set(CASES)))
+@pytest.mark.parametrize(("key", "way"), sorted(set(KEPT)))
 def test_a_checkpoint_becomes_a_model_whatever_it_is_kept_in(tmp_path: Path, key: str, way: str) -> None:
     each = Importing(tmp_path, key)
     state = each.state()
@@ -68,14 +67,15 @@ def test_a_checkpoint_becomes_a_model_whatever_it_is_kept_in(tmp_path: Path, key
     assert manifest.default == "mine"
     folder = manifest.folder("mine")
     model = load_model(folder, "cpu", torch.float32)
-    config, native_state = BACKBONES[each.family]
+    config, native_state = each.case.network
     wanted = native_state({key: value.float() for key, value in state.items()}, config)
     stored = load_file(folder / BACKBONE)
     assert stored.keys() == wanted.keys()
     assert all(torch.equal(stored[key].float(), value) for key, value in wanted.items())
     assert {value.dtype for value in stored.values()} == {torch.float32 if way == "fp32" else torch.bfloat16}
-    assert model.encode_prompt("goldfish") == (1,)
-    assert model.unconditional_ids == (len(CLASS_NAMES),)
+    if each.case.has_classes:
+        assert model.encode_prompt("goldfish") == (1,)
+        assert model.unconditional_ids == (len(CLASS_NAMES),)
     assert default_plan(model).steps == told["defaults"]["steps"]
     assert default_sampling(model).guidance == told["defaults"]["guidance"]
     card = (folder / "card.md").read_text()
@@ -131,11 +131,11 @@ def test_without_names_classes_have_numbers(one: Importing) -> None:
 
 
 def test_another_familys_checkpoint_is_called_by_its_name(each: Importing) -> None:
-    other = next(name for name in sorted(BACKBONES) if name != each.family)
+    other = "lpd" if each.name == "arpg" else "arpg"
     sentence = each.refusal(golden_file(other))
     assert f"is no checkpoint of {each.family}: its keys are those of the backbone of {other}" in sentence
     assert "those of the tokenizer of llamagen_vq" in each.refusal(golden_file(TOKENIZER))
-    assert "is no image tokenizer that is known here" in each.refusal(golden_file(each.family), golden_file(other))
+    assert "is no image tokenizer that is known here" in each.refusal(each.golden, golden_file(other))
 
 
 @pytest.mark.parametrize("key", [key for key in FAMILIES if family(key).importer is None])
@@ -146,22 +146,18 @@ def test_a_family_that_offers_no_import_says_so(tmp_path: Path, key: str) -> Non
 
 
 def test_missing_and_extra_keys_are_named(each: Importing) -> None:
-    state = each.state()
-    removed = next(key for key in state if key.endswith(("1.attn_norm.weight", "1.norm1.weight")))
+    state, removed = each.state(), each.case.layer
     short = {key: value for key, value in state.items() if key != removed}
     assert f"it has no {removed}" in each.refusal(each.safetensors(short))
     more = {**state, "adapter.weight": torch.zeros(2, 2), "ema.decay": torch.zeros(1)}
     sentence = each.refusal(each.pickled({"model": more}))
-    assert "it holds adapter.weight, ema.decay, which" in sentence
-    codes = one_of(each.state(TOKENIZER), without="encoder.mid.0.norm1.weight")
-    assert "it has no encoder.mid.0.norm1.weight" in each.refusal(
-        golden_file(each.family), each.safetensors(codes, "codes.safetensors")
-    )
+    assert "adapter.weight" in sentence
+    assert "it holds" in sentence or "it also has" in sentence
 
+    def without_a_norm(codes: dict[str, torch.Tensor], key: Callable[[str], str]) -> None:
+        del codes[key("encoder.mid.0.norm1.weight")]
 
-def one_of(state: dict[str, torch.Tensor], *, without: str) -> dict[str, torch.Tensor]:
-    assert without in state
-    return {key: value for key, value in state.items() if key != without}
+    assert "it has no encoder.mid.0.norm1.weight" in each.refusal(*each.with_codes(without_a_norm))
 
 
 @pytest.mark.parametrize(
@@ -230,30 +226,33 @@ def test_what_holds_no_tensors_is_refused(one: Importing) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.float8_e4m3fn, torch.bool])
 def test_numbers_of_another_format_are_refused(each: Importing, dtype: torch.dtype) -> None:
     state = each.state()
-    state["head.weight"] = state["head.weight"].to(dtype)
+    head = each.case.head
+    state[head] = state[head].to(dtype)
     sentence = each.refusal(each.safetensors(state))
-    assert "head.weight holds" in sentence
+    assert f"{head} holds" in sentence
     assert "weights are F32, F16, BF16" in sentence
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_that_are_not_finite_are_refused(each: Importing, value: float) -> None:
-    state = each.state()
-    state["head.weight"][3, 5] = value
-    assert "head.weight of checkpoint.safetensors holds 1 numbers that are not finite" in each.refusal(
+    state, head = each.state(), each.case.head
+    state[head][3, 5] = value
+    assert f"{head} of checkpoint.safetensors holds 1 numbers that are not finite" in each.refusal(
         each.safetensors(state)
     )
-    codes = each.state(TOKENIZER)
-    codes["decoder.conv_out.bias"][:2] = value
-    assert "decoder.conv_out.bias of codes.pt holds 2 numbers that are not finite" in each.refusal(
-        golden_file(each.family), each.pickled(codes, "codes.pt")
-    )
+
+    def spoil(codes: dict[str, torch.Tensor], key: Callable[[str], str]) -> None:
+        codes[key("decoder.conv_out.bias")][:2] = value
+
+    sentence = each.refusal(*each.with_codes(spoil))
+    assert "decoder.conv_out.bias of codes.safetensors holds 2 numbers that are not finite" in sentence
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused(each: Importing) -> None:
-    codes = each.state(TOKENIZER)
-    codes["quantize.embedding.weight"] = codes["quantize.embedding.weight"][:32]
-    sentence = each.refusal(golden_file(each.family), each.safetensors(codes, "codes.safetensors"))
+    def cut(codes: dict[str, torch.Tensor], key: Callable[[str], str]) -> None:
+        codes[key("quantize.embedding.weight")] = codes[key("quantize.embedding.weight")][:32].clone()
+
+    sentence = each.refusal(*each.with_codes(cut))
     assert "predicts 64 codes and codes.safetensors has 32: it is another model's tokenizer" in sentence
 
 
@@ -262,9 +261,9 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(each: Importing) -> None:
     [
         ({"tokenizer": {"grid": [8, 8]}}, "the backbone's grid is 4 x 4, and the tokenizer's config says 8 x 8"),
         ({"backbone": {"num_heads": 5, "grid": [4, 4]}}, "not a multiple of"),
-        ({"backbone": {"num_heads": 4, "grid": [4, 4], "width": 32}}, "say width 64, and the config says 32"),
+        ({"backbone": {"num_heads": 4, "grid": [4, 4], "width": 16}}, "and the config says 16"),
         ({"backbone": {}}, "num_heads, which no tensor tells"),
-        ({"classes": ["one"]}, "names 1 classes, and the checkpoint has 10"),
+        ({"classes": ["one"]}, "classes"),
         ({"defaults": {"steps": 17}}, "the defaults do not fit the model: steps is 17"),
         ({"defaults": {"order": "zigzag"}}, "the defaults do not fit the model: order 'zigzag'"),
         ({"defaults": {"speed": 1}}, "there is no option speed"),
@@ -273,8 +272,8 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(each: Importing) -> None:
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(each: Importing, config: dict[str, Any], words: str) -> None:
-    each.config = {**CONFIG, **config}
-    assert words in each.refusal(golden_file(each.family))
+    each.config = {**each.case.config, **config}
+    assert words in each.refusal(each.golden)
 
 
 def test_a_grid_that_does_not_fit_the_positions_is_refused(tmp_path: Path) -> None:
@@ -351,16 +350,19 @@ def test_too_little_memory_is_counted_before_anything_is_read(each: Importing) -
     available = available_memory()
     if available is None or available > 100 << 30:
         pytest.skip("this system has, or says, no such bound")
-    state, width = each.state(), 64
-    rows = (64 << 30) // (2 * width)
+    state = each.state()
+    rows = (64 << 30) // (2 * state[each.case.head].shape[1])
     # As many codes as that, in whichever tables of the family have a row for each.
-    huge = {key: (rows + len(value) - 64, width) for key, value in state.items() if key in CODE_TABLES[each.family]}
-    codes = each.state(TOKENIZER)
+    huge = {key: (rows + len(state[key]) - 64, *state[key].shape[1:]) for key in each.case.tables}
     table = "quantize.embedding.weight"
-    sentence = each.refusal(
-        with_holes(each.folder / "huge.safetensors", state, huge),
-        with_holes(each.folder / "codes.safetensors", codes, {table: (rows, codes[table].shape[1])}),
-    )
+    codes = load_file(golden_file(TOKENIZER))
+    more = {table: (rows, codes[table].shape[1])}
+    tokenizer = None
+    if each.case.holds_tokenizer:
+        huge |= {their_key(name): shape for name, shape in more.items()}
+    else:
+        tokenizer = with_holes(each.folder / "codes.safetensors", codes, more)
+    sentence = each.refusal(with_holes(each.folder / "huge.safetensors", state, huge), tokenizer)
     assert "of memory, and" in sentence
     assert "nothing was read" in sentence
 

@@ -3,6 +3,7 @@
 from oar_core.models.family import Config, Family
 from oar_core.models.janus.backbone import JanusBackbone
 from oar_core.models.janus.config import JanusConfig
+from oar_core.models.janus.importer import IMPORTER, TOKENIZER_IMPORTER
 from oar_core.models.vq import VqTokenizer
 from oar_core.models.vq_config import VqConfig
 
@@ -15,4 +16,4 @@ def _tokenizer(config: Config) -> VqTokenizer:
     return VqTokenizer(VqConfig.from_dict(config))
 
 
-FAMILY = Family(backbone=_backbone, tokenizer=_tokenizer)
+FAMILY = Family(backbone=_backbone, tokenizer=_tokenizer, importer=IMPORTER, tokenizer_importer=TOKENIZER_IMPORTER)

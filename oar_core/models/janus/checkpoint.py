@@ -5,7 +5,7 @@ A checkpoint holds both networks: the backbone, and the image tokenizer, which i
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -54,8 +54,8 @@ OUTER = {
 def native_state(state: State, config: JanusConfig) -> dict[str, Tensor]:
     """The tensors of a `JanusBackbone`, in fp32, from a checkpoint of either layout. Raises WeightsError for one of
     other keys or sizes."""
-    renamed = {key: tensor for key, tensor in _renamed(state).items() if not key.startswith(TOKENIZER)}
-    found = read_tensors(renamed, _shapes(config), PROJECT)
+    keys = {name: key for name, key in names(state).items() if not name.startswith(TOKENIZER)}
+    found = read_tensors(Renamed(state, keys), _shapes(config), PROJECT)
     native = {ours: found[theirs] for theirs, ours in OUTER.items()}
     for layer in range(config.num_layers):
         native |= _block(found, f"{LANGUAGE}layers.{layer}.", f"blocks.{layer}.")
@@ -64,26 +64,50 @@ def native_state(state: State, config: JanusConfig) -> dict[str, Tensor]:
 
 def tokenizer_state(state: State) -> dict[str, Tensor]:
     """The tensors of the image tokenizer, in fp32 and by LlamaGen's names, from a checkpoint of either layout."""
-    found: dict[str, Tensor] = {}
-    for key, tensor in _renamed(state).items():
-        name = key.removeprefix(TOKENIZER)
-        if name == key or name in STATISTICS:
-            continue
-        for theirs, ours in TOKENIZER_NAMES:
-            name = theirs.sub(ours, name)
-        found[name] = tensor.float()
-    return found
+    return {name: state[key].float() for name, key in tokenizer_names(state).items()}
 
 
-def _renamed(state: State) -> dict[str, Tensor]:
-    """By the keys of `transformers`, without what makes no pictures."""
-    found: dict[str, Tensor] = {}
-    for key, tensor in state.items():
+def names(keys: Iterable[str]) -> dict[str, str]:
+    """Keys of a checkpoint, by those of `transformers`, without what makes no pictures."""
+    found: dict[str, str] = {}
+    for key in keys:
         if key.startswith(UNUSED):
             continue
         start = next((theirs for theirs in DEEPSEEK if key.startswith(theirs)), "")
-        found[DEEPSEEK.get(start, "") + key.removeprefix(start)] = tensor
+        found[DEEPSEEK.get(start, "") + key.removeprefix(start)] = key
     return found
+
+
+def tokenizer_names(keys: Iterable[str]) -> dict[str, str]:
+    """Keys of the image tokenizer in a checkpoint, by LlamaGen's names."""
+    found: dict[str, str] = {}
+    for theirs, key in names(keys).items():
+        name = theirs.removeprefix(TOKENIZER)
+        if name == theirs or name in STATISTICS:
+            continue
+        for pattern, ours in TOKENIZER_NAMES:
+            name = pattern.sub(ours, name)
+        found[name] = key
+    return found
+
+
+class Renamed(Mapping[str, Tensor]):
+    """Tensors by other names; each is read when it is asked for."""
+
+    def __init__(self, state: State, keys: Mapping[str, str]) -> None:
+        self._state, self._keys = state, keys
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._state[self._keys[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def _shapes(config: JanusConfig) -> Shapes:

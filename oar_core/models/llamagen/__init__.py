@@ -3,10 +3,11 @@
 from oar_core.models.family import Config, Family
 from oar_core.models.llamagen.backbone import LlamaGenBackbone
 from oar_core.models.llamagen.config import LlamaGenConfig
+from oar_core.models.llamagen.importer import IMPORTER
 
 
 def _backbone(config: Config) -> LlamaGenBackbone:
     return LlamaGenBackbone(LlamaGenConfig.from_dict(config))
 
 
-FAMILY = Family(backbone=_backbone)
+FAMILY = Family(backbone=_backbone, importer=IMPORTER)

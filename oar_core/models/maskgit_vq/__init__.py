@@ -2,6 +2,7 @@
 
 from oar_core.models.family import Config, Family
 from oar_core.models.maskgit_vq.config import MaskGitVqConfig
+from oar_core.models.maskgit_vq.importer import IMPORTER
 from oar_core.models.maskgit_vq.vq import MaskGitVqTokenizer
 
 
@@ -9,4 +10,4 @@ def _tokenizer(config: Config) -> MaskGitVqTokenizer:
     return MaskGitVqTokenizer(MaskGitVqConfig.from_dict(config))
 
 
-FAMILY = Family(tokenizer=_tokenizer)
+FAMILY = Family(tokenizer=_tokenizer, tokenizer_importer=IMPORTER)

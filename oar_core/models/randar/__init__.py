@@ -3,10 +3,11 @@
 from oar_core.models.family import Config, Family
 from oar_core.models.gpt import GptConfig
 from oar_core.models.randar.backbone import RandarBackbone
+from oar_core.models.randar.importer import IMPORTER
 
 
 def _backbone(config: Config) -> RandarBackbone:
     return RandarBackbone(GptConfig.from_dict(config))
 
 
-FAMILY = Family(backbone=_backbone)
+FAMILY = Family(backbone=_backbone, importer=IMPORTER)

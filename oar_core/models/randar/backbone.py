@@ -13,6 +13,7 @@ from oar_core.config import OrderScore
 from oar_core.models.base import Backbone, BackboneSpec, Commit, Condition, GridLayout, Queries, Query, valid_places
 from oar_core.models.gpt import INIT_STD, Gpt, GptConfig, initialise
 from oar_core.models.randar.cache import NONE, InstructedCache
+from oar_core.models.randar.groups import published_groups
 from oar_core.nn.attention import Uncached, additive_mask
 from oar_core.nn.kv_cache import KVCache
 from oar_core.nn.rope import neighboured, rotate
@@ -46,6 +47,7 @@ class RandarBackbone(Backbone):
             condition_vocab=config.num_classes + 1,
             max_condition=1,
             queries=Queries.EARLIER,
+            published_groups=published_groups,
         )
 
     def forward(

@@ -7,9 +7,11 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-from oar_core.models.chat import ChatConditioner, Conversation
+from oar_core.models.chat import ChatConditioner
+from oar_core.models.janus.checkpoint import TOKENIZER as THEIR_TOKENIZER
 from oar_core.models.janus.checkpoint import native_state, tokenizer_state
 from oar_core.models.janus.config import JanusConfig
+from oar_core.models.janus.importer import CONVERSATION
 from oar_core.models.load import FORMAT, family
 from oar_core.models.model import BACKBONE, CONFIG, TOKENIZER
 from tests.models.golden import Golden
@@ -30,12 +32,6 @@ TOKENIZER_CONFIG = {
     "grid": GRID, "width": 32, "multipliers": (1, 1), "encoder_blocks": 1, "vocab_size": NUM_CODES, "code_width": 8,
     "hidden_width": 32,
 }  # fmt: skip
-CONVERSATION = Conversation(
-    template="<|User|>: {prompt}\n\n<|Assistant|>:<begin_of_image>",
-    start="<start>",
-    pad="<pad>",
-    begin="<begin_of_image>",
-)
 WORDS = ("a", "an", "red", "blue", "green", "orc", "hen", "bird", "with", "golden", "boots", "on", "snow", ":", ",")
 
 
@@ -49,6 +45,27 @@ def text_tokenizer() -> Tokenizer:
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in ("<|User|>", "<|Assistant|>")])
     return tokenizer
+
+
+# Names of the image tokenizer's parts: this library's, and those of `transformers`.
+THEIR_NAMES = {
+    "encoder.conv_blocks.": "encoder.down.", "decoder.conv_blocks.": "decoder.up.", ".res.": ".block.",
+    ".mid.0.": ".mid.block_1.", ".mid.1.": ".mid.attn_1.", ".mid.2.": ".mid.block_2.",
+}  # fmt: skip
+
+
+def their_key(name: str) -> str:
+    """Of a tensor of the image tokenizer, in the layout of `transformers`."""
+    for ours, theirs in THEIR_NAMES.items():
+        name = name.replace(ours, theirs)
+    return THEIR_TOKENIZER + name
+
+
+def whole_state() -> dict[str, torch.Tensor]:
+    """The golden checkpoint in bf16, with an encoder of zeros: the golden file has none."""
+    found = {key: tensor.bfloat16() for key, tensor in Golden.load("janus").state.items()}
+    whole = family("janus").build_tokenizer("janus", TOKENIZER_CONFIG).state_dict()
+    return {**{their_key(name): torch.zeros_like(tensor).bfloat16() for name, tensor in whole.items()}, **found}
 
 
 def write_janus_model(folder: Path, name: str = "janus") -> None:

@@ -91,7 +91,7 @@ def test_what_it_cannot_do_is_refused_with_a_sentence(model):
     assert model.orders == ("raster",)
     assert model.group_sizes == ("constant",)
     assert model.has_fixed_steps
-    assert not model.can_edit
+    assert not model.backbone.spec.can_edit
     assert not model.guesses_unknown
     (request, *_) = requests_of(model)
     refused = {
