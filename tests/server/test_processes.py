@@ -88,9 +88,12 @@ def test_a_benchmark_that_is_told_to_stop_takes_its_server_along(
     words = ["bench", "backlog", "--weights", str(weights_dir), "--device", "cpu", "--slots", "4", "--seconds", "600"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-m", "server.cli", *words], env=environment) as bench:
-        wait_for(lambda: any(" worker" in command for command in processes_of(tmp_path)))
-        bench.send_signal(number)
-        assert bench.wait(HANG_SECONDS) == 1
+        try:
+            wait_for(lambda: any(" worker" in command for command in processes_of(tmp_path)))
+            bench.send_signal(number)
+            assert bench.wait(HANG_SECONDS) == 1
+        finally:
+            bench.kill()
     wait_for(lambda: not processes_of(tmp_path))
 
 

@@ -11,14 +11,15 @@ import pytest
 from redis import Redis
 
 from server.jobs.embedded import MAX_SOCKET_PATH, EmbeddedRedis, EmbeddedRedisError
-from tests.waiting import wait_for
+from tests.waiting import HANG_SECONDS, wait_for
 
 ROOT = Path(__file__).parents[3]
 HOLDER = """
 import signal, sys
 from pathlib import Path
 from server.jobs.embedded import EmbeddedRedis
-EmbeddedRedis(Path(sys.argv[1])).start()
+server = EmbeddedRedis(Path(sys.argv[1]))
+server.start()
 print("up", flush=True)
 signal.pause()
 """
@@ -57,12 +58,16 @@ def test_the_last_user_stops_it_and_the_data_stays(tmp_path: Path) -> None:
 def test_it_ends_when_its_user_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    server = EmbeddedRedis(tmp_path)
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "up\n"
-        server = EmbeddedRedis(tmp_path)
-        assert server.socket.exists()
-        holder.send_signal(number)
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "up\n"
+            assert server.socket.exists()
+            holder.send_signal(number)
+            holder.wait(HANG_SECONDS)
+        finally:
+            holder.kill()
     wait_until_gone(server)
 
 
