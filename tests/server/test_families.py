@@ -13,7 +13,6 @@ import torch
 from openai import OpenAI
 from PIL import Image
 
-from oar_core.models import load
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.defaults import default_plan, default_sampling
@@ -22,18 +21,17 @@ from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import write_manifest
 from tests.importing.command import Importing
-from tests.models.folders import BACKBONES, CLASS_NAMES, NUM_TOKENS, RASTER_ONLY, write_golden_model
+from tests.models.folders import BACKBONES, CLASS_NAMES, NUM_TOKENS, RASTER_ONLY
 from tests.server.live import LiveServer
 from tests.server.test_processes import wait_for, wait_for_patches
 from tests.server.tiny import NAME, write_tiny_weights
 
 FAMILIES = sorted(BACKBONES)
 ANY_ORDER = [family for family in FAMILIES if family not in RASTER_ONLY]
-IMPORTED = [family for family in FAMILIES if load.family(family).importer is not None]
 # What each family can be asked for: two orders where it has a choice.
 PATHS = [
     *((family, "halton", 5, "cosine") for family in ANY_ORDER),
-    *((family, "random", 5, "published" if family in IMPORTED else "cosine") for family in ANY_ORDER),
+    *((family, "random", 5, "published") for family in ANY_ORDER),
     *((family, "raster", NUM_TOKENS, "constant") for family in RASTER_ONLY),
 ]
 
@@ -45,13 +43,10 @@ def many_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = folder / "weights"
     weights.mkdir()
     write_tiny_weights(weights)
-    for family in IMPORTED:
+    for family in FAMILIES:
         job = Importing(folder, family)
         done = job.run(job.pickled({"model": job.state()}), None, "--name", family)
         assert done.exit_code == 0, done.output
-    for family in FAMILIES:
-        if family not in IMPORTED:
-            write_golden_model(family, weights / family)
     write_manifest(weights, NAME, dict.fromkeys((NAME, *FAMILIES), "MIT"))
     return weights
 

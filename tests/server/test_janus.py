@@ -17,7 +17,7 @@ from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import write_manifest
-from tests.models.janus.folder import write_janus_model
+from tests.importing.command import Importing
 from tests.models.janus.reference import NUM_TOKENS
 from tests.server.live import LiveServer
 from tests.server.test_processes import wait_for, wait_for_patches
@@ -29,9 +29,12 @@ PROMPTS = ("a red hen", "an orc with golden boots", "a green bird on snow", "a b
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
+    job = Importing(tmp_path_factory.mktemp("import"), JANUS)
+    folder = job.weights
+    folder.mkdir()
     write_tiny_weights(folder)
-    write_janus_model(folder / JANUS)
+    done = job.run(job.pickled(job.state()), None, "--name", JANUS)
+    assert done.exit_code == 0, done.output
     write_manifest(folder, NAME, {NAME: "Apache-2.0", JANUS: "MIT"})
     return folder
 

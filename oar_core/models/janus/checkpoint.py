@@ -55,7 +55,7 @@ def native_state(state: State, config: JanusConfig) -> dict[str, Tensor]:
     """The tensors of a `JanusBackbone`, in fp32, from a checkpoint of either layout. Raises WeightsError for one of
     other keys or sizes."""
     keys = {name: key for name, key in names(state).items() if not name.startswith(TOKENIZER)}
-    found = read_tensors(Renamed(state, keys), _shapes(config), PROJECT)
+    found = read_tensors(Renamed(state, keys), network_shapes(config), PROJECT)
     native = {ours: found[theirs] for theirs, ours in OUTER.items()}
     for layer in range(config.num_layers):
         native |= _block(found, f"{LANGUAGE}layers.{layer}.", f"blocks.{layer}.")
@@ -110,7 +110,7 @@ class Renamed(Mapping[str, Tensor]):
         return len(self._keys)
 
 
-def _shapes(config: JanusConfig) -> Shapes:
+def network_shapes(config: JanusConfig) -> Shapes:
     width, hidden = config.width, config.ffn_width
     shapes: dict[str, tuple[int, ...]] = {
         f"{LANGUAGE}embed_tokens.weight": (config.condition_vocab, width),
