@@ -14,6 +14,7 @@ class Options(TypedDict, total=False):
     group_sizes: str | None
     entropy_bound: float | None
     candidates: int | None
+    repulsion: int | None
     guidance: float | None
     guidance_interval: list[float] | tuple[float, float] | None
     guidance_schedule: Literal["constant", "linear", "cosine"] | None

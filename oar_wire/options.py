@@ -119,6 +119,16 @@ class Plan(Sent):
             only=("order", "shortlist"),
         ),
     ] = DEFAULT_CANDIDATES
+    repulsion: Annotated[
+        int,
+        About(
+            "Cells that the positions of one step keep from each other, along either axis and as long as there is "
+            "room, in orders that the model chooses; 1 is none",
+            ge=1,
+            le=128,
+            usual=(1, 4, 1),
+        ),
+    ] = 1
 
 
 class Sampling(Sent):

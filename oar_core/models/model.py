@@ -25,7 +25,7 @@ B = TypeVar("B", bound=nn.Module)
 class Model:
     """`defaults` are sampling defaults: order, steps, group_sizes, guidance, temperature, top_k, top_p.
 
-    A model may also name its entropy_bound, candidates, guidance_interval and guidance_schedule."""
+    A model may also name its entropy_bound, candidates, repulsion, guidance_interval and guidance_schedule."""
 
     name: str
     family: str

@@ -74,7 +74,10 @@ class PlanSpec:
     `steps` is None for one position a step. Where `group_sizes` is `adaptive`, a step takes as many positions as are
     safe together: the sum of their entropies less the greatest, in nats, which bounds what drawing them independently
     can lose, is at most `entropy_bound`. `steps` is then an upper bound, kept by never falling behind the cosine
-    schedule of as many steps. Raises InvalidOrder and InvalidSteps.
+    schedule of as many steps.
+
+    `repulsion` is how many cells (Chebyshev) the positions of one step keep from each other where the model chooses
+    them, as long as there is room; 1 is none. Raises InvalidOrder and InvalidSteps.
     """
 
     order: str | tuple[int, ...] = "random"
@@ -82,6 +85,7 @@ class PlanSpec:
     group_sizes: str = "cosine"
     entropy_bound: float = DEFAULT_ENTROPY_BOUND
     candidates: int = DEFAULT_CANDIDATES
+    repulsion: int = 1
 
     def __post_init__(self) -> None:
         check_options(vars(self))

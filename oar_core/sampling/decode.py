@@ -11,8 +11,9 @@ from torch import Tensor
 from oar_core.models.base import Backbone, Commit, Query
 from oar_core.nn.kv_cache import KVCache
 from oar_core.order.certainty import entropy
+from oar_core.order.repulsion import surest_apart
 from oar_core.order.rules import Asked
-from oar_core.sampling.confidence import safe_together, surest
+from oar_core.sampling.confidence import safe_together
 from oar_core.sampling.draw import Draw, Drawn, plain_draw
 from oar_core.sampling.guidance import guide
 from oar_core.sampling.rows import DecodedGroup, DecodeRow, Slots
@@ -48,7 +49,7 @@ def decode_step(
     if not rows:
         return []
     by_slot = sorted(range(len(rows)), key=lambda index: rows[index].slots.conditional)
-    batch = StepBatch.pack([rows[index] for index in by_slot], backbone.spec.vocab_size, cache.keys.device)
+    batch = StepBatch.pack([rows[index] for index in by_slot], backbone.spec, cache.keys.device)
     pads = cache.num_pads
     groups = dict(zip(by_slot, _unpack(_decode(backbone, cache, batch, draw).tolist(), batch.limits)))
     if load is not None:
@@ -130,7 +131,7 @@ def _ask_policy(
     backbone.step(cache, batch.slots, batch.commit, Query(nothing, (0,) * len(batch.slots)))
     candidates = choice.candidates.flatten()[choice.listed]
     scores = backbone.score(cache, choice.slots, Query(candidates, choice.counts))
-    columns = surest(_as_table(scores, choice), choice.widths, choice.most)
+    columns = _pick(_as_table(scores, choice), choice)
     chosen = choice.candidates.gather(1, columns).flatten()[choice.picked]
     return batch.commit.emptied, batch.queries.index_copy(0, choice.targets, chosen)
 
@@ -167,12 +168,16 @@ def _select(
         asked = queries[choice.queries]
         choice = replace(choice, candidates=_as_table(asked, choice))
         scores = decider.scores(_asked(backbone, batch, choice, logits[choice.queries], asked, draw))
-        columns = surest(scores, choice.widths, choice.most)
+        columns = _pick(scores, choice)
         places = torch.zeros_like(choice.candidates).flatten().index_copy(0, choice.listed, choice.queries)
         chosen = places.view_as(choice.candidates).gather(1, columns).flatten()[choice.picked]
         base = torch.arange(len(queries), device=queries.device) if selected is None else selected
         selected = base.index_copy(0, choice.targets, chosen)
     return selected
+
+
+def _pick(scores: Float[Tensor, "R G"], choice: Choice) -> Int[Tensor, "R P"]:
+    return surest_apart(scores, choice.widths, choice.most, choice.candidates, choice.repulsion)
 
 
 def _asked(

@@ -194,7 +194,8 @@ class Progress:
             entropy_bound=self.plan.entropy_bound,
             candidates=self.request.plan.candidates,
             held=tuple(cached - new.start for cached in starts),
-            done=start - self._group.start,
+            begun=self.positions[end:],
+            repulsion=self.request.plan.repulsion,
             commit_seen=self._seen(new),
         )
         for part in parts:

@@ -40,7 +40,8 @@ class DecodeRow:
     entropy_bound: float | None = None  # nats
     candidates: int = DEFAULT_CANDIDATES  # of a shortlist, for each position that the group may hold
     held: tuple[int, ...] = (0, 0)  # how many of the commits, from the first, each slot has already
-    done: int = 0  # positions of the group that were decoded before an interruption
+    begun: Sequence[int] = ()  # positions of the group that were decoded before an interruption
+    repulsion: int = 1  # cells that the positions of a chosen group keep from each other
     # Of the commits, how many each token sees, from the first, for families whose tokens see their group.
     commit_seen: Sequence[int] | None = None
 
@@ -52,7 +53,7 @@ class DecodeRow:
     @property
     def num_asked(self) -> int:
         """Of how many positions the backbone is asked for their tokens."""
-        return self.rule.num_asked(len(self.query), self.limit, self.done, self.candidates)
+        return self.rule.num_asked(len(self.query), self.limit, len(self.begun), self.candidates)
 
 
 @dataclass(frozen=True)
