@@ -80,6 +80,7 @@ class GenerationStatus(Sent):
     eta: Annotated[float | None, Field(description="Seconds until it is likely finished; null when not known")]
     workers: Annotated[int | None, Field(description="Live workers that take its model's jobs; null: it has ended")]
     notice: Annotated[str | None, Field(description="What keeps the job waiting, where that is not other jobs")] = None
+    warnings: Annotated[tuple[str, ...], Field(description="What the model will not do of what was asked")] = ()
     timings: Timings
     images: tuple[ImageLink, ...] = ()
     retry_of: Annotated[str | None, Field(description="The dead job that this one repeats")] = None

@@ -21,6 +21,7 @@ class ModelInfo(Sent):
     defaults: GenerationDefaults
     condition: Literal["text", "class", "features", "none"] = "text"  # what pictures are made from
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
+    has_vocabulary: bool = False  # whether the words that it was trained on are published beside it
     example_prompts: tuple[str, ...] = ()
     pixel_art: bool = False  # looks right when it is enlarged pixel by pixel
     model_hash: str = ""

@@ -12,6 +12,8 @@ from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.nn.packed import lay_out, quantize
 from oar_core.order.plan import ADAPTIVE, GROUP_SIZES, ORDERS, POLICY_ORDERS
 from oar_core.order.rules import RULES
+from oar_core.text import TextTokenizer
+from oar_wire.vocabulary import Vocabulary
 
 CONFIG, BACKBONE, TOKENIZER = "config.json", "backbone.safetensors", "tokenizer.safetensors"
 POLICY = "policy.safetensors"  # optional: where the config has an entry "policy"
@@ -72,6 +74,11 @@ class Model:
     def max_prompt_tokens(self) -> int:
         """What the prefix holds beside what opens it: the unconditional one."""
         return self.backbone.spec.max_condition - len(self.unconditional_ids)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The words that it was trained on; None where pictures are not made from words, or that is not known."""
+        return self.conditioner.vocabulary if isinstance(self.conditioner, TextTokenizer) else None
 
     def encode_prompt(self, prompt: str) -> tuple[int, ...]:
         """Condition ids; the unconditional prefix for an empty prompt. Raises InvalidPrompt, PromptTooLong."""

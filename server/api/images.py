@@ -229,6 +229,7 @@ async def _submit(
     job = await services.queue.load(submitted.job_id)
     text_tokens = await services.prompts.count(wanted.prompt, model) or 0
     has_metadata = wanted.metadata and services.settings.image_metadata
+    warnings += job.warnings
     return Delivery(kind, wanted, model, text_tokens, has_metadata, warnings, can_come_back=key is not None), job
 
 

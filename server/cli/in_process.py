@@ -14,6 +14,7 @@ from oar_wire.edit import EditFields, edit_steps
 from oar_wire.events import Canceled, Completed, Event, Queued, Started
 from oar_wire.job import GenerationParams, ImageLink, Timings
 from oar_wire.openai import OutputFormat
+from oar_wire.options import prompts_of
 from oar_wire.request import GenerationRequest
 from server.api.pictures import Rendition, recipe, render
 from server.api.uploads import Source, prepare
@@ -51,6 +52,8 @@ class InProcess:
         except (LibraryError, ServerError) as error:
             raise click.ClickException(str(error)) from error
         self.shape = Shape(self._model.pipeline.grid, self._model.pipeline.image_size)
+        vocabulary = self._model.pipeline.vocabulary
+        self.warnings = () if vocabulary is None else vocabulary.warnings(prompts_of(self.params).values())
 
     def _resolve(
         self, model: LoadedModel, request: GenerationRequest, upload: Upload | None

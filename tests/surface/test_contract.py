@@ -42,7 +42,7 @@ def test_request_and_status_fields() -> None:
     }  # fmt: skip
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
-        "error", "url", "stream_url", "events_url", "retry_of", "workers", "notice",
+        "error", "url", "stream_url", "events_url", "retry_of", "workers", "notice", "warnings",
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import { announce } from "./announcer.js";
 import { pictureActions } from "./downloads.js";
 import { el, heading } from "./dom.js";
 import { Job } from "./job.js";
-import { explain, Notice } from "./notice.js";
+import { explain, Notice, warn } from "./notice.js";
 import { Options } from "./options.js";
 import { Painting } from "./painting.js";
 import { RunButton, runOnEnter } from "./run.js";
@@ -40,6 +40,7 @@ export class CreateView {
     try {
       this.job = await Job.submit("v1/generations", this.options.values());
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
+      warn(this.job, this.notice);
       this.options.offerSeed(this.job.seed);
       this.viewer.show(this.job);
       this.viewer.bringIntoView();
