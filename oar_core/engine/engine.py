@@ -4,7 +4,14 @@ import math
 
 from oar_core.engine.cache_pool import CachePool
 from oar_core.engine.config import EngineConfig
-from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished, SequenceStarted
+from oar_core.engine.events import (
+    EngineEvent,
+    PatchesDecoded,
+    PatchesRevised,
+    SequenceAborted,
+    SequenceFinished,
+    SequenceStarted,
+)
 from oar_core.engine.model_runner import ModelRunner
 from oar_core.engine.scheduler import Scheduler
 from oar_core.engine.sequence import Phase, Sequence, SequenceRequest
@@ -112,11 +119,11 @@ class Engine:
         admitted = self._scheduler.admit()
         self._events += [SequenceStarted(sequence.id, sequence.progress.steps) for sequence in admitted]
         self._num_prefilled = sum(sequence.chunk for sequence in self._scheduler.running)
-        self._num_prefilled += sum(self._num_condition_ids(sequence) for sequence in admitted)
         for sequence in admitted:
             if sequence.progress.is_complete:
                 self._finish(sequence)
-        begun = [sequence for sequence in admitted if sequence.phase is Phase.RUNNING]
+        begun = [sequence for sequence in self._scheduler.running if sequence.progress.needs_prefill]
+        self._num_prefilled += sum(self._num_condition_ids(sequence) for sequence in begun)
         self._runner.reserve(self._pool.num_reached)
         self._runner.prefill(begun)
         for sequence in begun:
@@ -132,8 +139,9 @@ class Engine:
             progress = sequence.progress
             step, patches = progress.step, progress.accept(group)
             if patches:
-                self._events.append(PatchesDecoded(sequence.id, step, progress.steps, patches))
-            if progress.is_complete:
+                kind = PatchesRevised if progress.is_revising else PatchesDecoded
+                self._events.append(kind(sequence.id, step, progress.steps, patches))
+            if progress.is_complete and not progress.begin_revision():
                 self._finish(sequence)
 
     def _finish(self, sequence: Sequence) -> None:

@@ -8,6 +8,7 @@ __all__ = [
     "EngineEvent",
     "Patch",
     "PatchesDecoded",
+    "PatchesRevised",
     "SequenceAborted",
     "SequenceFinished",
     "SequenceStarted",
@@ -29,6 +30,16 @@ class PatchesDecoded:
 
 
 @dataclass(frozen=True)
+class PatchesRevised:
+    """Tokens of a whole picture that were drawn again; `rank` counts them alone."""
+
+    sequence_id: str
+    step: int  # of the revision, counts from 1
+    steps: int
+    patches: tuple[Patch, ...]
+
+
+@dataclass(frozen=True)
 class SequenceFinished:
     sequence_id: str
     token_ids: tuple[int, ...]  # in grid order, known tokens included
@@ -39,4 +50,4 @@ class SequenceAborted:
     sequence_id: str
 
 
-EngineEvent = SequenceStarted | PatchesDecoded | SequenceFinished | SequenceAborted
+EngineEvent = SequenceStarted | PatchesDecoded | PatchesRevised | SequenceFinished | SequenceAborted

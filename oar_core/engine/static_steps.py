@@ -57,5 +57,7 @@ class StaticSteps:
 
 
 def _is_plain(row: DecodeRow) -> bool:
-    """Whether its order and group size are fixed, and it neither prefills nor catches up with guidance."""
-    return row.rule is FIXED and row.entropy_bound is None and bool(row.query) and not any(row.held)
+    """Whether its order and group size are fixed, it is told draws alone, and it neither prefills nor catches up with
+    guidance."""
+    is_fixed = row.rule is FIXED and row.entropy_bound is None and not row.has_surprises
+    return is_fixed and bool(row.query) and not any(row.held)

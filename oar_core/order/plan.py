@@ -77,7 +77,8 @@ class PlanSpec:
     schedule of as many steps.
 
     `repulsion` is how many cells (Chebyshev) the positions of one step keep from each other where the model chooses
-    them, as long as there is room; 1 is none. Raises InvalidOrder and InvalidSteps.
+    them, as long as there is room; 1 is none. `revise` is how many tokens, the most surprising ones, are dropped and
+    drawn again when the picture is whole: a biased sampler as well. Raises InvalidOrder and InvalidSteps.
     """
 
     order: str | tuple[int, ...] = "random"
@@ -86,6 +87,7 @@ class PlanSpec:
     entropy_bound: float = DEFAULT_ENTROPY_BOUND
     candidates: int = DEFAULT_CANDIDATES
     repulsion: int = 1
+    revise: int = 0
 
     def __post_init__(self) -> None:
         check_options(vars(self))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oar_core.models.base import Backbone, Commit, Query
 from oar_core.nn.kv_cache import KVCache
-from oar_core.order.certainty import entropy
+from oar_core.order.certainty import entropy, surprise
 from oar_core.order.repulsion import surest_apart
 from oar_core.order.rules import Asked
 from oar_core.sampling.confidence import safe_together
@@ -60,14 +60,15 @@ def decode_step(
 
 
 def _unpack(flat: list[float], limits: Sequence[int]) -> list[DecodedGroup]:
-    """Counts of the rows; then positions, token ids and confidences of all that was selected, row after row."""
+    """Counts of the rows; then positions, token ids and confidences of all that was selected, row after row, and
+    surprises where they are there."""
     num_rows, num_selected = len(limits), sum(limits)
-    positions, token_ids, confidences = (flat[num_rows + part * num_selected :] for part in range(3))
+    positions, token_ids, confidences, surprises = (flat[num_rows + part * num_selected :] for part in range(4))
     groups: list[DecodedGroup] = []
     for end, limit, count in zip(accumulate(limits), limits, flat):
         kept = slice(end - limit, end - limit + int(count))
         ids = tuple(map(int, positions[kept])), tuple(map(int, token_ids[kept]))
-        groups.append(DecodedGroup(*ids, tuple(confidences[kept])))
+        groups.append(DecodedGroup(*ids, tuple(confidences[kept]), tuple(surprises[kept])))
     return groups
 
 
@@ -84,7 +85,10 @@ def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch, draw: Draw) ->
         logits, queries, owners = logits[selected], queries[selected], owners[selected]
     # A draw is a function of its position: what likelihood drew in order to choose is drawn again here.
     drawn = _draw(draw, logits, queries, owners, batch.params, batch.noise_keys)
-    return torch.cat([_group_counts(logits, batch).float(), *_told(queries, drawn)])
+    told = _told(queries, drawn)
+    if batch.has_surprises:
+        told.append(surprise(logits, drawn.token_ids))
+    return torch.cat([_group_counts(logits, batch).float(), *told])
 
 
 @torch.inference_mode()

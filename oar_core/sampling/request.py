@@ -7,6 +7,7 @@ from oar_core.models.base import BackboneSpec
 from oar_core.order.plan import POLICY_ORDERS, PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
+from oar_wire.options import CANNOT_REVISE
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,19 @@ class KnownTokens:
     The last `num_resumed` of them are this plan's own earlier output, in decode order: they count as its first ranks,
     and the picture goes on as if it had never stopped. Those before are given from outside (an edit keeps them): the
     plan covers the other positions only. A resumed edit has both. `num_steps` is how many steps made the resumed ones:
-    an adaptive plan has to know it, and goes on where a step ended. Raises RequestError.
+    an adaptive plan has to know it, and goes on where a step ended.
+
+    A picture that is to be revised (`PlanSpec.revise`) also has to know how surprising each of the resumed tokens was,
+    and once they are all of the picture, which tokens the revision has `redrawn` so far, in its own order. Raises
+    RequestError.
     """
 
     positions: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     num_resumed: int = 0
     num_steps: int = 0
+    surprises: tuple[float, ...] = ()  # of the resumed tokens, in nats
+    redrawn: tuple[int, ...] = ()  # token ids
 
     def __post_init__(self) -> None:
         if len(self.positions) != len(self.token_ids):
@@ -64,6 +71,7 @@ class SequenceRequest:
     sampling: SamplingParams
     known: KnownTokens = KnownTokens()
     negative_ids: tuple[int, ...] | None = None  # condition that guidance steers away from; None: the unconditional one
+    num_kept: int | None = None  # of a revision: how many of the given tokens the picture's own plan has decoded
 
     def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         """What its slots start with: the picture's condition, and what guidance steers away from."""
@@ -83,12 +91,24 @@ class SequenceRequest:
                 " is asked together",
                 field="order",
             )
+        if self.plan.revise:
+            self._check_revision(spec)
         if self.plan.is_adaptive and not spec.has_free_groups:
             raise InvalidSteps("group_sizes is adaptive; this model's groups are fixed beforehand", field="group_sizes")
         if not all(0 <= position < spec.num_tokens for position in self.known.positions):
             raise RequestError(f"known names a position outside 0 to {spec.num_tokens - 1}", field="known")
         if not all(0 <= token_id < spec.vocab_size for token_id in self.known.token_ids):
             raise RequestError(f"known holds a token outside 0 to {spec.vocab_size - 1}", field="known")
+
+    def _check_revision(self, spec: BackboneSpec) -> None:
+        """Raises a RequestError where tokens cannot be dropped and drawn again."""
+        if not spec.can_revise:
+            raise InvalidSteps(
+                f"revise is {self.plan.revise}; {CANNOT_REVISE}",
+                field="revise",
+            )
+        if len(self.known.surprises) != self.known.num_resumed:
+            raise RequestError("known resumes a picture that is to be revised, without its surprises", field="known")
 
 
 def check_condition(condition_ids: tuple[int, ...], spec: BackboneSpec, field: str = "prompt") -> None:

@@ -42,6 +42,7 @@ class DecodeRow:
     held: tuple[int, ...] = (0, 0)  # how many of the commits, from the first, each slot has already
     begun: Sequence[int] = ()  # positions of the group that were decoded before an interruption
     repulsion: int = 1  # cells that the positions of a chosen group keep from each other
+    has_surprises: bool = False  # whether it is to be told how surprising its tokens are
     # Of the commits, how many each token sees, from the first, for families whose tokens see their group.
     commit_seen: Sequence[int] | None = None
 
@@ -63,3 +64,4 @@ class DecodedGroup:
     positions: tuple[int, ...]
     token_ids: tuple[int, ...]
     confidences: tuple[float, ...]
+    surprises: tuple[float, ...] = ()  # nats; none where no row of the step asks

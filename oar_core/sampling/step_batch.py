@@ -70,6 +70,7 @@ class StepBatch:
     selected: Int[Tensor, "S"] | None  # queries that a group may hold; None where it is all of them
     choices: tuple[Choice, ...]
     adaptive: Adaptive | None
+    has_surprises: bool  # whether any row is to be told of them
 
     @classmethod
     def pack(cls, rows: Sequence[DecodeRow], spec: BackboneSpec, device: torch.device) -> Self:
@@ -119,6 +120,7 @@ class StepBatch:
             selected=None if (asked == limits).all() else at["selected"],
             choices=tuple(_choices(rows, starts, starts_of(limits), spec.grid[1], device)),
             adaptive=_adaptive(rows, limits, device),
+            has_surprises=any(row.has_surprises for row in rows),
         )
 
 
