@@ -38,6 +38,7 @@ from oar_wire.events import (
     Preview,
     Queued,
     Restarted,
+    Revised,
     Started,
 )
 from oar_wire.job import GenerationParams, GenerationStatus
@@ -83,6 +84,7 @@ __all__ = [
     "Queued",
     "Refused",
     "Restarted",
+    "Revised",
     "ServerMistake",
     "Started",
     "TimedOut",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from oar_wire.base import Sent
-from oar_wire.options import Plan, Priority, Sampling
+from oar_wire.options import REVISION_STEPS, Plan, Priority, Sampling
 
 State = Literal["queued", "running", "completed", "failed", "canceled"]
 
@@ -38,6 +38,11 @@ class GenerationParams(Sampling, Plan):
     partial_images: int = 0  # `partial` events of each image, spread evenly over its steps
     edit: EditParams | None = None
     model_hash: str = ""
+
+    @property
+    def all_steps(self) -> int:
+        """Of one image, those that revise it among them."""
+        return self.steps + min(self.revise, REVISION_STEPS)
 
     @property
     def rows_per_image(self) -> int:

@@ -21,6 +21,7 @@ class ModelInfo(Sent):
     defaults: GenerationDefaults
     condition: Literal["text", "class", "features", "none"] = "text"  # what pictures are made from
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
+    can_revise: bool = True  # whether it can draw tokens again given all others
     has_vocabulary: bool = False  # whether the words that it was trained on are published beside it
     example_prompts: tuple[str, ...] = ()
     pixel_art: bool = False  # looks right when it is enlarged pixel by pixel
@@ -126,7 +127,9 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
             only=option.about.only,
         )
         for option in model_options()
-        if option.group != "job" and (info.condition == "text" or not option.about.is_prompt)
+        if option.group != "job"
+        and (info.condition == "text" or not option.about.is_prompt)
+        and (info.can_revise or option.name != "revise")
     )
 
 

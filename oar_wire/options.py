@@ -28,6 +28,7 @@ MAX_POSITIONS = 1 << 14  # of a grid: 128 x 128
 MAX_NAME = 200  # characters
 DEFAULT_ENTROPY_BOUND: Final = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
 DEFAULT_CANDIDATES: Final = 4
+REVISION_STEPS: Final = 2  # in which a revision draws what it dropped
 CANNOT_REVISE: Final = "this model cannot draw tokens again given all others"
 
 # The first bad position is enough: each would become an error of its own.
@@ -363,6 +364,12 @@ def check_steps(steps: int, num_tokens: int) -> None:
     """Raises BadOption for fewer than one step, or more than one a position."""
     if not 1 <= steps <= num_tokens:
         raise OPTIONS["steps"].refuse(f"steps is {steps}; this model takes 1 to {num_tokens}")
+
+
+def check_revise(revise: int, *, can_revise: bool) -> None:
+    """Raises BadOption for a revision by a model that cannot."""
+    if revise and not can_revise:
+        raise OPTIONS["revise"].refuse(f"revise is {revise}; {CANNOT_REVISE}")
 
 
 def prompts_of(values: Any) -> dict[str, str]:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
+from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError, refusal
 from oar_core.models.base import BackboneSpec
 from oar_core.order.plan import POLICY_ORDERS, PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
-from oar_wire.options import CANNOT_REVISE
+from oar_wire.options import BadOption, check_revise
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,10 @@ class SequenceRequest:
 
     def _check_revision(self, spec: BackboneSpec) -> None:
         """Raises a RequestError where tokens cannot be dropped and drawn again."""
-        if not spec.can_revise:
-            raise InvalidSteps(
-                f"revise is {self.plan.revise}; {CANNOT_REVISE}",
-                field="revise",
-            )
+        try:
+            check_revise(self.plan.revise, can_revise=spec.can_revise)
+        except BadOption as error:
+            raise refusal(error) from error
         if len(self.known.surprises) != self.known.num_resumed:
             raise RequestError("known resumes a picture that is to be revised, without its surprises", field="known")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.request import KnownTokens, SequenceRequest
+from oar_wire.options import REVISION_STEPS
 
-REVISION_STEPS = 2
 DIGITS = 4  # of a surprise, in nats: what the event log holds decides, so that a resumed picture drops the same
 
 

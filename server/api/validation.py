@@ -62,5 +62,7 @@ def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
         options.check_order(asked["order"], model.orders, model.num_tokens)
     if "steps" in asked:
         options.check_steps(asked["steps"], model.num_tokens)
+    if "revise" in asked:
+        options.check_revise(asked["revise"], can_revise=model.can_revise)
     if "group_sizes" in asked:
         options.check_name("group_sizes", asked["group_sizes"], model.group_sizes)

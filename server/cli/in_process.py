@@ -8,7 +8,7 @@ from itertools import count
 import click
 
 from oar_client import AnyEvent
-from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceFinished
+from oar_core.engine.events import EngineEvent, PatchesDecoded, PatchesRevised, SequenceFinished
 from oar_core.errors import OarError as LibraryError
 from oar_wire.edit import EditFields, edit_steps
 from oar_wire.events import Canceled, Completed, Event, Queued, Started
@@ -117,6 +117,11 @@ class InProcess:
             )
             width = self.shape.grid[1]
             yield self._stamped(RunningJob.describe(image, event.step, event.steps, event.patches, width))
+        elif isinstance(event, PatchesRevised):
+            image = int(event.sequence_id)
+            canvases[image].redrawn |= {patch.position: patch.token_id for patch in event.patches}
+            width = self.shape.grid[1]
+            yield self._stamped(RunningJob.describe_revision(image, event.step, event.steps, event.patches, width))
         elif isinstance(event, SequenceFinished):
             finished[int(event.sequence_id)] = event.token_ids
 
@@ -134,7 +139,8 @@ class InProcess:
         if not due:
             return
         snapshots = [
-            Snapshot(image, canvas.known.positions, canvas.known.token_ids, self._edit, None) for image, canvas in due
+            Snapshot(image, tuple(canvas.shown), tuple(canvas.shown.values()), self._edit, None)
+            for image, canvas in due
         ]
         previews = render_previews(self._model.pipeline, snapshots)
         busy = time.monotonic() - now

@@ -140,7 +140,7 @@ class JobQueue:
                 idempotency.fingerprint if idempotency else "",
                 milliseconds(self._settings.idempotency_ttl),
                 keys.GROUP,
-                params.n * params.steps * params.rows_per_image,
+                params.n * params.all_steps * params.rows_per_image,
                 tenant.name,
                 tenant.max_jobs(depth),
                 tenant.max_bytes(self._settings.storage_mib),

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceAborted, SequenceFinished
+from oar_core.engine.events import EngineEvent, PatchesDecoded, PatchesRevised, SequenceAborted, SequenceFinished
 from oar_core.errors import RequestError
 from oar_wire.events import Canceled, Completed, Failed, Restarted
 from oar_wire.job import Failure, ImageLink
@@ -162,6 +162,8 @@ class Desk:
         match event:
             case PatchesDecoded():
                 self._on_patches(job, image, event)
+            case PatchesRevised():
+                self._on_revised(job, image, event)
             case SequenceFinished(token_ids=token_ids):
                 job.canvases[image].finished = token_ids
                 self._leave(job, image)
@@ -179,7 +181,11 @@ class Desk:
             return
         model = job.claim.model
         patches = event.patches
-        job.canvases[image].add((patch.position for patch in patches), (patch.token_id for patch in patches))
+        job.canvases[image].add(
+            (patch.position for patch in patches),
+            (patch.token_id for patch in patches),
+            (patch.surprise for patch in patches if patch.surprise is not None),
+        )
         width = self._models[model].pipeline.grid[1]
         self.outbox.put(job, "patches", job.describe(image, event.step, event.steps, event.patches, width).body())
         partial_index = job.next_partial(image, event.step, event.steps)
@@ -192,6 +198,14 @@ class Desk:
             job.first_patch_at = time.monotonic()
             self._metrics.prefill.labels(model).observe(self._latest_seconds)
             self._metrics.first_patch.labels(model).observe(job.age)
+
+    def _on_revised(self, job: RunningJob, image: int, event: PatchesRevised) -> None:
+        if job.ending is not None:
+            return
+        job.canvases[image].redrawn |= {patch.position: patch.token_id for patch in event.patches}
+        width = self._models[job.claim.model].pipeline.grid[1]
+        told = job.describe_revision(image, event.step, event.steps, event.patches, width)
+        self.outbox.put(job, told.type, told.body())
 
     async def _send_partial(self, job: RunningJob, snapshot: Snapshot) -> None:
         model = job.claim.model

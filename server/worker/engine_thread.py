@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from oar_core.engine.engine import Engine
-from oar_core.engine.events import EngineEvent, PatchesDecoded
+from oar_core.engine.events import EngineEvent, PatchesDecoded, PatchesRevised
 from oar_core.engine.sequence import SequenceRequest
 from oar_core.errors import RequestError
 from oar_core.sampling.decode import StepLoad
@@ -106,5 +106,5 @@ class EngineThread(threading.Thread):
         start = time.perf_counter()
         events = engine.step()
         seconds = time.perf_counter() - start
-        rows = sum(isinstance(event, PatchesDecoded) for event in events)
+        rows = sum(isinstance(event, PatchesDecoded | PatchesRevised) for event in events)
         self._report(Stepped(name, tuple(events), seconds, rows, engine.load, engine.cache_bytes))

@@ -70,6 +70,7 @@ class LoadedModel:
             condition=self.pipeline.conditioner.kind,
             defaults=GenerationDefaults.model_validate(defaults),
             max_prompt_tokens=self.pipeline.max_prompt_tokens,
+            can_revise=self.pipeline.backbone.spec.can_revise,
             has_vocabulary=self.pipeline.vocabulary is not None,
             example_prompts=self.pipeline.example_prompts,
             pixel_art=self.pipeline.pixel_art,

@@ -11,7 +11,7 @@ from oar_core.errors import RequestError
 from oar_core.models.model import Model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.sampler import SamplingParams
-from oar_wire.events import Partial, Patches, PatchInfo
+from oar_wire.events import Partial, Patches, PatchInfo, Revised
 from oar_wire.job import GenerationParams
 from oar_wire.options import take
 from server.jobs.events import StoredEvent
@@ -27,6 +27,8 @@ class Canvas:
     given: KnownTokens = field(default_factory=KnownTokens)
     positions: list[int] = field(default_factory=list[int])
     token_ids: list[int] = field(default_factory=list[int])
+    surprises: list[float] = field(default_factory=list[float])  # of these tokens, where the image is to be revised
+    redrawn: dict[int, int] = field(default_factory=dict[int, int])  # token ids of the revision so far, by position
     num_steps: int = 0  # that made them
     finished: tuple[int, ...] | None = None  # token ids by position
     num_previewed: int = 0
@@ -37,11 +39,18 @@ class Canvas:
     def num_known(self) -> int:
         return len(self.given.positions) + len(self.positions)
 
-    def add(self, positions: Iterable[int], token_ids: Iterable[int]) -> None:
+    def add(self, positions: Iterable[int], token_ids: Iterable[int], surprises: Iterable[float] = ()) -> None:
         """What one step decoded."""
         self.positions.extend(positions)
         self.token_ids.extend(token_ids)
+        self.surprises.extend(surprises)
         self.num_steps += 1
+
+    @property
+    def shown(self) -> dict[int, int]:
+        """The tokens to show, by position: those that were drawn again in the place of what they were."""
+        given = zip(self.given.positions, self.given.token_ids)
+        return {**dict(given), **dict(zip(self.positions, self.token_ids)), **self.redrawn}
 
     @property
     def known(self) -> KnownTokens:
@@ -50,6 +59,8 @@ class Canvas:
             (*self.given.token_ids, *self.token_ids),
             num_resumed=len(self.positions),
             num_steps=self.num_steps,
+            surprises=tuple(self.surprises),
+            redrawn=tuple(self.redrawn.values()),
         )
 
 
@@ -88,13 +99,18 @@ class RunningJob:
 
     @classmethod
     def begin(cls, claim: Claim, log: Sequence[StoredEvent], edit: JobEdit | None = None) -> "RunningJob":
-        """From the checkpoint in the job's event log: its `patches`, and the `partial` images that were sent."""
+        """From the checkpoint in the job's event log: its `patches`, what was `revised`, and the `partial` images that
+        were sent."""
         canvases = [Canvas(edit.given if edit else KnownTokens()) for _ in range(claim.params.n)]
         for stored in log:
             event = stored.parse()
             if isinstance(event, Patches):
                 patches = event.patches
-                canvases[event.image].add((patch.position for patch in patches), (patch.token for patch in patches))
+                canvases[event.image].add(
+                    (patch.position for patch in patches), (patch.token for patch in patches), event.surprises
+                )
+            elif isinstance(event, Revised):
+                canvases[event.image].redrawn |= {patch.position: patch.token for patch in event.patches}
             elif isinstance(event, Partial):
                 canvases[event.image].num_partials = event.index + 1
         return cls(claim, canvases, claim.seq, edit=edit)
@@ -131,8 +147,8 @@ class RunningJob:
         ]
 
     def snapshot(self, image: int, partial_index: int | None = None) -> Snapshot:
-        known = self.canvases[image].known
-        return Snapshot(image, known.positions, known.token_ids, self.edit, partial_index)
+        shown = self.canvases[image].shown
+        return Snapshot(image, tuple(shown), tuple(shown.values()), self.edit, partial_index)
 
     def next_partial(self, image: int, step: int, steps: int) -> int | None:
         """The index of the partial image that is due after this step; the last step makes the picture itself."""
@@ -147,18 +163,28 @@ class RunningJob:
             image=image,
             step=step,
             steps=steps,
-            patches=tuple(
-                PatchInfo(
-                    rank=patch.rank,
-                    position=patch.position,
-                    row=patch.position // width,
-                    col=patch.position % width,
-                    token=patch.token_id,
-                    confidence=round(patch.confidence, 4),
-                )
-                for patch in patches
-            ),
+            patches=_patch_infos(patches, width),
+            surprises=tuple(patch.surprise for patch in patches if patch.surprise is not None),
         )
+
+    @staticmethod
+    def describe_revision(image: int, step: int, steps: int, patches: Sequence[Patch], width: int) -> Revised:
+        """The event of one step that draws tokens of a whole image again."""
+        return Revised(image=image, step=step, steps=steps, patches=_patch_infos(patches, width))
+
+
+def _patch_infos(patches: Sequence[Patch], width: int) -> tuple[PatchInfo, ...]:
+    return tuple(
+        PatchInfo(
+            rank=patch.rank,
+            position=patch.position,
+            row=patch.position // width,
+            col=patch.position % width,
+            token=patch.token_id,
+            confidence=round(patch.confidence, 4),
+        )
+        for patch in patches
+    )
 
 
 def parse_sequence_id(text: str) -> tuple[str, int, int]:

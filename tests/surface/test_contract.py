@@ -38,7 +38,7 @@ def test_request_and_status_fields() -> None:
     assert set(GenerationRequest.model_fields) == {
         "model", "prompt", "seed", "n", "order", "steps", "group_sizes", "guidance", "temperature", "top_k", "top_p",
         "previews", "priority", "deadline", "entropy_bound", "candidates", "guidance_interval", "guidance_schedule",
-        "negative_prompt", "repulsion",
+        "negative_prompt", "repulsion", "revise",
     }  # fmt: skip
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
@@ -52,6 +52,7 @@ def test_events_and_states() -> None:
         "queued",
         "started",
         "patches",
+        "revised",
         "preview",
         "partial",
         "restarted",

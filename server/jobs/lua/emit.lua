@@ -15,7 +15,7 @@ for i = 4, #ARGV, 3 do
     else
       append(ARGV[i], ARGV[i + 1])
     end
-    if ARGV[i] == 'patches' then
+    if ARGV[i] == 'patches' or ARGV[i] == 'revised' then
       redis.call('HINCRBY', KEYS[1], 'done', rows)
     end
   end

@@ -83,6 +83,9 @@ export class Job extends EventTarget {
         this.state = "running";
         painting.addStep(event);
         break;
+      case "revised":
+        painting.revise(event);
+        break;
       case "preview":
         painting.addGuess(event).then(() => this.tell());
         return;
