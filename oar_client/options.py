@@ -15,6 +15,7 @@ class Options(TypedDict, total=False):
     entropy_bound: float | None
     candidates: int | None
     repulsion: int | None
+    revise: int | None
     guidance: float | None
     guidance_interval: list[float] | tuple[float, float] | None
     guidance_schedule: Literal["constant", "linear", "cosine"] | None

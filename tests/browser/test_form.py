@@ -84,6 +84,17 @@ def test_a_word_that_the_model_has_never_seen_is_told(page: Page) -> None:
     wait_for(page)
 
 
+def test_a_picture_is_revised_where_the_form_asks_for_it(page: Page, live: LiveServer) -> None:
+    open_view(page)
+    page.get_by_text("Sampling").click()
+    page.get_by_label("Revise").fill("5")
+    page.get_by_role("button", name="Paint").click()
+    wait_for(page)
+    job = job_of(live, page)
+    assert job["params"]["revise"] == 5
+    assert "revised" in {event["type"] for event in live.events(job["id"])}
+
+
 def test_the_chosen_order_is_explained(page: Page) -> None:
     open_view(page)
     hint = page.locator("fieldset .hint")
