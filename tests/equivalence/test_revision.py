@@ -45,7 +45,7 @@ def test_the_most_surprising_tokens_are_drawn_again_and_no_others(order, known):
     assert [(p.position, p.token_id) for p in decoded] == [
         (p.position, p.token_id) for p in decoded_patches(tiny_backbone(), plain)
     ]
-    ranked = sorted(decoded, key=lambda patch: (-patch.surprise, patch.rank))[:5]
+    ranked = sorted(decoded, key=lambda patch: (-(patch.surprise or 0), patch.rank))[:5]
     redrawn = [patch for patches in steps for patch in patches]
     assert [len(patches) for patches in steps] == [2, 3]
     assert [p.rank for p in redrawn] == list(range(5))
@@ -135,7 +135,7 @@ def test_a_picture_that_was_interrupted_anywhere_goes_on_as_the_same_one(order, 
             (*known.positions, *(patch.position for patch in done)),
             (*known.token_ids, *(patch.token_id for patch in done)),
             num_resumed=cut,
-            surprises=tuple(patch.surprise for patch in done),
+            surprises=tuple(patch.surprise or 0.0 for patch in done),
             redrawn=tuple(redrawn[:num_redrawn]),
         )
         again = dataclasses.replace(request, known=resumed)
