@@ -39,6 +39,7 @@ from oar_wire.events import (
     Preview,
     Queued,
     Restarted,
+    Revised,
     Started,
 )
 from oar_wire.job import GenerationParams, GenerationStatus
@@ -89,6 +90,7 @@ __all__ = [
     "Queued",
     "Refused",
     "Restarted",
+    "Revised",
     "ServerMistake",
     "Started",
     "TimedOut",

@@ -4,7 +4,18 @@ import base64
 from dataclasses import dataclass, field
 
 from oar_client.feed import AnyEvent
-from oar_wire.events import TERMINAL_TYPES, Completed, Failed, Frame, Partial, Patches, PatchInfo, Preview, Restarted
+from oar_wire.events import (
+    TERMINAL_TYPES,
+    Completed,
+    Failed,
+    Frame,
+    Partial,
+    Patches,
+    PatchInfo,
+    Preview,
+    Restarted,
+    Revised,
+)
 from oar_wire.outputs import OutputLink
 
 
@@ -15,6 +26,7 @@ class ImageCanvas:
 
     index: int
     patches: dict[int, PatchInfo] = field(default_factory=dict[int, PatchInfo])  # by position, in decode order
+    revised: set[int] = field(default_factory=set[int])  # positions whose tokens were drawn again
     step: int = 0  # the latest, counted from 1
     steps: int = 0  # how many it takes; an upper bound under adaptive group sizes
     preview: Preview | Partial | None = None  # the one that shows most
@@ -57,6 +69,13 @@ class ImageCanvas:
         self.step, self.steps = event.step, event.steps
         self.frames[event.frame] = event.output
 
+    def revise(self, event: Revised) -> None:
+        """Each position keeps the rank at which it was first written."""
+        for patch in event.patches:
+            first = self.patches.get(patch.position, patch)
+            self.patches[patch.position] = patch.model_copy(update={"rank": first.rank})
+            self.revised.add(patch.position)
+
     def show(self, event: Preview | Partial) -> None:
         """Partial images and previews have clocks of their own."""
         if self.preview is None or event.known >= self.preview.known:
@@ -67,6 +86,7 @@ class ImageCanvas:
         self.frames = {number: made for number, made in self.frames.items() if number < count}
         lost = len(self.patches) - count
         self.patches = dict(list(self.patches.items())[:count])
+        self.revised &= set(self.patches)
         if not count:
             self.preview, self.step = None, 0
         elif lost > 0:
@@ -91,6 +111,8 @@ class Canvas:
                 self._image(event.image).take(event)
             case Frame():
                 self._image(event.image).add(event)
+            case Revised():
+                self._image(event.image).revise(event)
             case Preview() | Partial():
                 self._image(event.image).show(event)
             case Restarted():

@@ -21,3 +21,8 @@ class JobFacts:
     def params(self) -> GenerationParams:
         """The request with every default filled in."""
         return self.status.params
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the model will not do of what was asked, such as a word that it has never seen."""
+        return self.status.warnings

@@ -14,6 +14,8 @@ class Options(TypedDict, total=False):
     group_sizes: str | list[int] | None
     entropy_bound: float | None
     candidates: int | None
+    repulsion: int | None
+    revise: int | None
     guidance: float | None
     guidance_interval: list[float] | tuple[float, float] | None
     guidance_schedule: Literal["constant", "linear", "cosine"] | None

@@ -1,6 +1,6 @@
 """The text tokenizer: a byte-level BPE trained on a data set's own captions (library: `tokenizers`)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Self
 
@@ -8,21 +8,28 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from oar_core.errors import WeightsError, refusal
 from oar_wire.options import BadOption, check_prompt, check_prompt_tokens
+from oar_wire.vocabulary import Vocabulary, words_of
 
 TEXT = "text.json"  # in a model's folder
+WORDS = "words.json"  # beside it; optional: the words of the training captions
 START = "<start>"  # opens every prefix; alone it is the unconditional prefix
 START_ID = 0
 
 
 class TextTokenizer:
-    """A `Conditioner` of prompts. Case and Unicode compatibility forms do not matter; no text is out of vocabulary."""
+    """A `Conditioner` of prompts. Case and Unicode compatibility forms do not matter.
+
+    It can encode any text, in bytes at worst; `vocabulary` says which words the training captions had.
+    """
 
     kind: Literal["text"] = "text"
     unconditional_ids = (START_ID,)
     num_special_tokens = 1
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary | None = None) -> None:
+        """`vocabulary` is None where it is not known."""
         self._tokenizer = tokenizer
+        self.vocabulary = vocabulary
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
@@ -37,8 +44,15 @@ class TextTokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(texts, trainer)
-        return cls(tokenizer)
+        words: set[str] = set()
+
+        def noted() -> Iterator[str]:
+            for text in texts:
+                words.update(words_of(text))
+                yield text
+
+        tokenizer.train_from_iterator(noted(), trainer)
+        return cls(tokenizer, Vocabulary(words))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -46,13 +60,19 @@ class TextTokenizer:
         path = folder / TEXT
         if not path.exists():
             raise WeightsError(f"{path} is missing")
-        return cls(Tokenizer.from_file(str(path)))
+        words = folder / WORDS
+        vocabulary = Vocabulary.from_json(words.read_text(encoding="utf-8")) if words.exists() else None
+        return cls(Tokenizer.from_file(str(path)), vocabulary)
 
     def save(self, folder: Path) -> None:
         self._tokenizer.save(str(folder / TEXT))
+        if self.vocabulary is None:
+            (folder / WORDS).unlink(missing_ok=True)
+        else:
+            (folder / WORDS).write_text(self.vocabulary.to_json() + "\n", encoding="utf-8")
 
     def to_json(self) -> str:
-        """What `save` writes."""
+        """The tokenizer, as its library reads it."""
         return self._tokenizer.to_str()
 
     @property

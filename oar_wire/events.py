@@ -56,6 +56,27 @@ class Patches(_Event):
     step: int
     steps: int = Field(description="Of this image; an upper bound under adaptive group sizes")
     patches: tuple[PatchInfo, ...]
+    surprises: tuple[float, ...] = Field(
+        (),
+        description="Of images that are to be revised: by how many nats each token is less likely than draws from its "
+        "distribution are on average",
+    )
+
+    def body(self) -> str:
+        return self.model_dump_json(exclude=ENVELOPE if self.surprises else ENVELOPE | {"surprises"})
+
+
+class Revised(_Event):
+    """Tokens of a whole image that were dropped and drawn again given all others; they replace what `patches` told.
+
+    `rank` counts them alone. `step` counts the revision's own steps, from 1.
+    """
+
+    type: Literal["revised"] = "revised"
+    image: int = Field(description="Index of the image within the request")
+    step: int
+    steps: int
+    patches: tuple[PatchInfo, ...]
 
 
 class _Canvas(_Event):
@@ -135,7 +156,7 @@ class Canceled(_Event):
     type: Literal["canceled"] = "canceled"
 
 
-Event = Queued | Started | Patches | Preview | Partial | Frame | Restarted | Completed | Failed | Canceled
+Event = Queued | Started | Patches | Revised | Preview | Partial | Frame | Restarted | Completed | Failed | Canceled
 EVENTS: TypeAdapter[Event] = TypeAdapter(
     Annotated[Event, Field(discriminator="type")], config=ConfigDict(cache_strings=CACHED)
 )

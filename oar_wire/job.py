@@ -6,7 +6,7 @@ from pydantic import Field
 
 from oar_wire.base import Sent
 from oar_wire.error import ServerError
-from oar_wire.options import Plan, Priority, Sampling
+from oar_wire.options import REVISION_STEPS, Plan, Priority, Sampling
 from oar_wire.outputs import OutputKind, OutputLink
 
 State = Literal["queued", "running", "completed", "failed", "canceled"]
@@ -60,6 +60,11 @@ class GenerationParams(Sampling, Plan):
         return {"image": 0, "frame": self.n * self.frames, "video": self.n}[kind]
 
     @property
+    def all_steps(self) -> int:
+        """Of one image, those that revise it among them."""
+        return self.steps + min(self.revise, REVISION_STEPS)
+
+    @property
     def rows_per_image(self) -> int:
         """Engine rows of one image: a guided one also runs the unconditional branch."""
         return 1 if self.guidance == 1 else 2
@@ -104,6 +109,7 @@ class GenerationStatus(Sent):
     eta: Annotated[float | None, Field(description="Seconds until it is likely finished; null when not known")]
     workers: Annotated[int | None, Field(description="Live workers that take its model's jobs; null: it has ended")]
     notice: Annotated[str | None, Field(description="What keeps the job waiting, where that is not other jobs")] = None
+    warnings: Annotated[tuple[str, ...], Field(description="What the model will not do of what was asked")] = ()
     timings: Timings
     images: tuple[ImageLink, ...] = ()
     outputs: Annotated[tuple[OutputLink, ...], Field(description="All that a completed job made, its images too")] = ()

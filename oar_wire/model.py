@@ -41,6 +41,8 @@ class ModelInfo(Sent):
     condition: Literal["text", "class", "features", "none"] = "text"  # what pictures are made from
     has_fixed_steps: bool = False  # one for each position, and no other number
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
+    can_revise: bool = True  # whether it can draw tokens again given all others
+    has_vocabulary: bool = False  # whether the words that it was trained on are published beside it
     example_prompts: tuple[str, ...] = ()
     pixel_art: bool = False  # looks right when it is enlarged pixel by pixel
     model_hash: str = ""
@@ -224,6 +226,7 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
             only=option.about.only,
         )
         for option in info.options
+        if info.can_revise or option.name != "revise"
     )
 
 

@@ -38,6 +38,8 @@ MAX_POSITIONS = 1 << 14  # of a grid: 128 x 128
 MAX_NAME = 200  # characters
 DEFAULT_ENTROPY_BOUND: Final = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
 DEFAULT_CANDIDATES: Final = 4
+REVISION_STEPS: Final = 2  # in which a revision draws what it dropped
+CANNOT_REVISE: Final = "this model cannot draw tokens again given all others"
 
 # The first bad position is enough: each would become an error of its own.
 Positions = Annotated[list[int], Field(max_length=MAX_POSITIONS, fail_fast=True)]
@@ -137,6 +139,26 @@ class Plan(Sent):
             only=("order", "shortlist"),
         ),
     ] = DEFAULT_CANDIDATES
+    repulsion: Annotated[
+        int,
+        About(
+            "Cells that the positions of one step keep from each other, along either axis and as long as there is "
+            "room, in orders that the model chooses; 1 is none",
+            ge=1,
+            le=128,
+            usual=(1, 4, 1),
+        ),
+    ] = 1
+    revise: Annotated[
+        int,
+        About(
+            "Tokens that are dropped once when the picture is whole, the most surprising ones, and drawn again given "
+            "all others; 0 is none. Fewer visible faults, and no longer an exact sample of the model",
+            ge=0,
+            le=MAX_POSITIONS,
+            usual=(0, 16, 1),
+        ),
+    ] = 0
 
 
 class Sampling(Sent):
@@ -402,6 +424,12 @@ def check_steps(steps: int, num_tokens: int, *, is_fixed: bool = False) -> None:
         )
     if not 1 <= steps <= num_tokens:
         raise OPTIONS["steps"].refuse(f"steps is {steps}; this model takes 1 to {num_tokens}")
+
+
+def check_revise(revise: int, *, can_revise: bool) -> None:
+    """Raises BadOption for a revision by a model that cannot."""
+    if revise and not can_revise:
+        raise OPTIONS["revise"].refuse(f"revise is {revise}; {CANNOT_REVISE}")
 
 
 def prompts_of(values: Any) -> dict[str, str]:

@@ -210,6 +210,7 @@ def record_examples(url: str, pid: int) -> dict[str, list[dict[str, Any]]]:
             _events(url, failed),
             _restarted(client, url, pid),
             _partials(client, url),
+            [event for event in _events(url, _submit(client, steps=8, seed=7, revise=6)) if event["type"] == "revised"],
         ]
     for event in (event for events in streams for event in events):
         kept = found.setdefault(event["type"], [])

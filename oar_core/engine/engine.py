@@ -129,11 +129,11 @@ class Engine:
         admitted = self._scheduler.admit()
         self._events += [SequenceStarted(sequence.id, sequence.progress.steps) for sequence in admitted]
         self._num_prefilled = sum(sequence.chunk for sequence in self._scheduler.running)
-        self._num_prefilled += sum(self._num_condition_ids(sequence) for sequence in admitted)
         for sequence in admitted:
             if sequence.progress.is_complete:
                 self._finish(sequence)
-        begun = [sequence for sequence in admitted if sequence.phase is Phase.RUNNING]
+        begun = [sequence for sequence in self._scheduler.running if sequence.progress.needs_prefill]
+        self._num_prefilled += sum(self._num_condition_ids(sequence) for sequence in begun)
         self._stepper.reserve(self._pool.num_reached)
         self._stepper.prefill(begun)
         for sequence in begun:

@@ -10,6 +10,7 @@ __all__ = [
     "FrameMade",
     "Patch",
     "PatchesDecoded",
+    "PatchesRevised",
     "SequenceAborted",
     "SequenceFinished",
     "SequenceStarted",
@@ -40,6 +41,16 @@ class FrameMade:
 
 
 @dataclass(frozen=True)
+class PatchesRevised:
+    """Tokens of a whole picture that were drawn again; `rank` counts them alone."""
+
+    sequence_id: str
+    step: int  # of the revision, counts from 1
+    steps: int
+    patches: tuple[Patch, ...]
+
+
+@dataclass(frozen=True)
 class SequenceFinished:
     sequence_id: str
     token_ids: tuple[int, ...]  # in grid order, known tokens included; of frames, each of which was reported, none
@@ -50,4 +61,4 @@ class SequenceAborted:
     sequence_id: str
 
 
-EngineEvent = SequenceStarted | PatchesDecoded | FrameMade | SequenceFinished | SequenceAborted
+EngineEvent = SequenceStarted | PatchesDecoded | PatchesRevised | FrameMade | SequenceFinished | SequenceAborted

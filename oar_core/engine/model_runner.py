@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 
 from oar_core.engine.config import EngineConfig
-from oar_core.engine.events import PatchesDecoded, SequenceFinished
+from oar_core.engine.events import PatchesDecoded, PatchesRevised, SequenceFinished
 from oar_core.engine.static_steps import StaticSteps
 from oar_core.engine.stepper import Member, Stepper
 from oar_core.models.base import Backbone, StaticBackbone
@@ -73,10 +73,13 @@ class ModelRunner(Stepper[Progress, DecodedGroup]):
             group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load, self._draw)
         ]
 
-    def accept(self, sequence: Member[Progress], outcome: DecodedGroup) -> PatchesDecoded | None:
+    def accept(self, sequence: Member[Progress], outcome: DecodedGroup) -> PatchesDecoded | PatchesRevised | None:
         progress = sequence.progress
-        step, patches = progress.step, progress.accept(outcome)
-        return PatchesDecoded(sequence.id, step, progress.steps, patches) if patches else None
+        step, steps, kind = progress.step, progress.steps, PatchesRevised if progress.is_revising else PatchesDecoded
+        patches = progress.accept(outcome)
+        if progress.is_complete:
+            progress.begin_revision()
+        return kind(sequence.id, step, steps, patches) if patches else None
 
     def finish(self, sequence: Member[Progress]) -> SequenceFinished:
         return SequenceFinished(sequence.id, sequence.progress.grid_token_ids)

@@ -46,6 +46,11 @@ class Progress(Protocol):
         ...
 
     @property
+    def needs_prefill(self) -> bool:
+        """Whether its slots hold nothing of it yet."""
+        ...
+
+    @property
     def owed(self) -> int:
         """Entries that its slots lack before it can go on, those of the latest step aside."""
         ...
@@ -95,7 +100,7 @@ class Stepper(ABC, Generic[P, Outcome]):
 
     @abstractmethod
     def prefill(self, sequences: Sequence[Member[P]]) -> None:
-        """Fills the slots of sequences that have just been admitted."""
+        """Fills the slots of sequences that need it."""
 
     @abstractmethod
     def step(self, sequences: Sequence[Member[P]]) -> list[Outcome]:

@@ -293,6 +293,11 @@ class BackboneSpec:
         return self.layout.can_edit and self.has_free_order
 
     @property
+    def can_revise(self) -> bool:
+        """Whether any tokens may be dropped and drawn again given all others."""
+        return self.can_ask_all
+
+    @property
     def can_ask_all(self) -> bool:
         """Whether all remaining positions can be scored in one pass without a change of what each answers."""
         return self.queries is Queries.ALONE

@@ -48,6 +48,11 @@ class FramesSpec:
         return ("guidance",)
 
     @property
+    def can_revise(self) -> bool:
+        """Whether a part of what is finished can be made again."""
+        return False
+
+    @property
     def can_edit(self) -> bool:
         return self.layout.can_edit
 

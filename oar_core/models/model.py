@@ -13,7 +13,9 @@ from oar_core.models.frames import FrameBackbone
 from oar_core.nn.packed import lay_out, quantize
 from oar_core.order.plan import ADAPTIVE, CONSTANT, GROUP_SIZES, ORDERS, POLICY_ORDERS, PUBLISHED, RASTER
 from oar_core.order.rules import RULES
+from oar_core.text import TextTokenizer
 from oar_wire.options import FITTED
+from oar_wire.vocabulary import Vocabulary
 
 CONFIG, BACKBONE, TOKENIZER = "config.json", "backbone.safetensors", "tokenizer.safetensors"
 POLICY = "policy.safetensors"  # optional: where the config has an entry "policy"
@@ -29,7 +31,7 @@ class ModelBase:
     """What models of all kinds have. `defaults` are those of the options that the model takes.
 
     A model of tokens names order, steps, group_sizes, guidance, temperature, top_k and top_p. It may also name its
-    entropy_bound, candidates, guidance_interval and guidance_schedule."""
+    entropy_bound, candidates, repulsion, guidance_interval and guidance_schedule."""
 
     name: str
     family: str
@@ -61,6 +63,11 @@ class ModelBase:
     def max_prompt_tokens(self) -> int:
         """What the prefix holds beside what is not the prompt's."""
         return max(0, self.max_condition - self.conditioner.num_special_tokens)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The words that it was trained on; None where pictures are not made from words, or that is not known."""
+        return self.conditioner.vocabulary if isinstance(self.conditioner, TextTokenizer) else None
 
     def encode_prompt(self, prompt: str) -> Prefix:
         """The condition; the unconditional prefix for an empty prompt. Raises InvalidPrompt, PromptTooLong."""

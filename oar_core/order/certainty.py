@@ -27,6 +27,14 @@ def entropy(logits: Float[Tensor, "R G V"]) -> Float[Tensor, "R G"]:
     return -(log_probabilities.exp() * log_probabilities.clamp_min(-1e4)).sum(dim=-1)
 
 
+def surprise(logits: Float[Tensor, "R G V"], token_ids: Int[Tensor, "R G"]) -> Float[Tensor, "R G"]:
+    """By how many nats the given token of each query is less likely than one drawn from its distribution is on average.
+
+    Its negative log-probability less the entropy: a token drawn where the model knew little is not surprising.
+    """
+    return -log_probability(logits, token_ids) - entropy(logits)
+
+
 def margin(logits: Float[Tensor, "R G V"]) -> Float[Tensor, "R G"]:
     """By how many nats the likeliest token leads the second."""
     first, second = logits.topk(2, dim=-1).values.unbind(-1)

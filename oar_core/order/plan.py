@@ -96,7 +96,9 @@ class PlanSpec:
     then an upper bound, kept by never falling behind the cosine schedule of as many steps. `published` groups are those
     of the authors of a model's family; where they name none for the number of steps and positions, they are `cosine`.
 
-    Raises InvalidOrder and InvalidSteps.
+    `repulsion` is how many cells (Chebyshev) the positions of one step keep from each other where the model chooses
+    them, as long as there is room; 1 is none. `revise` is how many tokens, the most surprising ones, are dropped and
+    drawn again when the picture is whole: a biased sampler as well. Raises InvalidOrder and InvalidSteps.
     """
 
     order: str | tuple[int, ...] = "random"
@@ -104,6 +106,8 @@ class PlanSpec:
     group_sizes: str | tuple[int, ...] = "cosine"
     entropy_bound: float = DEFAULT_ENTROPY_BOUND
     candidates: int = DEFAULT_CANDIDATES
+    repulsion: int = 1
+    revise: int = 0
 
     def __post_init__(self) -> None:
         check_options(vars(self))

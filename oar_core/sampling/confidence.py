@@ -1,8 +1,5 @@
-"""How many positions may be drawn at once, and which ones."""
+"""How many positions may be drawn at once."""
 
-import math
-
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -15,11 +12,3 @@ def safe_together(entropies: Float[Tensor, "R G"], bounds: Float[Tensor, "R"]) -
     """
     excess = entropies.cumsum(dim=1) - entropies.cummax(dim=1).values
     return (excess <= bounds[:, None]).sum(dim=1).clamp_min(1)
-
-
-def surest(scores: Float[Tensor, "R G"], widths: Int[Tensor, "R"], take: int) -> Int[Tensor, "R take"]:
-    """Columns of the `take` highest scores of each row, highest first, of equals the first; columns from the row's
-    width on are padding and come last."""
-    columns = torch.arange(scores.shape[1], device=scores.device)
-    scores = scores.masked_fill(columns >= widths[:, None], -math.inf)
-    return scores.argsort(dim=-1, descending=True, stable=True)[:, :take]

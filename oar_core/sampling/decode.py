@@ -10,9 +10,10 @@ from torch import Tensor
 
 from oar_core.models.base import Backbone, Commit, Query
 from oar_core.nn.kv_cache import KVCache
-from oar_core.order.certainty import entropy
+from oar_core.order.certainty import entropy, surprise
+from oar_core.order.repulsion import surest_apart
 from oar_core.order.rules import Asked
-from oar_core.sampling.confidence import safe_together, surest
+from oar_core.sampling.confidence import safe_together
 from oar_core.sampling.draw import Draw, Drawn, plain_draw
 from oar_core.sampling.guidance import guide
 from oar_core.sampling.rows import DecodedGroup, DecodeRow, Slots
@@ -48,7 +49,7 @@ def decode_step(
     if not rows:
         return []
     by_slot = sorted(range(len(rows)), key=lambda index: rows[index].slots.conditional)
-    batch = StepBatch.pack([rows[index] for index in by_slot], backbone.spec.vocab_size, cache.keys.device)
+    batch = StepBatch.pack([rows[index] for index in by_slot], backbone.spec, cache.keys.device)
     pads = cache.num_pads
     groups = dict(zip(by_slot, _unpack(_decode(backbone, cache, batch, draw).tolist(), batch.limits)))
     if load is not None:
@@ -59,14 +60,15 @@ def decode_step(
 
 
 def _unpack(flat: list[float], limits: Sequence[int]) -> list[DecodedGroup]:
-    """Counts of the rows; then positions, token ids and confidences of all that was selected, row after row."""
+    """Counts of the rows; then positions, token ids and confidences of all that was selected, row after row, and
+    surprises where they are there."""
     num_rows, num_selected = len(limits), sum(limits)
-    positions, token_ids, confidences = (flat[num_rows + part * num_selected :] for part in range(3))
+    positions, token_ids, confidences, surprises = (flat[num_rows + part * num_selected :] for part in range(4))
     groups: list[DecodedGroup] = []
     for end, limit, count in zip(accumulate(limits), limits, flat):
         kept = slice(end - limit, end - limit + int(count))
         ids = tuple(map(int, positions[kept])), tuple(map(int, token_ids[kept]))
-        groups.append(DecodedGroup(*ids, tuple(confidences[kept])))
+        groups.append(DecodedGroup(*ids, tuple(confidences[kept]), tuple(surprises[kept])))
     return groups
 
 
@@ -83,7 +85,10 @@ def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch, draw: Draw) ->
         logits, queries, owners = logits[selected], queries[selected], owners[selected]
     # A draw is a function of its position: what likelihood drew in order to choose is drawn again here.
     drawn = _draw(draw, logits, queries, owners, batch.params, batch.noise_keys)
-    return torch.cat([_group_counts(logits, batch).float(), *_told(queries, drawn)])
+    told = _told(queries, drawn)
+    if batch.has_surprises:
+        told.append(surprise(logits, drawn.token_ids))
+    return torch.cat([_group_counts(logits, batch).float(), *told])
 
 
 @torch.inference_mode()
@@ -130,7 +135,7 @@ def _ask_policy(
     backbone.step(cache, batch.slots, batch.commit, Query(nothing, (0,) * len(batch.slots)))
     candidates = choice.candidates.flatten()[choice.listed]
     scores = backbone.score(cache, choice.slots, Query(candidates, choice.counts))
-    columns = surest(_as_table(scores, choice), choice.widths, choice.most)
+    columns = _pick(_as_table(scores, choice), choice)
     chosen = choice.candidates.gather(1, columns).flatten()[choice.picked]
     return batch.commit.emptied, batch.queries.index_copy(0, choice.targets, chosen)
 
@@ -168,12 +173,16 @@ def _select(
         asked = queries[choice.queries]
         choice = replace(choice, candidates=_as_table(asked, choice))
         scores = decider.scores(_asked(backbone, batch, choice, logits[choice.queries], asked, draw))
-        columns = surest(scores, choice.widths, choice.most)
+        columns = _pick(scores, choice)
         places = torch.zeros_like(choice.candidates).flatten().index_copy(0, choice.listed, choice.queries)
         chosen = places.view_as(choice.candidates).gather(1, columns).flatten()[choice.picked]
         base = torch.arange(len(queries), device=queries.device) if selected is None else selected
         selected = base.index_copy(0, choice.targets, chosen)
     return selected
+
+
+def _pick(scores: Float[Tensor, "R G"], choice: Choice) -> Int[Tensor, "R P"]:
+    return surest_apart(scores, choice.widths, choice.most, choice.candidates, choice.repulsion)
 
 
 def _asked(

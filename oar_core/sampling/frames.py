@@ -83,6 +83,7 @@ class FrameProgress:
         self.frames: list[Frame] = list(request.known)
         self._spec = spec
         self._num_committed = 0
+        self.needs_prefill = True  # whether its slots hold nothing of it yet
         self._stage = 0  # denoising steps of the current frame that are done
         self._guess = torch.zeros(spec.layout.frame_shape)
         self._noise_key = value_noise_key(request.seed, request.image_index)
@@ -129,7 +130,8 @@ class FrameProgress:
         return 0 if most <= 0 else max(1, int(most // self._frame_entries)) * self._frame_entries
 
     def prefill(self, chunk: int) -> tuple[Frame, ...]:
-        """The frames of a chunk, which count as committed from here on."""
+        """The frames of a chunk, which count as committed from here on; the slots count as filled."""
+        self.needs_prefill = False
         return self._take(chunk // self._frame_entries)
 
     def next_row(self, slots: Slots, chunk: int) -> FrameRow:

@@ -21,11 +21,12 @@ def generate(
     unconditional_ids: tuple[int, ...],
     *,
     on_step: OnStep | None = None,
+    on_revision: OnStep | None = None,
 ) -> list[tuple[int, ...]]:
     """Makes all the requested pictures together; returns the tokens of each in grid order, known ones included.
 
-    `unconditional_ids` is the condition prefix that guidance steers away from. Raises a RequestError before any work
-    where a request cannot be served.
+    `unconditional_ids` is the condition prefix that guidance steers away from. `on_revision` is told of the steps that
+    draw tokens of whole pictures again. Raises a RequestError before any work where a request cannot be served.
     """
     pictures = [Progress(request, backbone.spec, has_policy=backbone.has_policy) for request in requests]
     if not pictures:
@@ -33,13 +34,21 @@ def generate(
     free = count()
     slots = [Slots(next(free), next(free) if request.sampling.is_guided else None) for request in requests]
     cache = backbone.new_cache(next(free))
-    rows = [picture.prefill_rows(pair, unconditional_ids) for picture, pair in zip(pictures, slots)]
-    prefill(backbone, cache, [row for pair in rows for row in pair])
-    while active := [index for index, picture in enumerate(pictures) if not picture.is_complete]:
+    while True:
+        begun = [index for index, picture in enumerate(pictures) if picture.needs_prefill]
+        rows = [pictures[index].prefill_rows(slots[index], unconditional_ids) for index in begun]
+        if rows:
+            prefill(backbone, cache, [row for pair in rows for row in pair])
+        active = [index for index, picture in enumerate(pictures) if not picture.is_complete]
+        if not active:
+            break
         groups = decode_step(backbone, cache, [pictures[index].next_row(slots[index]) for index in active])
         for index, group in zip(active, groups):
-            step = pictures[index].step
-            patches = pictures[index].accept(group)
-            if on_step is not None:
-                on_step(index, step, pictures[index].steps, patches)
+            picture, step = pictures[index], pictures[index].step
+            patches = picture.accept(group)
+            tell = on_revision if picture.is_revising else on_step
+            if tell is not None:
+                tell(index, step, picture.steps, patches)
+            if picture.is_complete:
+                picture.begin_revision()
     return [picture.grid_token_ids for picture in pictures]

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from oar_core.order.hashing import GAMMA, MULTIPLIERS, SHIFTS, as_signed, hash_words
 
-_TOKEN_NOISE = 0x746F6B656E  # keeps the hashes of noise apart from those of orders
+# They keep the hashes of noise apart from those of orders, and from each other.
+_TOKEN_NOISE = 0x746F6B656E
+_REVISION_NOISE = 0x726576697365
 _VALUE_NOISE = 0x76616C7565
 _UNIFORM_BITS = 23  # with the half added below, exact in fp32 and never 0 or 1
 
@@ -17,6 +19,11 @@ _UNIFORM_BITS = 23  # with the half added below, exact in fp32 and never 0 or 1
 def noise_key(seed: int, image_index: int) -> int:
     """The key of a picture's noise, a signed 64-bit integer."""
     return as_signed(hash_words(_TOKEN_NOISE, seed, image_index))
+
+
+def revision_key(seed: int, image_index: int) -> int:
+    """The key of the noise under which a picture's tokens are drawn again."""
+    return as_signed(hash_words(_REVISION_NOISE, seed, image_index))
 
 
 def value_noise_key(seed: int, image_index: int) -> int:

@@ -8,21 +8,25 @@ from oar_core.models.base import BackboneSpec, GuidanceShare, Prefix
 from oar_core.order.plan import Group, make_plan
 from oar_core.order.rules import FIXED, RULES, OrderRule
 from oar_core.sampling.decode import DecodedGroup, DecodeRow, Slots
-from oar_core.sampling.noise import noise_key
+from oar_core.sampling.noise import noise_key, revision_key
 from oar_core.sampling.prefill import PrefillRow
 from oar_core.sampling.request import SequenceRequest
+from oar_core.sampling.revision import DIGITS, DecodedTokens, num_revised, num_revision_steps, revision_request
 from oar_core.sampling.sampler import SamplingParams
 
 
 @dataclass(frozen=True)
 class Patch:
     """One decoded token. `rank` counts from 0 in decode order; `confidence` is the probability that the model gave
-    to its likeliest token at this position (after guidance, before temperature and truncation)."""
+    to its likeliest token at this position (after guidance, before temperature and truncation); `surprise` is by how
+    many nats the token that was drawn is less likely there than draws are on average, of pictures that are to be
+    revised."""
 
     rank: int
     position: int
     token_id: int
     confidence: float
+    surprise: float | None = None
 
 
 class Progress:
@@ -40,13 +44,23 @@ class Progress:
     Where groups are not free (`BackboneSpec.has_free_groups` is false), a picture is interrupted between two of them
     alone. Where commits are not either, what enters the cache keeps its groups: the given tokens are one, those that
     are resumed are those of the plan, and no chunk divides one.
+
+    A picture that is to be revised is made by two plans, one after the other: `begin_revision` puts the second in the
+    place of the first, and its slots have to be prefilled again.
     """
 
     def __init__(self, request: SequenceRequest, spec: BackboneSpec, *, has_policy: bool = False) -> None:
         """Raises a RequestError for a request that the model cannot serve."""
         request.check_fits(spec, has_policy=has_policy)
-        known = request.known
+        self._spec = spec
+        self._lay_out(request)
+        if self.is_complete:
+            self.begin_revision()
+
+    def _lay_out(self, request: SequenceRequest) -> None:
+        known, spec = request.known, self._spec
         self.request = request
+        self.needs_prefill = True  # whether its slots hold nothing of it yet
         self.plan = make_plan(
             request.plan,
             spec.grid,
@@ -67,8 +81,24 @@ class Progress:
         self._unknown = set(range(spec.num_tokens)).difference(known.positions)
         self._spec = spec
         self._group_ends = self._known_group_ends()
-        self._noise_key = noise_key(request.seed, request.image_index)
+        self._surprises = list(known.surprises)
+        make_key = revision_key if self.is_revising else noise_key
+        self._noise_key = make_key(request.seed, request.image_index)
         self._num_settled = 0 if self.is_complete else self._context_end  # tokens that are older than the latest step
+
+    @property
+    def is_revising(self) -> bool:
+        """Whether the second plan is in place."""
+        return self.request.num_kept is not None
+
+    def begin_revision(self) -> bool:
+        """Drops tokens of the whole picture that are to be drawn again. False where there are none: it is finished."""
+        if self.is_revising or not num_revised(self.request.plan.revise, self.num_decoded):
+            return False
+        start = self._num_given
+        decoded = DecodedTokens(self.positions[start:], self.token_ids[start:], self._surprises)
+        self._lay_out(revision_request(self.request, decoded, self._spec.num_tokens))
+        return True
 
     @property
     def num_decoded(self) -> int:
@@ -113,7 +143,9 @@ class Progress:
 
     @property
     def num_steps_left(self) -> int:
-        return 0 if self.is_complete else self.steps - self.step + 1
+        """Of both plans."""
+        left = 0 if self.is_complete else self.steps - self.step + 1
+        return left if self.is_revising else left + num_revision_steps(self.request.plan.revise, self.plan.length)
 
     @property
     def grid_token_ids(self) -> tuple[int, ...]:
@@ -127,7 +159,9 @@ class Progress:
     def prefill_rows(
         self, slots: Slots, unconditional_ids: tuple[int, ...], most: float = math.inf
     ) -> list[PrefillRow]:
-        """What the slots start with: the conditions, and of the tokens that are owed the first `most`."""
+        """What the slots start with: the conditions, and of the tokens that are owed the first `most`. The slots count
+        as filled from here on."""
+        self.needs_prefill = False
         rows: list[PrefillRow] = []
         for part, (slot, ids) in enumerate(zip(slots.all, self.conditions(unconditional_ids))):
             new = self._pay(part, most)
@@ -211,7 +245,9 @@ class Progress:
             entropy_bound=self.plan.entropy_bound,
             candidates=self.request.plan.candidates,
             held=tuple(cached - new.start for cached in starts),
-            done=start - self._group.start,
+            begun=self.positions[end:],
+            repulsion=self.request.plan.repulsion,
+            has_surprises=self.request.plan.revise > 0,
             commit_seen=self._seen(new),
         )
         for part in parts:
@@ -228,7 +264,9 @@ class Progress:
     @property
     def _scales(self) -> tuple[float, ...]:
         """The guidance of the current group: of each rank, where it has its own."""
-        shares = self._spec.guidance_share.of(self._group.start, self._group.end, self.plan.length)
+        kept = self.request.num_kept or 0  # a revision is the end of its picture
+        start, end, length = (kept + count for count in (self._group.start, self._group.end, self.plan.length))
+        shares = self._spec.guidance_share.of(start, end, length)
         return tuple(map(self.request.sampling.scale_at, shares))
 
     def _scales_from(self, rank: int, count: int) -> tuple[float, ...] | None:
@@ -258,7 +296,12 @@ class Progress:
             self._group_ends += [len(self.positions)] * len(group.positions)
         self._unknown.difference_update(group.positions)
         self._num_steps += 1
-        decoded = zip(group.positions, group.token_ids, group.confidences)
+        surprises: list[float | None] = [None] * len(group.positions)
+        if self.request.plan.revise:
+            rounded = [round(value, DIGITS) for value in group.surprises]
+            self._surprises += rounded
+            surprises = [*rounded]
+        decoded = zip(group.positions, group.token_ids, group.confidences, surprises)
         return tuple(Patch(first_rank + offset, *patch) for offset, patch in enumerate(decoded))
 
     @property

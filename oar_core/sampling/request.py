@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
+from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError, refusal
 from oar_core.models.base import BackboneSpec, Features, Prefix
 from oar_core.models.frames import FramesSpec
 from oar_core.order.plan import POLICY_ORDERS, PUBLISHED, RASTER, PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
+from oar_wire.options import BadOption, check_revise
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,19 @@ class KnownTokens:
     The last `num_resumed` of them are this plan's own earlier output, in decode order: they count as its first ranks,
     and the picture goes on as if it had never stopped. Those before are given from outside (an edit keeps them): the
     plan covers the other positions only. A resumed edit has both. `num_steps` is how many steps made the resumed ones:
-    an adaptive plan has to know it, and goes on where a step ended. Raises RequestError.
+    an adaptive plan has to know it, and goes on where a step ended.
+
+    A picture that is to be revised (`PlanSpec.revise`) also has to know how surprising each of the resumed tokens was,
+    and once they are all of the picture, which tokens the revision has `redrawn` so far, in its own order. Raises
+    RequestError.
     """
 
     positions: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     num_resumed: int = 0
     num_steps: int = 0
+    surprises: tuple[float, ...] = ()  # of the resumed tokens, in nats
+    redrawn: tuple[int, ...] = ()  # token ids
 
     def __post_init__(self) -> None:
         if len(self.positions) != len(self.token_ids):
@@ -65,6 +72,7 @@ class SequenceRequest:
     sampling: SamplingParams
     known: KnownTokens = KnownTokens()
     negative_ids: Prefix | None = None  # condition that guidance steers away from; None: the unconditional one
+    num_kept: int | None = None  # of a revision: how many of the given tokens the picture's own plan has decoded
 
     @property
     def is_guided(self) -> bool:
@@ -92,6 +100,8 @@ class SequenceRequest:
                 " is asked together",
                 field="order",
             )
+        if self.plan.revise:
+            self._check_revision(spec)
         if self.plan.is_adaptive and not spec.has_free_groups:
             raise InvalidSteps("group_sizes is adaptive; this model's groups are fixed beforehand", field="group_sizes")
         if self.plan.group_sizes == PUBLISHED and spec.published_groups is None:
@@ -116,6 +126,15 @@ class SequenceRequest:
             raise InvalidSteps("group_sizes is adaptive; this model writes one position a step", field="group_sizes")
         if self.known.num_given:
             raise RequestError("this model writes whole pictures, row by row; no part can be given", field="known")
+
+    def _check_revision(self, spec: BackboneSpec) -> None:
+        """Raises a RequestError where tokens cannot be dropped and drawn again."""
+        try:
+            check_revise(self.plan.revise, can_revise=spec.can_revise)
+        except BadOption as error:
+            raise refusal(error) from error
+        if len(self.known.surprises) != self.known.num_resumed:
+            raise RequestError("known resumes a picture that is to be revised, without its surprises", field="known")
 
 
 def check_condition(condition_ids: Prefix, spec: BackboneSpec | FramesSpec, field: str = "prompt") -> None:

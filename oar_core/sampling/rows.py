@@ -40,7 +40,9 @@ class DecodeRow:
     entropy_bound: float | None = None  # nats
     candidates: int = DEFAULT_CANDIDATES  # of a shortlist, for each position that the group may hold
     held: tuple[int, ...] = (0, 0)  # how many of the commits, from the first, each slot has already
-    done: int = 0  # positions of the group that were decoded before an interruption
+    begun: Sequence[int] = ()  # positions of the group that were decoded before an interruption
+    repulsion: int = 1  # cells that the positions of a chosen group keep from each other
+    has_surprises: bool = False  # whether it is to be told how surprising its tokens are
     scales: Sequence[float] | None = None  # the guidance of each queried position; None: that of `sampling` for all
     # Of the commits, how many each token sees, from the first, for families whose tokens see their group.
     commit_seen: Sequence[int] | None = None
@@ -53,7 +55,7 @@ class DecodeRow:
     @property
     def num_asked(self) -> int:
         """Of how many positions the backbone is asked for their tokens."""
-        return self.rule.num_asked(len(self.query), self.limit, self.done, self.candidates)
+        return self.rule.num_asked(len(self.query), self.limit, len(self.begun), self.candidates)
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,4 @@ class DecodedGroup:
     positions: tuple[int, ...]
     token_ids: tuple[int, ...]
     confidences: tuple[float, ...]
+    surprises: tuple[float, ...] = ()  # nats; none where no row of the step asks

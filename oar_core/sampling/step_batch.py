@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from oar_core.models.base import Commit
+from oar_core.models.base import BackboneSpec, Commit
 from oar_core.nn.tables import moved, places_within, right_padded, starts_of
+from oar_core.order.repulsion import Repulsion
 from oar_core.order.rules import Decider
 from oar_core.sampling.rows import DecodeRow
 from oar_core.sampling.sampler import SamplingRows
@@ -37,6 +38,7 @@ class Choice:
     most: int  # that any row picks
     picked: Int[Tensor, "P"]  # the places of picks in a table (R, most), row after row
     targets: Int[Tensor, "P"]  # where they go: in the list of queries for the policy, else in that of the selected
+    repulsion: Repulsion | None  # None: no row wants any
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ class StepBatch:
     selected: Int[Tensor, "S"] | None  # queries that a group may hold; None where it is all of them
     choices: tuple[Choice, ...]
     adaptive: Adaptive | None
+    has_surprises: bool  # whether any row is to be told of them
 
     @classmethod
-    def pack(cls, rows: Sequence[DecodeRow], vocab_size: int, device: torch.device) -> Self:
+    def pack(cls, rows: Sequence[DecodeRow], spec: BackboneSpec, device: torch.device) -> Self:
         """`rows` ascend by their first slot."""
         by_slot = sorted(
             (slot, row, part) for row, entry in enumerate(rows) for part, slot in enumerate(entry.slots.all)
@@ -111,14 +114,15 @@ class StepBatch:
             spread=at["spread"] if is_guided else None,
             conditional=at["conditional"] if is_guided else None,
             unconditional=at["unconditional"] if is_guided else None,
-            params=SamplingRows.stack([row.sampling for row in rows], vocab_size, device),
+            params=SamplingRows.stack([row.sampling for row in rows], spec.vocab_size, device),
             scales=_scales(rows, device),
             noise_keys=at["noise_keys"],
             takes=at["takes"],
             limits=tuple(limits.tolist()),
             selected=None if (asked == limits).all() else at["selected"],
-            choices=tuple(_choices(rows, starts, starts_of(limits), device)),
+            choices=tuple(_choices(rows, starts, starts_of(limits), spec.grid[1], device)),
             adaptive=_adaptive(rows, limits, device),
+            has_surprises=any(row.has_surprises for row in rows),
         )
 
 
@@ -126,6 +130,7 @@ def _choices(
     rows: Sequence[DecodeRow],
     query_starts: Int[np.ndarray, "R"],
     group_starts: Int[np.ndarray, "R"],
+    width: int,
     device: torch.device,
 ) -> list[Choice]:
     choices: list[Choice] = []
@@ -136,10 +141,10 @@ def _choices(
             served.setdefault(row.rule.decider, []).append(index)
     for decider, chosen in served.items():
         if chosen:
+            own = [rows[index] for index in chosen]
             targets = query_starts if decider is None else group_starts
-            choices.append(
-                _choice(decider, [rows[index] for index in chosen], query_starts[chosen], targets[chosen], device)
-            )
+            repulsion = _repulsion(decider, own, width, device)
+            choices.append(_choice(decider, own, query_starts[chosen], targets[chosen], repulsion, device))
     return choices
 
 
@@ -148,6 +153,7 @@ def _choice(
     rows: Sequence[DecodeRow],
     queries: Int[np.ndarray, "R"],
     targets: Int[np.ndarray, "R"],
+    repulsion: Repulsion | None,
     device: torch.device,
 ) -> Choice:
     """`queries` and `targets` are where each row's begin."""
@@ -166,7 +172,20 @@ def _choice(
     ]
     widths, table, listed, asked, picked, goals = moved(tables, device)
     slots = torch.tensor([row.slots.conditional for row in rows])
-    return Choice(decider, slots, tuple(counts.tolist()), widths, table, listed, asked, most, picked, goals)
+    return Choice(decider, slots, tuple(counts.tolist()), widths, table, listed, asked, most, picked, goals, repulsion)
+
+
+def _repulsion(
+    decider: Decider | None, rows: Sequence[DecodeRow], width: int, device: torch.device
+) -> Repulsion | None:
+    """What a policy proposes to a decider is no group yet, and may lie close together."""
+    distances = [row.repulsion if row.rule.decider is decider and row.limit + len(row.begun) > 1 else 1 for row in rows]
+    if max(distances) == 1:
+        return None
+    begun = [row.begun for row in rows]
+    tables = [np.array(distances), right_padded(begun), np.array([len(row) for row in begun])]
+    distance, positions, counts = moved(tables, device)
+    return Repulsion(distance, positions, counts, width)
 
 
 def _scales(rows: Sequence[DecodeRow], device: torch.device) -> Float[Tensor, "Q"] | None:

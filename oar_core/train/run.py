@@ -66,6 +66,7 @@ from oar_core.train.stages.order_policy import OrderPolicyStage
 from oar_core.train.stages.tokenizer import TokenizerStage
 from oar_core.train.tokens import Captioner, TokenSet, tokenize
 from oar_core.weights import file_digest
+from oar_wire.vocabulary import Vocabulary
 
 ORDERS, CACHE = "orders", "cache"
 STATS = "stats.json"
@@ -285,14 +286,18 @@ class Run:
         return tokens.token_ids[chosen].long(), text.encode_captions(captions, max_length=most)
 
     def text_tokenizer(self, rows: list[Row]) -> TextTokenizer:
-        """Trained on the training captions, eight wordings of each, and kept in the run folder."""
-        path = self.folder / TEXT
-        if not path.exists():
-            rng = random.Random(self.recipe.any_order_loop.seed)
-            caption = CAPTION_SOURCES[self.recipe.caption_source]
-            captions = (caption(row, rng) for row in rows for _ in range(8))
+        """Trained on the training captions, eight wordings of each, and kept in the run folder with their words. Where
+        it is there without them, as of an older run, they are added."""
+        rng = random.Random(self.recipe.any_order_loop.seed)
+        caption = CAPTION_SOURCES[self.recipe.caption_source]
+        captions = (caption(row, rng) for row in rows for _ in range(8))
+        if not (self.folder / TEXT).exists():
             TextTokenizer.train(captions, self.recipe.text_vocab).save(self.folder)
-        return TextTokenizer.load(self.folder)
+        text = TextTokenizer.load(self.folder)
+        if text.vocabulary is None:
+            text.vocabulary = Vocabulary.of(captions)
+            text.save(self.folder)
+        return text
 
     def export(self, folder: Path, stage: str | None = None, *, with_any_order: bool = False) -> None:
         """Writes the model folder that `Model.load` reads, weights in half precision, with the backbone of a stage

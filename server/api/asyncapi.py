@@ -188,13 +188,15 @@ SUMMARIES = {
     "canceled": "The job was canceled.",
 }
 
+LEFT_OUT = {"surprises"}  # of `patches`, where no revision was asked for
+
 
 def _schemas(kinds: list[type[Sent]]) -> dict[str, Any]:
-    """JSON schemas as they are sent: a field with a default is always there."""
+    """JSON schemas as they are sent: a field with a default is always there, but for LEFT_OUT."""
     _, schemas = models_json_schema([(kind, "serialization") for kind in kinds], ref_template=SCHEMAS + "{model}")
     found: dict[str, Any] = schemas["$defs"]
     for schema in found.values():
-        schema["required"] = list(schema["properties"])
+        schema["required"] = [name for name in schema["properties"] if name not in LEFT_OUT]
     return found
 
 

@@ -341,6 +341,7 @@ def _status(services: Services, job: Job, place: Place | None = None, fleet: Fle
         eta=None if place is None or fleet is None else _eta(place, fleet),
         workers=None if fleet is None else len(fleet.workers),
         notice=None if fleet is None or fleet.workers else _no_worker(job),
+        warnings=job.warnings,
         timings=Timings(created_at=job.created_at, started_at=job.started_at, finished_at=job.finished_at),
         images=_images(job, services.root_path),
         outputs=_outputs(job, services.root_path),

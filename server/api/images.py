@@ -241,6 +241,7 @@ async def _submit(
         warnings += (f"prompt: it names no class of {model.name}; the nearest is {drawn.name!r}",)
     text_tokens = await services.prompts.count(wanted.prompt, model) or 0
     has_metadata = wanted.metadata and services.settings.image_metadata
+    warnings += job.warnings
     return Delivery(kind, wanted, model, text_tokens, has_metadata, warnings, can_come_back=key is not None), job
 
 

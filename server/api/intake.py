@@ -85,6 +85,7 @@ async def accept(
         idempotency,
         source=None if source is None else source.png,
         output_bytes=output_bytes(params, model),
+        warnings=await services.prompts.warnings(params, model),
     )
     services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()
     return submitted

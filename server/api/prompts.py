@@ -7,6 +7,7 @@ from oar_wire.job import ChosenClass, GenerationParams
 from oar_wire.model import ModelInfo
 from oar_wire.options import BadOption, check_prompt_tokens, prompts_of
 from oar_wire.request import Condition
+from oar_wire.vocabulary import Vocabulary
 from server.api.validation import refusal
 from server.jobs.store import Registry
 
@@ -19,6 +20,7 @@ class PromptMeter:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._readers: dict[str, Reader] = {}  # by the model's hash
+        self._vocabularies: dict[str, Vocabulary] = {}  # by the model's hash
 
     async def read(
         self, params: GenerationParams, model: ModelInfo, condition: Condition | None = None
@@ -48,6 +50,17 @@ class PromptMeter:
         if reader is None:
             return None
         return 1 if isinstance(reader, ClassNames) else _count(reader, prompt)
+
+    async def warnings(self, params: GenerationParams, model: ModelInfo) -> tuple[str, ...]:
+        """One sentence for each word that the model has never seen; none where its words are not known."""
+        if not model.has_vocabulary:
+            return ()
+        if model.model_hash not in self._vocabularies:
+            text = await self._registry.vocabulary(model.name)
+            if text is None:
+                return ()
+            self._vocabularies[model.model_hash] = Vocabulary.from_json(text)
+        return self._vocabularies[model.model_hash].warnings(prompts_of(params).values())
 
     async def _reader(self, model: ModelInfo) -> Reader | None:
         """None where the worker published none: then the worker checks alone."""

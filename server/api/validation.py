@@ -81,6 +81,8 @@ def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
         _check_permutation(asked["order"], model)
     if "steps" in asked:
         options.check_steps(asked["steps"], model.num_tokens, is_fixed=model.has_fixed_steps)
+    if "revise" in asked:
+        options.check_revise(asked["revise"], can_revise=model.can_revise)
     if "group_sizes" in asked:
         options.check_sizes(asked["group_sizes"], model.group_sizes, model.num_tokens)
 

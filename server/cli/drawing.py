@@ -126,6 +126,8 @@ def _ground(making: Making, request: GenerationRequest, upload: Upload | None) -
 def _draw(making: Making, out: Path, painting: Painting | None, *, as_json: bool, as_events: bool) -> None:
     start = time.monotonic()
     click.echo(f"seed {making.params.seed}", err=True)
+    for warning in making.warnings:
+        click.echo(f"warning: {warning}", err=True)
     view: View = painting or Bar()
     first: list[float] = []
 
@@ -172,6 +174,7 @@ def _summary(making: Making, paths: list[Path], first: float | None, seconds: fl
         "job_id": making.id,
         "seed": making.params.seed,
         "files": [str(path) for path in paths],
+        "warnings": list(making.warnings),
         "timings": {**making.timings().model_dump(), **measured},
         "params": making.params.model_dump(mode="json", exclude_none=True),
     }

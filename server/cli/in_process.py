@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 from oar_client import AnyEvent
-from oar_core.engine.events import EngineEvent, PatchesDecoded, SequenceFinished
+from oar_core.engine.events import EngineEvent, PatchesDecoded, PatchesRevised, SequenceFinished
 from oar_core.errors import OarError as LibraryError
 from oar_core.models.model import ModelBase
 from oar_core.sampling.expectation import Expectation
@@ -16,7 +16,7 @@ from oar_wire.error import ServerError
 from oar_wire.events import Canceled, Completed, Event, Queued, Started
 from oar_wire.job import GenerationParams, ImageLink, Timings
 from oar_wire.openai import OutputFormat
-from oar_wire.options import BadOption
+from oar_wire.options import BadOption, prompts_of
 from oar_wire.request import GenerationRequest
 from server.api.pictures import Rendition, recipe, render
 from server.api.prompts import with_class
@@ -56,6 +56,8 @@ class InProcess:
         except (LibraryError, ServerError) as error:
             raise CommandFailed(error) from error
         self.shape = Shape(self._model.pipeline.grid, self._model.pipeline.image_size)
+        vocabulary = self._model.pipeline.vocabulary
+        self.warnings = () if vocabulary is None else vocabulary.warnings(prompts_of(self.params).values())
 
     def _resolve(
         self, model: LoadedModel, request: GenerationRequest, upload: Upload | None
@@ -128,6 +130,11 @@ class InProcess:
             )
             layout = self._model.drawing.backbone.spec.layout
             yield self._stamped(RunningJob.describe(image, event.step, event.steps, event.patches, layout))
+        elif isinstance(event, PatchesRevised):
+            image = int(event.sequence_id)
+            canvases[image].redrawn |= {patch.position: patch.token_id for patch in event.patches}
+            layout = self._model.drawing.backbone.spec.layout
+            yield self._stamped(RunningJob.describe_revision(image, event.step, event.steps, event.patches, layout))
         elif isinstance(event, SequenceFinished):
             finished[int(event.sequence_id)] = event.token_ids
 
@@ -145,7 +152,7 @@ class InProcess:
         if not due:
             return
         snapshots = [
-            Snapshot(image, canvas.known.positions, canvas.known.token_ids, self._edit, None, self._guess(image))
+            Snapshot(image, tuple(canvas.shown), tuple(canvas.shown.values()), self._edit, None, self._guess(image))
             for image, canvas in due
         ]
         previews = render_previews(self._model.drawing, snapshots)

@@ -50,6 +50,8 @@ class Making(Protocol):
     @property
     def shape(self) -> Shape: ...
     @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
     def waiting(self) -> str:
         """What it waits for, in a few words."""
         ...
@@ -97,6 +99,10 @@ class OnServer:
     @property
     def params(self) -> GenerationParams:
         return self._job.params
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self._job.warnings
 
     def events(self) -> Iterator[AnyEvent]:
         looking = threading.Thread(target=self._look, daemon=True)

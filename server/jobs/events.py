@@ -76,11 +76,11 @@ class EventLog:
         return events
 
     async def read_checkpoint(self, job_id: str, after: int = 0) -> list[StoredEvent]:
-        """What a resumed job goes on from: its `patches` or `frame`s, and the `partial` images that need not be made
-        again."""
+        """What a resumed job goes on from: its `patches` or `frame`s, what was `revised`, and the `partial` images that
+        need not be made again."""
         reply: list[Any] = await self._connection.again("XRANGE", keys.events(job_id), f"({after}-0", "+")
         stored = (stored_event(job_id, entry, fields) for entry, fields in reply)
-        return [event for event in stored if event.type in {"patches", "frame", "partial"}]
+        return [event for event in stored if event.type in {"patches", "revised", "frame", "partial"}]
 
 
 def stored_event(job_id: str, entry: bytes, words: list[bytes]) -> StoredEvent:

@@ -1,5 +1,6 @@
 """A job: its states, the transitions that are legal, and its record as read from Redis."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,6 +63,7 @@ class Job:
     started_at: float | None
     finished_at: float | None
     retry_of: str | None  # the dead job that this one repeats
+    warnings: tuple[str, ...]  # sentences about the request
     result: str  # JSON body of the terminal event; empty before
 
     @classmethod
@@ -86,6 +88,7 @@ class Job:
             started_at=_seconds(fields.get(Field.STARTED)),
             finished_at=_seconds(fields.get(Field.FINISHED)),
             retry_of=fields.get(Field.RETRY_OF) or None,
+            warnings=tuple(json.loads(fields.get(Field.WARNINGS, "[]"))),
             result=fields.get(Field.RESULT, ""),
         )
 

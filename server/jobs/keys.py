@@ -82,6 +82,7 @@ class Field(StrEnum):
     MODEL_HASH = "hash"  # of the model that drew what is in the log
     BASE = "base"  # events up to this number do not count for a resume: another model drew them
     ANEW = "anew"  # epoch of the claim that set the base
+    WARNINGS = "warnings"  # sentences about the request, as a JSON list; absent where there are none
     RETRY_OF = "retry_of"  # the dead job that this one repeats
     CANCEL = "cancel"  # 1 when asked for
     DEADLINE = "deadline"  # milliseconds, 0 is none
@@ -176,6 +177,10 @@ def control(worker: str) -> str:
 
 def model(name: str) -> str:
     return f"model:{name}"
+
+
+def vocabulary(model_name: str) -> str:
+    return f"vocabulary:{model_name}"
 
 
 def text_tokenizer(model_name: str) -> str:

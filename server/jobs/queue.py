@@ -5,6 +5,7 @@ waited count as one level more, and within a level the oldest comes first: no jo
 """
 
 import hashlib
+import json
 import uuid
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -106,9 +107,11 @@ class JobQueue:
         source: bytes | None = None,
         retry_of: str = "",
         output_bytes: int = 0,
+        warnings: Sequence[str] = (),
     ) -> Submitted:
         """Accepts a job, with the `source` PNG of an edit; never enqueues twice. `retry_of` names the ended job that
-        this one repeats; `output_bytes` is about what it will write, and is counted until it has.
+        this one repeats; `output_bytes` is about what it will write, and is counted until it has. `warnings` are kept
+        with the job for whoever looks at it.
 
         Raises QueueFull, QueueShareFull, StorageShareFull, ModelNotReady (full, and no worker is alive),
         IdempotencyConflict or RedisUnavailable.
@@ -117,7 +120,7 @@ class JobQueue:
         depth = self._settings.queue_depth
         job_id = f"gen-{uuid.uuid4().hex}"
         deadline = self._settings.job_deadline if params.deadline is None else params.deadline
-        fields = self._fields(params, retry_of)
+        fields = self._fields(params, retry_of, warnings)
         if source is not None:
             fields[Field.SOURCE] = keys.source(job_id)
         reply = await scripts.run(
@@ -137,7 +140,7 @@ class JobQueue:
                 idempotency.fingerprint if idempotency else "",
                 milliseconds(self._settings.idempotency_ttl),
                 keys.GROUP,
-                params.n * params.steps * params.rows_per_image,
+                params.n * params.all_steps * params.rows_per_image,
                 tenant.name,
                 tenant.max_jobs(depth),
                 tenant.max_bytes(self._settings.storage_mib),
@@ -149,7 +152,7 @@ class JobQueue:
         )
         return await self._outcome(Submitted(job_id, is_replay=False), params, tenant, reply)
 
-    def _fields(self, params: GenerationParams, retry_of: str) -> dict[Field, str | int]:
+    def _fields(self, params: GenerationParams, retry_of: str, warnings: Sequence[str]) -> dict[Field, str | int]:
         """What a new job's hash holds of its request."""
         fields: dict[Field, str | int] = {
             Field.MODEL: params.model,
@@ -158,6 +161,8 @@ class JobQueue:
             Field.ROWS: params.rows_per_image,
             Field.RETRY_OF: retry_of,
         }
+        if warnings:
+            fields[Field.WARNINGS] = json.dumps(warnings)
         if trace := self._traceparent():
             fields[Field.TRACE] = trace
         return fields

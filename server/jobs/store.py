@@ -65,15 +65,19 @@ class Registry:
         text_tokenizers: Mapping[str, str],
         seconds: float,
         *,
+        vocabularies: Mapping[str, str] | None = None,
         becomes_default: bool = True,
     ) -> None:
         """Makes models known for `seconds`, which `keep_models` renews; the first one becomes the default, or only
-        where there is none."""
+        where there is none. `vocabularies` are those of models whose words are known."""
+        vocabularies = vocabularies or {}
         expiry = ("PX", int(seconds * 1000))
         for info in models:
             if info.name in text_tokenizers:
                 text = text_tokenizers[info.name]
                 await self._connection.again("SET", keys.text_tokenizer(info.name), text, *expiry)
+            if info.name in vocabularies:
+                await self._connection.again("SET", keys.vocabulary(info.name), vocabularies[info.name], *expiry)
             await self._connection.again("SET", keys.model(info.name), info.model_dump_json(), *expiry)
             await self._connection.again("SADD", keys.MODELS, info.name)
         if models:
@@ -90,18 +94,19 @@ class Registry:
                 ("GET", keys.DEFAULT_MODEL),
                 *(("SISMEMBER", keys.MODELS, name) for name in names),
                 *(("PEXPIRE", key, milliseconds) for key in wanted),
+                *(("PEXPIRE", keys.vocabulary(name), milliseconds) for name in names),  # not all models have one
             ]
         )
         default: bytes | None = replies[0]
         if default is not None and default.decode() == names[0]:
             await self._connection.again("PEXPIRE", keys.DEFAULT_MODEL, milliseconds)
-        return default is not None and all(replies[1:])
+        return default is not None and all(replies[1 : 1 + len(names) + len(wanted)])
 
     async def forget_model(self, name: str) -> None:
         """As if it had never been published. A worker that serves it publishes it again."""
         if await self.default_model() == name:
             await self._connection.again("DEL", keys.DEFAULT_MODEL)
-        await self._connection.again("DEL", keys.model(name), keys.text_tokenizer(name), *keys.queues(name))
+        await self._connection.again("DEL", keys.model(name), *_texts(name), *keys.queues(name))
         await self._connection.again("SREM", keys.MODELS, name)
 
     async def default_model(self) -> str | None:
@@ -114,6 +119,10 @@ class Registry:
 
     async def text_tokenizer(self, model_name: str) -> str | None:
         text: bytes | None = await self._connection.again("GET", keys.text_tokenizer(model_name))
+        return text.decode() if text else None
+
+    async def vocabulary(self, model_name: str) -> str | None:
+        text: bytes | None = await self._connection.again("GET", keys.vocabulary(model_name))
         return text.decode() if text else None
 
     async def models(self) -> list[ModelInfo]:
@@ -180,6 +189,10 @@ class Registry:
     async def metrics(self, worker: str) -> str:
         text: bytes | None = await self._connection.again("GET", keys.metrics(worker))
         return text.decode() if text else ""
+
+
+def _texts(name: str) -> tuple[str, str]:
+    return keys.text_tokenizer(name), keys.vocabulary(name)
 
 
 @dataclass

@@ -233,9 +233,7 @@ class Bridge:
         await self._control.remove()
         for queue in self._queues.values():
             await queue.open()
-        models = self._models.values()
-        texts = {model.name: model.pipeline.conditioner.to_json() for model in models}
-        await self._registry.publish_models([model.info() for model in models], texts, self._model_seconds)
+        await self._publish_models()
         await self._beat()
 
     @property
@@ -272,9 +270,19 @@ class Bridge:
         names = tuple(self._models)
         if not await self._registry.keep_models(names, self._model_seconds):
             logger.warning("published again, as Redis knew nothing of them: models=%s", ",".join(names))
-            texts = {name: model.pipeline.conditioner.to_json() for name, model in self._models.items()}
-            infos = [model.info() for model in self._models.values()]
-            await self._registry.publish_models(infos, texts, self._model_seconds, becomes_default=False)
+            await self._publish_models(becomes_default=False)
+
+    async def _publish_models(self, *, becomes_default: bool = True) -> None:
+        pipelines = {name: model.pipeline for name, model in self._models.items()}
+        await self._registry.publish_models(
+            [model.info() for model in self._models.values()],
+            {name: pipeline.conditioner.to_json() for name, pipeline in pipelines.items()},
+            self._model_seconds,
+            vocabularies={
+                name: words.to_json() for name, pipeline in pipelines.items() if (words := pipeline.vocabulary)
+            },
+            becomes_default=becomes_default,
+        )
 
     async def _renew(self) -> None:
         jobs = [job for job in self._desk.jobs if job.ending is None]

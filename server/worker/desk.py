@@ -7,7 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from oar_core.engine.events import EngineEvent, FrameMade, PatchesDecoded, SequenceAborted, SequenceFinished
+from oar_core.engine.events import (
+    EngineEvent,
+    FrameMade,
+    PatchesDecoded,
+    PatchesRevised,
+    SequenceAborted,
+    SequenceFinished,
+)
 from oar_core.errors import RequestError
 from oar_core.sampling.frames import Frame
 from oar_wire.errors import RedisUnavailable
@@ -179,6 +186,8 @@ class Desk:
                 self._on_patches(job, image, event)
             case FrameMade():
                 self._on_frame(job, image, event)
+            case PatchesRevised():
+                self._on_revised(job, image, event)
             case SequenceFinished(token_ids=token_ids):
                 if job.clips:
                     job.clips[image].is_finished = True
@@ -199,7 +208,11 @@ class Desk:
             return
         model = job.claim.model
         patches = event.patches
-        job.canvases[image].add((patch.position for patch in patches), (patch.token_id for patch in patches))
+        job.canvases[image].add(
+            (patch.position for patch in patches),
+            (patch.token_id for patch in patches),
+            (patch.surprise for patch in patches if patch.surprise is not None),
+        )
         layout = self._models[model].drawing.backbone.spec.layout
         self.outbox.put(job, "patches", job.describe(image, event.step, event.steps, event.patches, layout).body())
         partial_index = job.next_partial(image, event.step, event.steps)
@@ -217,6 +230,14 @@ class Desk:
             job.first_patch_at = time.monotonic()
             self._metrics.prefill.labels(model).observe(self._latest_seconds)
             self._metrics.first_patch.labels(model).observe(job.age)
+
+    def _on_revised(self, job: RunningJob, image: int, event: PatchesRevised) -> None:
+        if job.ending is not None:
+            return
+        job.canvases[image].redrawn |= {patch.position: patch.token_id for patch in event.patches}
+        layout = self._models[job.claim.model].drawing.backbone.spec.layout
+        told = job.describe_revision(image, event.step, event.steps, event.patches, layout)
+        self.outbox.put(job, told.type, told.body())
 
     def _on_frame(self, job: RunningJob, image: int, event: FrameMade) -> None:
         if job.ending is not None:

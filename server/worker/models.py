@@ -94,6 +94,8 @@ class LoadedModel:
             defaults=GenerationDefaults.model_validate(defaults),
             has_fixed_steps=isinstance(self.pipeline, Model) and self.pipeline.has_fixed_steps,
             max_prompt_tokens=self.pipeline.max_prompt_tokens,
+            can_revise=spec.can_revise,
+            has_vocabulary=self.pipeline.vocabulary is not None,
             example_prompts=self.pipeline.example_prompts,
             pixel_art=self.pipeline.pixel_art,
             model_hash=self.pipeline.model_hash,

@@ -19,7 +19,7 @@ from oar_core.sampling.expectation import Expectation
 from oar_core.sampling.frames import Frame, FrameRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_wire.events import Frame as FrameEvent
-from oar_wire.events import Partial, Patches, PatchInfo
+from oar_wire.events import Partial, Patches, PatchInfo, Revised
 from oar_wire.job import GenerationParams
 from oar_wire.options import take
 from oar_wire.outputs import Output, link
@@ -37,6 +37,8 @@ class Canvas:
     given: KnownTokens = field(default_factory=KnownTokens)
     positions: list[int] = field(default_factory=list[int])
     token_ids: list[int] = field(default_factory=list[int])
+    surprises: list[float] = field(default_factory=list[float])  # of these tokens, where the image is to be revised
+    redrawn: dict[int, int] = field(default_factory=dict[int, int])  # token ids of the revision so far, by position
     num_steps: int = 0  # that made them
     finished: tuple[int, ...] | None = None  # token ids by position, once all are there
     num_previewed: int = 0
@@ -56,11 +58,18 @@ class Canvas:
     def num_known(self) -> int:
         return len(self.given.positions) + len(self.positions)
 
-    def add(self, positions: Iterable[int], token_ids: Iterable[int]) -> None:
+    def add(self, positions: Iterable[int], token_ids: Iterable[int], surprises: Iterable[float] = ()) -> None:
         """What one step decoded."""
         self.positions.extend(positions)
         self.token_ids.extend(token_ids)
+        self.surprises.extend(surprises)
         self.num_steps += 1
+
+    @property
+    def shown(self) -> dict[int, int]:
+        """The tokens to show, by position: those that were drawn again in the place of what they were."""
+        given = zip(self.given.positions, self.given.token_ids)
+        return {**dict(given), **dict(zip(self.positions, self.token_ids)), **self.redrawn}
 
     @property
     def known(self) -> KnownTokens:
@@ -69,6 +78,8 @@ class Canvas:
             (*self.given.token_ids, *self.token_ids),
             num_resumed=len(self.positions),
             num_steps=self.num_steps,
+            surprises=tuple(self.surprises),
+            redrawn=tuple(self.redrawn.values()),
         )
 
 
@@ -148,8 +159,8 @@ class RunningJob:
         edit: JobEdit | None = None,
         values: Mapping[tuple[int, int], Frame] | None = None,
     ) -> "RunningJob":
-        """From the checkpoint in the job's event log: its `patches`, and the `partial` images that were sent; or its
-        frames, whose `values` are stored beside it, by video and number."""
+        """From the checkpoint in the job's event log: its `patches`, what was `revised`, and the `partial` images that
+        were sent; or its frames, whose `values` are stored beside it, by video and number."""
         num_videos = claim.params.n if claim.params.frames else 0
         canvases = [Canvas(edit.given if edit else KnownTokens()) for _ in range(claim.params.n - num_videos)]
         clips = [Clip() for _ in range(num_videos)]
@@ -157,7 +168,11 @@ class RunningJob:
             event = stored.parse()
             if isinstance(event, Patches):
                 patches = event.patches
-                canvases[event.image].add((patch.position for patch in patches), (patch.token for patch in patches))
+                canvases[event.image].add(
+                    (patch.position for patch in patches), (patch.token for patch in patches), event.surprises
+                )
+            elif isinstance(event, Revised):
+                canvases[event.image].redrawn |= {patch.position: patch.token for patch in event.patches}
             elif isinstance(event, Partial):
                 canvases[event.image].num_partials = event.index + 1
             elif isinstance(event, FrameEvent) and values is not None:
@@ -217,8 +232,8 @@ class RunningJob:
     def snapshot(
         self, image: int, partial_index: int | None = None, expectation: Expectation | None = None
     ) -> Snapshot:
-        known = self.canvases[image].known
-        return Snapshot(image, known.positions, known.token_ids, self.edit, partial_index, expectation)
+        shown = self.canvases[image].shown
+        return Snapshot(image, tuple(shown), tuple(shown.values()), self.edit, partial_index, expectation)
 
     def next_partial(self, image: int, step: int, steps: int) -> int | None:
         """The index of the partial image that is due after this step; the last step makes the picture itself."""
@@ -229,21 +244,18 @@ class RunningJob:
     @staticmethod
     def describe(image: int, step: int, steps: int, patches: Sequence[Patch], layout: TokenLayout) -> Patches:
         """The event of one step of one image."""
-        infos: list[PatchInfo] = []
-        for patch in patches:
-            row, col = layout.place(patch.position)
-            confidence = round(patch.confidence, 4)
-            infos.append(
-                PatchInfo(
-                    rank=patch.rank,
-                    position=patch.position,
-                    row=row,
-                    col=col,
-                    token=patch.token_id,
-                    confidence=confidence,
-                )
-            )
-        return Patches(image=image, step=step, steps=steps, patches=tuple(infos))
+        return Patches(
+            image=image,
+            step=step,
+            steps=steps,
+            patches=_patch_infos(patches, layout),
+            surprises=tuple(patch.surprise for patch in patches if patch.surprise is not None),
+        )
+
+    @staticmethod
+    def describe_revision(image: int, step: int, steps: int, patches: Sequence[Patch], layout: TokenLayout) -> Revised:
+        """The event of one step that draws tokens of a whole image again."""
+        return Revised(image=image, step=step, steps=steps, patches=_patch_infos(patches, layout))
 
     def describe_frame(self, image: int, made: FrameMade, output: Output) -> FrameEvent:
         return FrameEvent(
@@ -254,6 +266,23 @@ class RunningJob:
             steps=made.steps,
             output=link(self.claim.job_id, output.kind, output.index, output.media_type),
         )
+
+
+def _patch_infos(patches: Sequence[Patch], layout: TokenLayout) -> tuple[PatchInfo, ...]:
+    infos: list[PatchInfo] = []
+    for patch in patches:
+        row, col = layout.place(patch.position)
+        infos.append(
+            PatchInfo(
+                rank=patch.rank,
+                position=patch.position,
+                row=row,
+                col=col,
+                token=patch.token_id,
+                confidence=round(patch.confidence, 4),
+            )
+        )
+    return tuple(infos)
 
 
 def write_values(frame: Frame) -> bytes:

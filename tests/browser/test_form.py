@@ -72,6 +72,29 @@ def test_an_example_follows_the_model_and_what_was_typed_stays(page: Page) -> No
     expect(prompt).to_have_value(PROMPTS[0])
 
 
+def test_a_word_that_the_model_has_never_seen_is_told(page: Page) -> None:
+    open_view(page)
+    page.get_by_label("Prompt").fill("a red cat")
+    page.get_by_role("button", name="Paint").click()
+    expect(page.get_by_role("alert")).to_have_text("'cat' is not in this model's vocabulary.")
+    wait_for(page)
+    page.get_by_label("Prompt").fill("a red circle")
+    page.get_by_role("button", name="Paint").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    wait_for(page)
+
+
+def test_a_picture_is_revised_where_the_form_asks_for_it(page: Page, live: LiveServer) -> None:
+    open_view(page)
+    page.get_by_text("Sampling").click()
+    page.get_by_label("Revise").fill("5")
+    page.get_by_role("button", name="Paint").click()
+    wait_for(page)
+    job = job_of(live, page)
+    assert job["params"]["revise"] == 5
+    assert "revised" in {event["type"] for event in live.events(job["id"])}
+
+
 def test_the_chosen_order_is_explained(page: Page) -> None:
     open_view(page)
     hint = page.locator("fieldset .hint")

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from oar_core.models.base import Commit, Query
 from oar_core.order.certainty import log_odds_of_best
 from oar_core.order.plan import DEFAULT_CANDIDATES
+from oar_core.order.repulsion import surest
 from oar_core.order.rules import FIXED, RULES, OrderRule
-from oar_core.sampling.confidence import surest
 from oar_core.sampling.decode import DecodeRow, Slots, StepLoad, decode_step
 from oar_core.sampling.prefill import PrefillRow, prefill
 from oar_core.sampling.sampler import SamplingParams
@@ -94,7 +94,7 @@ def test_of_the_policys_shortlist_the_model_takes_what_it_is_surest_of(primed, t
     backbone, cache = primed
     scores = backbone.score(cache, torch.tensor([0]), Query.grid(torch.arange(20)[None]))
     short = scores.argsort(descending=True)[: candidates * (take + done) - done].tolist()
-    row = make_row(Slots(0), RULES["shortlist"], take=take, done=done, candidates=candidates)
+    row = make_row(Slots(0), RULES["shortlist"], take=take, begun=(0,) * done, candidates=candidates)
     group = decode_step(backbone, cache, [row])[0]
     assert backbone.num_queries == len(short)
     listed = make_row(Slots(0), RULES["confidence"], query=short, take=take)

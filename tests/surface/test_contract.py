@@ -40,11 +40,11 @@ def test_request_and_status_fields() -> None:
     assert set(GenerationRequest.model_fields) == {
         "model", "prompt", "seed", "n", "order", "steps", "group_sizes", "guidance", "temperature", "top_k", "top_p",
         "previews", "priority", "deadline", "entropy_bound", "candidates", "guidance_interval", "guidance_schedule",
-        "negative_prompt", "condition",
+        "negative_prompt", "condition", "repulsion", "revise",
     }  # fmt: skip
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
-        "error", "url", "stream_url", "events_url", "retry_of", "workers", "notice",
+        "error", "url", "stream_url", "events_url", "retry_of", "workers", "notice", "warnings",
         "outputs",
     }  # fmt: skip
 
@@ -55,6 +55,7 @@ def test_events_and_states() -> None:
         "queued",
         "started",
         "patches",
+        "revised",
         "preview",
         "partial",
         "frame",

@@ -15,7 +15,8 @@ for i = 4, #ARGV, 4 do
     else
       append(ARGV[i], ARGV[i + 1])
     end
-    local steps = ARGV[i] == 'patches' and 1 or tonumber(ARGV[i + 3])
+    local is_step = ARGV[i] == 'patches' or ARGV[i] == 'revised'
+    local steps = is_step and 1 or tonumber(ARGV[i + 3])
     if steps > 0 then
       redis.call('HINCRBY', KEYS[1], 'done', rows * steps)
     end

@@ -7,7 +7,7 @@ import { el, heading } from "./dom.js";
 import { HeatMap } from "./heatmap.js";
 import { orderIcon } from "./icons.js";
 import { Job } from "./job.js";
-import { explain, Notice } from "./notice.js";
+import { explain, Notice, warn } from "./notice.js";
 import { Options, randomSeed } from "./options.js";
 import { contrasting, orderName, orderWords } from "./orders.js";
 import { Painting } from "./painting.js";
@@ -120,8 +120,12 @@ export class CompareView {
     announce(`Sent, ${orders.length} orders`);
     const outcomes = await Promise.allSettled(this.cards.map((card) => card.submit(body, this.options.orderNamed(card.order))));
     const refusal = outcomes.find(({ status }) => status === "rejected");
-    if (refusal) await this.refuse(refusal.reason);
-    else this.name();
+    if (refusal) {
+      await this.refuse(refusal.reason);
+    } else {
+      warn(this.cards[0].job, this.notice);
+      this.name();
+    }
     this.update();
   }
 

@@ -5,7 +5,7 @@ import { pictureActions } from "./downloads.js";
 import { el, heading } from "./dom.js";
 import { canvasOf } from "./film.js";
 import { Job } from "./job.js";
-import { explain, Notice } from "./notice.js";
+import { explain, Notice, warn } from "./notice.js";
 import { Options } from "./options.js";
 import { RunButton, runOnEnter } from "./run.js";
 import { Viewer } from "./viewer.js";
@@ -40,6 +40,7 @@ export class CreateView {
     try {
       this.job = await Job.submit("v1/generations", this.options.values());
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
+      warn(this.job, this.notice);
       this.options.offerSeed(this.job.seed);
       this.showClass(this.job.params.drawn_class);
       this.viewer.show(this.job);

@@ -6,7 +6,7 @@ import { pictureActions } from "./downloads.js";
 import { button, el, heading, uniqueId } from "./dom.js";
 import { icon } from "./icons.js";
 import { Job } from "./job.js";
-import { explain, Notice } from "./notice.js";
+import { explain, Notice, warn } from "./notice.js";
 import { Options } from "./options.js";
 import { Retouch } from "./retouch.js";
 import { RunButton, runOnEnter } from "./run.js";
@@ -237,6 +237,7 @@ export class EditView {
       this.job = await Job.submit("v1/edits", await this.body(), { source: this.retouch.composed() });
       this.job.addEventListener("change", () => (this.run.running = !this.job.isOver));
       this.showStage("viewer");
+      warn(this.job, this.notice);
       this.options.offerSeed(this.job.seed);
       this.viewer.show(this.job);
       this.viewer.bringIntoView();

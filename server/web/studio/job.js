@@ -15,6 +15,7 @@ export class Job extends EventTarget {
     this.id = status.id;
     this.url = `v1/generations/${encodeURIComponent(status.id)}`;
     this.params = status.params;
+    this.warnings = status.warnings ?? [];
     this.model = model;
     this.state = status.status === "queued" ? "queued" : "running";
     this.position = status.position;
@@ -82,6 +83,9 @@ export class Job extends EventTarget {
       case "patches":
         this.state = "running";
         painting.addStep(event);
+        break;
+      case "revised":
+        painting.revise(event);
         break;
       case "preview":
         painting.addGuess(event).then(() => this.tell());

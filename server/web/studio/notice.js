@@ -17,6 +17,11 @@ export class Notice {
   }
 }
 
+/** What the model will not do of what a job asks for, in one sentence each. */
+export function warn(job, notice) {
+  if (job.warnings.length) notice.show(`${job.warnings.join("; ")}.`);
+}
+
 /** Beside its field if the form has one, else as a notice. Anything but an error of the server is a mistake of ours. */
 export function explain(error, options, notice) {
   if (!("sentence" in error)) {

@@ -86,6 +86,14 @@ export class Painting {
     this.steps.push({ start, end: this.patches.length });
   }
 
+  /** A `revised` event: tokens that were drawn again when all had been; each keeps its rank and its step. */
+  revise({ patches }) {
+    for (const patch of patches) {
+      const index = this.places.get(patch.position);
+      if (index !== undefined) Object.assign(this.patches[index], { ...patch, rank: this.patches[index].rank, isRevised: true });
+    }
+  }
+
   /** A `preview` event; resolves when its pixels are there. */
   async addGuess({ known, mime, data }) {
     const guess = { written: known - this.numGiven, bitmap: null };
