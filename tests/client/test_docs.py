@@ -15,10 +15,12 @@ from PIL import Image
 
 from server.cli import main
 from tests.server.live import ROOT, LiveServer
+from tests.surface.blocks import read_blocks
 from tests.waiting import HANG_SECONDS
 
 PAGE = (ROOT / "docs" / "client.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+BLOCKS = [block for block in read_blocks(ROOT / "docs" / "client.md") if block.language == "python"]
+EXAMPLES = [block.text for block in BLOCKS if block.not_run is None]
 LINES = re.findall(r"```bash\n(.*?)```", PAGE, re.S)[0].splitlines()
 RESULTS = ["orc.png", "second.webp", "edited.png", "halton.png", "", ""]
 
@@ -55,7 +57,7 @@ def test_an_example_runs(shipped: LiveServer, tmp_path: Path, index: int) -> Non
 @pytest.mark.slow
 def test_the_examples_have_sound_types(tmp_path: Path) -> None:
     """As a strict checker of a user's program sees the client."""
-    for index, text in enumerate(EXAMPLES):
+    for index, text in enumerate(block.text for block in BLOCKS):
         (tmp_path / f"example_{index}.py").write_text(text)
     settings = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)], "pythonVersion": "3.11"}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
