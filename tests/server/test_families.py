@@ -270,7 +270,7 @@ def test_edits_are_refused_by_families_that_cannot_keep_a_part(server: LiveServe
     fields = {"model": "llamagen"} | ({} if "variations" in address else {"prompt": "hen"})
     answer = server.client.post(address, data=fields, files={"image": ("image.png", buffer.getvalue())})
     error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (422 if address == "/v1/edits" else 400, "invalid_model")
+    assert (answer.status_code, error["code"]) == (422 if address == "/v1/edits" else 400, "unsupported_by_model")
     assert error.get("field", error.get("param")) == "model"
     assert "can keep no part of one" in error["message"]
 
