@@ -14,19 +14,26 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from oar_core.host_memory import available_memory
 from oar_core.importing import model_folder
+from oar_core.models import text_features
+from oar_core.models.base import Features
 from oar_core.models.load import FAMILIES, family, load_model
 from oar_core.models.model import BACKBONE
+from oar_core.models.text_features import build_encoder
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.weights import Manifest
+from server.cli import main
 from server.cli.importing import importable
 from tests.importing.command import CASES, CONFIG, TOKENIZER, Importing, golden_file
 from tests.models.folders import CLASS_NAMES
 from tests.models.janus.folder import their_key
+from tests.models.test_text_features import T5
+from tests.models.test_text_features import tokenizer as words_tokenizer
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,9 +103,6 @@ def test_a_second_model_is_listed_beside_the_first_and_removed_again(one: Import
     manifest = Manifest.load(one.weights)
     assert (manifest.default, manifest.models) == ("first", ("first", "second"))
     assert manifest.entries["second"].licence == 'mine, "as is"'
-    from click.testing import CliRunner
-
-    from server.cli import main
 
     def oar(*words: str) -> Any:
         return CliRunner().invoke(main, words, env={"OAR_WEIGHTS_DIR": str(one.weights)})
@@ -285,10 +289,6 @@ def test_a_grid_that_does_not_fit_the_positions_is_refused(tmp_path: Path) -> No
 def test_a_config_that_is_no_object_is_refused(one: Importing, text: str) -> None:
     words = one.words(golden_file("arpg"))
     (one.folder / "config.json").write_text(text)
-    from click.testing import CliRunner
-
-    from server.cli import main
-
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1
     assert "config.json" in result.output
@@ -324,6 +324,94 @@ def test_several_files_are_one_checkpoint(one: Importing) -> None:
     assert one.run(halves[0], None, "--checkpoint", str(halves[1]), "--name", "both").exit_code == 0
     sentence = one.refusal(halves[0], None, "--checkpoint", str(halves[0]), "--name", "twice")
     assert "two files of" in sentence
+
+
+# prompts
+
+
+def published_encoder(folder: Path, **changes: Any) -> Path:
+    """A tiny T5 as `transformers` keeps it, with a decoder that is of no use here."""
+    pytest.importorskip("transformers", reason="the T5 encoder needs the package transformers (text-features)")
+    folder.mkdir()
+    torch.manual_seed(0)
+    tensors = {key: value.clone() for key, value in build_encoder(T5).state_dict().items()}
+    tensors |= {"decoder.final_layer_norm.weight": torch.ones(32), "lm_head.weight": torch.ones(7, 32)}
+    save_file(tensors | changes, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "t5", **T5}))
+    words_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_an_encoder_s_folder_reads_prompts(tmp_path: Path) -> None:
+    job = Importing(tmp_path, "llamagen_t2i")
+    encoder = published_encoder(tmp_path / "t5")
+    assert job.run(job.golden, None, "--text", str(encoder), "--name", "m").exit_code == 0
+    model = load_model(Manifest.load(job.weights).folder("m"), "cpu", torch.float32)
+    assert model.conditioner.kind == "text"
+    prefix = model.encode_prompt("a hen on grass")
+    assert isinstance(prefix, Features)
+    whole = build_encoder(T5).eval()
+    kept = load_file(encoder / "model.safetensors")
+    whole.load_state_dict({key: value for key, value in kept.items() if not key.startswith(("decoder", "lm_head"))})
+    with torch.inference_mode():
+        wanted = whole(input_ids=torch.tensor([[3, 4, 5, 6, 1]])).last_hidden_state[0]
+    torch.testing.assert_close(prefix.values, wanted)
+
+
+def test_an_encoder_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    job = Importing(tmp_path, "llamagen_t2i")
+
+    def refused(encoder: Path) -> str:
+        return job.refusal(job.golden, None, "--text", str(encoder))
+
+    wrong = published_encoder(tmp_path / "nan", **{"shared.weight": torch.full((7, 32), float("nan"))})
+    assert "shared.weight of model.safetensors holds numbers that are not finite" in refused(wrong)
+    encoder = published_encoder(tmp_path / "t5")
+    (encoder / "config.json").write_text(json.dumps({**T5, "d_model": 64}))
+    assert "the text encoder's features are 64 wide, and the network reads 32" in refused(encoder)
+    (encoder / "config.json").write_text(json.dumps({**T5, "num_layers": 3}))
+    assert "does not fit its config: encoder.block.2" in refused(encoder)
+    monkeypatch.setattr(text_features, "available_memory", lambda: 1000)
+    assert "the text encoder takes" in refused(encoder)
+    (encoder / "model.safetensors").unlink()
+    assert "*.safetensors is missing" in refused(encoder)
+
+
+def test_a_family_of_classes_reads_no_text(one: Importing) -> None:
+    assert "draws classes, and reads no text" in one.refusal(one.golden, None, "--text", str(one.golden))
+    job = Importing(one.folder, "llamagen")
+    assert "draws classes, and reads no text" in job.refusal(job.golden, None, "--text", str(job.golden))
+
+
+def test_a_prompt_s_text_tokenizer_is_needed_and_checked(tmp_path: Path) -> None:
+    job = Importing(tmp_path, "janus")
+    words = [word for word in job.words(job.golden) if word not in {"--text", str(job.text_tokenizer())}]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert "--text names its tokenizer.json" in result.output
+    assert "is no text tokenizer of Janus" in job.refusal(job.golden, None, "--text", str(golden_file("arpg")))
+
+
+def test_a_raster_family_s_defaults_are_raster(tmp_path: Path) -> None:
+    for name in ("llamagen", "llamagen_t2i", "janus"):
+        job = Importing(tmp_path, name)
+        for defaults in ({"steps": 8}, {"order": "random"}, {"group_sizes": "cosine"}):
+            job.config = {**job.case.config, "defaults": defaults}
+            assert "it writes in order raster alone, in 16 steps" in job.refusal(job.golden)
+
+
+def test_randar_may_have_the_maskgit_tokenizer(tmp_path: Path) -> None:
+    job = Importing(tmp_path, "randar")
+    codes = job.pickled(load_file(golden_file("vq_maskgit")), "codes.bin")
+    assert job.run(job.golden, codes, "--name", "m").exit_code == 0
+    model = load_model(Manifest.load(job.weights).folder("m"), "cpu", torch.float32)
+    assert model.image_size == (8, 8)
+    state = load_file(golden_file("vq_maskgit"))
+    found = load_file(job.weights / "m" / "tokenizer.safetensors")
+    assert all(torch.equal(found[key].float(), value.float()) for key, value in state.items())
+    state["quantize.embedding.weight"] = state["quantize.embedding.weight"][:32].clone()
+    sentence = job.refusal(job.golden, job.safetensors(state, "other.safetensors"))
+    assert "predicts 64 codes and other.safetensors has 32" in sentence
 
 
 # room

@@ -62,6 +62,10 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
+def steps_of(family: str) -> int:
+    return NUM_TOKENS if family in RASTER_ONLY else 8
+
+
 def drawn_alone(weights: Path, family: str, *, prompt: str, plan: PlanSpec, guidance: float, seed: int, image: int):
     """Pixels by the reference loop."""
     model = load_model(weights / family, "cpu", torch.float32)
@@ -136,7 +140,7 @@ def test_pictures_made_at_once_are_those_of_the_reference_loop(
 def test_a_picture_goes_on_where_its_worker_was_killed(
     server: LiveServer, many_weights: Path, tmp_path: Path, family: str
 ) -> None:
-    steps = NUM_TOKENS if family in RASTER_ONLY else 8
+    steps = steps_of(family)
     asked = {"model": family, "prompt": "hen", "n": 12, "steps": steps, "guidance": 3.0, "seed": 4, "previews": False}
     undisturbed = server.submit(**asked)
     server.events(undisturbed["id"])
@@ -160,7 +164,7 @@ def test_a_picture_goes_on_where_its_worker_was_killed(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_picture_is_the_same_whether_or_not_it_is_shown_before_it_is_done(server: LiveServer, family: str) -> None:
-    drawing = {"steps": NUM_TOKENS if family in RASTER_ONLY else 8, "guidance": 3.0, "seed": 11}
+    drawing = {"steps": steps_of(family), "guidance": 3.0, "seed": 11}
     plain = server.submit(model=family, prompt="hen", previews=False, **drawing)
     server.events(plain["id"])
     with OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
@@ -174,7 +178,7 @@ def test_a_picture_is_the_same_whether_or_not_it_is_shown_before_it_is_done(serv
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_class_is_named_or_the_nearest_is_drawn_and_said(server: LiveServer, family: str) -> None:
-    asked = {"model": family, "seed": 3, "steps": 4, "previews": False}
+    asked = {"model": family, "seed": 3, "steps": steps_of(family), "previews": False}
     said = [
         {"prompt": "goldfish"},
         {"condition": {"class": "goldfish"}},
@@ -266,7 +270,7 @@ def test_edits_are_refused_by_families_that_cannot_keep_a_part(server: LiveServe
     fields = {"model": "llamagen"} | ({} if "variations" in address else {"prompt": "hen"})
     answer = server.client.post(address, data=fields, files={"image": ("image.png", buffer.getvalue())})
     error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (422 if address == "/v1/edits" else 400, "invalid_model")
+    assert (answer.status_code, error["code"]) == (422 if address == "/v1/edits" else 400, "unsupported_by_model")
     assert error.get("field", error.get("param")) == "model"
     assert "can keep no part of one" in error["message"]
 
