@@ -75,34 +75,41 @@ class RandarBackbone(Backbone):
 
     @torch.no_grad()
     def step(self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Query) -> Float[Tensor, "M V"]:
-        """Tokens, each behind its instruction, and then what is asked go through the network together."""
+        """Tokens, each behind its instruction, and then what is asked go through the network together.
+
+        The first question of a row stays in the cache, for its token may follow. Where one stays already and nothing is
+        committed, the row is left as it was.
+        """
         assert isinstance(cache, InstructedCache), "a cache of another family"
         committed, asked = commit.counts.numpy(), np.asarray(query.counts, dtype=np.int64)
         if not (committed + asked).any():
             return self.instruction.new_empty(0, self.config.vocab_size, dtype=self.gpt.dtype)
-        rows, device = slots.cpu().numpy(), cache.keys.device
-        places = valid_places(commit.valid, device)
-        positions = commit.positions.flatten()[places]
-        kept = cache.take_asked(rows, _firsts(commit, committed)) if cache.asked[rows].max() != NONE else None
-        order, answers = moved(_laid_out(committed, asked, kept), device)
-        every = torch.cat([positions, query.positions])
-        listed = torch.cat([self.gpt.embed_token(commit.token_ids.flatten()[places]), self.instructions(every)])
-        where = torch.cat([positions, every])
-        counts = 2 * committed + asked - (0 if kept is None else kept)
-        window = cache.extend(slots, counts.tolist())
-        states = self.gpt(listed[order], where[order], window)
-        self._leave_asked(cache, slots, query)
+        rows = slots.cpu().numpy()
+        is_aside = (committed == 0) & (asked > 0) & (cache.asked.numpy()[rows] != NONE)
+        aside = cache.set_aside(rows[is_aside]) if is_aside.any() else None
+        kept = _take_asked(cache, rows, commit)
+        x, positions, answers = self._listed(commit, query, kept)
+        window = cache.extend(slots, (2 * committed + asked - kept).tolist())
+        states = self.gpt(x, positions, window)
+        stays = (asked > 0) & ~is_aside
+        cache.forget(slots, (asked - stays).tolist())
+        if stays.any():
+            cache.asked.numpy()[rows[stays]] = query.positions.cpu().numpy()[starts_of(asked)[stays]]
+        if aside is not None:
+            cache.put_back(aside)
         return self.gpt.head(states[answers])
 
-    def _leave_asked(self, cache: InstructedCache, slots: Int[Tensor, "B"], query: Query) -> None:
-        """Of each row's questions the first stays."""
-        counts = np.asarray(query.counts, dtype=np.int64)
-        has_asked = counts > 0
-        if not has_asked.any():
-            return
-        cache.forget(slots, np.maximum(counts - 1, 0).tolist())
-        firsts = query.positions.cpu().numpy()[starts_of(counts)[has_asked]]
-        cache.asked.numpy()[slots.cpu().numpy()[has_asked]] = firsts
+    def _listed(
+        self, commit: Commit, query: Query, kept: Int[np.ndarray, "B"]
+    ) -> tuple[Float[Tensor, "T D"], Int[Tensor, "T"], Int[Tensor, "M"]]:
+        """What the rows feed, one behind the other, with the positions of it; and where the questions are."""
+        places = valid_places(commit.valid, query.positions.device)
+        token_ids, positions = (table.flatten()[places] for table in (commit.token_ids, commit.positions))
+        every = torch.cat([positions, query.positions])
+        listed = torch.cat([self.gpt.embed_token(token_ids), self.instructions(every)])
+        asked = np.asarray(query.counts, dtype=np.int64)
+        order, answers = moved(_laid_out(commit.counts.numpy(), asked, kept), every.device)
+        return listed[order], torch.cat([positions, every])[order], answers
 
     def instructions(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
         """One vector for all positions, turned by the angles of each."""
@@ -111,17 +118,18 @@ class RandarBackbone(Backbone):
         return neighboured(turned).flatten(-2).to(self.instruction.dtype)
 
 
-def _firsts(commit: Commit, committed: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
-    """The position of each row's first token; NONE where it has none."""
-    firsts = np.full(len(committed), NONE)
-    if committed.any():
-        has_any = committed > 0
-        firsts[has_any] = commit.positions[:, 0].cpu().numpy()[has_any]
-    return firsts
+def _take_asked(cache: InstructedCache, rows: Int[np.ndarray, "B"], commit: Commit) -> Int[np.ndarray, "B"]:
+    """Which rows have the instruction of their first token already, 0 or 1."""
+    kept = np.zeros_like(rows)
+    has_new = commit.counts.numpy() > 0
+    if has_new.any():
+        firsts = commit.positions[:, 0].cpu().numpy()
+        kept[has_new] = cache.take_asked(rows[has_new], firsts[has_new])
+    return kept
 
 
 def _laid_out(
-    committed: Int[np.ndarray, "B"], asked: Int[np.ndarray, "B"], kept: Int[np.ndarray, "B"] | None
+    committed: Int[np.ndarray, "B"], asked: Int[np.ndarray, "B"], kept: Int[np.ndarray, "B"]
 ) -> list[Int[np.ndarray, "_"]]:
     """From a list of all tokens, all their instructions and all questions to what each row feeds, row after row; and
     where the questions are in that. `kept` rows have the instruction of their first token already."""
@@ -133,7 +141,5 @@ def _laid_out(
     ranks = starts_of(committed)[row] + offsets // 2
     questions = 2 * num_tokens + starts_of(asked)[row] + offsets - 2 * committed[row]
     sources = np.where(is_question, questions, np.where(offsets % 2 == 0, num_tokens + ranks, ranks))
-    if kept is not None:
-        is_fed = ~((offsets == 0) & (kept[row] == 1))
-        sources, is_question = sources[is_fed], is_question[is_fed]
-    return [sources, np.flatnonzero(is_question)]
+    is_fed = (offsets > 0) | (kept[row] == 0)
+    return [sources[is_fed], np.flatnonzero(is_question[is_fed])]

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from oar_core.nn.kv_cache import KVCache
+from oar_core.nn.tables import moved
 
 NONE = -1
 
@@ -37,10 +38,34 @@ class InstructedCache(KVCache):
         self.asked = torch.cat([self.asked, added])
 
     def take_asked(self, slots: Int[np.ndarray, "B"], firsts: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
-        """Whether each slot ends with the instruction of that position (NONE: of no position), 0 or 1, as one that is
-        committed from here on. Any other instruction is forgotten."""
+        """Whether each slot ends with the instruction of that position, 0 or 1, as one that is committed from here on.
+        Any other instruction is forgotten."""
         asked = self.asked.numpy()
-        is_kept = (asked[slots] == firsts) & (firsts != NONE)
+        is_kept = asked[slots] == firsts
         self.lengths.numpy()[slots[(asked[slots] != NONE) & ~is_kept]] -= 1
         asked[slots] = NONE
         return is_kept.astype(np.int64)
+
+    def set_aside(self, slots: Int[np.ndarray, "B"]) -> "SetAside":
+        """Takes the instruction off the end of each slot, for `put_back`."""
+        self.lengths.numpy()[slots] -= 1
+        on_device, entries = moved([slots, self.lengths.numpy()[slots]], self.keys.device)
+        keys, values = (table[:, on_device, :, entries] for table in (self.keys, self.values))
+        return SetAside(slots, on_device, entries, keys, values)
+
+    def put_back(self, aside: "SetAside") -> None:
+        """Where it was; the slots have their earlier length again."""
+        self.keys[:, aside.on_device, :, aside.entries] = aside.keys
+        self.values[:, aside.on_device, :, aside.entries] = aside.values
+        self.lengths.numpy()[aside.slots] += 1
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Entries that are out of their slots."""
+
+    slots: Int[np.ndarray, "B"]
+    on_device: Int[Tensor, "B"]
+    entries: Int[Tensor, "B"]
+    keys: Float[Tensor, "B layers N H"]
+    values: Float[Tensor, "B layers N H"]

@@ -95,6 +95,23 @@ def test_what_was_asked_and_is_not_committed_next_leaves_nothing(backbone, golde
     torch.testing.assert_close(rest.view(2, 2, -1), wanted[:, 1:], **CLOSE)
 
 
+def test_a_question_between_two_steps_changes_not_a_bit_of_what_follows(backbone, golden, monkeypatch):
+    """As of a preview, which asks for what is not there yet."""
+    order, tokens, sizes = path(golden, "parallel")
+    classes = golden.vectors["class_ids"].tolist()
+    undisturbed = logits_by_steps(backbone, classes, order, tokens, sizes)
+    step = backbone.step
+
+    def disturbed(cache, slots, commit, query):
+        answer = step(cache, slots, commit, query)
+        if query.counts[0]:
+            step(cache, slots[1:], Commit(tokens[:1, :0], order[:1, :0], torch.tensor([0])), Query.grid(order[1:, -3:]))
+        return answer
+
+    monkeypatch.setattr(backbone, "step", disturbed)
+    assert torch.equal(logits_by_steps(backbone, classes, order, tokens, sizes), undisturbed)
+
+
 @pytest.mark.parametrize("name", ["single", "parallel"])
 def test_guidance_grows_with_the_start_of_a_group_as_theirs(backbone, golden, name):
     sampling = SamplingParams(guidance=4.0, guidance_schedule="linear")
