@@ -234,13 +234,14 @@ def test_a_model_of_features_reads_no_text(model):
     assert model.encode_prompt("") == model.unconditional_ids == tuple(range(120))
 
 
-def test_classes_are_found_by_name_and_number_and_wrong_ones_have_a_hint(model):
+def test_classes_are_found_by_name_and_number_or_the_nearest_is_taken(model):
     if model.conditioner.kind != "class":
         return
     assert model.encode_prompt("Great White  Shark") == model.encode_prompt("2") == (2,)
     assert model.unconditional_ids == (10,)
-    with pytest.raises(RequestError, match="did you mean 'goldfish'"):
-        model.encode_prompt("gold fish")
+    assert model.encode_prompt("gold fish") == model.encode_prompt("goldfish") == (1,)
+    with pytest.raises(RequestError, match="is no class of this model"):
+        model.encode_prompt("quantum chromodynamics")
 
 
 def test_pictures_are_decoded_whole_and_in_part(model):
