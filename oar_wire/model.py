@@ -6,7 +6,7 @@ from pydantic import Field
 
 from oar_wire.base import Sent
 from oar_wire.errors import UnsupportedByModel
-from oar_wire.options import FITTED, BadOption, Option, Plan, Sampling, model_options, plain
+from oar_wire.options import FITTED, BadOption, ConditionKind, Option, Plan, Sampling, model_options, plain
 from oar_wire.outputs import OutputKind
 
 GroupTables = Annotated[
@@ -38,7 +38,7 @@ class ModelInfo(Sent):
     group_sizes: tuple[str, ...]
     defaults: GenerationDefaults
     group_tables: GroupTables = Field(default_factory=dict[str, dict[int, tuple[int, ...]]])
-    condition: Literal["text", "class", "features", "none"] = "text"  # what pictures are made from
+    condition: ConditionKind = "text"  # what pictures are made from
     has_fixed_steps: bool = False  # one for each position, and no other number
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
     can_revise: bool = True  # whether it can draw tokens again given all others
@@ -73,6 +73,7 @@ class ModelInfo(Sent):
             for option in model_options()
             if (self.accepts is None or option.name in self.accepts)
             and (self.condition == "text" or not option.about.is_prompt)
+            and (self.condition != "none" or not option.about.needs_condition)
         )
 
     def check_takes(self, asked: object) -> None:
@@ -87,6 +88,8 @@ class ModelInfo(Sent):
                 continue
             if option.about.is_prompt and self.condition != "text":
                 raise option.refuse(f"{self.name} reads no text, so that {option.name} has no place in it")
+            if option.about.needs_condition and self.condition == "none":
+                raise option.refuse(f"{self.name} draws without a condition, and {option.name} means nothing to it")
             words = ", ".join(sorted(taken)) or "none"
             raise option.refuse(f"{self.name} {self._makes}, and {option.name} means nothing to it; it takes {words}")
 
@@ -164,9 +167,7 @@ class ModelEntry(Sent):
     options: tuple[OptionEntry, ...] = Field((), description="What a request may set, each with its bounds and default")
     has_fixed_steps: bool = Field(False, description="Whether pictures take one step a position, and no other number")
     max_prompt_tokens: int
-    condition: Annotated[
-        Literal["text", "class", "features", "none"], Field(description="What pictures are made from")
-    ] = "text"
+    condition: Annotated[ConditionKind, Field(description="What pictures are made from; `none`: no prompt")] = "text"
     example_prompts: tuple[str, ...]
     pixel_art: bool
     model_hash: str

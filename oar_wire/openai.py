@@ -115,7 +115,7 @@ class VariationFields(ImageEditFields):
 
     def to_generation(self, model: ModelInfo) -> GenerationRequest:
         request = super().to_generation(model)
-        if request.prompt.strip():
+        if request.prompt.strip() or model.condition == "none":
             return request
         return request.model_copy(update={"prompt": "", "guidance": 1.0})  # there is nothing to guide to
 

@@ -45,6 +45,7 @@ CANNOT_REVISE: Final = "this model cannot draw tokens again given all others"
 Positions = Annotated[list[int], Field(max_length=MAX_POSITIONS, fail_fast=True)]
 Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=MAX_POSITIONS, fail_fast=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
+ConditionKind = Literal["text", "class", "features", "none"]  # what a model makes its pictures from
 SizeTables = Mapping[str, Mapping[int, tuple[int, ...]]]  # a model's own sizes: order -> number of steps -> sizes
 Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
 
@@ -66,6 +67,7 @@ class About:
     error: type[InvalidRequest] | None = None  # of a complaint; the group's if none
     complaint: str = ""  # about a value of another kind, in place of the validator's words
     is_prompt: bool = False  # whether the model reads it as text
+    needs_condition: bool = False  # whether it does nothing in a model without conditions
 
     @property
     def constraints(self) -> dict[str, Any]:
@@ -165,8 +167,9 @@ class Sampling(Sent):
     """How the tokens of a picture are drawn."""
 
     guidance: Annotated[
-        float, About("Classifier-free guidance; 1 is none", ge=0, le=100, usual=(1, 8, 0.25))
-    ] = 1.0  # fmt: skip
+        float,
+        About("Classifier-free guidance; 1 is none", ge=0, le=100, usual=(1, 8, 0.25), needs_condition=True),
+    ] = 1.0
     guidance_interval: Annotated[
         tuple[float, float],
         About(
@@ -177,6 +180,7 @@ class Sampling(Sent):
             asked=Interval,
             usual=(0, 1, 0.01),
             unit="share",
+            needs_condition=True,
         ),
     ] = (0.0, 1.0)
     guidance_schedule: Annotated[
@@ -184,6 +188,7 @@ class Sampling(Sent):
         About(
             "How guidance grows from 1 with the share of the decoded positions; `constant`: not at all",
             asked=GuidanceSchedule,
+            needs_condition=True,
         ),
     ] = "constant"
     negative_prompt: Annotated[

@@ -6,8 +6,8 @@ from pydantic import Field, create_model
 
 from oar_wire import options
 from oar_wire.base import Accepted
-from oar_wire.errors import InvalidCondition, MissingField
-from oar_wire.options import MAX_NAME, BadOption, JobOptions
+from oar_wire.errors import InvalidCondition, InvalidPrompt, MissingField
+from oar_wire.options import MAX_NAME, BadOption, ConditionKind, JobOptions
 
 if TYPE_CHECKING:
 
@@ -35,7 +35,9 @@ class Condition(Accepted):
 class GenerationRequest(DrawingOptions):
     """Limits that depend on a model or a setting are checked later, with the same error shape."""
 
-    prompt: str = Field("", description="What the picture shows; needed unless `condition` says it")
+    prompt: str = Field(
+        "", description="What the picture shows; needed unless `condition` says it, or the model draws without a prompt"
+    )
     condition: Condition | None = Field(
         None, description="In place of a prompt, for a model of classes: exactly this class, or an error"
     )
@@ -43,9 +45,12 @@ class GenerationRequest(DrawingOptions):
     n: int = Field(1, ge=1, description="Images to make: same seed, image index 0 to n-1")
     previews: bool = Field(True, description="Whether to send `preview` events")
 
-    def check_says_what(self, condition: str, model: str) -> None:
-        """Raises BadOption where nothing says what the picture shows, both ways do, or the model has no classes."""
-        if self.condition is None:
+    def check_says_what(self, condition: ConditionKind, model: str) -> None:
+        """Raises BadOption where nothing says what the picture shows, both ways do, or the model has no classes; and
+        where anything does for a model that draws without a condition."""
+        if condition == "none":
+            self._check_says_nothing(model)
+        elif self.condition is None:
             if "prompt" not in self.model_fields_set:
                 raise BadOption("prompt is required", kind=MissingField, field="prompt")
             options.check_prompt(self.prompt)
@@ -55,3 +60,11 @@ class GenerationRequest(DrawingOptions):
         elif condition != "class":
             message = f"{model} draws no classes: it reads a prompt"
             raise BadOption(message, kind=InvalidCondition, field="condition")
+
+    def _check_says_nothing(self, model: str) -> None:
+        """Raises BadOption."""
+        message = f"{model} draws without a condition: it takes neither prompt nor class"
+        if self.condition is not None:
+            raise BadOption(message, kind=InvalidCondition, field="condition")
+        if self.prompt.strip():
+            raise BadOption(message, kind=InvalidPrompt, field="prompt")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from oar_core.config import OrderScore
 from oar_core.nn.kv_cache import FixedWindow, KVCache
 from oar_core.nn.tables import moved, right_padded
-from oar_wire.options import model_options
+from oar_wire.options import ConditionKind, model_options
 
 LayoutKind = Literal["grid", "sequence", "frames"]
 
@@ -428,7 +428,7 @@ class Conditioner(Protocol):
     """Turns what a caller says into a condition prefix of the backbone."""
 
     @property
-    def kind(self) -> Literal["text", "class", "features"]: ...
+    def kind(self) -> ConditionKind: ...
 
     @property
     def unconditional_ids(self) -> tuple[int, ...]:

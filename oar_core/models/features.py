@@ -16,7 +16,7 @@ class FeatureConditioner:
     Id i of the unconditional prefix stands for place i of no caption.
     """
 
-    kind: Literal["text", "class", "features"] = KIND
+    kind: Literal["features"] = KIND
 
     def __init__(self, max_length: int) -> None:
         self.max_length = max_length

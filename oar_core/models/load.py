@@ -29,6 +29,7 @@ from oar_core.models.model import (
     Model,
     in_number_format,
 )
+from oar_core.models.no_condition import NO_CONDITION, NoCondition
 from oar_core.models.text_features import ENCODER, ENCODER_CONFIG, TextFeatureConditioner
 from oar_core.nn.packed_conv import pack_convs
 from oar_core.nn.rounded_conv import has_bf16
@@ -67,8 +68,9 @@ CONDITIONERS: dict[str, type[LoadedConditioner]] = {
     "features": FeatureConditioner,
     "text_features": TextFeatureConditioner,
     "chat": ChatConditioner,
+    "none": NoCondition,
 }
-CONDITIONER_FILES = (TEXT, CLASSES, CHAT, FEATURES, ENCODER, ENCODER_CONFIG)
+CONDITIONER_FILES = (TEXT, CLASSES, CHAT, FEATURES, ENCODER, ENCODER_CONFIG, NO_CONDITION)
 
 Config = Mapping[str, Any]
 

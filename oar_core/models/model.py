@@ -61,7 +61,9 @@ class ModelBase:
 
     @property
     def max_prompt_tokens(self) -> int:
-        """What the prefix holds beside what is not the prompt's."""
+        """What the prefix holds beside what is not the prompt's; 0 where no prompt is read."""
+        if self.conditioner.kind not in ("text", "class"):
+            return 0
         return max(0, self.max_condition - self.conditioner.num_special_tokens)
 
     @property

@@ -32,7 +32,7 @@ class TextFeatureConditioner:
     unconditional prefix stands for place i of no caption.
     """
 
-    kind: Literal["text", "class", "features"] = "text"
+    kind: Literal["text"] = "text"
 
     def __init__(self, tokenizer: Tokenizer, encoder: nn.Module, max_length: int) -> None:
         self._tokenizer, self._encoder = tokenizer, encoder.eval()

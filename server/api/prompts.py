@@ -63,7 +63,9 @@ class PromptMeter:
         return self._vocabularies[model.model_hash].warnings(prompts_of(params).values())
 
     async def _reader(self, model: ModelInfo) -> Reader | None:
-        """None where the worker published none: then the worker checks alone."""
+        """None where the model reads no prompt, and where the worker published none: then the worker checks alone."""
+        if model.condition not in ("text", "class"):
+            return None
         if model.model_hash not in self._readers:
             text = await self._registry.text_tokenizer(model.name)
             if text is None:

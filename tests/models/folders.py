@@ -21,6 +21,7 @@ from oar_core.models.load import FORMAT
 from oar_core.models.lpd import checkpoint as lpd
 from oar_core.models.lpd.config import LpdConfig
 from oar_core.models.model import BACKBONE, CONFIG, TOKENIZER
+from oar_core.models.no_condition import NoCondition
 from oar_core.models.randar import checkpoint as randar
 from tests.models.golden import Golden
 
@@ -59,6 +60,15 @@ def write_caption_model(folder: Path, conditioner: Conditioner, kind: str, examp
     state = llamagen.native_state(Golden.load("llamagen_t2i").state, CAPTIONS)
     _write(folder, "llamagen", CAPTIONS, state, conditioner=kind, example_prompts=list(example_prompts))
     conditioner.save(folder)
+
+
+def write_unconditional_model(folder: Path) -> None:
+    """The golden network of ARPG, without its classes: a model that draws without a condition."""
+    config, native_state = BACKBONES["arpg"]
+    state = native_state(Golden.load("arpg").state, config)
+    defaults = {key: value for key, value in ANY_ORDER.items() if not key.startswith("guidance")}
+    _write(folder, "arpg", config, state, conditioner=NoCondition.kind, example_prompts=[], defaults=defaults)
+    NoCondition((NUM_CLASSES,)).save(folder)
 
 
 def _write(folder: Path, family: str, config: FrozenConfig, state: Mapping[str, Tensor], **others: object) -> None:

@@ -74,10 +74,8 @@ def test_a_card_without_these_words_is_of_pictures_on_a_grid() -> None:
 
 def test_what_a_sequence_cannot_is_said_in_its_words() -> None:
     model = card(layout={"kind": "sequence", "shape": GROUPS}, can_edit=False)
-    with pytest.raises(
-        BadOption, match="m writes pictures from coarse to fine, and cannot begin with a picture"
-    ) as told:
+    with pytest.raises(BadOption, match="m writes pictures from coarse to fine, and can keep no part of one") as told:
         model.check_edits()
-    assert (told.value.code, told.value.field) == ("unsupported_by_model", "model")
+    assert (told.value.kind.code, told.value.field) == ("unsupported_by_model", "model")
     with pytest.raises(BadOption, match="POST /v1/generations takes it"):
         model.check_makes("video")

@@ -48,7 +48,7 @@ def test_a_model_of_features_is_listed_and_refuses_requests_with_a_sentence(serv
     assert server.client.get(f"/v1/models/{FEATURES}").json()["orders"] == ["raster"]
     answer = server.client.post("/v1/generations", json={"model": FEATURES, "prompt": "a hen"})
     error = answer.json()["error"]
-    assert (answer.status_code, error["code"], error["field"]) == (422, "invalid_model", "model")
+    assert (answer.status_code, error["code"], error["field"]) == (422, "unsupported_by_model", "model")
     assert "reads features of captions" in error["message"]
 
 

@@ -259,7 +259,7 @@ export class Options {
   async showClasses() {
     const { model } = this;
     const hasClasses = model.condition === "class";
-    this.prompt.field.hidden = hasClasses;
+    this.prompt.field.hidden = hasClasses || model.condition === "none";
     this.classes.field.hidden = !hasClasses;
     this.classes.list.replaceChildren();
     if (!hasClasses) return;
@@ -359,10 +359,8 @@ export class Options {
   /** The body of `POST /v1/generations`, without an order where several are chosen. */
   values() {
     const seed = this.seed.input.value.trim();
-    const body = {
-      model: this.model.id,
-      prompt: this.prompt.input.value,
-    };
+    const body = { model: this.model.id };
+    if (this.model.condition !== "none") body.prompt = this.prompt.input.value;
     if (seed !== "") body.seed = seed.length < 16 && /^\d+$/.test(seed) ? Number(seed) : seed;
     if (this.count) body.n = Number(this.count.input.value || 1);
     for (const option of this.model.options) {
