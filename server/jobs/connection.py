@@ -79,6 +79,7 @@ class RedisConnection:
         self._turns = asyncio.Semaphore(most_commands)
         self._blocking = _client(url, None, command_timeout)
         self._command = _client(url, command_timeout, command_timeout)
+        self.has_log_scripts = False  # whether they were loaded through this connection
 
     async def once(self, *words: Word) -> Any:
         """One command, never repeated. Raises redis-py's errors."""

@@ -31,6 +31,7 @@ class Call:
 
 
 ENDING = ("storage", "conclude")
+LOG_SCRIPTS = ("keep", "emit", "finish")  # of one round trip, each of which presumes that those before it have run
 LIBRARIES = {
     "submit": ("queues", "storage"),
     "take": ("queues",),
@@ -70,13 +71,27 @@ async def run_once(connection: RedisConnection, name: str, keys: Sequence[str], 
 
 
 async def _attempt(connection: RedisConnection, calls: Sequence[Call]) -> list[Any]:
+    """A script that Redis does not know is skipped, and those behind it would run without it. So what is called
+    together is loaded before its first call."""
     commands = [call.words for call in calls]
+    if not connection.has_log_scripts and len({call.script.name for call in calls}) > 1:
+        await _load(connection, calls)
     replies = await connection.pipeline(commands)
     if any(isinstance(reply, NoScriptError) for reply in replies):
-        for text in {call.script.text for call in calls}:
-            await connection.once("SCRIPT", "LOAD", text)
+        await _load(connection, calls)
         replies = await connection.pipeline(commands)
+    _raise_first(replies)
+    return replies
+
+
+async def _load(connection: RedisConnection, calls: Sequence[Call]) -> None:
+    """All of the log's, in their order: where Redis knows one of them, it knows those before it, whoever loaded it."""
+    names = dict.fromkeys((*LOG_SCRIPTS, *(call.script.name for call in calls)))
+    _raise_first(await connection.pipeline([("SCRIPT", "LOAD", script(name).text) for name in names]))
+    connection.has_log_scripts = True
+
+
+def _raise_first(replies: Sequence[Any]) -> None:
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
-    return replies

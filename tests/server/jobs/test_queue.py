@@ -1,6 +1,7 @@
 """The protocol against a real Valkey, with a worker that is this test."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,13 +10,13 @@ from oar_wire.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelN
 from oar_wire.job import GenerationParams
 from oar_wire.model import WorkerInfo
 from server.jobs import keys, scripts
-from server.jobs.connection import RedisConnection
+from server.jobs.connection import RedisConnection, Word
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.job import TRANSITIONS, JobState
 from server.jobs.queue import MARGIN, Idempotency, JobQueue
 from server.jobs.store import OutputStore, Registry
-from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
+from server.jobs.worker_queue import Claim, Kept, NewEvent, WorkerQueue
 from server.settings import Settings
 from tests.server.jobs.protocol import end_leases, set_clock
 from tests.server.jobs.protocol import open_worker as open_observer
@@ -389,6 +390,43 @@ async def test_scripts_survive_a_script_flush(connection: RedisConnection, queue
     await connection.once("SCRIPT", "FLUSH")
     await queue.submit(PARAMS)
     assert await queue.depth("tiny") == 2
+
+
+class WatchedConnection(RedisConnection):
+    """Tells whether a command ran though one before it in its round trip failed."""
+
+    has_skipped = False
+
+    async def pipeline(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        replies = await super().pipeline(commands)
+        failed = [isinstance(reply, Exception) for reply in replies]
+        self.has_skipped |= any(failed) and not all(failed)
+        return replies
+
+
+@pytest.mark.parametrize("known", [(), ("emit",), ("finish",), ("emit", "finish")])
+async def test_scripts_of_one_round_trip_run_in_their_order_whichever_redis_knows(
+    connection: RedisConnection, queue: JobQueue, log: EventLog, settings: Settings, known: tuple[str, ...]
+) -> None:
+    """Where a script is not known and the next one is, an event would come before what it tells of, or not at all."""
+    worker = await open_worker(connection, settings)
+    job = await queue.submit(PARAMS)
+    claim = await take(worker)
+    await connection.once("SCRIPT", "FLUSH")
+    for name in known:
+        await connection.once("SCRIPT", "LOAD", scripts.script(name).text)
+    calls = [
+        worker.keep_call(claim, [Kept(True, "frame:0", b"png")]),
+        worker.emit_call(claim, claim.seq, [NewEvent("frame", "{}")]),
+        worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png", b"png"]),
+    ]
+    assert settings.redis_url is not None
+    watched = WatchedConnection(settings.redis_url)
+    assert (await scripts.run_many(watched, calls))[-1] == 1
+    await watched.close()
+    assert not watched.has_skipped
+    assert await connection.once("HGET", keys.outputs(job.job_id), "frame:0") == b"png"
+    assert await kinds(log, job.job_id) == ["queued", "started", "frame", "completed"]
 
 
 async def test_without_redis_a_submit_fails_quickly(settings: Settings) -> None:
