@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from oar_core.errors import WeightsError
+
 # Parameters of glibc's mallopt(3).
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 NEVER_TRIM = -1
@@ -43,6 +45,21 @@ def available_memory() -> int | None:
     if sys.platform != "linux":
         return None
     return min((*_of_machine(), *_of_groups(), *_of_limit()), default=None)
+
+
+def check_memory(num_bytes: int, what: str) -> None:
+    """To be called before anything is read: a process that takes more than there is, is killed without a word. Raises
+    WeightsError."""
+    available = available_memory()
+    if available is not None and num_bytes > available:
+        raise WeightsError(
+            f"{what} takes {in_words(num_bytes)} of memory, and {in_words(available)} are available; nothing was read"
+        )
+
+
+def in_words(num_bytes: int) -> str:
+    """A number of bytes as people read it."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _of_machine() -> Iterator[int]:

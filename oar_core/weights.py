@@ -17,6 +17,7 @@ from oar_core.errors import WeightsError
 from oar_core.new_file import new_file
 
 MANIFEST = "manifest.toml"
+FP32_BYTES = 4  # of a number, in the format that networks are loaded in
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """Steps of pictures of tokens: a backbone and its cache."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.events import PatchesDecoded, PatchesRevised, SequenceFinished
 from oar_core.engine.static_steps import StaticSteps
-from oar_core.engine.stepper import Member, Stepper
+from oar_core.engine.stepper import FIRST_SLOTS, Member, Stepper
 from oar_core.models.base import Backbone, StaticBackbone
 from oar_core.nn.packed import NEVER, can_pack, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
@@ -18,9 +17,6 @@ from oar_core.sampling.prefill import prefill
 from oar_core.sampling.progress import Progress
 from oar_core.sampling.request import SequenceRequest
 
-Picture = TypeVar("Picture")
-FIRST_SLOTS = 8
-
 
 class ModelRunner(Stepper[Progress, DecodedGroup]):
     """The cache takes its dtype and device from the backbone."""
@@ -29,29 +25,18 @@ class ModelRunner(Stepper[Progress, DecodedGroup]):
     def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], config: EngineConfig) -> None:
         self._backbone = fastest(backbone, config.least_packed_rows)
         self._unconditional_ids = unconditional_ids
-        self._is_deterministic = config.is_deterministic
-        self._max_slots = config.num_slots
         static = self._backbone if isinstance(self._backbone, StaticBackbone) else None
         is_static = config.is_static and not config.is_deterministic and static is not None
         # Static steps hold on to all slots at once, and have a last one for scratch.
-        self._cache = backbone.new_cache(config.num_slots + 1 if is_static else min(config.num_slots, FIRST_SLOTS))
+        super().__init__(
+            backbone.new_cache(config.num_slots + 1 if is_static else min(config.num_slots, FIRST_SLOTS)), config
+        )
         is_compiled = config.is_compiled and not config.is_deterministic
         self._draw = CompiledDraw(backbone.spec.vocab_size, self._cache.keys.device) if is_compiled else plain_draw
         self._static = StaticSteps(static, self._cache, self._draw) if is_static and static is not None else None
-        self.load = StepLoad()  # of the latest step
-
-    @property
-    def cache_bytes(self) -> int:
-        return self._cache.num_bytes
 
     def begin(self, request: SequenceRequest) -> Progress:
         return Progress(request, self._backbone.spec, has_policy=self._backbone.has_policy)
-
-    @torch.inference_mode()
-    def reserve(self, num_slots: int) -> None:
-        """Makes sure that as many slots are there. They double, so that moving them is rare, and stay."""
-        if num_slots > self._cache.num_slots:
-            self._cache.grow(min(self._max_slots, max(num_slots, 2 * self._cache.num_slots)))
 
     def prefill(self, sequences: Sequence[Member[Progress]]) -> None:
         pairs = [
@@ -89,12 +74,6 @@ class ModelRunner(Stepper[Progress, DecodedGroup]):
         if not self._backbone.spec.has_free_order:
             return None
         return expect(self._backbone, self._cache, sequence.slots.conditional, sequence.progress.unknown)
-
-    def _calls(self, pictures: list[Picture]) -> list[list[Picture]]:
-        """All in one; or each picture by itself, so that no kernel's shape depends on the others."""
-        if self._is_deterministic:
-            return [[picture] for picture in pictures]
-        return [pictures] if pictures else []
 
 
 def fastest(backbone: Backbone, least_packed_rows: int | None = None) -> Backbone:

@@ -8,8 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+import torch
+
+from oar_core.engine.config import EngineConfig
 from oar_core.engine.events import EngineEvent, SequenceFinished
 from oar_core.models.base import Prefix
+from oar_core.nn.kv_cache import KVCache
 from oar_core.sampling.decode import Slots, StepLoad
 from oar_core.sampling.expectation import Expectation
 
@@ -63,6 +67,8 @@ class Progress(Protocol):
 P = TypeVar("P", bound=Progress)
 Held = TypeVar("Held", bound=Progress, covariant=True)
 Outcome = TypeVar("Outcome")
+Work = TypeVar("Work")
+FIRST_SLOTS = 8  # of a cache that grows
 
 
 class Member(Protocol[Held]):
@@ -86,17 +92,25 @@ class Stepper(ABC, Generic[P, Outcome]):
 
     load: StepLoad  # of the latest step
 
+    def __init__(self, cache: KVCache, config: EngineConfig) -> None:
+        self._cache = cache
+        self._max_slots = config.num_slots
+        self._is_deterministic = config.is_deterministic
+        self.load = StepLoad()
+
     @property
-    @abstractmethod
-    def cache_bytes(self) -> int: ...
+    def cache_bytes(self) -> int:
+        return self._cache.num_bytes
 
     @abstractmethod
     def begin(self, request: Any) -> P:
         """Raises a RequestError for a request that the model cannot serve."""
 
-    @abstractmethod
+    @torch.inference_mode()
     def reserve(self, num_slots: int) -> None:
-        """Makes sure that as many slots are there."""
+        """Makes sure that as many slots are there. They double, so that moving them is rare, and stay."""
+        if num_slots > self._cache.num_slots:
+            self._cache.grow(min(self._max_slots, max(num_slots, 2 * self._cache.num_slots)))
 
     @abstractmethod
     def prefill(self, sequences: Sequence[Member[P]]) -> None:
@@ -116,3 +130,9 @@ class Stepper(ABC, Generic[P, Outcome]):
     def expect(self, sequence: Member[P]) -> Expectation | None:  # noqa: ARG002
         """What the model expects at the positions that a sequence has not decoded; None where it cannot be asked."""
         return None
+
+    def _calls(self, work: Sequence[Work]) -> list[Sequence[Work]]:
+        """All in one; or each sequence's by itself, so that no kernel's shape depends on the others."""
+        if self._is_deterministic:
+            return [[one] for one in work]
+        return [work] if work else []

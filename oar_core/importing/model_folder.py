@@ -13,10 +13,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from oar_core.errors import ConfigError, OarError, WeightsError, check_options
-from oar_core.host_memory import available_memory
+from oar_core.host_memory import check_memory
 from oar_core.importing.card import Origins, write_card
 from oar_core.importing.checkpoint import Checkpoint, open_checkpoint
-from oar_core.importing.parts import Part, check_family, check_memory, find_backbone, find_tokenizer
+from oar_core.importing.parts import Part, check_family, find_backbone, find_tokenizer
 from oar_core.importing.source import Fetched, check_disk, fetch, fetch_text
 from oar_core.models.base import Backbone, BackboneSpec, Conditioner, ImageTokenizer
 from oar_core.models.classes import ClassConditioner, class_names
@@ -161,7 +161,7 @@ class Draft:
         folder = weights_dir / self.name
         if folder.exists():
             raise WeightsError(f"{folder} is there already; --name another, or `oar models rm {self.name}`")
-        check_memory(max(self.backbone.memory, self.tokenizer.memory), available_memory(), f"importing {self.name}")
+        check_memory(max(self.backbone.memory, self.tokenizer.memory), f"importing {self.name}")
         check_disk(weights_dir, self.backbone.disk + self.tokenizer.disk, self.name)
 
     def write(self, folder: Path, origins: Origins, report: Callable[[str], None]) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from oar_core.errors import ConfigError, WeightsError
 from oar_core.importing.checkpoint import WIDTHS, Checkpoint
-from oar_core.importing.source import in_words
 from oar_core.models.base import Backbone, ImageTokenizer
 from oar_core.models.importer import Config, Importer, ReadKeys, Shapes
 from oar_core.models.load import FAMILIES, family
@@ -68,12 +67,16 @@ class Part:
             raise WeightsError(f"it holds {_listed(extra)}, which {self.key} does not have")
 
 
+def importable() -> list[str]:
+    """The families whose checkpoints can be imported."""
+    return [key for key in FAMILIES if family(key).importer is not None]
+
+
 def check_family(key: str) -> Importer:
     """How its checkpoints are imported. Raises ConfigError."""
     importer = family(key).importer
     if importer is None:
-        others = ", ".join(name for name in FAMILIES if family(name).importer)
-        raise ConfigError(f"checkpoints of family {key!r} cannot be imported; those of {others} can")
+        raise ConfigError(f"checkpoints of family {key!r} cannot be imported; those of {', '.join(importable())} can")
     return importer
 
 
@@ -163,11 +166,3 @@ def _about(checkpoint: Checkpoint) -> Iterator[None]:
         if checkpoint.name in str(error):
             raise
         raise WeightsError(f"{checkpoint.name} does not fit: {error}") from error
-
-
-def check_memory(num_bytes: int, available: int | None, what: str) -> None:
-    """Raises WeightsError where so many bytes are more than this process may take."""
-    if available is not None and num_bytes > available:
-        raise WeightsError(
-            f"{what} takes {in_words(num_bytes)} of memory, and {in_words(available)} are available; nothing was read"
-        )

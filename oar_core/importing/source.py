@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from oar_core.errors import ConfigError, WeightsError
+from oar_core.host_memory import in_words
 
 HUB = "hf:"
 _HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+?))?/(?P<file>[^@]+)")
@@ -88,11 +89,6 @@ def check_disk(folder: Path, num_bytes: int, what: str) -> None:
     if num_bytes + SPARE_BYTES > free:
         left = f"{in_words(free)} are left on the disk of {folder}"
         raise WeightsError(f"{what} takes {in_words(num_bytes)}, and {left}; nothing was written")
-
-
-def in_words(num_bytes: int) -> str:
-    """A number of bytes as people read it."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _hub() -> Any:

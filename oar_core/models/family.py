@@ -1,17 +1,14 @@
 """What a family offers to whoever loads a model: how its networks are built from a config, and nothing more."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from oar_core.errors import ConfigError
 from oar_core.models.base import Backbone, ImageTokenizer
 from oar_core.models.frames import FrameBackbone
-from oar_core.models.importer import Importer
-
-Config = Mapping[str, Any]
+from oar_core.models.importer import Config, Importer
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oar_core.config import OrderScore
 from oar_core.errors import ConfigError, RequestError, WeightsError
-from oar_core.host_memory import available_memory
+from oar_core.host_memory import check_memory
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.models.chat import CHAT, ChatConditioner
 from oar_core.models.classes import CLASSES, ClassConditioner
@@ -35,10 +35,9 @@ from oar_core.nn.packed_conv import pack_convs
 from oar_core.nn.rounded_conv import has_bf16
 from oar_core.order.plan import PlanSpec
 from oar_core.text import TEXT, TextTokenizer
-from oar_core.weights import count_numbers, file_digest, read_tensors
+from oar_core.weights import FP32_BYTES, count_numbers, file_digest, read_tensors
 
 FORMAT = 2  # of config.json
-BYTES = 4  # of a number in fp32, in which networks are loaded
 
 
 class LoadedConditioner(Conditioner, Protocol):
@@ -71,8 +70,6 @@ CONDITIONERS: dict[str, type[LoadedConditioner]] = {
     "none": NoCondition,
 }
 CONDITIONER_FILES = (TEXT, CLASSES, CHAT, FEATURES, ENCODER, ENCODER_CONFIG, NO_CONDITION)
-
-Config = Mapping[str, Any]
 
 
 def family(key: str) -> Family:
@@ -219,13 +216,9 @@ CONVERTERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 
 
 def _check_memory(folder: Path, name: str) -> None:
-    """Counts before anything is read: a process that takes more is killed without a word. Raises WeightsError."""
+    """Raises WeightsError where its networks in fp32 take more than there is."""
     numbers = sum(count_numbers(folder / file) for file in (BACKBONE, TOKENIZER, ENCODER) if (folder / file).exists())
-    available = available_memory()
-    if available is not None and BYTES * numbers > available:
-        raise WeightsError(
-            f"{name} takes {BYTES * numbers / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available"
-        )
+    check_memory(FP32_BYTES * numbers, name)
 
 
 def _fill(module: nn.Module, path: Path) -> None:

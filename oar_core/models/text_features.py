@@ -12,16 +12,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from oar_core.errors import ConfigError, WeightsError, refusal
-from oar_core.host_memory import available_memory
+from oar_core.host_memory import check_memory
 from oar_core.models.base import Features, Prefix
 from oar_core.tensor_file import save_tensors
 from oar_core.text import TEXT
-from oar_core.weights import count_numbers, read_tensors
+from oar_core.weights import FP32_BYTES, count_numbers, read_tensors
 from oar_wire.options import BadOption, check_prompt, check_prompt_tokens
 
 ENCODER, ENCODER_CONFIG = "text_encoder.safetensors", "text_encoder.json"  # in a model's folder, beside TEXT
 PUBLISHED_CONFIG, PUBLISHED_TOKENIZER = "config.json", "tokenizer.json"  # in a published encoder's folder
-BYTES = 4  # of a number in fp32
 TIED = "encoder.embed_tokens.weight"  # the same tensor as "shared.weight", which alone is stored
 
 
@@ -132,11 +131,7 @@ def _load(encoder: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 def _check_memory(files: list[Path]) -> None:
     """Raises WeightsError where an encoder in fp32, and its tensors as they are read, take more than there is."""
-    taken, available = 2 * BYTES * sum(count_numbers(path) for path in files), available_memory()
-    if available is not None and taken > available:
-        raise WeightsError(
-            f"the text encoder takes {taken / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available"
-        )
+    check_memory(2 * FP32_BYTES * sum(count_numbers(path) for path in files), "the text encoder")
 
 
 def _read_sizes(path: Path, width: int) -> dict[str, Any]:

@@ -10,14 +10,9 @@ from oar_core.answer import Answer
 from oar_core.cli.options import OarCommand
 from oar_core.errors import ConfigError
 from oar_core.importing.model_folder import Imported, ImportRequest, import_model
-from oar_core.models.load import FAMILIES, family
 from server.cli.options import load_settings
 
 SOURCE = "FILE|hf:OWNER/REPO/FILE"
-
-
-def importable() -> list[str]:
-    return [key for key in FAMILIES if family(key).importer is not None]
 
 
 @click.command("import", cls=OarCommand)

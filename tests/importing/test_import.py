@@ -17,9 +17,10 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from oar_core import host_memory
+from oar_core.errors import WeightsError
 from oar_core.host_memory import available_memory
-from oar_core.importing import model_folder
-from oar_core.models import text_features
+from oar_core.importing.parts import importable
 from oar_core.models.base import Features
 from oar_core.models.load import FAMILIES, family, load_model
 from oar_core.models.model import BACKBONE
@@ -28,7 +29,6 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.weights import Manifest
 from server.cli import main
-from server.cli.importing import importable
 from tests.importing.command import CASES, CONFIG, TOKENIZER, Importing, golden_file
 from tests.models.folders import CLASS_NAMES
 from tests.models.janus.folder import their_key
@@ -371,7 +371,7 @@ def test_an_encoder_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: An
     assert "the text encoder's features are 64 wide, and the network reads 32" in refused(encoder)
     (encoder / "config.json").write_text(json.dumps({**T5, "num_layers": 3}))
     assert "does not fit its config: encoder.block.2" in refused(encoder)
-    monkeypatch.setattr(text_features, "available_memory", lambda: 1000)
+    monkeypatch.setattr(host_memory, "available_memory", lambda: 1000)
     assert "the text encoder takes" in refused(encoder)
     (encoder / "model.safetensors").unlink()
     assert "*.safetensors is missing" in refused(encoder)
@@ -456,14 +456,14 @@ def test_too_little_memory_is_counted_before_anything_is_read(each: Importing) -
 
 
 def test_memory_is_counted_by_what_is_available(one: Importing, monkeypatch: Any) -> None:
-    monkeypatch.setattr(model_folder, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(host_memory, "available_memory", lambda: 1_000_000)
     sentence = one.refusal(golden_file("arpg"))
     assert "importing arpg takes" in sentence
     assert "of memory, and 1.0 MB are available; nothing was read" in sentence
-    monkeypatch.setattr("oar_core.models.load.available_memory", lambda: 1000)
-    monkeypatch.setattr(model_folder, "available_memory", lambda: None)
+    monkeypatch.setattr(host_memory, "available_memory", lambda: None)
     assert one.run(golden_file("arpg")).exit_code == 0
-    with pytest.raises(Exception, match=r"arpg takes .* of memory, and 0\.0 GB are available"):
+    monkeypatch.setattr(host_memory, "available_memory", lambda: 1_000)
+    with pytest.raises(WeightsError, match=r"arpg takes .* of memory, and 0\.0 MB are available"):
         load_model(one.weights / "arpg", "cpu", torch.float32)
 
 
