@@ -30,7 +30,7 @@ PAGE = resource.getpagesize()
 def pickle_to_safetensors(source: Path, target: Path) -> None:
     """Raises WeightsError."""
     command = [sys.executable, "-m", "oar_core.importing.pickle_reader", str(source), str(target)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if ended.returncode == 0:
         return
     if ended.returncode == REFUSED:
@@ -70,7 +70,9 @@ def main(source: Path, target: Path) -> int:
 
 
 def _bound_memory(more: int) -> None:
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE if sys.platform == "linux" else 0
+    taken = (
+        int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * PAGE if sys.platform == "linux" else 0
+    )
     for kind, limit in (
         (resource.RLIMIT_AS, taken + more),
         (resource.RLIMIT_CPU, CPU_SECONDS),

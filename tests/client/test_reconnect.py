@@ -36,7 +36,9 @@ SHORT = {"n": 3, "steps": NUM_TOKENS, "seed": 5}
 
 
 def facts(event: Any) -> Any:
-    return event.model_dump(mode="json")
+    """As it is sent: without surprises where no revision was asked for."""
+    told = event.model_dump(mode="json")
+    return {name: value for name, value in told.items() if name != "surprises" or value}
 
 
 def check(live: LiveServer, job_id: str, events: list[Any]) -> None:

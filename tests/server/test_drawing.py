@@ -56,7 +56,7 @@ def test_json_is_one_object_and_nothing_else(runner: CliRunner, live: LiveServer
     words = [*WISH, *there(place, live)]
     result = run(runner, "generate", "a red circle", "-n", "2", "-o", "x.png", "--json", *words)
     told = json.loads(result.stdout)
-    assert told.keys() == {"job_id", "seed", "files", "timings", "params"}
+    assert told.keys() == {"job_id", "seed", "files", "timings", "params", "warnings"}
     assert (told["seed"], told["files"]) == (7, ["x-0.png", "x-1.png"])
     assert all(size_of(name) == (20, 16) for name in told["files"])
     assert (told["params"]["order"], told["params"]["model"]) == ("spiral", NAME)

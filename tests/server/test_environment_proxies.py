@@ -114,7 +114,7 @@ def test_a_proxy_that_is_none_is_said_so(kind: Any, monkeypatch: pytest.MonkeyPa
 
 def test_other_hosts_go_through_it(proxy: list[str]) -> None:
     result = CliRunner().invoke(main, ["top", "--json", "--url", "http://pictures.example"])
-    assert (result.exit_code, proxy) == (1, ["http://pictures.example/metrics?all=1"])
+    assert (result.exit_code, proxy) == (75, ["http://pictures.example/metrics?all=1"])
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_edits_and_openais_images_are_refused(server: LiveServer) -> None:
     edit = server.client.post("/v1/edits", json=asked(image=picture, strength=0.5))
     error = edit.json()["error"]
     assert (edit.status_code, error["code"]) == (422, "unsupported_by_model")
-    assert error["message"] == "video makes frames, and cannot begin with a picture"
+    assert error["message"] == "video makes frames, and can keep no part of one that is given"
     images = server.client.post("/v1/images/generations", json={"model": VIDEO, "prompt": "thing 3"})
     error = images.json()["error"]
     assert (images.status_code, error["code"]) == (400, "unsupported_by_model")

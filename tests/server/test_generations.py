@@ -237,6 +237,8 @@ def test_models_tell_what_a_request_may_ask_for(live: LiveServer) -> None:
         **always,
         "entropy_bound": DEFAULT_ENTROPY_BOUND,
         "candidates": DEFAULT_CANDIDATES,
+        "repulsion": 1,
+        "revise": 0,
     }
     assert model["orders"] == list(ORDERS)
     for prompt in model["example_prompts"]:

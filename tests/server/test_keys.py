@@ -188,10 +188,10 @@ async def test_oar_top_asks_with_the_keys_of_its_environment(
         return await anyio.to_thread.run_sync(lambda: CliRunner().invoke(main, words))
 
     result = await top()
-    assert (result.exit_code, "set OAR_METRICS_KEY" in result.output) == (1, True), result.output
+    assert (result.exit_code, "set OAR_METRICS_KEY" in result.output) == (77, True), result.output
     monkeypatch.setenv("OAR_METRICS_KEY", METRICS_KEY)
     result = await top()
-    assert (result.exit_code, "set OAR_API_KEY" in result.output) == (1, True), result.output
+    assert (result.exit_code, "set OAR_API_KEY" in result.output) == (77, True), result.output
     monkeypatch.setenv("OAR_API_KEY", keys.one)
     result = await top()
     assert (result.exit_code, json.loads(result.output)["url"]) == (0, url)

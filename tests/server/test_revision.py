@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server.errors import InvalidRequest
 
 from oar_client import Canvas
 from oar_client.feed import parse_event
+from oar_wire.errors import InvalidRequest
 from oar_wire.model import GenerationDefaults, ModelInfo, describe_options
 from oar_wire.request import GenerationRequest
 from server.api.validation import resolve

@@ -92,7 +92,7 @@ async def test_previews_that_were_left_out_are_first_in_the_next_round(
     monkeypatch.setattr(bridge, "_is_due", lambda _canvas: True)
     bridge._desk.begin(claim_of("gen-1"), ())
     for _ in range(4):
-        await bridge._preview(bridge._models["tiny"], most=2)
+        await bridge._preview("tiny", bridge._models["tiny"].drawing, most=2)
     assert [[s.image for s in snapshots] for snapshots in rounds] == [[0, 1], [2, 3], [0, 1], [2, 3]]
 
 

@@ -285,7 +285,6 @@ export class Options {
     this.showExamples();
     this.offerExample();
     if (this.custom?.length !== model.num_tokens) this.custom = null;
-    this.orderField.field.hidden = !model.orders.length;
     this.showOrders(this.orders === "several" ? contrasting(defaults.order, model) : [defaults.order]);
     for (const option of model.options) {
       const control = this.described.get(option.name);
@@ -325,7 +324,7 @@ export class Options {
     const group = uniqueId("order");
     const type = this.orders === "several" ? "checkbox" : "radio";
     const names = this.custom ? [...this.model.orders, CUSTOM] : this.model.orders;
-    this.orderField.field.hidden = names.length === 1;
+    this.orderField.field.hidden = names.length < 2;
     this.orderTiles.replaceChildren(...names.map((order) => {
       const input = el("input", { type, name: group, value: order, props: { checked: ticked.includes(order) } });
       return el("label", { class: "tile", title: orderWords(order) }, input, orderIcon(order), el("span", { text: order }));
