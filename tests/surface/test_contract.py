@@ -114,6 +114,7 @@ def test_error_codes_and_statuses() -> None:
         "invalid_request": 422,
         "missing_field": 422,
         "unknown_field": 422,
+        "unsupported_by_model": 422,
         "invalid_form": 422,
         "invalid_after": 422,
         "invalid_limit": 422,
