@@ -76,7 +76,7 @@ PAGES = ["/", "/studio/app.js", "/docs", "/docs/docs.js", "/redoc", "/openapi.js
 
 
 async def test_head_is_what_get_would_say(client: httpx.AsyncClient, job: dict[str, Any]) -> None:
-    named = {"{job_id}": job["id"], "{index}": "0", "{name}": "tiny"}
+    named = {"{job_id}": job["id"], "{index}": "0", "{name}": "tiny", "{kind}": "image"}
     asked = [*paths(create_app(Settings()), "get"), *PAGES]
     assert len(asked) > 14
     for template in asked:
