@@ -402,6 +402,14 @@ def check_order(order: str | Sequence[int], known: Collection[str], num_tokens: 
         )
 
 
+def check_raster(order: str | Sequence[int], num_tokens: int) -> None:
+    """Raises BadOption for any order but raster, by name or as positions: of a model that writes row by row."""
+    if order == "raster" or (not isinstance(order, str) and list(order) == list(range(num_tokens))):
+        return
+    name = order if isinstance(order, str) else "a permutation"
+    raise OPTIONS["order"].refuse(f"order is {name}; this model writes row by row, in order raster alone")
+
+
 def check_sizes(sizes: str | Sequence[int], known: Collection[str], num_tokens: int | None = None) -> None:
     """Raises BadOption for an unknown name, or sizes that do not sum to the number of positions."""
     if isinstance(sizes, str):

@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -219,7 +219,7 @@ def _check_defaults(defaults: Mapping[str, Any], spec: BackboneSpec) -> None:
         raise ConfigError(f"there is no option {', '.join(unknown)} for a default")
     try:
         check_options(defaults)
-        plan = PlanSpec(**take(defaults, ("order", "steps", "group_sizes", "entropy_bound", "candidates")))
+        plan = PlanSpec(**take(defaults, [item.name for item in fields(PlanSpec)]))
         plan.check_fits(spec.num_tokens)
         if not spec.has_free_order and (plan.order, plan.steps, plan.group_sizes) != (
             RASTER,

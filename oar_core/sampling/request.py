@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError, refusal
 from oar_core.models.base import BackboneSpec, Features, Prefix
 from oar_core.models.frames import FramesSpec
-from oar_core.order.plan import POLICY_ORDERS, PUBLISHED, RASTER, PlanSpec
+from oar_core.order.plan import POLICY_ORDERS, PUBLISHED, PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
-from oar_wire.options import BadOption, check_revise
+from oar_wire.options import BadOption, check_raster, check_revise, check_steps
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,12 @@ class SequenceRequest:
 
     def _check_raster(self, num_tokens: int) -> None:
         """Raises a RequestError for what a model without a choice of positions cannot do."""
-        order = self.plan.order
-        if order not in (RASTER, tuple(range(num_tokens))):
-            name = order if isinstance(order, str) else "a permutation"
-            raise InvalidOrder(f"order is {name}; this model writes row by row, in order {RASTER} alone", field="order")
-        if self.plan.steps not in (None, num_tokens):
-            raise InvalidSteps(
-                f"steps is {self.plan.steps}; this model writes one position a step, which is {num_tokens} steps",
-                field="steps",
-            )
+        try:
+            check_raster(self.plan.order, num_tokens)
+            if self.plan.steps is not None:
+                check_steps(self.plan.steps, num_tokens, is_fixed=True)
+        except BadOption as error:
+            raise refusal(error) from error
         if self.plan.is_adaptive:
             raise InvalidSteps("group_sizes is adaptive; this model writes one position a step", field="group_sizes")
         if self.known.num_given:

@@ -78,17 +78,11 @@ def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
     asked = options.take(vars(request), options.OPTIONS)
     if "order" in asked:
         options.check_order(asked["order"], model.orders, model.num_tokens)
-        _check_permutation(asked["order"], model)
+        if model.has_fixed_steps:
+            options.check_raster(asked["order"], model.num_tokens)
     if "steps" in asked:
         options.check_steps(asked["steps"], model.num_tokens, is_fixed=model.has_fixed_steps)
     if "revise" in asked:
         options.check_revise(asked["revise"], can_revise=model.can_revise)
     if "group_sizes" in asked:
         options.check_sizes(asked["group_sizes"], model.group_sizes, model.num_tokens)
-
-
-def _check_permutation(order: str | tuple[int, ...], model: ModelInfo) -> None:
-    """A model without a choice of positions takes the one permutation that is its order. Raises BadOption."""
-    if model.has_fixed_steps and not isinstance(order, str) and list(order) != list(range(model.num_tokens)):
-        message = "order is a permutation; this model writes row by row, in order raster alone"
-        raise options.OPTIONS["order"].refuse(message)

@@ -7,11 +7,11 @@ from playwright.sync_api import Page, expect
 
 from oar_core.weights import write_manifest
 from tests.browser.studio import job_of, open_view, wait_for
-from tests.models.folders import CLASS_NAMES, write_golden_model
+from tests.models.folders import CLASS_NAMES, write_golden_model, write_unconditional_model
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME, write_tiny_weights
 
-CLASSES = "arpg"
+CLASSES, NOTHING = "arpg", "of-nothing"
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("weights")
     write_tiny_weights(folder)
     write_golden_model(CLASSES, folder / CLASSES)
-    write_manifest(folder, NAME, {NAME: "Apache-2.0", CLASSES: "MIT"})
-    with LiveServer(tmp_path_factory.mktemp("live"), folder, OAR_MODELS=f"{NAME},{CLASSES}") as server:
+    write_unconditional_model(folder / NOTHING)
+    write_manifest(folder, NAME, {NAME: "Apache-2.0", CLASSES: "MIT", NOTHING: "MIT"})
+    with LiveServer(tmp_path_factory.mktemp("live"), folder, OAR_MODELS=f"{NAME},{CLASSES},{NOTHING}") as server:
         yield server
 
 
@@ -66,3 +67,15 @@ def test_words_that_are_like_no_class_are_marked(page: Page, watched: object) ->
     page.get_by_role("button", name="Paint").click()
     expect(search).to_have_attribute("aria-invalid", "true")
     expect(page.get_by_text("is no class of this model")).to_be_visible()
+
+
+def test_a_model_without_a_condition_asks_for_nothing(page: Page, live: LiveServer) -> None:
+    open_view(page)
+    page.get_by_label("Prompt").fill("what stays in the form")
+    page.get_by_label("Model").select_option(NOTHING)
+    for label in ("Prompt", "Class", "Guidance"):
+        expect(page.get_by_label(label, exact=True)).to_be_hidden()
+    page.get_by_role("button", name="Paint").click()
+    wait_for(page)
+    params = job_of(live, page)["params"]
+    assert (params["model"], params["prompt"]) == (NOTHING, "")

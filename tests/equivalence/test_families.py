@@ -234,14 +234,16 @@ def test_a_model_of_features_reads_no_text(model):
     assert model.encode_prompt("") == model.unconditional_ids == tuple(range(120))
 
 
-def test_classes_are_found_by_name_and_number_or_the_nearest_is_taken(model):
+def test_classes_are_found_by_name_by_number_and_by_likeness(model):
     if model.conditioner.kind != "class":
         return
     assert model.encode_prompt("Great White  Shark") == model.encode_prompt("2") == (2,)
     assert model.unconditional_ids == (10,)
-    assert model.encode_prompt("gold fish") == model.encode_prompt("goldfish") == (1,)
-    with pytest.raises(RequestError, match="is no class of this model"):
-        model.encode_prompt("quantum chromodynamics")
+    assert model.encode_prompt("gold fish") == (1,)  # the nearest
+    with pytest.raises(RequestError, match="is no class of this model, nor a number from 0 to 9"):
+        model.encode_prompt("zzz")
+    with pytest.raises(RequestError, match="did you mean 'goldfish'"):
+        model.conditioner.encode_captions(["gold fish"], max_length=1)
 
 
 def test_pictures_are_decoded_whole_and_in_part(model):

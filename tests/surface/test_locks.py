@@ -22,6 +22,8 @@ PLATFORM = {"sys_platform": "linux", "platform_system": "Linux", "platform_machi
             "python_version": "3.11", "python_full_version": "3.11.13"}  # fmt: skip
 # What the wheels of torch from the package index bring, and the ones without CUDA do not.
 CUDA = re.compile(r"nvidia-[a-z0-9-]+|cuda-(bindings|pathfinder|toolkit)|triton")
+# What a package that `make test` does not install requires, and no other does.
+OF_ABSENT = {"transformers": ["regex"]}
 ENTRY = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)(?P<hashes>( \\\n    --hash=sha256:[0-9a-f]{64})+)\n")
 
 
@@ -59,7 +61,7 @@ def _requires(name: str) -> list[str]:
     try:
         return requires(name) or []
     except PackageNotFoundError:  # of an extra that is not installed
-        return []
+        return OF_ABSENT.get(name, [])
 
 
 def wanted_by(extras: Iterable[str]) -> list[str]:
