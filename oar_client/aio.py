@@ -61,13 +61,15 @@ class AsyncClient:
 
     # pictures
 
-    async def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
+    async def generate(
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generation:
         """Makes pictures and waits for them; a wait that is given up or cancelled cancels the job. Raises OarError."""
         wanted: Options = {"previews": False, **options}
         return await self._await(await self.submit(prompt, **wanted), timeout)
 
     async def submit(
-        self, prompt: str, *, idempotency_key: str | None = None, **options: Unpack[Options]
+        self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
     ) -> "AsyncJob":
         """Returns as soon as the server has accepted the job."""
         return AsyncJob(

@@ -66,8 +66,8 @@ def parse(model: type[M], body: bytes) -> M:
         raise BadAnswer(f"the answer is no {model.__name__}: {where}: {fault['msg']}") from error
 
 
-def generation(prompt: str, options: Mapping[str, Any], idempotency_key: str | None) -> Call[GenerationStatus]:
-    body = {"prompt": prompt, **options}
+def generation(prompt: str | None, options: Mapping[str, Any], idempotency_key: str | None) -> Call[GenerationStatus]:
+    body = {**({} if prompt is None else {"prompt": prompt}), **options}
     return Call("POST", "/v1/generations", GenerationStatus, body, headers=_once(idempotency_key))
 
 

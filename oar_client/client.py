@@ -68,7 +68,9 @@ class Client:
 
     # pictures
 
-    def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Generation:
+    def generate(
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generation:
         """Makes pictures and waits for them. Without `previews=True` none are made on the way.
 
         A wait that ends early, by `timeout` or an interrupt, cancels the job. Raises OarError.
@@ -76,7 +78,9 @@ class Client:
         wanted: Options = {"previews": False, **options}
         return self._await(self.submit(prompt, **wanted), timeout)
 
-    def submit(self, prompt: str, *, idempotency_key: str | None = None, **options: Unpack[Options]) -> "Job":
+    def submit(
+        self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
+    ) -> "Job":
         """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
         call = calls.generation(prompt, options, idempotency_key)
         return Job(self._connections, self._connections.send(call))

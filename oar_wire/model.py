@@ -1,5 +1,6 @@
 """What a worker publishes about a model, so that the API can check requests and answer `/v1/models` alone."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import Field
@@ -140,7 +141,9 @@ class OptionEntry(Sent):
     choices: tuple[str, ...] = Field((), description="All values that there are; none: whatever is in the bounds")
     usual: tuple[float, float, float] | None = Field(None, description="A slider's least, most and step")
     unit: str = ""
-    only: tuple[str, str] | None = Field(None, description="An option and its value, without which it does nothing")
+    only: tuple[str, ...] | None = Field(
+        None, description="Another option, then its values: with any other value of it this one does nothing"
+    )
 
 
 class ModelEntry(Sent):
@@ -224,11 +227,17 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
             choices=choices.get(option.name, option.choices),
             usual=option.about.usual,
             unit=option.about.unit,
-            only=option.about.only,
+            only=option.about.only or None,
         )
         for option in info.options
-        if info.can_revise or option.name != "revise"
+        if (info.can_revise or option.name != "revise") and _can_act(option, choices)
     )
+
+
+def _can_act(option: Option, choices: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether the model has a choice with which the option does something."""
+    other, *values = option.about.only or ("",)
+    return other not in choices or not set(values).isdisjoint(choices[other])
 
 
 _KINDS: dict[Any, Literal["integer", "number", "text"]] = {int: "integer", float: "number", str: "text"}

@@ -38,6 +38,7 @@ MAX_POSITIONS = 1 << 14  # of a grid: 128 x 128
 MAX_NAME = 200  # characters
 DEFAULT_ENTROPY_BOUND: Final = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
 DEFAULT_CANDIDATES: Final = 4
+CHOSEN_ORDERS: Final = ("confidence", "likelihood", "distilled", "shortlist")  # that a model chooses step by step
 REVISION_STEPS: Final = 2  # in which a revision draws what it dropped
 CANNOT_REVISE: Final = "this model cannot draw tokens again given all others"
 
@@ -63,7 +64,7 @@ class About:
     label: str = ""  # in a form; its name in words if empty
     usual: tuple[float, float, float] | None = None  # a slider's least, most and step
     unit: Literal["", "nats", "share"] = ""
-    only: tuple[str, str] | None = None  # another option and its value: with others this one does nothing
+    only: tuple[str, ...] = ()  # another option and its values with which this one does something; none: with all
     error: type[InvalidRequest] | None = None  # of a complaint; the group's if none
     complaint: str = ""  # about a value of another kind, in place of the validator's words
     is_prompt: bool = False  # whether the model reads it as text
@@ -149,6 +150,7 @@ class Plan(Sent):
             ge=1,
             le=128,
             usual=(1, 4, 1),
+            only=("order", *CHOSEN_ORDERS),
         ),
     ] = 1
     revise: Annotated[

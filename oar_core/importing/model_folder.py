@@ -16,7 +16,7 @@ from oar_core.errors import ConfigError, OarError, WeightsError, check_options
 from oar_core.host_memory import check_memory
 from oar_core.importing.card import Origins, write_card
 from oar_core.importing.checkpoint import Checkpoint, open_checkpoint
-from oar_core.importing.parts import Part, check_family, find_backbone, find_tokenizer
+from oar_core.importing.parts import Part, check_family, find_backbone, find_tokenizer, holds_tokenizer
 from oar_core.importing.source import Fetched, check_disk, fetch, fetch_text
 from oar_core.models.base import Backbone, BackboneSpec, Conditioner, ImageTokenizer
 from oar_core.models.classes import ClassConditioner, class_names
@@ -133,6 +133,8 @@ class Draft:
             raise WeightsError(
                 f"the backbone's grid is {_by(grid)}, and the tokenizer's config says {_by(asked['grid'])}"
             )
+        if not request.tokenizer and not holds_tokenizer(tokenizer):
+            raise ConfigError(f"{checkpoint.name} holds no image tokenizer: --tokenizer names its file")
         codes, decoder = find_tokenizer(tokenizer, {**asked, "grid": grid})
         _check_together(checkpoint, network, tokenizer, decoder)
         assert backbone.importer.publication is not None, "a backbone's importer writes its card"

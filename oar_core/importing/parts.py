@@ -74,9 +74,12 @@ def importable() -> list[str]:
 
 def check_family(key: str) -> Importer:
     """How its checkpoints are imported. Raises ConfigError."""
+    others = ", ".join(importable())
+    if key not in FAMILIES:
+        raise ConfigError(f"unknown family {key!r}; there are {others}")
     importer = family(key).importer
     if importer is None:
-        raise ConfigError(f"checkpoints of family {key!r} cannot be imported; those of {', '.join(importable())} can")
+        raise ConfigError(f"checkpoints of family {key!r} cannot be imported; those of {others} can")
     return importer
 
 
@@ -86,6 +89,11 @@ def find_backbone(key: str, checkpoint: Checkpoint, given: Config) -> tuple[Part
     if not importer.recognises(checkpoint.shapes):
         raise WeightsError(f"{checkpoint.name} is no checkpoint of {key}: {_looks_like(checkpoint)}")
     return _part(key, importer, checkpoint, given, lambda config: found.build_backbone(key, config))
+
+
+def holds_tokenizer(checkpoint: Checkpoint) -> bool:
+    importers = (family(key).tokenizer_importer for key in FAMILIES)
+    return any(importer is not None and importer.recognises(checkpoint.shapes) for importer in importers)
 
 
 def find_tokenizer(checkpoint: Checkpoint, given: Config) -> tuple[Part, ImageTokenizer]:

@@ -86,3 +86,11 @@ def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
         options.check_revise(asked["revise"], can_revise=model.can_revise)
     if "group_sizes" in asked:
         options.check_sizes(asked["group_sizes"], model.group_sizes, model.num_tokens)
+        _check_size_list(asked["group_sizes"], model)
+
+
+def _check_size_list(sizes: str | tuple[int, ...], model: ModelInfo) -> None:
+    """Raises BadOption."""
+    if model.has_fixed_steps and not isinstance(sizes, str) and len(sizes) != model.num_tokens:
+        message = f"group_sizes has {len(sizes)} steps; this model writes one position a step"
+        raise options.OPTIONS["group_sizes"].refuse(message)

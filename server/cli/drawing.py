@@ -28,7 +28,7 @@ from server.cli.wish import make_request, read_like, read_order
 R = TypeVar("R", bound=GenerationRequest)
 
 INTERRUPTED = 130
-FORMATS: dict[str, OutputFormat] = {".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
+FORMATS: dict[str, OutputFormat] = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
 
 def _as_list(_context: click.Context, _option: click.Parameter, values: tuple[float, ...] | None) -> list[float] | None:
@@ -103,6 +103,7 @@ def draw(
         raise click.UsageError("--idempotency-key is a promise of a server: name one with --url")
     if as_json and as_events:
         raise click.UsageError("--json prints one object, --events many: choose one")
+    _check_target(out)
     colours = None if as_json or as_events else _colours(paint)
     try:
         request = make_request(kind, values, like or {}, previews=colours is not None or as_events)
@@ -128,6 +129,9 @@ def _draw(making: Making, out: Path, painting: Painting | None, *, as_json: bool
     click.echo(f"seed {making.params.seed}", err=True)
     for warning in making.warnings:
         click.echo(f"warning: {warning}", err=True)
+    drawn = making.params.drawn_class
+    if drawn is not None and not drawn.is_exact:
+        click.echo(f"warning: no class has that name; this is the nearest, {drawn.name!r}", err=True)
     view: View = painting or Bar()
     first: list[float] = []
 
@@ -158,6 +162,18 @@ def name_files(out: Path, seed: int, count: int) -> list[Path]:
     if "{index}" not in name and count > 1:
         name = f"{Path(name).stem}-{{index}}{out.suffix}"
     return [out.with_name(name.replace("{index}", str(index))) for index in range(count)]
+
+
+def _check_target(out: Path) -> None:
+    """Before a picture is made that could not be kept."""
+    suffix = out.suffix.lower()
+    if suffix and suffix not in FORMATS:
+        raise click.UsageError(f"{out.name}: pictures are written as {', '.join(FORMATS)}")
+    folder = out.parent
+    if not folder.is_dir():
+        raise click.ClickException(f"{folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise click.ClickException(f"{folder} takes no files")
 
 
 def _save(path: Path, picture: bytes) -> None:

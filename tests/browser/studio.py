@@ -31,7 +31,7 @@ def open_view(page: Page, name: str = "") -> None:
 
 def submit(page: Page, label: str = "Paint", *, prompt: str = PROMPT, seed: int | None = 7) -> None:
     panel = page.locator("form.panel:visible")
-    panel.get_by_label("Prompt").fill(prompt)
+    panel.locator("textarea[name=prompt]:visible, input[name=class]:visible").fill(prompt)
     if seed is not None:
         panel.get_by_label("Seed", exact=True).fill(str(seed))
     panel.get_by_role("button", name=label).click()

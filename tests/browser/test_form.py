@@ -124,7 +124,7 @@ def test_another_like_it_has_all_settings(page: Page, live: LiveServer) -> None:
         "prompt": PROMPT, "seed": 2**60 + 1, "order": ORDER, "steps": 5, "group_sizes": "adaptive",
         "entropy_bound": 4.0, "candidates": 4, "guidance": 3.0, "temperature": 0.9, "top_k": 12, "top_p": 0.9, "n": 2,
         "model": OTHER, "guidance_interval": [0.25, 0.75], "guidance_schedule": "linear",
-        "repulsion": 2, "revise": 3,
+        "repulsion": 1, "revise": 0,
     }  # fmt: skip
     job = live.post(wait=60, **wanted).json()
     open_view(page, f"p/{job['id']}/1")

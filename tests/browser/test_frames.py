@@ -44,6 +44,8 @@ def test_the_form_offers_what_the_model_takes(page: Page) -> None:
     panel = page.locator("form.panel:visible")
     expect(panel.get_by_label("Guidance", exact=True)).to_be_visible()
     expect(panel.get_by_role("group", name="Order")).to_be_hidden()
+    expect(panel.get_by_text("Order", exact=True)).to_be_hidden()
+    expect(page.locator(".empty:visible")).to_have_text("Press Paint and watch: it comes frame by frame.")
     expect(panel.get_by_label("Steps")).to_be_hidden()
     expect(panel.get_by_text("Sampling")).to_be_hidden()
     expect(page.get_by_role("button", name="Heat maps")).to_be_hidden()

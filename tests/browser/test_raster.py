@@ -30,9 +30,14 @@ def test_what_a_model_has_no_choice_of_is_not_in_its_form(page: Page) -> None:
     choices = [page.get_by_label("Steps"), page.get_by_label("Group sizes"), page.locator(".tiles:visible")]
     for choice in choices:
         expect(choice).to_be_visible()
+    expect(page.get_by_label("Repulsion")).to_be_hidden()  # the order is not one that the model chooses
+    page.locator(".tile:visible", has_text="confidence").click()
+    expect(page.get_by_label("Repulsion")).to_be_visible()
+    expect(page.locator("output:visible", has_text="none")).to_have_count(2)  # of repulsion and revise
     page.get_by_label("Model").select_option(RASTER)
-    for choice in choices:
+    for choice in (*choices, page.get_by_label("Repulsion")):
         expect(choice).to_be_hidden()
+    expect(page.locator(".empty:visible")).to_have_text("Press Paint and watch: it comes patch by patch.")
     page.get_by_role("button", name="Paint").click()
     wait_for(page)
     expect(page.get_by_role("link", name="Details")).to_be_visible()

@@ -29,7 +29,7 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.weights import Manifest
 from server.cli import main
-from tests.importing.command import CASES, CONFIG, TOKENIZER, Importing, golden_file
+from tests.importing.command import CASES, CONFIG, TOKENIZER, Importing, golden_file, listing
 from tests.models.folders import CLASS_NAMES
 from tests.models.janus.folder import their_key
 from tests.models.test_text_features import T5
@@ -146,7 +146,18 @@ def test_another_familys_checkpoint_is_called_by_its_name(each: Importing) -> No
 def test_a_family_that_offers_no_import_says_so(tmp_path: Path, key: str) -> None:
     sentence = Importing(tmp_path, key).refusal(golden_file("arpg"))
     assert f"checkpoints of family '{key}' cannot be imported; those of {', '.join(importable())} can" in sentence
-    assert "unknown family 'diffusion'" in Importing(tmp_path, "diffusion").refusal(golden_file("arpg"))
+    sentence = Importing(tmp_path, "diffusion").refusal(golden_file("arpg"))
+    assert f"unknown family 'diffusion'; there are {', '.join(importable())}" in sentence
+
+
+def test_a_missing_tokenizer_is_asked_for(one: Importing) -> None:
+    words = one.words(golden_file("arpg"))
+    place = words.index("--tokenizer")
+    del words[place : place + 2]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert "weights.safetensors holds no image tokenizer: --tokenizer names its file" in result.output
+    assert listing(one.weights) == []
 
 
 def test_missing_and_extra_keys_are_named(each: Importing) -> None:

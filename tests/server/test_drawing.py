@@ -19,7 +19,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from oar_core.weights import write_manifest
 from server.cli import main
+from tests.models.folders import write_golden_model
 from tests.server.gate import Gate
 from tests.server.live import ROOT, LiveServer
 from tests.server.tenants import write_keys
@@ -117,7 +119,21 @@ def test_the_environment_names_the_server(runner: CliRunner, live: LiveServer) -
 def test_a_file_that_cannot_be_written_is_told(runner: CliRunner) -> None:
     result = runner.invoke(main, ["generate", "a red circle", *WISH, "-o", "nowhere/x.png"])
     assert result.exit_code == 1
-    assert "nowhere/x.png cannot be written: No such file or directory" in result.output
+    assert "nowhere is no folder" in result.output
+
+
+def test_what_could_not_be_kept_is_not_made(runner: CliRunner, live: LiveServer) -> None:
+    before = live.client.get("/metrics").text
+    words = ["generate", "a red circle", "--url", live.url]
+    assert runner.invoke(main, [*words, "-o", "nowhere/x.png"]).exit_code == 1
+    result = runner.invoke(main, [*words, "-o", "x.bmp"])
+    assert result.exit_code == 2
+    assert "x.bmp: pictures are written as .png, .webp, .jpg, .jpeg" in result.output
+    assert accepted(live.client.get("/metrics").text) == accepted(before)
+
+
+def accepted(metrics: str) -> list[str]:
+    return [line for line in metrics.splitlines() if line.startswith("oar_jobs_")]
 
 
 ORDER = [*range(0, NUM_TOKENS, 2), *range(1, NUM_TOKENS, 2)]
@@ -480,3 +496,14 @@ def pixels_of(line: str) -> list[tuple[Any, Any]]:
         numbers = [int(number) for number in code.split(";")]
         cells += [(tuple(numbers[2:5]), tuple(numbers[7:10]))] * len(blocks)
     return cells
+
+
+def test_the_nearest_class_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_golden_model("arpg", tmp_path / "arpg")
+    write_manifest(tmp_path, "arpg", {"arpg": "MIT"})
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner(env={"OAR_WEIGHTS_DIR": str(tmp_path)})
+    near = runner.invoke(main, ["generate", "goldfsh"])
+    assert near.exit_code == 0
+    assert "warning: no class has that name; this is the nearest, 'goldfish'" in near.stderr
+    assert "warning" not in runner.invoke(main, ["generate", "goldfish"]).stderr

@@ -13,6 +13,7 @@ import torch
 from openai import OpenAI
 from PIL import Image
 
+from oar_client import BadRequest, Client
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.defaults import default_plan, default_sampling
@@ -108,6 +109,23 @@ def test_the_catalogue_says_what_each_family_can_do(server: LiveServer) -> None:
         assert (models[family]["can_edit"], models[family]["has_fixed_steps"]) == (False, True)
         options = {option["name"]: option for option in models[family]["options"]}
         assert options["steps"]["minimum"] == options["steps"]["maximum"] == options["steps"]["default"] == NUM_TOKENS
+
+
+@pytest.mark.parametrize("family", RASTER_ONLY)
+def test_a_list_of_group_sizes_is_refused_by_a_model_of_one_position_a_step(server: LiveServer, family: str) -> None:
+    """At once: it was accepted, and the job failed."""
+    answer = server.post(model=family, prompt=CLASS_NAMES[0], group_sizes=[NUM_TOKENS // 2] * 2)
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, "group_sizes")
+    assert server.post(model=family, prompt=CLASS_NAMES[0], group_sizes=[1] * NUM_TOKENS).status_code == 202
+
+
+def test_the_client_asks_for_a_class_without_a_prompt(server: LiveServer) -> None:
+    with Client(server.url) as client:
+        made = client.generate(model="arpg", condition={"class": "hen"})
+        assert made.params.drawn_class is not None
+        assert made.params.drawn_class.index == CLASS_NAMES.index("hen")
+        with pytest.raises(BadRequest):
+            client.submit(model="arpg")
 
 
 @pytest.mark.parametrize(("family", "order", "steps", "groups"), PATHS)

@@ -15,16 +15,23 @@ export class CreateView {
 
   constructor(models) {
     this.notice = new Notice();
+    this.invitation = el("p");
     this.viewer = new Viewer({
       actions: (job, index) => pictureActions(job, index, (error) => explain(error, null, this.notice)),
-      empty: el("p", { text: "Press Paint and watch: it comes patch by patch, in the order that you choose." }),
+      empty: this.invitation,
     });
-    this.options = new Options(models, { onModel: (model) => this.viewer.prepare(canvasOf(model)) });
+    this.options = new Options(models, { onModel: (model) => this.prepare(model) });
     this.run = new RunButton("Paint", { onRun: () => this.submit(), onCancel: () => this.cancel() });
     this.form = el("form", { class: "panel", novalidate: true, "aria-label": "What to paint" },
       this.options.element, el("div", { class: "panel-foot" }, this.notice.element, this.run.element));
     runOnEnter(this.form, this.run);
     this.element = el("div", { class: "split" }, heading(this.title), this.form, this.viewer.element);
+  }
+
+  prepare(model) {
+    const canvas = canvasOf(model);
+    this.viewer.prepare(canvas);
+    this.invitation.textContent = `Press Paint and watch: ${howItComes(model, canvas)}.`;
   }
 
   /** From the details of a picture: paint such a one again. */
@@ -55,7 +62,7 @@ export class CreateView {
   showClass(drawn) {
     if (!drawn || drawn.is_exact) return;
     this.options.offerClass(drawn);
-    this.notice.show(`No class has that name: this is the nearest, “${drawn.name}”.`);
+    this.notice.show(`No class has that name: this is the nearest, “${drawn.name}”.`, { isMild: true });
   }
 
   async cancel() {
@@ -65,4 +72,9 @@ export class CreateView {
       explain(error, null, this.notice);
     }
   }
+}
+
+function howItComes({ orders }, { isFilm }) {
+  if (isFilm) return "it comes frame by frame";
+  return orders.length > 1 ? "it comes patch by patch, in the order that you choose" : "it comes patch by patch";
 }

@@ -7,8 +7,9 @@ export class Notice {
     this.element = el("p", { class: "notice", role: "alert", hidden: true });
   }
 
-  show(text) {
+  show(text, { isMild = false } = {}) {
     this.element.textContent = text;
+    this.element.classList.toggle("mild", isMild);
     this.element.hidden = false;
   }
 
@@ -19,7 +20,7 @@ export class Notice {
 
 /** What the model will not do of what a job asks for, in one sentence each. */
 export function warn(job, notice) {
-  if (job.warnings.length) notice.show(`${job.warnings.join("; ")}.`);
+  if (job.warnings.length) notice.show(`${job.warnings.join("; ")}.`, { isMild: true });
 }
 
 /** Beside its field if the form has one, else as a notice. Anything but an error of the server is a mistake of ours. */

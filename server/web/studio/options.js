@@ -11,9 +11,9 @@ const SEED_BITS = 31;
 const MOST_PICTURES = 16;
 
 const GROUP_WORDS = {
-  cosine: "few at first, many at the end", linear: "a few more each step", constant: "the same each step",
-  adaptive: "as many as are safe together", published: "as the model's authors decode it",
-  fitted: "as the model was measured to do best",
+  cosine: "Few at first, many at the end.", linear: "A few more each step.", constant: "The same each step.",
+  adaptive: "As many as are safe together.", published: "As the model's authors decode it.",
+  fitted: "As the model was measured to do best.",
 };
 const ABOUT = { seed: "The same seed and settings make the same picture." };
 const FRONT = ["steps", "candidates", "guidance"]; // beside the prompt; the others are under "Sampling"
@@ -22,6 +22,8 @@ const WORDS = {
   top_k: (value) => (value === 0 ? "all" : String(value)),
   candidates: (value) => `${value} for each patch`,
   guidance: (value) => (value === 1 ? "off" : value.toFixed(2)),
+  repulsion: (value) => (value === 1 ? "none" : patches(value)),
+  revise: (value) => (value === 0 ? "none" : patches(value)),
 };
 const UNITS = { share: (value) => `${Math.round(100 * value)} %`, nats: (value) => `${value} nats` };
 
@@ -64,7 +66,7 @@ export class Options {
     this.more = el("details", { class: "more" },
       el("summary", { text: "Sampling" }),
       el("div", { class: "stack" }, fields([...this.described.keys()].filter((name) => !FRONT.includes(name)))));
-    this.described.get("group_sizes")?.fields[0].after(this.groupHint);
+    this.described.get("group_sizes")?.fields[0].append(this.groupHint);
     this.element.append(...[
       this.modelSelect.field, this.prompt.field, this.classes.field, this.chips, this.orderField.field,
       ...fields(FRONT), pair, this.more,
@@ -157,8 +159,9 @@ export class Options {
 
   acts({ only }) {
     if (!only) return true;
-    const [name, value] = only;
-    return name === "order" ? this.chosenOrders.includes(value) : this.described.get(name)?.get() === value;
+    const [name, ...values] = only;
+    const chosen = name === "order" ? this.chosenOrders : [this.described.get(name)?.get()];
+    return chosen.some((value) => values.includes(value));
   }
 
   // the controls
@@ -423,6 +426,10 @@ export function optionWords(option, value) {
 export function randomSeed() {
   const [bits] = crypto.getRandomValues(new Uint32Array(1));
   return bits >>> (32 - SEED_BITS);
+}
+
+function patches(count) {
+  return `${count} ${count === 1 ? "patch" : "patches"}`;
 }
 
 /** The least, the most and the step of a slider; null where a number has too many values for one. */

@@ -78,7 +78,7 @@ export class PictureView {
 
 /** What was asked, in the words with which the model describes its options; without those that did nothing. */
 function optionRows({ params, model }) {
-  const acts = ({ name, only }) => params[name] !== undefined && params[name] !== null && (!only || params[only[0]] === only[1]);
+  const acts = ({ name, only }) => params[name] !== undefined && params[name] !== null && (!only || only.slice(1).includes(params[only[0]]));
   return model.options.filter(acts).map((option) => {
     const words = option.kind === "order" ? orderName(params.order) : optionWords(option, params[option.name]);
     return [option.label, words, option.description];

@@ -100,6 +100,17 @@ def test_a_form_offers_fitted_first_where_there_are_tables() -> None:
         assert (entry.kind, entry.default, entry.choices) == ("text", usual, model.group_sizes)
 
 
+def test_a_form_has_no_option_that_can_do_nothing() -> None:
+    def names(**changed: Any) -> set[str]:
+        return {option.name for option in describe_options(MODEL.model_copy(update=changed))}
+
+    every = names(orders=("raster", "shortlist"), group_sizes=("constant", "adaptive"))
+    assert {"repulsion", "candidates", "entropy_bound", "guidance"} <= every
+    assert every - names(orders=("raster", "confidence"), group_sizes=("constant", "adaptive")) == {"candidates"}
+    raster = names(orders=("raster",), group_sizes=("constant",))
+    assert every - raster == {"repulsion", "candidates", "entropy_bound"}
+
+
 def test_openais_quality_leaves_the_steps_to_the_list() -> None:
     asked = ImagesRequest(prompt="x", quality="high", group_sizes=[4, 2]).to_generation(MODEL)
     assert resolve(asked, MODEL, SETTINGS).steps == 2
