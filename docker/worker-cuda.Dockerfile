@@ -9,8 +9,10 @@ RUN python -m venv /opt/oar
 COPY docker/locks/worker-cuda.txt lock.txt
 RUN /opt/oar/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement lock.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY oar_cli oar_cli
 COPY oar_client oar_client
 COPY oar_core oar_core
+COPY oar_lab oar_lab
 COPY oar_wire oar_wire
 COPY server server
 RUN /opt/oar/bin/pip install --no-cache-dir --no-index --no-deps --no-build-isolation .

@@ -174,8 +174,8 @@ def routes_table() -> str:
 
 
 def recipes_table() -> str:
-    from oar_core.train.recipe_facts import MEASURED_ON, facts_table, recipe_facts
     from oar_core.train.recipes import RECIPES
+    from oar_lab.recipe_facts import MEASURED_ON, facts_table, recipe_facts
 
     return f"{facts_table([recipe_facts(make()) for make in RECIPES.values()])}\n\n{MEASURED_ON}"
 
@@ -250,7 +250,7 @@ def _worker_of(pid: int) -> int:
             parent = int((path / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if "worker" in words and "server.cli" in words and parent == pid:
+        if "worker" in words and "oar_cli" in words and parent == pid:
             return int(path.name)
     raise click.ClickException("our server has no worker")
 
@@ -266,7 +266,7 @@ def _partials(client: httpx.Client, url: str) -> list[dict[str, Any]]:
 def _serving(folder: Path, weights: Path) -> Iterator[tuple[str, int]]:
     settings = {"OAR_PORT": "0", "OAR_DATA_DIR": str(folder), "OAR_WEIGHTS_DIR": str(weights.resolve()),
                 "OAR_LEASE_SECONDS": "2", "OAR_PREVIEW_INTERVAL": "0.02"}  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "server.cli", "serve"], env={**os.environ, **settings},
+    process = subprocess.Popen([sys.executable, "-m", "oar_cli", "serve"], env={**os.environ, **settings},
                                stdout=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
     assert process.stdout is not None
     try:

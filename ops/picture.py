@@ -81,7 +81,7 @@ def serving(folder: Path, weights: Path, workers: int) -> Iterator[str]:
     with (
         (folder / "serve.log").open("wb") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "server.cli", "serve"],
+            [sys.executable, "-m", "oar_cli", "serve"],
             env={**os.environ, **settings},
             stdout=subprocess.PIPE,
             stderr=log,

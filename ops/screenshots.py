@@ -49,7 +49,7 @@ def serving(weights: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         settings = {"OAR_DATA_DIR": folder, "OAR_WEIGHTS_DIR": str(weights), "OAR_PORT": "0"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "server.cli", "serve"],
+            [sys.executable, "-m", "oar_cli", "serve"],
             env={**os.environ, **settings},
             stdout=subprocess.PIPE,
             text=True,

@@ -6,10 +6,10 @@ from typing import Any, Self
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
 from oar_core.errors import ConfigError
-from oar_core.eval.attributes import ATTRIBUTE_SETS, Attribute
-from oar_core.eval.evaluator import EvaluatorConfig
 from oar_core.order.plan import GROUP_SIZES, ORDERS
+from oar_core.train.attributes import ATTRIBUTE_SETS, Attribute
 from oar_core.train.data import FITS, PAD
+from oar_core.train.evaluator import EvaluatorConfig
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
 from oar_core.train.stages.any_order import AnyOrderStageConfig

@@ -19,18 +19,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from oar_core.digests import module_digest
 from oar_core.errors import CheckpointError, ConfigError
-from oar_core.eval.attributes import AttributeVocabulary
-from oar_core.eval.digests import module_digest
-from oar_core.eval.evaluator import EvaluatorNet, save_evaluator
-from oar_core.eval.order_stats import agreement, foreground_patches, order_stats
-from oar_core.eval.stored import digest
 from oar_core.models.load import FORMAT, NATIVE, load_any_order, load_tokenizer
 from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
 from oar_core.models.oar.backbone import POLICY_PREFIX, OarBackbone
 from oar_core.models.oar.policy import OrderPolicy
 from oar_core.models.oar.vqgan import VQGAN
+from oar_core.stored import digest
 from oar_core.text import TEXT, TextTokenizer
+from oar_core.train.attributes import AttributeVocabulary
 from oar_core.train.captions import CAPTION_SOURCES, Row
 from oar_core.train.checkpoint import (
     load_checkpoint,
@@ -43,7 +41,9 @@ from oar_core.train.checkpoint import (
 from oar_core.train.columns import add_columns
 from oar_core.train.data import ImageSet, load_images
 from oar_core.train.ema import settle_norms
+from oar_core.train.evaluator import EvaluatorNet, save_evaluator
 from oar_core.train.loop import CHECKPOINT, num_steps, train
+from oar_core.train.order_stats import agreement, foreground_patches, order_stats
 from oar_core.train.precision import fast_dtype
 from oar_core.train.recipes import Recipe
 from oar_core.train.stage_folders import (

@@ -213,7 +213,7 @@ class Api:
         }
         offset = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "server.cli", "api"], env=environment, stderr=log)
+            self.process = subprocess.Popen([sys.executable, "-m", "oar_cli", "api"], env=environment, stderr=log)
 
         async def address() -> str | None:
             lines = self.log.read_bytes()[offset:].decode().splitlines()

@@ -13,7 +13,7 @@ import click
 import pytest
 from PIL import Image
 
-from server.cli import main
+from oar_cli import main
 from tests.server.live import ROOT, LiveServer
 from tests.surface.blocks import read_blocks
 from tests.waiting import HANG_SECONDS

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from oar_cli import main
 from oar_core.models.janus import checkpoint as janus
 from oar_core.models.llamagen import checkpoint as llamagen
-from server.cli import main
 from tests.models.folders import BACKBONES, CAPTIONS, CLASS_NAMES, GOLDEN
 from tests.models.golden import FOLDER
 from tests.models.janus.folder import BACKBONE_CONFIG, text_tokenizer, their_key, whole_state

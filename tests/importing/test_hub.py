@@ -30,7 +30,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 def oar(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """In a process of its own: huggingface_hub reads its environment once."""
     return subprocess.run(
-        [sys.executable, "-m", "server.cli", *words],
+        [sys.executable, "-m", "oar_cli", *words],
         capture_output=True,
         text=True,
         check=False,

@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from oar_cli import main
 from oar_core import host_memory
 from oar_core.errors import WeightsError
 from oar_core.host_memory import available_memory
@@ -28,7 +29,6 @@ from oar_core.models.text_features import build_encoder
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.weights import Manifest
-from server.cli import main
 from tests.importing.command import CASES, CONFIG, TOKENIZER, Importing, golden_file, listing
 from tests.models.folders import CLASS_NAMES
 from tests.models.janus.folder import their_key
@@ -496,7 +496,7 @@ def with_holes(path: Path, state: dict[str, torch.Tensor], shapes: dict[str, tup
 
 
 def run_bounded(words: list[str], kind: int, limit: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "server.cli", *words]
+    command = [sys.executable, "-m", "oar_cli", *words]
     return subprocess.run(
         command,
         capture_output=True,

@@ -97,7 +97,7 @@ def large(request: pytest.FixtureRequest, tmp_path: Path) -> Importing:
 
 def bounded(words: list[str], limit: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "server.cli", *words],
+        [sys.executable, "-m", "oar_cli", *words],
         capture_output=True,
         text=True,
         check=False,

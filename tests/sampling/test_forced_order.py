@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from oar_core.eval.likelihood import bits_per_token
 from oar_core.models.base import Condition
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.forced_order import by_policy, forced_orders, orders_by_name
@@ -11,6 +10,7 @@ from oar_core.sampling.generate import generate
 from oar_core.sampling.progress import Patch
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
+from oar_lab.eval.likelihood import bits_per_token
 from tests.engine.backbones import tiny_backbone
 
 CONDITIONS = [(1, 5, 3), (2,), (4, 4)]

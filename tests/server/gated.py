@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from server.cli import main, supervisor
+from oar_cli import main, supervisor
 from server.settings import Settings
 from tests.server.gate import GATE_VARIABLE, Gate
 
@@ -16,7 +16,7 @@ def install(gate: Gate, verb: str) -> None:
         return
     if verb not in {"worker", "generate", "edit"}:
         return
-    from server.cli import in_process
+    from oar_cli import in_process
     from server.worker import models, worker
 
     def load_models(settings: Settings) -> list[models.LoadedModel]:

@@ -37,7 +37,7 @@ class LiveServer:
         """`settings` are environment variables; those of `without` are taken out of it."""
         self.data_dir = data_dir
         self.gate = Gate(data_dir / "gate")
-        self._program = "tests.server.gated" if is_gated else "server.cli"
+        self._program = "tests.server.gated" if is_gated else "oar_cli"
         self.log = data_dir / "serve.log"
         environment = {
             "OAR_DATA_DIR": str(data_dir / "data"),

@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from server.cli import VERBS, main
+from oar_cli import VERBS, main
 from tests.ports import nowhere
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME

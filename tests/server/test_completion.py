@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from server.cli import VERBS, main
-from server.cli.completion import SHELLS
+from oar_cli import VERBS, main
+from oar_cli.completion import SHELLS
 from tests.server.live import ROOT
 
 
@@ -24,7 +24,7 @@ def script(shell: str) -> str:
 def environment(tmp_path: Path) -> dict[str, str]:
     """With `oar` on the path, as an installation puts it there."""
     program = tmp_path / "oar"
-    program.write_text(f"#!{sys.executable}\nfrom server.cli import main\nmain(prog_name='oar')\n")
+    program.write_text(f"#!{sys.executable}\nfrom oar_cli import main\nmain(prog_name='oar')\n")
     program.chmod(0o755)
     return {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
@@ -72,7 +72,7 @@ def test_the_shell_itself_takes_the_script(environment: dict[str, str], shell: s
 
 def test_a_verb_is_completed_without_loading_it(environment: dict[str, str]) -> None:
     """To load them all takes seconds, and torch."""
-    source = "import sys; sys.argv[0] = 'oar'; from server.cli import main\ntry:\n    main(prog_name='oar')\n"
+    source = "import sys; sys.argv[0] = 'oar'; from oar_cli import main\ntry:\n    main(prog_name='oar')\n"
     source += "finally:\n    print('torch' in sys.modules)"
     asked = {"_OAR_COMPLETE": "bash_complete", "COMP_WORDS": "oar ", "COMP_CWORD": "1"}
     command = [sys.executable, "-c", source]

@@ -19,8 +19,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from oar_cli import main
 from oar_core.weights import write_manifest
-from server.cli import main
 from tests.models.folders import write_golden_model
 from tests.server.gate import Gate
 from tests.server.live import ROOT, LiveServer
@@ -303,7 +303,7 @@ def test_a_bad_edit_is_told(
 class Terminal:
     """A pseudo terminal with `oar` in it."""
 
-    def __init__(self, words: list[str], program: str = "server.cli", **environment: str) -> None:
+    def __init__(self, words: list[str], program: str = "oar_cli", **environment: str) -> None:
         self._master, slave = pty.openpty()
         self.resize(24, 80)
         inherited = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
@@ -469,7 +469,7 @@ def test_a_failed_job_is_told_and_the_terminal_restored(slow: LiveServer, tmp_pa
 
 def active_jobs(server: LiveServer) -> list[str]:
     """Ids of the jobs that wait or run there."""
-    command = [sys.executable, "-m", "server.cli", "jobs", "list", "--json"]
+    command = [sys.executable, "-m", "oar_cli", "jobs", "list", "--json"]
     environment = {**server._environment, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return [job["id"] for job in json.loads(done.stdout)]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from oar_cli import main
 from oar_client import AsyncClient, BadRequest, Client
 from oar_client.address import is_loopback
-from server.cli import main
 from tests.server.live import LiveServer
 
 LOWER = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "no_proxy")

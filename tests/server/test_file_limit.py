@@ -10,7 +10,7 @@ from tests.server.live import ROOT
 
 PROGRAM = """
 import logging, resource, sys
-from server.cli.file_limit import raise_file_limit
+from oar_cli.file_limit import raise_file_limit
 from server.settings import Settings
 
 logging.basicConfig()

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from oar_cli import main
 from oar_wire.model import ModelInfo, WorkerInfo
-from server.cli import main
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import Registry

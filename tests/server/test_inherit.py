@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from server.cli.inherit import listen
+from oar_cli.inherit import listen
 from server.settings import Settings
 
 

@@ -18,11 +18,11 @@ from starlette.routing import BaseRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from oar_cli import main
 from oar_wire.model import ModelInfo, WorkerInfo
 from server.api.app import create_app
 from server.api.gate import METRICS, OPEN, OPEN_FOLDERS
 from server.api.keyring import hash_key, read_key_file
-from server.cli import main
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import Registry

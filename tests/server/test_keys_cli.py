@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from oar_cli import main
 from oar_wire.tenant import TenantLimits
 from server.api.keyring import KeyFileError, KeyRing, hash_key, new_key, read_key_file
-from server.cli import main
 from tests.waiting import HANG_SECONDS
 
 HAND_WRITTEN = """\
@@ -179,7 +179,7 @@ def test_a_file_that_is_wrong_says_where(tmp_path: Path, text: str, complaint: s
 
 def test_a_server_does_not_start_with_keys_that_it_cannot_read(path: Path, tmp_path: Path) -> None:
     """It would be open to everybody, or to nobody. 78 tells `oar serve` that starting it again does not help."""
-    command = [sys.executable, "-m", "server.cli", "api", "--port", "0", "--data-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "oar_cli", "api", "--port", "0", "--data-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 78
     assert f"{path}: cannot be read: No such file or directory" in done.stderr

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from oar_cli import main
 from oar_wire.model import ModelInfo, WorkerInfo
-from server.cli import main
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from oar_cli import main
+from oar_cli.settings_options import load_settings
 from oar_client.address import DEFAULT_URL, Address
-from server.cli import main
-from server.cli.options import load_settings
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis, EmbeddedRedisError
 from server.settings import NEVER_EMPTY, Settings, environment_name
@@ -29,7 +29,7 @@ def oar(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.
     inherited = {name: value for name, value in os.environ.items() if name not in {"REDIS_URL", "OAR_URL"}}
     given = {**inherited, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(
-        [sys.executable, "-m", "server.cli", *words], env=given, cwd=cwd, capture_output=True, check=False
+        [sys.executable, "-m", "oar_cli", *words], env=given, cwd=cwd, capture_output=True, check=False
     )
 
 

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 from websockets.sync.client import connect
 
+from oar_cli import main
 from oar_client import Client
 from server.api.pages import WEB
-from server.cli import main
 from tests.server.live import LiveServer
 from tests.server.nginx import Nginx, needs_nginx
 

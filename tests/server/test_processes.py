@@ -87,7 +87,7 @@ def test_a_benchmark_that_is_told_to_stop_takes_its_server_along(
 ) -> None:
     words = ["bench", "backlog", "--weights", str(weights_dir), "--device", "cpu", "--slots", "4", "--seconds", "600"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-m", "server.cli", *words], env=environment) as bench:
+    with subprocess.Popen([sys.executable, "-m", "oar_cli", *words], env=environment) as bench:
         try:
             wait_for(lambda: any(" worker" in command for command in processes_of(tmp_path)))
             bench.send_signal(number)
@@ -200,7 +200,7 @@ def test_an_idle_connection_is_the_clients_to_close(live: LiveServer) -> None:
 
 COLLECTED = """
 import gc, os, signal, sys, threading, time
-from server.cli import main
+from oar_cli import main
 
 def watch():
     while not gc.get_freeze_count():

@@ -10,9 +10,9 @@ import pytest
 from click import UsageError
 from websockets.asyncio.client import connect
 
+from oar_cli.settings_options import load_settings
 from oar_wire.model import ModelInfo, WorkerInfo
 from server.api.proxy import TrustedProxies
-from server.cli.options import load_settings
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import Registry

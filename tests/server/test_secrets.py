@@ -173,7 +173,7 @@ def test_a_wrong_password_is_said_without_repeating_it(tls_redis: TlsRedis, tmp_
     environment = {**os.environ, "REDIS_URL": tls_redis.url_of_nobody, "OAR_LOG_LEVEL": "debug", "OAR_PORT": "0"}
     log = tmp_path / "api.log"
     with log.open("wb") as output:
-        command = [sys.executable, "-m", "server.cli", "api"]
+        command = [sys.executable, "-m", "oar_cli", "api"]
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         wait_for(lambda: "cannot sweep" in log.read_text())

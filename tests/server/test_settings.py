@@ -3,8 +3,8 @@ from click import UsageError
 from click.testing import CliRunner
 from pydantic import ValidationError
 
-from server.cli import main
-from server.cli.options import load_settings, to_environment
+from oar_cli import main
+from oar_cli.settings_options import load_settings, to_environment
 from server.settings import Settings, environment_name
 
 

@@ -10,8 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from oar_client import Canvas, ImageCanvas, Patches, PatchInfo, Preview, Restarted, Started
-from server.cli.painting import (
+from oar_cli.painting import (
     EMPTY,
     RANKS,
     Ground,
@@ -28,6 +27,7 @@ from server.cli.painting import (
     rank_colour,
     scale,
 )
+from oar_client import Canvas, ImageCanvas, Patches, PatchInfo, Preview, Restarted, Started
 
 GRID, SIZE = (2, 4), (8, 16)
 

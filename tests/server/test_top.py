@@ -7,8 +7,8 @@ from dataclasses import asdict
 import pytest
 from click.testing import CliRunner
 
-from server.cli import main
-from server.cli.top import Look, ModelRow, Snapshot, WorkerRow, look, median, render, summarise
+from oar_cli import main
+from oar_cli.top import Look, ModelRow, Snapshot, WorkerRow, look, median, render, summarise
 from tests.ports import nowhere
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME, NUM_TOKENS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from server.cli import main
+from oar_cli import main
 from tests.server.live import LiveServer
 from tests.server.tiny import write_tiny_weights
 

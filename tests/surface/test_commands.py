@@ -17,8 +17,8 @@ import httpx
 import pytest
 from PIL import Image, ImageDraw
 
+from oar_cli import VERBS, main
 from oar_core.train.recipe_file import load_recipe
-from server.cli import VERBS, main
 from server.settings import Settings, environment_name
 from tests.server.live import LiveServer
 from tests.surface.blocks import RUNNABLE, Block, read_blocks
@@ -73,7 +73,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     curl = shutil.which("curl")
     assert curl is not None, "the pages speak to the server with curl"
     scripts = {
-        "oar": f'exec {sys.executable} -m server.cli "$@"',
+        "oar": f'exec {sys.executable} -m oar_cli "$@"',
         "python3": f'exec {sys.executable} "$@"',
         "curl": f'exec {curl} --fail-with-body "$@"',
     }

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from oar_cli.failure import CommandFailed
 from oar_client.errors import Conflict, NotFound, OarError, Overloaded, Unauthorized, refusal
 from oar_wire import errors
 from oar_wire.error import ServerError, all_errors
@@ -19,7 +20,6 @@ from oar_wire.errors import FIELD_CODE, InvalidField, InvalidOrder, JobFailed, f
 from oar_wire.job import Failure
 from server.api.codes import error_codes
 from server.api.faults import respond
-from server.cli.failure import CommandFailed
 
 ROOT = Path(__file__).parents[2]
 KINDS = list(all_errors())
@@ -45,7 +45,7 @@ from ops.documents import TABLES, studio_errors
 from server.api import asyncapi
 from server.api.app import create_app
 from server.api.faults import respond
-from server.cli.failure import CommandFailed
+from oar_cli.failure import CommandFailed
 from server.settings import Settings
 
 answer = respond(TooManyStars("13 stars shine", retry_after=3), "/v1/generations")

@@ -19,9 +19,9 @@ def loaded_by(statement: str) -> set[str]:
     "statement",
     [
         "from server.api.app import create_app; from server.settings import Settings; create_app(Settings())",
-        "import server.cli.api",
-        "import server.cli.serve",
-        "from click.testing import CliRunner; from server.cli import main; CliRunner().invoke(main, ['--help'])",
+        "import oar_cli.api",
+        "import oar_cli.serve",
+        "from click.testing import CliRunner; from oar_cli import main; CliRunner().invoke(main, ['--help'])",
     ],
 )
 def test_the_api_and_the_supervisor_never_load_the_library(statement: str) -> None:

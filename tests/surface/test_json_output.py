@@ -9,8 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from oar_core.answer import Answer, AnswerCommand
-from server.cli import VERBS, main
+from oar_cli import VERBS, main
+from oar_cli.answer import Answer, AnswerCommand
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME
 

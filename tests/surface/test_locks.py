@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from server.cli import VERBS
+from oar_cli import VERBS
 from tests.surface.test_docker import DOCKERFILES, ROOT, instructions
 
 LOCKS = ROOT / "docker" / "locks"

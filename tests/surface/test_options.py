@@ -45,7 +45,7 @@ from ops.documents import TABLES
 from server.api.app import create_app
 from server.api.codes import error_codes
 from server.api.validation import resolve
-from server.cli.generate import generate
+from oar_cli.generate import generate
 from server.settings import Settings
 
 def refusal(call):

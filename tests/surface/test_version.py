@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 from setuptools.config.pyprojecttoml import read_configuration
 
+from oar_cli import main
 from oar_client.address import USER_AGENT
 from oar_wire.version import VERSION
-from server.cli import main
 
 ROOT = Path(__file__).parents[2]
 

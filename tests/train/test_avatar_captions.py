@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from oar_core.eval.attributes import ATTRIBUTE_SETS, AVATAR_LOOKS
 from oar_core.train import avatar_captions as captions
+from oar_core.train.attributes import ATTRIBUTE_SETS, AVATAR_LOOKS
 from oar_core.train.avatar_captions import AvatarCaptions, wordings
 from oar_core.train.avatar_looks import COLUMNS, NONE, PALETTES, UNNAMED, add_look, colour_name, look
 from tests.train.avatar_rows import draw_row

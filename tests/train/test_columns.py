@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from oar_core.errors import ConfigError, DataError
-from oar_core.eval.attributes import AttributeVocabulary
+from oar_core.train.attributes import AttributeVocabulary
 from oar_core.train.avatar_looks import look
 from oar_core.train.captions import CAPTION_SOURCES
 from oar_core.train.check import check_data

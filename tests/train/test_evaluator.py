@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from oar_core.errors import ConfigError
-from oar_core.eval.agreement import agreement
-from oar_core.eval.attributes import UNKNOWN, Attribute, AttributeVocabulary
-from oar_core.eval.evaluator import Evaluator, EvaluatorConfig
+from oar_core.train.attributes import UNKNOWN, Attribute, AttributeVocabulary
+from oar_core.train.evaluator import Evaluator, EvaluatorConfig
 from oar_core.train.loop import LoopConfig, Step
 from oar_core.train.optim import OptimConfig
 from oar_core.train.recipes import RECIPES, Recipe, recipe
 from oar_core.train.run import Run
 from oar_core.train.stages.evaluator import EvaluatorStage, EvaluatorStageConfig, augment
+from oar_lab.eval.agreement import agreement
 
 CPU = torch.device("cpu")
 

@@ -7,10 +7,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from oar_core.cli import commands
-from oar_core.cli.options import recipe_option
+from oar_cli import commands
+from oar_cli.lab_options import recipe_option
 from oar_core.errors import ConfigError
-from oar_core.eval.attributes import Attribute
+from oar_core.train.attributes import Attribute
 from oar_core.train.loop import LoopConfig
 from oar_core.train.recipe_file import load_recipe
 from oar_core.train.recipes import RECIPES, Recipe, recipe

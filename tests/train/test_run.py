@@ -10,10 +10,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from oar_core.cli import commands
+from oar_cli import commands
 from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, WeightsError
-from oar_core.eval.likelihood import bits_per_token
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.defaults import default_plan
@@ -27,6 +26,7 @@ from oar_core.train.stage_folders import finetune_stage, scratch_stage, taught_o
 from oar_core.train.stages.order_distill import DistillConfig, load_orders
 from oar_core.train.stages.order_finetune import arm
 from oar_core.weights import Manifest, write_manifest
+from oar_lab.eval.likelihood import bits_per_token
 
 CPU = torch.device("cpu")
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.eval.attributes import UNKNOWN, AttributeVocabulary
-from oar_core.eval.evaluator import EvaluatorConfig, EvaluatorNet
+from oar_core.train.attributes import UNKNOWN, AttributeVocabulary
 from oar_core.train.data import ImageSet
+from oar_core.train.evaluator import EvaluatorConfig, EvaluatorNet
 from oar_core.train.loop import Step
 from oar_core.train.optim import ParamGroup
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from oar_cli.settings_options import BadSetting, load_settings
 from oar_wire.errors import RedisUnavailable
-from server.cli.options import BadSetting, load_settings
 from server.jobs.check import RedisAway, RedisRefused, check_redis, wait_for_redis
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis, find_binary
@@ -225,7 +225,7 @@ def test_a_url_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, url:
 @pytest.mark.parametrize("verb", [["serve", "--port", "0"], ["api", "--port", "0"], ["worker"], ["jobs", "list"]])
 def test_every_verb_ends_with_78_where_no_retry_helps(port: int, tmp_path: Path, verb: list[str]) -> None:
     environment = {**os.environ, "REDIS_URL": f"redis://:wrong@127.0.0.1:{port}/0", "OAR_DATA_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "server.cli", *verb]
+    command = [sys.executable, "-m", "oar_cli", *verb]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 78, done.stderr
     assert "does not accept the user or password" in done.stderr

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from oar_cli import main
 from oar_wire.job import EditParams
 from oar_wire.model import ModelInfo
-from server.cli import main
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters

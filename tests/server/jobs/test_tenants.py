@@ -8,9 +8,9 @@ import anyio.to_thread
 import pytest
 from click.testing import CliRunner
 
+from oar_cli import main
 from oar_wire.errors import JobExpired, JobNotFound, ModelNotReady, QueueFull, QueueShareFull, RateLimited
 from oar_wire.tenant import OPEN_TENANT, Tenant
-from server.cli import main
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters

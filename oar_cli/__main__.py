@@ -1,0 +1,3 @@
+from oar_cli import main
+
+main()

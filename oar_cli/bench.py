@@ -1,0 +1,178 @@
+"""`oar bench`: speed of the engine in this process."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+import torch
+
+from oar_cli.answer import Answer
+from oar_cli.lab_options import OarGroup, RecipeType, default_device, recipe_option
+from oar_core.train.recipes import Recipe
+from oar_lab.bench.arrivals import measure_arrivals
+from oar_lab.bench.batching import measure_batching
+from oar_lab.bench.depth import measure_depth
+from oar_lab.bench.eager import measure_eager
+from oar_lab.bench.roofline import measure_roofline
+from oar_lab.bench.steps import measure_steps
+from oar_lab.bench.subject import Subject
+from oar_lab.bench.throughput import measure_throughput
+from oar_lab.bench.training import ANY_ORDER, STAGES, measure_training
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+
+class Report(Protocol):
+    def table(self) -> str: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def tell(report: Report) -> Answer:
+    return Answer(report.to_dict(), (report.table(), json.dumps(report.to_dict())))
+
+
+@click.group(cls=OarGroup)
+def bench() -> None:
+    """Measure speed: a table, then one JSON line."""
+
+
+def model_options(command: Any) -> Any:
+    """Which model, in which number format, on what."""
+    options = [
+        click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
+        click.option("--model", default=None, help="Default: the manifest's."),
+        click.option("--device", default=None, help="Torch device; CUDA where there is one."),
+        click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True),
+        click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def subject_options(command: Any) -> Any:
+    """A model, or what a recipe would make."""
+    recipe = click.option(
+        "--recipe", type=RecipeType(), help="Random weights instead of a model: a name or a TOML file."
+    )
+    is_compiled = click.option("--compile", "is_compiled", is_flag=True, help="The draw compiled, as OAR_COMPILE does.")
+    return model_options(recipe(is_compiled(command)))
+
+
+def load_subject(
+    weights: Path,
+    model: str | None,
+    recipe: Recipe | None,
+    device: str | None,
+    dtype: str,
+    threads: int,
+    is_compiled: bool = False,
+) -> Subject:
+    if threads:
+        torch.set_num_threads(threads)
+    device = device or default_device()
+    if recipe is not None:
+        subject = Subject.of_recipe(recipe, device, DTYPES[dtype])
+    else:
+        subject = Subject.of_model(weights, model, device, DTYPES[dtype])
+    return replace(subject, is_compiled=is_compiled)
+
+
+@bench.command()
+@subject_options
+@click.option("--images", "num_images", default=16, show_default=True)
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--repeats", default=3, show_default=True)
+def batching(num_images: int, steps: int | None, repeats: int, **where: Any) -> Answer:
+    """The same pictures one after another and all at once."""
+    return tell(measure_batching(load_subject(**where), num_images=num_images, steps=steps, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", default=16, show_default=True)
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--repeats", default=3, show_default=True)
+def eager(batch: int, steps: int | None, repeats: int, dtype: str, **where: Any) -> Answer:
+    """The engine in --dtype, and in fp32, against the plain loop in fp32."""
+    subjects = [load_subject(dtype=name, **where) for name in dict.fromkeys(("float32", dtype))]
+    return tell(measure_eager(subjects, batch=batch, steps=steps, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", default=16, show_default=True, help="Guided pictures at once.")
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--step-alone", "is_step_alone", is_flag=True, help="Without prefill, decoder and files.")
+def roofline(batch: int, steps: int | None, repeats: int, is_step_alone: bool, **where: Any) -> Answer:
+    """How far each part of a picture is from what this machine allows."""
+    subject = load_subject(**where)
+    return tell(measure_roofline(subject, batch=batch, steps=steps, repeats=repeats, is_step_alone=is_step_alone))
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", "batches", type=int, multiple=True, default=(1, 4, 16, 64, 256), show_default=True)
+@click.option("--steps", default=None, type=int, help="Default: the model's.")
+@click.option("--repeats", default=3, show_default=True)
+def throughput(batches: tuple[int, ...], steps: int | None, repeats: int, **where: Any) -> Answer:
+    """Pictures a second by batch size; one at once is the latency of one."""
+    return tell(measure_throughput(load_subject(**where), batches=batches, steps=steps, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--slots", default=32, show_default=True, help="Cache slots; a guided picture takes two.")
+@click.option("--images", "num_images", default=120, show_default=True)
+@click.option("--load", "loads", type=float, multiple=True, default=(0.5, 0.8), show_default=True)
+@click.option(
+    "--bound",
+    "bounds",
+    type=float,
+    multiple=True,
+    default=(1.5, 2.0, 3.0),
+    show_default=True,
+    help="How often the longest picture's time alone a picture may take.",
+)
+@click.option("--seconds", default=12.0, show_default=True, help="Of the engine's clock, at each rate that is tried.")
+def arrivals(
+    slots: int, num_images: int, loads: tuple[float, ...], bounds: tuple[float, ...], seconds: float, **where: Any
+) -> Answer:
+    """Static against continuous batching under Poisson arrivals, and the highest rate that each keeps up with."""
+    return tell(
+        measure_arrivals(
+            load_subject(**where), slots=slots, num_images=num_images, loads=loads, bounds=bounds, seconds=seconds
+        )
+    )
+
+
+@bench.command()
+@subject_options
+@click.option("--batch", default=16, show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+def steps(batch: int, repeats: int, **where: Any) -> Answer:
+    """A quarter of the steps against all, a fixed order against scoring every position."""
+    return tell(measure_steps(load_subject(**where), batch=batch, repeats=repeats))
+
+
+@bench.command()
+@subject_options
+@click.option("--slots", default=16, show_default=True)
+@click.option("--waiting", "depths", type=int, multiple=True, default=(0, 100, 1000), show_default=True)
+def depth(slots: int, depths: tuple[int, ...], **where: Any) -> Answer:
+    """A step's time while pictures wait."""
+    return tell(measure_depth(load_subject(**where), slots=slots, depths=depths))
+
+
+@bench.command()
+@recipe_option
+@click.option("--stage", type=click.Choice(STAGES), default=ANY_ORDER, show_default=True)
+@click.option("--batch-size", default=32, show_default=True)
+@click.option("--steps", default=3, show_default=True)
+def training(recipe: Recipe, stage: str, batch_size: int, steps: int) -> Answer:
+    """A stage of a recipe on the CPU, on random pictures or tokens."""
+    return tell(measure_training(recipe, stage=stage, batch_size=batch_size, steps=steps))

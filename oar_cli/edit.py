@@ -1,0 +1,28 @@
+"""`oar edit`: a part of a picture painted anew, in this process or on a server."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oar_cli.drawing import draw, with_drawing_options
+from oar_cli.making import Upload
+from oar_wire.edit import EditFields
+
+picture = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=False)
+
+
+@click.command()
+@click.argument("image", type=picture)
+@click.argument("prompt")
+@click.option("--mask", type=picture, help="PNG of the same size; where its alpha is 0 is painted. Else IMAGE's own.")
+@click.option(
+    "--offset", nargs=2, type=int, metavar="DOWN RIGHT", help="Paint around IMAGE, which lies there (pixels)."
+)
+@click.option("--strength", type=float, help="Vary: the share of the tokens under the mask that is drawn anew.")
+@click.option("--feather", type=int, help="Pixels inside the mask over which its edge fades.")
+@with_drawing_options
+def edit(image: Path, mask: Path | None, offset: tuple[int, int] | None, **values: Any) -> None:
+    """Paint a part of IMAGE anew, as PROMPT says."""
+    upload = Upload(image.read_bytes(), None if mask is None else mask.read_bytes())
+    draw(EditFields, {**values, "offset": None if offset is None else list(offset)}, upload)

@@ -1,0 +1,16 @@
+"""`oar generate`: pictures from a prompt, in this process or on a server, painted in the terminal."""
+
+from typing import Any
+
+import click
+
+from oar_cli.drawing import draw, with_drawing_options
+from oar_wire.request import GenerationRequest
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@with_drawing_options
+def generate(**values: Any) -> None:
+    """Make pictures of PROMPT, which --like may tell as well."""
+    draw(GenerationRequest, values)

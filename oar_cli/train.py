@@ -1,0 +1,257 @@
+"""`oar train`: one command a stage; `oar distill` comes between two of them."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oar_cli.answer import Answer
+from oar_cli.lab_options import OarCommand, OarGroup, data_option, make_run, recipe_option, run_options
+from oar_core.train.check import check_data, describe
+from oar_core.train.recipes import RECIPES, Recipe
+from oar_core.train.run import STATS, Run
+from oar_core.train.stage_folders import TOKENIZER_STAGE
+from oar_core.train.stages.order_distill import SCORES
+from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
+from oar_core.train.stages.order_policy import TEACHERS
+from oar_core.weights import Manifest, write_manifest
+from oar_lab.recipe_facts import MEASURED_ON, facts_table, recipe_facts
+
+EXIT_PROBLEMS = 3
+
+
+@click.group(cls=OarGroup)
+def train() -> None:
+    """Train a model, stage by stage; see `oar train STAGE --help`."""
+
+
+_num_images = click.option("--images", "num_images", type=click.IntRange(min=1), help="Default: the recipe's.")
+_stage = click.option(
+    "--stage", default=None, help="Whose backbone. Default: order_finetune where it was run, or any_order."
+)
+
+
+def _score_options(command: Any) -> Any:
+    """Which orders are meant, of those that were distilled by different scores."""
+    options = [
+        click.option("--score", type=click.Choice(sorted(SCORES)), help="Of distilled orders. Default: the recipe's."),
+        click.option("--distance-weight", type=float,
+                     help="Taken off the score per cell of distance to what is known. Default: the recipe's."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _written(path: Path) -> Answer:
+    return Answer({"path": str(path)}, [str(path)])
+
+
+def _scored(run: Run, score: str | None, distance_weight: float | None) -> Run:
+    config = run.recipe.distill
+    config = replace(
+        config,
+        score=score or config.score,
+        distance_weight=config.distance_weight if distance_weight is None else distance_weight,
+    )
+    return replace(run, recipe=replace(run.recipe, distill=config))
+
+
+_seed = click.option("--seed", type=click.IntRange(min=0), help="Has a folder of its own. Default: the recipe's.")
+
+
+def _changed(run: Run, part: str, **wishes: float | str | None) -> Run:
+    """The run with other settings in a part of the recipe; None leaves one as it is."""
+    said = {name: value for name, value in wishes.items() if value is not None}
+    return replace(run, recipe=replace(run.recipe, **{part: replace(getattr(run.recipe, part), **said)}))
+
+
+@train.command()
+def recipes() -> Answer:
+    """List the recipes: what they make, and what it costs."""
+    facts = [recipe_facts(make()) for make in RECIPES.values()]
+    return Answer([asdict(fact) for fact in facts], [facts_table(facts), MEASURED_ON])
+
+
+@train.command()
+@recipe_option
+@data_option
+def check(recipe: Recipe, data: Path) -> Answer:
+    """Read all of a folder's pictures and captions and say what was found; exit status 3 if it cannot be trained on."""
+    report = check_data(data, recipe)
+    return Answer(asdict(report), describe(report), exit_code=EXIT_PROBLEMS if report.problems else 0)
+
+
+@train.command()
+@run_options
+@_num_images
+def tokenizer(num_images: int | None, **options: Any) -> Answer:
+    """Stage 0: the image tokenizer (VQGAN)."""
+    run = _changed(make_run(**options), "tokenizer_loop", num_images=num_images)
+    return _written(run.train_tokenizer())
+
+
+@train.command()
+@run_options
+@_num_images
+def decoder(num_images: int | None, **options: Any) -> Answer:
+    """The tokenizer's decoder alone: better pixels for the same tokens."""
+    run = _changed(make_run(**options), "decoder_loop", num_images=num_images)
+    return _written(run.train_decoder())
+
+
+@train.command("any_order")
+@run_options
+@_num_images
+def any_order(num_images: int | None, **options: Any) -> Answer:
+    """Stage 1: the backbone, on random orders."""
+    run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
+    return _written(run.train_any_order())
+
+
+@train.command("order_finetune")
+@run_options
+@_num_images
+@click.option(
+    "--orders",
+    type=click.Choice(ARMS),
+    default=DISTILLED,
+    show_default=True,
+    help="Orders to specialise on; raster is annealed to.",
+)
+@click.option("--random-share", type=click.FloatRange(0, 1), help="Pictures in random order. Default: the arm's.")
+@click.option("--context-noise", type=click.FloatRange(0, 1), help="Default: the recipe's.")
+@click.option(
+    "--consensus",
+    type=click.FloatRange(0, 1),
+    help="How far distilled orders are drawn together; 1 is one for all pictures. Default: the recipe's.",
+)
+@_seed
+@_score_options
+def order_finetune(
+    num_images: int | None,
+    orders: str,
+    random_share: float | None,
+    context_noise: float | None,
+    consensus: float | None,
+    seed: int | None,
+    score: str | None,
+    distance_weight: float | None,
+    **options: Any,
+) -> Answer:
+    """Stage 3: the backbone and its order policy, on distilled orders (or the backbone on another order)."""
+    run = _scored(make_run(**options), None, distance_weight)
+    run = _changed(run, "order_finetune_loop", num_images=num_images, seed=seed)
+    recipe_ = replace(run.recipe, order_finetune_stage=arm(orders, run.recipe.order_finetune_stage))
+    wishes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": score}
+    run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **wishes)
+    return _written(run.train_order_finetune())
+
+
+@train.command("from_scratch")
+@run_options
+@_num_images
+@click.option("--orders", type=click.Choice([name for name in ARMS if name != DISTILLED]), default="raster")
+@_seed
+def from_scratch(num_images: int | None, orders: str, seed: int | None, **options: Any) -> Answer:
+    """A rival of the three stages: the backbone on one order from the start, with the compute of stages 1 and 3."""
+    run = _changed(make_run(**options), "any_order_loop", num_images=num_images, seed=seed)
+    return _written(run.train_from_scratch(orders))
+
+
+@train.command("order_policy")
+@run_options
+@_num_images
+@_stage
+@click.option(
+    "--teacher",
+    "policy_teacher",
+    type=click.Choice(TEACHERS),
+    help="The distilled orders, or the scores of a backbone that is asked for every position. Default: the recipe's.",
+)
+@_score_options
+def order_policy(
+    num_images: int | None,
+    stage: str | None,
+    policy_teacher: str | None,
+    score: str | None,
+    distance_weight: float | None,
+    **options: Any,
+) -> Answer:
+    """The order policy alone, on the memory of a backbone that stays as it is."""
+    run = _changed(_scored(make_run(**options), score, distance_weight), "order_policy_loop", num_images=num_images)
+    run = _changed(run, "order_finetune_stage", policy_teacher=policy_teacher)
+    return _written(run.train_order_policy(stage))
+
+
+@train.command()
+@run_options
+@_num_images
+def evaluator(num_images: int | None, **options: Any) -> Answer:
+    """The evaluation network that `oar eval quality` measures with; apart from the other stages."""
+    run = _changed(make_run(**options), "evaluator_loop", num_images=num_images)
+    return _written(run.train_evaluator())
+
+
+@train.command()
+@run_options
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="A model folder, as in weights/.")
+@click.option("--only-tokenizer", is_flag=True, help="Stage 0 alone; a new backbone is trained on its tokens.")
+def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
+    """Begin a run with a trained model: its tokenizer and any-order backbone stand for stages 0 and 1."""
+    run = make_run(**options)
+    run.adopt(model, only_tokenizer=only_tokenizer)
+    return _written(run.folder)
+
+
+@train.command()
+@run_options
+@_stage
+@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@click.option(
+    "--with-any-order", is_flag=True, help="And the backbone of stage 1, which `oar train adopt` begins with."
+)
+@_score_options
+def export(
+    weights: Path,
+    stage: str | None,
+    with_any_order: bool,
+    score: str | None,
+    distance_weight: float | None,
+    **options: Any,
+) -> Answer:
+    """Write averaged weights as a model folder and list it in the manifest; a tokenizer alone is not listed."""
+    run = _scored(make_run(**options), score, distance_weight)
+    run.export(weights / run.recipe.name, stage, with_any_order=with_any_order)
+    if stage == TOKENIZER_STAGE:
+        return _written(weights / run.recipe.name)
+    licences = {run.recipe.name: run.recipe.licence}
+    default = run.recipe.name
+    if (weights / "manifest.toml").exists():
+        manifest = Manifest.load(weights)
+        licences = {name: entry.licence for name, entry in manifest.entries.items()} | licences
+        default = manifest.default
+    write_manifest(weights, default, licences)
+    return _written(weights / run.recipe.name)
+
+
+@click.command(cls=OarCommand)
+@run_options
+@_num_images
+@_score_options
+@click.option("--per-step", type=click.IntRange(min=1), help="Positions to choose at once; more are faster.")
+def distill(
+    num_images: int | None, score: str | None, distance_weight: float | None, per_step: int | None, **options: Any
+) -> Answer:
+    """Stage 2: the orders in which the any-order model is most certain, of training pictures, and their statistics."""
+    run = _scored(make_run(**options), score, distance_weight)
+    config = run.recipe.distill
+    config = replace(
+        config,
+        num_images=num_images or config.num_images,
+        positions_per_step=per_step or config.positions_per_step,
+    )
+    run = replace(run, recipe=replace(run.recipe, distill=config))
+    run.distill()
+    return _written(run.orders_folder / STATS)

@@ -1,0 +1,36 @@
+"""`oar worker`: also what `oar serve` runs."""
+
+import logging
+
+import click
+
+from oar_cli.inherit import EXIT_CONFIG, end_with_parent, tell_ready
+from oar_cli.settings_options import with_settings
+from oar_core.errors import OarError
+from oar_core.host_memory import keep_freed_memory
+from server.jobs.check import RedisRefused
+from server.jobs.embedded import EmbeddedRedisError
+from server.observability.logging import configure_logging
+from server.observability.tracing import TracingUnavailable
+from server.settings import Settings
+from server.worker.bridge import WorkerCrashed
+from server.worker.worker import run_worker
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@with_settings
+def worker(settings: Settings) -> None:
+    """Run a worker process: models and engine."""
+    keep_freed_memory()  # before there are threads
+    configure_logging(settings.log_format, settings.log_level)
+    end_with_parent()
+    try:
+        run_worker(settings, on_ready=tell_ready)
+    except (OarError, EmbeddedRedisError, RedisRefused, TracingUnavailable) as error:
+        logger.error("worker cannot start: %s", error)
+        raise SystemExit(EXIT_CONFIG) from error
+    except WorkerCrashed as error:
+        logger.exception("worker crashed")
+        raise SystemExit(1) from error

@@ -1,0 +1,18 @@
+"""What tells two networks apart, whatever files they came from."""
+
+import hashlib
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from oar_core.stored import digest
+
+
+def module_digest(module: nn.Module) -> str:
+    """Of names and values, in fp32."""
+    state: Sequence[tuple[str, Tensor]] = sorted(module.state_dict().items())
+    return digest([(name, _bytes_digest(value)) for name, value in state])
+
+
+def _bytes_digest(value: Tensor) -> str:
+    return hashlib.sha256(value.detach().cpu().contiguous().float().numpy().tobytes()).hexdigest()

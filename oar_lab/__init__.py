@@ -1,0 +1,1 @@
+"""What measures: quality, orders, speed. Nothing that serves or trains imports it."""

@@ -1,0 +1,1 @@
+"""The study of orders: which arms, which claims, which report."""
