@@ -23,6 +23,7 @@ from oar_core.models.model import (
     BACKBONE,
     CONFIG,
     GROUP_TABLES,
+    ORDER_TREE,
     POLICY,
     TOKENIZER,
     FrameModel,
@@ -34,6 +35,7 @@ from oar_core.models.text_features import ENCODER, ENCODER_CONFIG, TextFeatureCo
 from oar_core.nn.packed_conv import pack_convs
 from oar_core.nn.rounded_conv import has_bf16
 from oar_core.order.plan import PlanSpec
+from oar_core.order.tree import OrderTree
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.weights import FP32_BYTES, count_numbers, file_digest, read_tensors
 
@@ -103,6 +105,7 @@ def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: t
         backbone=in_number_format(backbone.to(device=device), dtype).eval(),
         tokenizer=tokenizer,
         decode_dtype=decode_dtype,
+        order_tree=load_tree(folder, backbone.spec.num_tokens),
         group_tables=_read_tables(config.get(GROUP_TABLES, {}), backbone.spec.num_tokens),
         **_facts(config, folder, device, dtype),
     )
@@ -149,6 +152,20 @@ def _read_tables(stored: Mapping[str, Mapping[str, list[int]]], length: int) -> 
             except RequestError as error:
                 raise ConfigError(f"{GROUP_TABLES} of {order} in {steps} steps: {error}") from error
     return tables
+
+
+def load_tree(folder: Path, num_tokens: int) -> OrderTree | None:
+    """The orders that conditions decide, where the folder holds some. Raises WeightsError."""
+    path = folder / ORDER_TREE
+    if not path.exists():
+        return None
+    try:
+        tree = OrderTree.from_tensors(read_tensors(path))
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    if tree.orders.shape[1] != num_tokens:
+        raise WeightsError(f"{path} orders {tree.orders.shape[1]} positions, and the model has {num_tokens}")
+    return tree
 
 
 def load_backbone(folder: Path, name: str) -> Backbone:
@@ -230,7 +247,7 @@ def _fill(module: nn.Module, path: Path) -> None:
 
 
 def _folder_hash(folder: Path) -> str:
-    present = (name for name in (*CONDITIONER_FILES, POLICY) if (folder / name).exists())
+    present = (name for name in (*CONDITIONER_FILES, POLICY, ORDER_TREE) if (folder / name).exists())
     tokenizer = [TOKENIZER] if (folder / TOKENIZER).exists() else []  # a model of frames has none
     names = [CONFIG, BACKBONE, *tokenizer, *present]
     return hashlib.sha256("".join(file_digest(folder / name) for name in names).encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """A model that is ready to draw: backbone, image tokenizer, conditioner, and what it may be asked for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,14 +11,26 @@ from torch import Tensor, nn
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer, Prefix
 from oar_core.models.frames import FrameBackbone
 from oar_core.nn.packed import lay_out, quantize
-from oar_core.order.plan import ADAPTIVE, CONSTANT, GROUP_SIZES, ORDERS, POLICY_ORDERS, PUBLISHED, RASTER
+from oar_core.order.plan import (
+    ADAPTIVE,
+    CONSTANT,
+    GROUP_SIZES,
+    ORDERS,
+    POLICY_ORDERS,
+    PROMPTED,
+    PUBLISHED,
+    RASTER,
+    PlanSpec,
+)
 from oar_core.order.rules import RULES
+from oar_core.order.tree import OrderTree
 from oar_core.text import TextTokenizer
 from oar_wire.options import FITTED
 from oar_wire.vocabulary import Vocabulary
 
 CONFIG, BACKBONE, TOKENIZER = "config.json", "backbone.safetensors", "tokenizer.safetensors"
 POLICY = "policy.safetensors"  # optional: where the config has an entry "policy"
+ORDER_TREE = "orders.safetensors"  # optional: the orders that conditions decide
 GROUP_TABLES = "group_tables"  # in the config: order -> number of steps -> sizes
 ANY_ORDER_BACKBONE = "any_order.safetensors"  # optional: the backbone before it was fine-tuned, for training alone
 
@@ -113,6 +125,7 @@ class Model(ModelBase):
 
     backbone: Backbone
     tokenizer: ImageTokenizer
+    order_tree: OrderTree | None = None
 
     @property
     def max_condition(self) -> int:
@@ -140,6 +153,8 @@ class Model(ModelBase):
         if not spec.has_free_order:
             return (RASTER,)
         refused = set[str]() if self.backbone.has_policy else set(POLICY_ORDERS)
+        if self.order_tree is None:
+            refused.add(PROMPTED)
         if not spec.can_ask_all:  # the policy alone chooses before anything is asked
             refused |= {name for name, rule in RULES.items() if rule.asks_more}
         if spec.layout.orders is not None:
@@ -161,6 +176,12 @@ class Model(ModelBase):
     def has_fixed_steps(self) -> bool:
         """Whether its pictures take one step for each position, and no other number of steps."""
         return not self.backbone.spec.has_free_order
+
+    def plan_for(self, plan: PlanSpec, condition: Prefix) -> PlanSpec:
+        """The plan of a picture with this condition: the order that it decides, if the plan asks for that."""
+        if plan.order != PROMPTED or self.order_tree is None:
+            return plan  # laying it out refuses what is not kept
+        return replace(plan, order=self.order_tree.order(condition if isinstance(condition, tuple) else ()))
 
     @torch.inference_mode()
     def encode(self, pixels: UInt8[np.ndarray, "B Y X 3"]) -> Int[Tensor, "B L"]:

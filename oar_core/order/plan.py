@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from oar_core.errors import InvalidSteps, check_options, refusal
+from oar_core.errors import InvalidOrder, InvalidSteps, check_options, refusal
 from oar_core.order.paths import PATHS, Grid, Order, locality, random
 from oar_core.order.rules import RULES
 from oar_wire.edit import edit_steps
@@ -25,7 +25,8 @@ from oar_wire.options import (
 POLICY_ORDERS = tuple(name for name, rule in RULES.items() if rule.uses_policy)
 CHOSEN_ORDERS = tuple(RULES)
 RASTER = "raster"
-ORDERS = (*PATHS, "random", "locality", *CHOSEN_ORDERS)
+PROMPTED = "prompted"  # the condition decides: `Model.plan_for` looks the order up
+ORDERS = (*PATHS, "random", "locality", *CHOSEN_ORDERS, PROMPTED)
 
 # Share of the positions that is decoded after a share t of the steps. Cosine is MaskGIT's (arXiv 2202.04200).
 _DECODED_SHARES: dict[str, Callable[[float], float]] = {
@@ -87,7 +88,8 @@ class PlanSpec:
     that the model finds likeliest. To choose among draws biases what is drawn: single pictures are cleaner, and their
     variety is less than that of the model. `distilled` goes by the order policy of a model that has one; `shortlist` is
     `confidence` among the positions that the policy puts first, `candidates` for each that a step fills: 1 leaves the
-    choice to the policy, more ask the model for more.
+    choice to the policy, more ask the model for more. `prompted` is the order that the model keeps for the condition
+    (`OrderTree`): it is looked up before a picture begins, and nothing is asked for it while the picture is made.
 
     `steps` is None for one position a step. `group_sizes` is a schedule's name, or how many positions each step
     decodes: then `steps` is their number, and an edit that keeps some positions takes the same shares of the others.
@@ -220,6 +222,8 @@ def _fixed_order(order: str | Order, grid: Grid, seed: int, image_index: int, gi
         return order
     if order in CHOSEN_ORDERS:
         return None
+    if order == PROMPTED:
+        raise InvalidOrder("order is prompted, and this model keeps no orders for its prompts", field="order")
     if order == "locality":
         return locality(grid, seed, image_index, given)
     return random(grid, seed, image_index) if order == "random" else PATHS[order](grid)

@@ -10,8 +10,9 @@ from torch import Tensor
 from oar_core.errors import InvalidOrder
 from oar_core.models.base import Backbone, Commit, Condition, Query
 from oar_core.nn.kv_cache import KVCache
-from oar_core.order.plan import DEFAULT_CANDIDATES, PlanSpec, make_plan
+from oar_core.order.plan import DEFAULT_CANDIDATES, PROMPTED, PlanSpec, make_plan
 from oar_core.order.rules import RULES, Asked, Decider, OrderRule
+from oar_core.order.tree import OrderTree
 
 # Commits, then says how much each of the positions that remain is wanted next.
 Scorer = Callable[[KVCache, Commit, Query], Float[Tensor, "B G"]]
@@ -109,14 +110,19 @@ def orders_by_name(
     seed: int,
     first: int = 0,
     candidates: int = DEFAULT_CANDIDATES,
+    tree: OrderTree | None = None,
 ) -> Int[Tensor, "B L"]:
-    """The orders in which pictures number `first` and following would be written under an order of this name.
+    """The orders in which pictures number `first` and following would be written under an order of this name; `tree` is
+    the model's own for `prompted`.
 
     Raises InvalidOrder for an order that looks at draws, which are given here.
     """
     rule = RULES.get(name)
     if rule is not None:
         return forced_orders(backbone, condition, token_ids, by_rule(rule, backbone, candidates))
+    if name == PROMPTED and tree is not None:
+        rows = zip(condition.ids.tolist(), condition.lengths.tolist())
+        return torch.tensor([tree.order(ids[:length]) for ids, length in rows], device=token_ids.device)
     plans = [
         make_plan(PlanSpec(order=name), backbone.spec.grid, seed=seed, image_index=first + index)
         for index in range(len(token_ids))

@@ -13,6 +13,7 @@ const WORDS = {
   locality: "Outwards from what is there.",
   confidence: "Where the model is surest, looked for at each step. Slow.",
   likelihood: "The likeliest draws first: cleaner, less varied.",
+  prompted: "The order that the model keeps for prompts like this one.",
   distilled: "Where the model is surest, as its order policy has learned.",
   [SHORTLIST]: "Where the model is surest, among what its order policy proposes.",
   [CUSTOM]: "The list of positions that came with these settings.",
