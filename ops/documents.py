@@ -31,7 +31,7 @@ from oar_wire.version import VERSION
 from ops import client_options
 from server.api import asyncapi
 from server.api.app import create_app
-from server.api.codes import ErrorCode, close_codes, error_codes
+from server.api.codes import close_codes, error_codes
 from server.settings import Settings, environment_name
 
 DOCS = Path("docs")
@@ -39,10 +39,6 @@ STUDIO_ERRORS = Path("server/web/studio/errors.js")
 CLIENT_OPTIONS = Path("oar_client/options.py")
 EXAMPLES = Path("server/api") / asyncapi.EXAMPLES
 GENERATED = re.compile(r"(<!-- generated: ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.S)
-LIMITS = (
-    *("max_", "head_timeout", "body_timeout", "queue_depth", "storage_mib", "images_wait", "socket_"),
-    *("stream_heartbeat", "result_ttl", "canceled_ttl", "tombstone_ttl", "idem"),
-)
 PROMPT = "a person with short red hair, brown shirt and blue trousers, walking, seen from the front"
 
 
@@ -98,20 +94,16 @@ def errors_table() -> str:
     codes = error_codes()
     fields = [error for error in codes if error.meaning == OF_A_FIELD]
     rows = [
-        (str(error.status), f"`{error.code}`", error.field or "", _close(error), str(error.exit_code), error.meaning)
+        (str(error.status), f"`{error.code}`", error.meaning)
         for error in codes
         if error not in fields
     ]
     names = ", ".join(f"`{error.code}`" + _several(error.code, error.field or "") for error in fields)
-    return table(("status", "code", "field", "websocket", "exit", "meaning"), rows) + f"\n\n{OF_A_FIELD} 422: {names}."
+    return table(("status", "code", "meaning"), rows) + f"\n\n{OF_A_FIELD} 422: {names}."
 
 
 def _several(code: str, fields: str) -> str:
     return "" if code == InvalidField.code_of(fields) else f" ({fields})"
-
-
-def _close(error: ErrorCode) -> str:
-    return "" if error.close_code is None else str(error.close_code)
 
 
 def closes_table() -> str:
@@ -142,16 +134,6 @@ def fields_table(*models: Any) -> str:
     return table(("field", "group", "default", "bounds", "meaning"), rows)
 
 
-def limits_table() -> str:
-    rows = [
-        (f"`{environment_name(name)}`", f"{field.default:g}" if field.default < 1e6 else f"{field.default:,}",
-         field.description or "")
-        for name, field in Settings.model_fields.items()
-        if name.startswith(LIMITS)
-    ]  # fmt: skip
-    return table(("setting", "default", "meaning"), rows)
-
-
 def settings_table() -> str:
     rows: list[tuple[str, ...]] = []
     for name, field in Settings.model_fields.items():
@@ -170,7 +152,7 @@ def routes_table() -> str:
         for path, methods in paths.items()
         for method, operation in methods.items()
     ]
-    return table(("route", "what for"), [*rows, ("`WS /v1/generations/{job_id}/stream`", "Follow a job")])
+    return table(("route", "purpose"), [*rows, ("`WS /v1/generations/{job_id}/stream`", "Follow a job")])
 
 
 def recipes_table() -> str:
@@ -186,7 +168,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "events": events_table,
     "request fields": lambda: fields_table(GenerationRequest),
     "edit fields": lambda: fields_table(EditOptions),
-    "limits": limits_table,
     "settings": settings_table,
     "routes": routes_table,
     "recipes": recipes_table,
