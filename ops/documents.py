@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 
 from oar_wire.edit import EditOptions
 from oar_wire.error import all_errors
-from oar_wire.errors import OF_A_FIELD, InvalidField
+from oar_wire.errors import FIELD_CODE, OF_A_FIELD, InvalidField
 from oar_wire.events import Event
 from oar_wire.options import OPTIONS
 from oar_wire.request import GenerationRequest
@@ -43,7 +43,7 @@ PROMPT = "a person with short red hair, brown shirt and blue trousers, walking, 
 
 
 @click.command()
-@click.option("--record", is_flag=True, help="Make the examples of events anew, from a run.")
+@click.option("--record", is_flag=True, help="Record the examples of events again, from a run.")
 @click.option("--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"))
 def main(record: bool, weights: Path) -> None:
     """Write docs/openapi.json, docs/asyncapi.json and the generated tables."""
@@ -68,7 +68,7 @@ def build() -> dict[Path, str]:
 
 
 def fill(text: str) -> str:
-    """The Markdown with its generated parts made anew. Raises KeyError for one that nobody makes."""
+    """The Markdown with its generated parts written again. Raises KeyError for an unknown part."""
     return GENERATED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[4]}", text)
 
 
@@ -90,20 +90,15 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def errors_table() -> str:
-    """Codes of single fields share a line."""
+    """Codes of fields share a line."""
     codes = error_codes()
     fields = [error for error in codes if error.meaning == OF_A_FIELD]
-    rows = [
-        (str(error.status), f"`{error.code}`", error.meaning)
-        for error in codes
-        if error not in fields
+    rows = [(str(error.status), f"`{error.code}`", error.meaning) for error in codes if error not in fields]
+    several = [
+        f"`{error.code}` ({error.field})" for error in fields if error.code != InvalidField.code_of(error.field or "")
     ]
-    names = ", ".join(f"`{error.code}`" + _several(error.code, error.field or "") for error in fields)
+    names = f"`{FIELD_CODE}` and the field's name, or {', '.join(several)}"
     return table(("status", "code", "meaning"), rows) + f"\n\n{OF_A_FIELD} 422: {names}."
-
-
-def _several(code: str, fields: str) -> str:
-    return "" if code == InvalidField.code_of(fields) else f" ({fields})"
 
 
 def closes_table() -> str:
@@ -127,8 +122,8 @@ def fields_table(*models: Any) -> str:
         facts = {key: getattr(fact, key) for fact in field.metadata for key in ("ge", "gt", "le") if hasattr(fact, key)}
         signs = {"ge": "≥", "gt": ">", "le": "≤"}
         bounds = ", ".join(f"{signs[key]} {value:g}" for key, value in facts.items() if abs(value) < 1 << 30)
-        told = "" if field.is_required() or field.default is None else f"`{json.dumps(field.default)}`"
-        default = "required" if field.is_required() else told
+        given = "" if field.is_required() or field.default is None else f"`{json.dumps(field.default)}`"
+        default = "required" if field.is_required() else given
         group = OPTIONS[name].group if name in OPTIONS else "job"
         rows.append((f"`{name}`", group, default, bounds, field.description or ""))
     return table(("field", "group", "default", "bounds", "meaning"), rows)
@@ -138,10 +133,10 @@ def settings_table() -> str:
     rows: list[tuple[str, ...]] = []
     for name, field in Settings.model_fields.items():
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        told = json.dumps(default) if isinstance(default, bool) else str(default)
+        shown = json.dumps(default) if isinstance(default, bool) else str(default)
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         meaning = "; ".join([field.description or "", *([", ".join(choices)] if choices else [])])
-        rows.append((f"`{environment_name(name)}`", "" if default in (None, "") else f"`{told}`", meaning))
+        rows.append((f"`{environment_name(name)}`", "" if default in (None, "") else f"`{shown}`", meaning))
     return table(("setting", "default", "meaning"), rows)
 
 

@@ -17,6 +17,7 @@ from oar_core.train.study_claims import FD_EVAL, FD_REC, Claim, Figures, claims,
 NOTES = "notes.md"  # conclusions of people; they stand at the top of the page
 ALL = "one a step"
 GROWING = "growing guidance"
+MIXED = "†"
 VERDICTS = {None: "open", True: "yes", False: "**no**"}
 
 HOW_TO_READ = """All backbones have seen the same number of training pictures. A policy that is trained on a finished
@@ -40,14 +41,13 @@ def write_study_report(folder: Path, out: Path) -> list[str]:
     return notes
 
 
-def _mixed(arms: Sequence[Arm]) -> list[str]:
-    """The arms whose figures of one seed are of several models. Usually a row is one training."""
+def _mixed(arms: Sequence[Arm]) -> set[str]:
+    """The labels of arms whose figures of one seed are of several models. Usually a row is one training."""
     models: dict[tuple[str, int], set[str]] = {}
     for report in (report for arm in arms for report in arm.reports):
         key = report["label"], report["settings"]["seed"]
         models.setdefault(key, set()).add(report["model"]["hash"])
-    mixed = [f"{label}, seed {seed}" for (label, seed), hashes in models.items() if len(hashes) > 1]
-    return [f"**Of several models:** {'; '.join(mixed)}."] if mixed else []
+    return {label for (label, _), hashes in models.items() if len(hashes) > 1}
 
 
 def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
@@ -60,7 +60,6 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
     sections = [
         f"## {folder.name}",
         named,
-        *_mixed(arms),
         "### FD-eval / FD-rec by number of steps",
         _steps_table(arms),
     ]
@@ -77,16 +76,16 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
 
 
 def _likelihood_section(folder: Path) -> list[str]:
-    told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    if not told:
+    stored = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    if not stored:
         return []
     rows: list[list[str]] = []
-    for label in [arm.label for arm in STUDY_ARMS if any(entry["label"] == arm.label for entry in told)]:
-        mine = [entry for entry in told if entry["label"] == label]
+    for label in [arm.label for arm in STUDY_ARMS if any(entry["label"] == arm.label for entry in stored)]:
+        mine = [entry for entry in stored if entry["label"] == label]
         figures = (spread([entry[name] for entry in mine], digits=3) for name in ("own", "random"))
-        rows.append([label, mine[0]["order"], str(len(mine)), *figures])
-    table = markdown_table(("arm", "its order", "seeds", "bits a token in it", "in random order"), rows)
-    return [f"### Likelihood of {told[0]['num_images']:,} held-out pictures", table]
+        rows.append([label, *figures])
+    table = markdown_table(("arm", "bits a token in its order", "in random order"), rows)
+    return [f"### Likelihood of {stored[0]['num_images']:,} held-out pictures", table]
 
 
 def _sorted(arms: Sequence[Arm]) -> list[Arm]:
@@ -130,15 +129,16 @@ def _verdict(claim: Claim | None) -> str:
 
 
 def _steps_table(arms: Sequence[Arm]) -> str:
-    found = Figures(tuple(arms))
+    found, mixed = Figures(tuple(arms)), _mixed(arms)
     steps = sorted({arm.first["settings"]["plan"]["steps"] or 0 for arm in arms if not is_adaptive(arm)})
     columns = [*([None] if 0 in steps else []), *sorted((count for count in steps if count), reverse=True)]
     rows: list[list[str]] = []
     for label in dict.fromkeys(arm.label for arm in arms):
         figures = [found.find(label, count) for count in columns]
         cells = ("" if arm is None else f"{arm.cell(*FD_EVAL)} / {arm.cell(*FD_REC)}" for arm in figures)
-        rows.append([label, *cells])
-    return markdown_table(("arm", *(ALL if count is None else str(count) for count in columns)), rows)
+        rows.append([f"{label} {MIXED}" if label in mixed else label, *cells])
+    table = markdown_table(("arm", *(ALL if count is None else str(count) for count in columns)), rows)
+    return f"{table}\n\n{MIXED} The row has figures of several trainings." if mixed else table
 
 
 def _adaptive_section(arms: Sequence[Arm]) -> list[str]:
