@@ -174,7 +174,7 @@ class Sampling(Sent):
     guidance_interval: Annotated[
         tuple[float, float],
         About(
-            "First and last share of decoded positions with guidance. Outside, a picture costs half",
+            "First and last share of decoded positions with guidance. Outside it, a step costs half",
             ge=0,
             le=1,
             asked=Interval,

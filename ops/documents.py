@@ -25,7 +25,6 @@ from oar_wire.edit import EditOptions
 from oar_wire.error import all_errors
 from oar_wire.errors import FIELD_CODE, OF_A_FIELD, InvalidField
 from oar_wire.events import Event
-from oar_wire.options import OPTIONS
 from oar_wire.request import GenerationRequest
 from oar_wire.version import VERSION
 from ops import client_options
@@ -124,9 +123,8 @@ def fields_table(*models: Any) -> str:
         bounds = ", ".join(f"{signs[key]} {value:g}" for key, value in facts.items() if abs(value) < 1 << 30)
         given = "" if field.is_required() or field.default is None else f"`{json.dumps(field.default)}`"
         default = "required" if field.is_required() else given
-        group = OPTIONS[name].group if name in OPTIONS else "job"
-        rows.append((f"`{name}`", group, default, bounds, field.description or ""))
-    return table(("field", "group", "default", "bounds", "meaning"), rows)
+        rows.append((f"`{name}`", default, bounds, field.description or ""))
+    return table(("field", "default", "bounds", "meaning"), rows)
 
 
 def settings_table() -> str:
