@@ -112,7 +112,7 @@ def _claims_tables(arms: Sequence[Arm]) -> list[str]:
     growing = {label: row for label, row in shared.items() if label.endswith(GROWING)}
     plain = {label: row for label, row in shared.items() if label not in growing}
     matrices = [_claims_matrix(rows) for rows in (plain, growing) if rows]
-    return [*matrices, markdown_table(("claim", "wanted", "measured", "met"), rest)]
+    return [*matrices, markdown_table(("claim", "aim", "measured", "met"), rest)]
 
 
 def _claims_matrix(rows: dict[str, dict[str, Claim]]) -> str:
