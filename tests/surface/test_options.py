@@ -130,7 +130,7 @@ def test_recipes_name_it_and_the_library_refuses_it_alike(told: dict[str, Any]) 
 def test_the_command_line_the_client_and_the_documents_have_it(told: dict[str, Any]) -> None:
     assert "--sharpness FLOAT" in told["help"]
     assert f"    {NAME}: float | None\n" in told["client"]
-    assert f"| `{NAME}` | sampling |  | ≥ 0, ≤ {GREATEST} | How sharp edges are |" in told["table"]
+    assert f"| `{NAME}` |  | ≥ 0, ≤ {GREATEST} | How sharp edges are |" in told["table"]
 
 
 # what has types of its own
