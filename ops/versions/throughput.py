@@ -17,7 +17,7 @@ from ops.versions.part import Part, table
 from ops.versions.tree import Tree
 
 NUM_PAIRS = 10
-REPEATS = {1: 40, 16: 6}  # so that pictures take most of the command's time
+REPEATS = {1: 16, 16: 3}  # so that pictures take about half of the command's time
 NUM_RESAMPLES = 10_000
 LOW, HIGH = 0.025, 0.975
 MOST = 1.05  # of the earlier version's CPU seconds
