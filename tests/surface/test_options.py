@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, PlanSpec
-from oar_core.sampling.guidance import GUIDANCE_SCHEDULES
+from oar_core.sampling.guidance import scale_at
 from oar_core.sampling.sampler import SamplingParams
 from oar_wire.options import OPTIONS, GuidanceSchedule
 
@@ -148,7 +148,9 @@ def test_what_the_library_acts_on_is_declared(settings: type, group: str) -> Non
 
 
 def test_every_schedule_that_is_offered_is_one() -> None:
-    assert get_args(GuidanceSchedule) == GUIDANCE_SCHEDULES
+    scales = [scale_at(3.0, name, (0.0, 1.0), 0.25) for name in get_args(GuidanceSchedule)]
+    assert len(set(scales)) == len(scales)
+    assert all(1 <= scale <= 3 for scale in scales)
     assert OPTIONS["candidates"].default == DEFAULT_CANDIDATES
     assert OPTIONS["entropy_bound"].default == DEFAULT_ENTROPY_BOUND
 
