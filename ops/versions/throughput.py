@@ -13,6 +13,8 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import click
+
 from ops.versions.part import Part, table
 from ops.versions.tree import Tree
 
@@ -72,6 +74,7 @@ def _pair(old: Tree, new: Tree, number: int, batch: int, repeats: int) -> tuple[
         after, before = _run(new, batch, repeats), _run(old, batch, repeats)
     else:
         before, after = _run(old, batch, repeats), _run(new, batch, repeats)
+    click.echo(f"pair {number + 1} of {batch} at once: {before.whole:.2f} and {after.whole:.2f} CPU seconds", err=True)
     return before, after
 
 
