@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: serve test lint types imports pytest test-slow chaos bench dashboard dashboard-picture documents locks painting \
-	screenshots format clean
+	screenshots versions format clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/oar serve
@@ -60,6 +60,10 @@ painting: $(VENV)/.serve
 # The studio's pictures in docs/; needs Chromium.
 screenshots: $(VENV)/.test
 	$(BIN)/python -m ops.screenshots
+
+# This version against an earlier one: make versions OLD=COMMIT. Half an hour; `python -m ops.versions --help` has its parts.
+versions: $(VENV)/.serve
+	$(BIN)/python -m ops.versions $(OLD)
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

@@ -30,6 +30,7 @@ from server.jobs.worker_queue import LATE
 from server.worker.edits import JobEdit
 from server.worker.models import LoadedModel, load_models
 from server.worker.preview import render_pngs, render_previews
+from server.worker.preview_budget import PreviewBudget
 from server.worker.running import Canvas, RunningJob, Snapshot, read_prompts, sequence_request
 
 ID = "here"
@@ -48,6 +49,8 @@ class InProcess:
         self._canceled = threading.Event()
         self._seq = count(1)
         self._pngs: tuple[bytes, ...] = ()
+        self._budget = PreviewBudget(self._settings.preview_interval, self._settings.preview_batch)
+        self._next_previews_at = 0.0
         try:
             (self._model, *_) = load_models(self._settings)
             check_makes(self._model.info(), "image")
@@ -139,8 +142,9 @@ class InProcess:
             finished[int(event.sequence_id)] = event.token_ids
 
     def _previews(self, canvases: Sequence[Canvas], finished: dict[int, tuple[int, ...]]) -> Iterator[Event]:
-        """At most half of the time goes into them."""
         now = time.monotonic()
+        if now < self._next_previews_at:
+            return
         due = [
             (image, canvas)
             for image, canvas in enumerate(canvases)
@@ -148,7 +152,7 @@ class InProcess:
             and image not in finished
             and len(canvas.positions) > canvas.num_previewed
             and now - canvas.previewed_at >= self._settings.preview_interval
-        ][: self._settings.preview_batch]
+        ][: self._budget.most(self._model.name)]
         if not due:
             return
         snapshots = [
@@ -156,9 +160,11 @@ class InProcess:
             for image, canvas in due
         ]
         previews = render_previews(self._model.drawing, snapshots)
-        busy = time.monotonic() - now
+        ended = time.monotonic()
+        self._budget.spend(self._model.name, ended - now, len(due))
+        self._next_previews_at = ended + self._budget.end_round()
         for (_, canvas), preview in zip(due, previews):
-            canvas.num_previewed, canvas.previewed_at = len(canvas.positions), time.monotonic() + busy
+            canvas.num_previewed, canvas.previewed_at = len(canvas.positions), ended
             yield self._stamped(preview)
 
     def _guess(self, image: int) -> Expectation | None:

@@ -13,6 +13,7 @@ import click
 
 from oar_client import AnyEvent, Client, EditOptions, Job, OarError, Options, Patience
 from oar_wire.job import GenerationParams, Timings
+from oar_wire.model import ModelEntry
 from oar_wire.openai import OutputFormat
 from oar_wire.request import GenerationRequest
 
@@ -83,11 +84,10 @@ class OnServer:
             stack.callback(self.close)
             # What was not said is the server's to choose: a priority, for one, that a tenant may have.
             given = request.model_dump(exclude_unset=True, exclude={"prompt"}, by_alias=True)
+            model = _find_model(self._client, request.model)
             self._job: Job = _submit(self._client, request.prompt, given, upload, key)
             stack.callback(self._cancel_if_possible)
-            model = self._client.model(self._job.params.model)
-            if "image" not in model.outputs:
-                raise click.ClickException(f"{model.id} makes no images; the studio and oar_client show what it makes")
+            model = model or self._client.model(self._job.params.model)
             stack.pop_all()
         self.shape = Shape(model.grid, model.image_size)
         self.waiting = _place(self._job)
@@ -140,6 +140,15 @@ class OnServer:
         self._is_started.set()
         self._client.close()
         self._quick.close()
+
+
+def _find_model(client: Client, name: str | None) -> ModelEntry | None:
+    """The one that is named, or the server's default, if there is any. Raises click.ClickException for one that makes
+    no images."""
+    model = client.model(name) if name else next((model for model in client.models() if model.is_default), None)
+    if model is not None and "image" not in model.outputs:
+        raise click.ClickException(f"{model.id} makes no images; the studio and oar_client show what it makes")
+    return model
 
 
 def _submit(client: Client, prompt: str, given: dict[str, Any], upload: Upload | None, key: str | None) -> Job:

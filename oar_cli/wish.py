@@ -52,8 +52,6 @@ def make_request(kind: type[R], given: dict[str, Any], like: dict[str, Any], *, 
     if isinstance(like.get("image"), int):
         taken.setdefault("n", like["image"] + 1)
     said = {name: value for name, value in given.items() if value is not None}
-    if not {"prompt", "condition"} & {*taken, *said}:
-        raise click.UsageError("prompt: Field required")
     try:
         return kind.model_validate({**taken, **said, "previews": previews})
     except ValidationError as error:

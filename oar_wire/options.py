@@ -38,7 +38,7 @@ MAX_POSITIONS = 1 << 14  # of a grid: 128 x 128
 MAX_NAME = 200  # characters
 DEFAULT_ENTROPY_BOUND: Final = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
 DEFAULT_CANDIDATES: Final = 4
-CHOSEN_ORDERS: Final = ("confidence", "likelihood", "distilled", "shortlist")  # that a model chooses step by step
+CHOSEN: Final = "chosen"  # in `About.only`: every order that the model chooses step by step
 REVISION_STEPS: Final = 2  # in which a revision draws what it dropped
 CANNOT_REVISE: Final = "this model cannot draw tokens again given all others"
 
@@ -149,7 +149,7 @@ class Plan(Sent):
             ge=1,
             le=128,
             usual=(1, 4, 1),
-            only=("order", *CHOSEN_ORDERS),
+            only=("order", CHOSEN),
         ),
     ] = 1
     revise: Annotated[
@@ -320,6 +320,12 @@ def plain(kind: Any) -> Any:
 def model_options() -> tuple[Option, ...]:
     """Those that a model has a default for. All are declared before the first call."""
     return tuple(option for option in OPTIONS.values() if option.group != "job")
+
+
+@cache
+def plan_options() -> tuple[str, ...]:
+    """The names of those that say how a picture is decoded."""
+    return tuple(option.name for option in model_options() if option.group == "plan")
 
 
 @cache

@@ -1,5 +1,6 @@
 """A model that is ready to draw: backbone, image tokenizer, conditioner, and what it may be asked for."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ B = TypeVar("B", bound=nn.Module)
 
 
 @dataclass(kw_only=True)
-class ModelBase:
+class ModelBase(ABC):
     """What models of all kinds have. `defaults` are those of the options that the model takes.
 
     A model of tokens names order, steps, group_sizes, guidance, temperature, top_k and top_p. It may also name its
@@ -55,9 +56,9 @@ class ModelBase:
         return self.conditioner.unconditional_ids
 
     @property
+    @abstractmethod
     def max_condition(self) -> int:
         """Tokens of a condition prefix."""
-        raise NotImplementedError
 
     @property
     def max_prompt_tokens(self) -> int:

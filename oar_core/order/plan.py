@@ -2,10 +2,10 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from oar_core.errors import InvalidSteps, check_options, refusal
 from oar_core.order.paths import PATHS, Grid, Order, locality, random
@@ -19,6 +19,8 @@ from oar_wire.options import (
     check_order,
     check_sizes,
     check_steps,
+    plan_options,
+    take,
 )
 
 # Chosen step by step: by the model, which is asked about every remaining position, or by its order policy.
@@ -98,7 +100,8 @@ class PlanSpec:
 
     `repulsion` is how many cells (Chebyshev) the positions of one step keep from each other where the model chooses
     them, as long as there is room; 1 is none. `revise` is how many tokens, the most surprising ones, are dropped and
-    drawn again when the picture is whole: a biased sampler as well. Raises InvalidOrder and InvalidSteps.
+    drawn again when the picture is whole: a biased sampler as well. `of_rule` are the other options of a plan, by name:
+    the rule of a chosen order reads them, and nothing else. Raises InvalidOrder and InvalidSteps.
     """
 
     order: str | tuple[int, ...] = "random"
@@ -108,9 +111,18 @@ class PlanSpec:
     candidates: int = DEFAULT_CANDIDATES
     repulsion: int = 1
     revise: int = 0
+    of_rule: Mapping[str, float] = field(default_factory=dict[str, float], hash=False)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From options by name; null is left out, and so is what is no option of a plan."""
+        names = {item.name for item in fields(cls)}
+        given = take(values, plan_options())
+        own = {name: value for name, value in given.items() if name in names}
+        return cls(**own, of_rule={name: value for name, value in given.items() if name not in names})
 
     def __post_init__(self) -> None:
-        check_options(vars(self))
+        check_options({**vars(self), **self.of_rule})
         try:
             check_order(self.order, ORDERS)
             check_sizes(self.group_sizes, GROUP_SIZES)

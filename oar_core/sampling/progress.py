@@ -247,6 +247,7 @@ class Progress:
             held=tuple(cached - new.start for cached in starts),
             begun=self.positions[end:],
             repulsion=self.request.plan.repulsion,
+            of_rule=self.request.plan.of_rule,
             has_surprises=self.request.plan.revise > 0,
             commit_seen=self._seen(new),
         )

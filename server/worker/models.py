@@ -15,6 +15,7 @@ from oar_core.models.frames import FramesSpec
 from oar_core.models.load import load_frame_model, load_model, makes_frames
 from oar_core.models.model import FrameModel, Model, in_number_format
 from oar_core.order.plan import PlanSpec
+from oar_core.order.rules import RULES
 from oar_core.sampling.frames import FrameRequest
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
@@ -78,6 +79,7 @@ class LoadedModel:
         else:
             defaults.setdefault("steps", spec.num_tokens)
             layout = LayoutInfo(kind=spec.layout.kind, shape=spec.layout.extent)
+        orders = self.pipeline.orders if isinstance(self.pipeline, Model) else ()
         return ModelInfo(
             name=self.name,
             layout=layout,
@@ -87,7 +89,8 @@ class LoadedModel:
             has_previews=isinstance(self.pipeline, Model),
             grid=self.pipeline.grid,
             image_size=self.pipeline.image_size,
-            orders=self.pipeline.orders if isinstance(self.pipeline, Model) else (),
+            orders=orders,
+            chosen_orders=tuple(name for name in RULES if name in orders),
             group_sizes=self.pipeline.group_sizes if isinstance(self.pipeline, Model) else (),
             group_tables=self.pipeline.group_tables,
             condition=self.pipeline.conditioner.kind,

@@ -333,7 +333,7 @@ def sequence_request(
         negative_ids=prompts.negative_ids,
         seed=params.seed,
         image_index=image,
-        plan=PlanSpec(**take(vars(params), [item.name for item in fields(PlanSpec)])),
+        plan=PlanSpec.of(vars(params)),
         sampling=SamplingParams(**take(vars(params), [item.name for item in fields(SamplingParams)])),
         known=known,
     )

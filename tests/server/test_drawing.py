@@ -171,7 +171,7 @@ def test_a_picture_like_another(runner: CliRunner, live: LiveServer, place: str)
     assert told == {**request, "prompt": "another prompt", "order": "raster"}
 
 
-def test_a_file_that_says_nothing(runner: CliRunner, tmp_path: Path) -> None:
+def test_a_file_that_says_nothing(runner: CliRunner) -> None:
     Image.new("RGB", (8, 8)).save("plain.png")
     Path("list.json").write_text("[1]")
     for name, reason in (
@@ -182,8 +182,12 @@ def test_a_file_that_says_nothing(runner: CliRunner, tmp_path: Path) -> None:
         result = runner.invoke(main, ["generate", "--like", name])
         assert result.exit_code == 2
         assert reason in result.output
-    result = runner.invoke(main, ["generate"])
-    assert result.exit_code == 2
+
+
+@places
+def test_a_model_that_reads_prompts_asks_for_one(runner: CliRunner, live: LiveServer, place: str) -> None:
+    result = runner.invoke(main, ["generate", *there(place, live)])
+    assert result.exit_code == 1
     assert "prompt" in result.output
 
 

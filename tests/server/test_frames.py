@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from redis import Redis
 
+from oar_cli import main
 from oar_core.models.load import load_frame_model
 from oar_core.sampling.frames import FrameRequest, generate_frames
 from oar_wire.job import GenerationParams
@@ -224,6 +226,18 @@ def test_edits_and_openais_images_are_refused(server: LiveServer) -> None:
     error = images.json()["error"]
     assert (images.status_code, error["code"]) == (400, "unsupported_by_model")
     assert "makes frames" in error["message"]
+
+
+def test_the_command_line_asks_a_model_of_frames_for_nothing(server: LiveServer, tmp_path: Path) -> None:
+    def known() -> list[str]:
+        return [job["id"] for job in server.client.get("/v1/generations").json()["data"]]
+
+    before = known()
+    words = ["generate", "thing 3", "--model", VIDEO, "--url", server.url, "-o", str(tmp_path / "out.png")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert f"{VIDEO} makes no images" in result.output
+    assert known() == before
 
 
 def test_a_job_for_another_kind_of_model_of_that_name_fails_with_a_sentence(server: LiveServer) -> None:

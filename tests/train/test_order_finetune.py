@@ -10,7 +10,6 @@ from oar_core.errors import ConfigError
 from oar_core.models.oar.backbone import OarBackbone
 from oar_core.models.oar.policy import OrderPolicy
 from oar_core.order.paths import halton
-from oar_core.order.permutation import is_permutation
 from oar_core.train.context_noise import corrupt_context
 from oar_core.train.loop import Step
 from oar_core.train.stages.order_distill import OrderSet
@@ -21,6 +20,7 @@ from oar_core.train.stages.order_finetune import (
     arm,
 )
 from tests.engine.backbones import TINY
+from tests.order.permutations import is_permutation
 from tests.train.test_order_distill import make_captioner
 
 LENGTH = TINY.num_tokens

@@ -6,12 +6,12 @@ import torch
 from oar_core.config import OrderPolicyConfig, OrderScore
 from oar_core.models.base import Commit, Query
 from oar_core.models.oar.policy import OrderPolicy
-from oar_core.order.permutation import is_permutation
 from oar_core.order.score import score_positions
 from oar_core.train.losses import plackett_luce, top_one
 from oar_core.train.stages.order_distill import OrderSet
 from oar_core.train.stages.order_policy import OrderPolicyStage, backbone_scores, policy_scores
 from tests.engine.backbones import TINY
+from tests.order.permutations import is_permutation
 from tests.train.test_order_distill import make_captioner
 from tests.train.test_order_finetune import LENGTH, make_backbone, make_step, some_orders
 
