@@ -12,8 +12,8 @@ from oar_core.bench.clock import Clock, Setting
 from oar_core.bench.subject import Subject
 from oar_core.bench.table import table
 from oar_core.models.oar.backbone import OarBackbone
-from oar_core.models.oar.policy import OrderPolicy
 from oar_core.models.oar.vqgan import VQGAN
+from oar_core.models.order_policy import OrderPolicy
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 

@@ -28,8 +28,8 @@ from oar_core.eval.stored import digest
 from oar_core.models.load import FORMAT, NATIVE, load_any_order, load_tokenizer
 from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
 from oar_core.models.oar.backbone import POLICY_PREFIX, OarBackbone
-from oar_core.models.oar.policy import OrderPolicy
 from oar_core.models.oar.vqgan import VQGAN
+from oar_core.models.order_policy import OrderPolicy
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.train.captions import CAPTION_SOURCES, Row
 from oar_core.train.checkpoint import (

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from oar_core.config import ORDER_SCORES, OrderScore
 from oar_core.errors import CheckpointError, ConfigError
-from oar_core.models.base import Backbone, Commit, Condition, Query
+from oar_core.models.base import Commit, Condition, Query
+from oar_core.models.ordered import OrderedBackbone
 from oar_core.nn.kv_cache import KVCache
 from oar_core.order.certainty import log_probability
 from oar_core.order.paths import Grid
@@ -78,13 +79,13 @@ class OrderSet:
 
 
 def extract_orders(
-    backbone: Backbone, condition: Condition, token_ids: Int[Tensor, "B L"], config: DistillConfig
+    backbone: OrderedBackbone, condition: Condition, token_ids: Int[Tensor, "B L"], config: DistillConfig
 ) -> Int[Tensor, "B L"]:
     """The orders of a batch of pictures, whose tokens are in grid order."""
 
     def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
         shape = (len(token_ids), -1)
-        logits = backbone.step(cache, torch.arange(len(token_ids)), commit, asked).float().unflatten(0, shape)
+        logits = backbone.ask_alone(cache, torch.arange(len(token_ids)), commit, asked).float().unflatten(0, shape)
         return _scores(logits, token_ids, asked.positions.view(shape), backbone.spec.grid, config)
 
     return forced_orders(backbone, condition, token_ids, score, per_step=config.positions_per_step)
@@ -105,7 +106,7 @@ def _scores(
 
 
 def distill_orders(
-    backbone: Backbone, captioner: Captioner, config: DistillConfig, folder: Path, stamp: dict[str, Any]
+    backbone: OrderedBackbone, captioner: Captioner, config: DistillConfig, folder: Path, stamp: dict[str, Any]
 ) -> OrderSet:
     """Extracts the orders of `num_images` pictures into `folder`, a shard for each block; finished ones are kept.
 
@@ -138,7 +139,7 @@ def _is_finished(path: Path, indices: Int[Tensor, "M"]) -> bool:
 
 
 def _extract_block(
-    backbone: Backbone, captioner: Captioner, config: DistillConfig, indices: Int[Tensor, "M"], bar: "tqdm[Any]"
+    backbone: OrderedBackbone, captioner: Captioner, config: DistillConfig, indices: Int[Tensor, "M"], bar: "tqdm[Any]"
 ) -> Int[Tensor, "M L"]:
     parts: list[Tensor] = []
     device = backbone.new_cache(1).keys.device
