@@ -199,7 +199,10 @@ def evaluator(num_images: int | None, **options: Any) -> Answer:
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="A model folder, as in weights/.")
 @click.option("--only-tokenizer", is_flag=True, help="Stage 0 alone; a new backbone is trained on its tokens.")
 def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
-    """Begin a run with a trained model: its tokenizer and any-order backbone stand for stages 0 and 1."""
+    """Begin a run with a trained model: its tokenizer and any-order backbone stand for stages 0 and 1.
+
+    An imported model brings its own networks, those of the recipe are not used then.
+    """
     run = make_run(**options)
     run.adopt(model, only_tokenizer=only_tokenizer)
     return _written(run.folder)
@@ -223,17 +226,18 @@ def export(
 ) -> Answer:
     """Write averaged weights as a model folder and list it in the manifest; a tokenizer alone is not listed."""
     run = _scored(make_run(**options), score, distance_weight)
-    run.export(weights / run.recipe.name, stage, with_any_order=with_any_order)
+    name = run.model_name
+    run.export(weights / name, stage, with_any_order=with_any_order)
     if stage == TOKENIZER_STAGE:
-        return _written(weights / run.recipe.name)
-    licences = {run.recipe.name: run.recipe.licence}
-    default = run.recipe.name
+        return _written(weights / name)
+    licences = {name: run.licence}
+    default = name
     if (weights / "manifest.toml").exists():
         manifest = Manifest.load(weights)
         licences = {name: entry.licence for name, entry in manifest.entries.items()} | licences
         default = manifest.default
     write_manifest(weights, default, licences)
-    return _written(weights / run.recipe.name)
+    return _written(weights / name)
 
 
 @click.command(cls=OarCommand)

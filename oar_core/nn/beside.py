@@ -73,8 +73,14 @@ class BesideCache:
         keys: Float[Tensor, "M N H"],
         values: Float[Tensor, "M N H"],
     ) -> Float[Tensor, "M D"]:
-        context = (table[layer][self._slots, :, : self._extent] for table in (self._cache.keys, self._cache.values))
-        joined = attend_beside(*(self._on_grid(table) for table in (queries, keys, values)), *context, self._mask)
+        joined = attend_beside(
+            self._on_grid(queries),
+            self._on_grid(keys),
+            self._on_grid(values),
+            self._cache.keys[layer][self._slots, :, : self._extent],
+            self._cache.values[layer][self._slots, :, : self._extent],
+            self._mask,
+        )
         return joined.flatten(0, 1)[self._places].to(queries.dtype)
 
     def _on_grid(self, listed: Float[Tensor, "M N H"]) -> Float[Tensor, "B G N H"]:

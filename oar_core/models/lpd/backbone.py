@@ -101,8 +101,8 @@ class LpdBackbone(TrunkBackbone):
         store = Recording(self._mask(positions))
         logits = self._forward(condition, token_ids, positions, store)
         # Of `[class ; tokens ; queries]` the class and all tokens but the last, which no query sees.
-        seen = [[table[:, :, :length] for table in tables] for tables in (store.keys, store.values)]
-        return TrainingPass(logits, Memory(*seen, store.mask[:, :, 1 + length :, :length]))
+        keys, values = ([table[:, :, :length] for table in tables] for tables in (store.keys, store.values))
+        return TrainingPass(logits, Memory(keys, values, store.mask[:, :, 1 + length :, :length]))
 
     def _forward(
         self,

@@ -65,11 +65,11 @@ class RandarBackbone(TrunkBackbone):
         logits = self._forward(condition, token_ids, positions, store)
         # The question of rank i sees the class and i pairs; the last pair is seen by none.
         length = positions.shape[1]
-        seen = [[table[:, :, :-2] for table in tables] for tables in (store.keys, store.values)]
+        keys, values = ([table[:, :, :-2] for table in tables] for tables in (store.keys, store.values))
         entries = torch.arange(2 * length - 1, device=positions.device)
         ranks = torch.arange(length, device=positions.device)
         mask = additive_mask(entries <= 2 * ranks[:, None], store.mask.dtype).expand(len(positions), 1, -1, -1)
-        return TrainingPass(logits, Memory(*seen, mask))
+        return TrainingPass(logits, Memory(keys, values, mask))
 
     def _forward(
         self,

@@ -1,6 +1,7 @@
 """Stage 3: the backbone is specialised on chosen orders, and beside it the order policy learns to choose them."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int
@@ -71,6 +72,8 @@ class OrderFinetuneStage:
     The policy takes no part in the backbone's gradient: it reads the memory as it is. `loss` is the cross-entropy in
     nats per token, plus `policy_weight` times the policy's Plackett-Luce loss in nats per rank.
     """
+
+    can_shard: ClassVar[bool] = True
 
     def __init__(
         self,

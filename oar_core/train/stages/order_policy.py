@@ -1,5 +1,7 @@
 """The order policy learns to choose: from orders, or from what a backbone says that is asked for every position."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -24,6 +26,8 @@ class OrderPolicyStage:
     orders, or, taught by scores, to want each of the remaining positions as much as the backbone does that is asked
     for all of them. Contexts are those along the orders, of a half of the pictures along random ones where scores
     teach: these can be had anywhere."""
+
+    can_shard: ClassVar[bool] = True
 
     def __init__(
         self,
