@@ -2,9 +2,9 @@
 
 import click
 
-from oar_core.cli import bench, compare, evaluate, export, quality, sizes, study, train
+from oar_core.cli import bench, compare, evaluate, quality, sizes, study, train
 
-for _measurement in (quality.quality, quality.evaluator, quality.report, compare.compare, export.export):
+for _measurement in (quality.quality, quality.evaluator, quality.report, compare.compare):
     evaluate.evaluate.add_command(_measurement)
 
 study.study.add_command(sizes.sizes)

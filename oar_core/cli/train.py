@@ -11,7 +11,7 @@ from oar_core.cli.options import OarCommand, OarGroup, data_option, make_run, re
 from oar_core.train.check import check_data, describe
 from oar_core.train.recipe_facts import MEASURED_ON, facts_table, recipe_facts
 from oar_core.train.recipes import RECIPES, Recipe
-from oar_core.train.run import STATS, Run
+from oar_core.train.run import STATS, Run, together
 from oar_core.train.stage_folders import TOKENIZER_STAGE
 from oar_core.train.stages.order_distill import SCORES
 from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
@@ -89,7 +89,8 @@ def check(recipe: Recipe, data: Path) -> Answer:
 def tokenizer(num_images: int | None, **options: Any) -> Answer:
     """Stage 0: the image tokenizer (VQGAN)."""
     run = _changed(make_run(**options), "tokenizer_loop", num_images=num_images)
-    return _written(run.train_tokenizer())
+    with together(run) as own:
+        return _written(own.train_tokenizer())
 
 
 @train.command()
@@ -98,7 +99,8 @@ def tokenizer(num_images: int | None, **options: Any) -> Answer:
 def decoder(num_images: int | None, **options: Any) -> Answer:
     """The tokenizer's decoder alone: better pixels for the same tokens."""
     run = _changed(make_run(**options), "decoder_loop", num_images=num_images)
-    return _written(run.train_decoder())
+    with together(run) as own:
+        return _written(own.train_decoder())
 
 
 @train.command("any_order")
@@ -107,7 +109,8 @@ def decoder(num_images: int | None, **options: Any) -> Answer:
 def any_order(num_images: int | None, **options: Any) -> Answer:
     """Stage 1: the backbone, on random orders."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
-    return _written(run.train_any_order())
+    with together(run) as own:
+        return _written(own.train_any_order())
 
 
 @train.command("order_finetune")
@@ -146,7 +149,8 @@ def order_finetune(
     recipe_ = replace(run.recipe, order_finetune_stage=arm(orders, run.recipe.order_finetune_stage))
     wishes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": score}
     run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **wishes)
-    return _written(run.train_order_finetune())
+    with together(run) as own:
+        return _written(own.train_order_finetune())
 
 
 @train.command("from_scratch")
@@ -157,7 +161,8 @@ def order_finetune(
 def from_scratch(num_images: int | None, orders: str, seed: int | None, **options: Any) -> Answer:
     """A rival of the three stages: the backbone on one order from the start, with the compute of stages 1 and 3."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images, seed=seed)
-    return _written(run.train_from_scratch(orders))
+    with together(run) as own:
+        return _written(own.train_from_scratch(orders))
 
 
 @train.command("order_policy")
@@ -182,7 +187,8 @@ def order_policy(
     """The order policy alone, on the memory of a backbone that stays as it is."""
     run = _changed(_scored(make_run(**options), score, distance_weight), "order_policy_loop", num_images=num_images)
     run = _changed(run, "order_finetune_stage", policy_teacher=policy_teacher)
-    return _written(run.train_order_policy(stage))
+    with together(run) as own:
+        return _written(own.train_order_policy(stage))
 
 
 @train.command()
@@ -191,7 +197,8 @@ def order_policy(
 def evaluator(num_images: int | None, **options: Any) -> Answer:
     """The evaluation network that `oar eval quality` measures with; apart from the other stages."""
     run = _changed(make_run(**options), "evaluator_loop", num_images=num_images)
-    return _written(run.train_evaluator())
+    with together(run) as own:
+        return _written(own.train_evaluator())
 
 
 @train.command()
@@ -257,5 +264,6 @@ def distill(
         positions_per_step=per_step or config.positions_per_step,
     )
     run = replace(run, recipe=replace(run.recipe, distill=config))
-    run.distill()
+    with together(run) as own:
+        own.distill()
     return _written(run.orders_folder / STATS)

@@ -4,12 +4,15 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Int
 from torch import Tensor
 
+# One process may make what all need, for hours, while the others wait.
+PATIENCE = timedelta(days=2)
 WORLD_SIZE, LOCAL_RANK = "WORLD_SIZE", "LOCAL_RANK"  # in the environment, by torchrun
 
 
@@ -58,7 +61,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         own = torch.device("cuda", int(os.environ[LOCAL_RANK]))
         torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield own
     finally:

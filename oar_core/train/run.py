@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -32,6 +33,7 @@ from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, 
 from oar_core.models.oar.backbone import OarBackbone
 from oar_core.models.oar.vqgan import VQGAN
 from oar_core.models.ordered import POLICY_PREFIX, OrderedBackbone
+from oar_core.order.paths import Grid
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.train.adopted import AdoptedModel, check_order
 from oar_core.train.captions import CAPTION_SOURCES, Row, class_caption, plain_caption
@@ -47,6 +49,7 @@ from oar_core.train.columns import add_columns
 from oar_core.train.data import ImageSet, load_images
 from oar_core.train.ema import settle_norms
 from oar_core.train.loop import CHECKPOINT, num_steps, train
+from oar_core.train.parallel import Processes, first_alone, joined
 from oar_core.train.precision import fast_dtype
 from oar_core.train.recipes import RECIPES, Recipe
 from oar_core.train.stage_folders import (
@@ -88,7 +91,8 @@ class Run:
     def images(self, split: str) -> ImageSet:
         recipe, adopted = self.recipe, self.adopted
         size = recipe.tokenizer.image_size if adopted is None else adopted.image_size
-        images = load_images(self.data, split, size, self.folder / CACHE, recipe.fit, recipe.kept_rows)
+        with first_alone():
+            images = load_images(self.data, split, size, self.folder / CACHE, recipe.fit, recipe.kept_rows)
         return replace(images, rows=add_columns(images.rows, recipe.column_source))
 
     @property
@@ -198,8 +202,11 @@ class Run:
         captioner = self._captioner(tokens, 0.0)
         stamp = {"checkpoint": (self.folder / ANY_ORDER_STAGE / CHECKPOINT).stat().st_mtime_ns}
         orders = distill_orders(backbone, captioner, config, self.orders_folder, stamp)
-        stats = self._order_stats(orders) | {"agreement": self._agreement(orders, backbone, captioner)}
-        (self.orders_folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
+        pixels = self.images("train").pixels
+        if Processes.current().is_first:
+            agreed = self._agreement(orders, backbone, captioner)
+            stats = _order_stats(orders, self.spec.grid, pixels) | {"agreement": agreed}
+            (self.orders_folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
         return orders
 
     def train_order_finetune(self) -> Path:
@@ -325,10 +332,11 @@ class Run:
         adopted = self.adopted
         weights = self.folder / TOKENIZER_STAGE / CHECKPOINT if adopted is None else adopted.folder / TOKENIZER
         stamp = [file_digest(weights), images.digest]
-        stored, meta = load_tensors(path) if path.exists() else ({}, {})
-        if meta.get("stamp") != stamp:
-            stored = {"token_ids": tokenize(self.tokenizer(), images, self.device)}
-            save_tensors(path, stored, {"stamp": stamp})
+        with first_alone():
+            stored, meta = load_tensors(path) if path.exists() else ({}, {})
+            if meta.get("stamp") != stamp:
+                stored = {"token_ids": tokenize(self.tokenizer(), images, self.device)}
+                save_tensors(path, stored, {"stamp": stamp})
         rows: list[Row] = list(images.rows)
         return TokenSet(stored["token_ids"], rows, torch.from_numpy(images.row_of).long())
 
@@ -353,12 +361,13 @@ class Run:
         rng = random.Random(self.recipe.any_order_loop.seed)
         caption = CAPTION_SOURCES[self.recipe.caption_source]
         captions = (caption(row, rng) for row in rows for _ in range(8))
-        if not (self.folder / TEXT).exists():
-            TextTokenizer.train(captions, self.recipe.text_vocab).save(self.folder)
-        text = TextTokenizer.load(self.folder)
-        if text.vocabulary is None:
-            text.vocabulary = Vocabulary.of(captions)
-            text.save(self.folder)
+        with first_alone():
+            if not (self.folder / TEXT).exists():
+                TextTokenizer.train(captions, self.recipe.text_vocab).save(self.folder)
+            text = TextTokenizer.load(self.folder)
+            if text.vocabulary is None:
+                text.vocabulary = Vocabulary.of(captions)
+                text.save(self.folder)
         return text
 
     @property
@@ -473,11 +482,6 @@ class Run:
         said = class_caption if isinstance(conditioner, ClassConditioner) else source
         return Captioner(tokens, conditioner, said, self.spec.max_condition, unconditional_share)
 
-    def _order_stats(self, orders: OrderSet) -> dict[str, Any]:
-        grid, pixels = self.spec.grid, self.images("train").pixels
-        foreground = [foreground_patches(pixels[part.numpy()], grid) for part in orders.indices.split(1024)]
-        return asdict(order_stats(orders.orders, grid, torch.cat(foreground)))
-
     def _agreement(self, orders: OrderSet, backbone: OrderedBackbone, captioner: Captioner) -> dict[str, Any]:
         """Between the score functions, on the first pictures that were distilled."""
         indices = orders.indices[:NUM_COMPARED]
@@ -498,11 +502,23 @@ class Run:
 
 
 @contextmanager
+def together(run: Run) -> Iterator[Run]:
+    """The run of this process among those that `torchrun` started, if it did."""
+    with joined(run.device) as device:
+        yield replace(run, device=device)
+
+
+@contextmanager
 def seeded_init(seed: int) -> Iterator[None]:
     """Seeds parameter initialisation, and leaves the global generator as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+def _order_stats(orders: OrderSet, grid: Grid, pixels: UInt8[np.ndarray, "M Y X 3"]) -> dict[str, Any]:
+    foreground = [foreground_patches(pixels[part.numpy()], grid) for part in orders.indices.split(1024)]
+    return asdict(order_stats(orders.orders, grid, torch.cat(foreground)))
 
 
 def _half(module: nn.Module) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ VERBS = {
     "completion": ("server.cli.completion", "completion", "Print what a shell needs to complete `oar`."),
     "train": (LIBRARY, "train", "Train a model, stage by stage."),
     "distill": (LIBRARY, "distill", "Find the orders in which a model is most certain."),
-    "eval": (LIBRARY, "eval", "Measure a model."),
+    "eval": ("server.cli.evaluate", "evaluate", "Measure a model."),
     "study": (LIBRARY, "study", "Compare orders of generation."),
     "bench": ("server.cli.bench", "bench", "Measure the speed of the engine, or of a server."),
 }

@@ -61,8 +61,15 @@ def settings() -> Recipe:
     )
 
 
+def short_settings() -> Recipe:
+    """A few steps."""
+    recipe_ = settings()
+    return replace(recipe_, order_finetune_loop=replace(recipe_.order_finetune_loop, num_images=80))
+
+
 def adopted(family: str, data: Path, folder: Path) -> Run:
     """A run that begins with the golden checkpoint of a family, as `oar import` makes a model of it."""
+    folder.mkdir(exist_ok=True)
     importing = Importing(folder, family)
     assert importing.run(importing.golden).exit_code == 0
     (model,) = (path for path in importing.weights.iterdir() if path.is_dir())

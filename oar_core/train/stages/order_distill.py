@@ -24,6 +24,7 @@ from oar_core.order.permutation import invert
 from oar_core.order.score import distance_to_known, score_positions
 from oar_core.sampling.forced_order import forced_orders
 from oar_core.train.checkpoint import load_tensors, save_tensors
+from oar_core.train.parallel import Processes
 from oar_core.train.tokens import Captioner
 
 SHARDS = "[0-9]*.safetensors"
@@ -110,23 +111,29 @@ def distill_orders(
 ) -> OrderSet:
     """Extracts the orders of `num_images` pictures into `folder`, a shard for each block; finished ones are kept.
 
-    `stamp` names what the orders are made with; shards of another stamp or config are removed first.
+    `stamp` names what the orders are made with; shards of another stamp or config are removed first. Processes that
+    train together share out the blocks.
     """
+    processes = Processes.current()
     picked = torch.randperm(len(captioner.tokens), generator=torch.Generator().manual_seed(config.seed))
     blocks = picked[: config.num_images].split(config.block_size)
     stamp = {**stamp, "config": {key: value for key, value in asdict(config).items() if key not in _FREE}}
-    for path in folder.glob(SHARDS):
-        if load_tensors(path)[1]["stamp"] != stamp:
-            path.unlink()
-    total = sum(map(len, blocks))
-    with tqdm(total=total, desc="distilling", unit="image", mininterval=2.0) as bar:
-        for number, indices in enumerate(blocks):
+    if processes.is_first:
+        for path in folder.glob(SHARDS):
+            if load_tensors(path)[1]["stamp"] != stamp:
+                path.unlink()
+    processes.wait()
+    own = [(number, blocks[number]) for number in processes.mine(len(blocks))]
+    total, is_silent = sum(len(indices) for _, indices in own), not processes.is_first
+    with tqdm(total=total, desc="distilling", unit="image", mininterval=2.0, disable=is_silent) as bar:
+        for number, indices in own:
             path = folder / f"{number:05d}.safetensors"
             if not _is_finished(path, indices):
                 orders = _extract_block(backbone, captioner, config, indices, bar)
                 save_tensors(path, {"indices": indices, "orders": compact(orders)}, {"stamp": stamp})
             else:
                 bar.update(len(indices))
+    processes.wait()
     return load_orders(folder, len(blocks))
 
 
