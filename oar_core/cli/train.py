@@ -7,10 +7,13 @@ from typing import Any
 import click
 
 from oar_core.answer import Answer
-from oar_core.cli.options import OarCommand, OarGroup, data_option, make_run, recipe_option, run_options
+from oar_core.cli.options import OarCommand, OarGroup, RecipeType, data_option, make_run, recipe_option, run_options
+from oar_core.models.load import read_config
+from oar_core.train.adopted import check_order
 from oar_core.train.check import check_data, describe
+from oar_core.train.cost import Machine, cost_table, on_meta, taught_cost, usual_backbones
 from oar_core.train.recipe_facts import MEASURED_ON, facts_table, recipe_facts
-from oar_core.train.recipes import RECIPES, Recipe
+from oar_core.train.recipes import IMPORTED, Recipe, own_recipes
 from oar_core.train.run import STATS, Run, together
 from oar_core.train.stage_folders import TOKENIZER_STAGE
 from oar_core.train.stages.order_distill import SCORES
@@ -70,8 +73,27 @@ def _changed(run: Run, part: str, **wishes: float | str | None) -> Run:
 @train.command()
 def recipes() -> Answer:
     """List the recipes: what they make, and what it costs."""
-    facts = [recipe_facts(make()) for make in RECIPES.values()]
-    return Answer([asdict(fact) for fact in facts], [facts_table(facts), MEASURED_ON])
+    facts = [recipe_facts(recipe) for recipe in own_recipes()]
+    more = f"{IMPORTED}: for a model of another family, whose own networks are trained on; see `oar train cost`."
+    return Answer([asdict(fact) for fact in facts], [facts_table(facts), MEASURED_ON, more])
+
+
+@train.command()
+@click.option("--recipe", type=RecipeType(), default=IMPORTED, show_default=True, help="Whose stages are meant.")
+@click.option("--model", "models", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True,
+              help="A model folder; may be repeated. Default: each imported family at its usual size.")  # fmt: skip
+@click.option("--gpus", "num_gpus", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--memory", "gpu_gib", type=click.FloatRange(min=1), default=80.0, show_default=True,
+              help="GiB of a GPU.")  # fmt: skip
+@click.option("--tflops", type=click.FloatRange(min=0, min_open=True), default=150.0, show_default=True,
+              help="That a GPU reaches in bf16; a third to a half of its data sheet.")  # fmt: skip
+def cost(recipe: Recipe, models: tuple[Path, ...], num_gpus: int, gpu_gib: float, tflops: float) -> Answer:
+    """Compute what it takes to teach an imported network an order: memory and hours, from its sizes alone."""
+    machine = Machine(num_gpus, gpu_gib, tflops * 1e12)
+    configs = [read_config(folder) for folder in models]
+    networks = {config["name"]: check_order(config, on_meta(config)) for config in configs} or usual_backbones()
+    costs = [taught_cost(name, network, recipe, machine) for name, network in networks.items()]
+    return Answer([asdict(found) for found in costs], [cost_table(costs)])
 
 
 @train.command()

@@ -399,6 +399,8 @@ def avatars_128() -> Recipe:
     )
 
 
+IMPORTED = "imported"  # whose networks are those of a model that is taken over
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "sprites-64": sprites_64,
     "pictures-64": pictures_64,
@@ -409,8 +411,13 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fashion-128": fashion_128,
     "large-256": large_256,
     "xl-256": xl_256,
-    "imported": imported,
+    IMPORTED: imported,
 }
+
+
+def own_recipes() -> list[Recipe]:
+    """Those that make networks of their own."""
+    return [make() for name, make in RECIPES.items() if name != IMPORTED]
 
 
 def recipe(name: str) -> Recipe:

@@ -42,8 +42,7 @@ def test_a_model_that_was_taught_an_order_is_served_with_it(class_folder: Path, 
         job = server.client.post("/v1/generations", json=body).json()
         patches = [event for event in server.events(job["id"]) if event["type"] == "patches"]
         for image in range(3):
-            told = [
-                (p["position"], p["token"]) for event in patches if event["image"] == image for p in event["patches"]
-            ]
+            own = [patch for event in patches if event["image"] == image for patch in event["patches"]]
+            told = [(patch["position"], patch["token"]) for patch in own]
             assert sorted(told) == list(enumerate(wanted[image]))
             assert len(told) == NUM_TOKENS
