@@ -262,9 +262,11 @@ def imported() -> Recipe:
         fit="crop",
         caption_source="classes",
         distill=DistillConfig(num_images=50_000, batch_size=64, positions_per_step=4),
-        order_finetune_loop=LoopConfig(num_images=6_400_000, batch_size=1024, optim=OptimConfig(lr=4e-5)),
+        order_finetune_loop=LoopConfig(
+            num_images=6_400_000, batch_size=1024, optim=OptimConfig(lr=4e-5), num_shards=32
+        ),
         order_policy=OrderPolicyConfig(width=128),
-        order_policy_loop=LoopConfig(num_images=500_000, batch_size=256, optim=OptimConfig(lr=1e-3)),
+        order_policy_loop=LoopConfig(num_images=500_000, batch_size=256, num_shards=8, optim=OptimConfig(lr=1e-3)),
     )
 
 
