@@ -150,11 +150,19 @@ def routes_table() -> str:
     return table(("route", "purpose"), [*rows, ("`WS /v1/generations/{job_id}/stream`", "Follow a job")])
 
 
+def teaching_table() -> str:
+    from oar_core.train.recipes import IMPORTED, recipe
+    from oar_lab.training_cost import Machine, cost_table, taught_cost, usual_backbones
+
+    costs = [taught_cost(key, network, recipe(IMPORTED), Machine()) for key, network in usual_backbones().items()]
+    return cost_table(costs)
+
+
 def recipes_table() -> str:
-    from oar_core.train.recipes import RECIPES
+    from oar_core.train.recipes import own_recipes
     from oar_lab.recipe_facts import MEASURED_ON, facts_table, recipe_facts
 
-    return f"{facts_table([recipe_facts(make()) for make in RECIPES.values()])}\n\n{MEASURED_ON}"
+    return f"{facts_table([recipe_facts(recipe) for recipe in own_recipes()])}\n\n{MEASURED_ON}"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -166,6 +174,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "routes": routes_table,
     "recipes": recipes_table,
+    "cost of teaching": teaching_table,
 }
 
 

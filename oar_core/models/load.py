@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from oar_core.config import OrderScore
+from oar_core.config import OrderPolicyConfig, OrderScore
 from oar_core.errors import ConfigError, RequestError, WeightsError
 from oar_core.host_memory import check_memory
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
@@ -30,6 +30,7 @@ from oar_core.models.model import (
     in_number_format,
 )
 from oar_core.models.no_condition import NO_CONDITION, NoCondition
+from oar_core.models.ordered import OrderedBackbone
 from oar_core.models.text_features import ENCODER, ENCODER_CONFIG, TextFeatureConditioner
 from oar_core.nn.packed_conv import pack_convs
 from oar_core.nn.rounded_conv import has_bf16
@@ -92,10 +93,10 @@ def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: t
     if "order_score" in config:
         backbone.order_score = OrderScore.from_dict(config["order_score"])
     if "policy" in config:
-        attach = family(config["family"]).policy
-        if attach is None:
+        if not isinstance(backbone, OrderedBackbone):
             raise ConfigError(f"family {config['family']!r} takes no order policy")
-        _fill(attach(config["policy"], backbone), folder / POLICY)
+        backbone.policy = backbone.new_policy(OrderPolicyConfig.from_dict(config["policy"]))
+        _fill(backbone.policy, folder / POLICY)
     tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
     tokenizer.decode_in(decode_dtype)
     pack_convs(tokenizer)

@@ -9,7 +9,7 @@ from torch import Tensor
 from oar_core.config import BackboneConfig, OrderPolicyConfig, OrderScore
 from oar_core.models.base import Backbone, BackboneSpec, Commit, Condition, GridLayout, Query
 from oar_core.models.oar.backbone import OarBackbone
-from oar_core.models.oar.policy import OrderPolicy
+from oar_core.models.order_policy import OrderPolicy
 from oar_core.nn.kv_cache import KVCache
 
 UNCONDITIONAL = (0,)

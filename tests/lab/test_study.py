@@ -11,8 +11,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from oar_cli import commands
 from oar_cli import study as study_cli
+from oar_cli.lab import commands
 from oar_core.errors import ConfigError
 from oar_core.models.load import load_model
 from oar_core.models.model import ANY_ORDER_BACKBONE

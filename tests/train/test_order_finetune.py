@@ -8,7 +8,7 @@ import torch
 from oar_core.config import OrderPolicyConfig
 from oar_core.errors import ConfigError
 from oar_core.models.oar.backbone import OarBackbone
-from oar_core.models.oar.policy import OrderPolicy
+from oar_core.models.order_policy import OrderPolicy
 from oar_core.order.paths import halton
 from oar_core.train.context_noise import corrupt_context
 from oar_core.train.loop import Step
@@ -47,9 +47,9 @@ def some_orders(count: int = 8) -> OrderSet:
 class Recorder(OarBackbone):
     """Remembers what it was asked to read."""
 
-    def remember(self, condition, token_ids, positions):
+    def forward(self, condition, token_ids, positions):
         self.seen = token_ids, positions
-        return super().remember(condition, token_ids, positions)
+        return super().forward(condition, token_ids, positions)
 
 
 def positions_seen(config: OrderFinetuneStageConfig, step: Step, count: int = 8) -> torch.Tensor:

@@ -6,10 +6,12 @@ stack does, at a small share of its cost. It sees the committed context alone, n
 order that it chooses is a valid factorisation of the model's distribution.
 """
 
+from typing import Protocol
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.config import BackboneConfig, OrderPolicyConfig
+from oar_core.config import OrderPolicyConfig
 from oar_core.nn.attention import CrossAttention, SharedMemory
 from oar_core.nn.block import Block
 from oar_core.nn.embed import QueryEmbedding
@@ -19,10 +21,21 @@ from oar_core.nn.rope import Rotation
 INIT_STD = 0.02
 
 
+class MemorySizes(Protocol):
+    """Of a backbone's config, what its memory is like."""
+
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
+
+
 class OrderPolicy(nn.Module):
     """Scores of candidate positions, each independent of which others are asked about."""
 
-    def __init__(self, config: OrderPolicyConfig, backbone: BackboneConfig) -> None:
+    def __init__(self, config: OrderPolicyConfig, backbone: MemorySizes) -> None:
         super().__init__()
         self.config = config
         self.embed_query = QueryEmbedding(backbone.num_tokens, config.width)
