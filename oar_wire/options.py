@@ -39,6 +39,7 @@ MAX_NAME = 200  # characters
 DEFAULT_ENTROPY_BOUND: Final = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
 DEFAULT_CANDIDATES: Final = 4
 CHOSEN_ORDERS: Final = ("confidence", "likelihood", "distilled", "shortlist")  # that a model chooses step by step
+REPELLED_ORDERS: Final = (*CHOSEN_ORDERS, "lpd")  # that can keep the positions of a step apart
 REVISION_STEPS: Final = 2  # in which a revision draws what it dropped
 CANNOT_REVISE: Final = "this model cannot draw tokens again given all others"
 
@@ -146,11 +147,11 @@ class Plan(Sent):
         int,
         About(
             "Cells that the positions of one step keep from each other, along either axis and as long as there is "
-            "room, in orders that the model chooses; 1 is none",
+            "room, in orders that the model chooses and in `lpd`; 1 is none",
             ge=1,
             le=128,
-            usual=(1, 4, 1),
-            only=("order", *CHOSEN_ORDERS),
+            usual=(1, 8, 1),
+            only=("order", *REPELLED_ORDERS),
         ),
     ] = 1
     revise: Annotated[
