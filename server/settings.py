@@ -246,9 +246,10 @@ class Settings(BaseSettings):
         False,
         description="Whether the draw of tokens is compiled before the worker is ready; on a CPU with a C++ compiler",
     )
-    calibrate: bool = Field(
-        False,
-        description="Whether a worker on a CPU measures at its start how many threads and which kernels are quickest",
+    calibrate: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether a worker on a CPU measures at its first start which kernels are quickest and keeps that "
+        "for later ones; auto: for networks of 256 MiB and more",
     )
     deterministic: bool = Field(
         False, description="Whether pictures pass the network one by one: the same bits in any company, and far slower"
