@@ -28,7 +28,7 @@ from server.api.uploads import Upload as CheckedUpload
 from server.api.validation import check_makes, refusal, resolve
 from server.jobs.worker_queue import LATE
 from server.worker.edits import JobEdit
-from server.worker.models import LoadedModel, load_models
+from server.worker.models import LoadedModel, load_models, thread_guard
 from server.worker.preview import render_pngs, render_previews
 from server.worker.preview_budget import PreviewBudget
 from server.worker.running import Canvas, RunningJob, Snapshot, read_prompts, sequence_request
@@ -93,11 +93,13 @@ class InProcess:
         yield self._stamped(Started())
         canvases = [Canvas(self._edit.given) if self._edit else Canvas() for _ in range(self.params.n)]
         finished: dict[int, tuple[int, ...]] = {}
-        engine = self._model.engine
+        engine, guard = self._model.engine, thread_guard(self._settings)
         try:
             for image, canvas in enumerate(canvases):
                 engine.add(sequence_request(self.params, self._prompts, str(image), image, canvas.known))
             while engine.has_work and not self._canceled.is_set() and not self._is_late:
+                if guard is not None:
+                    guard.look()
                 for event in engine.step():
                     yield from self._told(event, canvases, finished)
                 yield from self._previews(canvases, finished)

@@ -234,9 +234,10 @@ class Settings(BaseSettings):
         False,
         description="Whether the draw of tokens is compiled at the start; a CPU needs a C++ compiler",
     )
-    calibrate: bool = Field(
-        False,
-        description="Whether a CPU worker measures threads and kernels at its start",
+    calibrate: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether a CPU worker measures kernels at its first start and keeps the result; "
+        "auto: only for networks of 256 MiB and more",
     )
     deterministic: bool = Field(
         False, description="Whether pictures are computed one by one: same bits in any batch, far slower"

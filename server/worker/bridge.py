@@ -29,7 +29,7 @@ from server.tasks import stop_tasks
 from server.worker.desk import Desk
 from server.worker.edits import JobEdit, SourceMissing
 from server.worker.engine_thread import EngineThread, Report, Stop
-from server.worker.models import LoadedModel
+from server.worker.models import LoadedModel, thread_guard
 from server.worker.preview_budget import PreviewBudget
 from server.worker.running import Canvas, Prompts, RunningJob, read_prompts, read_values
 
@@ -75,7 +75,8 @@ class Bridge:
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._crash: asyncio.Future[None] = self._loop.create_future()
-        self._engine = EngineThread({name: model.engine for name, model in self._models.items()}, self._report)
+        engines = {name: model.engine for name, model in self._models.items()}
+        self._engine = EngineThread(engines, self._report, thread_guard(settings))
         self._desk = Desk(
             connection,
             self._queues,

@@ -17,6 +17,7 @@ from oar_core.order.rules import RULES
 from oar_core.sampling.generate import generate
 from oar_core.sampling.progress import Patch
 from oar_core.sampling.request import KnownTokens, SequenceRequest
+from oar_wire.options import REPELLED_ORDERS
 from tests.engine.backbones import TINY, UNCONDITIONAL, tiny_backbone
 from tests.engine.requests import ORDERS, decoded_patches, made_by, make_request
 
@@ -111,7 +112,7 @@ def test_groups_of_chosen_orders_keep_apart(order):
     assert all(num_neighbours(groups[:5]) == 0 for groups in apart)
 
 
-@pytest.mark.parametrize("order", [order for order in ORDERS if order not in RULES], ids=str)
+@pytest.mark.parametrize("order", [order for order in ORDERS if order not in REPELLED_ORDERS], ids=str)
 def test_it_is_nothing_to_orders_that_are_listed(order):
     one, other = (decoded_patches(tiny_backbone(), make_request(1, order=order, steps=6, repulsion=d)) for d in (1, 3))
     assert one == other
