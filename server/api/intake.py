@@ -12,7 +12,6 @@ from typing import TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from oar_wire.edit import edit_steps
 from oar_wire.error import ServerError
 from oar_wire.errors import InvalidField, InvalidIdempotencyKey, JobLost, JobNotFound, PriorityNotAllowed
 from oar_wire.model import ModelInfo
@@ -20,7 +19,7 @@ from oar_wire.request import GenerationRequest
 from oar_wire.tenant import Tenant
 from server.api.deps import Services
 from server.api.event_stream import wait_until_left
-from server.api.uploads import Source
+from server.api.uploads import Source, with_edit
 from server.api.validation import resolve
 from server.jobs.estimate import output_bytes
 from server.jobs.job import Job
@@ -77,9 +76,9 @@ async def accept(
     params = await services.prompts.read(params, model, request.condition)
     if not await services.queue.is_known(idempotency):
         await services.check_served(model)
-    edit = None if source is None else source.params
-    steps = params.steps if edit is None else edit_steps(params.steps, model.num_tokens - edit.num_kept)
-    params = params.model_copy(update={"partial_images": partial_images, "edit": edit, "steps": steps})
+    params = params.model_copy(update={"partial_images": partial_images})
+    if source is not None:
+        params = with_edit(params, source, model)
     submitted = await services.queue.submit(
         params,
         idempotency,

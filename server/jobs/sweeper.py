@@ -19,8 +19,8 @@ from oar_wire.errors import RedisUnavailable
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.lease import LeaseWatch
+from server.jobs.log import LATE
 from server.jobs.queue import LOOKS_A_LEASE, job_keys, lifetimes, milliseconds
-from server.jobs.worker_queue import LATE
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)

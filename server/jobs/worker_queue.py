@@ -6,25 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from redis.exceptions import ResponseError
 
-from oar_wire.errors import AttemptsExhausted, DataLost, DeadlineExceeded
-from oar_wire.events import Failed
-from oar_wire.job import Failure, GenerationParams
+from oar_wire.job import GenerationParams
 from oar_wire.tenant import OPEN_TENANT
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection, is_refusal, unavailable
 from server.jobs.job import JobState
 from server.jobs.keys import Field
 from server.jobs.lease import LeaseWatch
+from server.jobs.log import LATE, LOST, WORN_OUT, Claim, Kept, NewEvent
 from server.jobs.queue import job_keys, lifetimes, milliseconds
 from server.settings import Settings
-
-LATE = Failed(error=Failure.of(DeadlineExceeded()))
-WORN_OUT = Failed(error=Failure.of(AttemptsExhausted()))
-LOST = Failed(error=Failure.of(DataLost()))
 
 OUTPUTS_KEY, VALUES_KEY = 7, 8  # of the script `keep`
 MOST_HELD = 10_000  # entries of one queue that are watched
@@ -38,47 +33,6 @@ class Taken:
     job_id: str
     priority: str
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
-
-
-class NewEvent(NamedTuple):
-    """An event without its number."""
-
-    type: str
-    body: str
-    image: int = 0  # of a preview: it replaces the one before
-    steps: int = 0  # that a frame took; `patches` are of one
-
-
-class Kept(NamedTuple):
-    """Bytes beside the event log, which events that are written next speak of."""
-
-    is_output: bool  # else the values of a frame
-    field: str
-    data: bytes | str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A job that this worker runs. `epoch` fences what it writes; `seq` is the number of the latest event."""
-
-    job_id: str
-    model: str
-    epoch: int
-    attempt: int
-    seq: int
-    age: float  # seconds since it was submitted
-    base: int  # events up to this number do not count: another model drew them
-    is_anew: bool  # this claim found such events, and said `restarted` from nothing
-    params: GenerationParams
-    tenant: str = OPEN_TENANT
-
-    @property
-    def priority(self) -> str:
-        return self.params.priority
-
-    @property
-    def is_restart(self) -> bool:
-        return self.epoch > 1
 
 
 class WorkerQueue:

@@ -26,9 +26,9 @@ from server.jobs.job import JobState
 from server.jobs.queue import JobQueue
 from server.jobs.store import Registry
 from server.settings import Settings
-from server.worker.bridge import Bridge
 from server.worker.engine_thread import EngineThread
 from server.worker.models import load_models
+from server.worker.worker import Worker
 from tests.server.api_thread import ApiThread
 from tests.server.jobs.protocol import params
 from tests.server.tiny import NUM_TOKENS
@@ -68,16 +68,16 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> HeldEngine:
 
 
 @asynccontextmanager
-async def worker_of(settings: Settings) -> AsyncIterator[Bridge]:
+async def worker_of(settings: Settings) -> AsyncIterator[Worker]:
     connection = RedisConnection(str(settings.redis_url))
-    bridge = Bridge(settings, connection, "w", load_models(settings))
+    worker = Worker(settings, connection, "w", load_models(settings))
     ready = asyncio.Event()
-    run = asyncio.create_task(bridge.run(ready.set))
+    run = asyncio.create_task(worker.run(ready.set))
     await asyncio.wait([run, asyncio.create_task(ready.wait())], return_when=asyncio.FIRST_COMPLETED)
     try:
-        yield bridge
+        yield worker
     finally:
-        bridge.stop()
+        worker.stop()
         await asyncio.wait([run])
         await connection.close()
     run.result()
@@ -120,7 +120,7 @@ async def test_a_worker_publishes_again_and_ends_what_it_held(
     """Models were published once, so that nothing was accepted until somebody restarted the workers."""
     options = options_of(str(settings.redis_url), tmp_path, weights_dir)
     queue, log, registry = JobQueue(connection, options), EventLog(connection), Registry(connection)
-    async with worker_of(options) as bridge:
+    async with worker_of(options) as worker:
         await until(registry.models)
         job_id = (await queue.submit(LONG)).job_id
         engine.step()
@@ -144,7 +144,7 @@ async def test_a_worker_publishes_again_and_ends_what_it_held(
         (event,) = await log.read_all(job_id)
         assert (event.type, event.seq) == ("failed", job.seq)
         assert event.seq > seq, "whoever has seen the older events is told of it"
-        assert bridge._desk.jobs == (), "nobody draws it any more"
+        assert worker.jobs == (), "nobody draws it any more"
         engine.let_go()
         new = (await queue.submit(LONG)).job_id
 

@@ -5,8 +5,9 @@ import pytest
 from oar_wire.events import Partial, Patches, PatchInfo, Restarted
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
+from server.jobs.log import Checkpoint, Claim, NewEvent
 from server.jobs.queue import JobQueue
-from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
+from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
 from server.worker.running import RunningJob
 from tests.server.jobs.protocol import PARAMS, kinds, open_worker, params, run, take
@@ -29,7 +30,7 @@ async def open_pair(
 async def canvas_of(connection: RedisConnection, claim: Claim) -> list[int]:
     """Positions that a worker would go on from."""
     log = await EventLog(connection).read_checkpoint(claim.job_id, claim.base)
-    return RunningJob.begin(claim, log).canvases[0].positions
+    return RunningJob.begin(claim, Checkpoint(log)).pictures[0].positions
 
 
 async def begin(connection: RedisConnection, worker: WorkerQueue, *positions: int) -> Claim:
@@ -63,7 +64,7 @@ async def test_a_partial_image_that_was_sent_is_not_sent_again(connection: Redis
     claim = await hand_over(connection, one, claim, two)
     log = await EventLog(connection).read_checkpoint(claim.job_id, claim.base)
     assert [event.type for event in log] == ["patches", "partial"]
-    job = RunningJob.begin(claim, log)
+    job = RunningJob.begin(claim, Checkpoint(log))
     assert [job.next_partial(image, step=2, steps=3) for image in range(2)] == [1, 0]
 
 
