@@ -47,6 +47,7 @@ from server.api.intake import (
     frames_or_loss,
     idempotency,
     losses_told,
+    place_of,
     rejections_counted,
     wait_while_connected,
 )
@@ -234,8 +235,7 @@ async def _submit(
         source=source,
         needs_prompt=not isinstance(wanted, VariationFields),
     )
-    with losses_told():
-        job = await services.queue.load(submitted.job_id)
+    job = (await place_of(services, submitted)).job
     drawn = job.params.drawn_class
     if drawn is not None and not drawn.is_exact:
         warnings += (f"prompt: it names no class of {model.name}; the nearest is {drawn.name!r}",)

@@ -24,7 +24,7 @@ from server.api.validation import resolve
 from server.jobs.estimate import output_bytes
 from server.jobs.job import Job
 from server.jobs.keys import PRIORITIES
-from server.jobs.queue import Idempotency, Submitted
+from server.jobs.queue import Idempotency, Place, Submitted
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,13 @@ def losses_told() -> Generator[None]:
         raise JobLost("Redis has lost its data, and this job with it; submit it again", retry_after=2) from error
 
 
+async def place_of(services: Services, submitted: Submitted) -> Place:
+    """Where a submitted job stands, by the answer to its submit. Raises JobLost, or JobExpired for a repeated request
+    whose job is no longer kept."""
+    with losses_told():
+        return submitted.place or await services.queue.look(submitted.job_id)
+
+
 async def frames_or_loss(frames: AsyncGenerator[str]) -> AsyncGenerator[str]:
     """The frames of a submit's own stream. Raises JobLost."""
     with losses_told():
@@ -74,8 +81,6 @@ async def accept(
     """Raises a ServerError for what cannot be served."""
     params = resolve(within_ceiling(request, services.tenant), model, services.settings, needs_prompt=needs_prompt)
     params = await services.prompts.read(params, model, request.condition)
-    if not await services.queue.is_known(idempotency):
-        await services.check_served(model)
     params = params.model_copy(update={"partial_images": partial_images})
     if source is not None:
         params = with_edit(params, source, model)
@@ -85,6 +90,7 @@ async def accept(
         source=None if source is None else source.png,
         output_bytes=output_bytes(params, model),
         warnings=await services.prompts.warnings(params, model),
+        is_served=await services.is_served(model),
     )
     services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()
     return submitted

@@ -1,4 +1,4 @@
-"""Every Redis key, named once.
+"""Every Redis key, made here alone: scripts are given them, or make them by `lua_names`.
 
 | key | type | holds |
 |---|---|---|
@@ -35,6 +35,7 @@
 | `news` | stream | ids of jobs whose log has something new, for whoever waits; bounded length |
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from oar_wire.tenant import OPEN_TENANT
@@ -56,8 +57,7 @@ DATA_LOST = "data:lost"
 RIGHTS_PROBE = "probe:rights"
 WRITES_PROBE = "probe:writes"
 NEWS = "news"
-NEWS_LENGTH = 4096  # entries that are kept at least, as the scripts' prelude says
-CONTROL_PREFIX = "ctl:"
+NEWS_LENGTH = 4096  # entries that are kept at least
 SINGLE = (MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, EXPORTER, LINK_SECRET, DATA_ID, DATA_LOST, NEWS)
 
 
@@ -172,7 +172,7 @@ def rate(tenant: str, *, by_link: bool = False) -> str:
 
 
 def control(worker: str) -> str:
-    return f"{CONTROL_PREFIX}{worker}"
+    return f"ctl:{worker}"
 
 
 def model(name: str) -> str:
@@ -193,3 +193,29 @@ def worker(name: str) -> str:
 
 def metrics(worker_name: str) -> str:
     return f"metrics:{worker_name}"
+
+
+def of_job(job_id: str, model: str, priority: str) -> list[str]:
+    """What every script about one job is given first."""
+    return [job(job_id), events(job_id), queue(model, priority), tombstone(job_id), previews(job_id), DUE]
+
+
+# What scripts make keys of by themselves, from parts that they alone know.
+_MADE_BY_SCRIPTS: tuple[Callable[..., str], ...] = (job, outputs, values, storage, control, queue)
+_KNOWN_TO_SCRIPTS = {
+    "GROUP": GROUP,
+    "RELEASED": RELEASED,
+    "OPEN_TENANT": OPEN_TENANT,
+    "NEWS": NEWS,
+}
+
+
+def lua_names() -> str:
+    """Names and makers of keys as Lua, which is joined in front of every script."""
+    lines = [f"local {name} = '{value}'" for name, value in _KNOWN_TO_SCRIPTS.items()]
+    lines.append(f"local NEWS_LENGTH = {NEWS_LENGTH}")
+    lines.append(f"local PRIORITIES = {{{', '.join(repr(name) for name in PRIORITIES)}}}")
+    for make in _MADE_BY_SCRIPTS:
+        pattern = make(*["%s"] * make.__code__.co_argcount)
+        lines.append(f"local function {make.__name__}_key(...)\n  return string.format('{pattern}', ...)\nend")
+    return "\n".join(lines) + "\n"

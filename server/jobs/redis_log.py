@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
+from server.jobs.keys import Field
 from server.jobs.log import Checkpoint, Claim, Order, Write
 from server.jobs.store import OutputStore
 from server.jobs.worker_queue import WorkerQueue
@@ -29,7 +30,8 @@ class RedisJobLog:
         return await self._outputs.read_source(claim.job_id)
 
     async def traceparent(self, claim: Claim) -> str:
-        return await self._queues[claim.model].traceparent(claim.job_id)
+        trace: bytes | None = await self._connection.again("HGET", keys.job(claim.job_id), Field.TRACE)
+        return (trace or b"").decode()
 
     async def write(self, writes: Sequence[Write]) -> list[Order]:
         calls = [call for write in writes for call in self._calls(write)]
@@ -45,22 +47,23 @@ class RedisJobLog:
         return orders
 
     def _calls(self, write: Write) -> list[scripts.Call]:
-        queue, ending = self._queues[write.claim.model], write.ending
-        calls = [queue.emit_call(write.claim, write.seq, write.events)]
-        if write.kept:
-            calls.insert(0, queue.keep_call(write.claim, write.kept))
+        claim, ending = write.claim, write.ending
+        job = self._queues[claim.model].calls
+        calls = [job.keep(claim, write.kept)] if write.kept else []
+        calls.append(job.emit(claim, write.seq, write.events))
         if ending is not None:
-            calls.append(queue.finish_call(write.claim, ending.state, ending.body, ending.images))
+            calls.append(job.finish(claim, ending.state, ending.body, ending.images))
         return calls
 
     async def renew(self, claims: Sequence[Claim]) -> list[Order]:
-        calls = [self._queues[claim.model].renew_call(claim) for claim in claims]
+        calls = [self._queues[claim.model].calls.renew(claim) for claim in claims]
         return [Order(answer) for answer in await scripts.run_many(self._connection, calls)] if calls else []
 
     async def release(self, claims: Sequence[Claim]) -> list[bool]:
         """Hands jobs back, to be taken next. False for those that were lost."""
-        calls = [self._queues[claim.model].release_call(claim) for claim in claims]
+        calls = [self._queues[claim.model].calls.release(claim) for claim in claims]
         return [answer == 1 for answer in await scripts.run_many(self._connection, calls)] if calls else []
 
     async def end_lost(self, claim: Claim, seq: int, age: float) -> bool:
-        return await self._queues[claim.model].end_lost(claim, seq, age)
+        call = self._queues[claim.model].calls.end_lost(claim, seq, age)
+        return (await scripts.run_many(self._connection, [call]))[0] == 1

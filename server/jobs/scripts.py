@@ -1,7 +1,11 @@
-"""The Lua scripts, and how they are run: by digest, loaded again when Redis does not know them."""
+"""The Lua scripts, and how they are run: by digest, loaded again when Redis does not know them.
+
+A script takes named arguments, as one JSON object, and bytes behind it where it stores them as they are.
+"""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -10,6 +14,7 @@ from typing import Any
 from redis.exceptions import NoScriptError
 
 from server.jobs.connection import RedisConnection, Word
+from server.jobs.keys import lua_names
 
 
 @dataclass(frozen=True)
@@ -23,19 +28,21 @@ class Script:
 class Call:
     script: Script
     keys: Sequence[str]
-    args: Sequence[Word]
+    args: Mapping[str, Any]
+    data: Sequence[str | bytes] = ()  # bodies and pictures, which need no second encoding
 
     @property
     def words(self) -> tuple[Word, ...]:
-        return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.args)
+        args = json.dumps(self.args, ensure_ascii=False, separators=(",", ":"))
+        return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, args, *self.data)
 
 
 ENDING = ("storage", "conclude")
 LOG_SCRIPTS = ("keep", "emit", "finish")  # of one round trip, each of which presumes that those before it have run
 LIBRARIES = {
-    "submit": ("queues", "storage"),
+    "submit": ("queues", "place", "storage"),
+    "look": ("queues", "place"),
     "take": ("queues",),
-    "position": ("queues",),
     "sweep": ("lease",),
     "hold": ("lease",),
     **dict.fromkeys(("cancel", "claim", "expire", "finish", "lost"), ENDING),
@@ -45,18 +52,23 @@ LIBRARIES = {
 @cache
 def script(name: str) -> Script:
     folder = resources.files("server.jobs") / "lua"
-    text = "".join(
-        (folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", *LIBRARIES.get(name, ()), name)
-    )
+    parts = ("prelude", *LIBRARIES.get(name, ()), name)
+    text = lua_names() + "".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-async def run(connection: RedisConnection, name: str, keys: Sequence[str], args: Sequence[Word]) -> Any:
+async def run(
+    connection: RedisConnection,
+    name: str,
+    keys: Sequence[str],
+    args: Mapping[str, Any],
+    data: Sequence[str | bytes] = (),
+) -> Any:
     """Runs one script, again when Redis cannot be reached: all but `take` change nothing the second time.
 
     (`rate` may take a second token and `line` a second place, which is the lesser evil.)
     """
-    replies = await run_many(connection, [Call(script(name), keys, args)])
+    replies = await run_many(connection, [Call(script(name), keys, args, data)])
     return replies[0]
 
 
@@ -65,7 +77,7 @@ async def run_many(connection: RedisConnection, calls: Sequence[Call]) -> list[A
     return await connection.retry(lambda: _attempt(connection, calls))
 
 
-async def run_once(connection: RedisConnection, name: str, keys: Sequence[str], args: Sequence[Word]) -> Any:
+async def run_once(connection: RedisConnection, name: str, keys: Sequence[str], args: Mapping[str, Any]) -> Any:
     """Runs one script that must not be repeated. Raises redis-py's errors."""
     return (await _attempt(connection, [Call(script(name), keys, args)]))[0]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from oar_core.engine.events import EngineEvent
 from oar_core.sampling.expectation import Expectation
 from oar_core.weights import write_manifest
-from server.jobs.worker_queue import Claim
+from server.jobs.log import Claim
 from server.settings import Settings
 from server.worker.engine_thread import Add, EngineThread, Expect, Expected, Stop
 from server.worker.models import LoadedModel, load_models

@@ -1,6 +1,6 @@
 """What waits to be written while Redis is away."""
 
-from server.jobs.worker_queue import Claim, NewEvent
+from server.jobs.log import Claim, NewEvent
 from server.worker.running import RunningJob
 from tests.server.jobs.protocol import PARAMS
 

@@ -16,8 +16,8 @@ from server.jobs.events import EventLog
 from server.jobs.hub import EventHub
 from server.jobs.job import JobState
 from server.jobs.keys import Field
+from server.jobs.log import NewEvent
 from server.jobs.queue import JobQueue
-from server.jobs.worker_queue import NewEvent
 from server.settings import Settings
 from tests.server.jobs.protocol import open_worker, params, run, take
 from tests.waiting import HANG_SECONDS, wait_until
@@ -108,9 +108,9 @@ async def test_what_the_scripts_write_is_news(connection: RedisConnection, setti
         assert await hub.wait(job, 0, HANG_SECONDS), "queued"
         claim = await take(worker)
         assert await hub.wait(job, 1, HANG_SECONDS), "started"
-        await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}"), NewEvent("preview", "{}")]))
+        await run(connection, worker.calls.emit(claim, 2, [NewEvent("patches", "{}"), NewEvent("preview", "{}")]))
         assert await hub.wait(job, 3, HANG_SECONDS), "patches and a preview"
-        await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}"))
+        await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}"))
         assert await hub.wait(job, 4, HANG_SECONDS), "completed"
     told = await connection.once("XRANGE", keys.NEWS, "-", "+")
     assert [words for _, words in told] == [[b"job", job.encode()]] * 4, "once for each script"
@@ -214,7 +214,7 @@ async def test_the_news_are_bounded(connection: RedisConnection, settings: Setti
     await submit(JobQueue(connection, settings))
     claim = await take(worker)
     for seq in range(2, 2 + 2 * keys.NEWS_LENGTH, 1000):
-        calls = [worker.emit_call(claim, number, [NewEvent("patches", "{}")]) for number in range(seq, seq + 1000)]
+        calls = [worker.calls.emit(claim, number, [NewEvent("patches", "{}")]) for number in range(seq, seq + 1000)]
         await scripts.run_many(connection, calls)
     length: int = await connection.once("XLEN", keys.NEWS)
     assert keys.NEWS_LENGTH <= length < 1.1 * keys.NEWS_LENGTH

@@ -35,12 +35,12 @@ async def canvas_of(connection: RedisConnection, claim: Claim) -> list[int]:
 
 async def begin(connection: RedisConnection, worker: WorkerQueue, *positions: int) -> Claim:
     claim = await take(worker)
-    await run(connection, worker.emit_call(claim, claim.seq, [patches(position) for position in positions]))
+    await run(connection, worker.calls.emit(claim, claim.seq, [patches(position) for position in positions]))
     return claim
 
 
 async def hand_over(connection: RedisConnection, before: WorkerQueue, claim: Claim, after: WorkerQueue) -> Claim:
-    assert await run(connection, before.release_call(claim)) == 1
+    assert await run(connection, before.calls.release(claim)) == 1
     return await take(after)
 
 
@@ -60,7 +60,7 @@ async def test_a_partial_image_that_was_sent_is_not_sent_again(connection: Redis
     partial = Partial(image=0, known=1, total=3, width=1, height=1, data="", index=0)
     preview = NewEvent("preview", partial.model_copy(update={"type": "preview"}).body())
     events = [NewEvent("partial", partial.body()), preview]
-    await run(connection, one.emit_call(claim, claim.seq + 1, events))
+    await run(connection, one.calls.emit(claim, claim.seq + 1, events))
     claim = await hand_over(connection, one, claim, two)
     log = await EventLog(connection).read_checkpoint(claim.job_id, claim.base)
     assert [event.type for event in log] == ["patches", "partial"]
@@ -89,7 +89,7 @@ async def test_another_model_of_the_name_begins_anew_and_says_so(
     queue = JobQueue(connection, settings)
     job = await queue.load((await queue.submit(PARAMS)).job_id)
     first = await begin(connection, old, 0, 1)
-    assert (await queue.place(job)).own_work == 12 - 2 * 2
+    assert (await queue.look(job.id)).own_work == 12 - 2 * 2
     claim = await hand_over(connection, old, first, new)
     assert (claim.is_anew, claim.is_restart) == (True, True)
     assert await canvas_of(connection, claim) == []
@@ -97,7 +97,7 @@ async def test_another_model_of_the_name_begins_anew_and_says_so(
     event = (await EventLog(connection).read_all(job.id))[-1].parse()
     assert isinstance(event, Restarted)
     assert (event.known, event.reason, event.attempt) == ((0, 0), "model_changed", 1)
-    assert (await queue.place(job)).own_work == 12
+    assert (await queue.look(job.id)).own_work == 12
 
 
 async def test_the_new_begin_is_kept_though_its_worker_dies_at_once(
@@ -112,7 +112,7 @@ async def test_the_new_begin_is_kept_though_its_worker_dies_at_once(
     assert again is not None
     assert (again.is_anew, again.base) == (False, claim.base)
     assert await canvas_of(connection, again) == []
-    await run(connection, new.emit_call(again, again.seq, [patches(2)]))
+    await run(connection, new.calls.emit(again, again.seq, [patches(2)]))
     (taken,) = await new.unfinished()
     last = await new.claim(taken)
     assert last is not None
@@ -124,7 +124,7 @@ async def test_the_new_begin_is_kept_though_its_worker_dies_at_once(
 async def test_a_claim_that_is_repeated_begins_anew_once(connection: RedisConnection, settings: Settings) -> None:
     old, new = await open_pair(connection, settings, "old", "new")
     job_id = (await JobQueue(connection, settings).submit(PARAMS)).job_id
-    await run(connection, old.release_call(await begin(connection, old, 0)))
+    await run(connection, old.calls.release(await begin(connection, old, 0)))
     taken = await new.take(0.2)
     assert taken is not None
     first, again = await new.claim(taken), await new.claim(taken)
