@@ -143,10 +143,6 @@ class Services:
         """Whether Redis has lost its data and the model may be one that its worker has yet to publish again."""
         return await self.data.is_fresh() and not await self.registry.was_published(name)
 
-    async def is_served(self, model: ModelInfo) -> bool:
-        """False where no live worker takes the model's jobs: they would wait for nobody."""
-        return bool((await self.queue.fleet(model.name)).workers)
-
 
 def services_of(connection: HTTPConnection) -> Services:
     """Raises KeyError for a request that did not come through the gate: then nothing is served."""

@@ -33,15 +33,7 @@ from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow, parse_seq
-from server.api.intake import (
-    accept,
-    idempotency,
-    losses_told,
-    place_of,
-    rejections_counted,
-    wait_for_end,
-    with_deadline,
-)
+from server.api.intake import losses_told, place_of, submit_generation, wait_for_end
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
 from server.jobs.estimate import Fleet, eta
@@ -101,11 +93,7 @@ async def submit(
     cancel_after: CancelAfter = None,
 ) -> GenerationStatus:
     """Accepts a job: 202, or 200 when `Prefer: wait=N` was given and it ended within N seconds."""
-    with rejections_counted(services):
-        key = idempotency(idempotency_key, request)  # a client that repeats itself has less time left than at first
-        request = with_deadline(request, cancel_after)
-        model = await services.find_model(request.model)
-        submitted = await accept(services, request, model, idempotency=key)
+    submitted = await submit_generation(services, request, idempotency_key, cancel_after)
     return await answer(services, submitted, response, prefer)
 
 

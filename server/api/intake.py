@@ -68,6 +68,17 @@ async def frames_or_loss(frames: AsyncGenerator[str]) -> AsyncGenerator[str]:
                 yield frame
 
 
+async def submit_generation(
+    services: Services, request: GenerationRequest, key: str | None, cancel_after: str | None
+) -> Submitted:
+    """Accepts a plain generation. `key` and `cancel_after` are headers. Raises a ServerError for what cannot be
+    served."""
+    with rejections_counted(services):
+        known = idempotency(key, request)  # a client that repeats itself has less time left than at first
+        request = with_deadline(request, cancel_after)
+        return await accept(services, request, await services.find_model(request.model), idempotency=known)
+
+
 async def accept(
     services: Services,
     request: GenerationRequest,
@@ -80,8 +91,8 @@ async def accept(
 ) -> Submitted:
     """Raises a ServerError for what cannot be served."""
     params = resolve(within_ceiling(request, services.tenant), model, services.settings, needs_prompt=needs_prompt)
-    params = await services.prompts.read(params, model, request.condition)
-    params = params.model_copy(update={"partial_images": partial_images})
+    read = await services.prompts.read(params, model, request.condition)
+    params = read.params.model_copy(update={"partial_images": partial_images})
     if source is not None:
         params = with_edit(params, source, model)
     submitted = await services.queue.submit(
@@ -89,8 +100,8 @@ async def accept(
         idempotency,
         source=None if source is None else source.png,
         output_bytes=output_bytes(params, model),
-        warnings=await services.prompts.warnings(params, model),
-        is_served=await services.is_served(model),
+        warnings=read.warnings,
+        needs_worker=True,
     )
     services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()
     return submitted

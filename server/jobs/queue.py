@@ -110,14 +110,15 @@ class JobQueue:
         retry_of: str = "",
         output_bytes: int = 0,
         warnings: Sequence[str] = (),
-        is_served: bool = True,
+        needs_worker: bool = False,
     ) -> Submitted:
         """Accepts a job, with the `source` PNG of an edit; never enqueues twice. `retry_of` names the ended job that
         this one repeats; `output_bytes` is about what it will write, and is counted until it has. `warnings` are kept
-        with the job for whoever looks at it. Where the model is not served, only a repeated request is answered.
+        with the job for whoever looks at it. With `needs_worker`, a job that would wait for nobody is
+        refused; a repeated request is answered.
 
-        Raises QueueFull, QueueShareFull, StorageShareFull, ModelNotReady (not served; or full, and no worker is alive),
-        IdempotencyConflict or RedisUnavailable.
+        Raises QueueFull, QueueShareFull, StorageShareFull, ModelNotReady (no worker is alive, and one is needed or the
+        queue is full), IdempotencyConflict or RedisUnavailable.
         """
         tenant = self._tenant or open_tenant()
         depth = self._settings.queue_depth
@@ -149,7 +150,7 @@ class JobQueue:
                 "output_bytes": output_bytes,
                 "fingerprint": idempotency.fingerprint if idempotency else "",
                 "idempotency_ms": milliseconds(self._settings.idempotency_ttl),
-                "is_served": is_served,
+                "is_served": not needs_worker or bool((await self.fleet(params.model)).workers),
                 "aging_ms": self._aging,
             },
             [source or b""],
