@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from oar_cli.failure import CommandFailed
-from oar_cli.making import Shape, Upload
+from oar_cli.job_handle import Shape, Upload
 from oar_cli.settings_options import load_settings
 from oar_client import AnyEvent
 from oar_core.errors import OarError as LibraryError

@@ -33,9 +33,9 @@ from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow, parse_seq
-from server.api.intake import losses_told, place_of, submit_generation, wait_for_end
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
+from server.api.submit import losses_told, place_of, submit_generation, wait_for_end
 from server.jobs.estimate import Fleet, eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted

@@ -41,7 +41,8 @@ from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow
 from server.api.image_edits import ReadEdit, read_edit, read_variation
-from server.api.intake import (
+from server.api.pictures import Rendition, recipe_of, reencode, render_in
+from server.api.submit import (
     accept,
     cancel_unfinished,
     frames_or_loss,
@@ -51,7 +52,6 @@ from server.api.intake import (
     rejections_counted,
     wait_while_connected,
 )
-from server.api.pictures import Rendition, recipe_of, reencode, render_in
 from server.api.substitutes import HEADER, check_sense, substitutes
 from server.api.uploads import Source, prepare
 from server.api.validation import check_makes

@@ -33,7 +33,7 @@ class Claim:
     seq: int
     age: float  # seconds since it was submitted
     base: int  # events up to this number do not count: another model drew them
-    is_anew: bool  # this claim found such events, and said `restarted` from nothing
+    begins_again: bool  # this claim found such events, and said `restarted` from nothing
     params: GenerationParams
     tenant: str = OPEN_TENANT
 

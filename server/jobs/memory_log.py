@@ -81,7 +81,9 @@ class MemoryJobLog:
         record = self._records[job_id] = _Record(job_id, source, self._clock, now, deadline)
         for event in (NewEvent("queued", "{}"), NewEvent("started", '{"attempt":1}')):
             record.append(event)
-        return Claim(job_id, params.model, 1, attempt=1, seq=record.seq, age=0.0, base=0, is_anew=False, params=params)
+        return Claim(
+            job_id, params.model, 1, attempt=1, seq=record.seq, age=0.0, base=0, begins_again=False, params=params
+        )
 
     def cancel(self, job_id: str) -> None:
         """Asks the worker to end the job: its next write or renewal answers so."""

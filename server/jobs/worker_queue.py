@@ -153,7 +153,7 @@ class WorkerQueue:
             seq=int(reply[3]),
             age=int(reply[4]) / 1000,
             base=int(reply[5]),
-            is_anew=reply[6] == 1,
+            begins_again=reply[6] == 1,
             params=GenerationParams.model_validate_json(reply[7]),
             tenant=reply[8].decode() or OPEN_TENANT,
         )

@@ -55,7 +55,7 @@ class Runner:
         if claim.is_restart:
             known = tuple(work.num_kept for work in job.works)
             # The script has said so itself where the job begins again with another model.
-            if not claim.is_anew:
+            if not claim.begins_again:
                 self.outbox.put(job, "restarted", Restarted(attempt=claim.attempt, known=known).body())
             self._metrics.restarted.labels(claim.model).inc()
         try:

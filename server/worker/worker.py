@@ -76,7 +76,7 @@ class Worker:
     async def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serves until `stop`; calls `on_ready` when it takes jobs. Raises WorkerCrashed.
 
-        It stops in three steps: no more jobs are taken, and whoever asks is told so first; those that run may finish;
+        It stops in three steps: no more jobs are taken, and whoever asks learns so first; those that run may finish;
         after `drain_seconds` the rest is handed back.
         """
         await self._heartbeat.begin()

@@ -51,7 +51,15 @@ def model(weights: Path, tmp_path: Path) -> LoadedModel:
 
 
 def job_of(**changes: Any) -> RunningJob:
-    values = {"epoch": 1, "attempt": 1, "seq": 2, "age": 0, "base": 0, "is_anew": False, "params": PARAMS} | changes
+    values = {
+        "epoch": 1,
+        "attempt": 1,
+        "seq": 2,
+        "age": 0,
+        "base": 0,
+        "begins_again": False,
+        "params": PARAMS,
+    } | changes
     return RunningJob.begin(Claim("gen-1", FAMILY, **values))
 
 

@@ -6,7 +6,7 @@ from tests.server.jobs.protocol import PARAMS
 
 
 def running() -> RunningJob:
-    claim = Claim("gen-1", "tiny", epoch=1, attempt=1, seq=2, age=0, base=0, is_anew=False, params=PARAMS)
+    claim = Claim("gen-1", "tiny", epoch=1, attempt=1, seq=2, age=0, base=0, begins_again=False, params=PARAMS)
     return RunningJob.begin(claim)
 
 

@@ -16,7 +16,7 @@ PARAMS = GenerationParams(
 
 def claim(partial_images: int, epoch: int = 1) -> Claim:
     params = PARAMS.model_copy(update={"partial_images": partial_images})
-    return Claim("gen-x", "tiny", epoch, attempt=epoch, seq=2, age=0.0, base=0, is_anew=False, params=params)
+    return Claim("gen-x", "tiny", epoch, attempt=epoch, seq=2, age=0.0, base=0, begins_again=False, params=params)
 
 
 def draw(job: RunningJob, steps: range, of: int, image: int = 0) -> list[tuple[int, int]]:

@@ -40,7 +40,7 @@ LONG = params(n=4, steps=16, order="raster")
 
 
 def claim_of(job_id: str, **changes: Any) -> Claim:
-    values = {"epoch": 1, "attempt": 1, "seq": 2, "age": 0, "base": 0, "is_anew": False, "params": LONG} | changes
+    values = {"epoch": 1, "attempt": 1, "seq": 2, "age": 0, "base": 0, "begins_again": False, "params": LONG} | changes
     return Claim(job_id, "tiny", **values)
 
 

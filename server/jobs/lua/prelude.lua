@@ -17,7 +17,7 @@ end
 local is_notified = false
 local function notify()
   if not is_notified then
-    redis.call('XADD', NEWS, 'MAXLEN', '~', NEWS_LENGTH, '*', 'job', string.sub(key.job, #job_key('') + 1))
+    redis.call('XADD', ACTIVITY, 'MAXLEN', '~', ACTIVITY_LENGTH, '*', 'job', string.sub(key.job, #job_key('') + 1))
     is_notified = true
   end
 end

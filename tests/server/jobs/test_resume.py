@@ -48,7 +48,7 @@ async def test_the_same_model_goes_on(connection: RedisConnection, settings: Set
     one, two = await open_pair(connection, settings, "same", "same")
     await JobQueue(connection, settings).submit(PARAMS)
     claim = await hand_over(connection, one, await begin(connection, one, 0, 1), two)
-    assert (claim.base, claim.is_anew) == (0, False)
+    assert (claim.base, claim.begins_again) == (0, False)
     assert await canvas_of(connection, claim) == [0, 1]
 
 
@@ -91,7 +91,7 @@ async def test_another_model_of_the_name_begins_anew_and_says_so(
     first = await begin(connection, old, 0, 1)
     assert (await queue.look(job.id)).own_work == 12 - 2 * 2
     claim = await hand_over(connection, old, first, new)
-    assert (claim.is_anew, claim.is_restart) == (True, True)
+    assert (claim.begins_again, claim.is_restart) == (True, True)
     assert await canvas_of(connection, claim) == []
     assert await kinds(connection, job.id) == ["queued", "started", "patches", "patches", "restarted"]
     event = (await EventLog(connection).read_all(job.id))[-1].parse()
@@ -110,7 +110,7 @@ async def test_the_new_begin_is_kept_though_its_worker_dies_at_once(
     (taken,) = await new.unfinished()
     again = await new.claim(taken)
     assert again is not None
-    assert (again.is_anew, again.base) == (False, claim.base)
+    assert (again.begins_again, again.base) == (False, claim.base)
     assert await canvas_of(connection, again) == []
     await run(connection, new.calls.emit(again, again.seq, [patches(2)]))
     (taken,) = await new.unfinished()
@@ -130,5 +130,5 @@ async def test_a_claim_that_is_repeated_begins_anew_once(connection: RedisConnec
     first, again = await new.claim(taken), await new.claim(taken)
     assert first is not None
     assert again is not None
-    assert (again.epoch, again.seq, again.base, again.is_anew) == (first.epoch, first.seq, first.base, True)
+    assert (again.epoch, again.seq, again.base, again.begins_again) == (first.epoch, first.seq, first.base, True)
     assert (await kinds(connection, job_id)).count("restarted") == 1
