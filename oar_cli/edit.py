@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from oar_cli.drawing import draw, with_drawing_options
-from oar_cli.making import Upload
+from oar_cli.job_handle import Upload
 from oar_wire.edit import EditFields
 
 picture = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=False)

@@ -143,11 +143,6 @@ class Services:
         """Whether Redis has lost its data and the model may be one that its worker has yet to publish again."""
         return await self.data.is_fresh() and not await self.registry.was_published(name)
 
-    async def check_served(self, model: ModelInfo) -> None:
-        """Raises ModelNotReady where no live worker takes the model's jobs: they would wait for nobody."""
-        if not (await self.queue.fleet(model.name)).workers:
-            raise ModelNotReady(f"no worker serves the model {model.name!r} now", field="model", retry_after=5)
-
 
 def services_of(connection: HTTPConnection) -> Services:
     """Raises KeyError for a request that did not come through the gate: then nothing is served."""

@@ -34,27 +34,6 @@ RETRY_SECONDS = 1.0
 FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 RIGHTS = "+@read +@write +@stream +@scripting +@connection +time on all keys"
 SAFE_POLICY = "noeviction"
-PREFIXES = (
-    "job",
-    "tomb",
-    "ev",
-    "pv",
-    "img",
-    "out",
-    "val",
-    "src",
-    "q",
-    "share",
-    "line",
-    "storage",
-    "idem",
-    "rate",
-    "ctl",
-    "model",
-    "text",
-    "worker",
-    "metrics",
-)
 # One of each kind of command that the scripts use, on a key of its own that is gone afterwards.
 PROBE = """
 local calls = {{'TIME'}, {'EXISTS', KEYS[1]}, {'SET', KEYS[1], '1', 'PX', 1000}, {'GET', KEYS[1]},
@@ -181,8 +160,8 @@ def _look_at_rights(client: Redis) -> None:
     try:
         digest: bytes = _execute(client, "SCRIPT", "LOAD", PROBE)
         fault = _text(_execute(client, "EVALSHA", _text(digest), 1, keys.RIGHTS_PROBE))
-        _execute(client, "EXISTS", *(f"{prefix}:0" for prefix in PREFIXES), *keys.SINGLE)
-        _execute(client, "XREAD", "BLOCK", 1, "STREAMS", keys.NEWS, "$")
+        _execute(client, "EXISTS", *(f"{prefix}:0" for prefix in keys.PREFIXES), *keys.SINGLE)
+        _execute(client, "XREAD", "BLOCK", 1, "STREAMS", keys.ACTIVITY, "$")
     except NoPermissionError as error:
         raise RedisRefused(f"REDIS_URL's user may not do all that is needed ({error}); give it {RIGHTS}") from error
     except ResponseError as error:

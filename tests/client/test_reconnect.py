@@ -20,8 +20,9 @@ from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
+from server.jobs.log import Claim, NewEvent
 from server.jobs.store import Registry
-from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
+from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
 from tests.client.blocking import Loop
 from tests.client.conftest import QUICK, Open
@@ -190,11 +191,11 @@ class Studio:
         return self._loop.run(taken())
 
     def emit(self, claim: Claim, first: int, *events: NewEvent) -> None:
-        self._loop.run(scripts.run_many(self._connection, [self._worker.emit_call(claim, first, list(events))]))
+        self._loop.run(scripts.run_many(self._connection, [self._worker.calls.emit(claim, first, list(events))]))
 
     def finish(self, claim: Claim) -> None:
         body = Completed(images=(ImageLink(index=0, url="/x"),), seconds=1).body()
-        call = self._worker.finish_call(claim, JobState.COMPLETED, body, [b"png"])
+        call = self._worker.calls.finish(claim, JobState.COMPLETED, body, [b"png"])
         self._loop.run(scripts.run_many(self._connection, [call]))
 
 

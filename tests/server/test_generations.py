@@ -21,7 +21,7 @@ from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDER
 from oar_wire.events import EVENTS
 from oar_wire.job import GenerationParams
 from oar_wire.model import GenerationDefaults
-from server.worker.running import read_prompts, sequence_request
+from server.worker.requests import read_prompts, sequence_request
 from tests.server.live import LiveServer
 from tests.server.tiny import DEFAULTS, GRID, NAME, NUM_TOKENS
 from tests.waiting import wait_for

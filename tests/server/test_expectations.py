@@ -17,12 +17,12 @@ from PIL import Image
 from oar_core.engine.events import EngineEvent
 from oar_core.sampling.expectation import Expectation
 from oar_core.weights import write_manifest
-from server.jobs.worker_queue import Claim
+from server.jobs.log import Claim
 from server.settings import Settings
 from server.worker.engine_thread import Add, EngineThread, Expect, Expected, Stop
-from server.worker.guesses import Guesses
 from server.worker.models import LoadedModel, load_models
-from server.worker.preview import render_previews
+from server.worker.previews import Expectations
+from server.worker.render import render_previews
 from server.worker.running import RunningJob
 from tests.models.folders import NUM_TOKENS, write_golden_model
 from tests.server.jobs.protocol import params
@@ -51,8 +51,16 @@ def model(weights: Path, tmp_path: Path) -> LoadedModel:
 
 
 def job_of(**changes: Any) -> RunningJob:
-    values = {"epoch": 1, "attempt": 1, "seq": 2, "age": 0, "base": 0, "is_anew": False, "params": PARAMS} | changes
-    return RunningJob.begin(Claim("gen-1", FAMILY, **values), ())
+    values = {
+        "epoch": 1,
+        "attempt": 1,
+        "seq": 2,
+        "age": 0,
+        "base": 0,
+        "begins_again": False,
+        "params": PARAMS,
+    } | changes
+    return RunningJob.begin(Claim("gen-1", FAMILY, **values))
 
 
 async def test_a_running_picture_is_guessed_between_two_steps(model: LoadedModel) -> None:
@@ -65,40 +73,40 @@ async def test_a_running_picture_is_guessed_between_two_steps(model: LoadedModel
 
     model.engine.step = held_step  # type: ignore[method-assign]
     thread = EngineThread({FAMILY: model.engine}, lambda _report: None)
-    guesses, job = Guesses({FAMILY: model}, thread.send), job_of()
+    expectations, job = Expectations({FAMILY: model}, thread.send), job_of()
     (request,) = job.requests(model.pipeline)
     thread.send(Add(FAMILY, request))
-    waiting = asyncio.create_task(guesses.of(job, 0))
+    waiting = asyncio.create_task(expectations.of(job, 0))
     await asyncio.sleep(0)
     thread.start()
     async with asyncio.timeout(HANG_SECONDS):
         assert await waiting is None, "it has not begun"
         await asyncio.to_thread(entered.wait)
-        asked = [asyncio.create_task(guesses.of(job, 0)) for _ in range(2)]
-        dropped = asyncio.create_task(guesses.of(job, 0))
+        asked = [asyncio.create_task(expectations.of(job, 0)) for _ in range(2)]
+        dropped = asyncio.create_task(expectations.of(job, 0))
         await asyncio.sleep(0)
         dropped.cancel()
         go_on.set()
-        expectations = [await task for task in asked]
+        answers = [await task for task in asked]
     thread.send(Stop())
     await asyncio.to_thread(thread.join)
-    for expectation in expectations:
+    for expectation in answers:
         assert expectation is not None
         assert expectation.positions == tuple(range(1, NUM_TOKENS)), "the first step drew one"
-    assert guesses.seconds > 0
+    assert expectations.seconds > 0
 
 
 async def test_nothing_is_asked_where_the_tokenizer_knows_what_unknown_is(weights: Path, tmp_path: Path) -> None:
     (native,) = load_models(Settings(weights_dir=weights, data_dir=tmp_path, models=(NAME,), calibrate=False))
     sent: list[Expect] = []
-    guesses = Guesses({FAMILY: native}, sent.append)
-    assert await guesses.of(job_of(), 0) is None
+    expectations = Expectations({FAMILY: native}, sent.append)
+    assert await expectations.of(job_of(), 0) is None
     assert not sent
 
 
 async def test_a_preview_shows_what_is_known_and_else_what_is_expected(model: LoadedModel) -> None:
     job = job_of()
-    job.canvases[0].add([0, 1], [5, 6])
+    job.pictures[0].add([0, 1], [5, 6])
     expectation = Expectation(tuple(range(1, NUM_TOKENS)), (7,) * (NUM_TOKENS - 1))
     shown, neutral = render_previews(model.pipeline, [job.snapshot(0, 0, expectation), job.snapshot(0, 0)])
     wanted = model.pipeline.decode(torch.tensor([[5, 6, *[7] * (NUM_TOKENS - 2)]]))[0]

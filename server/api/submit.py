@@ -12,7 +12,6 @@ from typing import TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from oar_wire.edit import edit_steps
 from oar_wire.error import ServerError
 from oar_wire.errors import InvalidField, InvalidIdempotencyKey, JobLost, JobNotFound, PriorityNotAllowed
 from oar_wire.model import ModelInfo
@@ -20,12 +19,12 @@ from oar_wire.request import GenerationRequest
 from oar_wire.tenant import Tenant
 from server.api.deps import Services
 from server.api.event_stream import wait_until_left
-from server.api.uploads import Source
+from server.api.uploads import Source, with_edit
 from server.api.validation import resolve
 from server.jobs.estimate import output_bytes
 from server.jobs.job import Job
 from server.jobs.keys import PRIORITIES
-from server.jobs.queue import Idempotency, Submitted
+from server.jobs.queue import Idempotency, Place, Submitted
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
@@ -54,12 +53,30 @@ def losses_told() -> Generator[None]:
         raise JobLost("Redis has lost its data, and this job with it; submit it again", retry_after=2) from error
 
 
+async def place_of(services: Services, submitted: Submitted) -> Place:
+    """Where a submitted job stands, by the answer to its submit. Raises JobLost, or JobExpired for a repeated request
+    whose job is no longer kept."""
+    with losses_told():
+        return submitted.place or await services.queue.look(submitted.job_id)
+
+
 async def frames_or_loss(frames: AsyncGenerator[str]) -> AsyncGenerator[str]:
     """The frames of a submit's own stream. Raises JobLost."""
     with losses_told():
         async with aclosing(frames):
             async for frame in frames:
                 yield frame
+
+
+async def submit_generation(
+    services: Services, request: GenerationRequest, key: str | None, cancel_after: str | None
+) -> Submitted:
+    """Accepts a plain generation. `key` and `cancel_after` are headers. Raises a ServerError for what cannot be
+    served."""
+    with rejections_counted(services):
+        known = idempotency(key, request)  # a client that repeats itself has less time left than at first
+        request = with_deadline(request, cancel_after)
+        return await accept(services, request, await services.find_model(request.model), idempotency=known)
 
 
 async def accept(
@@ -74,18 +91,17 @@ async def accept(
 ) -> Submitted:
     """Raises a ServerError for what cannot be served."""
     params = resolve(within_ceiling(request, services.tenant), model, services.settings, needs_prompt=needs_prompt)
-    params = await services.prompts.read(params, model, request.condition)
-    if not await services.queue.is_known(idempotency):
-        await services.check_served(model)
-    edit = None if source is None else source.params
-    steps = params.steps if edit is None else edit_steps(params.steps, model.num_tokens - edit.num_kept)
-    params = params.model_copy(update={"partial_images": partial_images, "edit": edit, "steps": steps})
+    read = await services.prompts.read(params, model, request.condition)
+    params = read.params.model_copy(update={"partial_images": partial_images})
+    if source is not None:
+        params = with_edit(params, source, model)
     submitted = await services.queue.submit(
         params,
         idempotency,
         source=None if source is None else source.png,
         output_bytes=output_bytes(params, model),
-        warnings=await services.prompts.warnings(params, model),
+        warnings=read.warnings,
+        needs_worker=True,
     )
     services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()
     return submitted

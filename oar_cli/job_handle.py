@@ -1,6 +1,6 @@
-"""What makes pictures for `oar generate` and `oar edit`: a job on a server, or the model in this process.
+"""The job of `oar generate` or `oar edit`: on a server, or of the model in this process.
 
-Both tell the same events, so that what shows them need not know which it is.
+Both have the same events, so that what shows them need not know which it is.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class Shape:
         return self.grid[0] * self.grid[1]
 
 
-class Making(Protocol):
+class JobHandle(Protocol):
     """One job on its way. `events` may be read in another thread than the one that cancels."""
 
     @property
@@ -169,7 +169,7 @@ def _place(job: Job) -> str:
 
 def begin(
     url: str | None, api_key: str | None, request: GenerationRequest, upload: Upload | None, key: str | None
-) -> Making:
+) -> JobHandle:
     """`key` is for idempotency, on a server. Raises OarError, click.ClickException."""
     if url:
         return OnServer(url, api_key, request, upload, key)

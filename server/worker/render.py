@@ -29,7 +29,7 @@ WEBP_QUALITY = 80
 
 
 @dataclass(frozen=True)
-class Drawn:
+class FinishedTokens:
     """The tokens of a finished job."""
 
     token_ids: Sequence[Sequence[int]]  # of each picture, by position
@@ -41,7 +41,7 @@ class Renderer:
         """Where it `is_deterministic`, no two jobs are decoded together."""
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="render")
         self._most_jobs = 1 if is_deterministic else MOST_JOBS
-        self._finishing: dict[str, Gathering[Drawn, tuple[bytes, ...]]] = {}
+        self._finishing: dict[str, Gathering[FinishedTokens, tuple[bytes, ...]]] = {}
 
     async def finish(
         self, pipeline: Model, token_ids: Sequence[Sequence[int]], edit: JobEdit | None = None
@@ -50,7 +50,7 @@ class Renderer:
         if pipeline.name not in self._finishing:
             work = partial(render_jobs, pipeline)
             self._finishing[pipeline.name] = Gathering(work, self._threads, self._most_jobs)
-        return await self._finishing[pipeline.name].ask(Drawn(token_ids, edit))
+        return await self._finishing[pipeline.name].ask(FinishedTokens(token_ids, edit))
 
     async def preview(self, pipeline: Model, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
         return await asyncio.get_running_loop().run_in_executor(self._threads, render_previews, pipeline, snapshots)
@@ -75,10 +75,10 @@ class Renderer:
 
 
 def render_pngs(pipeline: Model, token_ids: Sequence[Sequence[int]], edit: JobEdit | None = None) -> tuple[bytes, ...]:
-    return render_jobs(pipeline, [Drawn(token_ids, edit)])[0]
+    return render_jobs(pipeline, [FinishedTokens(token_ids, edit)])[0]
 
 
-def render_jobs(pipeline: Model, jobs: Sequence[Drawn]) -> list[tuple[bytes, ...]]:
+def render_jobs(pipeline: Model, jobs: Sequence[FinishedTokens]) -> list[tuple[bytes, ...]]:
     """The PNGs of each job, whose pictures go through the decoder side by side."""
     token_ids = torch.tensor([picture for job in jobs for picture in job.token_ids], dtype=torch.long)
     pixels = np.concatenate([pipeline.decode(part) for part in torch.split(token_ids, MOST_PICTURES)])
