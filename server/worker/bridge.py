@@ -1,6 +1,7 @@
 """Between Redis and the engine: takes jobs for free rows, renews leases, hears of cancels, sends previews, stops."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -95,9 +96,10 @@ class Bridge:
         """Serves until `stop`; calls `on_ready` when it takes jobs. Raises WorkerCrashed.
 
         It stops in three steps: no more jobs are taken, and whoever asks is told so first; those that run may finish;
-        after `drain_seconds` the rest is handed back.
+        after `drain_seconds` the rest is handed back. It returns at once if it is stopped before Redis was reached.
         """
-        await self._announce()
+        if not await self._announce():
+            return
         self._engine.start()
         work = (self._desk.outbox.run(), self._beats(), self._cancels(), self._previews())
         background = [asyncio.create_task(coroutine) for coroutine in work]
@@ -228,7 +230,24 @@ class Bridge:
 
     # beside the engine
 
-    async def _announce(self) -> None:
+    async def _announce(self) -> bool:
+        """Tells Redis of this worker and its models, however long Redis is away; False if it was stopped before."""
+        is_logged = False
+        while not self._stopping.is_set():
+            try:
+                await self._publish_all()
+            except RedisUnavailable as error:
+                if not is_logged:
+                    logger.warning("waits to announce itself: %s", error)
+                is_logged = True
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), PAUSE_SECONDS)
+            else:
+                return True
+        return False
+
+    async def _publish_all(self) -> None:
+        """Changes nothing the second time. Raises RedisUnavailable."""
         await self._data.look(self._count_jobs)
         await self._control.remove()
         for queue in self._queues.values():

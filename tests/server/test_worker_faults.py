@@ -16,6 +16,7 @@ from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog
 from server.jobs.queue import JobQueue
+from server.jobs.store import Registry
 from server.jobs.worker_queue import Claim
 from server.settings import Settings
 from server.worker.bridge import Bridge, WorkerCrashed
@@ -158,6 +159,31 @@ async def test_a_worker_outlives_a_redis_that_takes_no_writes(
         await connection.close()
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_a_worker_that_starts_while_redis_is_away_waits_for_it(
+    tmp_path: Path, weights_dir: Path, caplog: pytest.LogCaptureFixture, is_stopped: bool
+) -> None:
+    """Redis was there before the models were read, and has gone meanwhile; the worker ended with a traceback."""
+    server = EmbeddedRedis(tmp_path / "redis")
+    settings = Settings(redis_url=server.url, data_dir=tmp_path, weights_dir=weights_dir)
+    connection = RedisConnection(server.url)
+    bridge = Bridge(settings, connection, "w", load_models(settings))
+    ready = asyncio.Event()
+    run = asyncio.create_task(bridge.run(ready.set))
+    await asyncio.to_thread(wait_for, lambda: run.done() or "waits to announce itself" in caplog.text)
+    assert not run.done()
+    assert not ready.is_set()
+    if not is_stopped:
+        await asyncio.to_thread(server.start)
+        await asyncio.wait_for(ready.wait(), HANG_SECONDS)
+        assert [info.name for info in await Registry(connection).models()] == ["tiny"]
+    bridge.stop()
+    await asyncio.wait_for(run, HANG_SECONDS)
+    assert ready.is_set() is not is_stopped
+    await connection.close()
+    server.stop()
 
 
 async def test_a_worker_outlives_a_redis_that_is_full(
