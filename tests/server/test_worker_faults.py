@@ -62,6 +62,7 @@ async def running(bridge: Bridge) -> AsyncIterator[asyncio.Task[None]]:
     await asyncio.wait([run])
 
 
+@pytest.mark.running
 async def test_a_job_that_is_back_before_it_is_lost_is_one_job_still(
     bridge: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +80,7 @@ async def test_a_job_that_is_back_before_it_is_lost_is_one_job_still(
     assert set(desk.outbox._dirty) == {("gen-1", 1), ("gen-1", 2)}, "neither takes the other's place"
 
 
+@pytest.mark.running
 async def test_previews_that_were_left_out_are_first_in_the_next_round(
     bridge: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +99,7 @@ async def test_previews_that_were_left_out_are_first_in_the_next_round(
     assert [[s.image for s in snapshots] for snapshots in rounds] == [[0, 1], [2, 3], [0, 1], [2, 3]]
 
 
+@pytest.mark.running
 async def test_a_crash_while_it_drains_ends_the_worker_at_once(
     bridge: Bridge, connection: RedisConnection, gate: Gate
 ) -> None:
@@ -114,6 +117,7 @@ async def test_a_crash_while_it_drains_ends_the_worker_at_once(
             await asyncio.wait_for(run, HANG_SECONDS)
 
 
+@pytest.mark.running
 async def test_what_a_report_breaks_is_a_crash_and_not_a_line_in_a_log(
     bridge: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +138,7 @@ async def test_a_redis_that_cannot_save_is_unavailable(connection: RedisConnecti
         await connection.retry(refused)
 
 
+@pytest.mark.running
 async def test_a_worker_outlives_a_redis_that_takes_no_writes(
     tmp_path: Path, weights_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,6 +166,7 @@ async def test_a_worker_outlives_a_redis_that_takes_no_writes(
         server.stop()
 
 
+@pytest.mark.running
 @pytest.mark.parametrize("is_stopped", [False, True])
 async def test_a_worker_that_starts_while_redis_is_away_waits_for_it(
     tmp_path: Path, weights_dir: Path, caplog: pytest.LogCaptureFixture, is_stopped: bool
@@ -186,6 +192,7 @@ async def test_a_worker_that_starts_while_redis_is_away_waits_for_it(
     server.stop()
 
 
+@pytest.mark.running
 async def test_a_worker_outlives_a_redis_that_is_full(
     bridge: Bridge, connection: RedisConnection, settings: Settings
 ) -> None:
