@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 BLOCK_SECONDS = 0.5
 PAUSE_SECONDS = 0.5
 FLUSH_SECONDS = 2.0
+MOST_BEATS = 1 << 32  # that a count of heartbeats begins with
 JOIN_SECONDS = 10.0  # for the engine to end its step; the thread is a daemon
 
 
@@ -72,7 +74,8 @@ class Bridge:
         self._outputs = OutputStore(connection)
         self._control = ControlStream(connection, worker)
         self._data = DataWatch(connection, settings)
-        self._num_beats = 0
+        # Not that of the process before, which had the same name: a count that stands still is a dead worker.
+        self._num_beats = secrets.randbelow(MOST_BEATS)
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._crash: asyncio.Future[None] = self._loop.create_future()

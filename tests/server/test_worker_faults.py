@@ -24,7 +24,7 @@ from server.worker.engine_thread import Abort, Add, Command
 from server.worker.models import load_models
 from server.worker.running import Snapshot
 from tests.server.gate import Gate
-from tests.server.jobs.protocol import params
+from tests.server.jobs.protocol import ManualClock, params
 from tests.waiting import HANG_SECONDS, wait_for
 
 pytestmark = pytest.mark.anyio
@@ -193,6 +193,22 @@ async def test_a_worker_that_starts_while_redis_is_away_waits_for_it(
 
 
 @pytest.mark.running
+async def test_a_worker_that_is_started_again_under_its_name_is_alive_at_once(
+    settings: Settings, connection: RedisConnection, weights_dir: Path
+) -> None:
+    """Each process counted its heartbeats from 1. Where the one before had died after its first, the next one looked as
+    dead as that until its second, and submits were refused."""
+    settings = settings.model_copy(update={"weights_dir": weights_dir})
+    clock = ManualClock()
+    registry = Registry(connection, clock)
+    models = load_models(settings)
+    for _ in range(2):
+        await Bridge(settings, connection, "w", models)._announce()
+        assert [worker.name for worker in await registry.workers()] == ["w"]
+        clock.advance(2 * settings.lease_seconds)
+    assert not await registry.workers(), "the second one has not been heard since"
+
+
 async def test_a_worker_outlives_a_redis_that_is_full(
     bridge: Bridge, connection: RedisConnection, settings: Settings
 ) -> None:
