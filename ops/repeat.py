@@ -69,13 +69,14 @@ def main() -> None:
     parser.add_argument("what", choices=("seeds", "running"))
     parser.add_argument("--count", type=int, help=f"default: {SEEDS} seeds, {TIMES} times")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
-    parser.add_argument("pytest", nargs="*", help="words for pytest, after `--`")
-    given = parser.parse_args()
+    words = sys.argv[1:]
+    at = words.index("--") if "--" in words else len(words)
+    given, more = parser.parse_args(words[:at]), words[at + 1 :]
     tally, start = Tally(), time.monotonic()
     if given.what == "seeds":
-        repeat_seeds(tally, given.count or SEEDS, given.first, given.pytest)
+        repeat_seeds(tally, given.count or SEEDS, given.first, more)
     else:
-        repeat_running(tally, given.count or TIMES, given.pytest)
+        repeat_running(tally, given.count or TIMES, more)
     line = {"what": given.what, "seconds": round(time.monotonic() - start), **tally.counts, "failures": tally.failures}
     sys.stdout.write(f"{json.dumps(line)}\n")
     raise SystemExit(bool(tally.failures))
