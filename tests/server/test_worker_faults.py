@@ -192,7 +192,6 @@ async def test_a_worker_that_starts_while_redis_is_away_waits_for_it(
     server.stop()
 
 
-@pytest.mark.running
 async def test_a_worker_that_is_started_again_under_its_name_is_alive_at_once(
     settings: Settings, connection: RedisConnection, weights_dir: Path
 ) -> None:
@@ -209,6 +208,7 @@ async def test_a_worker_that_is_started_again_under_its_name_is_alive_at_once(
     assert not await registry.workers(), "the second one has not been heard since"
 
 
+@pytest.mark.running
 async def test_a_worker_outlives_a_redis_that_is_full(
     bridge: Bridge, connection: RedisConnection, settings: Settings
 ) -> None:
