@@ -203,7 +203,7 @@ class WorkerInfo(Sent):
     row_seconds: float = 0.0
     picture_seconds: float = 0.0  # smoothed time from a picture's last step to its pixels
     is_draining: bool = False  # it takes no more jobs
-    beats: int = 0  # heartbeats so far: one that stands still is dead, whatever Redis' clock says
+    beats: int = 0  # raised by each heartbeat: a worker whose count stands still is dead, whatever Redis' clock says
     lease_seconds: float = 0.0  # that it may stand still; 0: this worker does not count them
 
 

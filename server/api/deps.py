@@ -27,6 +27,7 @@ from server.jobs.instance import DataWatch
 from server.jobs.limiter import RateLimiter
 from server.jobs.probe import WriteProbe
 from server.jobs.queue import JobQueue
+from server.jobs.safety import Danger, SafetyWatch
 from server.jobs.store import OutputStore, RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
@@ -88,6 +89,7 @@ class Services:
     threads: PictureThreads
     parsers: ThreadPoolExecutor
     data: DataWatch
+    safety: SafetyWatch
     tenant: Tenant
     root_path: str = ""  # of the request's addresses, as its client sees them
     is_stopping: bool = False
@@ -119,6 +121,7 @@ class Services:
             threads=PictureThreads.open(settings, metrics),
             parsers=ThreadPoolExecutor(NUM_PARSERS, thread_name_prefix="body-parser"),
             data=DataWatch(connection, settings),
+            safety=SafetyWatch(connection, lambda found: metrics.set_dangers(Danger, found)),
             tenant=open_tenant(),
         )
 

@@ -4,7 +4,7 @@ Labels come from small closed sets: never a prompt, an id or a path. What a clie
 """
 
 from collections import Counter as CounterOf
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from prometheus_client import Histogram
 
@@ -49,6 +49,9 @@ class ApiMetrics(Families):
         self.slow_clients = self.counter("oar_ws_slow_client_closed", "Streams closed because the client did not read")
         self.redis_up = self.gauge("oar_redis_up", "Whether Redis answered this scrape")
         self.redis_writable = self.gauge("oar_redis_writable", "Whether Redis accepted a write at this scrape")
+        self._redis_unsafe = self.gauge(
+            "oar_redis_unsafe", "Whether a setting of Redis may lose jobs, by danger", "danger"
+        )
         self.speaks = self.gauge("oar_fleet_exporter", "Whether this process shows the `fleet` rows")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
         self._build.labels(VERSION, "none", "none", "none", "none").set(1)
@@ -75,6 +78,10 @@ class ApiMetrics(Families):
 
     def count_swept(self, outcome: str) -> None:
         self._swept.labels(outcome).inc()
+
+    def set_dangers(self, known: Iterable[str], found: Collection[str]) -> None:
+        for danger in known:
+            self._redis_unsafe.labels(danger).set(danger in found)
 
     def count_refusal(self, code: str) -> None:
         self._refused.labels(code).inc()

@@ -1,7 +1,9 @@
 """What a worker says of itself: that it is alive, how fast it is, which models it has."""
 
 import asyncio
+import contextlib
 import logging
+import secrets
 from collections.abc import Mapping
 
 from oar_wire.errors import RedisUnavailable
@@ -18,6 +20,9 @@ from server.worker.execution import Execution
 from server.worker.models import LoadedModel
 
 logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.5
+MOST_BEATS = 1 << 32  # that a count of heartbeats begins with
 
 
 class Heartbeat:
@@ -41,11 +46,28 @@ class Heartbeat:
         self._metrics = metrics
         self._registry = Registry(connection)
         self._data = DataWatch(connection, settings)
-        self._num_beats = 0
+        # Not that of the process before, which had the same name: a count that stands still is a dead worker.
+        self._num_beats = secrets.randbelow(MOST_BEATS)
         self._is_draining = False
 
-    async def begin(self) -> None:
-        """The worker and its models become known. Raises RedisUnavailable."""
+    async def begin(self, stopping: asyncio.Event) -> bool:
+        """Publishes the worker and its models, however long Redis is away; False if it was stopped before."""
+        is_logged = False
+        while not stopping.is_set():
+            try:
+                await self._publish_all()
+            except RedisUnavailable as error:
+                if not is_logged:
+                    logger.warning("waits to announce itself: %s", error)
+                is_logged = True
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), PAUSE_SECONDS)
+            else:
+                return True
+        return False
+
+    async def _publish_all(self) -> None:
+        """Changes nothing the second time. Raises RedisUnavailable."""
         await self._data.look(self._count_jobs)
         await self._control.remove()
         for queue in self._queues.values():

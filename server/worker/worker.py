@@ -77,9 +77,10 @@ class Worker:
         """Serves until `stop`; calls `on_ready` when it takes jobs. Raises WorkerCrashed.
 
         It stops in three steps: no more jobs are taken, and whoever asks learns so first; those that run may finish;
-        after `drain_seconds` the rest is handed back.
+        after `drain_seconds` the rest is handed back. It returns at once if it is stopped before Redis was reached.
         """
-        await self._heartbeat.begin()
+        if not await self._heartbeat.begin(self._stopping):
+            return
         execution = self._execution.start()
         background = [asyncio.create_task(work) for work in (self._heartbeat.run(), self._leases.follow_cancels())]
         takers = [asyncio.create_task(taker.run()) for taker in self._takers]

@@ -96,6 +96,7 @@ def test_a_stream_survives_five_hundred_cuts(open_client: Open, live: LiveServer
     assert paint_through_cuts(open_client, live, 500, seed=2) > 5
 
 
+@pytest.mark.running
 @pytest.mark.chaos
 def test_a_server_that_is_killed_and_started_again_goes_unnoticed(
     open_client: Open, tmp_path: Path, weights_dir: Path
@@ -126,6 +127,7 @@ def test_a_server_that_is_killed_and_started_again_goes_unnoticed(
         server.process.stdout = open(os.devnull)  # noqa: SIM115  (it is stopped already)
 
 
+@pytest.mark.running
 def test_an_api_that_is_killed_under_a_stream_is_replaced(open_client: Open, slow: LiveServer) -> None:
     """`oar serve` starts another API at the same address; the client finds it."""
     client = open_client(slow.url, patience=Patience(seconds=HANG_SECONDS, longest_pause=0.3))
@@ -139,6 +141,7 @@ def test_an_api_that_is_killed_under_a_stream_is_replaced(open_client: Open, slo
     check(slow, job.id, events)
 
 
+@pytest.mark.running
 def test_patience_ends_with_a_server_that_stays_away(open_client: Open, slow: LiveServer) -> None:
     with CuttingProxy(slow.url, lambda _: None) as proxy, slow.held():
         client = open_client(proxy.url, patience=Patience(seconds=0.4, first_pause=0.02))
@@ -153,6 +156,7 @@ def test_patience_ends_with_a_server_that_stays_away(open_client: Open, slow: Li
         slow.client.delete(f"/v1/generations/{job.id}")
 
 
+@pytest.mark.running
 def test_a_silent_connection_is_opened_again(open_client: Open, slow: LiveServer) -> None:
     """It may be half dead without either side knowing."""
     with CuttingProxy(slow.url, lambda _: None) as proxy:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from oar_core.models.lpd.groups import published_groups
 from oar_core.order.hashing import hash_positions, hash_words
 from oar_core.order.lpd import _LPD_ORDER, lpd
-from oar_core.order.permutation import is_permutation
 from oar_core.order.plan import PlanSpec, group_sizes, make_plan
+from tests.order.permutations import is_permutation
 
 grids = st.tuples(st.integers(1, 9), st.integers(1, 9))
 

@@ -315,6 +315,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.hypothesis
 def test_the_protocol(redis_url: str) -> None:
     ProtocolMachine.url = redis_url
     run_state_machine_as_test(

@@ -262,6 +262,7 @@ def test_an_edit_is_the_same_here_and_on_a_server(
         assert json.loads(edited.info["oar"])["edit"]["feather"] == 2
 
 
+@pytest.mark.running
 def test_an_edit_is_painted_in_a_terminal_too(
     slow: LiveServer, tmp_path: Path, picture_and_mask: tuple[str, str]
 ) -> None:
@@ -368,6 +369,7 @@ def long_words(url: str, out: Path) -> list[str]:
     return ["generate", "a red circle", "-n", "16", "--steps", steps, "--guidance", "3", "--url", url, "-o", str(out)]
 
 
+@pytest.mark.running
 def test_a_terminal_shows_the_picture_as_it_is_painted(slow: LiveServer, tmp_path: Path) -> None:
     with slow.held(3):
         terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
@@ -416,6 +418,7 @@ def test_what_is_no_terminal_gets_no_painting(runner: CliRunner) -> None:
     assert run(runner, "generate", "a red circle", *WISH).stdout == "out.png\n"
 
 
+@pytest.mark.running
 @pytest.mark.parametrize("how", ["key", "signal"])
 def test_an_interrupt_cancels_the_job_and_restores_the_cursor(slow: LiveServer, tmp_path: Path, how: str) -> None:
     with slow.held(3):
@@ -433,6 +436,7 @@ def test_an_interrupt_cancels_the_job_and_restores_the_cursor(slow: LiveServer, 
         wait_for(lambda: slow.client.get(f"/v1/generations/{job_id}").json()["status"] == "canceled")
 
 
+@pytest.mark.running
 def test_an_interrupt_here_stops_at_once(weights_dir: Path, tmp_path: Path) -> None:
     words = ["generate", "a red circle", "-n", "16", "--steps", "20", "--guidance", "3", "-o", str(tmp_path / "x.png")]
     gate = Gate(tmp_path / "gate")
@@ -447,6 +451,7 @@ def test_an_interrupt_here_stops_at_once(weights_dir: Path, tmp_path: Path) -> N
     assert terminal.text.rstrip().endswith("canceled")
 
 
+@pytest.mark.running
 def test_who_waits_sees_the_place_in_the_queue(slow: LiveServer, tmp_path: Path) -> None:
     wait_for(lambda: slow.submit()["eta"] is not None)  # the worker has told how long a step takes
     slow.wait_until_idle()
@@ -461,6 +466,7 @@ def test_who_waits_sees_the_place_in_the_queue(slow: LiveServer, tmp_path: Path)
     assert terminal.end() == 0
 
 
+@pytest.mark.running
 def test_a_failed_job_is_told_and_the_terminal_restored(slow: LiveServer, tmp_path: Path) -> None:
     with slow.held(3):
         terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")

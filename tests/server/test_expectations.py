@@ -63,6 +63,7 @@ def job_of(**changes: Any) -> RunningJob:
     return RunningJob.begin(Claim("gen-1", FAMILY, **values))
 
 
+@pytest.mark.running
 async def test_a_running_picture_is_guessed_between_two_steps(model: LoadedModel) -> None:
     entered, go_on, step = threading.Event(), threading.Event(), model.engine.step
 

@@ -156,6 +156,7 @@ def test_pictures_made_at_once_are_those_of_the_reference_loop(
     assert server.events(native["id"])[-1]["type"] == "completed"
 
 
+@pytest.mark.running
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_picture_goes_on_where_its_worker_was_killed(
     server: LiveServer, many_weights: Path, tmp_path: Path, family: str
@@ -164,11 +165,13 @@ def test_a_picture_goes_on_where_its_worker_was_killed(
     asked = {"model": family, "prompt": "hen", "n": 12, "steps": steps, "guidance": 3.0, "seed": 4, "previews": False}
     undisturbed = server.submit(**asked)
     server.events(undisturbed["id"])
-    with LiveServer(tmp_path, many_weights, OAR_MODELS=f"{NAME},{family}", OAR_SLOTS="2") as other:
-        job = other.submit(**asked)
-        wait_for_patches(other, job["id"], 12)
-        (pid,) = wait_for(lambda: other.children("worker"))
-        os.kill(pid, signal.SIGKILL)
+    settings = {"OAR_MODELS": f"{NAME},{family}", "OAR_SLOTS": "2"}
+    with LiveServer(tmp_path, many_weights, is_gated=True, **settings) as other:
+        with other.held(20):
+            job = other.submit(**asked)
+            wait_for_patches(other, job["id"], 12)
+            (pid,) = wait_for(lambda: other.children("worker"))
+            os.kill(pid, signal.SIGKILL)
         events = other.events(job["id"])
         pictures = [other.png(job["id"], image) for image in range(12)]
     positions = [

@@ -122,6 +122,7 @@ def test_a_whole_video_is_an_animation_of_its_frames(server: LiveServer) -> None
     assert again.status_code == 304
 
 
+@pytest.mark.running
 def test_frames_can_be_fetched_while_the_video_is_made(server: LiveServer) -> None:
     with server.held(STEPS // 2):
         job = server.submit(**asked(seed=9))
@@ -158,6 +159,7 @@ def wait_for_frames(server: LiveServer, job_id: str, count: int) -> None:
                 return
 
 
+@pytest.mark.running
 def test_a_video_goes_on_where_its_worker_was_killed(server: LiveServer, both_weights: Path, tmp_path: Path) -> None:
     """The frames that were told of are the checkpoint: none is made twice, and all bytes are those of a video that
     nothing disturbed."""
@@ -184,6 +186,7 @@ def test_a_video_goes_on_where_its_worker_was_killed(server: LiveServer, both_we
     assert found == [server.client.get(output["url"]).content for output in wanted]
 
 
+@pytest.mark.running
 def test_a_video_is_canceled_within_a_step_and_keeps_its_frames(server: LiveServer) -> None:
     with server.held(2 * NUM_SIGMAS):
         job = server.submit(**asked(seed=11))

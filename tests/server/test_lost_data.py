@@ -109,6 +109,7 @@ async def is_running(queue: JobQueue, log: EventLog, job_id: str) -> bool:
     return (await queue.load(job_id)).state is JobState.RUNNING and len(await log.read_checkpoint(job_id)) > 0
 
 
+@pytest.mark.running
 async def test_a_worker_publishes_again_and_ends_what_it_held(
     connection: RedisConnection,
     settings: Settings,
@@ -169,6 +170,7 @@ async def test_a_model_that_was_evicted_is_published_again(
     assert 0 < await connection.once("PTTL", keys.model("tiny")) <= 1000 * (1.5 + options.model_grace)
 
 
+@pytest.mark.running
 async def test_whoever_watches_is_told(
     connection: RedisConnection, settings: Settings, tmp_path: Path, weights_dir: Path, engine: HeldEngine
 ) -> None:
@@ -212,6 +214,7 @@ async def test_whoever_watches_is_told(
                 assert (await frames(url, accepted))[0][-1]["type"] == "completed"
 
 
+@pytest.mark.running
 async def test_a_redis_that_comes_back_with_an_empty_folder(tmp_path: Path, weights_dir: Path) -> None:
     """As after a new volume."""
     server = EmbeddedRedis(tmp_path / "redis")

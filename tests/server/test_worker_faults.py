@@ -19,6 +19,7 @@ from server.jobs.events import EventLog
 from server.jobs.log import Claim, Order, Write
 from server.jobs.memory_log import MemoryJobLog
 from server.jobs.queue import JobQueue
+from server.jobs.store import Registry
 from server.observability.metrics import WorkerMetrics
 from server.settings import Settings
 from server.tasks import BackgroundTasks, stop_tasks
@@ -31,7 +32,7 @@ from server.worker.running import RunningJob, Snapshot
 from server.worker.table import JobTable
 from server.worker.worker import Worker, WorkerCrashed
 from tests.server.gate import Gate
-from tests.server.jobs.protocol import params
+from tests.server.jobs.protocol import ManualClock, params
 from tests.waiting import HANG_SECONDS, wait_for
 
 pytestmark = pytest.mark.anyio
@@ -150,6 +151,7 @@ class NotingRenderer(Renderer):
         ]
 
 
+@pytest.mark.running
 async def test_previews_that_were_left_out_are_first_in_the_next_round(
     options: Settings, models: dict[str, LoadedModel]
 ) -> None:
@@ -167,6 +169,7 @@ async def test_previews_that_were_left_out_are_first_in_the_next_round(
     assert renderer.rounds == [[0], [1, 2], [3, 0], [1, 2]], "the first round learns what one costs"
 
 
+@pytest.mark.running
 async def test_a_crash_while_it_drains_ends_the_worker_at_once(
     worker: Worker, options: Settings, connection: RedisConnection, models: dict[str, LoadedModel], gate: Gate
 ) -> None:
@@ -185,6 +188,7 @@ async def test_a_crash_while_it_drains_ends_the_worker_at_once(
             await asyncio.wait_for(run, HANG_SECONDS)
 
 
+@pytest.mark.running
 async def test_what_a_report_breaks_is_a_crash_and_not_a_line_in_a_log(
     worker: Worker, options: Settings, connection: RedisConnection, models: dict[str, LoadedModel]
 ) -> None:
@@ -210,6 +214,7 @@ async def test_a_redis_that_cannot_save_is_unavailable(connection: RedisConnecti
         await connection.retry(refused)
 
 
+@pytest.mark.running
 async def test_a_worker_outlives_a_redis_that_takes_no_writes(
     tmp_path: Path, options: Settings, models: dict[str, LoadedModel], gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -238,6 +243,52 @@ async def test_a_worker_outlives_a_redis_that_takes_no_writes(
         server.stop()
 
 
+@pytest.mark.running
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_a_worker_that_starts_while_redis_is_away_waits_for_it(
+    tmp_path: Path, weights_dir: Path, caplog: pytest.LogCaptureFixture, is_stopped: bool
+) -> None:
+    """Redis was there before the models were read, and has gone meanwhile; the worker ended with a traceback."""
+    server = EmbeddedRedis(tmp_path / "redis")
+    settings = Settings(redis_url=server.url, data_dir=tmp_path, weights_dir=weights_dir)
+    connection = RedisConnection(server.url)
+    worker = Worker(settings, connection, "w", load_models(settings))
+    ready = asyncio.Event()
+    run = asyncio.create_task(worker.run(ready.set))
+    await asyncio.to_thread(wait_for, lambda: run.done() or "waits to announce itself" in caplog.text)
+    assert not run.done()
+    assert not ready.is_set()
+    if not is_stopped:
+        await asyncio.to_thread(server.start)
+        await asyncio.wait_for(ready.wait(), HANG_SECONDS)
+        assert [info.name for info in await Registry(connection).models()] == ["tiny"]
+    worker.stop()
+    await asyncio.wait_for(run, HANG_SECONDS)
+    assert ready.is_set() is not is_stopped
+    await connection.close()
+    server.stop()
+
+
+async def test_a_worker_that_is_started_again_under_its_name_is_alive_at_once(
+    settings: Settings, connection: RedisConnection, weights_dir: Path
+) -> None:
+    """Each process counted its heartbeats from 1. Where the one before had died after its first, the next one looked as
+    dead as that until its second, and submits were refused."""
+    settings = settings.model_copy(update={"weights_dir": weights_dir})
+    clock = ManualClock()
+    registry = Registry(connection, clock)
+    models = load_models(settings)
+    for _ in range(2):
+        ready = asyncio.Event()
+        run = asyncio.create_task(Worker(settings, connection, "w", models).run(ready.set))
+        await ready.wait()
+        await stop_tasks([run])  # it dies, and says nothing
+        assert [worker.name for worker in await registry.workers()] == ["w"]
+        clock.advance(2 * settings.lease_seconds)
+    assert not await registry.workers(), "the second one has not been heard since"
+
+
+@pytest.mark.running
 async def test_a_worker_outlives_a_redis_that_is_full(
     options: Settings, connection: RedisConnection, models: dict[str, LoadedModel], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,6 +12,7 @@ from server.jobs.log import NewEvent
 from server.jobs.queue import JobQueue
 from server.jobs.sweeper import Sweeper
 from server.settings import Settings
+from server.tasks import stop_tasks
 from tests.server.jobs.protocol import PARAMS, ManualClock, kinds, make_late, open_worker, params, run, take
 from tests.waiting import wait_until
 
@@ -186,8 +187,7 @@ async def test_a_sweeper_outlives_redis_outages(settings: Settings, caplog: pyte
 
     await wait_until(has_failed_twice)
     assert not task.done()
-    task.cancel()
-    await asyncio.wait([task])
+    await stop_tasks([task])
     await connection.close()
 
 

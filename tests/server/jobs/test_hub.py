@@ -19,6 +19,7 @@ from server.jobs.keys import Field
 from server.jobs.log import NewEvent
 from server.jobs.queue import JobQueue
 from server.settings import Settings
+from server.tasks import stop_tasks
 from tests.server.jobs.protocol import open_worker, params, run, take
 from tests.waiting import HANG_SECONDS, wait_until
 
@@ -41,8 +42,7 @@ async def running(hub: EventHub) -> AsyncIterator[EventHub]:
     try:
         yield hub
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await stop_tasks([task])
 
 
 async def submit(jobs: JobQueue) -> str:

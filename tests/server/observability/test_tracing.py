@@ -111,6 +111,7 @@ async def test_a_prompt_is_in_no_span_and_a_failed_job_is_an_error(traced: Trace
     assert failed.parent is None, "a job without a trace begins one"
 
 
+@pytest.mark.running
 async def test_a_stopping_worker_ends_the_spans_of_what_it_hands_back(traced: Traced) -> None:
     traced.tracing.begin("gen-x", "tiny", CLIENT, 0.1, 1)
     traced.tracing.close()
