@@ -1,20 +1,19 @@
-"""`AsyncClient`: the same for asyncio; what a method does in detail is said at its twin in `oar_client.client`.
+"""The client for asyncio. `make documents` writes `oar_client/client.py`, the same without asyncio, from this file.
 
 A client belongs to one event loop, where any number of tasks may share it. A task that is cancelled closes the sockets
 that it holds.
 """
 
-import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from typing import Any, Self, Unpack
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Self, Unpack
 
 from oar_client import calls
 from oar_client.address import Address
 from oar_client.aio_connections import AsyncConnections
 from oar_client.calls import PaintingFormat
-from oar_client.client import READY_PAUSE
 from oar_client.contact import CLOSE_SECONDS
 from oar_client.ending import check_completed
 from oar_client.errors import JobEnded, OarError, TimedOut
@@ -29,9 +28,11 @@ from oar_wire.model import ModelEntry
 from oar_wire.openai import OutputFormat
 from oar_wire.outputs import OutputKind, OutputLink
 
+READY_PAUSE = 0.2
+
 
 class AsyncClient:
-    """Talks to one server. Close it, or use it in an `async with` statement."""
+    """Talks to one server. Close it, or use it as a context manager."""
 
     def __init__(
         self,
@@ -43,7 +44,15 @@ class AsyncClient:
         patience: Patience | None = None,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
-        """As `Client`. Raises BadRequest for an address that is none."""
+        """Nothing is sent yet. Raises BadRequest for an address that is none.
+
+        base_url: else the environment variable OAR_URL, else http://127.0.0.1:8000
+        api_key: else OAR_API_KEY, else none
+        timeout: seconds that connecting, or one answer, may take
+        silence: seconds after which an event stream that says nothing is opened again
+        patience: how long what fails is tried again
+        verify: as httpx has it; a context also serves for the websockets
+        """
         self._connections = AsyncConnections(
             Address(base_url, api_key), timeout, silence, patience or Patience(), verify
         )
@@ -64,14 +73,17 @@ class AsyncClient:
     async def generate(
         self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
     ) -> Generation:
-        """Makes pictures and waits for them; a wait that is given up or cancelled cancels the job. Raises OarError."""
+        """Makes pictures and waits for them. Without `previews=True` none are made on the way.
+
+        A wait that ends early, by `timeout` or an interrupt, cancels the job. Raises OarError.
+        """
         wanted: Options = {"previews": False, **options}
         return await self._await(await self.submit(prompt, **wanted), timeout)
 
     async def submit(
         self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
     ) -> "AsyncJob":
-        """Returns as soon as the server has accepted the job."""
+        """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
         return AsyncJob(
             self._connections, await self._connections.send(calls.generation(prompt, options, idempotency_key))
         )
@@ -85,7 +97,10 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[EditOptions],
     ) -> Generation:
-        """Paints a part of a picture anew and waits as `generate`. Raises OarError, OSError."""
+        """Paints anew where the mask's alpha is 0, or the image's own where there is no mask, and waits as `generate`.
+
+        With `offset` it paints around the image, with `strength` it varies it. Raises OarError, OSError.
+        """
         wanted: EditOptions = {"previews": False, **options}
         return await self._await(await self.submit_edit(image, mask, prompt, **wanted), timeout)
 
@@ -107,14 +122,16 @@ class AsyncClient:
         return AsyncJob(self._connections, await self._connections.send(calls.look(job_id)))
 
     async def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
-        """As `Client.jobs`."""
-        return (await self._connections.send(calls.jobs(model, limit))).data
+        """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
+        listing = await self._connections.send(calls.jobs(model, limit))
+        return listing.data
 
     # the server
 
     async def models(self) -> list[ModelEntry]:
         """What the server paints with."""
-        return (await self._connections.send(calls.models())).data
+        listing = await self._connections.send(calls.models())
+        return listing.data
 
     async def model(self, name: str) -> ModelEntry:
         """One of them. Raises NotFound."""
@@ -129,12 +146,12 @@ class AsyncClient:
 
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Raises TimedOut."""
-        deadline = asyncio.get_running_loop().time() + timeout
+        deadline = time.monotonic() + timeout
         while not await self.ready():
             self._connections.check_open()
-            if asyncio.get_running_loop().time() + READY_PAUSE > deadline:
+            if time.monotonic() + READY_PAUSE > deadline:
                 raise TimedOut(f"the server was not ready within {timeout:g} s")
-            await asyncio.sleep(READY_PAUSE)
+            await self._connections.sleep(READY_PAUSE)
 
     # input and output
 
@@ -157,7 +174,11 @@ class AsyncJob(JobFacts):
         self.status = status
 
     def events(self, after: int = 0, *, timeout: float | None = None) -> "AsyncEventStream":
-        """The events numbered above `after`, from the past on, up to the terminal one, however often it breaks."""
+        """The events numbered above `after`, from the past on, up to the terminal one.
+
+        A connection that breaks is opened again where it broke: no event comes twice, none is lost but previews that
+        newer ones replaced. After `timeout` seconds it raises TimedOut, else an OarError when patience has ended.
+        """
         return AsyncEventStream(self._connections, self.id, after, timeout)
 
     async def wait(self, timeout: float | None = None) -> Generation:
@@ -171,7 +192,10 @@ class AsyncJob(JobFacts):
         return Generation(self.status, tuple(await self.images()), tuple(await self.outputs("video")))
 
     async def frames(self, *, timeout: float | None = None) -> AsyncGenerator[FrameOutput]:
-        """The frames of its videos as they are made, each fetched when it is there. Raises as `wait`."""
+        """The frames of its videos as they are made, each fetched when it is there. Frames of one video come in order.
+
+        Raises as `wait`.
+        """
         async with self.events(timeout=timeout) as events:
             async for event in events:
                 if isinstance(event, Frame):
@@ -202,7 +226,8 @@ class AsyncJob(JobFacts):
     async def images(
         self, image_format: OutputFormat = "png", *, compression: int = 100, metadata: bool = True
     ) -> list[Picture]:
-        """The pictures of a completed job. Raises Conflict where it is not completed."""
+        """The pictures of a completed job. `compression` is the quality of WebP and JPEG, `metadata` whether a PNG
+        carries what made it. Raises Conflict where the job is not completed."""
         wanted = range(self.params.num_outputs("image"))
         return [await self.image(index, image_format, compression=compression, metadata=metadata) for index in wanted]
 
@@ -220,7 +245,7 @@ class AsyncJob(JobFacts):
 
 
 class AsyncEventStream:
-    """Iterates over a job's events. Close it, use it in an `async with` statement, or read it to its end."""
+    """Iterates over a job's events. Close it, use it as a context manager, or read it to its end."""
 
     def __init__(self, connections: AsyncConnections, job_id: str, after: int, timeout: float | None) -> None:
         self._connections = connections
@@ -236,8 +261,8 @@ class AsyncEventStream:
     def __aiter__(self) -> AsyncIterator[AnyEvent]:
         return self
 
-    def __anext__(self) -> Coroutine[Any, Any, AnyEvent]:
-        return self._events.__anext__()
+    async def __anext__(self) -> AnyEvent:
+        return await self._events.__anext__()
 
     async def __aenter__(self) -> Self:
         return self
@@ -257,13 +282,11 @@ class AsyncEventStream:
                     feed.opened()
                     while not feed.has_ended:
                         feed.check_time()
-                        async with asyncio.timeout(feed.patience):
-                            text = await socket.recv()
-                        event = feed.accept(text)
+                        event = feed.accept(await connections.receive(socket, feed.patience))
                         if event is not None:
                             yield event
             except BREAKS as error:
                 connections.check_open()
-                await asyncio.sleep(feed.broke(error))
+                await connections.sleep(feed.broke(error))
             if feed.is_in_doubt:
-                await asyncio.sleep(feed.settle(await connections.send(calls.look(self._job_id))))
+                await connections.sleep(feed.settle(await connections.send(calls.look(self._job_id))))

@@ -50,7 +50,15 @@ class AsyncConnections(Contact):
                 pause = attempts.answered(response.status_code, response.headers.get("Retry-After"), response.content)
                 if pause is None:
                     return response.content
-            await asyncio.sleep(pause)
+            await self.sleep(pause)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def receive(self, socket: ClientConnection, timeout: float) -> str | bytes:
+        """The next message. Raises TimeoutError after `timeout` seconds, and what websockets raises."""
+        async with asyncio.timeout(timeout):
+            return await socket.recv()
 
     @contextlib.asynccontextmanager
     async def open_stream(self, job_id: str, after: int) -> AsyncGenerator[ClientConnection]:

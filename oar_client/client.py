@@ -1,7 +1,7 @@
-"""`Client`: the server from ordinary code. `oar_client.aio` is the same for asyncio.
+"""`Client`: the server from ordinary code. Written by `make documents` from `oar_client/aio.py`: do not edit.
 
-Threads: a client may be shared by threads; an event stream belongs to one thread at a time. Forks: a client may be made
-before a fork; each process opens connections of its own, and streams that were open stay with the parent.
+Threads: threads may share a client; one thread at a time reads an event stream. Forks: a client may be made before a
+fork; each process opens connections of its own, and streams that were open stay with the parent.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ READY_PAUSE = 0.2
 
 
 class Client:
-    """Talks to one server. Close it, or use it in a `with` statement."""
+    """Talks to one server. Close it, or use it as a context manager."""
 
     def __init__(
         self,
@@ -82,8 +82,7 @@ class Client:
         self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
     ) -> "Job":
         """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
-        call = calls.generation(prompt, options, idempotency_key)
-        return Job(self._connections, self._connections.send(call))
+        return Job(self._connections, self._connections.send(calls.generation(prompt, options, idempotency_key)))
 
     def edit(
         self,
@@ -120,13 +119,15 @@ class Client:
 
     def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
         """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
-        return self._connections.send(calls.jobs(model, limit)).data
+        listing = self._connections.send(calls.jobs(model, limit))
+        return listing.data
 
     # the server
 
     def models(self) -> list[ModelEntry]:
         """What the server paints with."""
-        return self._connections.send(calls.models()).data
+        listing = self._connections.send(calls.models())
+        return listing.data
 
     def model(self, name: str) -> ModelEntry:
         """One of them. Raises NotFound."""
@@ -146,7 +147,7 @@ class Client:
             self._connections.check_open()
             if time.monotonic() + READY_PAUSE > deadline:
                 raise TimedOut(f"the server was not ready within {timeout:g} s")
-            time.sleep(READY_PAUSE)
+            self._connections.sleep(READY_PAUSE)
 
     # input and output
 
@@ -186,7 +187,7 @@ class Job(JobFacts):
         check_completed(self.status)
         return Generation(self.status, tuple(self.images()), tuple(self.outputs("video")))
 
-    def frames(self, *, timeout: float | None = None) -> Iterator[FrameOutput]:
+    def frames(self, *, timeout: float | None = None) -> Generator[FrameOutput]:
         """The frames of its videos as they are made, each fetched when it is there. Frames of one video come in order.
 
         Raises as `wait`.
@@ -223,10 +224,8 @@ class Job(JobFacts):
     ) -> list[Picture]:
         """The pictures of a completed job. `compression` is the quality of WebP and JPEG, `metadata` whether a PNG
         carries what made it. Raises Conflict where the job is not completed."""
-        return [
-            self.image(index, image_format, compression=compression, metadata=metadata)
-            for index in range(self.params.num_outputs("image"))
-        ]
+        wanted = range(self.params.num_outputs("image"))
+        return [self.image(index, image_format, compression=compression, metadata=metadata) for index in wanted]
 
     def image(
         self, index: int, image_format: OutputFormat = "png", *, compression: int = 100, metadata: bool = True
@@ -242,7 +241,7 @@ class Job(JobFacts):
 
 
 class EventStream:
-    """Iterates over a job's events. Close it, use it in a `with` statement, or read it to its end."""
+    """Iterates over a job's events. Close it, use it as a context manager, or read it to its end."""
 
     def __init__(self, connections: Connections, job_id: str, after: int, timeout: float | None) -> None:
         self._connections = connections
@@ -259,7 +258,7 @@ class EventStream:
         return self
 
     def __next__(self) -> AnyEvent:
-        return next(self._events)
+        return self._events.__next__()
 
     def __enter__(self) -> Self:
         return self
@@ -268,7 +267,7 @@ class EventStream:
         self.close()
 
     def close(self) -> None:
-        """Closes its websocket; to be called by the thread that reads."""
+        """Closes its websocket."""
         self._events.close()
 
     def _read(self) -> Generator[AnyEvent]:
@@ -279,11 +278,11 @@ class EventStream:
                     feed.opened()
                     while not feed.has_ended:
                         feed.check_time()
-                        event = feed.accept(socket.recv(feed.patience))
+                        event = feed.accept(connections.receive(socket, feed.patience))
                         if event is not None:
                             yield event
             except BREAKS as error:
                 connections.check_open()
-                time.sleep(feed.broke(error))
+                connections.sleep(feed.broke(error))
             if feed.is_in_doubt:
-                time.sleep(feed.settle(connections.send(calls.look(self._job_id))))
+                connections.sleep(feed.settle(connections.send(calls.look(self._job_id))))

@@ -55,7 +55,14 @@ class Connections(Contact):
                 pause = attempts.answered(response.status_code, response.headers.get("Retry-After"), response.content)
                 if pause is None:
                     return response.content
-            time.sleep(pause)
+            self.sleep(pause)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def receive(self, socket: ClientConnection, timeout: float | None) -> str | bytes:
+        """The next message. Raises TimeoutError after `timeout` seconds, and what websockets raises."""
+        return socket.recv(timeout)
 
     @contextlib.contextmanager
     def open_stream(self, job_id: str, after: int) -> Generator[ClientConnection]:

@@ -1,8 +1,8 @@
 """Writes the API's documents, the client's types and the generated tables of docs/: `make documents`.
 
-`docs/openapi.json`, `docs/asyncapi.json`, `oar_client/options.py`, `server/web/studio/errors.js`, and whatever stands
-in docs/*.md between `<!-- generated: NAME -->` and `<!-- end -->`. With `--record` it first makes the events'
-examples again, from a server of its own.
+`docs/openapi.json`, `docs/asyncapi.json`, `oar_client/options.py`, `oar_client/client.py`,
+`server/web/studio/errors.js`, and whatever stands in docs/*.md between `<!-- generated: NAME -->` and `<!-- end -->`.
+With `--record` it first makes the events' examples again, from a server of its own.
 """
 
 import json
@@ -28,7 +28,7 @@ from oar_wire.events import Event
 from oar_wire.options import OPTIONS
 from oar_wire.request import GenerationRequest
 from oar_wire.version import VERSION
-from ops import client_options
+from ops import client_options, client_twin
 from server.api import asyncapi
 from server.api.app import create_app
 from server.api.codes import ErrorCode, close_codes, error_codes
@@ -37,6 +37,7 @@ from server.settings import Settings, environment_name
 DOCS = Path("docs")
 STUDIO_ERRORS = Path("server/web/studio/errors.js")
 CLIENT_OPTIONS = Path("oar_client/options.py")
+CLIENT = Path("oar_client/client.py")
 EXAMPLES = Path("server/api") / asyncapi.EXAMPLES
 GENERATED = re.compile(r"(<!-- generated: ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.S)
 LIMITS = (
@@ -66,6 +67,7 @@ def build() -> dict[Path, str]:
         DOCS / "openapi.json": _json(create_app(Settings()).openapi()),
         DOCS / "asyncapi.json": _json(asyncapi.document(VERSION)),
         CLIENT_OPTIONS: client_options.source(),
+        CLIENT: client_twin.source(),
         STUDIO_ERRORS: studio_errors(),
     }
     return files | {path: fill(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
