@@ -103,7 +103,7 @@ class EventHub:
         deadline = asyncio.get_running_loop().time() + timeout
         while watched.seq <= after:
             if watched.is_lost:
-                raise JobLost("Redis has lost its data, and this job with it; submit it again")
+                raise JobLost("Redis has lost its data, and this job with it; submit it again", retry_after=2)
             if self._is_down:
                 raise RedisUnavailable("the event log cannot be reached", retry_after=2)
             remaining = deadline - asyncio.get_running_loop().time()

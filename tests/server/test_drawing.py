@@ -88,7 +88,15 @@ def test_events_are_json_lines(runner: CliRunner, live: LiveServer, place: str) 
     patches = [patch for event in events if event["type"] == "patches" for patch in event["patches"]]
     assert sorted(patch["position"] for patch in patches) == list(range(NUM_TOKENS))
     assert [patch["rank"] for patch in patches] == list(range(NUM_TOKENS))
-    assert Path("out.png").exists()
+    completed = events[-1]
+    assert completed["fingerprint"]["model_hash"] == recipe_in("out.png")["model_hash"]
+    assert completed["seconds"] == round(completed["seconds"], 3)
+    assert [output["kind"] for output in completed["outputs"]] == ["image"]
+
+
+def recipe_in(name: str) -> dict[str, Any]:
+    with Image.open(name) as picture:
+        return json.loads(picture.info["oar"])
 
 
 def test_events_here_show_the_canvas_between(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,7 +266,6 @@ SUBMITS: dict[str, tuple[str, dict[str, Any]]] = {
     "waited for": ("/v1/generations", {"json": SMALL, **WAIT}),
     "an edit that is waited for": ("/v1/edits", {**FORM, **WAIT}),
     "as OpenAI's clients": ("/v1/images/generations", {"json": SMALL}),
-    "as OpenAI's streams": ("/v1/images/generations", {"json": {**SMALL, "stream": True}}),
     "as OpenAI's edits": ("/v1/images/edits", FORM),
 }
 
@@ -293,6 +292,15 @@ async def test_a_job_that_is_lost_before_it_is_answered(settings: Settings, kind
             answer = await client.post(path, **request)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "job_lost")
     assert answer.headers["Retry-After"]
+
+
+@pytest.mark.usefixtures("served", "_loses_what_it_accepts")
+async def test_a_stream_of_a_job_that_is_lost_ends_with_an_error(settings: Settings) -> None:
+    with ApiThread(settings) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            answer = await client.post("/v1/images/generations", json={**SMALL, "stream": True})
+    (data,) = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert json.loads(data)["error"]["code"] == "job_lost"
 
 
 @pytest.mark.usefixtures("served", "_loses_what_it_accepts")

@@ -200,7 +200,7 @@ async def test_what_no_news_told_of_is_found_by_the_sweep(
 async def test_news_that_were_trimmed_before_they_were_read_cost_nothing_but_a_look_at_all_logs(
     connection: RedisConnection, hub: EventHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "NEWS_LENGTH", 3)
+    monkeypatch.setattr(keys, "ACTIVITY_LENGTH", 3)
     async with hub.watch("job", 0):
         await until_it_waits(connection)
         await write(connection, "job", 1)
