@@ -17,12 +17,12 @@ from oar_core.order.rules import RULES
 from oar_core.sampling.generate import generate
 from oar_core.sampling.progress import Patch
 from oar_core.sampling.request import KnownTokens, SequenceRequest
-from oar_wire.options import REPELLED_ORDERS
 from tests.engine.backbones import TINY, UNCONDITIONAL, tiny_backbone
 from tests.engine.requests import ORDERS, decoded_patches, made_by, make_request
 
 WIDTH = 5
 MODEL_ORDERS = tuple(RULES)
+REPELLED_ORDERS = (*MODEL_ORDERS, "lpd")  # that can keep the positions of a step apart
 
 
 def cells_between(one: int, other: int) -> int:
