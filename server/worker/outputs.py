@@ -18,7 +18,7 @@ from server.worker.models import LoadedModel
 from server.worker.outbox import Outbox
 from server.worker.previews import Expectations
 from server.worker.render import Renderer
-from server.worker.running import RunningJob, write_values
+from server.worker.running import RunningJob, Snapshot, write_values
 from server.worker.speed import MeasuredSpeed
 
 WEBP = "image/webp"  # of videos
@@ -48,15 +48,15 @@ class OutputWriter:
         self._tracing = tracing
 
     def add_partial(self, job: RunningJob, image: int, index: int) -> None:
-        self._background.start(self._write_partial(job, image, index))
+        """It shows the picture as it is now, however late it is rendered."""
+        self._background.start(self._write_partial(job, job.snapshot(image, index)))
 
-    async def _write_partial(self, job: RunningJob, image: int, index: int) -> None:
+    async def _write_partial(self, job: RunningJob, snapshot: Snapshot) -> None:
         model = job.claim.model
-        snapshot = job.snapshot(image, index)
         async with job.partials:
-            expectation = await self._expectations.of(job, image)
-            if expectation is not None:  # of the picture as it is by now
-                snapshot = job.snapshot(image, index, expectation)
+            expectation = await self._expectations.of(job, snapshot.image)
+            if expectation is not None:  # of the picture as it is by then
+                snapshot = job.snapshot(snapshot.image, snapshot.partial_index, expectation)
             (partial,) = await self._renderer.preview(self._models[model].drawing, [snapshot])
             self._outbox.put(job, partial.type, partial.body())
         self._metrics.previews.labels(model).inc()

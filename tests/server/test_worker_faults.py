@@ -25,10 +25,12 @@ from server.settings import Settings
 from server.tasks import BackgroundTasks, stop_tasks
 from server.worker.engine_thread import Abort, Add, Command
 from server.worker.models import LoadedModel, load_models
+from server.worker.outputs import OutputWriter
 from server.worker.previews import Expectations, Previews
 from server.worker.render import Renderer
 from server.worker.runner import Runner
 from server.worker.running import RunningJob, Snapshot
+from server.worker.speed import MeasuredSpeed
 from server.worker.table import JobTable
 from server.worker.worker import Worker, WorkerCrashed
 from tests.server.gate import Gate
@@ -142,9 +144,11 @@ class NotingRenderer(Renderer):
     def __init__(self) -> None:
         super().__init__()
         self.rounds: list[list[int]] = []
+        self.shown: list[tuple[int, ...]] = []
 
     async def preview(self, pipeline: Model, snapshots: Sequence[Snapshot]) -> list[Preview | Partial]:
         self.rounds.append([snapshot.image for snapshot in snapshots])
+        self.shown += [snapshot.positions for snapshot in snapshots]
         return [
             Preview(image=snapshot.image, known=len(snapshot.positions), total=20, width=1, height=1, data="")
             for snapshot in snapshots
@@ -167,6 +171,24 @@ async def test_previews_that_were_left_out_are_first_in_the_next_round(
         await previews.make_round()
     renderer.close()
     assert renderer.rounds == [[0], [1, 2], [3, 0], [1, 2]], "the first round learns what one costs"
+
+
+async def test_a_partial_image_shows_what_was_there_when_it_was_due(models: dict[str, LoadedModel]) -> None:
+    """The engine may have gone on before the image is rendered."""
+    crew, renderer = Crew(models), NotingRenderer()
+    background = BackgroundTasks(lambda error: pytest.fail(str(error)))
+    expectations = Expectations(models, crew.sent.append)
+    outputs = OutputWriter(
+        crew.runner.outbox, renderer, expectations, models, crew.metrics, MeasuredSpeed(), background
+    )
+    job = RunningJob.begin(claim_of("gen-1"))
+    crew.runner.begin(job)
+    job.pictures[0].add([3, 5], [1, 1])
+    outputs.add_partial(job, 0, 0)
+    job.pictures[0].add([7], [1])
+    await asyncio.to_thread(wait_for, lambda: renderer.shown)
+    renderer.close()
+    assert renderer.shown == [(3, 5)]
 
 
 @pytest.mark.running
