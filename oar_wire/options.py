@@ -145,11 +145,11 @@ class Plan(Sent):
         int,
         About(
             "Distance in cells between positions of one step, while there is room; only for orders that the model "
-            "chooses and `lpd`; 1 is none",
+            "chooses and `spaced`; 1 is none",
             ge=1,
             le=128,
             usual=(1, 8, 1),
-            only=("order", CHOSEN, "lpd"),
+            only=("order", CHOSEN, "spaced"),
         ),
     ] = 1
     revise: Annotated[

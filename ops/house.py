@@ -45,7 +45,7 @@ def main() -> None:
 def tracked_files(root: Path) -> list[str]:
     """Paths of all files under version control, new ones included."""
     command = ["git", "-C", str(root), "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.splitlines()
     return sorted(path for path in set(listed) if (root / path).is_file())
 
 

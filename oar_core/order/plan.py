@@ -100,7 +100,7 @@ class PlanSpec:
     of the authors of a model's family; where they name none for the number of steps and positions, they are `cosine`.
 
     `repulsion` is how many cells (Chebyshev) the positions of one step keep from each other where the model or the
-    order `lpd` chooses them, as long as there is room; 1 is none. `revise` is how many tokens, the most surprising
+    order `spaced` chooses them, as long as there is room; 1 is none. `revise` is how many tokens, the most surprising
     ones, are dropped and drawn again when the picture is whole: a biased sampler as well. `of_rule` are the other
     options of a plan, by name: the rule of a chosen order reads them, and nothing else. Raises InvalidOrder and
     InvalidSteps.

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from oar_core.order.lpd import lpd
 from oar_core.order.paths import Grid, Order, locality, random
+from oar_core.order.spaced import spaced
 
 
 @dataclass(frozen=True)
@@ -22,5 +22,5 @@ class Picture:
 SEEDED: dict[str, Callable[[Picture], Order]] = {
     "random": lambda p: random(p.grid, p.seed, p.image_index),
     "locality": lambda p: locality(p.grid, p.seed, p.image_index, p.given),
-    "lpd": lambda p: lpd(p.grid, p.sizes, p.seed, p.image_index, p.given, p.repulsion),
+    "spaced": lambda p: spaced(p.grid, p.sizes, p.seed, p.image_index, p.given, p.repulsion),
 }

@@ -142,7 +142,7 @@ def _children(parent: int, word: str) -> list[int]:
     found: list[int] = []
     for path in PROC.glob("[0-9]*"):
         try:
-            is_child = int((path / "stat").read_text().rpartition(")")[2].split()[1]) == parent
+            is_child = int((path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == parent
             words = (path / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
         except (FileNotFoundError, ProcessLookupError):
             continue

@@ -22,7 +22,7 @@ from tests.engine.requests import ORDERS, decoded_patches, made_by, make_request
 
 WIDTH = 5
 MODEL_ORDERS = tuple(RULES)
-REPELLED_ORDERS = (*MODEL_ORDERS, "lpd")  # that can keep the positions of a step apart
+REPELLED_ORDERS = (*MODEL_ORDERS, "spaced")  # that can keep the positions of a step apart
 
 
 def cells_between(one: int, other: int) -> int:

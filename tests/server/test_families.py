@@ -185,6 +185,7 @@ def test_a_picture_goes_on_where_its_worker_was_killed(
     assert pictures == [server.png(undisturbed["id"], image) for image in range(12)]
 
 
+@pytest.mark.running
 @pytest.mark.skipif(not (ROOT / "weights" / SHIPPED).exists(), reason="the weights that are shipped are not there")
 def test_one_worker_serves_them_beside_the_shipped_model_and_all_survive_its_death(
     many_weights: Path, tmp_path: Path

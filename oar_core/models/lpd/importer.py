@@ -68,7 +68,7 @@ def _publication(config: Config) -> Publication:
         licence="MIT",
         source="https://huggingface.co/mit-han-lab" + ("" if name is None else f"/lpd_{name}_{side}"),
         defaults={
-            "order": "lpd",
+            "order": "spaced",
             "repulsion": REPULSIONS.get((config["width"], num_tokens), REPULSION),
             "steps": steps,
             "group_sizes": "published",

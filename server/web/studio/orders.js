@@ -11,7 +11,7 @@ const WORDS = {
   halton: "Evenly spread over the picture.",
   random: "Shuffled, anew with each seed.",
   locality: "Outwards from what is there.",
-  lpd: "Next to what is there, and apart within a step.",
+  spaced: "Next to what is there, and apart within a step.",
   confidence: "Where the model is surest, looked for at each step. Slow.",
   likelihood: "The likeliest draws first: cleaner, less varied.",
   distilled: "Where the model is surest, as its order policy has learned.",

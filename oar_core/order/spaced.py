@@ -15,7 +15,7 @@ NEAR = 1.0  # the least sum of 1 / distance to known neighbours; one that shares
 _NEIGHBOURS = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]], [[1, 0, 1], [0, 0, 0], [1, 0, 1]]])
 
 
-def lpd(
+def spaced(
     grid: Grid,
     sizes: Iterable[int],
     seed: int,

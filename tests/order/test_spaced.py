@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from oar_core.models.lpd.groups import published_groups
 from oar_core.order.hashing import hash_positions, hash_words
-from oar_core.order.lpd import _LPD_ORDER, lpd
 from oar_core.order.plan import PlanSpec, group_sizes, make_plan
+from oar_core.order.spaced import _LPD_ORDER, spaced
 from tests.order.permutations import is_permutation
 
 grids = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -56,7 +56,7 @@ def test_it_is_the_published_rule(grid, steps, seed, repulsion, data):
     length = grid[0] * grid[1]
     known = data.draw(st.sets(st.integers(0, length - 1), max_size=length - 1))
     sizes = group_sizes("cosine", min(steps, length - len(known)), length - len(known))
-    order = lpd(grid, sizes, seed, 3, known, repulsion)
+    order = spaced(grid, sizes, seed, 3, known, repulsion)
     assert order == plainly(grid, sizes, seed, 3, known, repulsion)
     assert sorted((*order, *known)) == list(range(length))
 
@@ -64,7 +64,7 @@ def test_it_is_the_published_rule(grid, steps, seed, repulsion, data):
 @pytest.mark.parametrize(("side", "steps", "repulsion"), [(16, 20, 3), (16, 32, 3), (16, 20, 4), (32, 48, 5)])
 def test_with_published_groups_each_group_is_near_what_is_known_and_apart(side, steps, repulsion):
     sizes = published_groups(steps, side * side)
-    order = lpd((side, side), sizes, 7, 0, (), repulsion)
+    order = spaced((side, side), sizes, 7, 0, (), repulsion)
     assert is_permutation(order)
     cells = [divmod(position, side) for position in order]
     ends = (0, *accumulate(sizes))
@@ -84,25 +84,25 @@ def least_distance(cells):
 
 def test_orders_of_the_published_table_are_pinned():
     """The authors' own generator gives this order where its shuffle is ours."""
-    order = lpd((16, 16), published_groups(20, 256), 0, 0, (), 3)
+    order = spaced((16, 16), published_groups(20, 256), 0, 0, (), 3)
     assert order[:12] == (125, 126, 240, 141, 241, 0, 9, 142, 225, 8, 16, 249)
 
 
 def test_a_seed_and_an_image_have_an_order_of_their_own_and_it_starts_anywhere():
     sizes = (1, 2, 3, 4, 6)
-    assert len({lpd((4, 4), sizes, seed, image) for seed in range(4) for image in range(4)}) == 16
-    assert {lpd((2, 3), (1, 2, 3), seed)[0] for seed in range(60)} == set(range(6))
+    assert len({spaced((4, 4), sizes, seed, image) for seed in range(4) for image in range(4)}) == 16
+    assert {spaced((2, 3), (1, 2, 3), seed)[0] for seed in range(60)} == set(range(6))
 
 
 def test_a_plan_lays_it_out_for_its_own_groups_and_keeps_what_is_given():
-    spec = PlanSpec("lpd", 5, "published", repulsion=3)
+    spec = PlanSpec("spaced", 5, "published", repulsion=3)
     plan = make_plan(spec, (4, 4), seed=3, image_index=1, published=lambda steps, length: (1, 2, 3, 4, 6))
-    assert plan.order == lpd((4, 4), (1, 2, 3, 4, 6), 3, 1, (), 3)
+    assert plan.order == spaced((4, 4), (1, 2, 3, 4, 6), 3, 1, (), 3)
     edit = make_plan(spec, (4, 4), seed=3, given={6, 7})
     assert edit.order is not None
     assert sorted(edit.order) == sorted(set(range(16)) - {6, 7})
-    adaptive = make_plan(PlanSpec("lpd", 5, "adaptive"), (4, 4), seed=3)
-    assert adaptive.order == make_plan(PlanSpec("lpd", 5, "cosine"), (4, 4), seed=3).order
+    adaptive = make_plan(PlanSpec("spaced", 5, "adaptive"), (4, 4), seed=3)
+    assert adaptive.order == make_plan(PlanSpec("spaced", 5, "cosine"), (4, 4), seed=3).order
 
 
 def test_hashes_of_all_positions_are_those_of_each():
