@@ -25,7 +25,7 @@ VERBS = {
     "completion": ("oar_cli.completion", "completion", "Print what a shell needs to complete `oar`."),
     "train": (LIBRARY, "train", "Train a model, stage by stage."),
     "distill": (LIBRARY, "distill", "Find the orders in which a model is most certain."),
-    "eval": ("oar_cli.evaluate", "evaluate", "Measure a model."),
+    "eval": (LIBRARY, "eval", "Measure a model."),
     "study": (LIBRARY, "study", "Compare orders of generation."),
     "bench": ("oar_cli.bench_server", "bench", "Measure the speed of the engine, or of a server."),
 }

@@ -66,7 +66,7 @@ class PackedLinear(nn.Module):
         wanted = max(rounded_rows(len(rows)), self._packing.padded_rows)
         padded = F.pad(rows, (0, 0, 0, wanted - len(rows)))
         y = torch.ops.mkldnn._linear_pointwise(padded, self._packed, self.bias, "none", [], "")
-        return y[: len(rows)].view(*x.shape[:-1], -1)
+        return y[: len(rows)].view(*x.shape[:-1], y.shape[-1])
 
 
 class Int8Linear(nn.Module):
@@ -94,7 +94,7 @@ class Int8Linear(nn.Module):
         whole = (rows * (INT8_MAX / largest)).round_().to(torch.int8)
         sums = torch.ops.aten._int_mm(whole, self.weight)
         y = sums.float().mul_(largest.mul_(1 / INT8_MAX)).mul_(self.scale)
-        return (y if self.bias is None else y.add_(self.bias)).view(*x.shape[:-1], -1)
+        return (y if self.bias is None else y.add_(self.bias)).view(*x.shape[:-1], y.shape[-1])
 
 
 def lay_out(module: nn.Module) -> None:

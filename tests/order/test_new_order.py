@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("oar_client", "oar_core", "oar_wire", "ops", "server")
+PACKAGES = ("oar_cli", "oar_client", "oar_core", "oar_lab", "oar_wire", "ops", "server")
 RULE = '''"""`bold`: the surest first, or the least sure, as far as `boldness` says."""
 
 from jaxtyping import Float
@@ -145,7 +145,8 @@ def test_the_server_offers_it_with_its_parameter(walked: dict[str, Any]) -> None
     )
     assert "bold" in walked["repulsion"]  # what holds of every chosen order holds of it
     assert walked["http"] == "1: the surest first, -1: the least sure"
-    assert all("--boldness FLOAT" in text for text in walked["help"])
+    for text in walked["help"]:
+        assert "--boldness FLOAT" in text, text
 
 
 def test_a_request_carries_the_parameter_to_the_rule(walked: dict[str, Any]) -> None:

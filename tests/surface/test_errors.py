@@ -158,7 +158,7 @@ def test_a_failure_of_a_job_is_its_error_again() -> None:
 def spelled() -> Iterator[str]:
     """Places of the source with a code as a literal."""
     codes = {error.code for error in error_codes()} | {kind.code for kind in KINDS}
-    for folder in ("oar_client", "oar_core", "oar_wire", "ops", "server"):
+    for folder in ("oar_cli", "oar_client", "oar_core", "oar_lab", "oar_wire", "ops", "server"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             if path == OWN:
                 continue
