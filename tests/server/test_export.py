@@ -52,6 +52,7 @@ def parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("run/exports/*/*.npy"))
 
 
+@pytest.mark.running
 def test_two_workers_make_the_file_of_one_process_and_so_does_an_export_that_was_killed(
     server: LiveServer, weights: Path, tmp_path: Path
 ) -> None:
