@@ -97,6 +97,7 @@ class House:
             queue_depth=100_000,
             threads=1,
             preview_interval=0.05,
+            canceled_ttl=3600,  # a run looks at its jobs long after some were canceled
         )
         self.connection = RedisConnection(self.redis.url)
         self.queue = JobQueue(self.connection, self.settings)
