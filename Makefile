@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint types imports pytest test-slow chaos bench dashboard dashboard-picture documents locks painting \
-	screenshots format clean
+.PHONY: serve test lint types imports pytest test-slow chaos repeat bench dashboard dashboard-picture documents locks painting \
+	screenshots versions format clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/oar serve
@@ -31,6 +31,11 @@ test-slow: $(VENV)/.test
 # Ends in one JSON line with the figures. OAR_CHAOS_SCALE=1 is the full run; the default, 0.1, takes some minutes.
 chaos: $(VENV)/.test
 	@PYTHONUTF8=1 $(BIN)/python -m pytest -m chaos tests/chaos tests/client
+
+# The property tests with 20 other seeds, and each test that touches a running job 100 times; hours on a small machine.
+repeat: $(VENV)/.test
+	PYTHONUTF8=1 $(BIN)/python -m ops.repeat seeds
+	PYTHONUTF8=1 $(BIN)/python -m ops.repeat running
 
 bench: $(VENV)/.serve
 	$(BIN)/oar bench batching
@@ -60,6 +65,10 @@ painting: $(VENV)/.serve
 # The studio's pictures in docs/; needs Chromium.
 screenshots: $(VENV)/.test
 	$(BIN)/python -m ops.screenshots
+
+# This version against an earlier one: make versions OLD=COMMIT. Half an hour; `python -m ops.versions --help` has its parts.
+versions: $(VENV)/.serve
+	$(BIN)/python -m ops.versions $(OLD)
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

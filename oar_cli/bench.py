@@ -13,8 +13,11 @@ from oar_cli.lab_options import OarGroup, RecipeType, default_device, recipe_opt
 from oar_core.train.recipes import Recipe
 from oar_lab.bench.arrivals import measure_arrivals
 from oar_lab.bench.batching import measure_batching
+from oar_lab.bench.choices import measure_choices
 from oar_lab.bench.depth import measure_depth
 from oar_lab.bench.eager import measure_eager
+from oar_lab.bench.families import SIZES, family_backbone, measure_families
+from oar_lab.bench.plain import PLAIN_LOOPS
 from oar_lab.bench.roofline import measure_roofline
 from oar_lab.bench.steps import measure_steps
 from oar_lab.bench.subject import Subject
@@ -166,6 +169,46 @@ def steps(batch: int, repeats: int, **where: Any) -> Answer:
 def depth(slots: int, depths: tuple[int, ...], **where: Any) -> Answer:
     """A step's time while pictures wait."""
     return tell(measure_depth(load_subject(**where), slots=slots, depths=depths))
+
+
+family_option = click.option(
+    "--family", "families", type=click.Choice(list(PLAIN_LOOPS)), multiple=True, help="May be repeated. Default: all."
+)
+size_options = [
+    click.option("--size", type=click.Choice(SIZES), default="tiny", show_default=True, help="As papers call them."),
+    click.option("--layers", type=click.IntRange(1), default=None, help="As many in place of all, which are alike."),
+    click.option("--threads", default=1, show_default=True, help="Threads of torch."),
+]
+
+
+def sized(command: Any) -> Any:
+    for option in reversed([family_option, *size_options]):
+        command = option(command)
+    return command
+
+
+@bench.command()
+@sized
+@click.option("--batch", "batches", type=int, multiple=True, default=(1, 8), show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+def families(
+    families: tuple[str, ...], size: str, layers: int | None, threads: int, batches: tuple[int, ...], repeats: int
+) -> Answer:
+    """Families of published models, random weights, their default steps: the engine against a plain loop."""
+    torch.set_num_threads(threads)
+    return tell(
+        measure_families(families or list(PLAIN_LOOPS), size=size, batches=batches, repeats=repeats, layers=layers)
+    )
+
+
+@bench.command()
+@sized
+@click.option("--starts", default=20, show_default=True, help="How often it is chosen.")
+def choices(families: tuple[str, ...], size: str, layers: int | None, threads: int, starts: int) -> Answer:
+    """What `OAR_DTYPE=fastest` would choose at so many starts, were nothing kept."""
+    torch.set_num_threads(threads)
+    networks = {key: family_backbone(key, size, layers)[0] for key in families or list(PLAIN_LOOPS)}
+    return tell(measure_choices(networks, starts=starts))
 
 
 @bench.command()

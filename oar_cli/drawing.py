@@ -15,9 +15,9 @@ from oar_cli.answer import writes
 from oar_cli.failure import CommandFailed
 from oar_cli.flags import flag
 from oar_cli.following import Bar, Interrupted, Painting, View, follow
-from oar_cli.making import Making, Upload, begin
+from oar_cli.job_handle import JobHandle, Upload, begin
 from oar_cli.painting import UPPER_HALF, Colours, Ground, choose_colours
-from oar_cli.wish import make_request, read_like, read_order
+from oar_cli.request_options import make_request, read_like, read_order
 from oar_client import AnyEvent, OarError
 from oar_wire.edit import EditFields
 from oar_wire.error import ServerError
@@ -107,9 +107,9 @@ def draw(
     colours = None if as_json or as_events else _colours(paint)
     try:
         request = make_request(kind, values, like or {}, previews=colours is not None or as_events)
-        with contextlib.closing(begin(url, api_key, request, upload, key)) as making:
-            painting = None if colours is None else Painting(making, colours, _write, _ground(making, request, upload))
-            _draw(making, out, painting, as_json=as_json, as_events=as_events)
+        with contextlib.closing(begin(url, api_key, request, upload, key)) as job:
+            painting = None if colours is None else Painting(job, colours, _write, _ground(job, request, upload))
+            _draw(job, out, painting, as_json=as_json, as_events=as_events)
     except Interrupted:
         click.echo("canceled", err=True)
         raise SystemExit(INTERRUPTED) from None
@@ -117,19 +117,19 @@ def draw(
         raise CommandFailed(error) from error
 
 
-def _ground(making: Making, request: GenerationRequest, upload: Upload | None) -> Ground | None:
-    edit = making.params.edit
+def _ground(job: JobHandle, request: GenerationRequest, upload: Upload | None) -> Ground | None:
+    edit = job.params.edit
     if upload is None or edit is None or not isinstance(request, EditFields):
         return None
-    return Ground.of(upload.image, upload.mask, request.offset, making.shape.image_size, edit.num_kept)
+    return Ground.of(upload.image, upload.mask, request.offset, job.shape.image_size, edit.num_kept)
 
 
-def _draw(making: Making, out: Path, painting: Painting | None, *, as_json: bool, as_events: bool) -> None:
+def _draw(job: JobHandle, out: Path, painting: Painting | None, *, as_json: bool, as_events: bool) -> None:
     start = time.monotonic()
-    click.echo(f"seed {making.params.seed}", err=True)
-    for warning in making.warnings:
+    click.echo(f"seed {job.params.seed}", err=True)
+    for warning in job.warnings:
         click.echo(f"warning: {warning}", err=True)
-    drawn = making.params.drawn_class
+    drawn = job.params.drawn_class
     if drawn is not None and not drawn.is_exact:
         click.echo(f"warning: no class has that name; this is the nearest, {drawn.name!r}", err=True)
     view: View = painting or Bar()
@@ -141,16 +141,16 @@ def _draw(making: Making, out: Path, painting: Painting | None, *, as_json: bool
         if as_events:
             click.echo(event.model_dump_json())
 
-    follow(making, view, tell)
-    pictures = making.pictures(FORMATS.get(out.suffix.lower(), "png"))
+    follow(job, view, tell)
+    pictures = job.pictures(FORMATS.get(out.suffix.lower(), "png"))
     seconds = time.monotonic() - start
-    paths = name_files(out, making.params.seed, len(pictures))
+    paths = name_files(out, job.params.seed, len(pictures))
     for path, picture in zip(paths, pictures):
         _save(path, picture)
     if painting is not None:
         painting.leave(pictures)
     if as_json:
-        click.echo(json.dumps(_summary(making, paths, first[0] if first else None, seconds)))
+        click.echo(json.dumps(_summary(job, paths, first[0] if first else None, seconds)))
     elif not as_events:
         for path in paths:
             click.echo(path)
@@ -183,16 +183,16 @@ def _save(path: Path, picture: bytes) -> None:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _summary(making: Making, paths: list[Path], first: float | None, seconds: float) -> dict[str, Any]:
+def _summary(job: JobHandle, paths: list[Path], first: float | None, seconds: float) -> dict[str, Any]:
     """`first_patch` and `total` are seconds from the request; the other times are the server's, in Unix seconds."""
     measured = {"first_patch": None if first is None else round(first, 3), "total": round(seconds, 3)}
     return {
-        "job_id": making.id,
-        "seed": making.params.seed,
+        "job_id": job.id,
+        "seed": job.params.seed,
         "files": [str(path) for path in paths],
-        "warnings": list(making.warnings),
-        "timings": {**making.timings().model_dump(), **measured},
-        "params": making.params.model_dump(mode="json", exclude_none=True),
+        "warnings": list(job.warnings),
+        "timings": {**job.timings().model_dump(), **measured},
+        "params": job.params.model_dump(mode="json", exclude_none=True),
     }
 
 

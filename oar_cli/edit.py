@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from oar_cli.drawing import draw, with_drawing_options
-from oar_cli.making import Upload
+from oar_cli.job_handle import Upload
 from oar_wire.edit import EditFields
 
 picture = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=False)
@@ -19,8 +19,8 @@ picture = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=Fal
 @click.option(
     "--offset", nargs=2, type=int, metavar="DOWN RIGHT", help="Paint around IMAGE, which lies there (pixels)."
 )
-@click.option("--strength", type=float, help="Vary: the share of the tokens under the mask that is drawn anew.")
-@click.option("--feather", type=int, help="Pixels inside the mask over which its edge fades.")
+@click.option("--strength", type=float, help="Vary: share of the tokens under the mask that is drawn again.")
+@click.option("--feather", type=int, help="Width of the mask's soft edge in pixels.")
 @with_drawing_options
 def edit(image: Path, mask: Path | None, offset: tuple[int, int] | None, **values: Any) -> None:
     """Paint a part of IMAGE anew, as PROMPT says."""

@@ -16,7 +16,7 @@ import click
 from tqdm import tqdm
 
 from oar_cli.failure import CommandFailed
-from oar_cli.making import Making
+from oar_cli.job_handle import JobHandle
 from oar_cli.painting import (
     CLEAR,
     CLEAR_LINE,
@@ -55,11 +55,11 @@ class Interrupted(Exception):
     """Ctrl-C, or a signal to stop."""
 
 
-def follow(making: Making, view: View, tell: Callable[[AnyEvent], None]) -> None:
+def follow(job: JobHandle, view: View, tell: Callable[[AnyEvent], None]) -> None:
     """Until the job has completed. Raises Interrupted once the job is canceled, click.ClickException if it failed."""
-    canvas = Canvas(making.params.n)
+    canvas = Canvas(job.params.n)
     told: queue.SimpleQueue[AnyEvent | BaseException | None] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(making, told), daemon=True)
+    reader = threading.Thread(target=_read, args=(job, told), daemon=True)
     with stopped_by_signals(), contextlib.ExitStack() as stack:
         try:
             view.open()
@@ -70,7 +70,7 @@ def follow(making: Making, view: View, tell: Callable[[AnyEvent], None]) -> None
                 view.show(canvas)
         except KeyboardInterrupt:
             stack.close()
-            making.cancel()
+            job.cancel()
             reader.join(LEAVE_SECONDS)
             raise Interrupted from None
     if isinstance(canvas.end, Failed):
@@ -80,9 +80,9 @@ def follow(making: Making, view: View, tell: Callable[[AnyEvent], None]) -> None
         raise click.ClickException("the job was canceled")
 
 
-def _read(making: Making, told: "queue.SimpleQueue[AnyEvent | BaseException | None]") -> None:
+def _read(job: JobHandle, told: "queue.SimpleQueue[AnyEvent | BaseException | None]") -> None:
     try:
-        for event in making.events():
+        for event in job.events():
             told.put(event)
         told.put(None)
     except BaseException as error:  # noqa: BLE001
@@ -133,9 +133,9 @@ class Painting:
     """
 
     def __init__(
-        self, making: Making, colours: Colours, write: Callable[[str], None], ground: Ground | None = None
+        self, job: JobHandle, colours: Colours, write: Callable[[str], None], ground: Ground | None = None
     ) -> None:
-        self._making = making
+        self._job = job
         self._colours: Colours = colours
         self._ground = ground
         self._write = write
@@ -150,17 +150,17 @@ class Painting:
         self._write(ENTER)
 
     def show(self, canvas: Canvas) -> None:
-        size, shape = shutil.get_terminal_size(), self._making.shape
+        size, shape = shutil.get_terminal_size(), self._job.shape
         left = self._pace.left(canvas, time.monotonic())
         drawn = shape.num_tokens - (self._ground.num_kept if self._ground else 0)
-        progress = progress_line(canvas, drawn, self._making.waiting, left, size.columns - 1)
+        progress = progress_line(canvas, drawn, self._job.waiting, left, size.columns - 1)
         layout = arrange(len(canvas.images), shape.image_size, size.columns - 1, max(1, size.lines - TEXT_LINES))
         blocks = [self._paint(image, layout) for image in canvas.images[: layout.shown]]
         lines = [*lay_out(blocks, layout, len(canvas.images)), "", progress][-size.lines :]
         self._write("".join(self._changes(lines, size)))
 
     def _paint(self, image: ImageCanvas, layout: Layout) -> list[str]:
-        shape = self._making.shape
+        shape = self._job.shape
         state = (layout, image.num_written, image.preview)
         known = self._painted.get(image.index)
         if known is None or known[0] != state:
@@ -190,6 +190,6 @@ class Painting:
         """The finished pictures, where they stay."""
         size = shutil.get_terminal_size()
         below = TEXT_LINES + min(len(pngs), size.lines // 3)  # their names
-        layout = arrange(len(pngs), self._making.shape.image_size, size.columns - 1, max(1, size.lines - below))
+        layout = arrange(len(pngs), self._job.shape.image_size, size.columns - 1, max(1, size.lines - below))
         blocks = [half_blocks(scale(open_picture(png), layout), self._colours) for png in pngs[: layout.shown]]
         self._write("".join(f"{line}\n" for line in lay_out(blocks, layout, len(pngs))))

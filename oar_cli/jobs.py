@@ -56,7 +56,7 @@ def list_jobs(model: str | None, with_ended: bool, limit: int, url: str | None, 
         found = _ask(url, api_key, lambda server: server.find(model, min(limit, MOST_LISTED)))
         facts = [as_facts(status) for status in found]
     else:
-        facts = [_facts(job) for job in _run(lambda desk: desk.find(model, with_ended=with_ended, limit=limit))]
+        facts = [_facts(job) for job in _run(lambda admin: admin.find(model, with_ended=with_ended, limit=limit))]
     return Answer(facts, map(_line, facts))
 
 
@@ -69,7 +69,7 @@ def show(job_id: str, url: str | None, api_key: str | None) -> Answer:
     if url:
         facts = as_facts(_ask(url, api_key, lambda server: server.load(job_id)))
     else:
-        facts = _facts(_run(lambda desk: desk.queue.load(job_id)))
+        facts = _facts(_run(lambda admin: admin.queue.load(job_id)))
     return Answer(
         facts,
         (f"{name:<17} {value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items()),
@@ -80,7 +80,7 @@ def show(job_id: str, url: str | None, api_key: str | None) -> Answer:
 @limit_option
 def dead(limit: int) -> Answer:
     """List jobs that were begun too often and given up, the newest first. They are in the server's Redis alone."""
-    letters = _run(lambda desk: desk.dead.list(limit))
+    letters = _run(lambda admin: admin.dead.list(limit))
     lines = (
         "  ".join((letter.job_id, _time(letter.at), letter.model, letter.reason, f"attempts={letter.attempts}"))
         for letter in letters
@@ -100,7 +100,7 @@ def retry(job_id: str, url: str | None, api_key: str | None) -> Answer:
     if url:
         facts = as_facts(_ask(url, api_key, lambda server: server.retry(job_id)))
     else:
-        facts = _facts(_run(lambda desk: desk.retry(job_id)))
+        facts = _facts(_run(lambda admin: admin.retry(job_id)))
     return Answer(facts, [facts["id"]])
 
 
@@ -113,11 +113,11 @@ def cancel(job_id: str, url: str | None, api_key: str | None) -> Answer:
     if url:
         facts = as_facts(_ask(url, api_key, lambda server: server.cancel(job_id)))
     else:
-        facts = _facts(_run(lambda desk: desk.cancel(job_id)))
+        facts = _facts(_run(lambda admin: admin.cancel(job_id)))
     return Answer(facts, [facts["state"] if facts["finished_at"] else f"{facts['state']}, cancel requested"])
 
 
-class _Desk:
+class _JobAdmin:
     """What the verbs do, once Redis is connected."""
 
     def __init__(self, connection: RedisConnection, settings: Settings) -> None:
@@ -176,8 +176,8 @@ class _Desk:
         return await self.queue.load(job_id)
 
 
-def _run(work: Callable[[_Desk], Awaitable[T]]) -> T:
-    return on_redis(lambda connection, settings: work(_Desk(connection, settings)))
+def _run(work: Callable[[_JobAdmin], Awaitable[T]]) -> T:
+    return on_redis(lambda connection, settings: work(_JobAdmin(connection, settings)))
 
 
 def _ask(url: str, api_key: str | None, work: Callable[[ServerJobs], T]) -> T:

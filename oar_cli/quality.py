@@ -16,7 +16,7 @@ from oar_cli.flags import flag, name_or_sizes
 from oar_cli.lab_options import OarCommand, evaluator_option, load_evaluator, make_run, run_options, split_option, told
 from oar_core.models.load import load_model
 from oar_core.models.model import Model
-from oar_core.order.plan import ORDERS, PlanSpec
+from oar_core.order.plan import ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.stored import digest, write_json
@@ -31,7 +31,7 @@ from oar_lab.eval.reference import Reference
 from oar_lab.eval.report import write_report
 from oar_lab.eval.sheet import side_by_side
 from oar_lab.eval.tables import one_line_tables
-from oar_wire.options import OPTIONS, take
+from oar_wire.options import OPTIONS, plan_options, take
 
 SHEET_PICTURES = 64
 _DEFAULTS = QualitySettings()
@@ -50,9 +50,7 @@ def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) 
     return told({"num_images": len(images), "evaluator": network.digest, "accuracy": shares})
 
 
-def _names(settings: type[PlanSpec] | type[SamplingParams]) -> list[str]:
-    return [item.name for item in fields(settings)]
-
+SAMPLING = [item.name for item in fields(SamplingParams)]
 
 # The names that this library has, and what an evaluation may repeat.
 _CHANGES: dict[str, dict[str, Any]] = {
@@ -65,7 +63,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
 
 def _drawing_flags(command: Callable[..., Answer]) -> Callable[..., Answer]:
     """Adds a flag for every option that a plan or the sampler has."""
-    for name in reversed((*_names(PlanSpec), *_names(SamplingParams))):
+    for name in reversed((*plan_options(), *SAMPLING)):
         changes = _CHANGES.get(name, {})
         repeated = " May be repeated." if "multiple" in changes else ""
         text = f"{OPTIONS[name].about.sentence}.{repeated} Default: the model's."
@@ -144,7 +142,7 @@ def draw_settings(
     **changes: Any,
 ) -> list[DrawSettings]:
     """Every combination of steps, guidance and seed; what is not said is the model's default."""
-    sampling = replace(default_sampling(pipeline), **take(changes, _names(SamplingParams)))
+    sampling = replace(default_sampling(pipeline), **take(changes, SAMPLING))
     return [
         DrawSettings(default_plan(pipeline, **changes, steps=count), replace(sampling, guidance=scale), seed)
         for count, scale, seed in product(steps or (None,), guidance or (sampling.guidance,), seeds)

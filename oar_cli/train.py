@@ -7,16 +7,19 @@ from typing import Any
 import click
 
 from oar_cli.answer import Answer
-from oar_cli.lab_options import OarCommand, OarGroup, data_option, make_run, recipe_option, run_options
+from oar_cli.lab_options import OarCommand, OarGroup, RecipeType, data_option, make_run, recipe_option, run_options
+from oar_core.models.load import read_config
+from oar_core.train.adopted import check_order
 from oar_core.train.check import check_data, describe
-from oar_core.train.recipes import RECIPES, Recipe
-from oar_core.train.run import STATS, Run
+from oar_core.train.recipes import IMPORTED, Recipe, own_recipes
+from oar_core.train.run import STATS, Run, together
 from oar_core.train.stage_folders import TOKENIZER_STAGE
 from oar_core.train.stages.order_distill import SCORES
 from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
 from oar_core.train.stages.order_policy import TEACHERS
 from oar_core.weights import Manifest, write_manifest
 from oar_lab.recipe_facts import MEASURED_ON, facts_table, recipe_facts
+from oar_lab.training_cost import Machine, cost_table, on_meta, taught_cost, usual_backbones
 
 EXIT_PROBLEMS = 3
 
@@ -70,8 +73,27 @@ def _changed(run: Run, part: str, **wishes: float | str | None) -> Run:
 @train.command()
 def recipes() -> Answer:
     """List the recipes: what they make, and what it costs."""
-    facts = [recipe_facts(make()) for make in RECIPES.values()]
-    return Answer([asdict(fact) for fact in facts], [facts_table(facts), MEASURED_ON])
+    facts = [recipe_facts(recipe) for recipe in own_recipes()]
+    more = f"{IMPORTED}: for a model of another family, whose own networks are trained on; see `oar train cost`."
+    return Answer([asdict(fact) for fact in facts], [facts_table(facts), MEASURED_ON, more])
+
+
+@train.command()
+@click.option("--recipe", type=RecipeType(), default=IMPORTED, show_default=True, help="Whose stages are meant.")
+@click.option("--model", "models", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True,
+              help="A model folder; may be repeated. Default: each imported family at its usual size.")  # fmt: skip
+@click.option("--gpus", "num_gpus", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--memory", "gpu_gib", type=click.FloatRange(min=1), default=80.0, show_default=True,
+              help="GiB of a GPU.")  # fmt: skip
+@click.option("--tflops", type=click.FloatRange(min=0, min_open=True), default=150.0, show_default=True,
+              help="That a GPU reaches in bf16; a third to a half of its data sheet.")  # fmt: skip
+def cost(recipe: Recipe, models: tuple[Path, ...], num_gpus: int, gpu_gib: float, tflops: float) -> Answer:
+    """Compute what it takes to teach an imported network an order: memory and hours, from its sizes alone."""
+    machine = Machine(num_gpus, gpu_gib, tflops * 1e12)
+    configs = [read_config(folder) for folder in models]
+    networks = {config["name"]: check_order(config, on_meta(config)) for config in configs} or usual_backbones()
+    costs = [taught_cost(name, network, recipe, machine) for name, network in networks.items()]
+    return Answer([asdict(found) for found in costs], [cost_table(costs)])
 
 
 @train.command()
@@ -89,7 +111,8 @@ def check(recipe: Recipe, data: Path) -> Answer:
 def tokenizer(num_images: int | None, **options: Any) -> Answer:
     """Stage 0: the image tokenizer (VQGAN)."""
     run = _changed(make_run(**options), "tokenizer_loop", num_images=num_images)
-    return _written(run.train_tokenizer())
+    with together(run) as own:
+        return _written(own.train_tokenizer())
 
 
 @train.command()
@@ -98,7 +121,8 @@ def tokenizer(num_images: int | None, **options: Any) -> Answer:
 def decoder(num_images: int | None, **options: Any) -> Answer:
     """The tokenizer's decoder alone: better pixels for the same tokens."""
     run = _changed(make_run(**options), "decoder_loop", num_images=num_images)
-    return _written(run.train_decoder())
+    with together(run) as own:
+        return _written(own.train_decoder())
 
 
 @train.command("any_order")
@@ -107,7 +131,8 @@ def decoder(num_images: int | None, **options: Any) -> Answer:
 def any_order(num_images: int | None, **options: Any) -> Answer:
     """Stage 1: the backbone, on random orders."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
-    return _written(run.train_any_order())
+    with together(run) as own:
+        return _written(own.train_any_order())
 
 
 @train.command("order_finetune")
@@ -146,7 +171,8 @@ def order_finetune(
     recipe_ = replace(run.recipe, order_finetune_stage=arm(orders, run.recipe.order_finetune_stage))
     wishes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": score}
     run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **wishes)
-    return _written(run.train_order_finetune())
+    with together(run) as own:
+        return _written(own.train_order_finetune())
 
 
 @train.command("from_scratch")
@@ -157,7 +183,8 @@ def order_finetune(
 def from_scratch(num_images: int | None, orders: str, seed: int | None, **options: Any) -> Answer:
     """A rival of the three stages: the backbone on one order from the start, with the compute of stages 1 and 3."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images, seed=seed)
-    return _written(run.train_from_scratch(orders))
+    with together(run) as own:
+        return _written(own.train_from_scratch(orders))
 
 
 @train.command("order_policy")
@@ -182,7 +209,8 @@ def order_policy(
     """The order policy alone, on the memory of a backbone that stays as it is."""
     run = _changed(_scored(make_run(**options), score, distance_weight), "order_policy_loop", num_images=num_images)
     run = _changed(run, "order_finetune_stage", policy_teacher=policy_teacher)
-    return _written(run.train_order_policy(stage))
+    with together(run) as own:
+        return _written(own.train_order_policy(stage))
 
 
 @train.command()
@@ -191,7 +219,8 @@ def order_policy(
 def evaluator(num_images: int | None, **options: Any) -> Answer:
     """The evaluation network that `oar eval quality` measures with; apart from the other stages."""
     run = _changed(make_run(**options), "evaluator_loop", num_images=num_images)
-    return _written(run.train_evaluator())
+    with together(run) as own:
+        return _written(own.train_evaluator())
 
 
 @train.command()
@@ -199,7 +228,10 @@ def evaluator(num_images: int | None, **options: Any) -> Answer:
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="A model folder, as in weights/.")
 @click.option("--only-tokenizer", is_flag=True, help="Stage 0 alone; a new backbone is trained on its tokens.")
 def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
-    """Begin a run with a trained model: its tokenizer and any-order backbone stand for stages 0 and 1."""
+    """Begin a run with a trained model: its tokenizer and any-order backbone stand for stages 0 and 1.
+
+    An imported model brings its own networks, those of the recipe are not used then.
+    """
     run = make_run(**options)
     run.adopt(model, only_tokenizer=only_tokenizer)
     return _written(run.folder)
@@ -223,17 +255,18 @@ def export(
 ) -> Answer:
     """Write averaged weights as a model folder and list it in the manifest; a tokenizer alone is not listed."""
     run = _scored(make_run(**options), score, distance_weight)
-    run.export(weights / run.recipe.name, stage, with_any_order=with_any_order)
+    name = run.model_name
+    run.export(weights / name, stage, with_any_order=with_any_order)
     if stage == TOKENIZER_STAGE:
-        return _written(weights / run.recipe.name)
-    licences = {run.recipe.name: run.recipe.licence}
-    default = run.recipe.name
+        return _written(weights / name)
+    licences = {name: run.licence}
+    default = name
     if (weights / "manifest.toml").exists():
         manifest = Manifest.load(weights)
         licences = {name: entry.licence for name, entry in manifest.entries.items()} | licences
         default = manifest.default
     write_manifest(weights, default, licences)
-    return _written(weights / run.recipe.name)
+    return _written(weights / name)
 
 
 @click.command(cls=OarCommand)
@@ -253,5 +286,6 @@ def distill(
         positions_per_step=per_step or config.positions_per_step,
     )
     run = replace(run, recipe=replace(run.recipe, distill=config))
-    run.distill()
+    with together(run) as own:
+        own.distill()
     return _written(run.orders_folder / STATS)

@@ -13,8 +13,7 @@ from server.jobs.embedded import EmbeddedRedisError
 from server.observability.logging import configure_logging
 from server.observability.tracing import TracingUnavailable
 from server.settings import Settings
-from server.worker.bridge import WorkerCrashed
-from server.worker.worker import run_worker
+from server.worker.worker import WorkerCrashed, run_worker
 
 logger = logging.getLogger(__name__)
 

@@ -137,6 +137,10 @@ class AsyncClient:
         """One of them. Raises NotFound."""
         return await self._connections.send(calls.model(name))
 
+    async def classes(self, name: str) -> tuple[str, ...]:
+        """The classes of a model, by number; none where it reads no classes. Raises NotFound."""
+        return (await self._connections.send(calls.classes(name))).data
+
     async def ready(self) -> bool:
         """Whether a request would be served now; asked once."""
         with contextlib.suppress(OarError):

@@ -13,7 +13,7 @@ from oar_client.errors import BadAnswer, BadRequest
 from oar_client.pictures import PictureSource, read_source
 from oar_wire.errors import InvalidField
 from oar_wire.job import GenerationList, GenerationStatus
-from oar_wire.model import ModelEntry, ModelList
+from oar_wire.model import ClassList, ModelEntry, ModelList
 from oar_wire.openai import OutputFormat
 from oar_wire.outputs import OutputKind
 
@@ -118,9 +118,18 @@ def models() -> Call[ModelList]:
 
 
 def model(name: str) -> Call[ModelEntry]:
+    return Call("GET", _model_path(name), ModelEntry)
+
+
+def classes(name: str) -> Call[ClassList]:
+    return Call("GET", f"{_model_path(name)}/classes", ClassList)
+
+
+def _model_path(name: str) -> str:
+    """Raises BadRequest."""
     if not name or "/" in name or name in {".", ".."}:
         raise BadRequest(f"{name[:80]!r} is no model's name", code=InvalidField.code_of("model"), field="model")
-    return Call("GET", f"/v1/models/{name}", ModelEntry)
+    return f"/v1/models/{name}"
 
 
 def ready() -> Call[Blob]:

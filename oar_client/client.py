@@ -133,6 +133,10 @@ class Client:
         """One of them. Raises NotFound."""
         return self._connections.send(calls.model(name))
 
+    def classes(self, name: str) -> tuple[str, ...]:
+        """The classes of a model, by number; none where it reads no classes. Raises NotFound."""
+        return (self._connections.send(calls.classes(name))).data
+
     def ready(self) -> bool:
         """Whether a request would be served now; asked once."""
         with contextlib.suppress(OarError):

@@ -16,13 +16,13 @@ class EditOptions(Accepted):
 
     offset: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = Field(
         None,
-        description="Outpaint: pixels down and right from the canvas' corner to the picture's, negative to cut off; "
-        "the picture may have any size, and everything around it is painted",
+        description="Outpaint: pixels down and right to the picture's corner, negative to cut off. "
+        "Everything around the picture is drawn",
     )
     strength: float | None = Field(
-        None, gt=0, le=1, description="Vary: the share of the tokens under the mask that is drawn anew"
+        None, gt=0, le=1, description="Vary: share of the tokens under the mask that is drawn again"
     )
-    feather: int = Field(0, ge=0, le=256, description="Pixels inside the mask over which its edge fades")
+    feather: int = Field(0, ge=0, le=256, description="Width of the mask's soft edge in pixels")
 
 
 class EditFields(GenerationRequest, EditOptions):

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from oar_wire.error import PERMISSION_EXIT, RETRY_EXIT, Example, ServerError, all_errors
 
 FIELD_CODE = "invalid_"
-OF_A_FIELD = "What is given for the field cannot be served; the message says what can."
+OF_A_FIELD = "The value of the field is not possible; the message says what is."
 
 
 class InternalError(ServerError):
     code = "internal_error"
-    meaning = "The server made a mistake; its log says more."
+    meaning = "A bug in the server; its log says more."
     example = Example("the server made a mistake; its log says more")
     places = ("any route", "websockets")
 
@@ -26,7 +26,7 @@ class WaitTooLong(ServerError):
     status = 504
     code = "wait_too_long"
     type = "timeout_error"
-    meaning = "The pictures were not finished in time; the job was canceled (`/v1/images/*` alone)."
+    meaning = "The pictures were not finished in time; the job was canceled (`/v1/images/*` only)."
     example = Example("the pictures were not finished within 300 s; the job was canceled")
 
 
@@ -43,14 +43,14 @@ class InvalidHttp(_ClientError):
 
     status = 400
     code = "invalid_http"
-    meaning = "What was sent is no HTTP/1.1 request; the connection is closed."
+    meaning = "No HTTP/1.1 request; the connection is closed."
     example = Example("what was sent is no HTTP/1.1 request")
 
 
 class InvalidJson(_ClientError):
     status = 400
     code = "invalid_json"
-    meaning = "The body is no JSON."
+    meaning = "The body is not JSON."
     example = Example("the body is no JSON: trailing comma at line 1 column 20")
     places = ("submits",)
 
@@ -59,7 +59,7 @@ class RequestTimeout(_ClientError):
     status = 408
     code = "request_timeout"
     type = "timeout_error"
-    meaning = "The request did not arrive in full within the seconds that a client has to send it."
+    meaning = "The request did not arrive in time."
     example = Example("the request's body did not arrive in full within 60 s")
     places = ("submits",)
 
@@ -86,7 +86,7 @@ class MethodNotAllowed(_ClientError):
 class UpgradeRequired(_ClientError):
     status = 426
     code = "websocket_only"
-    meaning = "This address is a websocket's; `/events` tells the same over plain HTTP."
+    meaning = "A websocket's address; `/events` sends the same over HTTP."
     example = Example("this address is a websocket's; /events tells the same over plain HTTP")
 
     @property
@@ -97,7 +97,7 @@ class UpgradeRequired(_ClientError):
 class BodyTooLarge(_ClientError):
     status = 413
     code = "body_too_large"
-    meaning = "The body is larger than this address takes."
+    meaning = "The body is too large for this address."
     example = Example("the body is larger than 131072 bytes")
     places = ("submits",)
 
@@ -105,14 +105,14 @@ class BodyTooLarge(_ClientError):
 class HeadTooLarge(_ClientError):
     status = 431
     code = "head_too_large"
-    meaning = "The request's address and headers are too long or too many; the connection is closed."
+    meaning = "Address and headers are too long or too many; the connection is closed."
     example = Example("the request's address and headers are longer than 65536 bytes")
 
 
 class UnsupportedMediaType(_ClientError):
     status = 415
     code = "unsupported_media_type"
-    meaning = "The body is neither JSON nor, where pictures are sent, a multipart form."
+    meaning = "The body is neither JSON nor a form for pictures."
     example = Example("send the body as JSON, with content-type: application/json")
     places = ("submits",)
 
@@ -129,14 +129,14 @@ class IdempotencyConflict(_ClientError):
 class InvalidRequest(_ClientError):
     status = 422
     code = "invalid_request"
-    meaning = "The body is JSON, but no object, or one of too many fields or values."
+    meaning = "The body is no object, or has too many fields or values."
     example = Example("the body has to be a JSON object")
 
 
 class MissingField(InvalidRequest):
     code = "missing_field"
     names = "the field"
-    meaning = "A field that has to be there is not."
+    meaning = "A required field is missing."
     example = Example("prompt is required", "prompt")
     places = ("submits",)
 
@@ -144,7 +144,7 @@ class MissingField(InvalidRequest):
 class UnknownField(InvalidRequest):
     code = "unknown_field"
     names = "the field"
-    meaning = "There is no such field; nothing is ignored silently."
+    meaning = "There is no such field."
     example = Example("there is no field 'clip_skip'", "clip_skip")
     places = ("submits",)
 
@@ -173,35 +173,35 @@ class InvalidLimit(InvalidRequest):
 class InvalidFormat(InvalidRequest):
     code = "invalid_format"
     names = "format"
-    meaning = "The picture cannot be had in this format."
+    meaning = "There is no such picture format."
     example = Example("format: Input should be 'png', 'webp' or 'jpeg'", "format")
 
 
 class UnsupportedByModel(InvalidRequest):
     code = "unsupported_by_model"
     names = "model"
-    meaning = "The model makes no such thing; `GET /v1/models` tells what each can do."
+    meaning = "The model cannot do this; see `GET /v1/models`."
     example = Example("walks makes frames; POST /v1/generations takes it", "model")
 
 
 class InvalidCompression(InvalidRequest):
     code = "invalid_compression"
     names = "compression"
-    meaning = "The quality is not one of 0 to 100."
+    meaning = "The quality is not between 0 and 100."
     example = Example("compression: Input should be less than or equal to 100", "compression")
 
 
 class InvalidIdempotencyKey(InvalidRequest):
     code = "invalid_idempotency_key"
     names = "Idempotency-Key"
-    meaning = "The key has no or too many characters."
+    meaning = "The key is empty or too long."
     example = Example("the key has 300 characters; the limit is 255", "Idempotency-Key")
 
 
 class PromptTooLong(InvalidRequest):
     code = "prompt_too_long"
     names = "prompt"
-    meaning = "The prompt has more characters, or more tokens, than are read."
+    meaning = "The prompt has too many characters or tokens."
     example = Example("the prompt has 3000 characters; the limit is 2000", "prompt")
 
 
@@ -264,7 +264,7 @@ class InvalidKey(_ClientError):
     type = "authentication_error"
     close_code = 4401
     exit_code = PERMISSION_EXIT
-    meaning = "No key came, or one that nobody was given."
+    meaning = "The key is missing or wrong."
     example = Example("send your key, as `Authorization: Bearer KEY`")
     places = ("guarded routes", "websockets")
     was_sent: bool = False
@@ -292,13 +292,13 @@ class InvalidLink(_Forbidden):
     """The signature of a picture's link is none of this server's."""
 
     code = "invalid_link"
-    meaning = "The signed link was changed, or was not made here; nothing is told of what it named."
+    meaning = "The signed link is wrong."
     example = Example("this link was not made here, or was changed, or its owner is no longer known")
 
 
 class LinkExpired(_Forbidden):
     code = "link_expired"
-    meaning = "The signed link was good, and its time is over; with the key the picture can still be fetched."
+    meaning = "The signed link is too old; a key still opens the picture."
     example = Example("this link has expired; whoever has the key can still fetch the picture")
 
 
@@ -311,7 +311,7 @@ class OriginNotAllowed(_Forbidden):
 
 class PriorityNotAllowed(_Forbidden):
     code = "priority_not_allowed"
-    meaning = "The tenant may not ask for this priority."
+    meaning = "The tenant may not use this priority."
     example = Example("the priority high is not open to studio: normal is the highest", "priority")
     places = ("submits",)
 
@@ -319,7 +319,7 @@ class PriorityNotAllowed(_Forbidden):
 class HostNotAllowed(_Forbidden):
     status = 421
     code = "host_not_allowed"
-    meaning = "The server is not known under this name."
+    meaning = "The server does not have this name."
     example = Example("this server is not known as 'elsewhere.example' (OAR_ALLOWED_ORIGINS)")
     places = ("any route",)
 
@@ -338,14 +338,14 @@ class NotFound(_ClientError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
-    meaning = "There is no model of that name; `GET /v1/models` lists them."
+    meaning = "There is no such model."
     example = Example("there is no model 'x'", "model")
     places = ("model routes", "submits")
 
 
 class JobNotFound(NotFound):
     code = "job_not_found"
-    meaning = "There never was a job of that id."
+    meaning = "There was never such a job."
     example = Example("there is no job 'gen-0'")
     places = ("job routes", "websockets")
 
@@ -358,7 +358,7 @@ class ImageNotFound(NotFound):
 
 class OutputNotFound(NotFound):
     code = "output_not_found"
-    meaning = "The job makes fewer outputs of this kind, or none."
+    meaning = "The job has fewer outputs of this kind."
     example = Example("this job makes images 0 to 0", "index")
 
 
@@ -367,7 +367,7 @@ class JobExpired(_ClientError):
     code = "job_expired"
     type = "not_found_error"
     close_code = 4410
-    meaning = "The job was there, and what is left of it is its end."
+    meaning = "The job was deleted after its end."
     example = Example("job gen-0 was completed and is no longer kept")
     places = ("job routes", "websockets")
 
@@ -377,7 +377,7 @@ class NotFinished(_ClientError):
     code = "job_not_finished"
     type = "conflict_error"
     is_retried = True
-    meaning = "The picture is not there yet; ask again after `Retry-After`, or follow the stream."
+    meaning = "The picture is not ready; try again after `Retry-After`."
     example = Example("the job is running")
 
 
@@ -401,7 +401,7 @@ class _TooMany(_ClientError):
 
 class QueueFull(_TooMany):
     code = "queue_full"
-    meaning = "Too many jobs wait; try again after `Retry-After`."
+    meaning = "Too many jobs wait."
     example = Example("256 jobs wait or run already")
     places = ("submits",)
 
@@ -410,7 +410,7 @@ class QueueShareFull(QueueFull):
     """Others may still have room."""
 
     code = "queue_share_full"
-    meaning = "The tenant's own jobs fill its share of the queue; try again after `Retry-After`."
+    meaning = "The tenant's jobs fill its share of the queue."
     example = Example("128 jobs of studio wait or run already, which is its share of the queue")
 
 
@@ -418,7 +418,7 @@ class StorageShareFull(QueueFull):
     """The oldest jobs expire first."""
 
     code = "storage_share_full"
-    meaning = "The tenant's kept jobs fill its share of the memory; try again after `Retry-After`."
+    meaning = "The tenant's jobs fill its share of the memory."
     example = Example("512.0 MiB are kept of the jobs of studio, and there is no room for more")
 
 
@@ -426,7 +426,7 @@ class PictureShareFull(_TooMany):
     """Others may still have room."""
 
     code = "picture_share_full"
-    meaning = "The tenant's own pictures wait to be decoded or encoded; try again after `Retry-After`."
+    meaning = "The tenant's pictures fill its share of the picture threads."
     example = Example("32 pictures of studio wait to be decoded or encoded already, which is its share")
     places = ("picture routes",)
 
@@ -434,7 +434,7 @@ class PictureShareFull(_TooMany):
 class RateLimited(_TooMany):
     code = "rate_limited"
     close_code = 1013
-    meaning = "The tenant asks too often; ask again after `Retry-After`."
+    meaning = "The tenant sends too many requests."
     example = Example("studio may ask 20 times a second, 40 at once; come back in 0.05 s")
     places = ("guarded routes", "websockets")
 
@@ -452,28 +452,28 @@ class _Unavailable(ServerError):
 
 class TooManySockets(_Unavailable):
     code = "too_many_sockets"
-    meaning = "All streams of this process are taken; try again after `Retry-After`."
+    meaning = "This process has too many streams."
     example = Example("this server has no free event stream")
     places = ("websockets",)
 
 
 class PictureQueueFull(_Unavailable):
     code = "picture_queue_full"
-    meaning = "Too many pictures wait to be decoded or encoded; try again after `Retry-After`."
+    meaning = "Too many pictures wait for the picture threads."
     example = Example("64 pictures wait to be decoded or encoded already")
     places = ("picture routes",)
 
 
 class TooManyUploads(_Unavailable):
     code = "too_many_uploads"
-    meaning = "Bodies fill the memory that this process has for them; try again after `Retry-After`."
+    meaning = "Request bodies fill this process's memory for them."
     example = Example("the bodies of other requests fill the memory that is there for them")
     places = ("submits",)
 
 
 class ModelNotReady(_Unavailable):
     code = "model_not_ready"
-    meaning = "No worker has the model now; try again after `Retry-After`."
+    meaning = "No worker has the model now."
     example = Example("no worker has loaded the model yet")
     places = ("model routes", "submits")
 
@@ -483,14 +483,14 @@ class JobLost(_Unavailable):
 
     code = "job_lost"
     close_code = 4410
-    meaning = "Redis has lost its data, and the job with it; submit it again."
+    meaning = "Redis lost its data and the job; submit it again."
     example = Example("Redis has lost its data, and this job with it; submit it again")
     places = ("submits", "websockets")
 
 
 class RedisUnavailable(_Unavailable):
     code = "redis_unavailable"
-    meaning = "The queue cannot be reached; nothing was accepted. Try again after `Retry-After`."
+    meaning = "Redis does not answer; nothing was accepted."
     example = Example("the job queue cannot be reached: no connection to Redis")
     places = ("any route", "websockets")
 
@@ -499,14 +499,14 @@ class WritesRefused(RedisUnavailable):
     """Reads are served, submits and cancels are not."""
 
     code = "writes_refused"
-    meaning = "The queue takes no writes now: what is there can be read. Try again after `Retry-After`."
+    meaning = "Redis accepts no writes; reads work."
     example = Example("the job queue takes nothing new: its memory is full")
     places = ("submits",)
 
 
 class SlowClient(_Unavailable):
     code = "slow_client"
-    meaning = "The client did not read; connect again with the `seq` that is told (websockets alone)."
+    meaning = "The client did not read; connect again after `seq` (websockets only)."
     example = Example("the client did not read for 30 s")
     places = ("websockets",)
 
@@ -521,13 +521,13 @@ class JobFailed(ServerError):
 
 class DeadlineExceeded(JobFailed):
     code = "deadline_exceeded"
-    meaning = "The job's deadline passed before it was finished."
+    meaning = "The job's deadline passed."
     example = Example("the job's deadline passed before it was finished")
 
 
 class AttemptsExhausted(JobFailed):
     code = "attempts_exhausted"
-    meaning = "The job's worker died too often, perhaps of this job."
+    meaning = "The job's workers died too often."
     example = Example("the job's worker died too often")
 
 

@@ -67,7 +67,7 @@ class Patches(_Event):
 
 
 class Revised(_Event):
-    """Tokens of a whole image that were dropped and drawn again given all others; they replace what `patches` told.
+    """Tokens of a whole image that were drawn again; they replace earlier ones.
 
     `rank` counts them alone. `step` counts the revision's own steps, from 1.
     """
@@ -92,20 +92,20 @@ class _Canvas(_Event):
 
 
 class Preview(_Canvas):
-    """Sent now and then; each makes the one before worthless."""
+    """The picture so far; it replaces the preview before it."""
 
     type: Literal["preview"] = "preview"
 
 
 class Partial(_Canvas):
-    """One of the partial images that a request wished for: after a certain step, without loss, counted from 0."""
+    """One of OpenAI's partial images, without loss; it is never replaced."""
 
     type: Literal["partial"] = "partial"
     index: int = Field(description="Of the partial images of this image, counted from 0")
 
 
 class Frame(_Event):
-    """A frame of a video is finished and can be fetched. Frames of one video come in order."""
+    """A finished frame of a video, which can be fetched. Frames come in order."""
 
     type: Literal["frame"] = "frame"
     image: int = Field(description="Index of the video within the request")
@@ -117,10 +117,10 @@ class Frame(_Event):
 
 
 class Restarted(_Event):
-    """Another worker took the job over. Every image goes on from its `known` positions, every video from as many
-    frames; 0 clears the canvas.
+    """Another worker took the job. Each image continues from its `known` positions, each video from as many frames;
+    0 clears the canvas.
 
-    `reason` is `model_changed` where the worker has another model of that name: then all are cleared.
+    `reason` is `model_changed` if the worker has another model of that name; then all are cleared.
     """
 
     type: Literal["restarted"] = "restarted"

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from oar_wire.base import Sent
 from oar_wire.errors import UnsupportedByModel
-from oar_wire.options import FITTED, BadOption, ConditionKind, Option, Plan, Sampling, model_options, plain
+from oar_wire.options import CHOSEN, FITTED, BadOption, ConditionKind, Option, Plan, Sampling, model_options, plain
 from oar_wire.outputs import OutputKind
 
 GroupTables = Annotated[
@@ -36,6 +36,7 @@ class ModelInfo(Sent):
     grid: tuple[int, int]  # h, w in tokens, or in places of a frame
     image_size: tuple[int, int]  # Y, X in pixels
     orders: tuple[str, ...]
+    chosen_orders: tuple[str, ...] = ()  # those of them that it chooses step by step
     group_sizes: tuple[str, ...]
     defaults: GenerationDefaults
     group_tables: GroupTables = Field(default_factory=dict[str, dict[int, tuple[int, ...]]])
@@ -202,7 +203,7 @@ class WorkerInfo(Sent):
     row_seconds: float = 0.0
     picture_seconds: float = 0.0  # smoothed time from a picture's last step to its pixels
     is_draining: bool = False  # it takes no more jobs
-    beats: int = 0  # heartbeats so far: one that stands still is dead, whatever Redis' clock says
+    beats: int = 0  # raised by each heartbeat: a worker whose count stands still is dead, whatever Redis' clock says
     lease_seconds: float = 0.0  # that it may stand still; 0: this worker does not count them
 
 
@@ -227,16 +228,22 @@ def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
             choices=choices.get(option.name, option.choices),
             usual=option.about.usual,
             unit=option.about.unit,
-            only=option.about.only or None,
+            only=_only(option, info) or None,
         )
         for option in info.options
-        if (info.can_revise or option.name != "revise") and _can_act(option, choices)
+        if (info.can_revise or option.name != "revise") and _can_act(_only(option, info), choices)
     )
 
 
-def _can_act(option: Option, choices: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether the model has a choice with which the option does something."""
-    other, *values = option.about.only or ("",)
+def _only(option: Option, info: ModelInfo) -> tuple[str, ...]:
+    """Another option and its values with which this one does something; none: with all."""
+    parts = [info.chosen_orders if word == CHOSEN else (word,) for word in option.about.only]
+    return tuple(word for part in parts for word in part)
+
+
+def _can_act(only: tuple[str, ...], choices: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether the model has a choice with which an option does something that does so `only` with some."""
+    other, *values = only or ("",)
     return other not in choices or not set(values).isdisjoint(choices[other])
 
 

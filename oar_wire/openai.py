@@ -31,7 +31,7 @@ class ImagesRequest(DrawingOptions):
     where `OAR_OPENAI_STRICT` is set; what nobody documents is always refused."""
 
     prompt: str = Field(description="What the picture shows")
-    model: str | None = Field(None, max_length=200, description="A name from GET /v1/models, or the default one")
+    model: str | None = Field(None, max_length=200, description="A name from GET /v1/models; absent: the default model")
     n: int | None = Field(None, ge=1, description="Images to make; 1 if absent")
     size: str | None = Field(
         None, pattern=SIZE, description="`auto`, or a width and a height; pictures have the model's own size"

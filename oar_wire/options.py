@@ -38,7 +38,7 @@ MAX_POSITIONS = 1 << 14  # of a grid: 128 x 128
 MAX_NAME = 200  # characters
 DEFAULT_ENTROPY_BOUND: Final = 6.0  # nats; a picture of 64 tokens of 10 bits holds 100 to 200
 DEFAULT_CANDIDATES: Final = 4
-CHOSEN_ORDERS: Final = ("confidence", "likelihood", "distilled", "shortlist")  # that a model chooses step by step
+CHOSEN: Final = "chosen"  # in `About.only`: every order that the model chooses step by step
 REVISION_STEPS: Final = 2  # in which a revision draws what it dropped
 CANNOT_REVISE: Final = "this model cannot draw tokens again given all others"
 
@@ -114,8 +114,8 @@ class Plan(Sent):
     group_sizes: Annotated[
         str | tuple[int, ...],
         About(
-            "How many positions each step decodes: a schedule's name, `fitted` for the model's own sizes where it has "
-            "some, or a list that sums to all positions, which says the number of steps as well",
+            "Positions of each step: a schedule's name, `fitted` for the model's own sizes, or a list that sums to all "
+            "positions",
             asked=Annotated[str, Field(max_length=MAX_NAME)] | Sizes,
             complaint="group_sizes is a schedule's name or a list of how many positions each step decodes",
         ),
@@ -123,7 +123,7 @@ class Plan(Sent):
     entropy_bound: Annotated[
         float,
         About(
-            "Nats that an `adaptive` group may lose; nothing to other group sizes",
+            "Nats that an `adaptive` group may lose; other group sizes ignore it",
             ge=0,
             le=10_000,
             usual=(0, 20, 0.5),
@@ -134,8 +134,7 @@ class Plan(Sent):
     candidates: Annotated[
         int,
         About(
-            "Positions that the model is asked about for each that a step fills, in order `shortlist`; "
-            "nothing to other orders",
+            "Positions that the model scores for each position that a step fills; only for order `shortlist`",
             ge=1,
             le=10_000,
             usual=(1, 16, 1),
@@ -145,19 +144,19 @@ class Plan(Sent):
     repulsion: Annotated[
         int,
         About(
-            "Cells that the positions of one step keep from each other, along either axis and as long as there is "
-            "room, in orders that the model chooses; 1 is none",
+            "Distance in cells between positions of one step, while there is room; only for orders that the model "
+            "chooses and `spaced`; 1 is none",
             ge=1,
             le=128,
-            usual=(1, 4, 1),
-            only=("order", *CHOSEN_ORDERS),
+            usual=(1, 8, 1),
+            only=("order", CHOSEN, "spaced"),
         ),
     ] = 1
     revise: Annotated[
         int,
         About(
-            "Tokens that are dropped once when the picture is whole, the most surprising ones, and drawn again given "
-            "all others; 0 is none. Fewer visible faults, and no longer an exact sample of the model",
+            "Number of the most surprising tokens that are drawn again in the whole picture; 0 is none. "
+            "Fewer faults, but no exact sample",
             ge=0,
             le=MAX_POSITIONS,
             usual=(0, 16, 1),
@@ -175,8 +174,7 @@ class Sampling(Sent):
     guidance_interval: Annotated[
         tuple[float, float],
         About(
-            "From which share of the decoded positions on guidance holds, and up to which; 0 and 1 is always. "
-            "Outside, a picture costs half",
+            "First and last share of decoded positions with guidance. Outside it, a step costs half",
             ge=0,
             le=1,
             asked=Interval,
@@ -188,7 +186,7 @@ class Sampling(Sent):
     guidance_schedule: Annotated[
         str,
         About(
-            "How guidance grows from 1 with the share of the decoded positions; `constant`: not at all",
+            "How guidance grows from 1 with the share of decoded positions",
             asked=GuidanceSchedule,
             needs_condition=True,
         ),
@@ -196,7 +194,7 @@ class Sampling(Sent):
     negative_prompt: Annotated[
         str | None,
         About(
-            "What guidance steers away from, in place of no prompt; nothing where guidance is 1",
+            "What guidance steers away from; ignored if guidance is 1",
             label="Avoid",
             is_prompt=True,
         ),
@@ -210,7 +208,7 @@ class Sampling(Sent):
     top_p: Annotated[
         float,
         About(
-            "Draw from the likeliest tokens that sum up to this", gt=0, le=1, label="Top-p", usual=(0.05, 1, 0.01)
+            "Draw from the likeliest tokens with this probability", gt=0, le=1, label="Top-p", usual=(0.05, 1, 0.01)
         ),
     ] = 1.0  # fmt: skip
 
@@ -219,7 +217,7 @@ class JobOptions(Accepted):
     """What a request may say that no model has a default for."""
 
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Decides every draw; chosen and returned if absent")
-    priority: Priority = Field("normal", description="Who is served first; waiting raises it")
+    priority: Priority = Field("normal", description="Place in the queue; waiting raises it")
     deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
 
 
@@ -322,6 +320,12 @@ def plain(kind: Any) -> Any:
 def model_options() -> tuple[Option, ...]:
     """Those that a model has a default for. All are declared before the first call."""
     return tuple(option for option in OPTIONS.values() if option.group != "job")
+
+
+@cache
+def plan_options() -> tuple[str, ...]:
+    """The names of those that say how a picture is decoded."""
+    return tuple(option.name for option in model_options() if option.group == "plan")
 
 
 @cache

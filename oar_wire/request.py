@@ -36,13 +36,11 @@ class GenerationRequest(DrawingOptions):
     """Limits that depend on a model or a setting are checked later, with the same error shape."""
 
     prompt: str = Field(
-        "", description="What the picture shows; needed unless `condition` says it, or the model draws without a prompt"
+        "", description="Text of the picture; required unless `condition` is set or the model needs none"
     )
-    condition: Condition | None = Field(
-        None, description="In place of a prompt, for a model of classes: exactly this class, or an error"
-    )
-    model: str | None = Field(None, max_length=200, description="A name from GET /v1/models, or the default one")
-    n: int = Field(1, ge=1, description="Images to make: same seed, image index 0 to n-1")
+    condition: Condition | None = Field(None, description="A class instead of a prompt, for a model of classes")
+    model: str | None = Field(None, max_length=200, description="A name from GET /v1/models; absent: the default model")
+    n: int = Field(1, ge=1, description="Number of images; index 0 to n-1")
     previews: bool = Field(True, description="Whether to send `preview` events")
 
     def check_says_what(self, condition: ConditionKind, model: str) -> None:

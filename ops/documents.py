@@ -23,15 +23,14 @@ from websockets.sync.client import connect
 
 from oar_wire.edit import EditOptions
 from oar_wire.error import all_errors
-from oar_wire.errors import OF_A_FIELD, InvalidField
+from oar_wire.errors import FIELD_CODE, OF_A_FIELD, InvalidField
 from oar_wire.events import Event
-from oar_wire.options import OPTIONS
 from oar_wire.request import GenerationRequest
 from oar_wire.version import VERSION
 from ops import client_options, client_twin
 from server.api import asyncapi
 from server.api.app import create_app
-from server.api.codes import ErrorCode, close_codes, error_codes
+from server.api.codes import close_codes, error_codes
 from server.settings import Settings, environment_name
 
 DOCS = Path("docs")
@@ -40,15 +39,11 @@ CLIENT_OPTIONS = Path("oar_client/options.py")
 CLIENT = Path("oar_client/client.py")
 EXAMPLES = Path("server/api") / asyncapi.EXAMPLES
 GENERATED = re.compile(r"(<!-- generated: ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.S)
-LIMITS = (
-    *("max_", "head_timeout", "body_timeout", "queue_depth", "storage_mib", "images_wait", "socket_"),
-    *("stream_heartbeat", "result_ttl", "canceled_ttl", "tombstone_ttl", "idem"),
-)
 PROMPT = "a person with short red hair, brown shirt and blue trousers, walking, seen from the front"
 
 
 @click.command()
-@click.option("--record", is_flag=True, help="Make the examples of events anew, from a run.")
+@click.option("--record", is_flag=True, help="Record the examples of events again, from a run.")
 @click.option("--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"))
 def main(record: bool, weights: Path) -> None:
     """Write docs/openapi.json, docs/asyncapi.json and the generated tables."""
@@ -74,7 +69,7 @@ def build() -> dict[Path, str]:
 
 
 def fill(text: str) -> str:
-    """The Markdown with its generated parts made anew. Raises KeyError for one that nobody makes."""
+    """The Markdown with its generated parts written again. Raises KeyError for an unknown part."""
     return GENERATED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[4]}", text)
 
 
@@ -96,24 +91,15 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def errors_table() -> str:
-    """Codes of single fields share a line."""
+    """Codes of fields share a line."""
     codes = error_codes()
     fields = [error for error in codes if error.meaning == OF_A_FIELD]
-    rows = [
-        (str(error.status), f"`{error.code}`", error.field or "", _close(error), str(error.exit_code), error.meaning)
-        for error in codes
-        if error not in fields
+    rows = [(str(error.status), f"`{error.code}`", error.meaning) for error in codes if error not in fields]
+    several = [
+        f"`{error.code}` ({error.field})" for error in fields if error.code != InvalidField.code_of(error.field or "")
     ]
-    names = ", ".join(f"`{error.code}`" + _several(error.code, error.field or "") for error in fields)
-    return table(("status", "code", "field", "websocket", "exit", "meaning"), rows) + f"\n\n{OF_A_FIELD} 422: {names}."
-
-
-def _several(code: str, fields: str) -> str:
-    return "" if code == InvalidField.code_of(fields) else f" ({fields})"
-
-
-def _close(error: ErrorCode) -> str:
-    return "" if error.close_code is None else str(error.close_code)
+    names = f"`{FIELD_CODE}` and the field's name, or {', '.join(several)}"
+    return table(("status", "code", "meaning"), rows) + f"\n\n{OF_A_FIELD} 422: {names}."
 
 
 def closes_table() -> str:
@@ -137,31 +123,20 @@ def fields_table(*models: Any) -> str:
         facts = {key: getattr(fact, key) for fact in field.metadata for key in ("ge", "gt", "le") if hasattr(fact, key)}
         signs = {"ge": "≥", "gt": ">", "le": "≤"}
         bounds = ", ".join(f"{signs[key]} {value:g}" for key, value in facts.items() if abs(value) < 1 << 30)
-        told = "" if field.is_required() or field.default is None else f"`{json.dumps(field.default)}`"
-        default = "required" if field.is_required() else told
-        group = OPTIONS[name].group if name in OPTIONS else "job"
-        rows.append((f"`{name}`", group, default, bounds, field.description or ""))
-    return table(("field", "group", "default", "bounds", "meaning"), rows)
-
-
-def limits_table() -> str:
-    rows = [
-        (f"`{environment_name(name)}`", f"{field.default:g}" if field.default < 1e6 else f"{field.default:,}",
-         field.description or "")
-        for name, field in Settings.model_fields.items()
-        if name.startswith(LIMITS)
-    ]  # fmt: skip
-    return table(("setting", "default", "meaning"), rows)
+        given = "" if field.is_required() or field.default is None else f"`{json.dumps(field.default)}`"
+        default = "required" if field.is_required() else given
+        rows.append((f"`{name}`", default, bounds, field.description or ""))
+    return table(("field", "default", "bounds", "meaning"), rows)
 
 
 def settings_table() -> str:
     rows: list[tuple[str, ...]] = []
     for name, field in Settings.model_fields.items():
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        told = json.dumps(default) if isinstance(default, bool) else str(default)
+        shown = json.dumps(default) if isinstance(default, bool) else str(default)
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         meaning = "; ".join([field.description or "", *([", ".join(choices)] if choices else [])])
-        rows.append((f"`{environment_name(name)}`", "" if default in (None, "") else f"`{told}`", meaning))
+        rows.append((f"`{environment_name(name)}`", "" if default in (None, "") else f"`{shown}`", meaning))
     return table(("setting", "default", "meaning"), rows)
 
 
@@ -172,14 +147,22 @@ def routes_table() -> str:
         for path, methods in paths.items()
         for method, operation in methods.items()
     ]
-    return table(("route", "what for"), [*rows, ("`WS /v1/generations/{job_id}/stream`", "Follow a job")])
+    return table(("route", "purpose"), [*rows, ("`WS /v1/generations/{job_id}/stream`", "Follow a job")])
+
+
+def teaching_table() -> str:
+    from oar_core.train.recipes import IMPORTED, recipe
+    from oar_lab.training_cost import Machine, cost_table, taught_cost, usual_backbones
+
+    costs = [taught_cost(key, network, recipe(IMPORTED), Machine()) for key, network in usual_backbones().items()]
+    return cost_table(costs)
 
 
 def recipes_table() -> str:
-    from oar_core.train.recipes import RECIPES
+    from oar_core.train.recipes import own_recipes
     from oar_lab.recipe_facts import MEASURED_ON, facts_table, recipe_facts
 
-    return f"{facts_table([recipe_facts(make()) for make in RECIPES.values()])}\n\n{MEASURED_ON}"
+    return f"{facts_table([recipe_facts(recipe) for recipe in own_recipes()])}\n\n{MEASURED_ON}"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -188,10 +171,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "events": events_table,
     "request fields": lambda: fields_table(GenerationRequest),
     "edit fields": lambda: fields_table(EditOptions),
-    "limits": limits_table,
     "settings": settings_table,
     "routes": routes_table,
     "recipes": recipes_table,
+    "cost of teaching": teaching_table,
 }
 
 

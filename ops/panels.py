@@ -252,6 +252,8 @@ ROWS = (
                   "short", (Query('sum by (job) (up{job=~"oar-.*"})', "{{job}}"),
                             Query("sum (oar_redis_up)", "redis"),
                             Query("sum (oar_redis_writable)", "redis, for writes"))),
+            Panel("lines", "Redis may lose jobs", "A setting of Redis that is not safe; `/ready` says what to set.",
+                  "short", (Query("max by (danger) (oar_redis_unsafe)", "{{danger}}"),)),
             Panel("tile", "Dead letters", "Kept until somebody repeats them: `oar jobs dead`.", "short",
                   (Query("sum (oar_dead_letters)", "letters"),), 4, 4, (10, 1)),
         ),

@@ -173,170 +173,139 @@ class Settings(BaseSettings):
 
     fsync: Literal["everysec", "always"] = Field(
         "everysec",
-        description="When the bundled Redis writes its file to the disk: once a second, or before each answer",
+        description="When the bundled Redis writes to the disk: once a second, or before each answer",
     )
 
-    root_path: RootPath = Field(
-        "", description="Path under which a proxy serves the API, as /oar; the proxy may take it off or leave it on"
-    )
+    root_path: RootPath = Field("", description="Path prefix at a proxy, such as /oar")
     trusted_proxies: Networks = Field(
         ("127.0.0.0/8", "::1"),
-        description="Addresses and networks whose X-Forwarded-For, -Proto, -Host and -Prefix count, comma separated",
+        description="Proxies (addresses, networks) whose X-Forwarded headers count, comma separated",
     )
 
     # who may use it
-    api_keys: Path | None = Field(
-        None, description="File of the tenants and their keys, see docs/security.md; unset lets everybody in"
-    )
+    api_keys: Path | None = Field(None, description="File of tenants and keys; unset lets everybody in")
     metrics_key: str | None = Field(
         None, min_length=16, description="Bearer key of /metrics; unset leaves it open", repr=False
     )
     link_secret: str | None = Field(
         None,
         min_length=32,
-        description="What signs the links of pictures, which open without a key; unset takes a random one from Redis",
+        description="Secret of signed picture links; unset takes a random one from Redis",
         repr=False,
     )
-    link_seconds: float = Field(
-        3600, ge=1, le=7 * 86400, description="Seconds that a signed link of a picture is valid"
-    )
-    allowed_origins: Origins = Field(
-        (), description="Origins of other sites whose pages may use the API, comma separated; * is all"
-    )
+    link_seconds: float = Field(3600, ge=1, le=7 * 86400, description="Seconds that a signed link is valid")
+    allowed_origins: Origins = Field((), description="Origins whose pages may use the API, comma separated; * is all")
 
     allowed_hosts: Hosts = Field(
         (),
-        description="Names by which clients may call the server, comma separated, as *.pictures.example; IP addresses "
-        "and localhost always may, * is all; unset checks where it listens on loopback alone",
+        description="Host names of the server, comma separated, such as *.pictures.example; * is all; "
+        "unset checks on loopback only",
     )
 
     # models and the engine
-    models: Names = Field((), description="Models to serve, comma separated; the manifest's default when empty")
+    models: Names = Field((), description="Models to serve, comma separated; empty: the manifest's default")
     model_aliases: Aliases = Field(
         {},
-        description="Other names of models, as gpt-image-1=sprites-64, comma separated; for clients that know OpenAI's",
+        description="Other names of models, such as gpt-image-1=sprites-64, comma separated",
     )
     openai_strict: bool = Field(
         False,
-        description="Whether /v1/images/* refuses what OpenAI documents and a model cannot do, such as another size; "
-        "else it does what it can and says so in the answer",
+        description="Whether /v1/images/* refuses what a model cannot do, instead of a warning",
     )
     weights_dir: Path = Field(Path("weights"), description="Folder with manifest.toml and the models")
-    workers: int = Field(1, ge=1, le=64, description="Worker processes that `oar serve` runs")
-    slots: int = Field(64, ge=1, le=4096, description="Cache slots of a worker's engine; a guided image takes two")
-    cache_mib: int = Field(0, ge=0, description="Most memory of a worker's cache slots, in MiB a model; 0 is no limit")
+    workers: int = Field(1, ge=1, le=64, description="Worker processes of `oar serve`")
+    slots: int = Field(64, ge=1, le=4096, description="Cache slots of a worker; a guided image takes two")
+    cache_mib: int = Field(0, ge=0, description="Most MiB of cache slots for each model; 0 is no limit")
     prefill_tokens: int = Field(
-        256, ge=1, le=1 << 20, description="Most tokens of prompts and known pictures that an engine step takes in"
+        256, ge=1, le=1 << 20, description="Most prompt and picture tokens that one engine step prefills"
     )
     threads: int = Field(0, ge=0, le=1024, description="Threads of torch in a worker; 0 leaves torch's choice")
     device: str = Field("auto", description="Device of a worker: auto, cpu or cuda[:index]")
     dtype: Literal["auto", "float32", "bfloat16", "int8", "fastest"] = Field(
         "auto",
-        description="Number format of the engine; auto is bfloat16 on CUDA, else float32; fastest is measured",
+        description="Number format of the engine; auto: bfloat16 on CUDA, else float32; fastest: measured",
     )
     decode_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="Number format in which tokens become pixels; bfloat16 halves the time of a large image tokenizer, "
-        "and changes pixels by a level or two",
+        description="Number format of the image decoder; bfloat16 is faster and changes pixels slightly",
     )
-    cuda_graphs: bool = Field(
-        False, description="Whether steps on CUDA are captured as graphs before the worker is ready"
-    )
+    cuda_graphs: bool = Field(False, description="Whether CUDA steps are captured as graphs at the start")
     compile: bool = Field(
         False,
-        description="Whether the draw of tokens is compiled before the worker is ready; on a CPU with a C++ compiler",
+        description="Whether the draw of tokens is compiled at the start; a CPU needs a C++ compiler",
     )
-    calibrate: bool = Field(
-        False,
-        description="Whether a worker on a CPU measures at its start how many threads and which kernels are quickest",
+    calibrate: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether a CPU worker measures kernels at its first start and keeps the result; "
+        "auto: only for networks of 256 MiB and more",
     )
     deterministic: bool = Field(
-        False, description="Whether pictures pass the network one by one: the same bits in any company, and far slower"
+        False, description="Whether pictures are computed one by one: same bits in any batch, far slower"
     )
-    image_metadata: bool = Field(
-        True, description="Whether finished PNGs carry their prompt and parameters in text chunks; false: never"
-    )
+    image_metadata: bool = Field(True, description="Whether PNGs carry prompt and parameters")
     preview_interval: float = Field(0.25, ge=0.02, le=60, description="Least seconds between previews of one image")
     preview_batch: int = Field(8, ge=1, le=256, description="Images decoded together for previews")
 
     # leases and endings
-    lease_seconds: float = Field(15, ge=0.5, le=600, description="A job whose worker is silent this long is taken over")
-    max_attempts: int = Field(3, ge=1, le=20, description="Times that a job is begun before it is failed for good")
-    job_deadline: float = Field(0, ge=0, description="Deadline of a job that names none, in seconds; 0 is never")
-    max_deadline: float = Field(86400, ge=1, description="Longest deadline that a request may name, in seconds")
-    sweep_seconds: float = Field(1, ge=0.05, le=60, description="Seconds between looks for jobs past their deadline")
-    priority_aging_seconds: float = Field(
-        30, ge=0.1, description="Seconds of waiting after which a job counts as one priority higher"
+    lease_seconds: float = Field(
+        15, ge=0.5, le=600, description="Seconds of silence after which another worker takes a job"
     )
-    model_grace: float = Field(
-        600, ge=0, description="Seconds that a model is still listed when its last worker has gone"
-    )
-    dead_length: int = Field(1000, ge=1, description="Most jobs kept in the list of those that were begun too often")
-    ready_grace: float = Field(
-        0, ge=0, le=600, description="Seconds that a stopping API still serves, while /ready says no"
-    )
-    drain_seconds: float = Field(10, ge=0, le=600, description="Seconds that a stopping worker lets its jobs finish")
-    result_ttl: float = Field(3600, ge=1, description="Seconds that a finished job, its events and images are kept")
-    tombstone_ttl: float = Field(86400, ge=1, description="Seconds that an expired job's id is still known as expired")
-    canceled_ttl: float = Field(
-        60, ge=1, description="Seconds that a job is kept which was canceled before it was begun"
-    )
+    max_attempts: int = Field(3, ge=1, le=20, description="Attempts at a job before it fails")
+    job_deadline: float = Field(0, ge=0, description="Default deadline in seconds; 0 is none")
+    max_deadline: float = Field(86400, ge=1, description="Longest deadline in seconds")
+    sweep_seconds: float = Field(1, ge=0.05, le=60, description="Seconds between checks of deadlines")
+    priority_aging_seconds: float = Field(30, ge=0.1, description="Seconds of waiting that raise a job by one priority")
+    model_grace: float = Field(600, ge=0, description="Seconds that a model is listed without a worker")
+    dead_length: int = Field(1000, ge=1, description="Most entries of the list of dead jobs")
+    ready_grace: float = Field(0, ge=0, le=600, description="Seconds that a stopping API still serves")
+    drain_seconds: float = Field(10, ge=0, le=600, description="Seconds that a stopping worker gives its jobs")
+    result_ttl: float = Field(3600, ge=1, description="Seconds that an ended job and its pictures are kept")
+    tombstone_ttl: float = Field(86400, ge=1, description="Seconds that an expired job's id is remembered")
+    canceled_ttl: float = Field(60, ge=1, description="Seconds that a job is kept if it was canceled before its start")
     idempotency_ttl: float = Field(86400, ge=1, description="Seconds that an Idempotency-Key is remembered")
 
     # limits
-    max_body_bytes: int = Field(
-        128 << 10, ge=1024, description="Largest request body without pictures in bytes: a list of positions needs most"
-    )
-    max_upload_bytes: int = Field(8 << 20, ge=1024, description="Largest body of a request that may carry pictures")
-    max_held_bytes: int = Field(
-        128 << 20, ge=1024, description="Most bytes of all request bodies together that an API process holds before 503"
-    )
+    max_body_bytes: int = Field(128 << 10, ge=1024, description="Largest request body without pictures, in bytes")
+    max_upload_bytes: int = Field(8 << 20, ge=1024, description="Largest request body with pictures, in bytes")
+    max_held_bytes: int = Field(128 << 20, ge=1024, description="Most bytes of all request bodies in one API process")
     max_image_bytes: int = Field(4 << 20, ge=64, description="Largest picture or mask of an edit, in bytes")
     max_image_pixels: int = Field(4 << 20, ge=64, description="Largest picture or mask of an edit, in pixels")
-    picture_threads: int = Field(
-        2, ge=1, le=64, description="Threads of the API that read uploads, and as many that write WebP and JPEG"
-    )
-    picture_queue: int = Field(
-        64, ge=1, le=4096, description="Most pictures that wait for these threads, of each kind, before 503"
-    )
+    picture_threads: int = Field(2, ge=1, le=64, description="API threads for uploads, and as many for WebP and JPEG")
+    picture_queue: int = Field(64, ge=1, le=4096, description="Most pictures that wait for these threads")
     head_timeout: float = Field(
         10,
         ge=0.1,
         le=600,
-        description="Seconds that a client has to send a request's address and headers",
+        description="Seconds to send address and headers",
     )
-    body_timeout: float = Field(60, ge=0.1, le=3600, description="Seconds that a client has to send a body")
+    body_timeout: float = Field(60, ge=0.1, le=3600, description="Seconds to send a body")
     max_prompt_chars: int = Field(1000, ge=1, description="Longest prompt in characters")
     max_n: int = Field(16, ge=1, le=256, description="Most images of one request")
-    queue_depth: int = Field(256, ge=1, description="Most jobs of one model that wait or run before 429")
-    storage_mib: int = Field(
-        1024, ge=1, description="MiB of Redis that the jobs of a tenant may take, kept pictures included, before 429"
+    queue_depth: int = Field(256, ge=1, description="Most waiting and running jobs of one model")
+    storage_mib: int = Field(1024, ge=1, description="MiB of Redis for jobs; each tenant may use its storage_share")
+    max_wait: float = Field(60, ge=0, description="Longest `Prefer: wait=N`, in seconds")
+    images_wait: float = Field(300, ge=0.1, description="Longest wait of /v1/images/*, in seconds")
+    max_sockets: int = Field(1024, ge=1, description="Most open streams of one API process")
+    socket_idle: float = Field(600, ge=0.1, description="Seconds without an event before a stream closes")
+    stream_heartbeat: float = Field(
+        15, ge=0.05, description="Seconds of silence before an event stream sends a comment"
     )
-    max_wait: float = Field(60, ge=0, description="Most seconds that `Prefer: wait=N` holds a request open")
-    images_wait: float = Field(300, ge=0.1, description="Most seconds that /v1/images/* waits for its pictures")
-    max_sockets: int = Field(1024, ge=1, description="Most open websockets and event streams of one API process")
-    socket_idle: float = Field(600, ge=0.1, description="Seconds without an event after which a stream is closed")
-    stream_heartbeat: float = Field(15, ge=0.05, description="Seconds of silence after which an event stream says so")
-    socket_send_timeout: float = Field(20, ge=0.1, description="Seconds that a client may take to accept one frame")
-    socket_ping: float = Field(20, ge=0.1, description="Seconds between websocket pings, and to wait for the answer")
-    registry_seconds: float = Field(
-        1, ge=0, le=60, description="Seconds that the API trusts what it knows of models and workers"
-    )
-    command_timeout: float = Field(5, ge=0.1, description="Seconds that one Redis command may take")
+    socket_send_timeout: float = Field(20, ge=0.1, description="Seconds for a client to accept one frame")
+    socket_ping: float = Field(20, ge=0.1, description="Seconds between websocket pings, and for the answer")
+    registry_seconds: float = Field(1, ge=0, le=60, description="Seconds that the API caches models and workers")
+    command_timeout: float = Field(5, ge=0.1, description="Seconds for one Redis command")
 
     # watching
-    metrics_lease: float = Field(
-        45, ge=1, description="Seconds that a scraped API speaks for the queue; longer than the scrape interval"
-    )
+    metrics_lease: float = Field(45, ge=1, description="Seconds of the metrics lease; longer than the scrape interval")
     metrics_workers: bool = Field(
-        True, description="Whether the API's /metrics repeats the workers'; false where these are scraped themselves"
+        True, description="Whether the API's /metrics repeats the workers'; false if workers are scraped"
     )
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port of a worker's own /metrics; 0 is none")
     otlp_endpoint: str | None = Field(
-        None, description="URL that traces are sent to by OTLP, as http://collector:4318/v1/traces; unset sends none"
+        None, description="URL for OTLP traces, such as http://collector:4318/v1/traces; unset sends none"
     )
-    log_format: Literal["text", "json"] = Field("text", description="One line a record: key=value text, or JSON")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record to log")
+    log_format: Literal["text", "json"] = Field("text", description="Log format: key=value text, or JSON")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log")
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,7 @@
 """Running asyncio tasks beside each other, and stopping them for good."""
 
 import asyncio
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 AGAIN_SECONDS = 0.2
@@ -32,3 +32,21 @@ async def until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
         error = None if task.cancelled() else task.exception()
         if task in done and error is not None:
             raise error
+
+
+class BackgroundTasks:
+    """Tasks that nobody waits for. `on_failure` is called with what one of them raises."""
+
+    def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
+        self._on_failure = on_failure
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_failure(error)

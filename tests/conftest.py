@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from oar_core.models.load import load_model
 from oar_core.models.model import Model
 from oar_core.weights import Manifest
+from tests.server.gate import Gate
 from tests.server.tiny import NAME, write_tiny_weights
 
 OF_TESTS = {"OAR_TEST_DATA", "OAR_CHAOS_SCALE"}
@@ -51,6 +52,17 @@ def pytest_runtest_setup() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _held_jobs_are_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever holds a running job says so, and is repeated by `make repeat`."""
+    if request.node.get_closest_marker("running") is None:
+        monkeypatch.setattr(Gate, "close", _not_marked)
+
+
+def _not_marked(_gate: Gate, _steps: int = 0) -> None:
+    raise AssertionError("a test that holds a running job is marked `running`")
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,20 @@
-"""What a CPU is quickest with, by measurement: number format, threads, and from how many rows on packed weights pay.
+"""What a CPU is quickest with, by measurement: number format, and from how many rows on packed weights pay.
 
 CPUs differ more than one would guess. One multiplies in bfloat16 twice as fast as in fp32, another a third slower; one
 is twice as fast on packed weights with few rows, another half as fast. So a network's linear layers are timed, one of
-each shape, as the engine would call them.
+each shape, as the engine would call them: on one thread by its CPU time, which other processes add nothing to.
 """
 
 import copy
+import hashlib
 import json
 import logging
 import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -21,14 +22,17 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from oar_core.nn.packed import NEVER, PackedLinear, can_pack
+from oar_core.engine.contest import decide
+from oar_core.nn.packed import NEVER, PackedLinear, Packing, can_pack
 
 logger = logging.getLogger(__name__)
 
-ROWS = (2, 8, 64)  # tokens of a step: of one guided picture, of a few, of many
-ROUNDS = 3  # of which the quickest counts: what else the machine does only adds
-ROUND_SECONDS = 3e-4  # at least one call each
-MEASURE_SECONDS = 1.0  # after which no other choice is looked at
+ROWS = (1, 2, 4, 8, 64)  # tokens of a step: of one picture, of a few, of many
+PADDED_ROWS = 5
+FORMAT = 2  # of the files
+
+Clock = Callable[[], float]
+Kernels = Sequence[tuple[Callable[[Tensor], Tensor], int, int]]  # a layer of each shape, its width, how many there are
 
 
 @dataclass(frozen=True)
@@ -36,43 +40,37 @@ class Calibration:
     """What was chosen, and the milliseconds of all linear layers under it, for the fewest and the most of ROWS."""
 
     dtype: str
-    threads: int
     least_packed_rows: int
+    padded_rows: int
     few_rows_ms: float
     many_rows_ms: float
 
-    @classmethod
-    def measure(cls, network: nn.Module, dtypes: Sequence[torch.dtype], threads: Sequence[int]) -> Self:
-        """The best of these for few and for many rows alike; the number of threads is left as it was.
+    @property
+    def packing(self) -> Packing:
+        return Packing(self.least_packed_rows, self.padded_rows)
 
-        More threads are looked at last; what is not measured within MEASURE_SECONDS is passed over. Pictures of int8
-        differ from those of fp32, so it is asked for and never chosen: `dtypes` are floating.
+    @classmethod
+    @torch.inference_mode()
+    def measure(cls, network: nn.Module, dtypes: Sequence[torch.dtype], clock: Clock = time.thread_time) -> Self:
+        """The best of these for few and for many rows alike. The first of `dtypes` is left for a gain alone.
+
+        Pictures of int8 differ from those of fp32, so it is asked for and never chosen: `dtypes` are floating.
         """
-        before, choices = torch.get_num_threads(), list[Self]()
-        deadline = time.perf_counter() + MEASURE_SECONDS
-        try:
-            for count in threads:
-                for dtype in dtypes:
-                    choice = cls._of(network, dtype, count, deadline if choices else float("inf"))
-                    choices += [] if choice is None else [choice]
-        finally:
-            torch.set_num_threads(before)
-        few, many = min(c.few_rows_ms for c in choices), min(c.many_rows_ms for c in choices)
-        return min(choices, key=lambda c: c.few_rows_ms / few + c.many_rows_ms / many)
+        with _one_thread():
+            choices = [_Choice(network, dtype, clock) for dtype in dtypes]
+            winner = decide(lambda: [choice.seconds() for choice in choices]).winner if len(choices) > 1 else 0
+            return cls(*choices[winner].facts())
 
     @classmethod
-    def stored(cls, folder: Path, network: nn.Module, dtypes: Sequence[torch.dtype], threads: Sequence[int]) -> Self:
+    def stored(cls, folder: Path, network: nn.Module, dtypes: Sequence[torch.dtype]) -> Self:
         """What the folder holds for such a network on this machine and build; else it is measured, and kept there.
 
         Of several processes the first one decides, so that they compute alike. Where the folder cannot be written each
         process measures for itself.
         """
-        names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
-        shapes = "-".join(f"{layer.out_features}x{layer.in_features}" for layer, _ in _kinds(network))
-        build = f"{torch.__version__}-{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}"
-        path = folder / f"{build}-{shapes}-{'-'.join(names)}-{'-'.join(map(str, threads))}.json".replace(" ", "_")
+        path = folder / f"{_key(network, dtypes)}.json"
         if not path.exists():
-            measured = cls.measure(network, dtypes, threads)
+            measured = cls.measure(network, dtypes)
             try:
                 _keep(path, json.dumps(asdict(measured)))
             except OSError as error:
@@ -82,25 +80,101 @@ class Calibration:
                 return measured
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
-    @classmethod
-    @torch.inference_mode()
-    def _of(cls, network: nn.Module, dtype: torch.dtype, threads: int, deadline: float) -> Self | None:
-        """None where the deadline passes meanwhile."""
-        torch.set_num_threads(threads)
-        plain, packed = ([0.0] * len(ROWS) for _ in range(2))
-        for linear, count in _kinds(network):
-            if time.perf_counter() > deadline:
-                return None
-            layer = linear if linear.weight.dtype is dtype else copy.deepcopy(linear).to(dtype)
-            kernels: list[tuple[list[float], Callable[[Tensor], Tensor]]] = [(plain, layer)]
-            if can_pack(layer):
-                kernels.append((packed, PackedLinear(layer)))
-            for times, kernel in kernels:
-                for index, rows in enumerate(ROWS):
-                    times[index] += count * _seconds(kernel, torch.ones(rows, layer.in_features, dtype=dtype))
-        least = _least_packed(plain, packed)
-        best = [packed[index] if rows >= least else plain[index] for index, rows in enumerate(ROWS)]
-        return cls(str(dtype).removeprefix("torch."), threads, least, round(1e3 * best[0], 4), round(1e3 * best[-1], 4))
+
+class _Choice:
+    """One number format with the kernels that are the quickest for each number of rows."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype, clock: Clock) -> None:
+        self._dtype, self._clock = dtype, clock
+        layers = [
+            (layer if layer.weight.dtype is dtype else copy.deepcopy(layer).to(dtype), count)
+            for layer, count in _kinds(network)
+        ]
+        ways: list[Kernels] = [[(layer, layer.in_features, count) for layer, count in layers]]
+        if layers and can_pack(layers[0][0]):
+            for packing in (Packing(), Packing(padded_rows=PADDED_ROWS)):
+                ways.append([(PackedLinear(layer, packing), layer.in_features, count) for layer, count in layers])
+        winners = {rows: self._winner(ways, rows) for rows in ROWS}
+        self.packing = _packing(winners)
+        self._kernels = {rows: ways[self._way(rows)] for rows in ROWS}
+
+    def _winner(self, ways: Sequence[Kernels], rows: int) -> int:
+        fitting = ways if rows < PADDED_ROWS else ways[:2]
+        for kernels in fitting:
+            self._pass(kernels, rows)
+        return decide(lambda: [self._pass(kernels, rows) for kernels in fitting]).winner
+
+    def _way(self, rows: int) -> int:
+        if rows < self.packing.least_rows:
+            return 0
+        return 2 if rows < self.packing.padded_rows else 1
+
+    def _pass(self, kernels: Kernels, rows: int) -> float:
+        """Seconds of all linear layers."""
+        total = 0.0
+        for kernel, width, count in kernels:
+            x = torch.ones(rows, width, dtype=self._dtype)
+            start = self._clock()
+            kernel(x)
+            total += count * (self._clock() - start)
+        return total
+
+    def seconds(self) -> float:
+        """The geometric mean over ROWS: few and many rows count alike."""
+        mean = 1.0
+        for rows, kernels in self._kernels.items():
+            mean *= max(self._pass(kernels, rows), 1e-9) ** (1 / len(ROWS))
+        return mean
+
+    def facts(self) -> tuple[str, int, int, float, float]:
+        """The fields of a Calibration."""
+        few, many = (
+            round(1e3 * min(self._pass(self._kernels[rows], rows) for _ in range(3)), 4) for rows in (ROWS[0], ROWS[-1])
+        )
+        return _name(self._dtype), self.packing.least_rows, self.packing.padded_rows, few, many
+
+
+def _packing(winners: dict[int, int]) -> Packing:
+    """From each number of rows to the way that won it: 0 the weights as they are, 1 packed, 2 packed and padded."""
+    least = NEVER
+    for rows in reversed(ROWS):
+        if not winners[rows]:
+            break
+        least = rows
+    padded = [winners[rows] == 2 for rows in ROWS if max(2, least) <= rows < PADDED_ROWS]
+    return Packing(least, PADDED_ROWS if padded and all(padded) else 1)
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """Packed and plain kernels divide their work among threads alike."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _key(network: nn.Module, dtypes: Sequence[torch.dtype]) -> str:
+    """Of this machine's processor, this build and the shapes of the network's linear layers."""
+    shapes = [(layer.out_features, layer.in_features, count) for layer, count in _kinds(network)]
+    facts = (FORMAT, torch.__version__, torch.backends.cpu.get_cpu_capability(), _processor(), shapes)
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return f"{platform.machine()}-{digest}-{'-'.join(map(_name, dtypes))}"
+
+
+def _processor() -> str:
+    """Its model's name, as far as the system tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def _keep(path: Path, text: str) -> None:
@@ -124,26 +198,3 @@ def _kinds(network: nn.Module) -> list[tuple[nn.Linear, int]]:
     counts = Counter(linear.weight.shape for linear in linears)
     first = {linear.weight.shape: linear for linear in reversed(linears)}
     return [(first[shape], count) for shape, count in counts.items()]
-
-
-def _seconds(kernel: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """Of one call."""
-    kernel(x)
-    best = float("inf")
-    for _ in range(ROUNDS):
-        calls, start = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < ROUND_SECONDS or not calls:
-            kernel(x)
-            calls += 1
-        best = min(best, elapsed / calls)
-    return best
-
-
-def _least_packed(plain: Sequence[float], packed: Sequence[float]) -> int:
-    """From which of ROWS on packed weights are the quicker ones; all 0 stands for a build that has none."""
-    least = NEVER
-    for rows, usual, laid_out in reversed(list(zip(ROWS, plain, packed))):
-        if not 0.0 < laid_out < usual:
-            break
-        least = rows
-    return 1 if least == ROWS[0] else least

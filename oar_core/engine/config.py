@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from oar_core.errors import ConfigError
+from oar_core.nn.packed import Packing
 
 DEFAULT_MAX_PREFILL = 256  # tokens a step; on two CPU cores as many take about as long as a step of sixteen pictures
 
@@ -15,9 +16,9 @@ class EngineConfig:
     Batched, a picture made in company is the one made alone up to rounding, which decides next to no draw in fp32 and
     some in bf16. Where it `is_deterministic`, pictures run side by side as well, but each goes through the network by
     itself: the numbers are the same to the last bit whatever runs beside it, at the speed of one picture after another.
-    `least_packed_rows` is of the `Calibration`. Where it `is_static`, steps of fixed orders have one of few shapes; on
-    CUDA they are graphs, captured at the start. Where it `is_compiled`, and not deterministic, the draw is a
-    `CompiledDraw`.
+    `packing` is of the `Calibration`; None is what suits most machines. Where it `is_static`, steps of fixed orders
+    have one of few shapes; on CUDA they are graphs, captured at the start. Where it `is_compiled`, and not
+    deterministic, the draw is a `CompiledDraw`.
 
     `max_prefill` is how many tokens of prefills a step takes in, see `Scheduler`. A deterministic engine divides none,
     since the size of a chunk would depend on the company. Raises ConfigError.
@@ -27,7 +28,7 @@ class EngineConfig:
     max_cache_bytes: int | None = None
     max_prefill: int = DEFAULT_MAX_PREFILL
     is_deterministic: bool = False
-    least_packed_rows: int | None = None
+    packing: Packing | None = None
     is_static: bool = False
     is_compiled: bool = False
 

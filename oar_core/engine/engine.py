@@ -120,10 +120,6 @@ class Engine:
         """After how many more steps each live sequence will be finished if nothing else arrives or leaves."""
         return self._scheduler.forecast()
 
-    def remaining_steps(self) -> int:
-        """After how many more steps all present work will be finished."""
-        return max(self.forecast().values(), default=0)
-
     def _schedule(self) -> list[Sequence]:
         """Admits and prefills; returns the sequences that decode in this step."""
         admitted = self._scheduler.admit()

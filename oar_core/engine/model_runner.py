@@ -1,5 +1,6 @@
 """Steps of pictures of tokens: a backbone and its cache."""
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -8,8 +9,9 @@ from oar_core.engine.config import EngineConfig
 from oar_core.engine.events import PatchesDecoded, PatchesRevised, SequenceFinished
 from oar_core.engine.static_steps import StaticSteps
 from oar_core.engine.stepper import FIRST_SLOTS, Member, Stepper
+from oar_core.host_memory import available_memory, in_words
 from oar_core.models.base import Backbone, StaticBackbone
-from oar_core.nn.packed import NEVER, can_pack, packed_twin
+from oar_core.nn.packed import NEVER, Packing, can_pack, packed_bytes, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.draw import CompiledDraw, plain_draw
 from oar_core.sampling.expectation import Expectation, expect
@@ -17,13 +19,15 @@ from oar_core.sampling.prefill import prefill
 from oar_core.sampling.progress import Progress
 from oar_core.sampling.request import SequenceRequest
 
+logger = logging.getLogger(__name__)
+
 
 class ModelRunner(Stepper[Progress, DecodedGroup]):
     """The cache takes its dtype and device from the backbone."""
 
     @torch.inference_mode()
     def __init__(self, backbone: Backbone, unconditional_ids: tuple[int, ...], config: EngineConfig) -> None:
-        self._backbone = fastest(backbone, config.least_packed_rows)
+        self._backbone = fastest(backbone, config.packing)
         self._unconditional_ids = unconditional_ids
         static = self._backbone if isinstance(self._backbone, StaticBackbone) else None
         is_static = config.is_static and not config.is_deterministic and static is not None
@@ -36,7 +40,7 @@ class ModelRunner(Stepper[Progress, DecodedGroup]):
         self._static = StaticSteps(static, self._cache, self._draw) if is_static and static is not None else None
 
     def begin(self, request: SequenceRequest) -> Progress:
-        return Progress(request, self._backbone.spec, has_policy=self._backbone.has_policy)
+        return Progress.of(request, self._backbone)
 
     def prefill(self, sequences: Sequence[Member[Progress]]) -> None:
         pairs = [
@@ -76,14 +80,25 @@ class ModelRunner(Stepper[Progress, DecodedGroup]):
         return expect(self._backbone, self._cache, sequence.slots.conditional, sequence.progress.unknown)
 
 
-def fastest(backbone: Backbone, least_packed_rows: int | None = None) -> Backbone:
+def fastest(backbone: Backbone, packing: Packing | None = None) -> Backbone:
     """A network on the CPU with its weights laid out for it, for calls of so many rows; any other as it is.
 
-    Unless told, weights of fp32 stay as they are: which way is quicker depends on the machine, and laid out they need
-    more memory. Half precision takes the same kernels either way, and laid out it meets few shapes.
+    Unless told, weights of fp32 stay as they are: which way is quicker depends on the machine. Half precision takes the
+    same kernels either way, and laid out it meets few shapes. What is laid out is there twice: where the memory does
+    not suffice, weights stay as they are.
     """
     if not can_pack(backbone):
         return backbone
-    if least_packed_rows is None:
-        least_packed_rows = NEVER if next(backbone.parameters()).dtype is torch.float32 else 1
-    return backbone if least_packed_rows == NEVER else packed_twin(backbone, least_packed_rows)
+    if packing is None:
+        packing = Packing(NEVER if next(backbone.parameters()).dtype is torch.float32 else 1)
+    if not packing.is_ever:
+        return backbone
+    wanted, available = packed_bytes(backbone), available_memory()
+    if available is not None and wanted > available:
+        logger.warning(
+            "weights are not laid out for oneDNN: that takes %s, and %s are available",
+            in_words(wanted),
+            in_words(available),
+        )
+        return backbone
+    return packed_twin(backbone, packing)

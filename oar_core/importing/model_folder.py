@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +25,7 @@ from oar_core.models.load import FORMAT, conditioner_key
 from oar_core.models.model import BACKBONE, CONFIG, TOKENIZER
 from oar_core.order.plan import CONSTANT, RASTER, PlanSpec
 from oar_core.weights import MANIFEST, Manifest, add_model, file_digest
-from oar_wire.options import model_options, take
+from oar_wire.options import model_options
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 GIVEN = ("backbone", "tokenizer", "defaults", "classes", "example_prompts", "pixel_art")
@@ -221,7 +221,7 @@ def _check_defaults(defaults: Mapping[str, Any], spec: BackboneSpec) -> None:
         raise ConfigError(f"there is no option {', '.join(unknown)} for a default")
     try:
         check_options(defaults)
-        plan = PlanSpec(**take(defaults, [item.name for item in fields(PlanSpec)]))
+        plan = PlanSpec.of(defaults)
         plan.check_fits(spec.num_tokens)
         if not spec.has_free_order and (plan.order, plan.steps, plan.group_sizes) != (
             RASTER,

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from oar_core.errors import ConfigError, WeightsError
 from oar_core.importing.checkpoint import WIDTHS, Checkpoint
 from oar_core.models.base import Backbone, ImageTokenizer
-from oar_core.models.importer import Config, Importer, ReadKeys, Shapes
+from oar_core.models.checkpoint import check_fits
+from oar_core.models.importer import Config, Importer, ReadKeys
 from oar_core.models.load import FAMILIES, family
 
 FULL = 4  # bytes of a number in fp32, in which tensors are rearranged
@@ -53,7 +54,7 @@ class Part:
         state = ReadKeys(self.checkpoint)
         with _about(self.checkpoint):
             tensors = dict(self.importer.native_state(state, self.config))
-            _check_fits(tensors, self.shapes)
+            check_fits(tensors, self.shapes)
             self._check_extra(state)
         formats = {self.checkpoint.formats[key] for key in state.read}
         stored = FORMATS.get(formats.pop(), torch.float32) if len(formats) == 1 else torch.float32
@@ -64,7 +65,7 @@ class Part:
     def _check_extra(self, state: ReadKeys) -> None:
         extra = [key for key in state if key not in state.read and not self.importer.ignores(key)]
         if extra:
-            raise WeightsError(f"it holds {_listed(extra)}, which {self.key} does not have")
+            raise WeightsError(f"it also has {_listed(extra)}, which {self.key} does not have")
 
 
 def importable() -> list[str]:
@@ -131,18 +132,6 @@ def _part(
             raise WeightsError(f"{wrong[0][0]} holds {wrong[0][1]}; weights are {', '.join(WIDTHS)}")
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     return Part(key, importer, config, checkpoint, shapes), network
-
-
-def _check_fits(tensors: Mapping[str, Tensor], shapes: Shapes) -> None:
-    missing = [name for name in shapes if name not in tensors]
-    if missing:
-        raise WeightsError(f"it has no {_listed(missing)}")
-    extra = [name for name in tensors if name not in shapes]
-    if extra:
-        raise WeightsError(f"it holds {_listed(extra)}, which a network of its size does not have")
-    for name, shape in shapes.items():
-        if tuple(tensors[name].shape) != shape:
-            raise WeightsError(f"{name} has the shape {list(tensors[name].shape)}; {list(shape)} was expected")
 
 
 def _looks_like(checkpoint: Checkpoint) -> str:

@@ -51,6 +51,8 @@ def fetch(text: str) -> Fetched:
     cut off goes on where it stopped. Raises ConfigError, WeightsError."""
     if not text.startswith(HUB):
         path = Path(text)
+        if path.is_dir():
+            raise WeightsError(f"{path} is a folder; name the file in it that holds the weights")
         if not path.is_file():
             raise WeightsError(f"there is no file {path}")
         return Fetched(path, path.name)

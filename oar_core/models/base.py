@@ -330,6 +330,7 @@ class Backbone(nn.Module, ABC):
     """
 
     order_score: OrderScore  # by which it chooses its own order
+    order_tree: OrderTree | None  # of the orders that conditions decide
 
     @property
     @abstractmethod

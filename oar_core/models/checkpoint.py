@@ -16,23 +16,38 @@ def read_tensors(
 
     Raises WeightsError for a key that is missing, a key that is not known, and a tensor of another shape.
     """
-    missing = [key for key in shapes if key not in state]
-    if missing:
-        raise WeightsError(f"this is no {project} checkpoint of that size: it has no {_listed(missing)}")
-    extra = [key for key in state if key not in shapes and key not in ignored]
-    if extra:
-        raise WeightsError(f"this is no {project} checkpoint of that size: it also has {_listed(extra)}")
-    found: dict[str, Tensor] = {}
+    try:
+        check_keys(state, shapes, ignored)
+        return {key: fitting(key, state[key], shape).float() for key, shape in shapes.items()}
+    except WeightsError as error:
+        raise WeightsError(f"this is no {project} checkpoint of that size: {error}") from error
+
+
+def check_fits(tensors: Mapping[str, Tensor], shapes: Shapes) -> None:
+    """Raises WeightsError for a key that is missing, a key that is not known, and a tensor of another shape."""
+    check_keys(tensors, shapes)
     for key, shape in shapes.items():
-        tensor = state[key]
-        if list(tensor.shape) != list(shape):
-            raise WeightsError(
-                f"this is no {project} checkpoint of that size: {key} is {list(tensor.shape)} and not {list(shape)}"
-            )
-        found[key] = tensor.float()
-    return found
+        fitting(key, tensors[key], shape)
 
 
-def _listed(keys: Sequence[str]) -> str:
+def check_keys(found: Collection[str], shapes: Shapes, ignored: Collection[str] = ()) -> None:
+    """Raises WeightsError."""
+    missing = [key for key in shapes if key not in found]
+    if missing:
+        raise WeightsError(f"it has no {listed(missing)}")
+    extra = [key for key in found if key not in shapes and key not in ignored]
+    if extra:
+        raise WeightsError(f"it also has {listed(extra)}")
+
+
+def fitting(key: str, tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """The tensor, if it has the shape. Raises WeightsError."""
+    if list(tensor.shape) != list(shape):
+        raise WeightsError(f"{key} is {list(tensor.shape)} and not {list(shape)}")
+    return tensor
+
+
+def listed(keys: Sequence[str]) -> str:
+    """The first of many, and how many more there are."""
     others = len(keys) - 1
     return keys[0] if not others else f"{keys[0]} and {others} more"

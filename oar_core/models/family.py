@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
-
 from oar_core.errors import ConfigError
 from oar_core.models.base import Backbone, ImageTokenizer
 from oar_core.models.frames import FrameBackbone
@@ -16,13 +14,12 @@ class Family:
     """`backbone`, `tokenizer` and `frames` build a network from its part of a model's config; None: the family has
     none. A family that makes pictures of tokens has a `backbone`, one that makes frames of values has `frames`.
 
-    All raise ConfigError. A family may attach an order policy where the config has one; see `policy`. `importer` and
-    `tokenizer_importer` turn published checkpoints of the two networks into this library's; None: there are none.
+    All raise ConfigError. `importer` and `tokenizer_importer` turn published checkpoints of the two networks into this
+    library's; None: there are none.
     """
 
     backbone: Callable[[Config], Backbone] | None = None
     tokenizer: Callable[[Config], ImageTokenizer] | None = None
-    policy: Callable[[Config, Backbone], nn.Module] | None = None
     importer: Importer | None = None
     tokenizer_importer: Importer | None = None
     frames: Callable[[Config], FrameBackbone] | None = None

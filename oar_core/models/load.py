@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from oar_core.config import OrderScore
+from oar_core.config import OrderPolicyConfig, OrderScore
 from oar_core.errors import ConfigError, RequestError, WeightsError
 from oar_core.host_memory import check_memory
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
@@ -31,6 +31,7 @@ from oar_core.models.model import (
     in_number_format,
 )
 from oar_core.models.no_condition import NO_CONDITION, NoCondition
+from oar_core.models.ordered import OrderedBackbone
 from oar_core.models.text_features import ENCODER, ENCODER_CONFIG, TextFeatureConditioner
 from oar_core.nn.packed_conv import pack_convs
 from oar_core.nn.rounded_conv import has_bf16
@@ -94,10 +95,11 @@ def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: t
     if "order_score" in config:
         backbone.order_score = OrderScore.from_dict(config["order_score"])
     if "policy" in config:
-        attach = family(config["family"]).policy
-        if attach is None:
+        if not isinstance(backbone, OrderedBackbone):
             raise ConfigError(f"family {config['family']!r} takes no order policy")
-        _fill(attach(config["policy"], backbone), folder / POLICY)
+        backbone.policy = backbone.new_policy(OrderPolicyConfig.from_dict(config["policy"]))
+        _fill(backbone.policy, folder / POLICY)
+    backbone.order_tree = load_tree(folder, backbone.spec.num_tokens)
     tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
     tokenizer.decode_in(decode_dtype)
     pack_convs(tokenizer)
@@ -105,7 +107,6 @@ def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: t
         backbone=in_number_format(backbone.to(device=device), dtype).eval(),
         tokenizer=tokenizer,
         decode_dtype=decode_dtype,
-        order_tree=load_tree(folder, backbone.spec.num_tokens),
         group_tables=_read_tables(config.get(GROUP_TABLES, {}), backbone.spec.num_tokens),
         **_facts(config, folder, device, dtype),
     )

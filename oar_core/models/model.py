@@ -1,6 +1,7 @@
 """A model that is ready to draw: backbone, image tokenizer, conditioner, and what it may be asked for."""
 
-from dataclasses import dataclass, field, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,10 +21,8 @@ from oar_core.order.plan import (
     PROMPTED,
     PUBLISHED,
     RASTER,
-    PlanSpec,
 )
 from oar_core.order.rules import RULES
-from oar_core.order.tree import OrderTree
 from oar_core.text import TextTokenizer
 from oar_wire.options import FITTED
 from oar_wire.vocabulary import Vocabulary
@@ -39,7 +38,7 @@ B = TypeVar("B", bound=nn.Module)
 
 
 @dataclass(kw_only=True)
-class ModelBase:
+class ModelBase(ABC):
     """What models of all kinds have. `defaults` are those of the options that the model takes.
 
     A model of tokens names order, steps, group_sizes, guidance, temperature, top_k and top_p. It may also name its
@@ -67,9 +66,9 @@ class ModelBase:
         return self.conditioner.unconditional_ids
 
     @property
+    @abstractmethod
     def max_condition(self) -> int:
         """Tokens of a condition prefix."""
-        raise NotImplementedError
 
     @property
     def max_prompt_tokens(self) -> int:
@@ -125,7 +124,6 @@ class Model(ModelBase):
 
     backbone: Backbone
     tokenizer: ImageTokenizer
-    order_tree: OrderTree | None = None
 
     @property
     def max_condition(self) -> int:
@@ -153,7 +151,7 @@ class Model(ModelBase):
         if not spec.has_free_order:
             return (RASTER,)
         refused = set[str]() if self.backbone.has_policy else set(POLICY_ORDERS)
-        if self.order_tree is None:
+        if self.backbone.order_tree is None:
             refused.add(PROMPTED)
         if not spec.can_ask_all:  # the policy alone chooses before anything is asked
             refused |= {name for name, rule in RULES.items() if rule.asks_more}
@@ -176,12 +174,6 @@ class Model(ModelBase):
     def has_fixed_steps(self) -> bool:
         """Whether its pictures take one step for each position, and no other number of steps."""
         return not self.backbone.spec.has_free_order
-
-    def plan_for(self, plan: PlanSpec, condition: Prefix) -> PlanSpec:
-        """The plan of a picture with this condition: the order that it decides, if the plan asks for that."""
-        if plan.order != PROMPTED or self.order_tree is None:
-            return plan  # laying it out refuses what is not kept
-        return replace(plan, order=self.order_tree.order(condition if isinstance(condition, tuple) else ()))
 
     @torch.inference_mode()
     def encode(self, pixels: UInt8[np.ndarray, "B Y X 3"]) -> Int[Tensor, "B L"]:

@@ -133,4 +133,6 @@ def additive_mask(visible: Bool[Tensor, "*n"], dtype: torch.dtype) -> Float[Tens
 def compute_dtype(weight: Tensor) -> torch.dtype:
     """The dtype in which matrix products with this weight run, autocast considered."""
     device = weight.device.type
+    if device == "meta":  # where sizes are counted, and nothing is multiplied
+        return weight.dtype
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

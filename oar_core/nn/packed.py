@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
@@ -27,31 +28,49 @@ def rounded_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
-class PackedLinear(nn.Module):
-    """A linear layer without bias whose weights are laid out once, not at each call.
+@dataclass(frozen=True)
+class Packing:
+    """Which calls take packed weights: those of `least_rows` rows and more, with at least `padded_rows` rows, of which
+    those that are missing are zeros. Where kernels of two to four rows are slow, five are quicker."""
 
-    Same numbers but for the order of additions. What it saves depends on the machine: with few rows it may be twice as
-    fast or half as fast, so calls of fewer than `least_rows` rows take the weights as they are.
+    least_rows: int = 1
+    padded_rows: int = 1
+
+    @property
+    def is_ever(self) -> bool:
+        return self.least_rows < NEVER
+
+    @property
+    def in_words(self) -> str:
+        padded = f", at least {self.padded_rows}" if self.padded_rows > 1 else ""
+        return f"{self.least_rows}{padded}" if self.is_ever else "never"
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weights are laid out once, not at each call.
+
+    Same numbers but for the order of additions. What it saves depends on the machine and the number of rows: it may be
+    twice as fast or half as fast, so `packing` says which calls take the weights as they are.
     """
 
-    def __init__(self, linear: nn.Linear, least_rows: int = 1) -> None:
+    def __init__(self, linear: nn.Linear, packing: Packing = Packing()) -> None:
         super().__init__()
-        assert linear.bias is None, "a packed layer has no bias"
-        self.weight = linear.weight
-        self._least_rows = least_rows
+        self.weight, self.bias = linear.weight, linear.bias
+        self._packing = packing
         self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous())
 
     def forward(self, x: Float[Tensor, "... K"]) -> Float[Tensor, "... M"]:
         rows = x.reshape(-1, x.shape[-1])
-        if len(rows) < self._least_rows:
-            return F.linear(x, self.weight)
-        padded = F.pad(rows, (0, 0, 0, rounded_rows(len(rows)) - len(rows)))
-        y = torch.ops.mkldnn._linear_pointwise(padded, self._packed, None, "none", [], "")
-        return y[: len(rows)].view(*x.shape[:-1], -1)
+        if len(rows) < self._packing.least_rows:
+            return F.linear(x, self.weight, self.bias)
+        wanted = max(rounded_rows(len(rows)), self._packing.padded_rows)
+        padded = F.pad(rows, (0, 0, 0, wanted - len(rows)))
+        y = torch.ops.mkldnn._linear_pointwise(padded, self._packed, self.bias, "none", [], "")
+        return y[: len(rows)].view(*x.shape[:-1], y.shape[-1])
 
 
 class Int8Linear(nn.Module):
-    """A linear layer without bias in int8: one scale for each output channel and, at each call, one for each token.
+    """A linear layer in int8: one scale for each output channel and, at each call, one for each token.
 
     Whole numbers are added up exactly, and a token's scale is its own: what comes out for a token is the same to the
     last bit whatever else is in the call.
@@ -62,7 +81,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        assert linear.bias is None, "an int8 layer has no bias"
+        self.bias = linear.bias
         weight = linear.weight.detach().float()
         scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / INT8_MAX
         whole = (weight / scale[:, None]).round().to(torch.int8)
@@ -74,7 +93,8 @@ class Int8Linear(nn.Module):
         largest = rows.abs().amax(dim=-1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny)
         whole = (rows * (INT8_MAX / largest)).round_().to(torch.int8)
         sums = torch.ops.aten._int_mm(whole, self.weight)
-        return sums.float().mul_(largest.mul_(1 / INT8_MAX)).mul_(self.scale).view(*x.shape[:-1], -1)
+        y = sums.float().mul_(largest.mul_(1 / INT8_MAX)).mul_(self.scale)
+        return (y if self.bias is None else y.add_(self.bias)).view(*x.shape[:-1], y.shape[-1])
 
 
 def lay_out(module: nn.Module) -> None:
@@ -99,17 +119,22 @@ def can_pack(module: nn.Module) -> bool:
     return weight.device.type == "cpu" and torch.backends.mkldnn.is_available() and is_supported
 
 
-def packed_twin(module: Module, least_rows: int = 1) -> Module:
+def packed_bytes(module: nn.Module) -> int:
+    """What laying out all linear layers takes beside the weights as they are."""
+    return sum(m.weight.nbytes for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def packed_twin(module: Module, packing: Packing = Packing()) -> Module:
     """The same network with packed linear layers. It shares all tensors with the other, which stays as it is."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     twin = copy.deepcopy(module, cast("dict[int, object]", shared))
-    replace_layers(twin, _plain_linear, lambda linear: PackedLinear(cast(nn.Linear, linear), least_rows))
+    replace_layers(twin, _is_linear, lambda linear: PackedLinear(cast(nn.Linear, linear), packing))
     return twin
 
 
 def quantize(module: nn.Module) -> None:
     """Puts int8 layers in the place of the network's linear layers. What else there is stays in its number format."""
-    replace_layers(module, _plain_linear, lambda linear: Int8Linear(cast(nn.Linear, linear)))
+    replace_layers(module, _is_linear, lambda linear: Int8Linear(cast(nn.Linear, linear)))
 
 
 def replace_layers(
@@ -122,5 +147,5 @@ def replace_layers(
                 setattr(parent, name, make(child))
 
 
-def _plain_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) and module.bias is None
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)

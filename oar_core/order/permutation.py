@@ -1,15 +1,8 @@
 """Permutations of grid positions: `order[i]` is the position at rank i, `rank[p]` the rank of position p."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
-
-
-def is_permutation(order: Sequence[int]) -> bool:
-    """Whether every position `0..len(order) - 1` occurs exactly once."""
-    return sorted(order) == list(range(len(order)))
 
 
 def invert(order: Int[Tensor, "*B L"]) -> Int[Tensor, "*B L"]:

@@ -2,14 +2,15 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from oar_core.errors import InvalidOrder, InvalidSteps, check_options, refusal
-from oar_core.order.paths import PATHS, Grid, Order, locality, random
+from oar_core.order.paths import PATHS, Grid, Order
 from oar_core.order.rules import RULES
+from oar_core.order.seeded import SEEDED, Picture
 from oar_wire.edit import edit_steps
 from oar_wire.options import (
     DEFAULT_CANDIDATES,
@@ -19,14 +20,16 @@ from oar_wire.options import (
     check_order,
     check_sizes,
     check_steps,
+    plan_options,
+    take,
 )
 
 # Chosen step by step: by the model, which is asked about every remaining position, or by its order policy.
 POLICY_ORDERS = tuple(name for name, rule in RULES.items() if rule.uses_policy)
 CHOSEN_ORDERS = tuple(RULES)
 RASTER = "raster"
-PROMPTED = "prompted"  # the condition decides: `Model.plan_for` looks the order up
-ORDERS = (*PATHS, "random", "locality", *CHOSEN_ORDERS, PROMPTED)
+PROMPTED = "prompted"  # the condition decides: `OrderTree` keeps the orders
+ORDERS = (*PATHS, *SEEDED, *CHOSEN_ORDERS, PROMPTED)
 
 # Share of the positions that is decoded after a share t of the steps. Cosine is MaskGIT's (arXiv 2202.04200).
 _DECODED_SHARES: dict[str, Callable[[float], float]] = {
@@ -98,9 +101,11 @@ class PlanSpec:
     then an upper bound, kept by never falling behind the cosine schedule of as many steps. `published` groups are those
     of the authors of a model's family; where they name none for the number of steps and positions, they are `cosine`.
 
-    `repulsion` is how many cells (Chebyshev) the positions of one step keep from each other where the model chooses
-    them, as long as there is room; 1 is none. `revise` is how many tokens, the most surprising ones, are dropped and
-    drawn again when the picture is whole: a biased sampler as well. Raises InvalidOrder and InvalidSteps.
+    `repulsion` is how many cells (Chebyshev) the positions of one step keep from each other where the model or the
+    order `spaced` chooses them, as long as there is room; 1 is none. `revise` is how many tokens, the most surprising
+    ones, are dropped and drawn again when the picture is whole: a biased sampler as well. `of_rule` are the other
+    options of a plan, by name: the rule of a chosen order reads them, and nothing else. Raises InvalidOrder and
+    InvalidSteps.
     """
 
     order: str | tuple[int, ...] = "random"
@@ -110,9 +115,18 @@ class PlanSpec:
     candidates: int = DEFAULT_CANDIDATES
     repulsion: int = 1
     revise: int = 0
+    of_rule: Mapping[str, float] = field(default_factory=dict[str, float], hash=False)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From options by name; null is left out, and so is what is no option of a plan."""
+        names = {item.name for item in fields(cls)}
+        given = take(values, plan_options())
+        own = {name: value for name, value in given.items() if name in names}
+        return cls(**own, of_rule={name: value for name, value in given.items() if name not in names})
 
     def __post_init__(self) -> None:
-        check_options(vars(self))
+        check_options({**vars(self), **self.of_rule})
         try:
             check_order(self.order, ORDERS)
             check_sizes(self.group_sizes, GROUP_SIZES)
@@ -200,10 +214,11 @@ def make_plan(
     remaining = length - len(set(given))
     if not remaining:
         return Plan(order=(), group_ends=())
-    order = _fixed_order(spec.order, grid, seed, image_index, given)
+    sizes = _sizes(spec, remaining, published)
+    order = _fixed_order(spec, Picture(grid, sizes, seed, image_index, given, spec.repulsion))
     return Plan(
         order=None if order is None else tuple(position for position in order if position not in given),
-        group_ends=tuple(accumulate(_sizes(spec, remaining, published))),
+        group_ends=tuple(accumulate(sizes)),
         entropy_bound=spec.entropy_bound if spec.is_adaptive else None,
     )
 
@@ -216,14 +231,13 @@ def _sizes(spec: PlanSpec, length: int, published: PublishedGroups | None) -> tu
     return found or group_sizes(spec.group_sizes if spec.group_sizes in SCHEDULES else SCHEDULES[0], steps, length)
 
 
-def _fixed_order(order: str | Order, grid: Grid, seed: int, image_index: int, given: Collection[int]) -> Order | None:
+def _fixed_order(spec: PlanSpec, picture: Picture) -> Order | None:
     """None where the model chooses step by step."""
+    order = spec.order
     if not isinstance(order, str):
         return order
     if order in CHOSEN_ORDERS:
         return None
     if order == PROMPTED:
         raise InvalidOrder("order is prompted, and this model keeps no orders for its prompts", field="order")
-    if order == "locality":
-        return locality(grid, seed, image_index, given)
-    return random(grid, seed, image_index) if order == "random" else PATHS[order](grid)
+    return SEEDED[order](picture) if order in SEEDED else PATHS[order](picture.grid)

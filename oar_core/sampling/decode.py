@@ -204,6 +204,7 @@ def _asked(
         order_score=backbone.order_score,
         as_table=lambda values: _as_table(values, choice),
         draw=drawn,
+        options=choice.options,
     )
 
 

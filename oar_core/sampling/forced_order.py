@@ -1,7 +1,8 @@
 """The orders in which given pictures would be written: each position that is chosen gets its true token."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int
@@ -12,8 +13,9 @@ from oar_core.models.base import Backbone, Commit, Condition, Query
 from oar_core.nn.kv_cache import KVCache
 from oar_core.order.plan import DEFAULT_CANDIDATES, PROMPTED, PlanSpec, make_plan
 from oar_core.order.rules import RULES, Asked, Decider, OrderRule
-from oar_core.order.tree import OrderTree
+from oar_wire.options import OPTIONS
 
+NOTHING_SAID: Mapping[str, float] = MappingProxyType({})
 # Commits, then says how much each of the positions that remain is wanted next.
 Scorer = Callable[[KVCache, Commit, Query], Float[Tensor, "B G"]]
 
@@ -44,8 +46,8 @@ def _commit(token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B K"]) -> Com
     return Commit(token_ids.gather(1, positions), positions, counts)
 
 
-def by_decider(decider: Decider, backbone: Backbone) -> Scorer:
-    """A decider's score of every position."""
+def by_decider(decider: Decider, backbone: Backbone, options: Mapping[str, float]) -> Scorer:
+    """A decider's score of every position. `options` are those that it reads, by name."""
 
     def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
         slots = torch.arange(len(asked.counts))
@@ -60,6 +62,7 @@ def by_decider(decider: Decider, backbone: Backbone) -> Scorer:
                 order_score=backbone.order_score,
                 as_table=lambda values: values.view(shape),
                 draw=_no_draw,
+                options={name: logits.new_full((len(slots),), value) for name, value in options.items()},
             )
         )
 
@@ -81,13 +84,20 @@ def by_policy(backbone: Backbone) -> Scorer:
     return score
 
 
-def by_rule(rule: OrderRule, backbone: Backbone, candidates: int = DEFAULT_CANDIDATES) -> Scorer:
-    """How a rule wants the remaining positions, one a step. Raises InvalidOrder for a rule that looks at draws."""
+def by_rule(
+    rule: OrderRule,
+    backbone: Backbone,
+    candidates: int = DEFAULT_CANDIDATES,
+    of_rule: Mapping[str, float] = NOTHING_SAID,
+) -> Scorer:
+    """How a rule wants the remaining positions, one a step; `of_rule` is as a plan's. Raises InvalidOrder for a rule
+    that looks at draws."""
     if rule.decider is None:
         return by_policy(backbone)
     if rule.decider.looks_at_draws:
         raise InvalidOrder(f"order {rule.name} looks at draws, and a given picture has none", field="order")
-    decide = by_decider(rule.decider, backbone)
+    options = {name: of_rule.get(name, OPTIONS[name].default) for name in rule.options}
+    decide = by_decider(rule.decider, backbone, options)
     if not rule.uses_policy:
         return decide
     propose = by_policy(backbone)
@@ -110,19 +120,18 @@ def orders_by_name(
     seed: int,
     first: int = 0,
     candidates: int = DEFAULT_CANDIDATES,
-    tree: OrderTree | None = None,
 ) -> Int[Tensor, "B L"]:
-    """The orders in which pictures number `first` and following would be written under an order of this name; `tree` is
-    the model's own for `prompted`.
+    """The orders in which pictures number `first` and following would be written under an order of this name.
 
     Raises InvalidOrder for an order that looks at draws, which are given here.
     """
     rule = RULES.get(name)
     if rule is not None:
         return forced_orders(backbone, condition, token_ids, by_rule(rule, backbone, candidates))
-    if name == PROMPTED and tree is not None:
+    if name == PROMPTED and backbone.order_tree is not None:
         rows = zip(condition.ids.tolist(), condition.lengths.tolist())
-        return torch.tensor([tree.order(ids[:length]) for ids, length in rows], device=token_ids.device)
+        orders = [backbone.order_tree.order(ids[:length]) for ids, length in rows]
+        return torch.tensor(orders, device=token_ids.device)
     plans = [
         make_plan(PlanSpec(order=name), backbone.spec.grid, seed=seed, image_index=first + index)
         for index in range(len(token_ids))

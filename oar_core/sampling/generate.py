@@ -28,7 +28,7 @@ def generate(
     `unconditional_ids` is the condition prefix that guidance steers away from. `on_revision` is told of the steps that
     draw tokens of whole pictures again. Raises a RequestError before any work where a request cannot be served.
     """
-    pictures = [Progress(request, backbone.spec, has_policy=backbone.has_policy) for request in requests]
+    pictures = [Progress.of(request, backbone) for request in requests]
     if not pictures:
         return []
     free = count()

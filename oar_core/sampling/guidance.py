@@ -13,7 +13,6 @@ _RAMPS: dict[str, Callable[[float], float]] = {
     "linear": lambda t: t,
     "cosine": lambda t: (1 - math.cos(math.pi * t)) / 2,
 }
-GUIDANCE_SCHEDULES = tuple(_RAMPS)
 
 
 def scale_at(scale: float, schedule: str, interval: tuple[float, float], share: float) -> float:

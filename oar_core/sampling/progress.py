@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 from oar_core.errors import RequestError
-from oar_core.models.base import BackboneSpec, GuidanceShare, Prefix
-from oar_core.order.plan import Group, make_plan
+from oar_core.models.base import Backbone, BackboneSpec, GuidanceShare, Prefix
+from oar_core.order.plan import PROMPTED, Group, make_plan
 from oar_core.order.rules import FIXED, RULES, OrderRule
+from oar_core.order.tree import OrderTree
 from oar_core.sampling.decode import DecodedGroup, DecodeRow, Slots
 from oar_core.sampling.noise import noise_key, revision_key
 from oar_core.sampling.prefill import PrefillRow
@@ -49,8 +51,23 @@ class Progress:
     place of the first, and its slots have to be prefilled again.
     """
 
-    def __init__(self, request: SequenceRequest, spec: BackboneSpec, *, has_policy: bool = False) -> None:
+    @classmethod
+    def of(cls, request: SequenceRequest, backbone: Backbone) -> Self:
+        """Raises a RequestError for a request that the backbone cannot serve."""
+        return cls(request, backbone.spec, has_policy=backbone.has_policy, order_tree=backbone.order_tree)
+
+    def __init__(
+        self,
+        request: SequenceRequest,
+        spec: BackboneSpec,
+        *,
+        has_policy: bool = False,
+        order_tree: OrderTree | None = None,
+    ) -> None:
         """Raises a RequestError for a request that the model cannot serve."""
+        if request.plan.order == PROMPTED and order_tree is not None:
+            ids = request.condition_ids if isinstance(request.condition_ids, tuple) else ()
+            request = replace(request, plan=replace(request.plan, order=order_tree.order(ids)))
         request.check_fits(spec, has_policy=has_policy)
         self._spec = spec
         self._lay_out(request)
@@ -247,6 +264,7 @@ class Progress:
             held=tuple(cached - new.start for cached in starts),
             begun=self.positions[end:],
             repulsion=self.request.plan.repulsion,
+            of_rule=self.request.plan.of_rule,
             has_surprises=self.request.plan.revise > 0,
             commit_seen=self._seen(new),
         )

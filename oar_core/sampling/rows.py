@@ -1,7 +1,7 @@
 """What a step does for one picture, and what comes of it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from oar_core.order.plan import DEFAULT_CANDIDATES
 from oar_core.order.rules import OrderRule
@@ -42,6 +42,7 @@ class DecodeRow:
     held: tuple[int, ...] = (0, 0)  # how many of the commits, from the first, each slot has already
     begun: Sequence[int] = ()  # positions of the group that were decoded before an interruption
     repulsion: int = 1  # cells that the positions of a chosen group keep from each other
+    of_rule: Mapping[str, float] = field(default_factory=dict[str, float])  # options that the rule's decider reads
     has_surprises: bool = False  # whether it is to be told how surprising its tokens are
     scales: Sequence[float] | None = None  # the guidance of each queried position; None: that of `sampling` for all
     # Of the commits, how many each token sees, from the first, for families whose tokens see their group.

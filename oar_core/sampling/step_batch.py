@@ -4,7 +4,7 @@ Whatever rows ask for is laid end to end, in lists without pads: the queries of 
 what is selected of them. Tables with a row for each picture exist only where positions are compared with each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +19,7 @@ from oar_core.order.repulsion import Repulsion
 from oar_core.order.rules import Decider
 from oar_core.sampling.rows import DecodeRow
 from oar_core.sampling.sampler import SamplingRows
+from oar_wire.options import OPTIONS
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Choice:
     picked: Int[Tensor, "P"]  # the places of picks in a table (R, most), row after row
     targets: Int[Tensor, "P"]  # where they go: in the list of queries for the policy, else in that of the selected
     repulsion: Repulsion | None  # None: no row wants any
+    options: Mapping[str, Float[Tensor, "R"]]  # that the decider reads, by name
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,15 @@ def _choice(
     ]
     widths, table, listed, asked, picked, goals = moved(tables, device)
     slots = torch.tensor([row.slots.conditional for row in rows])
-    return Choice(decider, slots, tuple(counts.tolist()), widths, table, listed, asked, most, picked, goals, repulsion)
+    listed_counts, options = tuple(counts.tolist()), _options(rows, device)
+    return Choice(decider, slots, listed_counts, widths, table, listed, asked, most, picked, goals, repulsion, options)
+
+
+def _options(rows: Sequence[DecodeRow], device: torch.device) -> dict[str, Float[Tensor, "R"]]:
+    """A row that says nothing of an option, as its rule reads none, has the usual value."""
+    names = sorted({name for row in rows for name in row.rule.options})
+    tables = {name: [row.of_rule.get(name, OPTIONS[name].default) for row in rows] for name in names}
+    return {name: torch.tensor(values, dtype=torch.float32).to(device) for name, values in tables.items()}
 
 
 def _repulsion(

@@ -17,6 +17,11 @@ def plain_caption(row: Row, _rng: random.Random) -> str:
     return row["caption"]
 
 
+def class_caption(row: Row, _rng: random.Random) -> str:
+    """The name or the number of the picture's class, for models of classes."""
+    return row.get("class") or row["caption"]
+
+
 # Per attribute index: the data set's own word first (see its attributes.json), then what people also call it.
 SKINS = (
     ("fair-skinned", "light-skinned", "pale"),
@@ -128,6 +133,7 @@ def title_or_caption(row: Row, rng: random.Random) -> str:
 
 CAPTION_SOURCES: dict[str, CaptionSource] = {
     "plain": plain_caption,
+    "classes": class_caption,
     "sprites": SpriteCaptions(),
     "titles": title_or_caption,
     "avatars": AvatarCaptions(),

@@ -6,11 +6,16 @@
 - What Hugging Face calls ImageFolder: pictures in a folder or in folders of it, and a `metadata.csv` or
   `metadata.jsonl` (`file_name,text`) in the folder or in each split's folder. A picture's split is what its row says in
   the column `split`, or else the folder that it lies in, or else `train`.
+- A folder for each class, in the folder or in each split's, and no table: `train/goldfish/1.jpg`. The folder's name is
+  the class and the caption; 1,000 folders named as ImageNet's, `n01440764`, are numbered in their order.
+
+In the tables, a column `class` stands for the caption where there is none.
 """
 
 import csv
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -34,6 +39,7 @@ SPLITS = {
     **dict.fromkeys((VALIDATION, "valid", "validation", "dev"), VALIDATION),
     **dict.fromkeys((TEST, "testing", "eval", "evaluation"), TEST),
 }
+NUM_IMAGENET, WORDNET = 1000, re.compile(r"n\d{8}")  # its classes, and how their folders are named
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
@@ -60,6 +66,9 @@ def open_layout(folder: Path) -> Layout:
     if (folder / LABELS).exists() and any(folder.glob("*.zip")):
         return _styles(folder)
     has_pictures = any(path.suffix.lower() in PICTURES for path in folder.rglob("*"))
+    classes = _find_classes(folder)
+    if len({path.name for _, path in classes}) > 1:
+        return _class_folders(folder, classes)
     lacking = "has pictures and no captions: it needs" if has_pictures else "holds neither clips.zip, images*.zip nor"
     raise DataError(f"{folder} {lacking} a metadata.csv or metadata.jsonl with {FILE_NAME} and {TEXT}")
 
@@ -126,7 +135,8 @@ def _label_rows(folder: Path, *keys: str) -> list[Row]:
     path = folder / LABELS
     if not path.exists():
         raise DataError(f"{path} is missing")
-    return list(_checked(path, _csv_rows(path), (*keys, "split", "caption")))
+    rows = _csv_rows(path)
+    return list(_checked(path, _captioned(rows, "caption"), (*keys, "split", "caption")))
 
 
 # ImageFolder
@@ -146,14 +156,21 @@ def _image_folder(folder: Path, metadata: list[Path]) -> Layout:
     rows: list[Row] = []
     for path in metadata:
         read_rows = _csv_rows if path.suffix == ".csv" else _jsonl_rows
-        rows += [_picture_row(folder, path, row) for row in _checked(path, read_rows(path), (FILE_NAME, TEXT))]
+        rows += [
+            _picture_row(folder, path, row)
+            for row in _checked(path, _captioned(read_rows(path), TEXT), (FILE_NAME, TEXT))
+        ]
 
+    return Layout("ImageFolder", rows, _picture_reader(folder), lambda row: folder / row["file"])
+
+
+def _picture_reader(folder: Path) -> Reader:
     def read(row: Row) -> list[Image.Image]:
         path = folder / row["file"]
         # Cameras store a picture as the sensor saw it, and beside it how the camera was held.
         return [_decoded(str(path), lambda: ImageOps.exif_transpose(Image.open(io.BytesIO(path.read_bytes()))))]
 
-    return Layout("ImageFolder", rows, read, lambda row: folder / row["file"])
+    return read
 
 
 def _picture_row(folder: Path, metadata: Path, row: Row) -> Row:
@@ -168,7 +185,50 @@ def _picture_row(folder: Path, metadata: Path, row: Row) -> Row:
     return {**row, "file": str(file), "caption": row[TEXT], "split": split or TRAIN}
 
 
+# a folder for each class
+
+
+def _find_classes(folder: Path) -> list[tuple[str, Path]]:
+    """Each class folder and its split: in folders that are called as splits are, or in the folder itself, and then in
+    split `train`. None where pictures lie beside them."""
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    splits = [path for path in folders if path.name.lower() in SPLITS]
+    found = [
+        (SPLITS[split.name.lower()], path) for split in splits for path in sorted(split.iterdir()) if path.is_dir()
+    ]
+    found = found if splits else [(TRAIN, path) for path in folders]
+    is_flat = any(_pictures_in(path) for path in (folder, *splits))
+    return [] if is_flat else [(split, path) for split, path in found if _pictures_in(path)]
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+
+
+def _class_folders(folder: Path, classes: list[tuple[str, Path]]) -> Layout:
+    names = sorted({path.name for _, path in classes})
+    is_imagenet = len(names) == NUM_IMAGENET and all(WORDNET.fullmatch(name) for name in names)
+    called = {name: str(number) if is_imagenet else name for number, name in enumerate(names)}
+    rows = [
+        {
+            "file": picture.relative_to(folder).as_posix(),
+            "split": split,
+            "caption": called[path.name].replace("_", " "),
+            "class": called[path.name],
+        }
+        for split, path in classes
+        for picture in _pictures_in(path)
+    ]
+    return Layout("a folder for each class", rows, _picture_reader(folder), lambda row: folder / row["file"])
+
+
 # tables
+
+
+def _captioned(rows: Iterable[tuple[int, dict[Any, Any]]], column: str) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """Rows whose class is their caption, where they have no caption."""
+    for number, row in rows:
+        yield number, {**row, column: row["class"]} if "class" in row and column not in row else row
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[Any, Any]]]:

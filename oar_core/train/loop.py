@@ -1,18 +1,22 @@
 """The one training loop: every stage runs through `train`.
 
 A step's batch and noise are functions of (seed, step) alone, so a run that was killed goes on from its last checkpoint
-along the same loss curve.
+along the same loss curve. A batch may be divided into shards, each with noise of its own: processes that train together
+share them out, and a process that has several adds up their gradients, so that the curve does not tell how many
+processes there were.
 """
 
 import csv
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from oar_core.errors import CheckpointError, ConfigError
@@ -26,9 +30,11 @@ from oar_core.train.checkpoint import (
 )
 from oar_core.train.ema import Ema
 from oar_core.train.optim import OptimConfig, ParamGroup, build_optimizer, learning_rate, set_learning_rate
+from oar_core.train.parallel import Processes, shards_of
 from oar_core.train.precision import autocast
 
 CHECKPOINT = "checkpoint.safetensors"
+SHARD_SEEDS = 1 << 48  # between the seeds of the shards of a step
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,11 @@ class LoopConfig:
     ema_decay: float = 0.999
     checkpoint_every: int = 200  # steps
     log_every: int = 20  # steps
+    num_shards: int = 1  # of a batch, equal ones; a multiple of the processes
 
     def __post_init__(self) -> None:
+        if self.num_shards < 1 or self.batch_size % self.num_shards:
+            raise ConfigError(f"a batch of {self.batch_size} cannot be divided into {self.num_shards} equal shards")
         if min(self.num_images, self.batch_size, self.checkpoint_every, self.log_every) < 1:
             raise ConfigError("num_images, batch_size, checkpoint_every and log_every are positive")
 
@@ -71,10 +80,12 @@ class Step:
 class Stage(Protocol):
     """One stage of training. `module` holds everything that a checkpoint must keep, the shipped part included.
 
-    `loss` returns named scalars; "total" is minimised, the others are logged.
+    `loss` returns named scalars; "total" is minimised, the others are logged. A stage that can be sharded learns by
+    gradients alone, which are means over a batch.
     """
 
     module: nn.Module
+    can_shard: ClassVar[bool]
 
     def __len__(self) -> int: ...
 
@@ -90,51 +101,117 @@ class RunState:
     step: int
     optimizer: torch.optim.Optimizer
     ema: Ema
+    losses: Callable[[Int[Tensor, "B"], Step], dict[str, Tensor]]  # of a shard; where processes train together, its
+    # backward pass adds up their gradients
+
+
+class _Loss(nn.Module):
+    """A stage's loss as a module, so that gradients of several processes can be added up behind it."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.module = stage.module
+        self._loss = stage.loss
+
+    def forward(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
+        return self._loss(indices, step)
 
 
 def train(stage: Stage, config: LoopConfig, folder: Path, device: torch.device) -> Path:
     """Trains to the end, resuming from `folder` if it holds a checkpoint; returns the final checkpoint's path.
 
-    Raises CheckpointError when the checkpoint was written under another config.
+    Processes that train together do so with one shard each, unless the config has more. The first one writes. Raises
+    CheckpointError when the checkpoint was written under another config, ConfigError where they cannot share a batch.
     """
+    processes = Processes.current()
+    config = _shared(stage, config, processes)
     stage.module.to(device)
-    state = RunState(0, build_optimizer(stage.param_groups(), config.optim), Ema(stage.module, config.ema_decay))
+    optimizer, ema = build_optimizer(stage.param_groups(), config.optim), Ema(stage.module, config.ema_decay)
+    state = RunState(0, optimizer, ema, stage.loss)
     path = folder / CHECKPOINT
     if path.exists():
         _resume(path, stage, config, state)
-    curve = Curve(folder / "curve.csv", first_step=state.step)
-    bar = tqdm(total=config.num_steps, initial=state.step, desc=folder.name, unit="step", mininterval=2.0)
+    if processes.count > 1:
+        state.losses = DistributedDataParallel(_Loss(stage), gradient_as_bucket_view=True)
+    processes.wait()  # until all have read the checkpoint, which the first one will replace
+    curve = Curve(folder / "curve.csv", first_step=state.step) if processes.is_first else None
+    bar = tqdm(
+        total=config.num_steps,
+        initial=state.step,
+        desc=folder.name,
+        unit="step",
+        mininterval=2.0,
+        disable=not processes.is_first,
+    )
     for indices in _batches(len(stage), config, first_step=state.step):
-        losses = _train_step(stage, config, state, indices, device)
+        losses = _train_step(stage, config, state, indices, device, processes)
         state.step += 1
         bar.update()
         if state.step % config.log_every == 0 or state.step == config.num_steps:
-            scalars = {name: float(value) for name, value in losses.items()}
-            curve.add(state.step, scalars)
+            scalars = processes.mean(losses)
+            if curve is not None:
+                curve.add(state.step, scalars)
             bar.set_postfix({name: f"{value:.3f}" for name, value in scalars.items()}, refresh=False)
-        if state.step % config.checkpoint_every == 0 or state.step == config.num_steps:
+        is_due = state.step % config.checkpoint_every == 0 or state.step == config.num_steps
+        if is_due and processes.is_first:
             _save(path, stage, config, state)
     bar.close()
+    processes.wait()  # until the checkpoint is there
     return path
 
 
+def _shared(stage: Stage, config: LoopConfig, processes: Processes) -> LoopConfig:
+    """Raises ConfigError."""
+    count = processes.count
+    if config.num_shards == 1 and count > 1:
+        config = replace(config, num_shards=count)
+    if config.num_shards > 1 and not stage.can_shard:
+        raise ConfigError("this stage looks at a batch as a whole; train it in one process, with one shard")
+    if config.num_shards % count:
+        raise ConfigError(f"{config.num_shards} shards cannot be shared out evenly to {count} processes")
+    return config
+
+
 def _train_step(
-    stage: Stage, config: LoopConfig, state: RunState, indices: Tensor, device: torch.device
+    stage: Stage,
+    config: LoopConfig,
+    state: RunState,
+    indices: Tensor,
+    device: torch.device,
+    processes: Processes,
 ) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
-    step = Step(state.step, config.num_steps, device, generator)
     set_learning_rate(state.optimizer, learning_rate(config.optim, state.step, config.num_steps))
-    stage.before_step(step)
-    with autocast(device):
-        losses = stage.loss(indices, step)
-    losses["total"].backward()
+    shards = [
+        (part, _step(config, state, device, number))
+        for number, part in shards_of(indices, config.num_shards, processes)
+    ]
+    stage.before_step(shards[0][1])
+    parts: list[dict[str, Tensor]] = []
+    for part, step in shards:
+        with _added_up(state, is_last=step is shards[-1][1]):
+            with autocast(device):
+                found = state.losses(part, step)
+            (found["total"] / len(shards)).backward()
+        parts.append({name: value.detach() for name, value in found.items()})
+    losses = {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
     # Clipped group by group: an adversary's large gradients must not shrink the generator's.
     norms = [nn.utils.clip_grad_norm_(g.parameters, config.optim.max_grad_norm) for g in stage.param_groups()]
     losses["grad_norm"] = norms[0]
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.ema.update(stage.module, state.step + 1)
-    return {name: value.detach() for name, value in losses.items()}
+    return losses
+
+
+def _step(config: LoopConfig, state: RunState, device: torch.device, shard: int) -> Step:
+    seed = config.seed * 1_000_003 + state.step + shard * SHARD_SEEDS
+    return Step(state.step, config.num_steps, device, torch.Generator().manual_seed(seed))
+
+
+def _added_up(state: RunState, *, is_last: bool) -> AbstractContextManager[None]:
+    """Gradients of other processes come in once a step, with the last shard of each."""
+    losses = state.losses
+    return nullcontext() if is_last or not isinstance(losses, DistributedDataParallel) else losses.no_sync()
 
 
 def _batches(size: int, config: LoopConfig, *, first_step: int) -> Iterator[Int[Tensor, "B"]]:

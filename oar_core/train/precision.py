@@ -5,6 +5,8 @@ from functools import cache
 
 import torch
 
+from oar_core.train.parallel import Processes
+
 _SIDE = 512
 _REPEATS = 40
 
@@ -16,12 +18,15 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on an accelerator; on a CPU whichever of bfloat16 and float32 multiplies matrices faster, measured once.
+    """bfloat16 on an accelerator; on a CPU whichever of bfloat16 and float32 multiplies matrices faster, measured once,
+    and float32 where several processes have to agree.
 
     CPUs differ: one with bf16 dot products may be more than twice as fast in bf16; one that lacks them, or whose matrix
     tiles a hypervisor hides, is slower.
     """
-    return _faster_on_cpu() if device.type == "cpu" else torch.bfloat16
+    if device.type != "cpu":
+        return torch.bfloat16
+    return torch.float32 if Processes.current().count > 1 else _faster_on_cpu()
 
 
 @cache

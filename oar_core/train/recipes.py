@@ -252,6 +252,24 @@ def large_256() -> Recipe:
     )
 
 
+def imported() -> Recipe:
+    """For `oar train adopt` of an imported model, which brings its own networks and canvas: 50,000 pictures distilled,
+    five epochs of ImageNet at a tenth of a usual learning rate. Not trained here."""
+    return replace(
+        large_256(),
+        name="imported",
+        licence="of the model",
+        fit="crop",
+        caption_source="classes",
+        distill=DistillConfig(num_images=50_000, batch_size=64, positions_per_step=4),
+        order_finetune_loop=LoopConfig(
+            num_images=6_400_000, batch_size=1024, optim=OptimConfig(lr=4e-5), num_shards=32
+        ),
+        order_policy=OrderPolicyConfig(width=128),
+        order_policy_loop=LoopConfig(num_images=500_000, batch_size=256, num_shards=8, optim=OptimConfig(lr=1e-3)),
+    )
+
+
 def xl_256() -> Recipe:
     """`large_256` with about 720 M parameters."""
     base = large_256()
@@ -383,6 +401,8 @@ def avatars_128() -> Recipe:
     )
 
 
+IMPORTED = "imported"  # whose networks are those of a model that is taken over
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "sprites-64": sprites_64,
     "pictures-64": pictures_64,
@@ -393,7 +413,13 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fashion-128": fashion_128,
     "large-256": large_256,
     "xl-256": xl_256,
+    IMPORTED: imported,
 }
+
+
+def own_recipes() -> list[Recipe]:
+    """Those that make networks of their own."""
+    return [make() for name, make in RECIPES.items() if name != IMPORTED]
 
 
 def recipe(name: str) -> Recipe:

@@ -9,9 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-from oar_core.models.base import Condition
-from oar_core.models.oar.vqgan import VQGAN
-from oar_core.text import TextTokenizer
+from oar_core.models.base import Condition, Conditioner, ImageTokenizer
 from oar_core.train.captions import CaptionSource, Row
 from oar_core.train.data import ImageSet
 from oar_core.train.loop import Step
@@ -35,7 +33,7 @@ class Captioner:
     """Makes condition prefixes of pictures; `unconditional_share` of captions are dropped in training, for guidance."""
 
     tokens: TokenSet
-    text: TextTokenizer
+    conditioner: Conditioner
     caption: CaptionSource
     max_length: int
     unconditional_share: float = 0.0
@@ -58,11 +56,11 @@ class Captioner:
         return self._condition(captions, device)
 
     def _condition(self, captions: Sequence[str], device: torch.device) -> Condition:
-        return Condition.stack(self.text.encode_captions(list(captions), max_length=self.max_length), device)
+        return Condition.stack(self.conditioner.encode_captions(list(captions), max_length=self.max_length), device)
 
 
 @torch.inference_mode()
-def tokenize(tokenizer: VQGAN, images: ImageSet, device: torch.device) -> Int[Tensor, "M L"]:
+def tokenize(tokenizer: ImageTokenizer, images: ImageSet, device: torch.device) -> Int[Tensor, "M L"]:
     """Of a whole split, as int16."""
     batches = torch.arange(len(images)).split(256)
     ids: list[Tensor] = []

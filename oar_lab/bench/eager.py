@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 
 from oar_core.models.oar.backbone import OarBackbone
-from oar_core.models.oar.policy import OrderPolicy
 from oar_core.models.oar.vqgan import VQGAN
+from oar_core.models.order_policy import OrderPolicy
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_lab.bench.batching import run_to_end

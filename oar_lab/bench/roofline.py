@@ -167,7 +167,7 @@ def measure_roofline(
 def _calibration(subject: Subject) -> Calibration | None:
     if subject.device.type != "cpu" or subject.dtype is not torch.float32:
         return None
-    return Calibration.measure(subject.backbone, (torch.float32, torch.bfloat16), (torch.get_num_threads(),))
+    return Calibration.measure(subject.backbone, (torch.float32, torch.bfloat16))
 
 
 def _part(name: str, calls: int, work: Work, rate: Rate, seconds: float) -> Part:

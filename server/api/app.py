@@ -62,7 +62,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
             app.state.services = services
             background = [asyncio.create_task(services.hub.run()), asyncio.create_task(services.sweeper.run())]
             watching = services.data.run(lambda: services.hub.num_watched, services.hub.note_loss)
-            background.append(asyncio.create_task(watching))
+            background += [asyncio.create_task(watching), asyncio.create_task(services.safety.run())]
             if ring is not None:
                 background.append(asyncio.create_task(ring.run()))
             try:

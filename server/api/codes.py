@@ -60,8 +60,8 @@ def close_codes() -> dict[str, str]:
     for error in error_codes():
         if error.close_code is not None:
             told.setdefault(error.close_code, []).append(error.code)
-    reasons = {str(code): f"An error frame was sent before: {', '.join(codes)}" for code, codes in told.items()}
-    reasons["1013"] += "; or nothing happened for a long time, without a frame. Connect again with `after`"
+    reasons = {str(code): f"After an error frame: {', '.join(codes)}" for code, codes in told.items()}
+    reasons["1013"] += "; or without a frame after long silence"
     return dict(sorted({"1000": "The terminal event was sent", **reasons}.items()))
 
 

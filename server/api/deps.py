@@ -27,6 +27,7 @@ from server.jobs.instance import DataWatch
 from server.jobs.limiter import RateLimiter
 from server.jobs.probe import WriteProbe
 from server.jobs.queue import JobQueue
+from server.jobs.safety import Danger, SafetyWatch
 from server.jobs.store import OutputStore, RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
@@ -88,6 +89,7 @@ class Services:
     threads: PictureThreads
     parsers: ThreadPoolExecutor
     data: DataWatch
+    safety: SafetyWatch
     tenant: Tenant
     root_path: str = ""  # of the request's addresses, as its client sees them
     is_stopping: bool = False
@@ -119,6 +121,7 @@ class Services:
             threads=PictureThreads.open(settings, metrics),
             parsers=ThreadPoolExecutor(NUM_PARSERS, thread_name_prefix="body-parser"),
             data=DataWatch(connection, settings),
+            safety=SafetyWatch(connection, lambda found: metrics.set_dangers(Danger, found)),
             tenant=open_tenant(),
         )
 
@@ -142,11 +145,6 @@ class Services:
     async def _is_to_come(self, name: str) -> bool:
         """Whether Redis has lost its data and the model may be one that its worker has yet to publish again."""
         return await self.data.is_fresh() and not await self.registry.was_published(name)
-
-    async def check_served(self, model: ModelInfo) -> None:
-        """Raises ModelNotReady where no live worker takes the model's jobs: they would wait for nobody."""
-        if not (await self.queue.fleet(model.name)).workers:
-            raise ModelNotReady(f"no worker serves the model {model.name!r} now", field="model", retry_after=5)
 
 
 def services_of(connection: HTTPConnection) -> Services:

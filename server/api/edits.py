@@ -11,7 +11,7 @@ from server.api import documents
 from server.api.deps import Services, Shared
 from server.api.forms import check, is_multipart, read_form, read_json
 from server.api.generations import ENDED, CancelAfter, Key, Prefer, answer
-from server.api.intake import accept, idempotency, rejections_counted, with_deadline
+from server.api.submit import accept, idempotency, rejections_counted, with_deadline
 from server.api.uploads import Upload, from_base64, prepare
 
 router = APIRouter(prefix="/v1/edits", tags=["edits"])

@@ -24,7 +24,7 @@ async def follow(services: Services, job: Job, after: int, silence: float) -> As
     seq = min(after, job.seq)
     async with services.hub.watch(job.id, seq):
         while True:
-            batch = services.hub.news(job.id, seq) or await services.log.read(job.id, seq)
+            batch = services.hub.latest(job.id, seq) or await services.log.read(job.id, seq)
             start = time.monotonic()
             for event in batch:
                 if event.type == "preview" and time.monotonic() - start > STALE_SECONDS:

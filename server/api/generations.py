@@ -33,9 +33,9 @@ from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow, parse_seq
-from server.api.intake import accept, idempotency, losses_told, rejections_counted, wait_for_end, with_deadline
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
+from server.api.submit import losses_told, place_of, submit_generation, wait_for_end
 from server.jobs.estimate import Fleet, eta
 from server.jobs.job import Job, JobState
 from server.jobs.queue import Place, Submitted
@@ -93,11 +93,7 @@ async def submit(
     cancel_after: CancelAfter = None,
 ) -> GenerationStatus:
     """Accepts a job: 202, or 200 when `Prefer: wait=N` was given and it ended within N seconds."""
-    with rejections_counted(services):
-        key = idempotency(idempotency_key, request)  # a client that repeats itself has less time left than at first
-        request = with_deadline(request, cancel_after)
-        model = await services.find_model(request.model)
-        submitted = await accept(services, request, model, idempotency=key)
+    submitted = await submit_generation(services, request, idempotency_key, cancel_after)
     return await answer(services, submitted, response, prefer)
 
 
@@ -108,15 +104,15 @@ async def answer(services: Services, submitted: Submitted, response: Response, p
 
 
 async def _answer(services: Services, submitted: Submitted, response: Response, prefer: Prefer) -> GenerationStatus:
-    job = await services.queue.load(submitted.job_id)
-    wait = preferred_wait(prefer or ())
+    place, wait = await place_of(services, submitted), preferred_wait(prefer or ())
     if wait is not None:
         seconds = min(float(wait), services.settings.max_wait)
-        job = await wait_for_end(services, job, seconds)
+        job = await wait_for_end(services, place.job, seconds)
         response.headers["Preference-Applied"] = f"wait={seconds:.0f}"
         if job.state.is_terminal:
             response.status_code = 200
-    status = await describe(services, job)
+        place = await services.queue.look(job.id)
+    status = await describe(services, place)
     response.headers["Location"] = status.url
     return status
 
@@ -147,7 +143,7 @@ async def list_jobs(
 )
 async def look(job_id: JobId, services: Shared) -> GenerationStatus:
     """Its state, its place in the queue, and when it has ended its pictures or its error."""
-    return await describe(services, await services.queue.load(job_id))
+    return await describe(services, await services.queue.look(job_id))
 
 
 @router.delete(
@@ -165,7 +161,7 @@ async def cancel(job_id: JobId, response: Response, services: Shared) -> Generat
     state = await services.queue.cancel(job)
     services.metrics.canceled_waiting.inc(job.state is JobState.QUEUED and state is JobState.CANCELED)
     response.status_code = 202 if state is JobState.RUNNING else 200
-    return await describe(services, await services.queue.load(job_id))
+    return await describe(services, await services.queue.look(job_id))
 
 
 @router.get(
@@ -316,15 +312,11 @@ async def finished_png(services: Services, job_id: str, index: int) -> tuple[Job
     return job, (await made_output(services, job, "image", index)).data
 
 
-async def describe(services: Services, job: Job) -> GenerationStatus:
-    """As it is now: state, place and estimate are of one moment, even if a worker takes the job while we look."""
-    if job.state.is_terminal:
-        return _status(services, job)
-    place = await services.queue.place(job)
+async def describe(services: Services, place: Place) -> GenerationStatus:
+    """As it was then: state, place and estimate are of one moment, even if a worker takes the job meanwhile."""
     if place.job.state.is_terminal:
         return _status(services, place.job)
-    fleet = await services.queue.fleet(job.params.model)
-    return _status(services, place.job, place, fleet)
+    return _status(services, place.job, place, await services.queue.fleet(place.job.params.model))
 
 
 def _status(services: Services, job: Job, place: Place | None = None, fleet: Fleet | None = None) -> GenerationStatus:

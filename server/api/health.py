@@ -1,7 +1,10 @@
 """`/live`: this process answers. `/ready`: a request would be served. `/metrics`: Prometheus' text format."""
 
+from typing import Literal
+
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, Field
 
 from oar_wire.errors import InvalidKey, ModelNotReady, RedisUnavailable, WritesRefused
 from server.api import documents
@@ -11,6 +14,12 @@ from server.observability.exposition import Source, expose, own, published
 from server.observability.metrics import FleetMetrics
 
 router = APIRouter(tags=["health"])
+
+
+class Readiness(BaseModel):
+    status: Literal["ready", "degraded"] = Field(description="`degraded`: served, and something should be mended")
+    model: str = Field(description="The default model")
+    warnings: list[str] = Field(description="A sentence for each thing that should be mended")
 
 
 @router.get("/live", summary="Whether this process answers")
@@ -27,16 +36,18 @@ async def live() -> dict[str, str]:
         is_open=True,
     ),
 )
-async def ready(services: Shared) -> dict[str, str]:
+async def ready(services: Shared) -> Readiness:
     """503 until Redis answers, takes writes, and a live worker has the default model; again as soon as one of these
-    ends, or this process stops."""
+    ends, or this process stops. `degraded` while Redis has a setting by which it may lose jobs: requests are served, so
+    that is no 503."""
     if services.is_stopping:
         raise ModelNotReady("this process is stopping", retry_after=1)
     await services.probe.check()
     model = await services.default_model()
     if model is None or not Fleet.of(model, await services.registry.workers()).workers:
         raise ModelNotReady("no worker is ready", retry_after=1)
-    return {"status": "ready", "model": model}
+    warnings = list(services.safety.dangers.values())
+    return Readiness(status="degraded" if warnings else "ready", model=model, warnings=warnings)
 
 
 @router.get(

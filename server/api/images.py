@@ -41,16 +41,17 @@ from server.api.deps import Services, Shared
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
 from server.api.following import follow
 from server.api.image_edits import ReadEdit, read_edit, read_variation
-from server.api.intake import (
+from server.api.pictures import Rendition, recipe_of, reencode, render_in
+from server.api.submit import (
     accept,
     cancel_unfinished,
     frames_or_loss,
     idempotency,
     losses_told,
+    place_of,
     rejections_counted,
     wait_while_connected,
 )
-from server.api.pictures import Rendition, recipe_of, reencode, render_in
 from server.api.substitutes import HEADER, check_sense, substitutes
 from server.api.uploads import Source, prepare
 from server.api.validation import check_makes
@@ -234,8 +235,7 @@ async def _submit(
         source=source,
         needs_prompt=not isinstance(wanted, VariationFields),
     )
-    with losses_told():
-        job = await services.queue.load(submitted.job_id)
+    job = (await place_of(services, submitted)).job
     drawn = job.params.drawn_class
     if drawn is not None and not drawn.is_exact:
         warnings += (f"prompt: it names no class of {model.name}; the nearest is {drawn.name!r}",)

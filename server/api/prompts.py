@@ -1,5 +1,7 @@
 """Checks whether a model can read a prompt, by what a worker published of its conditioner: the API refuses at once."""
 
+from dataclasses import dataclass
+
 from tokenizers import Tokenizer
 
 from oar_wire.classes import ClassNames
@@ -14,6 +16,14 @@ from server.jobs.store import Registry
 Reader = ClassNames | Tokenizer
 
 
+@dataclass(frozen=True)
+class ReadPrompts:
+    """A job's parameters once its prompts were read, with one sentence for each thing that may disappoint."""
+
+    params: GenerationParams
+    warnings: tuple[str, ...]
+
+
 class PromptMeter:
     """Reads prompts as a model does; keeps one reader a model in memory."""
 
@@ -22,22 +32,19 @@ class PromptMeter:
         self._readers: dict[str, Reader] = {}  # by the model's hash
         self._vocabularies: dict[str, Vocabulary] = {}  # by the model's hash
 
-    async def read(
-        self, params: GenerationParams, model: ModelInfo, condition: Condition | None = None
-    ) -> GenerationParams:
+    async def read(self, params: GenerationParams, model: ModelInfo, condition: Condition | None = None) -> ReadPrompts:
         """With the class that is to be drawn, for a model of classes. Raises InvalidRequest for a prompt or a condition
         that names none, and for a prompt of more tokens than the model reads."""
         reader = await self._reader(model)
         try:
             if isinstance(reader, ClassNames):
-                return with_class(params, reader, condition)
-            if reader is None:
-                return params
-            for field, prompt in prompts_of(params).items():
-                check_prompt_tokens(_count(reader, prompt), model.max_prompt_tokens, model.name, field)
+                params = with_class(params, reader, condition)
+            elif reader is not None:
+                for field, prompt in prompts_of(params).items():
+                    check_prompt_tokens(_count(reader, prompt), model.max_prompt_tokens, model.name, field)
         except BadOption as error:
             raise refusal(error) from error
-        return params
+        return ReadPrompts(params, await self._warnings(params, model))
 
     async def classes(self, model: ModelInfo) -> ClassNames | None:
         """None for a model of another kind, or whose worker published none."""
@@ -51,7 +58,7 @@ class PromptMeter:
             return None
         return 1 if isinstance(reader, ClassNames) else _count(reader, prompt)
 
-    async def warnings(self, params: GenerationParams, model: ModelInfo) -> tuple[str, ...]:
+    async def _warnings(self, params: GenerationParams, model: ModelInfo) -> tuple[str, ...]:
         """One sentence for each word that the model has never seen; none where its words are not known."""
         if not model.has_vocabulary:
             return ()

@@ -13,9 +13,9 @@ from urllib.parse import unquote
 
 from PIL import Image, ImageChops
 
-from oar_wire.edit import EditOptions, num_redrawn, touched_patches
+from oar_wire.edit import EditOptions, edit_steps, num_redrawn, touched_patches
 from oar_wire.errors import InvalidField, InvalidRequest, MissingField
-from oar_wire.job import EditParams
+from oar_wire.job import EditParams, GenerationParams
 from oar_wire.model import ModelInfo
 from server.api.image_files.image_file import ImageFile, MalformedImage
 from server.api.image_files.reader import read_image_file
@@ -128,6 +128,12 @@ def _has_lost_plus(text: bytes) -> bool:
     """Whether the spaces of one line lie elsewhere than between pieces of one length, as a shell joins lines."""
     piece = text.find(b" ")
     return piece >= 0 and b"\n" not in text and text[piece :: piece + 1].count(b" ") != text.count(b" ")
+
+
+def with_edit(params: GenerationParams, source: Source, model: ModelInfo) -> GenerationParams:
+    """The parameters of an edit: it has no more steps than it has tokens to draw."""
+    steps = edit_steps(params.steps, model.num_tokens - source.params.num_kept)
+    return params.model_copy(update={"edit": source.params, "steps": steps})
 
 
 def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: ModelInfo, settings: Settings) -> Source:

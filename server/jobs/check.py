@@ -26,6 +26,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from server.jobs import keys
+from server.jobs.safety import SECTIONS, find_dangers
 
 logger = logging.getLogger(__name__)
 
@@ -33,28 +34,6 @@ LEAST_VERSION = (6, 2)
 RETRY_SECONDS = 1.0
 FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 RIGHTS = "+@read +@write +@stream +@scripting +@connection +time on all keys"
-SAFE_POLICY = "noeviction"
-PREFIXES = (
-    "job",
-    "tomb",
-    "ev",
-    "pv",
-    "img",
-    "out",
-    "val",
-    "src",
-    "q",
-    "share",
-    "line",
-    "storage",
-    "idem",
-    "rate",
-    "ctl",
-    "model",
-    "text",
-    "worker",
-    "metrics",
-)
 # One of each kind of command that the scripts use, on a key of its own that is gone afterwards.
 PROBE = """
 local calls = {{'TIME'}, {'EXISTS', KEYS[1]}, {'SET', KEYS[1], '1', 'PX', 1000}, {'GET', KEYS[1]},
@@ -117,9 +96,12 @@ def wait_for_redis(url: str, timeout: float) -> None:
 
 
 def look_once(url: str, timeout: float) -> None:
-    """For whoever can serve without: one line tells that Redis is away. Raises RedisRefused."""
+    """For whoever can serve without: one line tells that Redis is away. Raises RedisRefused.
+
+    What is unsafe about it is told by the API process' `SafetyWatch`, from its first look on.
+    """
     try:
-        check_redis(url, timeout, is_start=True)
+        check_redis(url, timeout)
     except RedisAway as error:
         logger.warning("Redis is away, and looked for again: %s", error)
 
@@ -181,8 +163,8 @@ def _look_at_rights(client: Redis) -> None:
     try:
         digest: bytes = _execute(client, "SCRIPT", "LOAD", PROBE)
         fault = _text(_execute(client, "EVALSHA", _text(digest), 1, keys.RIGHTS_PROBE))
-        _execute(client, "EXISTS", *(f"{prefix}:0" for prefix in PREFIXES), *keys.SINGLE)
-        _execute(client, "XREAD", "BLOCK", 1, "STREAMS", keys.NEWS, "$")
+        _execute(client, "EXISTS", *(f"{prefix}:0" for prefix in keys.PREFIXES), *keys.SINGLE)
+        _execute(client, "XREAD", "BLOCK", 1, "STREAMS", keys.ACTIVITY, "$")
     except NoPermissionError as error:
         raise RedisRefused(f"REDIS_URL's user may not do all that is needed ({error}); give it {RIGHTS}") from error
     except ResponseError as error:
@@ -198,15 +180,11 @@ def _look_at_rights(client: Redis) -> None:
 def _look_at_safety(client: Redis) -> None:
     """Where Redis may lose jobs by itself; a user that may not look is not told."""
     try:
-        text = _text(_execute(client, "INFO", "memory")) + _text(_execute(client, "INFO", "persistence"))
+        info = "\n".join(_text(_execute(client, "INFO", section)) for section in SECTIONS)
     except ResponseError:
         return
-    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    policy = facts.get("maxmemory_policy", SAFE_POLICY)
-    if policy != SAFE_POLICY:
-        logger.warning("Redis may evict jobs: its maxmemory-policy is %s, set %s", policy, SAFE_POLICY)
-    if facts.get("aof_enabled") == "0":
-        logger.warning("Redis keeps no append-only file: jobs are lost when it ends, set appendonly yes")
+    for sentence in find_dangers(info).values():
+        logger.warning("%s", sentence)
 
 
 def _explained(error: Exception, url: str) -> RedisRefused | RedisAway:

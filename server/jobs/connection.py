@@ -21,6 +21,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -79,7 +80,7 @@ class RedisConnection:
         self._turns = asyncio.Semaphore(most_commands)
         self._blocking = _client(url, None, command_timeout)
         self._command = _client(url, command_timeout, command_timeout)
-        self.has_log_scripts = False  # whether they were loaded through this connection
+        self._has_loaded = False  # scripts that are called together
 
     async def once(self, *words: Word) -> Any:
         """One command, never repeated. Raises redis-py's errors."""
@@ -94,11 +95,7 @@ class RedisConnection:
         """Commands in one round trip that change nothing the second time. Raises as `again`, or an error of one."""
 
         async def checked() -> list[Any]:
-            replies = await self.pipeline(commands)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
+            return _checked(await self.pipeline(commands))
 
         return await self.retry(checked)
 
@@ -132,6 +129,25 @@ class RedisConnection:
                     raise unavailable(error) from error
                 await asyncio.sleep(delay)
         raise AssertionError("the loop above returns or raises")
+
+    async def evaluate(self, calls: Sequence[Sequence[Word]], texts: Sequence[str]) -> list[Any]:
+        """Scripts in one round trip, by digest, that change nothing the second time. Raises as `again`, or the first
+        error that a script raised. `texts` are loaded where Redis does not know them."""
+        return await self.retry(lambda: self.evaluate_once(calls, texts))
+
+    async def evaluate_once(self, calls: Sequence[Sequence[Word]], texts: Sequence[str]) -> list[Any]:
+        """As `evaluate`, never repeated. Raises redis-py's errors.
+
+        A script that Redis does not know is skipped, and those behind it would run without it. So what is called
+        together is loaded before its first call.
+        """
+        are_unknown = not self._has_loaded and len({words[1] for words in calls}) > 1
+        replies = [] if are_unknown else await self.pipeline(calls)
+        if are_unknown or any(isinstance(reply, NoScriptError) for reply in replies):
+            _checked(await self.pipeline([("SCRIPT", "LOAD", text) for text in texts]))
+            self._has_loaded = True
+            replies = await self.pipeline(calls)
+        return _checked(replies)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncGenerator[None]:
@@ -178,6 +194,14 @@ def unavailable(error: Exception) -> RedisUnavailable:
 def _fault(error: Exception) -> _Fault | None:
     known = (fault for fault in FAULTS if isinstance(error, fault.kind) and fault.words in str(error))
     return next(known, None)
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    """Raises the first error among them."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 async def _execute(client: Redis, words: Sequence[Word]) -> Any:

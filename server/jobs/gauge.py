@@ -23,7 +23,7 @@ class QueueGauge:
 
     async def read(self, model: str) -> QueueFacts:
         """Raises RedisUnavailable."""
-        reply = await scripts.run(self._connection, "gauge", keys.queues(model), [keys.GROUP, keys.RELEASED])
+        reply = await scripts.run(self._connection, "gauge", keys.queues(model), {})
         return QueueFacts(int(reply[0]), int(reply[1]), int(reply[2]) / 1000)
 
 
@@ -57,7 +57,7 @@ class ExporterLease:
 
     async def _hold(self, dead: str) -> str:
         """How another process holds it; empty where this one does."""
-        args = [self._name, self._milliseconds, dead]
+        args = {"name": self._name, "lease_ms": self._milliseconds, "dead": dead}
         holder: bytes = await scripts.run(self._connection, "hold", [keys.EXPORTER], args)
         return holder.decode()
 

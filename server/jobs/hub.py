@@ -1,8 +1,8 @@
-"""Who waits for a job's next event is woken: one reader of the news per process, however many logs are watched.
+"""Wakes readers of event logs: one reader of the activity stream per process, however many logs are watched.
 
-Whoever writes to an event log also adds the job's id to the short stream `news`, in the same script. So a process reads
-that one stream, and of the logs only those that have something new: what it costs is by the events that are written,
-not by the jobs that wait while somebody watches. While nobody does, it reads nothing.
+A script that writes to an event log also adds the job's id to the short stream `news`. So a process reads that one
+stream, and of the logs only those that have something new: what it costs is by the events that are written, not by the
+jobs that wait while somebody watches. While nobody does, it reads nothing.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from server.jobs.shared_reads import SharedReads
 
 logger = logging.getLogger(__name__)
 
-# All watched logs are read this often, whatever the news say: for workers of before there were any, and for entries
+# All watched logs are read this often, whatever the activity stream says: for workers that write none, and for entries
 # that a slow process finds trimmed.
 SWEEP_SECONDS = 2.0
 ENDING_SECONDS = 5.0  # that workers have to end their jobs when Redis has lost its data
 MOST_LOGS = 128  # of one read
-PAUSE_PER_LOG = 5e-5  # seconds; where many logs are watched, the news of several are read at a time
-LEAST_PAUSE, MOST_PAUSE = 0.001, 0.01  # jobs that nobody watches here make news too
-MOST_NEWS = 64  # events of a log that are held
+PAUSE_PER_LOG = 5e-5  # seconds; where many logs are watched, what is new in several is read at a time
+LEAST_PAUSE, MOST_PAUSE = 0.001, 0.01  # jobs that nobody watches here write to it too
+MOST_LATEST = 64  # events of a log that are held
 
 
 @dataclass
@@ -40,8 +40,8 @@ class _Watched:
     seq: int  # the newest number that is known
     changed: asyncio.Event
     watchers: int = 0
-    news: Sequence[StoredEvent] = ()  # all events of the latest read, up to `seq`
-    news_after: int = -1
+    latest: Sequence[StoredEvent] = ()  # all events of the latest read, up to `seq`
+    latest_after: int = -1
     is_lost: bool = False  # Redis has lost its data, and the job with it
 
 
@@ -55,7 +55,7 @@ class EventHub:
         self._connection = connection
         self._watched: dict[str, _Watched] = {}
         self._is_watched = asyncio.Event()
-        self._cursor: str | None = None  # in the news; None: all logs have to be looked at
+        self._cursor: str | None = None  # in the activity stream; None: all logs have to be looked at
         self._sweep_at = 0.0  # monotonic
         self._is_down = False
         self._newest_seqs: SharedReads[str, int] = SharedReads(self._newest_seq)
@@ -77,7 +77,7 @@ class EventHub:
         watched.watchers += 1
         self._is_watched.set()
         try:
-            # What is written from now on is news; what was written before may have been.
+            # What is written from now on is in the stream; what was written before may not be.
             seq = await self._newest_seqs.get(job_id)
             self._is_down = False
             if seq > watched.seq:
@@ -103,7 +103,7 @@ class EventHub:
         deadline = asyncio.get_running_loop().time() + timeout
         while watched.seq <= after:
             if watched.is_lost:
-                raise JobLost("Redis has lost its data, and this job with it; submit it again")
+                raise JobLost("Redis has lost its data, and this job with it; submit it again", retry_after=2)
             if self._is_down:
                 raise RedisUnavailable("the event log cannot be reached", retry_after=2)
             remaining = deadline - asyncio.get_running_loop().time()
@@ -116,17 +116,17 @@ class EventHub:
                 return False
         return True
 
-    def news(self, job_id: str, after: int) -> Sequence[StoredEvent]:
+    def latest(self, job_id: str, after: int) -> Sequence[StoredEvent]:
         """Inside `watch`: the events above `after` as `EventLog.read` gives them, where the latest read began there."""
         watched = self._watched[job_id]
-        return watched.news if watched.news_after == after else ()
+        return watched.latest if watched.latest_after == after else ()
 
     async def run(self) -> None:
-        """Reads the news; runs until it is cancelled."""
+        """Reads the activity stream; runs until it is cancelled."""
         while True:
             await self._is_watched.wait()
             try:
-                await self._look(await self._hear())
+                await self._look(await self._find_active())
                 self._is_down = False
                 await asyncio.sleep(min(MOST_PAUSE, max(LEAST_PAUSE, len(self._watched) * PAUSE_PER_LOG)))
             except (*UNREACHABLE, RedisError, RedisUnavailable) as error:
@@ -135,7 +135,7 @@ class EventHub:
                 self._notify_all()
                 await asyncio.sleep(0.5)
 
-    async def _hear(self) -> Collection[str]:
+    async def _find_active(self) -> Collection[str]:
         """The watched jobs that may have something new."""
         if self._cursor is None:
             self._cursor = await self._newest()
@@ -145,13 +145,13 @@ class EventHub:
             self._sweep_at = time.monotonic() + SWEEP_SECONDS
             await self._find_lost()
             return tuple(self._watched)
-        words = ("XREAD", "BLOCK", max(1, int(1000 * remaining)), "STREAMS", keys.NEWS, self._cursor)
+        words = ("XREAD", "BLOCK", max(1, int(1000 * remaining)), "STREAMS", keys.ACTIVITY, self._cursor)
         streams: list[Any] = await self._connection.block(remaining, *words) or []
         entries: list[tuple[bytes, list[bytes]]] = streams[0][1] if streams else []
         if not entries:
             return ()
         self._cursor = entries[-1][0].decode()
-        if len(entries) >= keys.NEWS_LENGTH:
+        if len(entries) >= keys.ACTIVITY_LENGTH:
             return tuple(self._watched)  # older ones may be trimmed
         return {words[1].decode() for _, words in entries} & self._watched.keys()
 
@@ -169,7 +169,7 @@ class EventHub:
                 self._notify(watched)
 
     async def _newest(self) -> str:
-        entries: list[Any] = await self._connection.again("XREVRANGE", keys.NEWS, "+", "-", "COUNT", 1)
+        entries: list[Any] = await self._connection.again("XREVRANGE", keys.ACTIVITY, "+", "-", "COUNT", 1)
         return entries[0][0].decode() if entries else "0-0"
 
     async def _look(self, job_ids: Collection[str]) -> None:
@@ -198,8 +198,8 @@ class EventHub:
             return
         # Where a number is missing, the log has to tell whether it was a preview.
         is_whole = len(events) == newest - after
-        watched.news = events if is_whole and len(events) <= MOST_NEWS else ()
-        watched.news_after, watched.seq = after, newest
+        watched.latest = events if is_whole and len(events) <= MOST_LATEST else ()
+        watched.latest_after, watched.seq = after, newest
         self._notify(watched)
 
     def _notify(self, watched: _Watched) -> None:

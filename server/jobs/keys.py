@@ -1,4 +1,4 @@
-"""Every Redis key, named once.
+"""Every Redis key, made here alone: scripts are given them, or make them by `lua_names`.
 
 | key | type | holds |
 |---|---|---|
@@ -35,6 +35,7 @@
 | `news` | stream | ids of jobs whose log has something new, for whoever waits; bounded length |
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from oar_wire.tenant import OPEN_TENANT
@@ -55,10 +56,33 @@ DATA_ID = "data:id"
 DATA_LOST = "data:lost"
 RIGHTS_PROBE = "probe:rights"
 WRITES_PROBE = "probe:writes"
-NEWS = "news"
-NEWS_LENGTH = 4096  # entries that are kept at least, as the scripts' prelude says
-CONTROL_PREFIX = "ctl:"
-SINGLE = (MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, EXPORTER, LINK_SECRET, DATA_ID, DATA_LOST, NEWS)
+ACTIVITY = "news"
+ACTIVITY_LENGTH = 4096  # entries that are kept at least
+SINGLE = (MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, EXPORTER, LINK_SECRET, DATA_ID, DATA_LOST, ACTIVITY)
+
+# Before the first colon of the keys that are made below.
+PREFIXES = (
+    "job",
+    "tomb",
+    "ev",
+    "pv",
+    "img",
+    "out",
+    "val",
+    "src",
+    "q",
+    "share",
+    "line",
+    "storage",
+    "idem",
+    "rate",
+    "ctl",
+    "model",
+    "text",
+    "vocabulary",
+    "worker",
+    "metrics",
+)
 
 
 class Field(StrEnum):
@@ -81,7 +105,7 @@ class Field(StrEnum):
     SEQ = "seq"  # number of the latest event
     MODEL_HASH = "hash"  # of the model that drew what is in the log
     BASE = "base"  # events up to this number do not count for a resume: another model drew them
-    ANEW = "anew"  # epoch of the claim that set the base
+    BEGINS_AGAIN = "anew"  # epoch of the claim that set the base
     WARNINGS = "warnings"  # sentences about the request, as a JSON list; absent where there are none
     RETRY_OF = "retry_of"  # the dead job that this one repeats
     CANCEL = "cancel"  # 1 when asked for
@@ -172,7 +196,7 @@ def rate(tenant: str, *, by_link: bool = False) -> str:
 
 
 def control(worker: str) -> str:
-    return f"{CONTROL_PREFIX}{worker}"
+    return f"ctl:{worker}"
 
 
 def model(name: str) -> str:
@@ -193,3 +217,29 @@ def worker(name: str) -> str:
 
 def metrics(worker_name: str) -> str:
     return f"metrics:{worker_name}"
+
+
+def of_job(job_id: str, model: str, priority: str) -> list[str]:
+    """What every script about one job is given first."""
+    return [job(job_id), events(job_id), queue(model, priority), tombstone(job_id), previews(job_id), DUE]
+
+
+# What scripts make keys of by themselves, from parts that they alone know.
+_MADE_BY_SCRIPTS: tuple[Callable[..., str], ...] = (job, outputs, values, storage, control, queue)
+_KNOWN_TO_SCRIPTS = {
+    "GROUP": GROUP,
+    "RELEASED": RELEASED,
+    "OPEN_TENANT": OPEN_TENANT,
+    "ACTIVITY": ACTIVITY,
+}
+
+
+def lua_names() -> str:
+    """Names and makers of keys as Lua, which is joined in front of every script."""
+    lines = [f"local {name} = '{value}'" for name, value in _KNOWN_TO_SCRIPTS.items()]
+    lines.append(f"local ACTIVITY_LENGTH = {ACTIVITY_LENGTH}")
+    lines.append(f"local PRIORITIES = {{{', '.join(repr(name) for name in PRIORITIES)}}}")
+    for make in _MADE_BY_SCRIPTS:
+        pattern = make(*["%s"] * make.__code__.co_argcount)
+        lines.append(f"local function {make.__name__}_key(...)\n  return string.format('{pattern}', ...)\nend")
+    return "\n".join(lines) + "\n"

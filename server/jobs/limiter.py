@@ -20,7 +20,7 @@ class RateLimiter:
             return
         key = keys.rate(tenant.name, by_link=by_link)
         try:
-            wait = await scripts.run(self._connection, "rate", [key], [tenant.rate, tenant.bucket])
+            wait = await scripts.run(self._connection, "rate", [key], {"rate": tenant.rate, "bucket": tenant.bucket})
             seconds = wait / 1e6
         except WritesRefused:
             seconds = self._take_here(tenant, key)

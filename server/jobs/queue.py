@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from typing import Any, cast
 
 from oar_wire.errors import (
@@ -36,6 +35,7 @@ from server.settings import Settings
 
 REFUSALS = ("full", "share", "storage")
 LOOKS_A_LEASE = 4  # at a job that its worker has to end, by the sweeper
+UNSERVED_SECONDS = 5  # after which to ask again for a model that no worker serves
 MARGIN = 1.2  # rather a little late than refused again
 LINE_LENGTH = 3  # times that all jobs of now take: who is refused is asked to come back no later
 
@@ -53,12 +53,6 @@ class Idempotency:
 
 
 @dataclass(frozen=True)
-class Submitted:
-    job_id: str
-    is_replay: bool  # the idempotency key was known: this is the job of the first call
-
-
-@dataclass(frozen=True)
 class Place:
     """Where a job stood at one moment. Work is in row-steps that are left to do."""
 
@@ -66,6 +60,13 @@ class Place:
     waiting_ahead: int | None  # 0 for one that runs, None for one that has ended
     work_ahead: int
     own_work: int
+
+
+@dataclass(frozen=True)
+class Submitted:
+    job_id: str
+    is_replay: bool  # the idempotency key was known: this is the job of the first call
+    place: Place | None  # when it was submitted; None for a repeated request whose job is no longer kept
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class JobQueue:
         self._traceparent = traceparent
         self._tenant: Tenant | None = None
         self._records: SharedReads[str, _Record] = SharedReads(self._read)
+        self._places: SharedReads[str, Sequence[Any]] = SharedReads(self._look)
 
     def of(self, tenant: Tenant) -> "JobQueue":
         """A tenant's view: its own jobs are all that there is, and its limits hold."""
@@ -108,13 +110,15 @@ class JobQueue:
         retry_of: str = "",
         output_bytes: int = 0,
         warnings: Sequence[str] = (),
+        needs_worker: bool = False,
     ) -> Submitted:
         """Accepts a job, with the `source` PNG of an edit; never enqueues twice. `retry_of` names the ended job that
         this one repeats; `output_bytes` is about what it will write, and is counted until it has. `warnings` are kept
-        with the job for whoever looks at it.
+        with the job for whoever looks at it. With `needs_worker`, a job that would wait for nobody is
+        refused; a repeated request is answered.
 
-        Raises QueueFull, QueueShareFull, StorageShareFull, ModelNotReady (full, and no worker is alive),
-        IdempotencyConflict or RedisUnavailable.
+        Raises QueueFull, QueueShareFull, StorageShareFull, ModelNotReady (no worker is alive, and one is needed or the
+        queue is full), IdempotencyConflict or RedisUnavailable.
         """
         tenant = self._tenant or open_tenant()
         depth = self._settings.queue_depth
@@ -127,38 +131,39 @@ class JobQueue:
             self._connection,
             "submit",
             [
-                *job_keys(job_id, params.model, params.priority),
+                *keys.of_job(job_id, params.model, params.priority),
                 keys.idempotency(idempotency.key if idempotency else "", tenant.name),
                 keys.share(params.model, tenant.name),
                 keys.storage(tenant.name),
                 *keys.queues(params.model),
             ],
-            [
-                job_id,
-                depth,
-                milliseconds(deadline),
-                idempotency.fingerprint if idempotency else "",
-                milliseconds(self._settings.idempotency_ttl),
-                keys.GROUP,
-                params.n * params.all_steps * params.rows_per_image,
-                tenant.name,
-                tenant.max_jobs(depth),
-                tenant.max_bytes(self._settings.storage_mib),
-                output_bytes,
-                source or b"",
-                params.model,
-                *chain.from_iterable(fields.items()),
-            ],
+            {
+                "id": job_id,
+                "model": params.model,
+                "tenant": tenant.name,
+                "fields": fields,
+                "work": params.n * params.all_steps * params.rows_per_image,
+                "deadline_ms": milliseconds(deadline),
+                "depth": depth,
+                "share": tenant.max_jobs(depth),
+                "space": tenant.max_bytes(self._settings.storage_mib),
+                "output_bytes": output_bytes,
+                "fingerprint": idempotency.fingerprint if idempotency else "",
+                "idempotency_ms": milliseconds(self._settings.idempotency_ttl),
+                "is_served": not needs_worker or bool((await self.fleet(params.model)).workers),
+                "aging_ms": self._aging,
+            },
+            [source or b""],
         )
-        return await self._outcome(Submitted(job_id, is_replay=False), params, tenant, reply)
+        return await self._outcome(job_id, params, tenant, reply)
 
-    def _fields(self, params: GenerationParams, retry_of: str, warnings: Sequence[str]) -> dict[Field, str | int]:
+    def _fields(self, params: GenerationParams, retry_of: str, warnings: Sequence[str]) -> dict[Field, str]:
         """What a new job's hash holds of its request."""
-        fields: dict[Field, str | int] = {
+        fields: dict[Field, str] = {
             Field.MODEL: params.model,
             Field.PRIORITY: params.priority,
             Field.PARAMS: params.model_dump_json(),
-            Field.ROWS: params.rows_per_image,
+            Field.ROWS: str(params.rows_per_image),
             Field.RETRY_OF: retry_of,
         }
         if warnings:
@@ -167,18 +172,20 @@ class JobQueue:
             fields[Field.TRACE] = trace
         return fields
 
-    async def _outcome(
-        self, accepted: Submitted, params: GenerationParams, tenant: Tenant, reply: Sequence[Any]
-    ) -> Submitted:
+    async def _outcome(self, job_id: str, params: GenerationParams, tenant: Tenant, reply: Sequence[Any]) -> Submitted:
         """What the script decided, as an answer or an error."""
         outcome = reply[0].decode()
+        if outcome == "accepted":
+            return Submitted(job_id, is_replay=False, place=_place(job_id, reply[1:5]))
+        if outcome == "replayed":
+            known = reply[5].decode()
+            return Submitted(known, is_replay=True, place=_place(known, reply[1:5]) if reply[4] else None)
+        if outcome == "unserved":
+            message = f"no worker serves the model {params.model!r} now"
+            raise ModelNotReady(message, field="model", retry_after=UNSERVED_SECONDS)
         if outcome in REFUSALS:
             raise await self._refusal(params, tenant, outcome, reply[1:])
-        if outcome == "conflict":
-            raise IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key")
-        if outcome == "replayed":
-            return Submitted(reply[1].decode(), is_replay=True)
-        return accepted
+        raise IdempotencyConflict("this Idempotency-Key was used for another request", field="Idempotency-Key")
 
     async def _refusal(
         self, params: GenerationParams, tenant: Tenant, outcome: str, facts: Sequence[int]
@@ -203,15 +210,9 @@ class JobQueue:
         """When to come back, in seconds: those who are refused get one place after the other of the `num_jobs` that
         will be free after `seconds`."""
         first = milliseconds(MARGIN * seconds)
-        args = [first, max(1, first // max(1, num_jobs)), int(first * LINE_LENGTH)]
+        gap = max(1, first // max(1, num_jobs))
+        args = {"first_ms": first, "gap_ms": gap, "most_ms": int(first * LINE_LENGTH)}
         return await scripts.run(self._connection, "line", [line], args) / 1000
-
-    async def is_known(self, idempotency: Idempotency | None) -> bool:
-        """Whether this key made a job before, which a repeated request is to be told of."""
-        if idempotency is None:
-            return False
-        tenant = self._tenant or open_tenant()
-        return await self._connection.again("EXISTS", keys.idempotency(idempotency.key, tenant.name)) == 1
 
     async def fleet(self, model: str) -> Fleet:
         """The workers of a model that were alive `registry_seconds` ago."""
@@ -222,12 +223,30 @@ class JobQueue:
         record = await self._records.get(job_id)
         if record.job is not None and self._owns(record.job.tenant):
             return record.job
-        state, _, tenant = record.tombstone.partition(" ")
-        if state and record.job is None and self._owns(tenant or OPEN_TENANT):
-            raise JobExpired(f"job {job_id[:80]} was {state} and is no longer kept")
-        lost: bytes | None = await self._connection.again("GET", keys.DATA_LOST)
+        lost: bytes | None = None
+        if record.job is not None or not record.tombstone:
+            lost = await self._connection.again("GET", keys.DATA_LOST)
+        raise self._absence(job_id, "" if record.job else record.tombstone, lost)
+
+    async def look(self, job_id: str) -> Place:
+        """A job and where it stands as of now: jobs of a higher priority may yet overtake it. Raises as `load`."""
+        reply = await self._places.get(job_id)
+        *place, tombstone, lost = reply
+        if place[3] and self._owns((found := _place(job_id, place)).job.tenant):
+            return found
+        raise self._absence(job_id, "" if place[3] else tombstone.decode(), lost)
+
+    async def _look(self, job_id: str) -> Sequence[Any]:
+        names = [keys.tombstone(job_id), keys.DATA_LOST]
+        return await scripts.run(self._connection, "look", names, {"id": job_id, "aging_ms": self._aging})
+
+    def _absence(self, job_id: str, tombstone: str, lost: bytes | None) -> JobExpired | JobNotFound:
+        """Why there is no such job, as far as we may know. `lost` is when Redis lost its data, if it has."""
+        state, _, tenant = tombstone.partition(" ")
+        if state and self._owns(tenant or OPEN_TENANT):
+            return JobExpired(f"job {job_id[:80]} was {state} and is no longer kept")
         hint = f"; Redis lost its data at {_utc(int(lost) / 1000)}, and the jobs of before" if lost else ""
-        raise JobNotFound(f"there is no job {job_id[:80]!r}{hint}")
+        return JobNotFound(f"there is no job {job_id[:80]!r}{hint}")
 
     async def _read(self, job_id: str) -> "_Record":
         reply: list[bytes] = await self._connection.again("HGETALL", keys.job(job_id))
@@ -258,30 +277,14 @@ class JobQueue:
         reply = await scripts.run(
             self._connection,
             "cancel",
-            job_keys(job.id, job.params.model, job.priority),
-            [
-                *(keys.GROUP, keys.CONTROL_PREFIX, *lifetimes(self._settings)),
-                milliseconds(self._settings.lease_seconds / LOOKS_A_LEASE),
-                milliseconds(min(self._settings.canceled_ttl, self._settings.result_ttl)),
-            ],
+            keys.of_job(job.id, job.params.model, job.priority),
+            {
+                "unbegun_ms": milliseconds(min(self._settings.canceled_ttl, self._settings.result_ttl)),
+                "look_again_ms": milliseconds(self._settings.lease_seconds / LOOKS_A_LEASE),
+                **lifetimes(self._settings),
+            },
         )
         return JobState(reply.decode()) if reply else (await self.load(job.id)).state
-
-    async def place(self, job: Job) -> Place:
-        """Where a job stands as of now: jobs of a higher priority may yet overtake it.
-
-        Raises JobExpired, JobNotFound when it has gone meanwhile.
-        """
-        reply = await scripts.run(
-            self._connection,
-            "position",
-            [keys.job(job.id), *keys.queues(job.params.model)],
-            [keys.GROUP, self._aging, keys.PRIORITIES.index(job.priority) + 1],
-        )
-        waiting, ahead, own, facts = reply
-        if not facts:
-            return Place(await self.load(job.id), None, 0, 0)
-        return Place(_parse(job.id, facts), None if waiting < 0 else int(waiting), int(ahead), int(own))
 
     @property
     def _aging(self) -> int:
@@ -331,20 +334,17 @@ def _parse(job_id: str, reply: Sequence[bytes]) -> Job:
     return Job.from_hash(job_id, dict(zip(words[::2], words[1::2])))
 
 
-def job_keys(job_id: str, model: str, priority: str) -> list[str]:
-    """What every script about one job is given first."""
-    return [
-        keys.job(job_id),
-        keys.events(job_id),
-        keys.queue(model, priority),
-        keys.tombstone(job_id),
-        keys.previews(job_id),
-        keys.DUE,
-    ]
+def _place(job_id: str, reply: Sequence[Any]) -> Place:
+    waiting, ahead, own, facts = reply
+    return Place(_parse(job_id, facts), None if waiting < 0 else int(waiting), int(ahead), int(own))
 
 
-def lifetimes(settings: Settings) -> tuple[int, int]:
-    return milliseconds(settings.result_ttl), milliseconds(settings.result_ttl + settings.tombstone_ttl)
+def lifetimes(settings: Settings) -> dict[str, int]:
+    """Arguments of the scripts that end jobs."""
+    return {
+        "result_ms": milliseconds(settings.result_ttl),
+        "tombstone_ms": milliseconds(settings.result_ttl + settings.tombstone_ttl),
+    }
 
 
 def milliseconds(seconds: float) -> int:

@@ -1,15 +1,18 @@
-"""The Lua scripts, and how they are run: by digest, loaded again when Redis does not know them."""
+"""The Lua scripts, and how they are called: `RedisConnection.evaluate` runs them.
+
+A script takes named arguments, as one JSON object, and bytes behind it where it stores them as they are.
+"""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from redis.exceptions import NoScriptError
-
 from server.jobs.connection import RedisConnection, Word
+from server.jobs.keys import lua_names
 
 
 @dataclass(frozen=True)
@@ -23,19 +26,21 @@ class Script:
 class Call:
     script: Script
     keys: Sequence[str]
-    args: Sequence[Word]
+    args: Mapping[str, Any]
+    data: Sequence[str | bytes] = ()  # bodies and pictures, which need no second encoding
 
     @property
     def words(self) -> tuple[Word, ...]:
-        return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.args)
+        args = json.dumps(self.args, ensure_ascii=False, separators=(",", ":"))
+        return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, args, *self.data)
 
 
 ENDING = ("storage", "conclude")
-LOG_SCRIPTS = ("keep", "emit", "finish")  # of one round trip, each of which presumes that those before it have run
+LOG_SCRIPTS = ("keep", "emit", "finish")  # called together; each presumes that those before it have run
 LIBRARIES = {
-    "submit": ("queues", "storage"),
+    "submit": ("queues", "place", "storage"),
+    "look": ("queues", "place"),
     "take": ("queues",),
-    "position": ("queues",),
     "sweep": ("lease",),
     "hold": ("lease",),
     **dict.fromkeys(("cancel", "claim", "expire", "finish", "lost"), ENDING),
@@ -45,53 +50,37 @@ LIBRARIES = {
 @cache
 def script(name: str) -> Script:
     folder = resources.files("server.jobs") / "lua"
-    text = "".join(
-        (folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", *LIBRARIES.get(name, ()), name)
-    )
+    parts = ("prelude", *LIBRARIES.get(name, ()), name)
+    text = lua_names() + "".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-async def run(connection: RedisConnection, name: str, keys: Sequence[str], args: Sequence[Word]) -> Any:
+async def run(
+    connection: RedisConnection,
+    name: str,
+    keys: Sequence[str],
+    args: Mapping[str, Any],
+    data: Sequence[str | bytes] = (),
+) -> Any:
     """Runs one script, again when Redis cannot be reached: all but `take` change nothing the second time.
 
     (`rate` may take a second token and `line` a second place, which is the lesser evil.)
     """
-    replies = await run_many(connection, [Call(script(name), keys, args)])
-    return replies[0]
+    return (await run_many(connection, [Call(script(name), keys, args, data)]))[0]
 
 
 async def run_many(connection: RedisConnection, calls: Sequence[Call]) -> list[Any]:
     """Runs scripts in one round trip. Raises RedisUnavailable, or the first error that a script raised."""
-    return await connection.retry(lambda: _attempt(connection, calls))
+    return await connection.evaluate([call.words for call in calls], _texts(calls))
 
 
-async def run_once(connection: RedisConnection, name: str, keys: Sequence[str], args: Sequence[Word]) -> Any:
+async def run_once(connection: RedisConnection, name: str, keys: Sequence[str], args: Mapping[str, Any]) -> Any:
     """Runs one script that must not be repeated. Raises redis-py's errors."""
-    return (await _attempt(connection, [Call(script(name), keys, args)]))[0]
+    call = Call(script(name), keys, args)
+    return (await connection.evaluate_once([call.words], _texts([call])))[0]
 
 
-async def _attempt(connection: RedisConnection, calls: Sequence[Call]) -> list[Any]:
-    """A script that Redis does not know is skipped, and those behind it would run without it. So what is called
-    together is loaded before its first call."""
-    commands = [call.words for call in calls]
-    if not connection.has_log_scripts and len({call.script.name for call in calls}) > 1:
-        await _load(connection, calls)
-    replies = await connection.pipeline(commands)
-    if any(isinstance(reply, NoScriptError) for reply in replies):
-        await _load(connection, calls)
-        replies = await connection.pipeline(commands)
-    _raise_first(replies)
-    return replies
-
-
-async def _load(connection: RedisConnection, calls: Sequence[Call]) -> None:
-    """All of the log's, in their order: where Redis knows one of them, it knows those before it, whoever loaded it."""
-    names = dict.fromkeys((*LOG_SCRIPTS, *(call.script.name for call in calls)))
-    _raise_first(await connection.pipeline([("SCRIPT", "LOAD", script(name).text) for name in names]))
-    connection.has_log_scripts = True
-
-
-def _raise_first(replies: Sequence[Any]) -> None:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
+def _texts(calls: Sequence[Call]) -> tuple[str, ...]:
+    """What is loaded where Redis does not know one of these scripts: all of the log's, in their order, for where Redis
+    knows one of them, it knows those before it, whoever loaded it."""
+    return tuple(script(name).text for name in dict.fromkeys((*LOG_SCRIPTS, *(call.script.name for call in calls))))

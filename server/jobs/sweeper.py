@@ -19,8 +19,8 @@ from oar_wire.errors import RedisUnavailable
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.lease import LeaseWatch
-from server.jobs.queue import LOOKS_A_LEASE, job_keys, lifetimes, milliseconds
-from server.jobs.worker_queue import LATE
+from server.jobs.log import LATE
+from server.jobs.queue import LOOKS_A_LEASE, lifetimes, milliseconds
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -86,14 +86,20 @@ class Sweeper:
         return rest[1:]
 
     async def _sweep(self, dead: str, most: int, *, look_at_all: bool) -> list[Any]:
-        args = (self.name, milliseconds(self._lease_seconds), dead, most, int(look_at_all))
+        args = {
+            "name": self.name,
+            "lease_ms": milliseconds(self._lease_seconds),
+            "dead": dead,
+            "most": most,
+            "all": look_at_all,
+        }
         return await scripts.run(self._connection, "sweep", [keys.SWEEPER, keys.DUE], args)
 
     async def _look_at(self, job_id: str) -> None:
         asked_at = self._workers.clock()
         where = await self._connection.again("HMGET", keys.job(job_id), keys.Field.MODEL, keys.Field.PRIORITY)
         model, priority = ((word or b"").decode() for word in where)
-        names = job_keys(job_id, model, priority)
+        names = keys.of_job(job_id, model, priority)
         reply, is_ended, holder = await self._expire(job_id, names, "")
         if holder and self._workers.note(job_id, holder.decode(), asked_at):
             reply, is_ended, holder = await self._expire(job_id, names, holder.decode())
@@ -105,6 +111,11 @@ class Sweeper:
             self._on_ended(state)
 
     async def _expire(self, job_id: str, names: list[str], dead: str) -> list[Any]:
-        look_again = milliseconds(self._settings.lease_seconds / LOOKS_A_LEASE)
-        args = (keys.GROUP, job_id, look_again, LATE.body(), *lifetimes(self._settings), dead)
+        args = {
+            "id": job_id,
+            "look_again_ms": milliseconds(self._settings.lease_seconds / LOOKS_A_LEASE),
+            "late": LATE.body(),
+            "dead": dead,
+            **lifetimes(self._settings),
+        }
         return await scripts.run(self._connection, "expire", names, args)

@@ -1,32 +1,24 @@
-"""The queue from the side of a worker: jobs are taken, claimed, written about and ended, every write behind a fence."""
+"""The queue from the side of a worker: jobs are taken and claimed; `job_calls` writes about them."""
 
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from redis.exceptions import ResponseError
 
-from oar_wire.errors import AttemptsExhausted, DataLost, DeadlineExceeded
-from oar_wire.events import Failed
-from oar_wire.job import Failure, GenerationParams
+from oar_wire.job import GenerationParams
 from oar_wire.tenant import OPEN_TENANT
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection, is_refusal, unavailable
-from server.jobs.job import JobState
-from server.jobs.keys import Field
+from server.jobs.job_calls import JobCalls
 from server.jobs.lease import LeaseWatch
-from server.jobs.queue import job_keys, lifetimes, milliseconds
+from server.jobs.log import LATE, WORN_OUT, Claim
+from server.jobs.queue import lifetimes, milliseconds
 from server.settings import Settings
 
-LATE = Failed(error=Failure.of(DeadlineExceeded()))
-WORN_OUT = Failed(error=Failure.of(AttemptsExhausted()))
-LOST = Failed(error=Failure.of(DataLost()))
-
-OUTPUTS_KEY, VALUES_KEY = 7, 8  # of the script `keep`
 MOST_HELD = 10_000  # entries of one queue that are watched
 
 
@@ -38,47 +30,6 @@ class Taken:
     job_id: str
     priority: str
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
-
-
-class NewEvent(NamedTuple):
-    """An event without its number."""
-
-    type: str
-    body: str
-    image: int = 0  # of a preview: it replaces the one before
-    steps: int = 0  # that a frame took; `patches` are of one
-
-
-class Kept(NamedTuple):
-    """Bytes beside the event log, which events that are written next speak of."""
-
-    is_output: bool  # else the values of a frame
-    field: str
-    data: bytes | str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A job that this worker runs. `epoch` fences what it writes; `seq` is the number of the latest event."""
-
-    job_id: str
-    model: str
-    epoch: int
-    attempt: int
-    seq: int
-    age: float  # seconds since it was submitted
-    base: int  # events up to this number do not count: another model drew them
-    is_anew: bool  # this claim found such events, and said `restarted` from nothing
-    params: GenerationParams
-    tenant: str = OPEN_TENANT
-
-    @property
-    def priority(self) -> str:
-        return self.params.priority
-
-    @property
-    def is_restart(self) -> bool:
-        return self.epoch > 1
 
 
 class WorkerQueue:
@@ -105,6 +56,7 @@ class WorkerQueue:
         self._streams = keys.queues(model)
         # Twice the time between two looks: one that came late counts, Redis' absence does not.
         self.leases = LeaseWatch(settings.lease_seconds, max_gap=2 * settings.heartbeat_seconds, clock=clock)
+        self.calls = JobCalls(settings, worker)  # for the jobs that it has claimed
         self.concluded: Counter[str] = Counter()  # jobs that ended instead of beginning: canceled, late, worn_out
 
     async def open(self) -> None:
@@ -163,8 +115,9 @@ class WorkerQueue:
     async def _take(self) -> Taken | list[str]:
         """A job, or the streams' cursors to wait behind."""
         aging = milliseconds(self._settings.priority_aging_seconds)
-        dead = chain.from_iterable((*key.split(), stamp) for key, stamp in self.leases.dead().items())
-        args = (keys.GROUP, self._worker, keys.RELEASED, aging, *dead)
+        places = ((*key.split(), stamp) for key, stamp in self.leases.dead().items())
+        dead = [{"index": int(index), "entry": entry, "stamp": stamp} for index, entry, stamp in places]
+        args = {"worker": self._worker, "aging_ms": aging, "dead": dead}
         reply = await scripts.run_once(self._connection, "take", self._streams, args)
         if not reply[0]:
             return [cursor.decode() for cursor in reply[1:]]
@@ -175,13 +128,19 @@ class WorkerQueue:
         reply = await scripts.run(
             self._connection,
             "claim",
-            [*job_keys(taken.job_id, self.model, taken.priority), keys.DEAD],
-            [
-                *(keys.GROUP, self._worker, taken.nonce, taken.entry, self._settings.max_attempts),
-                *lifetimes(self._settings),
-                *(LATE.body(), WORN_OUT.body()),
-                *(self._model_hash, self._settings.dead_length, WORN_OUT.error.code),
-            ],
+            [*keys.of_job(taken.job_id, self.model, taken.priority), keys.DEAD],
+            {
+                "worker": self._worker,
+                "nonce": taken.nonce,
+                "entry": taken.entry,
+                "max_attempts": self._settings.max_attempts,
+                "late": LATE.body(),
+                "worn_out": WORN_OUT.body(),
+                "reason": WORN_OUT.error.code,
+                "model_hash": self._model_hash,
+                "dead_length": self._settings.dead_length,
+                **lifetimes(self._settings),
+            },
         )
         if reply[0] != b"claimed":
             self.concluded.update(word.decode() for word in reply[2:])
@@ -194,64 +153,10 @@ class WorkerQueue:
             seq=int(reply[3]),
             age=int(reply[4]) / 1000,
             base=int(reply[5]),
-            is_anew=reply[6] == 1,
+            begins_again=reply[6] == 1,
             params=GenerationParams.model_validate_json(reply[7]),
             tenant=reply[8].decode() or OPEN_TENANT,
         )
-
-    async def traceparent(self, job_id: str) -> str:
-        """Of the request that submitted the job; empty where traces were not asked for."""
-        trace: bytes | None = await self._connection.again("HGET", keys.job(job_id), Field.TRACE)
-        return (trace or b"").decode()
-
-    def release_call(self, claim: Claim) -> scripts.Call:
-        """Hands the job back, to be taken next. Answers 1, or -1 when lost."""
-        args = (self._worker, claim.epoch, keys.GROUP, keys.RELEASED)
-        return scripts.Call(scripts.script("release"), _keys_of(claim), args)
-
-    def renew_call(self, claim: Claim) -> scripts.Call:
-        """Answers 0 go on, 1 cancel, 2 too late, or -1 lost."""
-        args = (self._worker, claim.epoch, keys.GROUP)
-        return scripts.Call(scripts.script("renew"), _keys_of(claim), args)
-
-    def emit_call(self, claim: Claim, seq: int, events: Sequence[NewEvent]) -> scripts.Call:
-        """Writes events after number `seq`. Answers [seq or -1 when lost, as `renew_call`]."""
-        words = [word for event in events for word in event]
-        args = (self._worker, claim.epoch, seq, *words)
-        return scripts.Call(scripts.script("emit"), _keys_of(claim), args)
-
-    def keep_call(self, claim: Claim, kept: Sequence[Kept]) -> scripts.Call:
-        """Stores what events speak of. Answers 1, or -1 when lost."""
-        numbers = [(OUTPUTS_KEY if item.is_output else VALUES_KEY, item.field, item.data) for item in kept]
-        names = [*_keys_of(claim), keys.outputs(claim.job_id), keys.values(claim.job_id)]
-        args = (self._worker, claim.epoch, *chain.from_iterable(numbers))
-        return scripts.Call(scripts.script("keep"), names, args)
-
-    def finish_call(self, claim: Claim, state: JobState, body: str, images: Sequence[bytes] = ()) -> scripts.Call:
-        """Ends the job with its terminal event and its PNGs. Answers 1, or -1 when lost."""
-        pictures = [keys.image(claim.job_id, index) for index in range(len(images))]
-        args = (self._worker, claim.epoch, keys.GROUP, state.value, body, *lifetimes(self._settings), *images)
-        return scripts.Call(scripts.script("finish"), [*_keys_of(claim), *pictures], args)
-
-    async def end_lost(self, claim: Claim, seq: int, age: float) -> bool:
-        """Ends a job as failed if Redis knows nothing of it any more. `seq` numbers the terminal event; nobody has seen
-        a higher one. False where Redis knows of it. Raises RedisUnavailable."""
-        fields: dict[str, str | int] = {
-            "id": claim.job_id,
-            Field.MODEL: claim.model,
-            Field.TENANT: claim.tenant,
-            Field.PRIORITY: claim.priority,
-            Field.PARAMS: claim.params.model_dump_json(),
-            Field.ATTEMPTS: claim.attempt,
-            Field.EPOCH: claim.epoch,
-        }
-        args = (seq, LOST.body(), milliseconds(age), keys.GROUP, *lifetimes(self._settings))
-        words = (*args, *chain.from_iterable(fields.items()))
-        return await scripts.run(self._connection, "lost", _keys_of(claim), words) == 1
-
-
-def _keys_of(claim: Claim) -> list[str]:
-    return job_keys(claim.job_id, claim.model, claim.priority)
 
 
 def _entries(streams: list[Any] | None) -> list[tuple[str, str]]:

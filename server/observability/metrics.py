@@ -4,7 +4,7 @@ Labels come from small closed sets: never a prompt, an id or a path. What a clie
 """
 
 from collections import Counter as CounterOf
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from prometheus_client import Histogram
 
@@ -35,25 +35,32 @@ class ApiMetrics(Families):
             "oar_http_request_duration_seconds", "From a request to the head of its answer", LATENCY_BUCKETS, "route"
         )
         self.requests = self.counter("oar_requests", "Generation requests: accepted, replayed, rejected", "outcome")
-        self.canceled_waiting = self.counter("oar_jobs_canceled_waiting", "Jobs canceled before a worker had them")
-        self._swept = self.counter("oar_jobs_swept", "Jobs that no worker was there to end, by outcome", "outcome")
+        self.canceled_waiting = self.counter("oar_jobs_canceled_waiting", "Jobs canceled before a worker took them")
+        self._swept = self.counter(
+            "oar_jobs_swept", "Jobs that the API ended because no worker did, by outcome", "outcome"
+        )
         self.sockets = self.gauge("oar_ws_connections", "Open websockets")
         self.event_streams = self.gauge("oar_sse_connections", "Open event streams")
         self.pictures_waiting = self.gauge(
-            "oar_pictures_waiting", "Pictures that wait for a thread that decodes, encodes or animates them", "work"
+            "oar_pictures_waiting", "Pictures that wait for a picture thread, by kind of work", "work"
         )
-        self.resumed = self.counter("oar_ws_resumed", "Websockets opened with `after`: a stream that goes on")
-        self.replayed = self.counter("oar_ws_replayed_events", "Events sent that were older than their websocket")
+        self.resumed = self.counter("oar_ws_resumed", "Websockets opened with `after`")
+        self.replayed = self.counter("oar_ws_replayed_events", "Events sent that are older than their websocket")
         self.slow_clients = self.counter("oar_ws_slow_client_closed", "Streams closed because the client did not read")
         self.redis_up = self.gauge("oar_redis_up", "Whether Redis answered this scrape")
-        self.redis_writable = self.gauge("oar_redis_writable", "Whether Redis took a write at this scrape")
-        self.speaks = self.gauge("oar_fleet_exporter", "Whether this process' answer holds the queue and the workers")
+        self.redis_writable = self.gauge("oar_redis_writable", "Whether Redis accepted a write at this scrape")
+        self._redis_unsafe = self.gauge(
+            "oar_redis_unsafe", "Whether a setting of Redis may lose jobs, by danger", "danger"
+        )
+        self.speaks = self.gauge("oar_fleet_exporter", "Whether this process shows the `fleet` rows")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
         self._build.labels(VERSION, "none", "none", "none", "none").set(1)
-        self._refused = self.counter("oar_refused", "Requests and websockets that no route saw, by error code", "code")
+        self._refused = self.counter(
+            "oar_refused", "Requests and websockets refused before any route, by error code", "code"
+        )
         self._by_tenant = self.counter(
             "oar_tenant_requests",
-            "A tenant's requests and websockets: let in, or too many at a time",
+            "A tenant's requests and websockets: accepted, or over a limit",
             "tenant",
             "outcome",
         )
@@ -71,6 +78,10 @@ class ApiMetrics(Families):
 
     def count_swept(self, outcome: str) -> None:
         self._swept.labels(outcome).inc()
+
+    def set_dangers(self, known: Iterable[str], found: Collection[str]) -> None:
+        for danger in known:
+            self._redis_unsafe.labels(danger).set(danger in found)
 
     def count_refusal(self, code: str) -> None:
         self._refused.labels(code).inc()
@@ -91,10 +102,10 @@ class FleetMetrics(Families):
     def __init__(self) -> None:
         super().__init__()
         self.queue_depth = self.gauge("oar_queue_depth", "Jobs of a model that wait or run", "model")
-        self.queue_waiting = self.gauge("oar_queue_waiting", "Jobs of a model that no worker has", "model")
+        self.queue_waiting = self.gauge("oar_queue_waiting", "Waiting jobs of a model", "model")
         self.oldest_age = self.gauge("oar_queue_oldest_age_seconds", "Age of the oldest job that waits", "model")
-        self.workers = self.gauge("oar_workers", "Workers of a model whose heartbeat is heard", "model")
-        self.dead_letters = self.gauge("oar_dead_letters", "Dead letters that are kept, of all models")
+        self.workers = self.gauge("oar_workers", "Live workers of a model", "model")
+        self.dead_letters = self.gauge("oar_dead_letters", "Dead letters of all models")
 
 
 class WorkerMetrics(Families):
@@ -114,7 +125,7 @@ class WorkerMetrics(Families):
         self.previews = self.counter("oar_previews", "Rendered previews", "model")
         self.steps = self.counter("oar_steps", "Engine steps", "model")
         self.queue_time = self._latency("oar_request_queue_time_seconds", "From acceptance to a worker")
-        self.prefill = self._latency("oar_request_prefill_time_seconds", "The step that prefilled and drew first")
+        self.prefill = self._latency("oar_request_prefill_time_seconds", "The step that prefilled a picture")
         self.decode = self._latency("oar_request_decode_time_seconds", "From the first patch to the last")
         self.render = self._latency("oar_image_encode_time_seconds", "Tokens to PNG, for all images of a job")
         self.first_patch = self._latency("oar_time_to_first_patch_seconds", "From acceptance to the first patch")
@@ -124,8 +135,8 @@ class WorkerMetrics(Families):
         self.occupancy = self.histogram(
             "oar_batch_occupancy_ratio", "Share of the cache slots that a step decoded", RATIO_BUCKETS, "model"
         )
-        self.positions = self.counter("oar_positions_queried", "Positions asked of the model, pads included", "model")
-        self.pads = self.counter("oar_positions_padded", "Places of attention that held no query", "model")
+        self.positions = self.counter("oar_positions_queried", "Queried positions, pads included", "model")
+        self.pads = self.counter("oar_positions_padded", "Padded positions of attention", "model")
         self.prefilled = self.counter(
             "oar_prefill_tokens", "Tokens of prompts and known pictures that entered the cache", "model"
         )

@@ -23,7 +23,7 @@ class JobEdit:
 
     @classmethod
     def open(cls, pipeline: Model, params: EditParams, png: bytes, *, seed: int) -> "JobEdit":
-        """`png` is RGBA and transparent where it is painted anew; for outpaint it is the part on the canvas.
+        """`png` is RGBA and transparent where it is painted; for outpaint it is the part on the canvas.
 
         Raises RequestError."""
         with Image.open(io.BytesIO(png)) as picture:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import EngineEvent
 from oar_core.engine.stepper import Request
+from oar_core.engine.threads import ThreadGuard
 from oar_core.errors import RequestError
 from oar_core.sampling.decode import StepLoad
 from oar_core.sampling.expectation import Expectation
@@ -79,11 +80,14 @@ Report = Stepped | Refused | Crashed
 
 
 class EngineThread(threading.Thread):
-    def __init__(self, engines: Mapping[str, Engine], report: Callable[[Report], None]) -> None:
-        """`report` is called on this thread."""
+    def __init__(
+        self, engines: Mapping[str, Engine], report: Callable[[Report], None], guard: ThreadGuard | None = None
+    ) -> None:
+        """`report` is called on this thread. The guard bounds the threads that its kernels take."""
         super().__init__(name="engine", daemon=True)
         self._engines = engines
         self._report = report
+        self._guard = guard
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
 
     def send(self, command: Command) -> None:
@@ -92,6 +96,8 @@ class EngineThread(threading.Thread):
     def run(self) -> None:
         try:
             while self._obey():
+                if self._guard is not None:
+                    self._guard.look()
                 for name, engine in self._engines.items():
                     if engine.has_work:
                         self._step(name, engine)

@@ -11,14 +11,17 @@ import torch
 from oar_core.engine.calibration import Calibration, words
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
+from oar_core.engine.threads import ThreadGuard, usable_cores
 from oar_core.models.frames import FramesSpec
 from oar_core.models.load import load_frame_model, load_model, makes_frames
-from oar_core.models.model import FrameModel, Model, in_number_format
+from oar_core.models.model import BACKBONE, FrameModel, Model, in_number_format
+from oar_core.nn.packed import Packing
 from oar_core.order.plan import PlanSpec
+from oar_core.order.rules import RULES
 from oar_core.sampling.frames import FrameRequest
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
-from oar_core.weights import Manifest
+from oar_core.weights import FP32_BYTES, Manifest, count_numbers
 from oar_wire.events import Fingerprint
 from oar_wire.model import GenerationDefaults, LayoutInfo, ModelInfo
 from server.settings import Settings
@@ -27,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 WARM_UP = "warm-up"  # id of a sequence
 WARM_UP_STEPS = 2
+LARGE_NETWORK = 256 << 20  # bytes in fp32; the weights of a small one stay in the processor's caches
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
@@ -78,6 +82,7 @@ class LoadedModel:
         else:
             defaults.setdefault("steps", spec.num_tokens)
             layout = LayoutInfo(kind=spec.layout.kind, shape=spec.layout.extent)
+        orders = self.pipeline.orders if isinstance(self.pipeline, Model) else ()
         return ModelInfo(
             name=self.name,
             layout=layout,
@@ -87,7 +92,8 @@ class LoadedModel:
             has_previews=isinstance(self.pipeline, Model),
             grid=self.pipeline.grid,
             image_size=self.pipeline.image_size,
-            orders=self.pipeline.orders if isinstance(self.pipeline, Model) else (),
+            orders=orders,
+            chosen_orders=tuple(name for name in RULES if name in orders),
             group_sizes=self.pipeline.group_sizes if isinstance(self.pipeline, Model) else (),
             group_tables=self.pipeline.group_tables,
             condition=self.pipeline.conditioner.kind,
@@ -137,17 +143,27 @@ class LoadedModel:
 
 def load_models(settings: Settings) -> list[LoadedModel]:
     """The wanted models, the default one first. Raises WeightsError, and ConfigError where slots exceed the memory."""
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.threads or _share(settings))
     manifest = Manifest.load(settings.weights_dir)
     device = _device(settings.device)
     return [_load(name, manifest, device, settings) for name in settings.models or (manifest.default,)]
 
 
+def _share(settings: Settings) -> int:
+    """Threads of torch for one worker: of those that it would take, as many as the worker has cores."""
+    return max(1, min(torch.get_num_threads(), usable_cores() // settings.workers))
+
+
+def thread_guard(settings: Settings) -> ThreadGuard | None:
+    """For the thread that computes, where the number of threads was not asked for and sameness was not promised."""
+    is_free = not settings.threads and not settings.deterministic and _device(settings.device) == "cpu"
+    return ThreadGuard(torch.get_num_threads()) if is_free else None
+
+
 def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> LoadedModel:
     start = time.monotonic()
     folder = manifest.folder(name)
-    pipeline, least_packed_rows = _pipeline(folder, device, settings)
+    pipeline, packing = _pipeline(folder, device, settings)
     engine = Engine(
         pipeline.backbone,
         pipeline.unconditional_ids,
@@ -156,7 +172,7 @@ def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> Loa
             max_cache_bytes=settings.cache_mib << 20 or None,
             max_prefill=settings.prefill_tokens,
             is_deterministic=settings.deterministic,
-            least_packed_rows=least_packed_rows,
+            packing=packing,
             is_static=settings.cuda_graphs and device.startswith("cuda"),
             is_compiled=settings.compile,
         ),
@@ -177,31 +193,25 @@ def _device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | FrameModel, int | None]:
-    """A model in its number format, and from how many rows on its weights are packed, where that was measured. Sets the
-    number of threads."""
+def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | FrameModel, Packing | None]:
+    """A model in its number format, and which calls take packed weights, where that was measured."""
     wanted = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
     if makes_frames(folder):
         return load_frame_model(folder, device, wanted), None
-    measures = settings.calibrate or settings.dtype == "fastest"
     decode_dtype = _DTYPES[settings.decode_dtype]
-    if device != "cpu" or settings.deterministic or not measures:
+    can_measure = device == "cpu" and not settings.deterministic and wanted is not torch.int8
+    if not can_measure or not _measures(settings, folder):
         return load_model(folder, device, wanted, decode_dtype=decode_dtype), None
     pipeline = load_model(folder, device, torch.float32, decode_dtype=decode_dtype)
-    choices = _DTYPES["float32"], _DTYPES["bfloat16"]
-    # Of int8, layers of fp32 tell how many threads are of use.
-    dtypes = choices if settings.dtype == "fastest" else (torch.float32 if wanted is torch.int8 else wanted,)
-    best = Calibration.stored(settings.data_dir / "calibration", pipeline.backbone, dtypes, _thread_counts(settings))
-    torch.set_num_threads(best.threads)
+    dtypes = (_DTYPES["float32"], _DTYPES["bfloat16"]) if settings.dtype == "fastest" else (wanted,)
+    best = Calibration.stored(settings.data_dir / "calibration", pipeline.backbone, dtypes)
     logger.info("calibrated model=%s %s", pipeline.name, words(best))
-    dtype = wanted if wanted is torch.int8 else _DTYPES[best.dtype]
-    in_number_format(pipeline.backbone, dtype)
-    return replace(pipeline, dtype=dtype), best.least_packed_rows
+    in_number_format(pipeline.backbone, _DTYPES[best.dtype])
+    return replace(pipeline, dtype=_DTYPES[best.dtype]), best.packing
 
 
-def _thread_counts(settings: Settings) -> tuple[int, ...]:
-    """One, two, four ... up to a worker's share of what torch would take; or the number that was asked for."""
-    if settings.threads:
-        return (settings.threads,)
-    share = max(1, torch.get_num_threads() // settings.workers)
-    return (*(count for count in (1 << power for power in range(share.bit_length())) if count < share), share)
+def _measures(settings: Settings, folder: Path) -> bool:
+    """Whether it is measured what suits this network. For a small one that changes little."""
+    if settings.dtype == "fastest" or settings.calibrate is True:
+        return True
+    return settings.calibrate == "auto" and FP32_BYTES * count_numbers(folder / BACKBONE) >= LARGE_NETWORK

@@ -1,15 +1,12 @@
-"""What goes to Redis about running jobs: gathered while a round trip is under way, then sent in one."""
+"""What is written to the log about running jobs: gathered while a write is under way, then sent as one."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from oar_wire.errors import RedisUnavailable
-from server.jobs import scripts
-from server.jobs.connection import RedisConnection
-from server.jobs.worker_queue import Kept, NewEvent, WorkerQueue
-from server.worker.running import Ending, RunningJob
+from server.jobs.log import Ending, JobLog, Kept, NewEvent, Order, Write
+from server.worker.running import RunningJob
 
 logger = logging.getLogger(__name__)
 
@@ -20,19 +17,11 @@ class Outbox:
     """Writes are numbered and fenced, so after a failure the same ones are simply sent again."""
 
     def __init__(
-        self,
-        connection: RedisConnection,
-        queues: Mapping[str, WorkerQueue],
-        *,
-        on_lost: Callable[[RunningJob], None],
-        on_cancel: Callable[[RunningJob], None],
-        on_late: Callable[[RunningJob], None],
-        on_ended: Callable[[RunningJob], None],
+        self, log: JobLog, on_order: Callable[[RunningJob, Order], None], on_ended: Callable[[RunningJob], None]
     ) -> None:
-        self._connection = connection
-        self._queues = queues
-        self._on_lost, self._on_ended = on_lost, on_ended
-        self._on_order = {1: on_cancel, 2: on_late}
+        """`on_order` is called with each answer that is not GO_ON, `on_ended` when an ending is in the log."""
+        self._log = log
+        self._on_order, self._on_ended = on_order, on_ended
         self._dirty: dict[tuple[str, int], RunningJob] = {}  # one that was lost and taken again is two
         self._has_work = asyncio.Event()
         self._is_idle = asyncio.Event()
@@ -72,46 +61,28 @@ class Outbox:
         self._has_work.set()
         self._is_idle.clear()
 
-    async def _send(self, jobs: list[RunningJob]) -> None:
-        # Events that are added while Redis is asked go with the next round.
-        counts = [len(job.pending) for job in jobs]
-        num_kept = [len(job.kept) for job in jobs]
-        for job, count in zip(jobs, counts):
-            job.num_sending = count
-        endings = [job.ending for job in jobs]
-        calls: list[scripts.Call] = []
-        for job, ending in zip(jobs, endings):
-            queue = self._queues[job.claim.model]
-            if job.kept:
-                calls.append(queue.keep_call(job.claim, job.kept))
-            calls.append(queue.emit_call(job.claim, job.seq, job.pending))
-            if ending is not None:
-                calls.append(queue.finish_call(job.claim, ending.state, ending.body, ending.images))
-        replies = iter(await self._insist(calls))
-        for job, count, kept, ending in zip(jobs, counts, num_kept, endings):
-            if kept:
-                next(replies)  # where it is lost, the next answer says so as well
-                del job.kept[:kept]
-            seq, order = next(replies)
-            # A repeated emit finds the job ended; then the answer to the ending counts.
-            is_lost = seq < 0 if ending is None else next(replies) < 0
-            self._settle(job, count, is_lost=is_lost, ending=ending)
-            if order and ending is None:
-                self._on_order[order](job)
+    async def _send(self, jobs: Sequence[RunningJob]) -> None:
+        # Events that are added while the log is asked go with the next round.
+        writes = [Write(job.claim, job.seq, tuple(job.kept), tuple(job.pending), job.ending) for job in jobs]
+        for job, write in zip(jobs, writes):
+            job.num_sending = len(write.events)
+        for job, write, order in zip(jobs, writes, await self._insist(writes)):
+            self._settle(job, write, order)
 
-    def _settle(self, job: RunningJob, count: int, *, is_lost: bool, ending: Ending | None) -> None:
-        del job.pending[:count]
+    def _settle(self, job: RunningJob, write: Write, order: Order) -> None:
+        del job.kept[: len(write.kept)]
+        del job.pending[: len(write.events)]
         job.num_sending = 0
-        job.seq += count  # also where it is lost: some of these may have been written by a call whose answer was lost
-        if is_lost:
-            self._on_lost(job)
-        elif ending is not None:
+        job.seq += len(write.events)  # also where it is lost: a call whose answer was lost may have written some
+        if write.ending is not None and order is not Order.LOST:
             self._on_ended(job)
+        elif order is not Order.GO_ON:
+            self._on_order(job, order)
 
-    async def _insist(self, calls: list[scripts.Call]) -> list[Any]:
+    async def _insist(self, writes: Sequence[Write]) -> list[Order]:
         while True:
             try:
-                return await scripts.run_many(self._connection, calls)
+                return await self._log.write(writes)
             except RedisUnavailable as error:
                 logger.warning("outbox waits for redis: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)

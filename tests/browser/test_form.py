@@ -52,6 +52,14 @@ def test_one_click_paints(page: Page, live: LiveServer) -> None:
     assert job_of(live, page)["params"]["prompt"] == PROMPTS[0]
 
 
+def test_a_number_that_is_0_for_all_says_so_in_words(page: Page) -> None:
+    open_view(page)
+    page.locator("form.panel:visible").get_by_text("Sampling").click()
+    top_k = page.locator("form.panel:visible").get_by_label("Top-k")
+    expect(top_k).to_have_value("")
+    expect(top_k).to_have_attribute("placeholder", "0 is all")
+
+
 def test_an_example_follows_the_model_and_what_was_typed_stays(page: Page) -> None:
     open_view(page)
     prompt, model = page.get_by_label("Prompt"), page.get_by_label("Model")

@@ -55,6 +55,7 @@ def test_the_form_offers_what_the_model_takes(page: Page) -> None:
     expect(page.get_by_role("button", name="Heat maps")).to_be_visible()
 
 
+@pytest.mark.running
 def test_frames_are_shown_as_they_come_and_replayed(page: Page, live: LiveServer) -> None:
     choose_video(page)
     with live.held(3 * NUM_SIGMAS):

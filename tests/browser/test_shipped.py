@@ -18,6 +18,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
+@pytest.mark.running
 def test_an_example_is_painted_and_a_long_one_is_canceled(page: Page, live: LiveServer) -> None:
     open_view(page)
     page.locator(".chip").first.click()

@@ -31,8 +31,8 @@ from server.jobs.job import Job
 from server.jobs.queue import JobQueue
 from server.jobs.store import OutputStore, Registry
 from server.settings import Settings
-from server.worker.preview import render_pngs
-from server.worker.running import Prompts, read_prompts, sequence_request
+from server.worker.render import render_pngs
+from server.worker.requests import Prompts, read_prompts, sequence_request
 from tests.server.live import ROOT
 from tests.server.processes import find_processes
 from tests.server.tiny import NUM_TOKENS
@@ -97,6 +97,7 @@ class House:
             queue_depth=100_000,
             threads=1,
             preview_interval=0.05,
+            canceled_ttl=3600,  # a run looks at its jobs long after some were canceled
         )
         self.connection = RedisConnection(self.redis.url)
         self.queue = JobQueue(self.connection, self.settings)

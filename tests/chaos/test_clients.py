@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from server.jobs.job import JobState
+from server.jobs.store import Registry
 from tests.chaos.harness import (
     Api,
     Atelier,
@@ -117,13 +118,19 @@ async def test_an_openai_stream_outlives_its_workers(house: House, atelier: Atel
             pid = house.worker(step_seconds=0.02, die_after=die_after)
             await until(lambda pid=pid: gone(pid))
 
+    registry = Registry(house.connection)
     house.worker()
     await house.model_is_known()
-    kill(house._workers.pop(), signal.SIGKILL)
+    kill(house._workers[-1], signal.SIGKILL)
     async with house.api() as api:  # noqa: SIM117
         async with openai.AsyncOpenAI(base_url=f"{api.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
             for seed in range(count):
+                # A submit is refused where no worker is heard of: the dead one is forgotten, the next one awaited.
+                await until(lambda: gone(house._workers[-1]))
+                for worker in await registry.workers():
+                    await registry.leave(worker.name)
                 working = asyncio.create_task(workers())
+                await until(registry.workers)
                 partial, finished = Counter[int](), dict[int, bytes]()
                 stream = await client.images.generate(**body, extra_body={"seed": seed, "steps": NUM_TOKENS})
                 async for event in stream:

@@ -16,6 +16,7 @@ import pytest
 
 from oar_client import AsyncClient
 from oar_client.errors import BadRequest
+from server.tasks import stop_tasks
 from tests.chaos.harness import House, percentile, rss, scaled
 from tests.server.tiny import NUM_TOKENS
 from tests.server.uploads import encode, mask, picture
@@ -130,7 +131,7 @@ async def test_ten_minutes_of_everything(house: House, figures: dict[str, Any]) 
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch.run())
             await asyncio.gather(*(visitor.stay() for visitor in visitors))
-            watching.cancel()
+            await stop_tasks([watching])  # a cancel may be lost in a command
         log = api.log.read_text()
     growth = watch.growth()
     times = [duration for visitor in visitors for duration in visitor.seconds]

@@ -7,8 +7,9 @@ import pytest
 
 from server.jobs import scripts
 from server.jobs.job import JobState
+from server.jobs.log import NewEvent
 from server.jobs.queue import JobQueue
-from server.jobs.worker_queue import NewEvent, WorkerQueue
+from server.jobs.worker_queue import WorkerQueue
 from tests.chaos.harness import House, rss
 from tests.server.crowd import Crowd
 from tests.server.jobs.protocol import open_worker, params, take
@@ -29,12 +30,12 @@ async def paint(house: House, worker: WorkerQueue, crowd: Crowd, pid: int) -> in
     seqs = [claim.seq for claim in claims]
     await crowd.is_open.wait()
     for _ in range(STEPS):
-        calls = [worker.emit_call(claim, seq, [PATCHES, PREVIEW]) for claim, seq in zip(claims, seqs)]
+        calls = [worker.calls.emit(claim, seq, [PATCHES, PREVIEW]) for claim, seq in zip(claims, seqs)]
         seqs = [seq for seq, _ in await scripts.run_many(house.connection, calls)]
         await asyncio.sleep(0.2)
     held = rss(pid)
     for claim in claims:
-        await scripts.run_many(house.connection, [worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png"] * 2)])
+        await scripts.run_many(house.connection, [worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"png"] * 2)])
     return held
 
 

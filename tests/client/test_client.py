@@ -195,6 +195,7 @@ def test_a_bad_option_says_what_the_server_says(
     assert code in repr(caught.value)
 
 
+@pytest.mark.running
 def test_other_refusals_have_classes_of_their_own(client: Any, live: LiveServer) -> None:
     with pytest.raises(NotFound) as caught:
         client.submit("a red circle", model="other")
@@ -233,6 +234,7 @@ def test_a_stream_of_an_unknown_job_is_refused(client: Any) -> None:
     assert (caught.value.code, caught.value.status) == ("job_not_found", 404)
 
 
+@pytest.mark.running
 def test_a_canceled_job_and_a_failed_one_have_no_pictures(client: Any, live: LiveServer) -> None:
     with live.held():
         job = client.submit("a red circle", **LONG)
@@ -248,6 +250,7 @@ def test_a_canceled_job_and_a_failed_one_have_no_pictures(client: Any, live: Liv
     assert (failed.value.code, failed.value.job_id) == ("deadline_exceeded", late.id)
 
 
+@pytest.mark.running
 def test_a_wait_has_a_bound_and_the_job_goes_on(open_client: Open, slow: LiveServer) -> None:
     with slow.held():
         job = open_client(slow.url).submit("a red circle", **LONG)
@@ -258,6 +261,7 @@ def test_a_wait_has_a_bound_and_the_job_goes_on(open_client: Open, slow: LiveSer
     assert len(job.wait(timeout=HANG_SECONDS).images) == 12
 
 
+@pytest.mark.running
 def test_a_generation_that_nobody_waits_for_is_canceled(open_client: Open, slow: LiveServer) -> None:
     """Its id is known to nobody, so it would be painted for nobody."""
     before, begun = canceled(slow), slow.log.read_text().count("job begun")
@@ -344,6 +348,7 @@ def test_a_path_in_the_address_is_kept() -> None:
         assert client._connections.http_options["base_url"] == "https://example.org/oar"
 
 
+@pytest.mark.running
 def test_leaving_with_closes_the_sockets(open_client: Open, slow: LiveServer) -> None:
     client = open_client(slow.url)
     with slow.held():
@@ -360,6 +365,7 @@ def test_leaving_with_closes_the_sockets(open_client: Open, slow: LiveServer) ->
         list(stream)
 
 
+@pytest.mark.running
 def test_a_stream_that_is_left_closes_its_socket(open_client: Open, slow: LiveServer) -> None:
     with slow.held():
         job = open_client(slow.url).submit("a red circle", **LONG)
@@ -371,6 +377,7 @@ def test_a_stream_that_is_left_closes_its_socket(open_client: Open, slow: LiveSe
         job.cancel()
 
 
+@pytest.mark.running
 def test_a_cancelled_task_closes_its_socket_and_cancels_its_job(slow: LiveServer) -> None:
     async def paint() -> None:
         async with AsyncClient(slow.url) as client:
@@ -390,6 +397,7 @@ def test_a_cancelled_task_closes_its_socket_and_cancels_its_job(slow: LiveServer
         wait_for(lambda: canceled(slow) > before)
 
 
+@pytest.mark.running
 def test_an_interrupt_cancels_what_was_waited_for(slow: LiveServer) -> None:
     """Ctrl-C in a script that waits for a picture."""
     script = (

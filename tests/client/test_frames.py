@@ -25,6 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield live
 
 
+@pytest.mark.running
 def test_frames_are_there_while_the_others_are_made(server: LiveServer, open_client: Open) -> None:
     client = open_client(server.url)
     with server.held(3 * NUM_SIGMAS):
@@ -79,6 +80,7 @@ def test_a_canvas_knows_where_frames_are(server: LiveServer, open_client: Open) 
     assert sorted(canvas.images[0].frames) == [0, 1, 2]
 
 
+@pytest.mark.running
 def test_frames_of_a_canceled_job_end_with_that(server: LiveServer, open_client: Open) -> None:
     client = open_client(server.url)
     with server.held(NUM_SIGMAS):

@@ -65,6 +65,7 @@ def test_a_storm_over_a_line_that_breaks(open_client: Open, narrow: LiveServer) 
     assert accepted(narrow) - before == 24
 
 
+@pytest.mark.running
 def test_patience_ends_with_the_refusal_itself(open_client: Open, narrow: LiveServer) -> None:
     client = open_client(narrow.url, patience=Patience(seconds=0))
     long = {"n": 12, "steps": NUM_TOKENS, "guidance": 3.0}

@@ -20,8 +20,9 @@ from server.jobs import scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
+from server.jobs.log import Claim, NewEvent
 from server.jobs.store import Registry
-from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
+from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
 from tests.client.blocking import Loop
 from tests.client.conftest import QUICK, Open
@@ -95,6 +96,7 @@ def test_a_stream_survives_five_hundred_cuts(open_client: Open, live: LiveServer
     assert paint_through_cuts(open_client, live, 500, seed=2) > 5
 
 
+@pytest.mark.running
 @pytest.mark.chaos
 def test_a_server_that_is_killed_and_started_again_goes_unnoticed(
     open_client: Open, tmp_path: Path, weights_dir: Path
@@ -125,6 +127,7 @@ def test_a_server_that_is_killed_and_started_again_goes_unnoticed(
         server.process.stdout = open(os.devnull)  # noqa: SIM115  (it is stopped already)
 
 
+@pytest.mark.running
 def test_an_api_that_is_killed_under_a_stream_is_replaced(open_client: Open, slow: LiveServer) -> None:
     """`oar serve` starts another API at the same address; the client finds it."""
     client = open_client(slow.url, patience=Patience(seconds=HANG_SECONDS, longest_pause=0.3))
@@ -138,6 +141,7 @@ def test_an_api_that_is_killed_under_a_stream_is_replaced(open_client: Open, slo
     check(slow, job.id, events)
 
 
+@pytest.mark.running
 def test_patience_ends_with_a_server_that_stays_away(open_client: Open, slow: LiveServer) -> None:
     with CuttingProxy(slow.url, lambda _: None) as proxy, slow.held():
         client = open_client(proxy.url, patience=Patience(seconds=0.4, first_pause=0.02))
@@ -152,6 +156,7 @@ def test_patience_ends_with_a_server_that_stays_away(open_client: Open, slow: Li
         slow.client.delete(f"/v1/generations/{job.id}")
 
 
+@pytest.mark.running
 def test_a_silent_connection_is_opened_again(open_client: Open, slow: LiveServer) -> None:
     """It may be half dead without either side knowing."""
     with CuttingProxy(slow.url, lambda _: None) as proxy:
@@ -190,11 +195,11 @@ class Studio:
         return self._loop.run(taken())
 
     def emit(self, claim: Claim, first: int, *events: NewEvent) -> None:
-        self._loop.run(scripts.run_many(self._connection, [self._worker.emit_call(claim, first, list(events))]))
+        self._loop.run(scripts.run_many(self._connection, [self._worker.calls.emit(claim, first, list(events))]))
 
     def finish(self, claim: Claim) -> None:
         body = Completed(images=(ImageLink(index=0, url="/x"),), seconds=1).body()
-        call = self._worker.finish_call(claim, JobState.COMPLETED, body, [b"png"])
+        call = self._worker.calls.finish(claim, JobState.COMPLETED, body, [b"png"])
         self._loop.run(scripts.run_many(self._connection, [call]))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from oar_core.config import BackboneConfig, OrderPolicyConfig, OrderScore
 from oar_core.models.base import Backbone, BackboneSpec, Commit, Condition, GridLayout, Query
 from oar_core.models.oar.backbone import OarBackbone
-from oar_core.models.oar.policy import OrderPolicy
+from oar_core.models.order_policy import OrderPolicy
 from oar_core.nn.kv_cache import KVCache
 
 UNCONDITIONAL = (0,)
@@ -52,6 +52,7 @@ class HashBackbone(Backbone):
         super().__init__()
         self.config = config
         self.order_score = OrderScore()
+        self.order_tree = None
         self.num_step_rows = 0
         self.num_queries = 0
         self.fail_next = False

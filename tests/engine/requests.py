@@ -11,7 +11,7 @@ from oar_core.sampling.request import KnownTokens, SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from tests.engine.backbones import TINY, UNCONDITIONAL
 
-NAMED_ORDERS = (*PATHS, "random", "locality", "confidence", "likelihood", "distilled", "shortlist")
+NAMED_ORDERS = (*PATHS, "random", "locality", "spaced", "confidence", "likelihood", "distilled", "shortlist")
 CUSTOM_ORDER = tuple((7 * rank + 3) % TINY.num_tokens for rank in range(TINY.num_tokens))
 ORDERS = (*NAMED_ORDERS, CUSTOM_ORDER)
 

@@ -12,6 +12,7 @@ from oar_core.engine.engine import Engine
 from oar_core.engine.events import SequenceFinished
 from oar_core.errors import RequestError
 from oar_core.models.base import Condition
+from oar_core.nn.packed import Packing
 from oar_core.sampling.generate import generate
 from oar_core.sampling.noise import gumbel, noise_key
 from oar_core.sampling.progress import Patch
@@ -45,7 +46,7 @@ def test_batched_equals_alone(requests, truth):
 
 def test_weights_that_are_laid_out_make_the_same_pictures(requests, truth):
     assert (
-        made_by(Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(num_slots=16, least_packed_rows=1)), requests)
+        made_by(Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(num_slots=16, packing=Packing())), requests)
         == truth
     )
 

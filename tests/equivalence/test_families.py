@@ -25,6 +25,7 @@ PLANS = [
     PlanSpec("raster", None),
     PlanSpec("spiral", 3, "constant"),
     PlanSpec("locality", 6, "cosine"),
+    PlanSpec("spaced", 5, "published", repulsion=3),
 ]
 SAMPLINGS = [
     SamplingParams(guidance=3.0),

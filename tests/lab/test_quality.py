@@ -14,9 +14,9 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from oar_cli import commands
 from oar_cli import evaluate as evaluate_cli
 from oar_cli import quality as quality_cli
+from oar_cli.lab import commands
 from oar_cli.lab_options import EVALUATORS, load_evaluator
 from oar_core.errors import WeightsError
 from oar_core.train.attributes import Attribute

@@ -6,7 +6,7 @@ from torch import nn
 
 from oar_core.models.base import Commit, Condition, Query
 from oar_core.models.model import in_number_format
-from oar_core.nn.packed import Int8Linear, PackedLinear, can_pack, lay_out, packed_twin, rounded_rows
+from oar_core.nn.packed import Int8Linear, PackedLinear, Packing, can_pack, lay_out, packed_twin, rounded_rows
 from tests.engine.backbones import TINY, tiny_backbone
 
 pytestmark = pytest.mark.skipif(not can_pack(tiny_backbone()), reason="this build of PyTorch cannot pack weights")
@@ -14,14 +14,16 @@ pytestmark = pytest.mark.skipif(not can_pack(tiny_backbone()), reason="this buil
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_packed_layer_is_the_layer(rows, dtype):
-    linear = nn.Linear(48, 20, bias=False).to(dtype)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("packing", [Packing(), Packing(padded_rows=5)])
+def test_a_packed_layer_is_the_layer(rows, dtype, bias, packing):
+    linear = nn.Linear(48, 20, bias=bias).to(dtype)
     if not can_pack(linear):
         pytest.skip("not in this dtype")
     x = torch.randn(2, rows, 48).to(dtype)
     with torch.inference_mode():
         torch.testing.assert_close(
-            PackedLinear(linear)(x), linear(x), rtol=1e-2, atol=1e-2 if dtype.itemsize == 2 else 1e-5
+            PackedLinear(linear, packing)(x), linear(x), rtol=1e-2, atol=1e-2 if dtype.itemsize == 2 else 1e-5
         )
 
 
@@ -88,7 +90,7 @@ def test_what_lies_on_another_device_is_not_packed():
 
 def test_few_rows_take_the_weights_as_they_are(monkeypatch):
     linear = nn.Linear(16, 8, bias=False)
-    layer = PackedLinear(linear, least_rows=3)
+    layer = PackedLinear(linear, Packing(3))
     monkeypatch.setattr(layer, "_packed", torch.ops.mkldnn._reorder_linear_weight(torch.zeros(8, 16)))
     with torch.inference_mode():
         assert torch.equal(layer(torch.ones(2, 16)), linear(torch.ones(2, 16)))
@@ -96,8 +98,9 @@ def test_few_rows_take_the_weights_as_they_are(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(1, 48), (5, 48), (2, 3, 48)])
-def test_an_int8_layer_is_nearly_the_layer(shape):
-    linear = nn.Linear(48, 20, bias=False)
+@pytest.mark.parametrize("bias", [False, True])
+def test_an_int8_layer_is_nearly_the_layer(shape, bias):
+    linear = nn.Linear(48, 20, bias=bias)
     x = torch.randn(shape)
     with torch.inference_mode():
         exact, whole = linear(x), Int8Linear(linear)(x)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from oar_core.order.hashing import MASK, as_signed, hash_words, mix
 from oar_core.order.paths import PATHS, halton, hilbert, locality, random, raster, spiral, spiral_outward
-from oar_core.order.permutation import is_permutation
+from tests.order.permutations import is_permutation
 
 grids = st.tuples(st.integers(1, 17), st.integers(1, 17))
 

@@ -2,7 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oar_core.order.permutation import invert, is_permutation
+from oar_core.order.permutation import invert
+from tests.order.permutations import is_permutation
 
 permutations = st.integers(1, 40).flatmap(lambda length: st.permutations(range(length)))
 

@@ -97,7 +97,7 @@ class EngineMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "engine"):
             return
-        bound = self.engine.remaining_steps()
+        bound = max(self.engine.forecast().values(), default=0)
         for _ in range(bound):
             self._observe(self.engine.step())
         self._observe(self.engine.step())

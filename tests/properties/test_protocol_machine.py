@@ -24,9 +24,10 @@ from server.jobs.dead import DeadLetters
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog, StoredEvent
 from server.jobs.job import TRANSITIONS, Job, JobState
+from server.jobs.log import Claim, NewEvent
 from server.jobs.queue import Idempotency, JobQueue
 from server.jobs.sweeper import Sweeper
-from server.jobs.worker_queue import Claim, NewEvent, Taken, WorkerQueue
+from server.jobs.worker_queue import Taken, WorkerQueue
 from server.settings import Settings
 from tests.server.jobs.protocol import ManualClock, end_leases, params
 
@@ -167,7 +168,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     @rule(claim=claims, events=EVENTS)
     def emit(self, claim: Claim, events: list[NewEvent]) -> None:
         worker, seq = self.owner(claim), self.load(claim.job_id).seq
-        call = self.workers[worker].emit_call(claim, seq, events)
+        call = self.workers[worker].calls.emit(claim, seq, events)
         replies = [self.call(call) for _ in range(2)]
         assert replies[0] == replies[1], "a write that is repeated is one write"
         assert (replies[0][0] >= 0) is self.may_write(claim, worker)
@@ -178,7 +179,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     def finish(self, claim: Claim, state: JobState) -> None:
         worker = self.owner(claim)
         may_write = self.may_write(claim, worker)
-        call = self.workers[worker].finish_call(claim, state, "{}", [b"png"])
+        call = self.workers[worker].calls.finish(claim, state, "{}", [b"png"])
         replies = [self.call(call) for _ in range(2)]
         if may_write:
             assert replies == [1, 1]
@@ -190,7 +191,7 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     @rule(claim=claims)
     def renew(self, claim: Claim) -> None:
-        answer = self.call(self.workers[self.owner(claim)].renew_call(claim))
+        answer = self.call(self.workers[self.owner(claim)].calls.renew(claim))
         assert (answer >= 0) is self.may_write(claim, self.owner(claim))
         if self.may_write(claim, self.owner(claim)):
             self.records[claim.job_id].is_free = False
@@ -200,7 +201,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     def hand_back(self, claim: Claim) -> None:
         worker = self.owner(claim)
         may_write = self.may_write(claim, worker)
-        answer = self.call(self.workers[worker].release_call(claim))
+        answer = self.call(self.workers[worker].calls.release(claim))
         assert (answer == 1) is may_write
         if may_write:
             record = self.records[claim.job_id]
@@ -220,7 +221,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         """Those that hold a job and are alive."""
         for job_id, held in self.held.items():
             if self.may_write(held, self.owner(held)) and not self.records[job_id].is_free:
-                assert self.call(self.workers[self.owner(held)].renew_call(held)) >= 0
+                assert self.call(self.workers[self.owner(held)].calls.renew(held)) >= 0
 
     @rule(worker=st.sampled_from(WORKERS))
     def worker_is_killed_and_started_again(self, worker: str) -> None:
@@ -314,6 +315,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.hypothesis
 def test_the_protocol(redis_url: str) -> None:
     ProtocolMachine.url = redis_url
     run_state_machine_as_test(

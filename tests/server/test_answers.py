@@ -62,7 +62,7 @@ async def job(client: httpx.AsyncClient, connection: RedisConnection, settings: 
     assert claim is not None
     body = Completed(images=(ImageLink(index=0, url="/x"),), seconds=1).body()
     await scripts.run_many(
-        connection, [worker.finish_call(claim, JobState.COMPLETED, body, [encode(picture((12, 8)))])]
+        connection, [worker.calls.finish(claim, JobState.COMPLETED, body, [encode(picture((12, 8)))])]
     )
     return job
 

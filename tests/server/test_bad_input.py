@@ -174,6 +174,7 @@ def test_an_unknown_model_by_name(live: LiveServer) -> None:
     check(live.post(model="nothing"), 404, "model_not_found", "model")
 
 
+@pytest.mark.running
 def test_a_picture_that_is_not_finished(live: LiveServer) -> None:
     with live.held():
         job = live.submit()

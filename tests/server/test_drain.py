@@ -28,6 +28,7 @@ def is_ready(server: LiveServer) -> bool | None:
         return None
 
 
+@pytest.mark.running
 def test_a_stop_under_load_says_so_first_and_loses_nothing(tmp_path: Path, weights_dir: Path) -> None:
     with LiveServer(tmp_path, weights_dir, is_gated=True, **NARROW, OAR_DRAIN_SECONDS="600") as server:
         server.gate.close(5)
@@ -70,6 +71,7 @@ def has_ended_without_grace(server: LiveServer) -> bool:
     return server.process.poll() is not None
 
 
+@pytest.mark.running
 def test_a_rolling_restart_replaces_all_and_nobody_is_refused(tmp_path: Path, weights_dir: Path) -> None:
     with LiveServer(tmp_path, weights_dir, **NARROW, OAR_WORKERS="2") as server:
         long = server.submit(n=8, steps=NUM_TOKENS, guidance=3.0)

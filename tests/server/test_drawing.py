@@ -88,7 +88,15 @@ def test_events_are_json_lines(runner: CliRunner, live: LiveServer, place: str) 
     patches = [patch for event in events if event["type"] == "patches" for patch in event["patches"]]
     assert sorted(patch["position"] for patch in patches) == list(range(NUM_TOKENS))
     assert [patch["rank"] for patch in patches] == list(range(NUM_TOKENS))
-    assert Path("out.png").exists()
+    completed = events[-1]
+    assert completed["fingerprint"]["model_hash"] == recipe_in("out.png")["model_hash"]
+    assert completed["seconds"] == round(completed["seconds"], 3)
+    assert [output["kind"] for output in completed["outputs"]] == ["image"]
+
+
+def recipe_in(name: str) -> dict[str, Any]:
+    with Image.open(name) as picture:
+        return json.loads(picture.info["oar"])
 
 
 def test_events_here_show_the_canvas_between(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +179,7 @@ def test_a_picture_like_another(runner: CliRunner, live: LiveServer, place: str)
     assert told == {**request, "prompt": "another prompt", "order": "raster"}
 
 
-def test_a_file_that_says_nothing(runner: CliRunner, tmp_path: Path) -> None:
+def test_a_file_that_says_nothing(runner: CliRunner) -> None:
     Image.new("RGB", (8, 8)).save("plain.png")
     Path("list.json").write_text("[1]")
     for name, reason in (
@@ -182,8 +190,12 @@ def test_a_file_that_says_nothing(runner: CliRunner, tmp_path: Path) -> None:
         result = runner.invoke(main, ["generate", "--like", name])
         assert result.exit_code == 2
         assert reason in result.output
-    result = runner.invoke(main, ["generate"])
-    assert result.exit_code == 2
+
+
+@places
+def test_a_model_that_reads_prompts_asks_for_one(runner: CliRunner, live: LiveServer, place: str) -> None:
+    result = runner.invoke(main, ["generate", *there(place, live)])
+    assert result.exit_code == 1
     assert "prompt" in result.output
 
 
@@ -258,6 +270,7 @@ def test_an_edit_is_the_same_here_and_on_a_server(
         assert json.loads(edited.info["oar"])["edit"]["feather"] == 2
 
 
+@pytest.mark.running
 def test_an_edit_is_painted_in_a_terminal_too(
     slow: LiveServer, tmp_path: Path, picture_and_mask: tuple[str, str]
 ) -> None:
@@ -364,6 +377,7 @@ def long_words(url: str, out: Path) -> list[str]:
     return ["generate", "a red circle", "-n", "16", "--steps", steps, "--guidance", "3", "--url", url, "-o", str(out)]
 
 
+@pytest.mark.running
 def test_a_terminal_shows_the_picture_as_it_is_painted(slow: LiveServer, tmp_path: Path) -> None:
     with slow.held(3):
         terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")
@@ -412,6 +426,7 @@ def test_what_is_no_terminal_gets_no_painting(runner: CliRunner) -> None:
     assert run(runner, "generate", "a red circle", *WISH).stdout == "out.png\n"
 
 
+@pytest.mark.running
 @pytest.mark.parametrize("how", ["key", "signal"])
 def test_an_interrupt_cancels_the_job_and_restores_the_cursor(slow: LiveServer, tmp_path: Path, how: str) -> None:
     with slow.held(3):
@@ -429,6 +444,7 @@ def test_an_interrupt_cancels_the_job_and_restores_the_cursor(slow: LiveServer, 
         wait_for(lambda: slow.client.get(f"/v1/generations/{job_id}").json()["status"] == "canceled")
 
 
+@pytest.mark.running
 def test_an_interrupt_here_stops_at_once(weights_dir: Path, tmp_path: Path) -> None:
     words = ["generate", "a red circle", "-n", "16", "--steps", "20", "--guidance", "3", "-o", str(tmp_path / "x.png")]
     gate = Gate(tmp_path / "gate")
@@ -443,6 +459,7 @@ def test_an_interrupt_here_stops_at_once(weights_dir: Path, tmp_path: Path) -> N
     assert terminal.text.rstrip().endswith("canceled")
 
 
+@pytest.mark.running
 def test_who_waits_sees_the_place_in_the_queue(slow: LiveServer, tmp_path: Path) -> None:
     wait_for(lambda: slow.submit()["eta"] is not None)  # the worker has told how long a step takes
     slow.wait_until_idle()
@@ -457,6 +474,7 @@ def test_who_waits_sees_the_place_in_the_queue(slow: LiveServer, tmp_path: Path)
     assert terminal.end() == 0
 
 
+@pytest.mark.running
 def test_a_failed_job_is_told_and_the_terminal_restored(slow: LiveServer, tmp_path: Path) -> None:
     with slow.held(3):
         terminal = Terminal(long_words(slow.url, tmp_path / "x.png"), COLORTERM="truecolor")

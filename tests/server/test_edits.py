@@ -144,6 +144,7 @@ def test_an_edit_has_a_priority_and_a_deadline(live: LiveServer) -> None:
     check(bad, 422, "invalid_deadline", "Cancel-After")
 
 
+@pytest.mark.running
 def test_previews_of_an_edit_keep_what_is_kept(live: LiveServer) -> None:
     flat = Image.new("RGB", SIZE, (10, 200, 30))
     everything = {"image": base64_of(flat), "mask": base64_of(mask(box=(0, 0, 20, 12))), "n": 16, "steps": 15}
@@ -155,6 +156,7 @@ def test_previews_of_an_edit_keep_what_is_kept(live: LiveServer) -> None:
         assert abs(shown[14:] - (10, 200, 30)).mean() < 10, "WebP loses a little"
 
 
+@pytest.mark.running
 def test_an_edit_whose_worker_is_killed_ends_as_the_same_picture(
     live: LiveServer, tmp_path: Path, weights_dir: Path
 ) -> None:

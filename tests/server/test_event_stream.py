@@ -114,6 +114,7 @@ def test_silence_is_filled_with_comments_and_ends(tmp_path: Path, weights_dir: P
         assert read(server, job["url"])[-1]["type"] == "completed"
 
 
+@pytest.mark.running
 def test_event_streams_are_limited(tmp_path: Path, weights_dir: Path) -> None:
     with LiveServer(tmp_path, weights_dir, is_gated=True, OAR_MAX_SOCKETS="2") as server:
         with server.held():
@@ -125,6 +126,7 @@ def test_event_streams_are_limited(tmp_path: Path, weights_dir: Path) -> None:
         assert frames(server.client.get(url).text)[-1]["type"] == "completed"
 
 
+@pytest.mark.running
 def test_reading_a_stream_and_leaving_it_cancels_nothing(live: LiveServer) -> None:
     with live.held(3):
         job = live.submit(n=16, steps=NUM_TOKENS, guidance=3.0)
@@ -134,6 +136,7 @@ def test_reading_a_stream_and_leaving_it_cancels_nothing(live: LiveServer) -> No
     assert live.events(job["id"])[-1]["type"] == "completed"
 
 
+@pytest.mark.running
 def test_open_streams_do_not_hold_a_stop_up(tmp_path: Path, weights_dir: Path) -> None:
     with LiveServer(tmp_path, weights_dir, is_gated=True, **SLOW, OAR_DRAIN_SECONDS="0") as server:
         server.gate.close(3)

@@ -23,11 +23,13 @@ from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import write_manifest
 from tests.importing.command import Importing
 from tests.models.folders import BACKBONES, CLASS_NAMES, NUM_TOKENS, RASTER_ONLY
-from tests.server.live import LiveServer
+from tests.server.live import ROOT, LiveServer
 from tests.server.test_processes import wait_for, wait_for_patches
 from tests.server.tiny import NAME, write_tiny_weights
 
 FAMILIES = sorted(BACKBONES)
+SHIPPED = "sprites-64"
+STARTED_SEQ = 2  # of the event `started`, behind `queued`
 ANY_ORDER = [family for family in FAMILIES if family not in RASTER_ONLY]
 # What each family can be asked for: two orders where it has a choice.
 PATHS = [
@@ -154,6 +156,7 @@ def test_pictures_made_at_once_are_those_of_the_reference_loop(
     assert server.events(native["id"])[-1]["type"] == "completed"
 
 
+@pytest.mark.running
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_picture_goes_on_where_its_worker_was_killed(
     server: LiveServer, many_weights: Path, tmp_path: Path, family: str
@@ -162,11 +165,13 @@ def test_a_picture_goes_on_where_its_worker_was_killed(
     asked = {"model": family, "prompt": "hen", "n": 12, "steps": steps, "guidance": 3.0, "seed": 4, "previews": False}
     undisturbed = server.submit(**asked)
     server.events(undisturbed["id"])
-    with LiveServer(tmp_path, many_weights, OAR_MODELS=f"{NAME},{family}", OAR_SLOTS="2") as other:
-        job = other.submit(**asked)
-        wait_for_patches(other, job["id"], 12)
-        (pid,) = wait_for(lambda: other.children("worker"))
-        os.kill(pid, signal.SIGKILL)
+    settings = {"OAR_MODELS": f"{NAME},{family}", "OAR_SLOTS": "2"}
+    with LiveServer(tmp_path, many_weights, is_gated=True, **settings) as other:
+        with other.held(20):
+            job = other.submit(**asked)
+            wait_for_patches(other, job["id"], 12)
+            (pid,) = wait_for(lambda: other.children("worker"))
+            os.kill(pid, signal.SIGKILL)
         events = other.events(job["id"])
         pictures = [other.png(job["id"], image) for image in range(12)]
     positions = [
@@ -178,6 +183,54 @@ def test_a_picture_goes_on_where_its_worker_was_killed(
     assert sorted(positions) == [(image, position) for image in range(12) for position in range(NUM_TOKENS)]
     assert "restarted" in {event["type"] for event in events}
     assert pictures == [server.png(undisturbed["id"], image) for image in range(12)]
+
+
+@pytest.mark.running
+@pytest.mark.skipif(not (ROOT / "weights" / SHIPPED).exists(), reason="the weights that are shipped are not there")
+def test_one_worker_serves_them_beside_the_shipped_model_and_all_survive_its_death(
+    many_weights: Path, tmp_path: Path
+) -> None:
+    """Jobs of three models are streamed at once; their worker is killed while each is half done."""
+    folders = {SHIPPED: ROOT / "weights" / SHIPPED, **{family: many_weights / family for family in ANY_ORDER}}
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name, folder in folders.items():
+        (weights / name).symlink_to(folder)
+    write_manifest(weights, SHIPPED, dict.fromkeys(folders, "MIT"))
+    options = {"OAR_MODELS": ",".join(folders), "OAR_DETERMINISTIC": "true", "OAR_LEASE_SECONDS": "1"}
+    with LiveServer(tmp_path, weights, is_gated=True, **options) as live:
+        prompts = {entry["id"]: entry["example_prompts"][0] for entry in live.client.get("/v1/models").json()["data"]}
+        asked = [
+            {"model": name, "prompt": prompts[name], "steps": 16, "order": "random", "seed": 4, "guidance": 2.0}
+            for name in folders
+        ]
+        undisturbed = [live.submit(**body, previews=False)["id"] for body in asked]
+        wanted = [told_tokens(live.events(job)) for job in undisturbed]
+        pictures = [live.png(job) for job in undisturbed]
+        with live.held() as gate:
+            jobs = [live.submit(**body, previews=False)["id"] for body in asked]
+
+            def has_begun(job: str) -> bool:
+                gate.allow(1)
+                return live.client.get(f"/v1/generations/{job}").json()["seq"] > STARTED_SEQ
+
+            for job in jobs:
+                wait_for(lambda job=job: has_begun(job))
+            states = {live.client.get(f"/v1/generations/{job}").json()["status"] for job in jobs}
+            (pid,) = live.children("worker")
+            os.kill(pid, signal.SIGKILL)
+        events = [live.events(job) for job in jobs]
+        assert states == {"running"}
+        assert [event["type"] for job in events for event in job].count("restarted") == len(folders)
+        assert [told_tokens(job) for job in events] == wanted
+        assert [live.png(job) for job in jobs] == pictures
+
+
+def told_tokens(events: list[dict]) -> list[tuple[int, int]]:
+    """Positions and tokens in the order in which they were streamed; no position comes twice."""
+    patches = [patch for event in events if event["type"] == "patches" for patch in event["patches"]]
+    assert len({patch["position"] for patch in patches}) == len(patches)
+    return [(patch["position"], patch["token"]) for patch in patches]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from redis import Redis
 
+from oar_cli import main
 from oar_core.models.load import load_frame_model
 from oar_core.sampling.frames import FrameRequest, generate_frames
 from oar_wire.job import GenerationParams
@@ -120,6 +122,7 @@ def test_a_whole_video_is_an_animation_of_its_frames(server: LiveServer) -> None
     assert again.status_code == 304
 
 
+@pytest.mark.running
 def test_frames_can_be_fetched_while_the_video_is_made(server: LiveServer) -> None:
     with server.held(STEPS // 2):
         job = server.submit(**asked(seed=9))
@@ -156,6 +159,7 @@ def wait_for_frames(server: LiveServer, job_id: str, count: int) -> None:
                 return
 
 
+@pytest.mark.running
 def test_a_video_goes_on_where_its_worker_was_killed(server: LiveServer, both_weights: Path, tmp_path: Path) -> None:
     """The frames that were told of are the checkpoint: none is made twice, and all bytes are those of a video that
     nothing disturbed."""
@@ -182,6 +186,7 @@ def test_a_video_goes_on_where_its_worker_was_killed(server: LiveServer, both_we
     assert found == [server.client.get(output["url"]).content for output in wanted]
 
 
+@pytest.mark.running
 def test_a_video_is_canceled_within_a_step_and_keeps_its_frames(server: LiveServer) -> None:
     with server.held(2 * NUM_SIGMAS):
         job = server.submit(**asked(seed=11))
@@ -224,6 +229,18 @@ def test_edits_and_openais_images_are_refused(server: LiveServer) -> None:
     error = images.json()["error"]
     assert (images.status_code, error["code"]) == (400, "unsupported_by_model")
     assert "makes frames" in error["message"]
+
+
+def test_the_command_line_asks_a_model_of_frames_for_nothing(server: LiveServer, tmp_path: Path) -> None:
+    def known() -> list[str]:
+        return [job["id"] for job in server.client.get("/v1/generations").json()["data"]]
+
+    before = known()
+    words = ["generate", "thing 3", "--model", VIDEO, "--url", server.url, "-o", str(tmp_path / "out.png")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert f"{VIDEO} makes no images" in result.output
+    assert known() == before
 
 
 def test_a_job_for_another_kind_of_model_of_that_name_fails_with_a_sentence(server: LiveServer) -> None:

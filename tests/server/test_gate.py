@@ -3,10 +3,13 @@
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.server.gate import Gate
 from tests.waiting import HANG_SECONDS, wait_for
 
 
+@pytest.mark.running
 def test_steps_are_made_as_they_are_allowed(tmp_path: Path) -> None:
     gate, made = Gate(tmp_path / "gate"), list[int]()
     step = gate.guard(made.append)
@@ -30,6 +33,7 @@ def test_steps_are_made_as_they_are_allowed(tmp_path: Path) -> None:
     assert made == list(range(1, 9))
 
 
+@pytest.mark.running
 def test_a_process_that_is_started_again_counts_its_own_steps(tmp_path: Path) -> None:
     gate, made = Gate(tmp_path / "gate"), list[int]()
     gate.close(1)

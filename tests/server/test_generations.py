@@ -21,7 +21,7 @@ from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDER
 from oar_wire.events import EVENTS
 from oar_wire.job import GenerationParams
 from oar_wire.model import GenerationDefaults
-from server.worker.running import read_prompts, sequence_request
+from server.worker.requests import read_prompts, sequence_request
 from tests.server.live import LiveServer
 from tests.server.tiny import DEFAULTS, GRID, NAME, NUM_TOKENS
 from tests.waiting import wait_for
@@ -100,6 +100,7 @@ def test_a_picture_is_cached_for_ever_by_its_etag(live: LiveServer) -> None:
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.running
 def test_previews_show_the_canvas_and_can_be_turned_off(live: LiveServer) -> None:
     previews = previews_of_a_held_job(live, live.submit, n=16, steps=NUM_TOKENS)
     for event in previews:
@@ -192,6 +193,7 @@ def draw_alone(pipeline: Model, params: GenerationParams) -> list[tuple[int, int
             for patch in event.patches]  # fmt: skip
 
 
+@pytest.mark.running
 def test_a_running_job_is_canceled_within_a_step(live: LiveServer) -> None:
     with live.held(1):
         job = live.submit(n=16, steps=NUM_TOKENS, guidance=3.0, previews=False)

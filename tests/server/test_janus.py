@@ -75,15 +75,18 @@ def test_pictures_made_at_once_are_those_of_the_reference_loop(server: LiveServe
     assert server.events(native["id"])[-1]["type"] == "completed"
 
 
+@pytest.mark.running
 def test_a_picture_goes_on_where_its_worker_was_killed(server: LiveServer, weights: Path, tmp_path: Path) -> None:
     asked = {"model": JANUS, "prompt": "a red hen", "n": 12, "seed": 4, "previews": False}
     undisturbed = server.submit(**asked)
     server.events(undisturbed["id"])
-    with LiveServer(tmp_path, weights, OAR_MODELS=f"{NAME},{JANUS}", OAR_SLOTS="2", OAR_THREADS="1") as other:
-        job = other.submit(**asked)
-        wait_for_patches(other, job["id"], 20)
-        (pid,) = wait_for(lambda: other.children("worker"))
-        os.kill(pid, signal.SIGKILL)
+    settings = {"OAR_MODELS": f"{NAME},{JANUS}", "OAR_SLOTS": "2", "OAR_THREADS": "1"}
+    with LiveServer(tmp_path, weights, is_gated=True, **settings) as other:
+        with other.held(40):
+            job = other.submit(**asked)
+            wait_for_patches(other, job["id"], 20)
+            (pid,) = wait_for(lambda: other.children("worker"))
+            os.kill(pid, signal.SIGKILL)
         events = other.events(job["id"])
         pictures = [other.png(job["id"], image) for image in range(12)]
     positions = [

@@ -26,9 +26,9 @@ from server.jobs.job import JobState
 from server.jobs.queue import JobQueue
 from server.jobs.store import Registry
 from server.settings import Settings
-from server.worker.bridge import Bridge
 from server.worker.engine_thread import EngineThread
 from server.worker.models import load_models
+from server.worker.worker import Worker
 from tests.server.api_thread import ApiThread
 from tests.server.jobs.protocol import params
 from tests.server.tiny import NUM_TOKENS
@@ -68,16 +68,16 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> HeldEngine:
 
 
 @asynccontextmanager
-async def worker_of(settings: Settings) -> AsyncIterator[Bridge]:
+async def worker_of(settings: Settings) -> AsyncIterator[Worker]:
     connection = RedisConnection(str(settings.redis_url))
-    bridge = Bridge(settings, connection, "w", load_models(settings))
+    worker = Worker(settings, connection, "w", load_models(settings))
     ready = asyncio.Event()
-    run = asyncio.create_task(bridge.run(ready.set))
+    run = asyncio.create_task(worker.run(ready.set))
     await asyncio.wait([run, asyncio.create_task(ready.wait())], return_when=asyncio.FIRST_COMPLETED)
     try:
-        yield bridge
+        yield worker
     finally:
-        bridge.stop()
+        worker.stop()
         await asyncio.wait([run])
         await connection.close()
     run.result()
@@ -109,6 +109,7 @@ async def is_running(queue: JobQueue, log: EventLog, job_id: str) -> bool:
     return (await queue.load(job_id)).state is JobState.RUNNING and len(await log.read_checkpoint(job_id)) > 0
 
 
+@pytest.mark.running
 async def test_a_worker_publishes_again_and_ends_what_it_held(
     connection: RedisConnection,
     settings: Settings,
@@ -120,7 +121,7 @@ async def test_a_worker_publishes_again_and_ends_what_it_held(
     """Models were published once, so that nothing was accepted until somebody restarted the workers."""
     options = options_of(str(settings.redis_url), tmp_path, weights_dir)
     queue, log, registry = JobQueue(connection, options), EventLog(connection), Registry(connection)
-    async with worker_of(options) as bridge:
+    async with worker_of(options) as worker:
         await until(registry.models)
         job_id = (await queue.submit(LONG)).job_id
         engine.step()
@@ -144,7 +145,7 @@ async def test_a_worker_publishes_again_and_ends_what_it_held(
         (event,) = await log.read_all(job_id)
         assert (event.type, event.seq) == ("failed", job.seq)
         assert event.seq > seq, "whoever has seen the older events is told of it"
-        assert bridge._desk.jobs == (), "nobody draws it any more"
+        assert worker.jobs == (), "nobody draws it any more"
         engine.let_go()
         new = (await queue.submit(LONG)).job_id
 
@@ -169,6 +170,7 @@ async def test_a_model_that_was_evicted_is_published_again(
     assert 0 < await connection.once("PTTL", keys.model("tiny")) <= 1000 * (1.5 + options.model_grace)
 
 
+@pytest.mark.running
 async def test_whoever_watches_is_told(
     connection: RedisConnection, settings: Settings, tmp_path: Path, weights_dir: Path, engine: HeldEngine
 ) -> None:
@@ -212,6 +214,7 @@ async def test_whoever_watches_is_told(
                 assert (await frames(url, accepted))[0][-1]["type"] == "completed"
 
 
+@pytest.mark.running
 async def test_a_redis_that_comes_back_with_an_empty_folder(tmp_path: Path, weights_dir: Path) -> None:
     """As after a new volume."""
     server = EmbeddedRedis(tmp_path / "redis")
@@ -254,25 +257,21 @@ FORM: dict[str, Any] = {
     "data": SMALL,
     "files": {"image": encode(picture((12, 8))), "mask": encode(mask((12, 8), (2, 2, 9, 7)))},
 }
-SUBMITS: dict[str, tuple[str, dict[str, Any]]] = {
-    "answered at once": ("/v1/generations", {"json": SMALL}),
-    "waited for": ("/v1/generations", {"json": SMALL, "headers": {"Prefer": "wait=60"}}),
+WAIT = {"headers": {"Prefer": "wait=60"}}
+AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {
+    "a generation": ("/v1/generations", {"json": SMALL}),
     "an edit": ("/v1/edits", FORM),
+}
+SUBMITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "waited for": ("/v1/generations", {"json": SMALL, **WAIT}),
+    "an edit that is waited for": ("/v1/edits", {**FORM, **WAIT}),
     "as OpenAI's clients": ("/v1/images/generations", {"json": SMALL}),
-    "as OpenAI's streams": ("/v1/images/generations", {"json": {**SMALL, "stream": True}}),
     "as OpenAI's edits": ("/v1/images/edits", FORM),
 }
 
 
-@pytest.mark.parametrize("kind", SUBMITS)
-async def test_a_job_that_is_lost_before_it_is_answered(
-    connection: RedisConnection,
-    settings: Settings,
-    served: Registry,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-) -> None:
-    """Its client knows no id: `410 job_expired` and `404 job_not_found` told of a job that it had never heard of."""
+@pytest.fixture
+def _loses_what_it_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
     submit = JobQueue.submit
 
     async def submit_and_lose(self: JobQueue, *args: Any, **options: Any) -> Any:
@@ -281,6 +280,12 @@ async def test_a_job_that_is_lost_before_it_is_answered(
         return accepted
 
     monkeypatch.setattr(JobQueue, "submit", submit_and_lose)
+
+
+@pytest.mark.usefixtures("served", "_loses_what_it_accepts")
+@pytest.mark.parametrize("kind", SUBMITS)
+async def test_a_job_that_is_lost_before_it_is_answered(settings: Settings, kind: str) -> None:
+    """Its client knows no id: `410 job_expired` and `404 job_not_found` told of a job that it had never heard of."""
     path, request = SUBMITS[kind]
     with ApiThread(settings) as url:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
@@ -289,9 +294,30 @@ async def test_a_job_that_is_lost_before_it_is_answered(
     assert answer.headers["Retry-After"]
 
 
-@pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_a_job_that_is_lost_while_it_is_looked_at_is_unknown(
-    connection: RedisConnection, settings: Settings, served: Registry, monkeypatch: pytest.MonkeyPatch, method: str
+@pytest.mark.usefixtures("served", "_loses_what_it_accepts")
+async def test_a_stream_of_a_job_that_is_lost_ends_with_an_error(settings: Settings) -> None:
+    with ApiThread(settings) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            answer = await client.post("/v1/images/generations", json={**SMALL, "stream": True})
+    (data,) = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert json.loads(data)["error"]["code"] == "job_lost"
+
+
+@pytest.mark.usefixtures("served", "_loses_what_it_accepts")
+@pytest.mark.parametrize("kind", AT_ONCE)
+async def test_what_is_answered_at_once_is_as_it_was_accepted(settings: Settings, kind: str) -> None:
+    """The answer is that of the script which accepted it; a loss right after it is one like any later."""
+    path, request = AT_ONCE[kind]
+    with ApiThread(settings) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            answer = await client.post(path, **request)
+            assert (answer.status_code, answer.json()["status"], answer.json()["position"]) == (202, "queued", 0)
+            look = await client.get(answer.json()["url"])
+    assert (look.status_code, look.json()["error"]["code"]) == (404, "job_not_found")
+
+
+async def test_a_job_that_is_lost_while_it_is_canceled_is_unknown(
+    connection: RedisConnection, settings: Settings, served: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was said to have expired, which it had not."""
     load = JobQueue.load
@@ -309,7 +335,7 @@ async def test_a_job_that_is_lost_while_it_is_looked_at_is_unknown(
     monkeypatch.setattr(JobQueue, "load", load_and_lose)
     with ApiThread(settings) as url:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            answer = await client.request(method, f"/v1/generations/{job_id}")
+            answer = await client.delete(f"/v1/generations/{job_id}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from server.settings import Settings
+from server.worker import models
 from server.worker.models import LoadedModel, load_models
 
 
@@ -24,22 +25,46 @@ def loaded(weights_dir: Path, data_dir: Path, **settings: object) -> LoadedModel
     return model
 
 
-@pytest.mark.parametrize(
-    ("asked", "told"), [("auto", {"float32"}), ("int8", {"int8"}), ("fastest", {"float32", "bfloat16"})]
-)
+@pytest.mark.parametrize(("asked", "told"), [("auto", {"float32"}), ("fastest", {"float32", "bfloat16"})])
 def test_the_number_format_is_the_one_asked_for(weights_dir, tmp_path, asked, told):
     model = loaded(weights_dir, tmp_path, dtype=asked, calibrate=asked != "fastest")
     assert model.fingerprint.dtype in told
     assert len(list((tmp_path / "calibration").iterdir())) == 1
 
 
-@pytest.mark.parametrize("settings", [{"deterministic": True, "dtype": "fastest"}, {"calibrate": False}])
+def test_a_large_network_is_measured_unless_asked_otherwise(weights_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "LARGE_NETWORK", 1 << 10)
+    loaded(weights_dir, tmp_path / "not", calibrate=False)
+    assert not (tmp_path / "not" / "calibration").exists()
+    loaded(weights_dir, tmp_path)
+    assert len(list((tmp_path / "calibration").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"deterministic": True, "dtype": "fastest"}, {"calibrate": False}, {}, {"dtype": "int8", "calibrate": True}],
+)
 def test_nothing_is_measured_where_that_was_asked_for(weights_dir, tmp_path, settings):
     model = loaded(weights_dir, tmp_path, **settings)
-    assert model.fingerprint.dtype == "float32"
+    assert model.fingerprint.dtype == ("int8" if "int8" in settings.values() else "float32")
     assert not (tmp_path / "calibration").exists()
 
 
 def test_the_threads_asked_for_are_taken(weights_dir, tmp_path):
     loaded(weights_dir, tmp_path, threads=2)
     assert torch.get_num_threads() == 2
+
+
+def test_workers_share_the_cores(weights_dir, tmp_path, monkeypatch):
+    torch.set_num_threads(2)
+    monkeypatch.setattr(models, "usable_cores", lambda: 2)
+    loaded(weights_dir, tmp_path, workers=2)
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_guarded"), [({}, True), ({"threads": 2}, False), ({"deterministic": True}, False)]
+)
+def test_threads_are_guarded_unless_their_number_or_sameness_was_asked_for(settings, is_guarded):
+    guard = models.thread_guard(Settings.model_validate({"device": "cpu", **settings}))
+    assert (guard is not None) == is_guarded

@@ -419,6 +419,7 @@ def a_client_that_waits(server: LiveServer, body: dict[str, Any], *headers: str)
         yield
 
 
+@pytest.mark.running
 @pytest.mark.parametrize("stream", [False, True])
 def test_who_leaves_cancels(slow: LiveServer, stream: bool) -> None:
     """A waiting request holds no engine any longer than its client waits."""
@@ -431,6 +432,7 @@ def test_who_leaves_cancels(slow: LiveServer, stream: bool) -> None:
     assert "Traceback" not in slow.log.read_text()
 
 
+@pytest.mark.running
 def test_who_leaves_with_a_key_may_come_back(slow: LiveServer) -> None:
     accepted = count(slow, 'oar_requests_total{outcome="accepted"')
     headers = {"Idempotency-Key": "again"}
@@ -441,6 +443,7 @@ def test_who_leaves_with_a_key_may_come_back(slow: LiveServer) -> None:
     assert count(slow, 'oar_requests_total{outcome="accepted"') == accepted + 1
 
 
+@pytest.mark.running
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_job_that_somebody_cancels(slow: LiveServer, stream: bool) -> None:
     """The package is told that trying again would make another job: it does not send the request again."""
@@ -466,6 +469,7 @@ def test_a_job_that_somebody_cancels(slow: LiveServer, stream: bool) -> None:
     assert count(slow, 'oar_requests_total{outcome="accepted"') == accepted + 1
 
 
+@pytest.mark.running
 def test_waiting_ends(tmp_path: Path, weights_dir: Path) -> None:
     settings = {**SLOW, "OAR_IMAGES_WAIT": "0.2", "OAR_STREAM_HEARTBEAT": "0.05"}
     with (

@@ -1,13 +1,13 @@
 """What waits to be written while Redis is away."""
 
-from server.jobs.worker_queue import Claim, NewEvent
+from server.jobs.log import Claim, NewEvent
 from server.worker.running import RunningJob
 from tests.server.jobs.protocol import PARAMS
 
 
 def running() -> RunningJob:
-    claim = Claim("gen-1", "tiny", epoch=1, attempt=1, seq=2, age=0, base=0, is_anew=False, params=PARAMS)
-    return RunningJob.begin(claim, ())
+    claim = Claim("gen-1", "tiny", epoch=1, attempt=1, seq=2, age=0, base=0, begins_again=False, params=PARAMS)
+    return RunningJob.begin(claim)
 
 
 def preview(image: int, number: int) -> NewEvent:

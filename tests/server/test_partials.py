@@ -5,7 +5,7 @@ import pytest
 from oar_wire.events import Partial, Patches, PatchInfo, Preview
 from oar_wire.job import GenerationParams
 from server.jobs.events import StoredEvent
-from server.jobs.worker_queue import Claim
+from server.jobs.log import Checkpoint, Claim
 from server.worker.running import RunningJob
 
 PARAMS = GenerationParams(
@@ -16,7 +16,7 @@ PARAMS = GenerationParams(
 
 def claim(partial_images: int, epoch: int = 1) -> Claim:
     params = PARAMS.model_copy(update={"partial_images": partial_images})
-    return Claim("gen-x", "tiny", epoch, attempt=epoch, seq=2, age=0.0, base=0, is_anew=False, params=params)
+    return Claim("gen-x", "tiny", epoch, attempt=epoch, seq=2, age=0.0, base=0, begins_again=False, params=params)
 
 
 def draw(job: RunningJob, steps: range, of: int, image: int = 0) -> list[tuple[int, int]]:
@@ -26,7 +26,7 @@ def draw(job: RunningJob, steps: range, of: int, image: int = 0) -> list[tuple[i
         index = job.next_partial(image, step, of)
         if index is not None:
             made.append((step, index))
-            job.canvases[image].num_partials += 1
+            job.pictures[image].num_partials += 1
     return made
 
 
@@ -46,7 +46,7 @@ def draw(job: RunningJob, steps: range, of: int, image: int = 0) -> list[tuple[i
 def test_they_are_spread_evenly_and_the_last_step_makes_none(
     partial_images: int, steps: int, expected: list[int]
 ) -> None:
-    job = RunningJob.begin(claim(partial_images), ())
+    job = RunningJob.begin(claim(partial_images))
     for image in range(2):
         made = draw(job, range(1, steps + 1), steps, image)
         assert [step for step, _ in made] == expected
@@ -62,6 +62,6 @@ def test_a_job_that_is_begun_again_makes_only_those_that_were_not_sent() -> None
         Preview(image=1, known=2, total=8, width=1, height=1, data=""),
     ]  # fmt: skip
     log = [StoredEvent("gen-x", seq, event.type, 0.0, event.body()) for seq, event in enumerate(events, 3)]
-    job = RunningJob.begin(claim(3, epoch=2), log)
-    assert [canvas.num_partials for canvas in job.canvases] == [1, 0]
+    job = RunningJob.begin(claim(3, epoch=2), Checkpoint(log))
+    assert [picture.num_partials for picture in job.pictures] == [1, 0]
     assert draw(job, range(6, 9), 8) == [(6, 1), (7, 2)]

@@ -111,7 +111,7 @@ async def finished(client: httpx.AsyncClient, connection: RedisConnection, worke
     link = ImageLink(index=0, url=f"{job['url']}/images/0")
     body = Completed(images=(link,), seconds=1).body()
     claim = await take(worker)
-    await scripts.run_many(connection, [worker.finish_call(claim, JobState.COMPLETED, body, [encode(picture(SIZE))])])
+    await scripts.run_many(connection, [worker.calls.finish(claim, JobState.COMPLETED, body, [encode(picture(SIZE))])])
     return link.url
 
 

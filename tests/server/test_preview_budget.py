@@ -1,6 +1,6 @@
 import pytest
 
-from server.worker.preview_budget import ROUND_SECONDS, SHARE, PreviewBudget
+from server.worker.previews import ROUND_SECONDS, SHARE, PreviewBudget
 
 
 @pytest.mark.parametrize(("cost", "most"), [(0.001, 8), (0.2, 5), (30.0, 1)])

@@ -45,6 +45,7 @@ def wait_for_patches(server: LiveServer, job_id: str, count: int) -> None:
                 return
 
 
+@pytest.mark.running
 def test_a_worker_killed_at_work_is_replaced_and_its_job_goes_on(
     live: LiveServer, tmp_path: Path, weights_dir: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_benchmark_that_is_told_to_stop_takes_its_server_along(
     wait_for(lambda: not processes_of(tmp_path))
 
 
+@pytest.mark.running
 def test_nothing_is_left_after_kill_9_and_the_next_start_finishes_the_job(tmp_path: Path, weights_dir: Path) -> None:
     with LiveServer(tmp_path, weights_dir, is_gated=True, **SLOW) as server:
         server.gate.close(5)
@@ -110,6 +112,7 @@ def test_nothing_is_left_after_kill_9_and_the_next_start_finishes_the_job(tmp_pa
         assert "restarted" in {event["type"] for event in events}
 
 
+@pytest.mark.running
 def test_a_stop_hands_back_what_does_not_finish_in_time(tmp_path: Path, weights_dir: Path) -> None:
     with LiveServer(tmp_path, weights_dir, is_gated=True, **SLOW, OAR_DRAIN_SECONDS="0") as server:
         server.gate.close(5)
@@ -125,6 +128,7 @@ def test_a_stop_hands_back_what_does_not_finish_in_time(tmp_path: Path, weights_
         assert [event["attempt"] for event in events if event["type"] == "restarted"] == [1]
 
 
+@pytest.mark.running
 def test_the_api_and_redis_come_back_too(tmp_path: Path, weights_dir: Path) -> None:
     with LiveServer(tmp_path, weights_dir, is_gated=True, **SLOW) as server:
         with server.held(5):

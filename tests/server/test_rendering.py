@@ -9,8 +9,8 @@ from PIL import Image
 
 from oar_core.models.load import load_model
 from oar_core.models.model import Model
-from server.worker import preview
-from server.worker.preview import MOST_JOBS, Drawn, Renderer, render_jobs, render_pngs
+from server.worker import render
+from server.worker.render import MOST_JOBS, FinishedTokens, Renderer, render_jobs, render_pngs
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
@@ -20,10 +20,10 @@ def pipeline() -> Model:
     return load_model(WEIGHTS / "sprites-64", "cpu", torch.float32)
 
 
-def drawn(pipeline: Model, count: int) -> Drawn:
+def drawn(pipeline: Model, count: int) -> FinishedTokens:
     generator = torch.Generator().manual_seed(count)
     ids = torch.randint(pipeline.tokenizer.vocab_size, (count, 64), generator=generator)
-    return Drawn(ids.tolist())
+    return FinishedTokens(ids.tolist())
 
 
 def test_jobs_that_are_decoded_together_get_their_own_pictures(pipeline: Model) -> None:
@@ -39,7 +39,7 @@ def test_jobs_that_are_decoded_together_get_their_own_pictures(pipeline: Model) 
 def test_a_pass_through_the_decoder_has_a_bound(pipeline: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [drawn(pipeline, 3) for _ in range(3)]
     whole = render_jobs(pipeline, jobs)
-    monkeypatch.setattr(preview, "MOST_PICTURES", 4)
+    monkeypatch.setattr(render, "MOST_PICTURES", 4)
     sizes = decoded_sizes(monkeypatch)
     parts = render_jobs(pipeline, jobs)
     assert sizes == [4, 4, 1]

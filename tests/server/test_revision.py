@@ -62,6 +62,7 @@ def test_a_canvas_shows_the_new_tokens_at_their_first_ranks(live: LiveServer) ->
     assert [image.rank(position) for position in positions(events, "patches")] == list(range(NUM_TOKENS))
 
 
+@pytest.mark.running
 def test_a_worker_that_is_killed_in_a_revision_leaves_a_picture_that_ends_as_the_same_one(
     live: LiveServer, tmp_path: Path, weights_dir: Path
 ) -> None:

@@ -47,6 +47,7 @@ def test_a_reader_that_breaks_off_at_random_gets_the_same_log(live: LiveServer) 
     assert lasting(pieced) == lasting(live.events(job["id"]))
 
 
+@pytest.mark.running
 def test_many_readers_of_a_running_job_see_the_same(live: LiveServer) -> None:
     job = live.submit(n=4, steps=NUM_TOKENS)
     with contextlib.ExitStack() as stack:
@@ -70,6 +71,7 @@ def test_an_error_is_a_frame_and_a_close_code(
         assert stream.close_code == close_code
 
 
+@pytest.mark.running
 def test_what_a_client_says_is_ignored(live: LiveServer) -> None:
     with live.held():
         job = live.submit()

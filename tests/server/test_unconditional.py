@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from oar_cli import main
 from oar_core.models.load import load_model
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.generate import generate
@@ -63,6 +65,13 @@ def test_a_prompt_is_not_required(server: LiveServer) -> None:
     answer = server.client.post(GENERATIONS, json={"seed": 1}, headers={"prefer": "wait=60"})
     assert (answer.status_code, answer.json()["status"]) == (200, "completed")
     assert answer.json()["params"]["prompt"] == ""
+
+
+def test_the_command_line_needs_no_prompt_either(server: LiveServer, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    result = CliRunner().invoke(main, ["generate", "--url", server.url, "--json", "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert out.exists()
 
 
 @pytest.mark.parametrize(

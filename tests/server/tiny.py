@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
 from oar_core.models.model import BACKBONE, CONFIG, POLICY, TOKENIZER
 from oar_core.models.oar.backbone import OarBackbone
-from oar_core.models.oar.policy import OrderPolicy
 from oar_core.models.oar.vqgan import VQGAN
+from oar_core.models.order_policy import OrderPolicy
 from oar_core.text import TextTokenizer
 from oar_core.weights import write_manifest
 

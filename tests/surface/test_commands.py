@@ -30,7 +30,7 @@ TRAINING = ROOT / "docs" / "training.md"
 SECONDS = 5 * HANG_SECONDS
 # Options and variables of other programs, of the tests and of the client.
 FOREIGN_OPTIONS = {
-    *("--scale", "--maxmemory", "--build", "--from-literal", "--local-dir"),
+    *("--scale", "--maxmemory", "--build", "--from-literal", "--local-dir", "--no-python", "--nproc-per-node"),
     *("--hash-max-listpack-value", "--stream-node-max-bytes"),
 }
 FOREIGN_PROGRAMS = r"\b(docker|kubectl|redis-\w+|curl|pip|git|python -m)\b"

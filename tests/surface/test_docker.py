@@ -17,7 +17,7 @@ from oar_core.engine.engine import Engine
 from oar_core.models.model import Model
 from oar_core.models.oar.backbone import OarBackbone
 from server.settings import Settings, environment_name
-from server.worker.bridge import FLUSH_SECONDS
+from server.worker.worker import FLUSH_SECONDS
 from tests.surface.manifests import MANIFEST, Compose, Deployment, Kustomization, ScaledObject, StatefulSet
 
 ROOT = Path(__file__).parents[2]

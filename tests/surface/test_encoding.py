@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("oar_client", "oar_core", "server", "ops", "study")
+PACKAGES = ("oar_cli", "oar_client", "oar_core", "oar_lab", "oar_wire", "server", "ops", "study")
 TEXT_CALLS = {"read_text", "write_text", "TextIOWrapper"}
 RUNNERS = {"run", "Popen", "check_output", "check_call", "call"}
 MODE = re.compile(r"[rwaxt+]+")

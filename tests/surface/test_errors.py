@@ -90,8 +90,8 @@ def test_a_new_class_is_in_every_document() -> None:
     assert example["summary"] == example["value"]["error"]["message"] == "12 stars shine already"
     assert example["value"]["error"]["field"] == "stars"
     assert [entry["meaning"] for entry in told()["codes"]] == ["The sky is full."]
-    assert "| 429 | `too_many_stars` |  | 4429 | 75 | The sky is full. |" in told()["table"]
-    assert "| `4429` | An error frame was sent before: too_many_stars |" in told()["closes"]
+    assert "| 429 | `too_many_stars` | The sky is full. |" in told()["table"]
+    assert "| `4429` | After an error frame: too_many_stars |" in told()["closes"]
     assert told()["asyncapi"]
     assert 'TooManyStars: "too_many_stars",' in told()["studio"]
 
@@ -158,7 +158,7 @@ def test_a_failure_of_a_job_is_its_error_again() -> None:
 def spelled() -> Iterator[str]:
     """Places of the source with a code as a literal."""
     codes = {error.code for error in error_codes()} | {kind.code for kind in KINDS}
-    for folder in ("oar_client", "oar_core", "oar_wire", "ops", "server"):
+    for folder in ("oar_cli", "oar_client", "oar_core", "oar_lab", "oar_wire", "ops", "server"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             if path == OWN:
                 continue

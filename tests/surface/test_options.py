@@ -11,10 +11,9 @@ from typing import Any, get_args
 import pytest
 
 from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, PlanSpec
-from oar_core.order.rules import RULES
-from oar_core.sampling.guidance import GUIDANCE_SCHEDULES
+from oar_core.sampling.guidance import scale_at
 from oar_core.sampling.sampler import SamplingParams
-from oar_wire.options import CHOSEN_ORDERS, OPTIONS, GuidanceSchedule
+from oar_wire.options import OPTIONS, GuidanceSchedule
 
 ROOT = Path(__file__).parents[2]
 NAME, DEFAULT, GREATEST = "sharpness", 1.5, 5
@@ -130,7 +129,7 @@ def test_recipes_name_it_and_the_library_refuses_it_alike(told: dict[str, Any]) 
 def test_the_command_line_the_client_and_the_documents_have_it(told: dict[str, Any]) -> None:
     assert "--sharpness FLOAT" in told["help"]
     assert f"    {NAME}: float | None\n" in told["client"]
-    assert f"| `{NAME}` | sampling |  | ≥ 0, ≤ {GREATEST} | How sharp edges are |" in told["table"]
+    assert f"| `{NAME}` |  | ≥ 0, ≤ {GREATEST} | How sharp edges are |" in told["table"]
 
 
 # what has types of its own
@@ -139,6 +138,8 @@ def test_the_command_line_the_client_and_the_documents_have_it(told: dict[str, A
 @pytest.mark.parametrize(("settings", "group"), [(PlanSpec, "plan"), (SamplingParams, "sampling")])
 def test_what_the_library_acts_on_is_declared(settings: type, group: str) -> None:
     for field in dataclasses.fields(settings):
+        if field.name == "of_rule":  # what else is declared, for the rules of chosen orders
+            continue
         option = OPTIONS[field.name]
         assert option.group == group
         assert option.about.sentence
@@ -146,12 +147,10 @@ def test_what_the_library_acts_on_is_declared(settings: type, group: str) -> Non
             assert field.default == option.default
 
 
-def test_the_orders_that_a_model_chooses_are_those_with_a_rule() -> None:
-    assert tuple(RULES) == CHOSEN_ORDERS
-
-
 def test_every_schedule_that_is_offered_is_one() -> None:
-    assert get_args(GuidanceSchedule) == GUIDANCE_SCHEDULES
+    scales = [scale_at(3.0, name, (0.0, 1.0), 0.25) for name in get_args(GuidanceSchedule)]
+    assert len(set(scales)) == len(scales)
+    assert all(1 <= scale <= 3 for scale in scales)
     assert OPTIONS["candidates"].default == DEFAULT_CANDIDATES
     assert OPTIONS["entropy_bound"].default == DEFAULT_ENTROPY_BOUND
 

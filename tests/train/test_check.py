@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from oar_cli import commands
+from oar_cli.lab import commands
 from oar_core.errors import DataError
 from oar_core.train.check import check_data
 from oar_core.train.recipe_file import load_recipe

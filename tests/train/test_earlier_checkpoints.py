@@ -89,7 +89,8 @@ def test_it_goes_on_at_its_step_with_its_weights_averages_and_moments(
 def test_it_comes_to_the_end_that_it_would_have_come_to(begun: Run) -> None:
     begun.train_any_order()
     ended, expected = load_checkpoint(path_of(begun)), load_checkpoint(EARLIER / END)
-    assert ended.meta == expected.meta
+    younger = {"num_shards": 1}  # a field that the loop got later
+    assert ended.meta == {**expected.meta, "loop": {**expected.meta["loop"], **younger}}
     assert ended.meta["step"] == NUM_STEPS
     for part in ("module", "ema"):
         for name, value in under_prefix(part, expected.tensors).items():

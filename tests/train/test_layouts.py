@@ -128,6 +128,49 @@ def test_pictures_without_captions_are_told_what_they_need(tmp_path: Path) -> No
         open_layout(tmp_path)
 
 
+def test_a_folder_for_each_class_is_read_in_splits_and_without(tmp_path: Path) -> None:
+    for name in ("golden_retriever", "macaw"):
+        paint(tmp_path / "split" / "train" / name / "1.png")
+        paint(tmp_path / "split" / "validation" / name / "2.png")
+        paint(tmp_path / "bare" / name / "1.png")
+    rows = open_layout(tmp_path / "split").rows
+    assert [(row["file"], row["split"], row["class"]) for row in rows] == [
+        ("train/golden_retriever/1.png", "train", "golden_retriever"),
+        ("train/macaw/1.png", "train", "macaw"),
+        ("validation/golden_retriever/2.png", "val", "golden_retriever"),
+        ("validation/macaw/2.png", "val", "macaw"),
+    ]
+    assert [row["caption"] for row in rows[:2]] == ["golden retriever", "macaw"]
+    assert len(load_images(tmp_path / "split", "train", (4, 4), tmp_path / "c")) == 2
+    assert [row["split"] for row in open_layout(tmp_path / "bare").rows] == ["train", "train"]
+
+
+def test_imagenet_s_folders_are_numbered_in_their_order(tmp_path: Path) -> None:
+    names = [f"n{10_000_000 + 7 * number}" for number in range(1000)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    rows = open_layout(tmp_path).rows
+    assert {row["file"].split("/")[0]: row["class"] for row in rows} == {
+        name: str(number) for number, name in enumerate(names)
+    }
+
+
+def test_a_class_stands_for_a_caption(tmp_path: Path) -> None:
+    paint(tmp_path / "1.png")
+    (tmp_path / "metadata.csv").write_text("file_name,class\n1.png,goldfish\n")
+    (row,) = open_layout(tmp_path).rows
+    assert (row["class"], row["caption"]) == ("goldfish", "goldfish")
+    (tmp_path / "metadata.csv").write_text("file_name,text,class\n1.png,a fish,goldfish\n")
+    (row,) = open_layout(tmp_path).rows
+    assert (row["class"], row["caption"]) == ("goldfish", "a fish")
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.write(tmp_path / "1.png", "1.png")
+    (tmp_path / "labels.csv").write_text("id,split,class\n1,train,3\n")
+    (row,) = open_layout(tmp_path).rows
+    assert (row["id"], row["caption"]) == ("1", "3")
+
+
 def test_archives_say_what_is_wrong_with_them(tmp_path: Path) -> None:
     (tmp_path / "clips.zip").write_bytes(b"no zip")
     with pytest.raises(DataError, match="is no zip archive"):

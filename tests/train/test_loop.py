@@ -24,6 +24,8 @@ CONFIG = LoopConfig(num_images=80, batch_size=8, log_every=1, checkpoint_every=3
 class Regression:
     """Learns a fixed linear map under noise that comes from the step's own generator."""
 
+    can_shard = True
+
     def __init__(self, die_at: int | None = None) -> None:
         generator = torch.Generator().manual_seed(0)
         self.inputs = torch.randn(20, 4, generator=generator)

@@ -10,7 +10,7 @@ from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, ConfigError
 from oar_core.models.base import Condition
 from oar_core.order.certainty import log_probability
-from oar_core.order.permutation import invert, is_permutation
+from oar_core.order.permutation import invert
 from oar_core.order.score import CERTAINTIES
 from oar_core.text import TextTokenizer
 from oar_core.train.captions import plain_caption
@@ -27,6 +27,7 @@ from oar_core.train.stages.order_distill import (
 )
 from oar_core.train.tokens import Captioner, TokenSet
 from tests.engine.backbones import TINY, tiny_backbone
+from tests.order.permutations import is_permutation
 
 LENGTH = TINY.num_tokens
 CONFIG = DistillConfig(num_images=10, batch_size=3, block_size=4)

@@ -8,9 +8,8 @@ import torch
 from oar_core.config import OrderPolicyConfig
 from oar_core.errors import ConfigError
 from oar_core.models.oar.backbone import OarBackbone
-from oar_core.models.oar.policy import OrderPolicy
+from oar_core.models.order_policy import OrderPolicy
 from oar_core.order.paths import halton
-from oar_core.order.permutation import is_permutation
 from oar_core.train.context_noise import corrupt_context
 from oar_core.train.loop import Step
 from oar_core.train.stages.order_distill import OrderSet
@@ -21,6 +20,7 @@ from oar_core.train.stages.order_finetune import (
     arm,
 )
 from tests.engine.backbones import TINY
+from tests.order.permutations import is_permutation
 from tests.train.test_order_distill import make_captioner
 
 LENGTH = TINY.num_tokens
@@ -47,9 +47,9 @@ def some_orders(count: int = 8) -> OrderSet:
 class Recorder(OarBackbone):
     """Remembers what it was asked to read."""
 
-    def remember(self, condition, token_ids, positions):
+    def forward(self, condition, token_ids, positions):
         self.seen = token_ids, positions
-        return super().remember(condition, token_ids, positions)
+        return super().forward(condition, token_ids, positions)
 
 
 def positions_seen(config: OrderFinetuneStageConfig, step: Step, count: int = 8) -> torch.Tensor:

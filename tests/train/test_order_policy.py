@@ -5,13 +5,13 @@ import torch
 
 from oar_core.config import OrderPolicyConfig, OrderScore
 from oar_core.models.base import Commit, Query
-from oar_core.models.oar.policy import OrderPolicy
-from oar_core.order.permutation import is_permutation
+from oar_core.models.order_policy import OrderPolicy
 from oar_core.order.score import score_positions
 from oar_core.train.losses import plackett_luce, top_one
 from oar_core.train.stages.order_distill import OrderSet
-from oar_core.train.stages.order_policy import OrderPolicyStage, backbone_scores, policy_scores
+from oar_core.train.stages.order_policy import OrderPolicyStage, backbone_scores
 from tests.engine.backbones import TINY
+from tests.order.permutations import is_permutation
 from tests.train.test_order_distill import make_captioner
 from tests.train.test_order_finetune import LENGTH, make_backbone, make_step, some_orders
 
@@ -47,7 +47,7 @@ def test_policy_scores_are_those_of_the_context_before_each_rank():
         changed[row, rank:] = (changed[row, rank:] + 1) % TINY.vocab_size
     with torch.no_grad():
         before, after = (
-            policy_scores(backbone.policy, backbone.remember(condition, ids, orders.orders), orders.orders, ranks)
+            backbone.scores_at(backbone.policy, backbone.remember(condition, ids, orders.orders), orders.orders, ranks)
             for ids in (token_ids, changed)
         )
     torch.testing.assert_close(after[:, 0], before[:, 0])
@@ -148,5 +148,5 @@ def _regret(stage: OrderPolicyStage) -> float:
     memory, ranks = stage.backbone.remember(condition, token_ids, positions), torch.arange(1, 6).expand(8, -1)
     placed = torch.arange(LENGTH) < ranks[..., None]
     wanted = backbone_scores(stage.backbone, memory, positions, ranks).masked_fill(placed, -torch.inf)
-    chosen = policy_scores(stage.policy, memory, positions, ranks).masked_fill(placed, -torch.inf).argmax(-1)
+    chosen = stage.backbone.scores_at(stage.policy, memory, positions, ranks).masked_fill(placed, -torch.inf).argmax(-1)
     return (wanted.amax(-1) - wanted.gather(-1, chosen[..., None])[..., 0]).mean().item()

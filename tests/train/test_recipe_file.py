@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from oar_cli import commands
+from oar_cli.lab import commands
 from oar_cli.lab_options import recipe_option
 from oar_core.errors import ConfigError
 from oar_core.train.attributes import Attribute

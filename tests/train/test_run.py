@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from oar_cli import commands
+from oar_cli.lab import commands
 from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, WeightsError
 from oar_core.models.load import load_model

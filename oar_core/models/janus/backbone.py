@@ -26,6 +26,7 @@ class JanusBackbone(NextTokenBackbone):
         super().__init__()
         self.config = config
         self.order_score = OrderScore()
+        self.order_tree = None
         width = config.width
         self.embed_prompt = nn.Embedding(config.condition_vocab, width)
         self.embed_code = nn.Embedding(config.vocab_size, config.code_width)

@@ -20,6 +20,7 @@ class LlamaGenBackbone(NextTokenBackbone):
         super().__init__()
         self.config = config
         self.order_score = OrderScore()
+        self.order_tree = None
         self.embed = (
             CaptionEmbedding(config) if config.reads_captions else nn.Embedding(config.num_classes + 1, config.width)
         )

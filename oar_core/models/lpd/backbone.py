@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from oar_core.config import OrderScore
+from oar_core.config import OrderPolicyConfig
 from oar_core.models.base import (
-    Backbone,
     BackboneSpec,
     Commit,
     Commits,
@@ -22,9 +21,13 @@ from oar_core.models.base import (
 )
 from oar_core.models.lpd.config import LpdConfig
 from oar_core.models.lpd.groups import published_groups
+from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.ordered import Memory, TrainingPass, TrunkBackbone
 from oar_core.models.seen import listed_seen, seen_after
-from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
+from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask, compute_dtype
+from oar_core.nn.beside import Recording
 from oar_core.nn.kv_cache import KVCache, Window
+from oar_core.nn.rope import Rotation
 from oar_core.nn.tables import moved, places_within, starts_of
 
 INIT_STD = 0.02
@@ -49,7 +52,7 @@ class LpdBlock(nn.Module):
         return x + self.down(F.gelu(self.up(self.feed_forward_norm(x))))
 
 
-class LpdBackbone(Backbone):
+class LpdBackbone(TrunkBackbone):
     """Positions are told by a learned table alone. A condition is one class; the unconditional one is the last.
 
     The queries of a step see each other in every layer, so a logit depends on which positions share its step: no order
@@ -59,7 +62,6 @@ class LpdBackbone(Backbone):
     def __init__(self, config: LpdConfig) -> None:
         super().__init__()
         self.config = config
-        self.order_score = OrderScore()
         self.embed_class = nn.Embedding(config.num_classes + 1, config.width)
         self.embed_token = nn.Embedding(config.vocab_size, config.width)
         self.mask_token = nn.Parameter(torch.empty(config.width))
@@ -92,13 +94,51 @@ class LpdBackbone(Backbone):
         groups: Int[Tensor, "L"] | None = None,
     ) -> Float[Tensor, "B L V"]:
         """Training pass. `groups`: the step that decodes each rank; unless given, each has its own."""
+        return self._forward(condition, token_ids, positions, Uncached(self._mask(positions, groups)))
+
+    def read(self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> TrainingPass:
         length = positions.shape[1]
-        groups = torch.arange(length, device=positions.device) if groups is None else groups
-        x = torch.cat(
-            [self._condition(condition.ids), self._tokens(token_ids, positions), self._queries(positions)], dim=1
-        )
-        mask = additive_mask(_training_mask(groups), x.dtype).expand(x.shape[0], 1, -1, -1)
-        return self.head(self._trunk(x, Uncached(mask))[:, 1 + length :])
+        store = Recording(self._mask(positions))
+        logits = self._forward(condition, token_ids, positions, store)
+        # Of `[class ; tokens ; queries]` the class and all tokens but the last, which no query sees.
+        keys, values = ([table[:, :, :length] for table in tables] for tables in (store.keys, store.values))
+        return TrainingPass(logits, Memory(keys, values, store.mask[:, :, 1 + length :, :length]))
+
+    def _forward(
+        self,
+        condition: Condition,
+        token_ids: Int[Tensor, "B L"],
+        positions: Int[Tensor, "B L"],
+        store: KeyValueStore,
+    ) -> Float[Tensor, "B L V"]:
+        tokens, queries = self._tokens(token_ids, positions), self.embed_questions(positions)
+        x = torch.cat([self._condition(condition.ids), tokens, queries], dim=1)
+        return self.head(self._trunk(x, store)[:, 1 + positions.shape[1] :])
+
+    def _mask(self, positions: Int[Tensor, "B L"], groups: Int[Tensor, "L"] | None = None) -> Float[Tensor, "B 1 S S"]:
+        groups = torch.arange(positions.shape[1], device=positions.device) if groups is None else groups
+        mask = additive_mask(_training_mask(groups), compute_dtype(self.mask_token))
+        return mask.expand(len(positions), 1, -1, -1)
+
+    def trunk(
+        self,
+        x: Float[Tensor, "*S D"],
+        positions: Int[Tensor, "*S"],  # noqa: ARG002
+        store: KeyValueStore,
+    ) -> Float[Tensor, "*S D"]:
+        """Positions are in what is embedded."""
+        return self._trunk(x, store)
+
+    def predict(self, states: Float[Tensor, "*S D"]) -> Float[Tensor, "*S V"]:
+        return self.head(states)
+
+    def query_rotation(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
+        """None: keys do not turn."""
+        cos = torch.ones(*positions.shape, self.config.head_width, dtype=dtype, device=positions.device)
+        return Rotation(cos, torch.zeros_like(cos))
+
+    def new_policy(self, config: OrderPolicyConfig) -> OrderPolicy:
+        return OrderPolicy(config, self.config)
 
     def new_cache(self, num_slots: int) -> KVCache:
         """An empty cache on the weights' device and in their dtype; on a CPU in fp32, which is faster for attention."""
@@ -108,7 +148,7 @@ class LpdBackbone(Backbone):
             num_slots=num_slots,
             num_heads=config.num_heads,
             capacity=1 + config.num_tokens,
-            head_width=config.width // config.num_heads,
+            head_width=config.head_width,
             dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype,
             device=weight.device,
         )
@@ -132,7 +172,7 @@ class LpdBackbone(Backbone):
         window = cache.extend(slots, (committed + asked).tolist(), _seen(commit, asked))
         places = valid_places(commit.valid, cache.keys.device)
         tokens = self._tokens(commit.token_ids.flatten()[places], commit.positions.flatten()[places])
-        listed = torch.cat([tokens, self._queries(query.positions)])
+        listed = torch.cat([tokens, self.embed_questions(query.positions)])
         # From tokens before queries to each row's tokens before its queries, and back.
         starts = starts_of(committed + asked)
         where = np.concatenate([places_within(starts, committed), places_within(starts + committed, asked)])
@@ -152,7 +192,7 @@ class LpdBackbone(Backbone):
     def _tokens(self, token_ids: Int[Tensor, "*S"], positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
         return self.input_norm(self.embed_token(token_ids) + self.place[positions + 1])
 
-    def _queries(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
+    def embed_questions(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
         return self.input_norm(self.mask_token + self.place[positions + 1])
 
     def _initialise(self) -> None:

@@ -22,3 +22,7 @@ class LpdConfig(FrozenConfig):
     @property
     def num_tokens(self) -> int:
         return self.grid[0] * self.grid[1]
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.num_heads

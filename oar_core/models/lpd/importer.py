@@ -27,6 +27,9 @@ NAMES = {1024: "l", 1280: "xl", 1536: "xxl"}
 # Steps and guidance, by width and number of positions, with which FID was measured.
 RECIPES = {(1024, 256): (20, 4.8), (1280, 256): (20, 4.9), (1536, 256): (20, 5.9), (1024, 1024): (48, 7.3),
            (1280, 1024): (48, 6.0)}  # fmt: skip
+# Cells that the positions of a group keep apart: one more than their `repulsion_threshold`. Else `REPULSION`.
+REPULSIONS = {(1536, 256): 4, (1024, 1024): 5, (1280, 1024): 5}
+REPULSION = 3
 PIXELS = 16  # per token along an axis
 
 
@@ -65,7 +68,8 @@ def _publication(config: Config) -> Publication:
         licence="MIT",
         source="https://huggingface.co/mit-han-lab" + ("" if name is None else f"/lpd_{name}_{side}"),
         defaults={
-            "order": "locality",
+            "order": "spaced",
+            "repulsion": REPULSIONS.get((config["width"], num_tokens), REPULSION),
             "steps": steps,
             "group_sizes": "published",
             "guidance": guidance,

@@ -5,15 +5,12 @@ values. A query stack looks at that memory from any position and predicts the to
 never see each other, so asking about a position costs nothing that lasts.
 """
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.config import BackboneConfig, OrderScore
+from oar_core.config import BackboneConfig, OrderPolicyConfig
 from oar_core.models.base import (
-    Backbone,
     BackboneSpec,
     Commit,
     Commits,
@@ -23,7 +20,8 @@ from oar_core.models.base import (
     valid_places,
     within,
 )
-from oar_core.models.oar.policy import OrderPolicy
+from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.ordered import Memory, OrderedBackbone, TrainingPass
 from oar_core.models.seen import listed_seen, seen_after
 from oar_core.nn.attention import (
     CrossAttention,
@@ -42,7 +40,6 @@ from oar_core.nn.norm import make_norm
 from oar_core.nn.rope import RotaryTable, Rotation, rotate
 
 INIT_STD = 0.02
-POLICY_PREFIX = "policy."  # of an attached order policy in the state dict
 
 
 class ContextStack(nn.Module):
@@ -89,20 +86,10 @@ class QueryStack(nn.Module):
         return self.head(self.norm(x))
 
 
-class Memory(NamedTuple):
-    """The shared memory of a training pass, and how queries see it: the query of each rank, in decode order."""
-
-    keys: Float[Tensor, "B N T H"]
-    values: Float[Tensor, "B N T H"]
-    mask: Float[Tensor, "B 1 L T"]
-    rotation: Rotation
-
-
-class OarBackbone(Backbone):
+class OarBackbone(OrderedBackbone):
     """Context stack and query stack with their embeddings; keeps the `Backbone` contract.
 
     Every condition has at least one token (the unconditional one is a token too), so that a query always sees a key.
-    An order policy may be attached as `policy`; its tensors are then part of the state dict, under that prefix.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -119,8 +106,6 @@ class OarBackbone(Backbone):
         )
         self.context = ContextStack(config)
         self.query = QueryStack(config)
-        self.policy: OrderPolicy | None = None
-        self.order_score = OrderScore()
         self._initialise()
 
     @property
@@ -130,10 +115,6 @@ class OarBackbone(Backbone):
         return BackboneSpec(
             GridLayout(*config.grid), config.vocab_size, config.condition_vocab, config.max_condition, commits
         )
-
-    @property
-    def has_policy(self) -> bool:
-        return self.policy is not None
 
     @property
     def num_parameters(self) -> int:
@@ -147,10 +128,14 @@ class OarBackbone(Backbone):
         `logits[:, i]` predicts the token at `positions[:, i]` from the condition and the tokens of rank below i.
         `token_ids` are context alone, so the caller may corrupt them; the last one of each row is never read.
         """
-        return self.answer(self.remember(condition, token_ids, positions), positions)
+        return self.read(condition, token_ids, positions).logits
+
+    def read(self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> TrainingPass:
+        memory = self.remember(condition, token_ids, positions)
+        return TrainingPass(self.answer(memory, positions), memory)
 
     def remember(self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> Memory:
-        """The first half of `forward`: the context stack."""
+        """The first half of `forward`: the context stack, which leaves one layer."""
         num_condition, num_context = condition.ids.shape[1], positions.shape[1] - 1
         dtype = compute_dtype(self.embed_query.shared)
         context_mask, query_mask = training_masks(
@@ -159,17 +144,25 @@ class OarBackbone(Backbone):
         x = self._embed_context(condition, token_ids[:, :-1], positions[:, :-1])
         rotation = self._rotate_context(num_condition, positions, dtype)
         keys, values = self.context(x, rotation.slice(0, num_condition + num_context), Uncached(context_mask))
-        return Memory(
-            keys.transpose(1, 2),
-            values.transpose(1, 2),
-            query_mask,
-            rotation.slice(num_condition, num_condition + positions.shape[1]),
-        )
+        return Memory([keys.transpose(1, 2)], [values.transpose(1, 2)], query_mask)
 
     def answer(self, memory: Memory, positions: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         """The second half of `forward`: the query stack."""
-        seen = DenseMemory(memory.keys, memory.values, memory.mask)
-        return self.query(self.embed_query(positions), memory.rotation, seen)
+        return self._answer(positions, memory, memory.mask)
+
+    def ask_at(
+        self, memory: Memory, positions: Int[Tensor, "B L"], ranks: Int[Tensor, "B K"]
+    ) -> Float[Tensor, "B K L V"]:
+        num_ranks, length = ranks.shape[1], positions.shape[1]
+        mask = memory.rows_of(ranks).repeat_interleave(length, dim=1)[:, None]
+        return self._answer(positions.repeat(1, num_ranks), memory, mask).unflatten(1, (num_ranks, length))
+
+    def _answer(
+        self, positions: Int[Tensor, "B G"], memory: Memory, mask: Float[Tensor, "B 1 G T"]
+    ) -> Float[Tensor, "B G V"]:
+        keys, values = memory.keys[-1], memory.values[-1]
+        rotation = self.query_rotation(positions, compute_dtype(self.embed_query.shared))
+        return self.query(self.embed_query(positions), rotation, DenseMemory(keys, values, mask))
 
     def new_cache(self, num_slots: int) -> KVCache:
         """An empty cache on the weights' device and in their dtype; on a CPU in fp32, which is faster for attention."""
@@ -234,12 +227,15 @@ class OarBackbone(Backbone):
         rotation = self.rotary(queries, compute_dtype(self.embed_query.shared))
         return self.query(self.embed_query(queries), rotation, CachedMemory(memory, self.config.num_context_layers))
 
-    @torch.no_grad()
-    def score(self, cache: KVCache, slots: Int[Tensor, "B"], candidates: Query) -> Float[Tensor, "M"]:
-        """fp32 scores of the attached order policy."""
-        assert self.policy is not None, "no order policy is attached"
-        rotation = self.rotary(candidates.positions, compute_dtype(self.embed_query.shared))
-        return self.policy(candidates.positions, rotation, self._memory(cache, slots, candidates))
+    def ask_alone(self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Query) -> Float[Tensor, "M V"]:
+        """Queries never see each other."""
+        return self.step(cache, slots, commit, query)
+
+    def query_rotation(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
+        return self.rotary(positions, dtype)
+
+    def new_policy(self, config: OrderPolicyConfig) -> OrderPolicy:
+        return OrderPolicy(config, self.config)
 
     def _memory(self, cache: KVCache, slots: Int[Tensor, "B"], query: Query) -> CachedMemory:
         return CachedMemory(cache.look(slots, query.counts), self.config.num_context_layers)

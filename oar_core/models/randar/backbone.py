@@ -4,23 +4,29 @@ A sequence is `[class] [instruction, token] [instruction, token] ...` in decode 
 a position is read at its instruction.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.config import OrderScore
-from oar_core.models.base import Backbone, BackboneSpec, Commit, Condition, GridLayout, Queries, Query, valid_places
+from oar_core.config import OrderPolicyConfig
+from oar_core.models.base import BackboneSpec, Commit, Condition, GridLayout, Queries, Query, valid_places
 from oar_core.models.gpt import INIT_STD, Gpt, GptConfig, initialise
+from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.ordered import Memory, TrainingPass, TrunkBackbone
 from oar_core.models.randar.cache import NONE, InstructedCache
 from oar_core.models.randar.groups import published_groups
-from oar_core.nn.attention import Uncached, additive_mask
+from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
+from oar_core.nn.beside import Recording
 from oar_core.nn.kv_cache import KVCache
-from oar_core.nn.rope import neighboured, rotate
+from oar_core.nn.rope import Rotation, neighboured, rotate
 from oar_core.nn.tables import moved, offsets_within, starts_of
 
 
-class RandarBackbone(Backbone):
+class RandarBackbone(TrunkBackbone):
     """A condition is one class; the unconditional one is the last.
 
     The instructions of a step follow each other without tokens between them, so a logit depends on the positions that
@@ -31,7 +37,6 @@ class RandarBackbone(Backbone):
     def __init__(self, config: GptConfig) -> None:
         super().__init__()
         self.config = config
-        self.order_score = OrderScore()
         self.embed_class = nn.Embedding(config.num_classes + 1, config.width)
         self.instruction = nn.Parameter(torch.empty(config.width))  # rotary pairs half a head apart
         self.gpt = Gpt(config)
@@ -53,13 +58,61 @@ class RandarBackbone(Backbone):
     def forward(
         self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L V"]:
+        return self._forward(condition, token_ids, positions, Uncached(self._training_mask(positions)))
+
+    def read(self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> TrainingPass:
+        store = Recording(self._training_mask(positions))
+        logits = self._forward(condition, token_ids, positions, store)
+        # The question of rank i sees the class and i pairs; the last pair is seen by none.
+        length = positions.shape[1]
+        keys, values = ([table[:, :, :-2] for table in tables] for tables in (store.keys, store.values))
+        entries = torch.arange(2 * length - 1, device=positions.device)
+        ranks = torch.arange(length, device=positions.device)
+        mask = additive_mask(entries <= 2 * ranks[:, None], store.mask.dtype).expand(len(positions), 1, -1, -1)
+        return TrainingPass(logits, Memory(keys, values, mask))
+
+    def _forward(
+        self,
+        condition: Condition,
+        token_ids: Int[Tensor, "B L"],
+        positions: Int[Tensor, "B L"],
+        store: KeyValueStore,
+    ) -> Float[Tensor, "B L V"]:
         pairs = torch.stack([self.instructions(positions), self.gpt.embed_token(token_ids)], dim=2)
         x = torch.cat([self.embed_class(condition.ids), pairs.flatten(1, 2)], dim=1)
         nowhere = torch.full_like(condition.ids, self.gpt.nowhere)
         places = torch.cat([nowhere, positions.repeat_interleave(2, dim=1)], dim=1)
-        causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-        mask = additive_mask(causal, x.dtype).expand(x.shape[0], 1, -1, -1)
-        return self.gpt.head(self.gpt(x, places, Uncached(mask))[:, 1::2])
+        return self.gpt.head(self.gpt(x, places, store)[:, 1::2])
+
+    def _training_mask(self, positions: Int[Tensor, "B L"]) -> Float[Tensor, "B 1 S S"]:
+        batch, size = len(positions), 1 + 2 * positions.shape[1]
+        causal = torch.ones(size, size, dtype=torch.bool, device=positions.device).tril()
+        return additive_mask(causal, self.gpt.dtype).expand(batch, 1, -1, -1)
+
+    def embed_questions(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
+        return self.instructions(positions)
+
+    def trunk(
+        self, x: Float[Tensor, "*S D"], positions: Int[Tensor, "*S"], store: KeyValueStore
+    ) -> Float[Tensor, "*S D"]:
+        return self.gpt(x, positions, store)
+
+    def predict(self, states: Float[Tensor, "*S D"]) -> Float[Tensor, "*S V"]:
+        return self.gpt.head(states)
+
+    def query_rotation(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
+        return self.gpt.rotary(positions, dtype)
+
+    def new_policy(self, config: OrderPolicyConfig) -> OrderPolicy:
+        return OrderPolicy(config, self.config)
+
+    def ask_alone(self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Query) -> Float[Tensor, "M V"]:
+        with _without_questions(cache, slots[commit.counts == 0]):
+            return super().ask_alone(cache, slots, commit, query)
+
+    def score(self, cache: KVCache, slots: Int[Tensor, "B"], candidates: Query) -> Float[Tensor, "M"]:
+        with _without_questions(cache, slots):
+            return super().score(cache, slots, candidates)
 
     def new_cache(self, num_slots: int) -> InstructedCache:
         """An empty cache; each position has two entries."""
@@ -116,6 +169,18 @@ class RandarBackbone(Backbone):
         heads = self.instruction.float().view(self.config.num_heads, -1).expand(*positions.shape, -1, -1)
         turned = rotate(heads, self.gpt.rotary(positions, torch.float32))
         return neighboured(turned).flatten(-2).to(self.instruction.dtype)
+
+
+@contextmanager
+def _without_questions(cache: KVCache, slots: Int[Tensor, "B"]) -> Iterator[None]:
+    """Takes the instructions that wait for their tokens out of these slots for a while."""
+    assert isinstance(cache, InstructedCache), "a cache of another family"
+    rows = slots.cpu().numpy()
+    waiting = rows[cache.asked.numpy()[rows] != NONE]
+    aside = cache.set_aside(waiting) if len(waiting) else None
+    yield
+    if aside is not None:
+        cache.put_back(aside)
 
 
 def _take_asked(cache: InstructedCache, rows: Int[np.ndarray, "B"], commit: Commit) -> Int[np.ndarray, "B"]:

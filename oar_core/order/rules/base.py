@@ -1,7 +1,7 @@
 """What a chosen order is: what it asks of the backbone, and how it chooses among what it asked."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
@@ -25,6 +25,7 @@ class Asked:
     order_score: OrderScore
     as_table: Callable[[Float[Tensor, "K"]], Float[Tensor, "R G"]]
     draw: Callable[[], Int[Tensor, "K"]]  # the token that would be drawn at each candidate
+    options: Mapping[str, Float[Tensor, "R"]]  # by name, what each row was asked for of the options of its rule
 
 
 class Decider(ABC):
@@ -48,6 +49,7 @@ class OrderRule:
     uses_policy: bool = False  # the order policy puts the remaining positions in order before anything is asked
     decider: Decider | None = None  # None: what is asked is the group
     counts_candidates: bool = False  # `candidates` positions are asked for each that the group may hold
+    options: tuple[str, ...] = ()  # numbers among the options of a plan that the decider reads, see `Asked.options`
 
     @property
     def asks_more(self) -> bool:

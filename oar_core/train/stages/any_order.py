@@ -1,6 +1,7 @@
 """Stage 1: the backbone learns every order: next-token prediction along uniformly random permutations."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int
@@ -25,6 +26,8 @@ class AnyOrderStageConfig:
 
 class AnyOrderStage:
     """Wants rows with captions; `loss` is the mean over all ranks of the cross-entropy in nats per token."""
+
+    can_shard: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ Apart from the other stages: nothing that is trained for pictures may learn from
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,8 @@ class EvaluatorStageConfig:
 
 class EvaluatorStage:
     """`loss` is the mean over attributes of the cross-entropy in nats; `accuracy` is logged beside it."""
+
+    can_shard: ClassVar[bool] = False  # its norms read a batch as a whole
 
     def __init__(
         self,

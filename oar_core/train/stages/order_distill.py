@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from oar_core.config import ORDER_SCORES, OrderScore
 from oar_core.errors import CheckpointError, ConfigError
-from oar_core.models.base import Backbone, Commit, Condition, Query
+from oar_core.models.base import Commit, Condition, Query
+from oar_core.models.ordered import OrderedBackbone
 from oar_core.nn.kv_cache import KVCache
 from oar_core.order.certainty import log_probability
 from oar_core.order.paths import Grid
@@ -23,6 +24,7 @@ from oar_core.order.permutation import invert
 from oar_core.order.score import distance_to_known, score_positions
 from oar_core.sampling.forced_order import forced_orders
 from oar_core.train.checkpoint import load_tensors, save_tensors
+from oar_core.train.parallel import Processes
 from oar_core.train.tokens import Captioner
 
 SHARDS = "[0-9]*.safetensors"
@@ -78,13 +80,13 @@ class OrderSet:
 
 
 def extract_orders(
-    backbone: Backbone, condition: Condition, token_ids: Int[Tensor, "B L"], config: DistillConfig
+    backbone: OrderedBackbone, condition: Condition, token_ids: Int[Tensor, "B L"], config: DistillConfig
 ) -> Int[Tensor, "B L"]:
     """The orders of a batch of pictures, whose tokens are in grid order."""
 
     def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
         shape = (len(token_ids), -1)
-        logits = backbone.step(cache, torch.arange(len(token_ids)), commit, asked).float().unflatten(0, shape)
+        logits = backbone.ask_alone(cache, torch.arange(len(token_ids)), commit, asked).float().unflatten(0, shape)
         return _scores(logits, token_ids, asked.positions.view(shape), backbone.spec.grid, config)
 
     return forced_orders(backbone, condition, token_ids, score, per_step=config.positions_per_step)
@@ -105,27 +107,33 @@ def _scores(
 
 
 def distill_orders(
-    backbone: Backbone, captioner: Captioner, config: DistillConfig, folder: Path, stamp: dict[str, Any]
+    backbone: OrderedBackbone, captioner: Captioner, config: DistillConfig, folder: Path, stamp: dict[str, Any]
 ) -> OrderSet:
     """Extracts the orders of `num_images` pictures into `folder`, a shard for each block; finished ones are kept.
 
-    `stamp` names what the orders are made with; shards of another stamp or config are removed first.
+    `stamp` names what the orders are made with; shards of another stamp or config are removed first. Processes that
+    train together share out the blocks.
     """
+    processes = Processes.current()
     picked = torch.randperm(len(captioner.tokens), generator=torch.Generator().manual_seed(config.seed))
     blocks = picked[: config.num_images].split(config.block_size)
     stamp = {**stamp, "config": {key: value for key, value in asdict(config).items() if key not in _FREE}}
-    for path in folder.glob(SHARDS):
-        if load_tensors(path)[1]["stamp"] != stamp:
-            path.unlink()
-    total = sum(map(len, blocks))
-    with tqdm(total=total, desc="distilling", unit="image", mininterval=2.0) as bar:
-        for number, indices in enumerate(blocks):
+    if processes.is_first:
+        for path in folder.glob(SHARDS):
+            if load_tensors(path)[1]["stamp"] != stamp:
+                path.unlink()
+    processes.wait()
+    own = [(number, blocks[number]) for number in processes.mine(len(blocks))]
+    total, is_silent = sum(len(indices) for _, indices in own), not processes.is_first
+    with tqdm(total=total, desc="distilling", unit="image", mininterval=2.0, disable=is_silent) as bar:
+        for number, indices in own:
             path = folder / f"{number:05d}.safetensors"
             if not _is_finished(path, indices):
                 orders = _extract_block(backbone, captioner, config, indices, bar)
                 save_tensors(path, {"indices": indices, "orders": compact(orders)}, {"stamp": stamp})
             else:
                 bar.update(len(indices))
+    processes.wait()
     return load_orders(folder, len(blocks))
 
 
@@ -138,7 +146,7 @@ def _is_finished(path: Path, indices: Int[Tensor, "M"]) -> bool:
 
 
 def _extract_block(
-    backbone: Backbone, captioner: Captioner, config: DistillConfig, indices: Int[Tensor, "M"], bar: "tqdm[Any]"
+    backbone: OrderedBackbone, captioner: Captioner, config: DistillConfig, indices: Int[Tensor, "M"], bar: "tqdm[Any]"
 ) -> Int[Tensor, "M L"]:
     parts: list[Tensor] = []
     device = backbone.new_cache(1).keys.device

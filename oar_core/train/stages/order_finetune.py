@@ -1,13 +1,14 @@
 """Stage 3: the backbone is specialised on chosen orders, and beside it the order policy learns to choose them."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from oar_core.errors import ConfigError
-from oar_core.models.oar.backbone import POLICY_PREFIX, OarBackbone
+from oar_core.models.ordered import POLICY_PREFIX, OrderedBackbone
 from oar_core.order.paths import PATHS, Grid, locality
 from oar_core.train.context_noise import corrupt_context
 from oar_core.train.loop import Step
@@ -72,10 +73,12 @@ class OrderFinetuneStage:
     nats per token, plus `policy_weight` times the policy's Plackett-Luce loss in nats per rank.
     """
 
+    can_shard: ClassVar[bool] = True
+
     def __init__(
         self,
         captioner: Captioner,
-        backbone: OarBackbone,
+        backbone: OrderedBackbone,
         config: OrderFinetuneStageConfig,
         distilled: OrderSet | None = None,
     ) -> None:
@@ -113,14 +116,16 @@ class OrderFinetuneStage:
         condition = self.captioner.for_training(pictures, step)
         context = corrupt_context(ordered, self.config.context_noise, self.backbone.spec.vocab_size, step)
         positions = positions.to(step.device)
-        memory = self.backbone.remember(condition, context.to(step.device), positions)
-        tokens = token_cross_entropy(self.backbone.answer(memory, positions), ordered.to(step.device))
         if self.backbone.policy is None:
-            return {"total": tokens}
-        nats = policy_nats(self.backbone.policy, memory, positions, self.config.policy_ranks, step)
+            logits = self.backbone(condition, context.to(step.device), positions)
+            return {"total": token_cross_entropy(logits, ordered.to(step.device))}
+        found = self.backbone.read(condition, context.to(step.device), positions)
+        tokens = token_cross_entropy(found.logits, ordered.to(step.device))
+        policy, ranks = self.backbone.policy, self.config.policy_ranks
+        nats = policy_nats(self.backbone, policy, found.memory, positions, ranks, step)
         counts = ~is_random.to(step.device)
-        policy = (nats.mean(dim=1) * counts).sum() / counts.sum().clamp_min(1)
-        return {"total": tokens + self.config.policy_weight * policy, "tokens": tokens, "policy": policy}
+        loss = (nats.mean(dim=1) * counts).sum() / counts.sum().clamp_min(1)
+        return {"total": tokens + self.config.policy_weight * loss, "tokens": tokens, "policy": loss}
 
     def _orders(self, indices: Int[Tensor, "B"], step: Step) -> tuple[Int[Tensor, "B"], Int[Tensor, "B L"]]:
         """Which pictures a batch is made of, and the arm's order of each."""

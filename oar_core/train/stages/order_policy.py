@@ -1,13 +1,13 @@
 """The order policy learns to choose: from orders, or from what a backbone says that is asked for every position."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.models.oar.backbone import Memory, OarBackbone
-from oar_core.models.oar.policy import OrderPolicy
-from oar_core.nn.attention import DenseMemory
-from oar_core.nn.rope import Rotation
+from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.ordered import Memory, OrderedBackbone
 from oar_core.order.score import score_positions
 from oar_core.train.loop import Step
 from oar_core.train.losses import plackett_luce, top_one
@@ -27,10 +27,12 @@ class OrderPolicyStage:
     for all of them. Contexts are those along the orders, of a half of the pictures along random ones where scores
     teach: these can be had anywhere."""
 
+    can_shard: ClassVar[bool] = True
+
     def __init__(
         self,
         captioner: Captioner,
-        backbone: OarBackbone,
+        backbone: OrderedBackbone,
         policy: OrderPolicy,
         distilled: OrderSet,
         *,
@@ -64,21 +66,28 @@ class OrderPolicyStage:
         positions = positions.to(step.device)
         with torch.no_grad():
             condition = self.captioner.for_training(pictures, step)
-            memory = self.backbone.remember(condition, ordered.to(step.device), positions)
+            memory = self.backbone.read(condition, ordered.to(step.device), positions).memory
         if self.teacher == BY_ORDERS:
-            return {"total": policy_nats(self.policy, memory, positions, self.num_ranks, step).mean()}
+            nats = policy_nats(self.backbone, self.policy, memory, positions, self.num_ranks, step)
+            return {"total": nats.mean()}
         ranks = _draw_ranks(positions, self.num_ranks, step)
         with torch.no_grad():
             wanted = backbone_scores(self.backbone, memory, positions, ranks) / TEACHER_NATS
-        return {"total": top_one(policy_scores(self.policy, memory, positions, ranks), wanted, ranks).mean()}
+        found = self.backbone.scores_at(self.policy, memory, positions, ranks)
+        return {"total": top_one(found, wanted, ranks).mean()}
 
 
 def policy_nats(
-    policy: OrderPolicy, memory: Memory, positions: Int[Tensor, "B L"], num_ranks: int, step: Step
+    backbone: OrderedBackbone,
+    policy: OrderPolicy,
+    memory: Memory,
+    positions: Int[Tensor, "B L"],
+    num_ranks: int,
+    step: Step,
 ) -> Float[Tensor, "B K"]:
     """The policy's loss on orders, at `num_ranks` ranks of each picture."""
     ranks = _draw_ranks(positions, num_ranks, step)
-    return plackett_luce(policy_scores(policy, memory, positions, ranks), ranks)
+    return plackett_luce(backbone.scores_at(policy, memory, positions, ranks), ranks)
 
 
 def _partly_random(orders: Int[Tensor, "B L"], share: float, step: Step) -> Int[Tensor, "B L"]:
@@ -94,33 +103,16 @@ def _draw_ranks(positions: Int[Tensor, "B L"], num_ranks: int, step: Step) -> In
     return drawn[:, :num_ranks].to(positions.device)
 
 
-def policy_scores(
-    policy: OrderPolicy, memory: Memory, positions: Int[Tensor, "B L"], ranks: Int[Tensor, "B K"]
-) -> Float[Tensor, "B K L"]:
-    """Scores of all positions, in decode order, from the context of each of the ranks; none flows into the memory."""
-    rotation, seen = _from_ranks(memory, ranks, positions.shape[1])
-    return policy(positions.repeat(1, ranks.shape[1]), rotation, seen).unflatten(1, (ranks.shape[1], -1))
-
-
 def backbone_scores(
-    backbone: OarBackbone, memory: Memory, positions: Int[Tensor, "B L"], ranks: Int[Tensor, "B K"]
+    backbone: OrderedBackbone, memory: Memory, positions: Int[Tensor, "B L"], ranks: Int[Tensor, "B K"]
 ) -> Float[Tensor, "B K L"]:
-    """The same from the backbone itself: what it would choose by if every position were asked for its token."""
-    num_ranks, length = ranks.shape[1], positions.shape[1]
-    rotation, seen = _from_ranks(memory, ranks, length)
-    logits = backbone.query(backbone.embed_query(positions.repeat(1, num_ranks)), rotation, seen).float()
+    """Scores of all positions, in decode order, from the context before each of the ranks: what the backbone would
+    choose by if every position were asked for its token."""
+    length = positions.shape[1]
+    logits = backbone.ask_at(memory, positions, ranks).float()
     # Backwards, those that remain come first and those that are placed are the padding.
-    backwards = logits.unflatten(1, (num_ranks, length)).flatten(0, 1).flip(1)
-    remaining = positions.flip(1).repeat_interleave(num_ranks, dim=0)
+    backwards = logits.flatten(0, 1).flip(1)
+    remaining = positions.flip(1).repeat_interleave(ranks.shape[1], dim=0)
     widths = length - ranks.flatten()
     scores = score_positions(backwards, remaining, widths, backbone.spec.grid, backbone.order_score)
     return scores.flip(1).unflatten(0, ranks.shape)
-
-
-def _from_ranks(memory: Memory, ranks: Int[Tensor, "B K"], length: int) -> tuple[Rotation, DenseMemory]:
-    """All positions as queries to the context of each of the ranks in turn; nothing flows into the memory."""
-    batch, num_ranks = ranks.shape
-    rows = memory.mask[:, 0][torch.arange(batch, device=ranks.device)[:, None], ranks]
-    rotation = Rotation(memory.rotation.cos.repeat(1, num_ranks, 1), memory.rotation.sin.repeat(1, num_ranks, 1))
-    mask = rows.repeat_interleave(length, dim=1)[:, None]
-    return rotation, DenseMemory(memory.keys.detach(), memory.values.detach(), mask)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from types import EllipsisType
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,6 +43,8 @@ class TokenizerStageConfig:
 
 
 class TokenizerStage:
+    can_shard: ClassVar[bool] = False  # its codes move by what a batch holds
+
     def __init__(self, images: ImageSet, model: TokenizerConfig, config: TokenizerStageConfig) -> None:
         self.images = images
         self.config = config

@@ -69,7 +69,7 @@ async def _row(connection: RedisConnection, settings: Settings, depth: int) -> Q
         await asyncio.gather(*(queue.submit(PARAMS) for _ in range(min(AT_ONCE, depth - start))))
     submitted = await queue.submit(PARAMS)
     job = await queue.load(submitted.job_id)
-    place = await _microseconds(connection, lambda: queue.place(job))
+    place = await _microseconds(connection, lambda: queue.look(job.id))
     gauge = await _microseconds(connection, lambda: scrape.read(MODEL))
     submit = await _microseconds(connection, lambda: queue.submit(PARAMS))
     take = await _microseconds(connection, lambda: worker.take(1))
@@ -82,7 +82,7 @@ async def _finish(connection: RedisConnection, worker: WorkerQueue) -> None:
     claim = await worker.claim((await worker.unfinished())[0])
     assert claim is not None
     body = Completed(images=(), seconds=1.0).body()
-    await scripts.run_many(connection, [worker.finish_call(claim, JobState.COMPLETED, body, ())])
+    await scripts.run_many(connection, [worker.calls.finish(claim, JobState.COMPLETED, body, ())])
 
 
 async def _microseconds(connection: RedisConnection, call: Callable[[], Awaitable[object]]) -> float:

@@ -6,9 +6,9 @@ local OF_ACTIVE_JOBS = {'share', 'rows', 'work', 'done', 'nonce', 'base', 'anew'
 -- The one way for a job to end: out of the queue, terminal event, result, lifetimes, tombstone. `num_bytes` is what was
 -- stored besides for as long as the result. It leaves the queue first, since that takes no memory: what has begun to
 -- write is not stopped by a Redis that is full.
-local function conclude(group, state, body, result_ttl, tombstone_ttl, num_bytes)
-  leave_queue(group, field('entry'))
-  redis.call('ZREM', KEYS[6], field('id'))
+local function conclude(state, body, result_ttl, tombstone_ttl, num_bytes)
+  leave_queue(field('entry'))
+  redis.call('ZREM', key.due, field('id'))
   if field('share') ~= '' then
     redis.call('SREM', field('share'), field('id'))
   end
@@ -19,19 +19,19 @@ local function conclude(group, state, body, result_ttl, tombstone_ttl, num_bytes
   elseif source ~= '' then
     redis.call('PEXPIRE', source, result_ttl)
   end
-  local outputs = 'out:' .. field('id')
-  redis.call('DEL', 'val:' .. field('id')) -- nobody goes on from them
-  redis.call('HSET', KEYS[1], 'state', state, 'finished', now, 'result', body)
-  redis.call('HDEL', KEYS[1], unpack(OF_ACTIVE_JOBS))
+  local outputs = outputs_key(field('id'))
+  redis.call('DEL', values_key(field('id'))) -- nobody goes on from them
+  redis.call('HSET', key.job, 'state', state, 'finished', now, 'result', body)
+  redis.call('HDEL', key.job, unpack(OF_ACTIVE_JOBS))
   append(state, body)
-  redis.call('SET', KEYS[4], state .. ' ' .. field('tenant'), 'PX', tombstone_ttl)
-  local storage = storage_key(field('tenant'))
+  redis.call('SET', key.tombstone, state .. ' ' .. field('tenant'), 'PX', tombstone_ttl)
+  local storage = storage_of(field('tenant'))
   forget_expired(storage)
   release_active(storage)
-  charge_for(storage, result_ttl, bytes_of(KEYS[1], KEYS[2], KEYS[5], source, outputs) + (num_bytes or 0))
-  charge_for(storage, tombstone_ttl, bytes_of(KEYS[4]))
-  redis.call('PEXPIRE', KEYS[1], result_ttl)
-  redis.call('PEXPIRE', KEYS[2], result_ttl)
-  redis.call('PEXPIRE', KEYS[5], result_ttl)
+  charge_for(storage, result_ttl, bytes_of(key.job, key.events, key.previews, source, outputs) + (num_bytes or 0))
+  charge_for(storage, tombstone_ttl, bytes_of(key.tombstone))
+  redis.call('PEXPIRE', key.job, result_ttl)
+  redis.call('PEXPIRE', key.events, result_ttl)
+  redis.call('PEXPIRE', key.previews, result_ttl)
   redis.call('PEXPIRE', outputs, result_ttl)
 end

@@ -1,24 +1,25 @@
--- ARGV: worker, epoch, seq before the first event, then type, body, image and steps of each event.
+-- Arguments: worker, epoch, seq (before the first event), events (type, image and steps of each). Bytes: their bodies.
 -- An event whose number was given already is skipped, so a repeated call changes nothing.
 -- Returns {seq, 0 go on | 1 cancel | 2 the deadline has passed}; seq -1 when the job is no longer this worker's.
-if not is_mine(ARGV[1], ARGV[2]) then
+if not is_mine() then
   return {-1, 0}
 end
-local seq = tonumber(ARGV[3])
+local seq = args.seq
 local written = number('seq')
 local rows = number('rows')
-for i = 4, #ARGV, 4 do
+for i, event in ipairs(args.events) do
+  local body = ARGV[i + 1]
   seq = seq + 1
   if seq > written then
-    if ARGV[i] == 'preview' then
-      append_preview(ARGV[i + 2], ARGV[i + 1])
+    if event.type == 'preview' then
+      append_preview(event.image, body)
     else
-      append(ARGV[i], ARGV[i + 1])
+      append(event.type, body)
     end
-    local is_step = ARGV[i] == 'patches' or ARGV[i] == 'revised'
-    local steps = is_step and 1 or tonumber(ARGV[i + 3])
+    local is_step = event.type == 'patches' or event.type == 'revised'
+    local steps = is_step and 1 or event.steps
     if steps > 0 then
-      redis.call('HINCRBY', KEYS[1], 'done', rows * steps)
+      redis.call('HINCRBY', key.job, 'done', rows * steps)
     end
   end
 end

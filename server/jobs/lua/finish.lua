@@ -1,16 +1,15 @@
--- KEYS[7..] pictures. ARGV: worker, epoch, group, state, body, result ttl, tombstone ttl, then the pictures.
+-- KEYS[7..] pictures. Arguments: worker, epoch, state, body, result_ms, tombstone_ms. Bytes: the pictures.
 -- Returns 1, or -1 when the job is no longer this worker's. A repeated call changes nothing.
-local worker, epoch, state = ARGV[1], ARGV[2], ARGV[4]
-if field('state') == state and field('owner') == worker and field('epoch') == epoch then
+if field('state') == args.state and field('owner') == args.worker and number('epoch') == args.epoch then
   return 1
 end
-if not is_mine(worker, epoch) then
+if not is_mine() then
   return -1
 end
 local pictures = 0
 for i = 7, #KEYS do
-  redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[6])
+  redis.call('SET', KEYS[i], ARGV[i - 5], 'PX', args.result_ms)
   pictures = pictures + bytes_of(KEYS[i])
 end
-conclude(ARGV[3], state, ARGV[5], ARGV[6], ARGV[7], pictures)
+conclude(args.state, args.body, args.result_ms, args.tombstone_ms, pictures)
 return 1

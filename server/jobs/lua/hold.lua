@@ -1,2 +1,3 @@
--- KEYS: a lease. ARGV: who wants it, ms, a value whose holder is dead. Returns '' when that one has it now, else its value.
-return hold(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
+-- KEYS: a lease. Arguments: name, lease_ms, dead (a value whose holder is dead). Returns '' when `name` has it now, else
+-- its value.
+return hold(KEYS[1])

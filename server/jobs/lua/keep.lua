@@ -1,10 +1,11 @@
--- KEYS[7] outputs, KEYS[8] values of frames. ARGV: worker, epoch, then the number of a key, a field and bytes of each.
--- Stores what events that are written next speak of: whoever reads them finds it. A repeated call changes nothing.
--- Returns 1, or -1 when the job is no longer this worker's.
-if not is_mine(ARGV[1], ARGV[2]) then
+-- KEYS[7] outputs, KEYS[8] values of frames. Arguments: worker, epoch, items (field and whether it is an output). Bytes:
+-- those of each item. Stores what events that are written next speak of: whoever reads them finds it. A repeated call
+-- changes nothing. Returns 1, or -1 when the job is no longer this worker's.
+local outputs, values = KEYS[7], KEYS[8]
+if not is_mine() then
   return -1
 end
-for i = 3, #ARGV, 3 do
-  redis.call('HSET', KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2])
+for i, item in ipairs(args.items) do
+  redis.call('HSET', item.is_output and outputs or values, item.field, ARGV[i + 1])
 end
 return 1

@@ -1,9 +1,9 @@
--- ARGV: number of the event, body, ms since submit, group, result ttl, tombstone ttl, then fields of the job in pairs.
+-- Arguments: seq (number of the event), body, age_ms (since submit), result_ms, tombstone_ms, fields (of the job).
 -- A job that its worker still holds and of which Redis knows nothing any more ends as failed, for whoever asks or watches.
 -- Returns 1 if it was lost, 0 if Redis knows of it: another worker has it, or it has ended.
-if redis.call('EXISTS', KEYS[1], KEYS[4]) > 0 then
+if redis.call('EXISTS', key.job, key.tombstone) > 0 then
   return 0
 end
-redis.call('HSET', KEYS[1], 'seq', ARGV[1] - 1, 'created', now - ARGV[3], 'entry', '0-0', unpack(ARGV, 7))
-conclude(ARGV[4], 'failed', ARGV[2], ARGV[5], ARGV[6])
+redis.call('HSET', key.job, 'seq', args.seq - 1, 'created', now - args.age_ms, 'entry', '0-0', unpack(args.fields))
+conclude('failed', args.body, args.result_ms, args.tombstone_ms)
 return 1

@@ -11,7 +11,7 @@ local function is_before(a, b)
 end
 
 -- Id of the last entry that any worker was given, nil where there is no group yet; and how many of these are still there.
-local function last_delivered(queue, group)
+local function last_delivered(queue)
   if redis.call('EXISTS', queue) == 0 then
     return nil, 0
   end
@@ -20,7 +20,7 @@ local function last_delivered(queue, group)
     for i = 1, #facts, 2 do
       named[facts[i]] = facts[i + 1]
     end
-    if named['name'] == group then
+    if named['name'] == GROUP then
       return named['last-delivered-id'], named['pending']
     end
   end
@@ -37,7 +37,7 @@ end
 local function each_begun(queue, delivered, visit)
   for _, item in ipairs(redis.call('XRANGE', queue, '-', delivered)) do
     local entry, id, work = item[1], item[2][2], tonumber(item[2][4]) or 0
-    local facts = redis.call('HMGET', 'job:' .. id, 'done', 'state')
+    local facts = redis.call('HMGET', job_key(id), 'done', 'state')
     visit(id, entry, math.max(0, work - (tonumber(facts[1]) or 0)), facts[2] == 'queued')
   end
 end
@@ -77,10 +77,10 @@ local function new_before(queue, delivered, pending, bound)
 end
 
 -- Row-steps that are left of all jobs of the queues; see new_before.
-local function work_left(queues, group)
+local function work_left(queues)
   local left = 0
   for _, queue in ipairs(queues) do
-    local delivered, pending = last_delivered(queue, group)
+    local delivered, pending = last_delivered(queue)
     delivered = delivered or '0-0'
     each_begun(queue, delivered, function(_, _, work)
       left = left + work

@@ -1,9 +1,9 @@
--- KEYS: a tenant's bucket. ARGV: tokens a second, most tokens. Takes one.
+-- KEYS: a tenant's bucket. Arguments: rate (tokens a second), bucket (most tokens). Takes one.
 -- Returns 0, or the microseconds until there is one. The bucket is one number: the time at which it will be full again.
 -- What has to be refused takes nothing, so that a client that hammers is served as often as one that waits.
 local moment = time[1] * 1000000 + time[2]
-local gap = 1000000 / ARGV[1]
-local most = gap * ARGV[2]
+local gap = 1000000 / args.rate
+local most = gap * args.bucket
 -- It is never further away than an empty bucket, unless the clock was set back or the limits have changed.
 local before = math.min(tonumber(redis.call('GET', KEYS[1])) or 0, moment + most)
 local full = math.max(moment, before) + gap

@@ -4,22 +4,22 @@
 local SPANS = 64
 local IDLE_MS = 7 * 86400 * 1000 -- nothing is known of a tenant that was silent for so long, and kept nothing meanwhile
 
-local function storage_key(tenant)
-  return 'storage:' .. (tenant ~= '' and tenant or '-')
+local function storage_of(tenant)
+  return storage_key(tenant ~= '' and tenant or OPEN_TENANT)
 end
 
 -- As Redis has them allocated; a key that is not there takes nothing.
 local function bytes_of(...)
   local bytes = 0
-  for _, key in ipairs({...}) do
-    bytes = bytes + (key ~= '' and redis.call('MEMORY', 'USAGE', key, 'SAMPLES', 0) or 0)
+  for _, name in ipairs({...}) do
+    bytes = bytes + (name ~= '' and redis.call('MEMORY', 'USAGE', name, 'SAMPLES', 0) or 0)
   end
   return bytes
 end
 
 -- Calls visit(name, bytes, ms at which it expires or nil) for all that is counted.
-local function each_charge(key, visit)
-  local facts = redis.call('HGETALL', key)
+local function each_charge(storage, visit)
+  local facts = redis.call('HGETALL', storage)
   for i = 1, #facts, 2 do
     if facts[i] ~= 'total' and facts[i] ~= 'next' then
       visit(facts[i], tonumber(facts[i + 1]), tonumber(facts[i]))
@@ -28,11 +28,11 @@ local function each_charge(key, visit)
 end
 
 -- Bytes that are kept now. It writes nothing: a script may refuse whatever Redis' memory allows.
-local function stored(key)
-  local known = redis.call('HMGET', key, 'total', 'next')
+local function stored(storage)
+  local known = redis.call('HMGET', storage, 'total', 'next')
   local total = tonumber(known[1]) or 0
   if known[2] and tonumber(known[2]) <= now then
-    each_charge(key, function(_, bytes, expiry)
+    each_charge(storage, function(_, bytes, expiry)
       total = total - (expiry and expiry <= now and bytes or 0)
     end)
   end
@@ -40,9 +40,9 @@ local function stored(key)
 end
 
 -- Milliseconds until `excess` bytes have expired; -1 where so much does not expire before jobs end that wait or run.
-local function time_until_expired(key, excess)
+local function time_until_expired(storage, excess)
   local spans = {}
-  each_charge(key, function(_, bytes, expiry)
+  each_charge(storage, function(_, bytes, expiry)
     if expiry and expiry > now then
       spans[#spans + 1] = {expiry, bytes}
     end
@@ -57,89 +57,89 @@ local function time_until_expired(key, excess)
   return -1
 end
 
-local function forget_expired(key)
-  local first = tonumber(redis.call('HGET', key, 'next'))
+local function forget_expired(storage)
+  local first = tonumber(redis.call('HGET', storage, 'next'))
   if not first or first > now then
     return
   end
   local total, left = 0, nil
-  each_charge(key, function(name, bytes, expiry)
+  each_charge(storage, function(name, bytes, expiry)
     if expiry and expiry <= now then
-      redis.call('HDEL', key, name)
+      redis.call('HDEL', storage, name)
     else
       total = total + bytes
       left = expiry and math.min(left or expiry, expiry) or left
     end
   end)
-  redis.call('HSET', key, 'total', string.format('%.0f', total))
+  redis.call('HSET', storage, 'total', string.format('%.0f', total))
   if left then
-    redis.call('HSET', key, 'next', string.format('%.0f', left))
+    redis.call('HSET', storage, 'next', string.format('%.0f', left))
   else
-    redis.call('HDEL', key, 'next')
+    redis.call('HDEL', storage, 'next')
   end
 end
 
 -- Prolonged long before it runs out, and so seldom written.
-local function keep(key, ttl)
-  if redis.call('PTTL', key) < ttl + IDLE_MS / 2 then
-    redis.call('PEXPIRE', key, ttl + IDLE_MS)
+local function keep(storage, ttl)
+  if redis.call('PTTL', storage) < ttl + IDLE_MS / 2 then
+    redis.call('PEXPIRE', storage, ttl + IDLE_MS)
   end
 end
 
-local function add_charge(key, name, bytes)
-  redis.call('HINCRBY', key, name, string.format('%.0f', bytes))
-  redis.call('HINCRBY', key, 'total', string.format('%.0f', bytes))
+local function add_charge(storage, name, bytes)
+  redis.call('HINCRBY', storage, name, string.format('%.0f', bytes))
+  redis.call('HINCRBY', storage, 'total', string.format('%.0f', bytes))
 end
 
 -- Counts what is kept for `ttl` ms from now.
-local function charge_for(key, ttl, bytes)
+local function charge_for(storage, ttl, bytes)
   if bytes == 0 then
     return
   end
   local span = math.max(1, math.ceil(ttl / SPANS))
   local ends = math.ceil((now + ttl) / span) * span
-  add_charge(key, string.format('%.0f', ends), bytes)
-  local first = tonumber(redis.call('HGET', key, 'next'))
+  add_charge(storage, string.format('%.0f', ends), bytes)
+  local first = tonumber(redis.call('HGET', storage, 'next'))
   if not first or ends < first then
-    redis.call('HSET', key, 'next', string.format('%.0f', ends))
+    redis.call('HSET', storage, 'next', string.format('%.0f', ends))
   end
-  keep(key, ttl)
+  keep(storage, ttl)
 end
 
 -- Counts an accepted job, with `reserve` for what it will write.
-local function charge_active(key, model, reserve)
-  forget_expired(key)
-  local bytes = bytes_of(KEYS[1], KEYS[2], field('source')) + reserve
-  redis.call('HSET', KEYS[1], 'storage', bytes)
-  add_charge(key, 'active:' .. model, bytes)
-  keep(key, 0)
+local function charge_active(storage, model, reserve)
+  forget_expired(storage)
+  local bytes = bytes_of(key.job, key.events, field('source')) + reserve
+  redis.call('HSET', key.job, 'storage', bytes)
+  add_charge(storage, 'active:' .. model, bytes)
+  keep(storage, 0)
 end
 
 -- Takes back what was counted of an active job.
-local function release_active(key)
+local function release_active(storage)
   local name = 'active:' .. field('model')
-  local held = tonumber(redis.call('HGET', key, name)) or 0
+  local held = tonumber(redis.call('HGET', storage, name)) or 0
   local bytes = math.min(held, number('storage'))
   if bytes > 0 then -- a job that a process of before accepted, or that went with Redis' data, was never counted
-    add_charge(key, name, -bytes)
+    add_charge(storage, name, -bytes)
   end
   if held == bytes then
-    redis.call('HDEL', key, name)
+    redis.call('HDEL', storage, name)
   end
-  redis.call('HDEL', KEYS[1], 'storage')
+  redis.call('HDEL', key.job, 'storage')
 end
 
 -- Before a tenant is refused: jobs that somebody deleted by hand, or that a worker of before ended, hold nothing.
-local function recount_active(key, model, share)
+local function recount_active(storage, model, share)
   local name, bytes = 'active:' .. model, 0
   for _, id in ipairs(redis.call('SMEMBERS', share)) do
-    local facts = redis.call('HMGET', 'job:' .. id, 'state', 'storage')
+    local facts = redis.call('HMGET', job_key(id), 'state', 'storage')
     if facts[1] and not is_terminal(facts[1]) then
       bytes = bytes + (tonumber(facts[2]) or 0)
     end
   end
-  local held = tonumber(redis.call('HGET', key, name)) or 0
+  local held = tonumber(redis.call('HGET', storage, name)) or 0
   if held ~= bytes then
-    add_charge(key, name, bytes - held)
+    add_charge(storage, name, bytes - held)
   end
 end

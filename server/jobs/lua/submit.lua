@@ -1,71 +1,82 @@
 -- KEYS[7] idempotency key, KEYS[8] the tenant's jobs, KEYS[9] the tenant's storage, KEYS[10..] the model's queues.
--- ARGV: job id, depth limit, deadline after ms, fingerprint ('' is none), its ttl ms, group, work, tenant, most jobs of
--- that tenant, most bytes that it may keep, bytes that the job will write, source picture ('' is none), model, then the
--- job's fields in pairs. Repeating a call with the same job id changes nothing.
--- Returns {'accepted'} | {'replayed', id} | {'conflict', id} | {'full', jobs, row-steps that are left of all} |
--- {'share', jobs of the tenant, row-steps that are left of all} |
+-- Arguments: id, model, tenant, fields (of the job, by name), work (row-steps), deadline_ms (after now, 0 is none),
+-- depth (most jobs), share (most jobs of that tenant), space (most bytes that it may keep), output_bytes (that the job will
+-- write), fingerprint ('' is none), idempotency_ms, is_served (false: nobody takes a new job), aging_ms.
+-- Bytes: the source picture, '' is none. Repeating a call with the same job id changes nothing.
+-- Returns {'accepted', place...} | {'replayed', place..., id} | {'conflict'} | {'unserved'} |
+-- {'full', jobs, row-steps that are left of all} | {'share', jobs of the tenant, row-steps that are left of all} |
 -- {'storage', bytes that the tenant keeps, ms until enough of it has expired or -1, row-steps that are left of all}.
+-- A place is what place_of returns.
 local RECORD_BYTES = 8192 -- of a job's hash and its log, beside the fields
-local id, depth, deadline, fingerprint = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local share = tonumber(ARGV[9])
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  return {'accepted'}
+local known_request, own_jobs, storage, source = KEYS[7], KEYS[8], KEYS[9], ARGV[2]
+local id, deadline = args.id, args.deadline_ms
+if redis.call('EXISTS', key.job) == 1 then
+  return {'accepted', unpack(place_of(id, args.aging_ms))}
 end
-if fingerprint ~= '' then
-  local known = redis.call('HMGET', KEYS[7], 'fingerprint', 'job')
-  if known[1] then
-    return {known[1] == fingerprint and 'replayed' or 'conflict', known[2]}
+if args.fingerprint ~= '' then
+  local known = redis.call('HMGET', known_request, 'fingerprint', 'job')
+  if known[1] and known[1] ~= args.fingerprint then
+    return {'conflict'}
+  elseif known[1] then
+    local place = place_of(known[2], args.aging_ms)
+    return {'replayed', place[1], place[2], place[3], place[4], known[2]}
   end
+end
+if not args.is_served then
+  return {'unserved'}
 end
 local queues = {unpack(KEYS, 10)}
 local jobs = 0
 for _, queue in ipairs(queues) do
   jobs = jobs + redis.call('XLEN', queue)
 end
-if jobs >= depth then
-  return {'full', jobs, work_left(queues, ARGV[6])}
+if jobs >= args.depth then
+  return {'full', jobs, work_left(queues)}
 end
-if redis.call('SCARD', KEYS[8]) >= share then
-  -- Before a tenant is refused for jobs that somebody deleted by hand, or that a worker of before ended.
-  for _, own in ipairs(redis.call('SMEMBERS', KEYS[8])) do
-    local state = redis.call('HGET', 'job:' .. own, 'state')
+if redis.call('SCARD', own_jobs) >= args.share then
+  -- Before a tenant is refused for jobs that somebody deleted by hand, or that an earlier worker ended.
+  for _, own in ipairs(redis.call('SMEMBERS', own_jobs)) do
+    local state = redis.call('HGET', job_key(own), 'state')
     if not state or is_terminal(state) then
-      redis.call('SREM', KEYS[8], own)
+      redis.call('SREM', own_jobs, own)
     end
   end
 end
-local own = redis.call('SCARD', KEYS[8])
-if own >= share then
-  return {'share', own, work_left(queues, ARGV[6])}
+local own = redis.call('SCARD', own_jobs)
+if own >= args.share then
+  return {'share', own, work_left(queues)}
 end
-local room, model, need = tonumber(ARGV[10]), ARGV[13], RECORD_BYTES + ARGV[11]
-for i = 12, #ARGV do
-  need = need + #ARGV[i]
+local need = RECORD_BYTES + args.output_bytes + #source + #args.model
+local fields = {}
+for name, value in pairs(args.fields) do
+  fields[#fields + 1] = name
+  fields[#fields + 1] = value
+  need = need + #name + #value
 end
-if stored(KEYS[9]) + need > room then
-  recount_active(KEYS[9], model, KEYS[8])
+if stored(storage) + need > args.space then
+  recount_active(storage, args.model, own_jobs)
 end
-local kept = stored(KEYS[9])
+local kept = stored(storage)
 -- Whoever keeps nothing may have one job, however large.
-if kept > 0 and kept + need > room then
-  return {'storage', kept, time_until_expired(KEYS[9], kept + need - room), work_left(queues, ARGV[6])}
+if kept > 0 and kept + need > args.space then
+  return {'storage', kept, time_until_expired(storage, kept + need - args.space), work_left(queues)}
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 14))
-local entry = redis.call('XADD', KEYS[3], '*', 'job', id, 'work', ARGV[7])
-redis.call('HSET', KEYS[1], 'id', id, 'work', ARGV[7], 'tenant', ARGV[8], 'share', KEYS[8], 'state', 'queued',
+redis.call('HSET', key.job, unpack(fields))
+local entry = redis.call('XADD', key.queue, '*', 'job', id, 'work', args.work)
+redis.call('HSET', key.job, 'id', id, 'work', args.work, 'tenant', args.tenant, 'share', own_jobs, 'state', 'queued',
   'entry', entry, 'created', now, 'deadline', deadline > 0 and now + deadline or 0)
-redis.call('SADD', KEYS[8], id)
-if ARGV[12] ~= '' then
-  redis.call('SET', field('source'), ARGV[12])
+redis.call('SADD', own_jobs, id)
+if source ~= '' then
+  redis.call('SET', field('source'), source)
 end
 append('queued', '{}')
-charge_active(KEYS[9], model, tonumber(ARGV[11]))
+charge_active(storage, args.model, args.output_bytes)
 if deadline > 0 then
-  redis.call('ZADD', KEYS[6], now + deadline, id)
+  redis.call('ZADD', key.due, now + deadline, id)
 end
-if fingerprint ~= '' then
-  redis.call('HSET', KEYS[7], 'fingerprint', fingerprint, 'job', id)
-  redis.call('PEXPIRE', KEYS[7], ARGV[5])
-  charge_for(KEYS[9], tonumber(ARGV[5]), bytes_of(KEYS[7]))
+if args.fingerprint ~= '' then
+  redis.call('HSET', known_request, 'fingerprint', args.fingerprint, 'job', id)
+  redis.call('PEXPIRE', known_request, args.idempotency_ms)
+  charge_for(storage, args.idempotency_ms, bytes_of(known_request))
 end
-return {'accepted'}
+return {'accepted', unpack(place_of(id, args.aging_ms))}

@@ -131,7 +131,12 @@ export class Options {
     const { minimum: min, maximum: max } = option;
     const control = this.number(option.name, option.label, { min, max, title: option.description, placeholder: min === 0 ? "0 is all" : "" });
     const get = () => (control.input.value === "" ? undefined : Number(control.input.value));
-    return { fields: [control.field], get, set: (value) => (control.input.value = String(value)) };
+    /** Empty where the model's own 0 stands for all, as the placeholder says. */
+    const set = (value) => {
+      const isUsual = value === this.option(option.name)?.default;
+      control.input.value = value === 0 && min === 0 && isUsual ? "" : String(value);
+    };
+    return { fields: [control.field], get, set };
   }
 
   /** Nothing is said where the text is the model's own. */

@@ -11,6 +11,7 @@ const WORDS = {
   halton: "Evenly spread over the picture.",
   random: "Shuffled, anew with each seed.",
   locality: "Outwards from what is there.",
+  spaced: "Next to what is there, and apart within a step.",
   confidence: "Where the model is surest, looked for at each step. Slow.",
   likelihood: "The likeliest draws first: cleaner, less varied.",
   prompted: "The order that the model keeps for prompts like this one.",

@@ -41,6 +41,7 @@ def test_a_server_of_its_own_is_compared_with_the_engine_alone(weights_dir):
     assert report["first_patch_aim"] == pytest.approx(2 * report["engine"]["step_seconds"] + 0.02)
 
 
+@pytest.mark.running
 def test_a_running_server_is_measured_and_its_refusals_are_counted(weights_dir, tmp_path):
     with LiveServer(tmp_path, weights_dir, is_gated=True, OAR_QUEUE_DEPTH="1") as live:
         live.gate.close()  # the first job is held until another one was refused

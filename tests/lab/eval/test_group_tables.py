@@ -11,8 +11,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from oar_cli import commands
-from oar_cli import sizes as sizes_cli
+from oar_cli import group_sizes as sizes_cli
+from oar_cli.lab import commands
 from oar_core.config import BackboneConfig, TokenizerConfig
 from oar_core.errors import DataError
 from oar_core.models.load import load_model

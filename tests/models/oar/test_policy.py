@@ -7,7 +7,7 @@ from oar_core.config import BackboneConfig, OrderPolicyConfig
 from oar_core.errors import ConfigError
 from oar_core.models.base import Commit, Condition, Query
 from oar_core.models.oar.backbone import OarBackbone
-from oar_core.models.oar.policy import OrderPolicy
+from oar_core.models.order_policy import OrderPolicy
 from oar_core.nn.attention import DenseMemory
 
 CONFIG = BackboneConfig(
@@ -58,7 +58,7 @@ def test_the_scores_of_a_decode_are_those_of_the_training_pass(backbone, picture
         memory = backbone.remember(condition, token_ids, positions)
         rows = memory.mask[:, :, rank : rank + 1]
         rotation = backbone.rotary(positions, torch.float32)
-        trained = backbone.policy(positions, rotation, DenseMemory(memory.keys, memory.values, rows))
+        trained = backbone.policy(positions, rotation, DenseMemory(memory.keys[-1], memory.values[-1], rows))
     scores = score(backbone, cached(backbone, pictures, [rank] * 3), torch.arange(3), positions)
     torch.testing.assert_close(scores, trained, rtol=1e-3, atol=1e-4)
     assert scores.std() > 0.1

@@ -21,8 +21,9 @@ from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.job import JobState
+from server.jobs.log import Claim, NewEvent
 from server.jobs.store import Registry
-from server.jobs.worker_queue import Claim, NewEvent, WorkerQueue
+from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
 from tests.server.api_thread import ApiThread
 from tests.waiting import HANG_SECONDS, wait_until
@@ -79,7 +80,7 @@ async def take(worker: WorkerQueue) -> Claim:
 
 async def finish(connection: RedisConnection, worker: WorkerQueue, claim: Claim) -> None:
     body = Completed(images=(ImageLink(index=0, url="/x"),), seconds=1).body()
-    await scripts.run_many(connection, [worker.finish_call(claim, JobState.COMPLETED, body, [b"png"])])
+    await scripts.run_many(connection, [worker.calls.finish(claim, JobState.COMPLETED, body, [b"png"])])
 
 
 async def frames(url: str, job_id: str, after: int = 0) -> tuple[list[dict[str, Any]], int | None]:
@@ -120,7 +121,7 @@ async def test_a_running_job_is_at_position_0_and_has_an_estimate_of_what_is_lef
     status = (await client.get(jobs[0]["url"])).json()
     assert (status["status"], status["position"], status["eta"]) == ("running", 0, 2.0)
     event = NewEvent("patches", '{"image":0}')
-    await scripts.run_many(connection, [worker.emit_call(claim, claim.seq, [event, event])])
+    await scripts.run_many(connection, [worker.calls.emit(claim, claim.seq, [event, event])])
     status = (await client.get(jobs[0]["url"])).json()
     assert (status["position"], status["eta"]) == (0, 1.0), "two steps of four are left"
     await finish(connection, worker, claim)
@@ -135,7 +136,7 @@ async def test_a_job_of_a_worker_that_tells_of_images_alone_has_them_among_its_o
     job = (await client.post("/v1/generations", json=BODY)).json()
     body = '{"images":[{"index":0,"url":"/v1/generations/x/images/0"}],"seconds":1.0}'
     claim = await take(worker)
-    await scripts.run_many(connection, [worker.finish_call(claim, JobState.COMPLETED, body, [b"png"])])
+    await scripts.run_many(connection, [worker.calls.finish(claim, JobState.COMPLETED, body, [b"png"])])
     status = (await client.get(job["url"])).json()
     assert status["images"] == [{"index": 0, "url": "/v1/generations/x/images/0"}]
     assert status["outputs"] == [
@@ -341,7 +342,7 @@ async def test_a_live_stream_follows_the_log(
     claim = await take(worker)
     for seq in range(2, 5):
         await asyncio.sleep(0.05)  # so that some are followed and not replayed; they are the same
-        await scripts.run_many(connection, [worker.emit_call(claim, seq, [NewEvent("patches", '{"image":0}')])])
+        await scripts.run_many(connection, [worker.calls.emit(claim, seq, [NewEvent("patches", '{"image":0}')])])
     await finish(connection, worker, claim)
     events, close_code = await reading
     assert [event["type"] for event in events] == ["queued", "started", "patches", "patches", "patches", "completed"]
@@ -415,7 +416,7 @@ async def test_a_slow_client_gets_the_newest_preview_and_every_patch(
     claim = await take(worker)
     for number in range(40):
         events = [NewEvent("patches", json.dumps({"image": 0, "number": number})), big_preview(number)]
-        await scripts.run_many(connection, [worker.emit_call(claim, 2 + 2 * number, events)])
+        await scripts.run_many(connection, [worker.calls.emit(claim, 2 + 2 * number, events)])
         await asyncio.sleep(0.02)
     await finish(connection, worker, claim)
     received, close_code, _ = await deaf.read()
@@ -436,7 +437,7 @@ async def test_a_slow_reader_of_server_sent_events_gets_them_too(
     claim = await take(worker)
     for number in range(40):
         events = [NewEvent("patches", json.dumps({"image": 0, "number": number})), big_preview(number)]
-        await scripts.run_many(connection, [worker.emit_call(claim, 2 + 2 * number, events)])
+        await scripts.run_many(connection, [worker.calls.emit(claim, 2 + 2 * number, events)])
         await asyncio.sleep(0.02)
     await finish(connection, worker, claim)
 
@@ -468,7 +469,7 @@ async def hears_why_it_was_closed(settings: Settings, connection: RedisConnectio
             await deaf.open(url, job["id"])
             claim = await take(worker)
             events = [NewEvent("patches", json.dumps({"image": 0, "data": "x" * 400_000})) for _ in range(40)]
-            await scripts.run_many(connection, [worker.emit_call(claim, 2, events)])
+            await scripts.run_many(connection, [worker.calls.emit(claim, 2, events)])
 
             async def is_closed() -> bool:
                 return "oar_ws_slow_client_closed_total 1.0" in (await client.get("/metrics")).text

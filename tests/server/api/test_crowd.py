@@ -10,8 +10,9 @@ import pytest
 from oar_wire.model import ModelInfo, WorkerInfo
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
+from server.jobs.log import NewEvent
 from server.jobs.store import Registry
-from server.jobs.worker_queue import NewEvent, WorkerQueue
+from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
 from tests.server.api.test_app import BODY, finish, take
 from tests.server.api_thread import ApiThread
@@ -62,7 +63,7 @@ async def test_every_socket_on_one_job_is_told_its_end(
     watching = asyncio.create_task(crowd.watch([socket_url(url, job_id)] * WATCHERS))
     for step in range(5):
         events = [NewEvent("patches", f'{{"image":0,"step":{step}}}'), NewEvent("preview", '{"image":0}')]
-        seq, _ = await run(connection, worker.emit_call(claim, seq, events))
+        seq, _ = await run(connection, worker.calls.emit(claim, seq, events))
         await asyncio.sleep(0.02)
     await finish(connection, worker, claim)
     await watching
@@ -76,7 +77,7 @@ async def test_sockets_that_come_when_all_is_over_are_told_the_same(
     job_id = (await client.post("/v1/generations", json=BODY)).json()["id"]
     claim = await take(worker)
     events = [NewEvent("patches", f'{{"image":0,"step":{step}}}') for step in range(200)]
-    await run(connection, worker.emit_call(claim, claim.seq, events))
+    await run(connection, worker.calls.emit(claim, claim.seq, events))
     await finish(connection, worker, claim)
     crowd = Crowd()
     await crowd.watch([socket_url(url, job_id)] * READERS)

@@ -102,7 +102,9 @@ def test_a_form_offers_fitted_first_where_there_are_tables() -> None:
 
 def test_a_form_has_no_option_that_can_do_nothing() -> None:
     def names(**changed: Any) -> set[str]:
-        return {option.name for option in describe_options(MODEL.model_copy(update=changed))}
+        chosen = tuple(name for name in changed["orders"] if name in ("shortlist", "confidence"))
+        model = MODEL.model_copy(update={**changed, "chosen_orders": chosen})
+        return {option.name for option in describe_options(model)}
 
     every = names(orders=("raster", "shortlist"), group_sizes=("constant", "adaptive"))
     assert {"repulsion", "candidates", "entropy_bound", "guidance"} <= every

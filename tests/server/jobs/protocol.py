@@ -6,7 +6,8 @@ from oar_wire.job import GenerationParams
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
-from server.jobs.worker_queue import Claim, WorkerQueue
+from server.jobs.log import Claim
+from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
 
 PARAMS = GenerationParams(

@@ -84,12 +84,12 @@ async def test_a_step_of_the_clock_neither_suspends_nor_ends_a_lease(
     await other.observe()
     assert await other.take(0.05) is None, "nobody is dead yet"
     await end_leases(other)
-    assert await run(faked, living.renew_call(kept)) == 0
+    assert await run(faked, living.calls.renew(kept)) == 0
     claim = await take(other)
     assert (claim.job_id, claim.attempt) == (lost_id, 2)
     assert await other.take(0.05) is None
     assert (await queue.load(kept_id)).attempts == 1
-    assert await run(faked, frozen.renew_call(lost)) == -1
+    assert await run(faked, frozen.calls.renew(lost)) == -1
     for worker, held in ((living, kept), (other, claim)):
-        assert await run(faked, worker.finish_call(held, JobState.COMPLETED, "{}")) == 1
+        assert await run(faked, worker.calls.finish(held, JobState.COMPLETED, "{}")) == 1
     assert await kinds(faked, kept_id) == ["queued", "started", "completed"]

@@ -147,5 +147,5 @@ async def test_what_cannot_be_done_is_one_sentence(connection: RedisConnection, 
     job_id = (await JobQueue(connection, settings).submit(PARAMS)).job_id
     assert "is queued; only dead, failed and canceled jobs" in await oar("retry", job_id, code=1)
     worker = await open_worker(connection, settings)
-    await run(connection, worker.finish_call(await take(worker), JobState.COMPLETED, "{}"))
+    await run(connection, worker.calls.finish(await take(worker), JobState.COMPLETED, "{}"))
     assert "is completed; only" in await oar("retry", job_id, code=1)

@@ -8,10 +8,11 @@ from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
 from server.jobs.job import JobState
+from server.jobs.log import NewEvent
 from server.jobs.queue import JobQueue
 from server.jobs.sweeper import Sweeper
-from server.jobs.worker_queue import NewEvent
 from server.settings import Settings
+from server.tasks import stop_tasks
 from tests.server.jobs.protocol import PARAMS, ManualClock, kinds, make_late, open_worker, params, run, take
 from tests.waiting import wait_until
 
@@ -50,10 +51,10 @@ async def test_a_running_job_s_worker_hears_of_it_with_the_next_step(
     worker = await open_worker(connection, settings)
     await queue.submit(params(deadline=60.0))
     claim = await take(worker)
-    assert await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}")])) == [3, 0]
+    assert await run(connection, worker.calls.emit(claim, 2, [NewEvent("patches", "{}")])) == [3, 0]
     await make_late(connection, claim.job_id)
-    assert await run(connection, worker.emit_call(claim, 3, [NewEvent("patches", "{}")])) == [4, 2]
-    assert await run(connection, worker.renew_call(claim)) == 2
+    assert await run(connection, worker.calls.emit(claim, 3, [NewEvent("patches", "{}")])) == [4, 2]
+    assert await run(connection, worker.calls.renew(claim)) == 2
 
 
 async def test_a_late_job_ends_though_no_worker_is_alive(
@@ -85,7 +86,7 @@ async def test_a_running_job_is_its_workers_to_end_until_that_is_dead(
     assert (await queue.load(job_id)).state is JobState.RUNNING
     for _ in range(3):  # whatever it did meanwhile, it lives
         clock.advance(3600)
-        assert await run(connection, worker.renew_call(claim)) == 2
+        assert await run(connection, worker.calls.renew(claim)) == 2
         await make_late(connection, job_id)
         assert await sweeper.sweep() == 1
         assert (await queue.load(job_id)).state is JobState.RUNNING
@@ -93,7 +94,7 @@ async def test_a_running_job_is_its_workers_to_end_until_that_is_dead(
     await make_late(connection, job_id)
     assert await sweeper.sweep() == 1
     assert (await queue.load(job_id)).state is JobState.FAILED
-    assert await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}")])) == [-1, 0]
+    assert await run(connection, worker.calls.emit(claim, 2, [NewEvent("patches", "{}")])) == [-1, 0]
     assert await kinds(connection, job_id) == ["queued", "started", "failed"]
 
 
@@ -186,8 +187,7 @@ async def test_a_sweeper_outlives_redis_outages(settings: Settings, caplog: pyte
 
     await wait_until(has_failed_twice)
     assert not task.done()
-    task.cancel()
-    await asyncio.wait([task])
+    await stop_tasks([task])
     await connection.close()
 
 
@@ -196,7 +196,7 @@ async def test_ended_jobs_leave_no_trace_in_the_index(
 ) -> None:
     worker = await open_worker(connection, settings)
     await queue.submit(params(deadline=60.0))
-    await run(connection, worker.finish_call(await take(worker), JobState.COMPLETED, "{}"))
+    await run(connection, worker.calls.finish(await take(worker), JobState.COMPLETED, "{}"))
     waiting = (await queue.submit(params(deadline=60.0))).job_id
     await queue.cancel(await queue.load(waiting))
     assert await connection.once("ZCARD", keys.DUE) == 0

@@ -16,9 +16,10 @@ from server.jobs.events import EventLog
 from server.jobs.hub import EventHub
 from server.jobs.job import JobState
 from server.jobs.keys import Field
+from server.jobs.log import NewEvent
 from server.jobs.queue import JobQueue
-from server.jobs.worker_queue import NewEvent
 from server.settings import Settings
+from server.tasks import stop_tasks
 from tests.server.jobs.protocol import open_worker, params, run, take
 from tests.waiting import HANG_SECONDS, wait_until
 
@@ -41,8 +42,7 @@ async def running(hub: EventHub) -> AsyncIterator[EventHub]:
     try:
         yield hub
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await stop_tasks([task])
 
 
 async def submit(jobs: JobQueue) -> str:
@@ -62,7 +62,7 @@ async def write(connection: RedisConnection, job_id: str, seq: int) -> None:
 async def append(connection: RedisConnection, job_id: str, seq: int) -> None:
     """As the scripts do; they are tested in whole where jobs are."""
     await write(connection, job_id, seq)
-    await connection.once("XADD", keys.NEWS, "*", "job", job_id)
+    await connection.once("XADD", keys.ACTIVITY, "*", "job", job_id)
 
 
 async def until_it_waits(connection: RedisConnection) -> None:
@@ -108,11 +108,11 @@ async def test_what_the_scripts_write_is_news(connection: RedisConnection, setti
         assert await hub.wait(job, 0, HANG_SECONDS), "queued"
         claim = await take(worker)
         assert await hub.wait(job, 1, HANG_SECONDS), "started"
-        await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}"), NewEvent("preview", "{}")]))
+        await run(connection, worker.calls.emit(claim, 2, [NewEvent("patches", "{}"), NewEvent("preview", "{}")]))
         assert await hub.wait(job, 3, HANG_SECONDS), "patches and a preview"
-        await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}"))
+        await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}"))
         assert await hub.wait(job, 4, HANG_SECONDS), "completed"
-    told = await connection.once("XRANGE", keys.NEWS, "-", "+")
+    told = await connection.once("XRANGE", keys.ACTIVITY, "-", "+")
     assert [words for _, words in told] == [[b"job", job.encode()]] * 4, "once for each script"
 
 
@@ -200,12 +200,12 @@ async def test_what_no_news_told_of_is_found_by_the_sweep(
 async def test_news_that_were_trimmed_before_they_were_read_cost_nothing_but_a_look_at_all_logs(
     connection: RedisConnection, hub: EventHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "NEWS_LENGTH", 3)
+    monkeypatch.setattr(keys, "ACTIVITY_LENGTH", 3)
     async with hub.watch("job", 0):
         await until_it_waits(connection)
         await write(connection, "job", 1)
         # At once, so that the hub finds all of them: had there been more, that of the job would be gone.
-        await connection.once("EVAL", TELL_OF_THREE, 1, keys.NEWS)
+        await connection.once("EVAL", TELL_OF_THREE, 1, keys.ACTIVITY)
         assert await hub.wait("job", 0, HANG_SECONDS)
 
 
@@ -213,22 +213,22 @@ async def test_the_news_are_bounded(connection: RedisConnection, settings: Setti
     worker = await open_worker(connection, settings)
     await submit(JobQueue(connection, settings))
     claim = await take(worker)
-    for seq in range(2, 2 + 2 * keys.NEWS_LENGTH, 1000):
-        calls = [worker.emit_call(claim, number, [NewEvent("patches", "{}")]) for number in range(seq, seq + 1000)]
+    for seq in range(2, 2 + 2 * keys.ACTIVITY_LENGTH, 1000):
+        calls = [worker.calls.emit(claim, number, [NewEvent("patches", "{}")]) for number in range(seq, seq + 1000)]
         await scripts.run_many(connection, calls)
-    length: int = await connection.once("XLEN", keys.NEWS)
-    assert keys.NEWS_LENGTH <= length < 1.1 * keys.NEWS_LENGTH
+    length: int = await connection.once("XLEN", keys.ACTIVITY)
+    assert keys.ACTIVITY_LENGTH <= length < 1.1 * keys.ACTIVITY_LENGTH
 
 
 async def test_who_has_kept_up_gets_the_events_of_the_latest_read(connection: RedisConnection, hub: EventHub) -> None:
     async with hub.watch("job", 0):
         for seq in (1, 2):
-            assert not hub.news("job", seq - 1)
+            assert not hub.latest("job", seq - 1)
             await append(connection, "job", seq)
             assert await hub.wait("job", seq - 1, HANG_SECONDS)
-            assert [event.seq for event in hub.news("job", seq - 1)] == [seq]
-        assert list(hub.news("job", 1)) == await EventLog(connection).read("job", 1)
-        assert not hub.news("job", 0), "whoever is behind has to ask the log"
+            assert [event.seq for event in hub.latest("job", seq - 1)] == [seq]
+        assert list(hub.latest("job", 1)) == await EventLog(connection).read("job", 1)
+        assert not hub.latest("job", 0), "whoever is behind has to ask the log"
 
 
 async def test_a_number_that_is_missing_is_looked_up(connection: RedisConnection, hub: EventHub) -> None:
@@ -236,7 +236,7 @@ async def test_a_number_that_is_missing_is_looked_up(connection: RedisConnection
     async with hub.watch("job", 0):
         await append(connection, "job", 2)
         assert await hub.wait("job", 0, HANG_SECONDS)
-        assert not hub.news("job", 0)
+        assert not hub.latest("job", 0)
 
 
 async def test_waiters_hear_that_redis_is_gone() -> None:

@@ -6,8 +6,8 @@ from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
 from server.jobs.job import JobState
+from server.jobs.log import Claim, NewEvent
 from server.jobs.queue import JobQueue
-from server.jobs.worker_queue import Claim, NewEvent
 from server.settings import Settings
 from tests.server.jobs.protocol import open_worker, params, run, take
 
@@ -39,7 +39,7 @@ async def paint(connection: RedisConnection, settings: Settings, previews: int, 
         while sent * steps < (step + 1) * previews:
             events += [preview(image, sent) for image in range(IMAGES)]
             sent += 1
-        assert await run(connection, worker.emit_call(claim, seq, events)) == [seq + len(events), 0]
+        assert await run(connection, worker.calls.emit(claim, seq, events)) == [seq + len(events), 0]
         seq += len(events)
     return claim
 
@@ -94,7 +94,7 @@ async def test_pieces_of_the_log_are_the_log(connection: RedisConnection, settin
 async def test_all_of_an_ended_job_expires(connection: RedisConnection, settings: Settings) -> None:
     worker = await open_worker(connection, settings)
     claim = await paint(connection, settings, 3)
-    assert await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png"] * IMAGES)) == 1
+    assert await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"png"] * IMAGES)) == 1
     names = [name.decode() for name in await connection.once("KEYS", f"*{claim.job_id}*")]
     assert len(names) == 4 + IMAGES
     for name in names:

@@ -65,7 +65,7 @@ async def test_a_low_job_is_not_starved_by_a_stream_of_high_ones(
     for _ in range(100):
         await submit(queue, "high", "high")  # two come while one is served: they alone would never end
         claim = await take(worker)
-        await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}"))
+        await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}"))
         if claim.job_id == low:
             return
         await asyncio.sleep(0.01)
@@ -75,11 +75,11 @@ async def test_a_low_job_is_not_starved_by_a_stream_of_high_ones(
 async def test_position_and_work_ahead_respect_priority(connection: RedisConnection, young: Settings) -> None:
     queue, worker = JobQueue(connection, young), await open_worker(connection, young)
     jobs = [await queue.load(job_id) for job_id in await submit(queue, "low", "normal", "high", "normal")]
-    places = [await queue.place(job) for job in jobs]
+    places = [await queue.look(job.id) for job in jobs]
     assert [place.waiting_ahead for place in places] == [3, 1, 0, 2]
     assert [place.work_ahead for place in places] == [3 * WORK, WORK, 0, 2 * WORK]
     assert (await take(worker)).job_id == jobs[2].id
-    places = [await queue.place(job) for job in jobs]
+    places = [await queue.look(job.id) for job in jobs]
     assert [place.waiting_ahead for place in places] == [2, 0, 0, 1]
     assert [place.work_ahead for place in places] == [3 * WORK, WORK, 0, 2 * WORK]
 
@@ -90,16 +90,16 @@ async def test_position_respects_aging(connection: RedisConnection, settings: Se
     (low,) = await submit(queue, "low")
     await asyncio.sleep(0.25)
     (high,) = await submit(queue, "high")
-    places = [await queue.place(await queue.load(job_id)) for job_id in (low, high)]
+    places = [await queue.look(job_id) for job_id in (low, high)]
     assert [place.waiting_ahead for place in places] == [0, 1]
 
 
 async def test_what_was_begun_before_comes_before_all_that_waits(connection: RedisConnection, young: Settings) -> None:
     queue, worker = JobQueue(connection, young), await open_worker(connection, young)
     (low,) = await submit(queue, "low")
-    await run(connection, worker.release_call(await take(worker)))
+    await run(connection, worker.calls.release(await take(worker)))
     (high,) = await submit(queue, "high")
-    places = [await queue.place(await queue.load(job_id)) for job_id in (low, high)]
+    places = [await queue.look(job_id) for job_id in (low, high)]
     assert [place.waiting_ahead for place in places] == [0, 1]
     assert [(await take(worker)).job_id for _ in range(2)] == [low, high]
 
@@ -111,7 +111,7 @@ async def test_a_job_that_was_let_go_is_found_among_many_that_are_held(
     queue, worker = JobQueue(connection, young), await open_worker(connection, young)
     await submit(queue, *["normal"] * 30)
     claims = [await take(worker) for _ in range(30)]
-    await run(connection, worker.release_call(claims[-1]))
+    await run(connection, worker.calls.release(claims[-1]))
     assert (await take(await open_worker(connection, young, "two"))).job_id == claims[-1].job_id
 
 

@@ -14,9 +14,10 @@ from server.jobs.connection import RedisConnection, Word
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.job import TRANSITIONS, JobState
+from server.jobs.log import Claim, Kept, NewEvent
 from server.jobs.queue import MARGIN, Idempotency, JobQueue
 from server.jobs.store import OutputStore, Registry
-from server.jobs.worker_queue import Claim, Kept, NewEvent, WorkerQueue
+from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
 from tests.server.jobs.protocol import end_leases, set_clock
 from tests.server.jobs.protocol import open_worker as open_observer
@@ -73,9 +74,9 @@ async def test_a_job_goes_from_submit_to_its_pictures(
     claim = await take(worker)
     assert (claim.job_id, claim.params, claim.attempt, claim.seq) == (job_id, PARAMS, 1, 2)
     assert await run(
-        connection, worker.emit_call(claim, 2, [NewEvent("patches", '{"a":1}'), NewEvent("preview", "{}")])
+        connection, worker.calls.emit(claim, 2, [NewEvent("patches", '{"a":1}'), NewEvent("preview", "{}")])
     ) == [4, 0]
-    assert await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", [b"\x89PNG0", b"\xff1"])) == 1
+    assert await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"\x89PNG0", b"\xff1"])) == 1
     job = await queue.load(job_id)
     assert job.state is JobState.COMPLETED
     assert job.started_at is not None
@@ -94,7 +95,7 @@ async def test_the_source_of_an_edit_lives_as_long_as_its_job(
     job_id = (await queue.submit(PARAMS, source=b"a png")).job_id
     assert await OutputStore(connection).read_source(job_id) == b"a png"
     assert await connection.once("PTTL", keys.source(job_id)) == -1, "a job may wait for long"
-    await run(connection, worker.finish_call(await take(worker), JobState.COMPLETED, "{}", [b"1"]))
+    await run(connection, worker.calls.finish(await take(worker), JobState.COMPLETED, "{}", [b"1"]))
     left = [await connection.once("PTTL", key) for key in (keys.source(job_id), keys.job(job_id))]
     assert all(0 < milliseconds <= settings.result_ttl * 1000 for milliseconds in left)
 
@@ -114,9 +115,9 @@ async def test_repeated_calls_change_nothing(
     worker = await open_worker(connection, settings)
     job_id = (await queue.submit(PARAMS)).job_id
     claim = await take(worker)
-    emit = worker.emit_call(claim, 2, [NewEvent("patches", "{}"), NewEvent("patches", "{}")])
+    emit = worker.calls.emit(claim, 2, [NewEvent("patches", "{}"), NewEvent("patches", "{}")])
     assert await run(connection, emit) == await run(connection, emit) == [4, 0]
-    finish = worker.finish_call(claim, JobState.COMPLETED, "{}", [b"1"])
+    finish = worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"1"])
     assert await run(connection, finish) == await run(connection, finish) == 1
     assert await run(connection, emit) == [-1, 0]
     assert await kinds(log, job_id) == ["queued", "started", "patches", "patches", "completed"]
@@ -135,10 +136,10 @@ async def test_a_worker_that_lost_its_job_writes_nothing(
     claim = await quick.claim(item)
     assert claim is not None
     assert (claim.attempt, claim.is_restart) == (2, True)
-    assert await run(connection, slow.emit_call(stale, 2, [NewEvent("patches", "{}")])) == [-1, 0]
-    assert await run(connection, slow.finish_call(stale, JobState.COMPLETED, "{}")) == -1
-    assert await run(connection, slow.renew_call(stale)) == -1
-    assert await run(connection, quick.finish_call(claim, JobState.COMPLETED, "{}")) == 1
+    assert await run(connection, slow.calls.emit(stale, 2, [NewEvent("patches", "{}")])) == [-1, 0]
+    assert await run(connection, slow.calls.finish(stale, JobState.COMPLETED, "{}")) == -1
+    assert await run(connection, slow.calls.renew(stale)) == -1
+    assert await run(connection, quick.calls.finish(claim, JobState.COMPLETED, "{}")) == 1
     assert await kinds(log, job_id) == ["queued", "started", "completed"]
 
 
@@ -149,7 +150,7 @@ async def test_a_renewed_lease_is_not_taken_over(
     await queue.submit(PARAMS)
     claim = await take(worker)
     await end_leases(other)
-    assert await run(connection, worker.renew_call(claim)) == 0
+    assert await run(connection, worker.calls.renew(claim)) == 0
     assert await other.take(0.05) is None, "it is alive, though the other one has not seen that yet"
     await other.observe()
     assert await other.take(0.05) is None
@@ -180,7 +181,7 @@ async def test_a_clock_that_is_set_forward_ends_no_lease(
         await set_clock(connection, claim, by=86_400)
         await other.observe()
         assert await other.take(0.05) is None
-    assert await run(connection, worker.renew_call(claim)) == 0
+    assert await run(connection, worker.calls.renew(claim)) == 0
     assert (await queue.load(job_id)).attempts == 1
 
 
@@ -219,7 +220,7 @@ async def test_a_job_handed_back_keeps_its_place_and_its_attempts(
     first, second = (await queue.submit(PARAMS)).job_id, (await queue.submit(PARAMS)).job_id
     claim = await take(worker)
     assert claim.job_id == first
-    assert await run(connection, worker.release_call(claim)) == 1
+    assert await run(connection, worker.calls.release(claim)) == 1
     assert (await queue.load(first)).state is JobState.QUEUED
     item = await other.take(0.2)
     assert item is not None
@@ -251,8 +252,8 @@ async def test_the_worker_of_a_running_job_hears_of_its_cancel_in_three_ways(
     job = await queue.load(job_id)
     assert await queue.cancel(job) is await queue.cancel(job) is JobState.RUNNING
     assert await ControlStream(connection, "one").read(0.2) == [job_id]
-    assert await run(connection, worker.emit_call(claim, 2, [NewEvent("patches", "{}")])) == [3, 1]
-    assert await run(connection, worker.renew_call(claim)) == 1
+    assert await run(connection, worker.calls.emit(claim, 2, [NewEvent("patches", "{}")])) == [3, 1]
+    assert await run(connection, worker.calls.renew(claim)) == 1
 
 
 async def test_a_canceled_job_whose_worker_died_ends_when_it_is_taken_over(
@@ -292,7 +293,7 @@ async def test_the_depth_limit_counts_waiting_and_running_jobs(connection: Redis
         await queue.submit(PARAMS)
     work = 2 * PARAMS.n * PARAMS.steps * PARAMS.rows_per_image
     assert refusal.value.retry_after == pytest.approx(MARGIN * work / 2), "two slots do two row-steps a second"
-    await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}"))
+    await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}"))
     await queue.submit(PARAMS)
 
 
@@ -344,7 +345,7 @@ async def test_expired_is_not_unknown(connection: RedisConnection, settings: Set
     brief = settings.model_copy(update={"result_ttl": 0.05})
     queue, worker = JobQueue(connection, brief), await open_worker(connection, brief)
     job_id = (await queue.submit(PARAMS)).job_id
-    await run(connection, worker.finish_call(await take(worker), JobState.COMPLETED, "{}", [b"png"]))
+    await run(connection, worker.calls.finish(await take(worker), JobState.COMPLETED, "{}", [b"png"]))
     await asyncio.sleep(0.1)
     with pytest.raises(JobExpired):
         await queue.load(job_id)
@@ -359,11 +360,11 @@ async def test_the_place_counts_jobs_and_work_ahead(
 ) -> None:
     worker = await open_worker(connection, settings)
     jobs = [await queue.load((await queue.submit(PARAMS)).job_id) for _ in range(3)]
-    places = [await queue.place(job) for job in jobs]
+    places = [await queue.look(job.id) for job in jobs]
     work = PARAMS.n * PARAMS.steps * 2
     assert [(place.waiting_ahead, place.work_ahead) for place in places] == [(0, 0), (1, work), (2, 2 * work)]
     await take(worker)
-    places = [await queue.place(job) for job in jobs]
+    places = [await queue.look(job.id) for job in jobs]
     assert [(place.waiting_ahead, place.work_ahead) for place in places] == [(0, 0), (0, work), (1, 2 * work)]
 
 
@@ -374,15 +375,15 @@ async def test_a_place_and_the_job_in_it_are_of_one_moment(
     worker = await open_worker(connection, settings)
     job = await queue.load((await queue.submit(PARAMS)).job_id)
     claim = await take(worker)
-    place = await queue.place(job)
+    place = await queue.look(job.id)
     assert (job.state, place.job.state) == (JobState.QUEUED, JobState.RUNNING)
     assert (place.waiting_ahead, place.work_ahead, place.own_work) == (0, 0, PARAMS.n * PARAMS.steps * 2)
-    await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
-    place = await queue.place(job)
+    await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
+    place = await queue.look(job.id)
     assert (place.job.state, place.waiting_ahead) == (JobState.COMPLETED, None)
     await connection.once("DEL", keys.job(job.id))
     with pytest.raises(JobExpired):
-        await queue.place(job)
+        await queue.look(job.id)
 
 
 async def test_scripts_survive_a_script_flush(connection: RedisConnection, queue: JobQueue) -> None:
@@ -416,9 +417,9 @@ async def test_scripts_of_one_round_trip_run_in_their_order_whichever_redis_know
     for name in known:
         await connection.once("SCRIPT", "LOAD", scripts.script(name).text)
     calls = [
-        worker.keep_call(claim, [Kept(True, "frame:0", b"png")]),
-        worker.emit_call(claim, claim.seq, [NewEvent("frame", "{}")]),
-        worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png", b"png"]),
+        worker.calls.keep(claim, [Kept(True, "frame:0", b"png")]),
+        worker.calls.emit(claim, claim.seq, [NewEvent("frame", "{}")]),
+        worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"png", b"png"]),
     ]
     assert settings.redis_url is not None
     watched = WatchedConnection(settings.redis_url)
@@ -474,7 +475,7 @@ async def test_a_place_in_a_long_queue_is_exact_near_both_ends_and_close_between
             for other, kind in enumerate(kinds)
             if (ages[other] < ages[number] if is_equal or kind == kinds[number] else kind == "high")
         ]
-        place = await queue.place(jobs[number])
+        place = await queue.look(jobs[number].id)
         exact = number in {0, 5, 40, 60, 719} or (kinds[number] == "high" and not is_equal)
         assert place.waiting_ahead == pytest.approx(len(ahead), rel=0 if exact else 0.25)
         assert place.work_ahead == pytest.approx(sum(work[other] for other in ahead), rel=0.02 if exact else 0.25)

@@ -17,10 +17,11 @@ from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog
 from server.jobs.gauge import ExporterLease, QueueGauge
 from server.jobs.job import JobState
+from server.jobs.log import NewEvent
 from server.jobs.queue import JobQueue
 from server.jobs.store import Registry
 from server.jobs.sweeper import Sweeper
-from server.jobs.worker_queue import NewEvent, WorkerQueue
+from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -53,15 +54,15 @@ async def test_the_rights_that_the_docs_name_are_enough(
         await worker.open()
         submitted = await queue.submit(PARAMS)
         job = await queue.load(submitted.job_id)
-        assert (await queue.place(job)).waiting_ahead == 0
+        assert (await queue.look(job.id)).waiting_ahead == 0
         item = await worker.take(0.1)
         assert item is not None
         claim = await worker.claim(item)
         assert claim is not None
-        await scripts.run_many(limited, [worker.renew_call(claim)])
+        await scripts.run_many(limited, [worker.calls.renew(claim)])
         events = [NewEvent("patches", "{}"), NewEvent("preview", "{}"), NewEvent("preview", "{}")]
-        assert await scripts.run_many(limited, [worker.emit_call(claim, 2, events)]) == [[5, 0]]
-        assert await scripts.run_many(limited, [worker.release_call(claim)]) == [1]
+        assert await scripts.run_many(limited, [worker.calls.emit(claim, 2, events)]) == [[5, 0]]
+        assert await scripts.run_many(limited, [worker.calls.release(claim)]) == [1]
         item = await worker.take(0.1)
         assert item is not None
         claim = await worker.claim(item)
@@ -69,7 +70,7 @@ async def test_the_rights_that_the_docs_name_are_enough(
         assert await EventLog(limited).read_checkpoint(claim.job_id, claim.base)
         assert (await QueueGauge(limited).read("tiny")).depth == 1
         assert await ExporterLease(limited, 30).hold()
-        assert await scripts.run_many(limited, [worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png"])]) == [1]
+        assert await scripts.run_many(limited, [worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"png"])]) == [1]
         types = [event.type for event in await EventLog(limited).read(job.id)]
         assert types == ["queued", "started", "patches", "preview", "completed"]
         late = await queue.submit(PARAMS.model_copy(update={"deadline": 0.001, "priority": "low"}))

@@ -35,7 +35,7 @@ class House:
         await self.worker.claim(taken)
 
     async def finish(self, state: JobState) -> None:
-        assert await run(self.connection, self.worker.finish_call(await take(self.worker), state, "{}")) == 1
+        assert await run(self.connection, self.worker.calls.finish(await take(self.worker), state, "{}")) == 1
 
 
 async def completed(house: House) -> None:

@@ -10,8 +10,8 @@ from oar_wire.tenant import OPEN_TENANT, Tenant
 from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.job import JobState
+from server.jobs.log import NewEvent
 from server.jobs.queue import Idempotency, JobQueue
-from server.jobs.worker_queue import NewEvent
 from server.settings import Settings
 from tests.server.jobs.protocol import PARAMS, open_worker, params, run, take
 
@@ -49,8 +49,8 @@ async def finish(connection: RedisConnection, settings: Settings, *pictures: byt
     worker = await open_worker(connection, settings)
     claim = await take(worker)
     events = [NewEvent("patches", '{"image":0}'), NewEvent("preview", '{"image":0}')]
-    await run(connection, worker.emit_call(claim, claim.seq, events))
-    assert await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", pictures)) == 1
+    await run(connection, worker.calls.emit(claim, claim.seq, events))
+    assert await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}", pictures)) == 1
     return claim.job_id
 
 
@@ -222,7 +222,7 @@ async def test_a_job_that_was_begun_is_kept_when_it_is_canceled(
     queue = JobQueue(connection, settings.model_copy(update={"canceled_ttl": 1.0}))
     worker = await open_worker(connection, settings)
     job_id = (await queue.submit(PARAMS)).job_id
-    assert await run(connection, worker.release_call(await take(worker))) == 1
+    assert await run(connection, worker.calls.release(await take(worker))) == 1
     await queue.cancel(await queue.load(job_id))
     assert await connection.once("PTTL", keys.job(job_id)) > 20_000
 
@@ -235,7 +235,7 @@ async def test_a_job_that_ends_after_redis_lost_its_data_is_counted_as_what_is_k
     worker = await open_worker(connection, settings)
     claim = await take(worker)
     await connection.once("FLUSHALL")
-    assert await worker.end_lost(claim, claim.seq + 1, claim.age)
+    assert await run(connection, worker.calls.end_lost(claim, claim.seq + 1, claim.age)) == 1
     facts = await counted(connection, "one")
     assert facts["total"] == await used(connection, "job:*", "ev:*", "tomb:*")
     assert sum(value for name, value in facts.items() if name.isdigit()) == facts["total"], "no job is active"

@@ -72,7 +72,7 @@ async def test_a_running_job_counts_and_an_ended_one_does_not(
     claim = await take(worker)
     with pytest.raises(QueueShareFull):
         await one.submit(PARAMS)
-    await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
+    await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
     canceled = await one.load((await one.submit(PARAMS)).job_id)
     with pytest.raises(QueueShareFull):
         await one.submit(PARAMS)
@@ -90,7 +90,7 @@ async def test_jobs_that_are_gone_do_not_count(
     assert claim.job_id == jobs[0]
     await connection.once("DEL", keys.job(jobs[1]))
     await connection.once("HDEL", keys.job(jobs[0]), keys.Field.SHARE)
-    await run(connection, worker.finish_call(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
+    await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
     assert await connection.once("SCARD", keys.share("tiny", "one")) == 3
     assert await fill(one) == 2
     assert await connection.once("SISMEMBER", keys.share("tiny", "one"), jobs[2])

@@ -43,7 +43,7 @@ from tests.waiting import HANG_SECONDS
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[3]
-LABELS = {"method", "route", "status", "code", "outcome", "tenant", "model", "worker", "work"}
+LABELS = {"method", "route", "status", "code", "outcome", "tenant", "model", "worker", "work", "danger"}
 LABELS |= {"version", "torch", "device", "dtype", "threads"}
 WHERE = {"api": ApiMetrics, "fleet": FleetMetrics, "worker": WorkerMetrics}
 
@@ -286,7 +286,7 @@ async def test_the_gauge_tells_waiting_jobs_from_running_ones(connection: RedisC
     facts = await gauge.read("tiny")
     assert (facts.depth, facts.waiting) == (3, 2)
     assert facts.oldest_age > 0
-    assert await scripts.run_many(connection, [worker.release_call(claim)]) == [1]
+    assert await scripts.run_many(connection, [worker.calls.release(claim)]) == [1]
     facts = await gauge.read("tiny")
     assert (facts.depth, facts.waiting) == (3, 3), "what was handed back waits again"
 

@@ -20,8 +20,8 @@ from server.jobs.connection import RedisConnection
 from server.observability.otel import OtelTracing
 from server.observability.tracing import NO_TRACING, TracingUnavailable, open_tracing
 from server.settings import Settings
-from server.worker.bridge import Bridge
 from server.worker.models import load_models
+from server.worker.worker import Worker
 from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
@@ -39,12 +39,12 @@ class Traced:
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracing = OtelTracing(provider)
         self._app = create_app(settings, self.tracing)
-        self._bridge = Bridge(settings, connection, "w", load_models(settings), self.tracing)
+        self._worker = Worker(settings, connection, "w", load_models(settings), self.tracing)
 
     async def __aenter__(self) -> httpx.AsyncClient:
         self._life = self._app.router.lifespan_context(self._app)
         await self._life.__aenter__()
-        self._run = asyncio.create_task(self._bridge.run())
+        self._run = asyncio.create_task(self._worker.run())
         transport = httpx.ASGITransport(self._app)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=HANG_SECONDS)
         while (await self._client.get("/ready")).status_code != 200:
@@ -53,7 +53,7 @@ class Traced:
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
-        self._bridge.stop()
+        self._worker.stop()
         await self._run
         await self._life.__aexit__(None, None, None)
 
@@ -111,6 +111,7 @@ async def test_a_prompt_is_in_no_span_and_a_failed_job_is_an_error(traced: Trace
     assert failed.parent is None, "a job without a trace begins one"
 
 
+@pytest.mark.running
 async def test_a_stopping_worker_ends_the_spans_of_what_it_hands_back(traced: Traced) -> None:
     traced.tracing.begin("gen-x", "tiny", CLIENT, 0.1, 1)
     traced.tracing.close()

@@ -1,0 +1,1 @@
+"""Compares this version with an earlier one: `python -m ops.versions COMMIT`."""
