@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from oar_core.config import OrderScore
 from oar_core.nn.kv_cache import FixedWindow, KVCache
 from oar_core.nn.tables import moved, right_padded
+from oar_core.order.tree import OrderTree
 from oar_wire.options import ConditionKind, model_options
 
 LayoutKind = Literal["grid", "sequence", "frames"]

@@ -1,8 +1,8 @@
 """Orders that the condition decides: a decision tree from the tokens of a condition to one of a few orders.
 
-Every picture of one leaf is written in the same order, so nothing has to be asked while a picture is made. The tree is a
-regression tree (Breiman et al. 1984) from the presence of tokens to the ranks of the positions: a leaf's order sorts the
-positions by their mean rank over the leaf's pictures, which minimises the squared rank error within the leaf.
+Every picture of one leaf is written in the same order, so nothing has to be asked while a picture is made. The tree is
+a regression tree (Breiman et al. 1984) from the presence of tokens to the ranks of the positions: a leaf's order sorts
+the positions by their mean rank over the leaf's pictures, which minimises the squared rank error within the leaf.
 """
 
 from collections.abc import Collection, Mapping
@@ -71,8 +71,8 @@ class OrderTree:
 def fit_tree(
     presence: Bool[Tensor, "M V"], orders: Int[Tensor, "M L"], num_leaves: int, *, min_pictures: int
 ) -> OrderTree:
-    """The tree of at most `num_leaves` leaves, of at least `min_pictures` pictures each, that is grown by always cutting
-    the leaf whose best cut takes most off the squared rank error."""
+    """The tree of at most `num_leaves` leaves, of at least `min_pictures` pictures each, that grows by cutting the leaf
+    whose best cut takes most off the squared rank error."""
     ranks = invert(orders).float()
     leaves = [torch.arange(len(ranks))]
     nodes: list[list[int]] = [[LEAF, 0, 0]]
