@@ -15,7 +15,7 @@ from oar_cli.answer import writes
 from oar_cli.failure import CommandFailed
 from oar_cli.flags import flag
 from oar_cli.following import Bar, Interrupted, Painting, View, follow
-from oar_cli.job_handle import JobHandle, Upload, begin
+from oar_cli.job_handle import JobHandle, OnServer, Upload
 from oar_cli.painting import UPPER_HALF, Colours, Ground, choose_colours
 from oar_cli.request_options import make_request, read_like, read_order
 from oar_client import AnyEvent, OarError
@@ -107,7 +107,7 @@ def draw(
     colours = None if as_json or as_events else _colours(paint)
     try:
         request = make_request(kind, values, like or {}, previews=colours is not None or as_events)
-        with contextlib.closing(begin(url, api_key, request, upload, key)) as job:
+        with contextlib.closing(_begin(url, api_key, request, upload, key)) as job:
             painting = None if colours is None else Painting(job, colours, _write, _ground(job, request, upload))
             _draw(job, out, painting, as_json=as_json, as_events=as_events)
     except Interrupted:
@@ -205,3 +205,15 @@ def _colours(paint: str) -> Colours | None:
 
 def _write(text: str) -> None:
     click.echo(text, nl=False, color=True)
+
+
+def _begin(
+    url: str | None, api_key: str | None, request: GenerationRequest, upload: Upload | None, key: str | None
+) -> JobHandle:
+    """`key` is for idempotency, on a server. Raises OarError, click.ClickException."""
+    if url:
+        return OnServer(url, api_key, request, upload, key)
+    # Torch takes seconds to load, and a client of a server needs none.
+    from oar_cli.in_process import InProcess
+
+    return InProcess(request, upload)

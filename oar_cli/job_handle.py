@@ -165,15 +165,3 @@ def _place(job: Job) -> str:
     if eta is not None:
         words.append(f"about {eta:.1f} s")
     return ", ".join(words)
-
-
-def begin(
-    url: str | None, api_key: str | None, request: GenerationRequest, upload: Upload | None, key: str | None
-) -> JobHandle:
-    """`key` is for idempotency, on a server. Raises OarError, click.ClickException."""
-    if url:
-        return OnServer(url, api_key, request, upload, key)
-    # Torch takes seconds to load, and a client of a server needs none.
-    from oar_cli.in_process import InProcess
-
-    return InProcess(request, upload)

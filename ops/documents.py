@@ -21,6 +21,7 @@ import click
 import httpx
 from websockets.sync.client import connect
 
+from oar_lab.eval.markdown import markdown_table
 from oar_wire.edit import EditOptions
 from oar_wire.error import all_errors
 from oar_wire.errors import FIELD_CODE, OF_A_FIELD, InvalidField
@@ -86,10 +87,6 @@ def studio_errors() -> str:
 # tables
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows))
-
-
 def errors_table() -> str:
     """Codes of fields share a line."""
     codes = error_codes()
@@ -99,11 +96,11 @@ def errors_table() -> str:
         f"`{error.code}` ({error.field})" for error in fields if error.code != InvalidField.code_of(error.field or "")
     ]
     names = f"`{FIELD_CODE}` and the field's name, or {', '.join(several)}"
-    return table(("status", "code", "meaning"), rows) + f"\n\n{OF_A_FIELD} 422: {names}."
+    return markdown_table(("status", "code", "meaning"), rows) + f"\n\n{OF_A_FIELD} 422: {names}."
 
 
 def closes_table() -> str:
-    return table(("code", "why"), [(f"`{code}`", text) for code, text in close_codes().items()])
+    return markdown_table(("code", "why"), [(f"`{code}`", text) for code, text in close_codes().items()])
 
 
 def events_table() -> str:
@@ -114,7 +111,7 @@ def events_table() -> str:
         name = kind.model_fields["type"].default
         own = [f"`{field}`" for field in kind.model_fields if field not in {"type", "seq", "job_id", "at"}]
         rows.append((f"`{name}`", ", ".join(own), messages[name]["summary"]))
-    return table(("type", "fields", "meaning"), rows)
+    return markdown_table(("type", "fields", "meaning"), rows)
 
 
 def fields_table(*models: Any) -> str:
@@ -126,7 +123,7 @@ def fields_table(*models: Any) -> str:
         given = "" if field.is_required() or field.default is None else f"`{json.dumps(field.default)}`"
         default = "required" if field.is_required() else given
         rows.append((f"`{name}`", default, bounds, field.description or ""))
-    return table(("field", "default", "bounds", "meaning"), rows)
+    return markdown_table(("field", "default", "bounds", "meaning"), rows)
 
 
 def settings_table() -> str:
@@ -137,7 +134,7 @@ def settings_table() -> str:
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         meaning = "; ".join([field.description or "", *([", ".join(choices)] if choices else [])])
         rows.append((f"`{environment_name(name)}`", "" if default in (None, "") else f"`{shown}`", meaning))
-    return table(("setting", "default", "meaning"), rows)
+    return markdown_table(("setting", "default", "meaning"), rows)
 
 
 def routes_table() -> str:
@@ -147,7 +144,7 @@ def routes_table() -> str:
         for path, methods in paths.items()
         for method, operation in methods.items()
     ]
-    return table(("route", "purpose"), [*rows, ("`WS /v1/generations/{job_id}/stream`", "Follow a job")])
+    return markdown_table(("route", "purpose"), [*rows, ("`WS /v1/generations/{job_id}/stream`", "Follow a job")])
 
 
 def teaching_table() -> str:

@@ -237,7 +237,8 @@ class Settings(BaseSettings):
     calibrate: bool | Literal["auto"] = Field(
         "auto",
         description="Whether a CPU worker measures kernels at its first start and keeps the result; "
-        "auto: only for networks of 256 MiB and more",
+        "auto: only for networks of 256 MiB and more; true: also threads while it runs, so pixels may "
+        "round differently",
     )
     deterministic: bool = Field(
         False, description="Whether pictures are computed one by one: same bits in any batch, far slower"

@@ -69,9 +69,7 @@ class ThreadGuard:
     def _take(self, threads: int, ratio: float) -> None:
         self._set_threads(threads)
         if threads != self.threads:
-            text = (
-                "%d threads of torch in place of %d: they take %.2f of the time, with what else this machine does now"
-            )
+            text = "torch threads: %d in place of %d, %.2f of the time, with what else this machine does now"
             logger.warning(text, threads, self.threads, ratio)
         self.threads = threads
 

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from oar_core.errors import DataError
+from oar_core.train.avatar_looks import COLUMNS
 
 Row = Mapping[str, str]
 OTHER = "other"
@@ -25,22 +26,7 @@ class Attribute:
     is_partial: bool = False  # rows with an empty value have no label there; else empty is a value like others
 
 
-AVATAR_LOOKS = (
-    "skin",
-    "hair",
-    "hair_length",
-    "hair_colour",
-    "facial_hair",
-    "eyes",
-    "brows",
-    "mouth",
-    "glasses",
-    "clothes",
-    "clothes_colour",
-    "accessory",
-    "earrings",
-    "marks",
-)
+AVATAR_LOOKS = tuple(column for column in COLUMNS if column != "facial_hair_colour")
 ATTRIBUTE_SETS: dict[str, tuple[Attribute, ...]] = {
     "sprites": tuple(map(Attribute, ("action", "direction", "body", "hair", "topwear", "bottomwear", "shoes"))),
     "fashion": (

@@ -5,6 +5,7 @@ own linear layers and attention, `softmax` and `multinomial`; guided: conditiona
 them. The arithmetic is the family's own; tests compare its tokens with the engine's.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -67,7 +68,7 @@ class PlainMemory:
         return self._cache.read(self._layer, queries, self._cache.length)
 
 
-class PlainLoop:
+class PlainLoop(ABC):
     """One batch of guided pictures. A family says what a step feeds; the rest is the same for all."""
 
     def __init__(self, backbone: Backbone, classes: Sequence[int], unconditional: int, guidance: float) -> None:
@@ -89,14 +90,15 @@ class PlainLoop:
             tokens.scatter_(1, asked, done[0])
         return tokens
 
+    @abstractmethod
     def start(self, rows: int) -> None:
-        raise NotImplementedError
+        """Makes empty caches of so many rows."""
 
+    @abstractmethod
     def step(
         self, tokens: Int[Tensor, "B K"], places: Int[Tensor, "B K"], asked: Int[Tensor, "B G"]
     ) -> Float[Tensor, "B G V"]:
         """Logits at the positions that are asked, after the tokens of the last group."""
-        raise NotImplementedError
 
 
 class PlainLpd(PlainLoop):

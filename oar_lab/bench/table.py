@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
+from oar_lab.eval.markdown import markdown_table
+
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """In Markdown. Floats have three significant digits."""
-    lines = [headers, ["---"] * len(headers), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(headers, [[_cell(value) for value in row] for row in rows])
 
 
 def _cell(value: object) -> str:

@@ -155,8 +155,10 @@ def _share(settings: Settings) -> int:
 
 
 def thread_guard(settings: Settings) -> ThreadGuard | None:
-    """For the thread that computes, where the number of threads was not asked for and sameness was not promised."""
-    is_free = not settings.threads and not settings.deterministic and _device(settings.device) == "cpu"
+    """For the thread that computes, where OAR_CALIBRATE=true asks for it: pixels on another number of threads may round
+    differently, so a picture that is made again or resumed would not be the same to the byte."""
+    is_measured = settings.calibrate is True and not settings.deterministic
+    is_free = is_measured and not settings.threads and _device(settings.device) == "cpu"
     return ThreadGuard(torch.get_num_threads()) if is_free else None
 
 

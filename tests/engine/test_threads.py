@@ -38,7 +38,7 @@ def test_one_thread_is_taken_while_the_machine_is_busy(caplog):
             guard.look()
         assert (guard.threads, machine.threads[-1]) == (threads, threads)
     assert len(caplog.records) == 2
-    assert "1 threads of torch in place of 4" in caplog.text
+    assert "torch threads: 1 in place of 4" in caplog.text
 
 
 def test_looks_take_a_small_share_of_the_time():

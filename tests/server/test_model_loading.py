@@ -63,8 +63,15 @@ def test_workers_share_the_cores(weights_dir, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("settings", "is_guarded"), [({}, True), ({"threads": 2}, False), ({"deterministic": True}, False)]
+    ("settings", "is_guarded"),
+    [
+        ({"calibrate": True}, True),
+        ({"calibrate": True, "threads": 2}, False),
+        ({"calibrate": True, "deterministic": True}, False),
+        ({"calibrate": "auto"}, False),
+        ({}, False),
+    ],
 )
-def test_threads_are_guarded_unless_their_number_or_sameness_was_asked_for(settings, is_guarded):
+def test_threads_are_guarded_where_that_is_asked_for_and_their_number_and_sameness_are_not(settings, is_guarded):
     guard = models.thread_guard(Settings.model_validate({"device": "cpu", **settings}))
     assert (guard is not None) == is_guarded
