@@ -26,6 +26,7 @@ from oar_lab.eval.quality import QualitySettings
 from oar_lab.eval.reconstruction import measure_reconstruction
 from oar_lab.eval.samples import draw_samples
 from oar_lab.eval.sheet import contact_sheet, side_by_side
+from oar_lab.eval.stage_bits import measure_stage, stage_table
 
 
 @click.group("eval", cls=OarGroup)
@@ -79,6 +80,28 @@ def likelihood(split: str | None, num_images: int, order: str, stage: str | None
         raise ConfigError("this backbone has no order policy")
     bits = bits_per_token(backbone, token_ids, conditions, order)
     return told({"num_images": len(token_ids), "order": order, "bits_per_token": bits})
+
+
+@evaluate.command()
+@run_options
+@split_option
+@click.option("--images", "num_images", type=click.IntRange(min=2), default=1500, show_default=True)
+@click.option("--fit-images", "num_fit", type=click.IntRange(min=1), default=240, show_default=True,
+              help="Other pictures that group sizes are fitted on.")  # fmt: skip
+@click.option("--stage", "named", multiple=True, required=True,
+              help="STAGE or STAGE:ORDER; may be repeated. Default order: the one that it was taught.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(min=1), multiple=True, help="Beside one a step; may be repeated.")
+def stages(
+    split: str | None, num_images: int, num_fit: int, named: tuple[str, ...], steps: tuple[int, ...], **options: Any
+) -> Answer:
+    """Compare stages by the bits a token of held-out pictures: each in its order, and minus the first."""
+    run = make_run(**options)
+    found = [
+        measure_stage(run, name, split or run.recipe.held_out, num_images, num_fit, sorted(set(steps)))
+        for name in named
+    ]
+    rows = [row for measured in found for row in measured.rows(found[0])]
+    return Answer({"num_images": num_images, "num_fit": num_fit, "rows": rows}, [stage_table(rows)])
 
 
 @evaluate.command()

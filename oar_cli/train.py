@@ -9,6 +9,8 @@ import click
 from oar_cli.answer import Answer
 from oar_cli.lab_options import OarCommand, OarGroup, RecipeType, data_option, make_run, recipe_option, run_options
 from oar_core.models.load import read_config
+from oar_core.models.model import ORDER_TREE
+from oar_core.order.plan import PROMPTED
 from oar_core.train.adopted import check_order
 from oar_core.train.check import check_data, describe
 from oar_core.train.recipes import IMPORTED, Recipe, own_recipes
@@ -135,6 +137,35 @@ def any_order(num_images: int | None, **options: Any) -> Answer:
         return _written(own.train_any_order())
 
 
+@train.command("order_tree")
+@run_options
+@click.option("--leaves", "num_leaves", type=click.IntRange(min=1), help="Orders, at most. Default: the recipe's.")
+@click.option("--min-pictures", type=click.IntRange(min=1), help="Of each order. Default: the recipe's.")
+@_score_options
+def order_tree(
+    num_leaves: int | None, min_pictures: int | None, score: str | None, distance_weight: float | None, **options: Any
+) -> Answer:
+    """Fit the orders that prompts decide to the distilled ones and their captions; seconds.
+
+    Printed: how their ranks correlate with the own orders of pictures that a first tree did not see.
+    """
+    run = _scored(make_run(**options), score, distance_weight)
+    run = _changed(run, "order_tree", num_leaves=num_leaves, min_pictures=min_pictures)
+    fitted = run.fit_order_tree()
+    path = str(run.orders_folder / ORDER_TREE)
+    found = {
+        "path": path,
+        "orders": len(fitted.tree),
+        "pictures": fitted.num_pictures,
+        "correlation": round(fitted.correlation, 4),
+        "one_for_all": round(fitted.one_for_all, 4),
+    }
+    lines = (f"{fitted.num_pictures} distilled orders", f"{len(fitted.tree)} orders, which prompts decide",
+             f"correlation with a picture's own: {fitted.correlation:.3f}; one order for all {fitted.one_for_all:.3f}",
+             path)  # fmt: skip
+    return Answer(found, lines)
+
+
 @train.command("order_finetune")
 @run_options
 @_num_images
@@ -178,7 +209,9 @@ def order_finetune(
 @train.command("from_scratch")
 @run_options
 @_num_images
-@click.option("--orders", type=click.Choice([name for name in ARMS if name != DISTILLED]), default="raster")
+@click.option(
+    "--orders", type=click.Choice([name for name in ARMS if name not in {DISTILLED, PROMPTED}]), default="raster"
+)
 @_seed
 def from_scratch(num_images: int | None, orders: str, seed: int | None, **options: Any) -> Answer:
     """A rival of the three stages: the backbone on one order from the start, with the compute of stages 1 and 3."""

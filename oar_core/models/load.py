@@ -99,7 +99,7 @@ def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: t
             raise ConfigError(f"family {config['family']!r} takes no order policy")
         backbone.policy = backbone.new_policy(OrderPolicyConfig.from_dict(config["policy"]))
         _fill(backbone.policy, folder / POLICY)
-    backbone.order_tree = load_tree(folder, backbone.spec.num_tokens)
+    backbone.order_tree = load_order_tree(folder, backbone.spec.num_tokens)
     tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
     tokenizer.decode_in(decode_dtype)
     pack_convs(tokenizer)
@@ -155,7 +155,7 @@ def _read_tables(stored: Mapping[str, Mapping[str, list[int]]], length: int) -> 
     return tables
 
 
-def load_tree(folder: Path, num_tokens: int) -> OrderTree | None:
+def load_order_tree(folder: Path, num_tokens: int) -> OrderTree | None:
     """The orders that conditions decide, where the folder holds some. Raises WeightsError."""
     path = folder / ORDER_TREE
     if not path.exists():

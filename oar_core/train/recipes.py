@@ -16,6 +16,7 @@ from oar_core.train.stages.any_order import AnyOrderStageConfig
 from oar_core.train.stages.evaluator import EvaluatorStageConfig
 from oar_core.train.stages.order_distill import DistillConfig
 from oar_core.train.stages.order_finetune import OrderFinetuneStageConfig
+from oar_core.train.stages.order_tree import OrderTreeConfig
 from oar_core.train.stages.tokenizer import TokenizerStageConfig
 from oar_wire.options import BadOption, check_all, check_name, check_order, model_options
 
@@ -94,6 +95,7 @@ class Recipe:
     decoder_share: float = 0.5  # of the decoder's stage in the decoder that is used; the rest is what it began with
     any_order_stage: AnyOrderStageConfig = field(default_factory=AnyOrderStageConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    order_tree: OrderTreeConfig = field(default_factory=OrderTreeConfig)
     order_finetune_loop: LoopConfig = field(default_factory=_finetune_loop)
     order_finetune_stage: OrderFinetuneStageConfig = field(default_factory=OrderFinetuneStageConfig)
     order_policy: OrderPolicyConfig = field(default_factory=OrderPolicyConfig)

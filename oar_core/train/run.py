@@ -24,12 +24,31 @@ from oar_core.digests import module_digest
 from oar_core.errors import CheckpointError, ConfigError
 from oar_core.models.base import BackboneSpec, Conditioner, ImageTokenizer, Prefix
 from oar_core.models.classes import ClassConditioner
-from oar_core.models.load import FORMAT, NATIVE, family, load_any_order, load_tokenizer, read_config
-from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
+from oar_core.models.load import (
+    FORMAT,
+    NATIVE,
+    family,
+    load_any_order,
+    load_order_tree,
+    load_tokenizer,
+    read_config,
+)
+from oar_core.models.model import (
+    ANY_ORDER_BACKBONE,
+    BACKBONE,
+    CONFIG,
+    ORDER_TREE,
+    POLICY,
+    TOKENIZER,
+    Model,
+    in_number_format,
+)
 from oar_core.models.oar.backbone import OarBackbone
 from oar_core.models.oar.vqgan import VQGAN
 from oar_core.models.ordered import POLICY_PREFIX, OrderedBackbone
 from oar_core.order.paths import Grid
+from oar_core.order.plan import PROMPTED
+from oar_core.order.tree import OrderTree
 from oar_core.stored import digest
 from oar_core.text import TEXT, TextTokenizer
 from oar_core.train.adopted import AdoptedModel, check_order
@@ -69,6 +88,7 @@ from oar_core.train.stages.evaluator import EvaluatorStage
 from oar_core.train.stages.order_distill import SCORES, OrderSet, distill_orders, extract_orders, load_orders
 from oar_core.train.stages.order_finetune import DISTILLED, OrderFinetuneStage, arm
 from oar_core.train.stages.order_policy import OrderPolicyStage
+from oar_core.train.stages.order_tree import FittedTree, fit_order_tree
 from oar_core.train.stages.tokenizer import TokenizerStage
 from oar_core.train.tokens import Captioner, TokenSet, tokenize
 from oar_core.weights import file_digest
@@ -209,6 +229,19 @@ class Run:
             (self.orders_folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
         return orders
 
+    def fit_order_tree(self) -> FittedTree:
+        """To the distilled orders, beside which it is kept."""
+        captioner = self._captioner(self.tokens("train"), 0.0)
+        fitted = fit_order_tree(load_orders(self.orders_folder), captioner, self.recipe.order_tree)
+        save_tensors(self.orders_folder / ORDER_TREE, fitted.tree.tensors(), {})
+        return fitted
+
+    def order_tree(self, stage: str | None = None) -> OrderTree | None:
+        """The one that a stage was fine-tuned on, else the latest that was fitted, if any."""
+        folders = [self.orders_folder] if stage is None else [self.folder / stage, self.orders_folder]
+        trees = (load_order_tree(folder, self.spec.num_tokens) for folder in folders)
+        return next((tree for tree in trees if tree is not None), None)
+
     def train_order_finetune(self) -> Path:
         """Stage 3, from the any-order weights. See `order_finetune.arm` for other orders than distilled ones."""
         recipe, config = self.recipe, self.recipe.order_finetune_stage
@@ -219,11 +252,23 @@ class Run:
             with seeded_init(recipe.order_finetune_loop.seed):
                 backbone.policy = backbone.new_policy(recipe.order_policy)
         distilled = self.finetuning_orders() if config.orders == DISTILLED else None
-        stage = OrderFinetuneStage(captioner, backbone, config, distilled)
         loop = recipe.order_finetune_loop
         told = {"score": config.score, "context_noise": config.context_noise, "consensus": config.consensus}
         name = finetune_stage(config.orders, loop.seed, **told)
+        if config.orders == PROMPTED:
+            backbone.order_tree = self._keep_order_tree(name)
+        stage = OrderFinetuneStage(captioner, backbone, config, distilled)
         return train(stage, loop, self.folder / name, self.device)
+
+    def _keep_order_tree(self, stage: str) -> OrderTree:
+        """In the folder of a stage that is trained on it: a tree that is fitted later is another. Raises
+        CheckpointError where none was fitted."""
+        with first_alone():
+            tree = self.order_tree(stage)
+            if tree is None:
+                raise CheckpointError(f"{self.orders_folder} holds no order tree; run `oar train order_tree` first")
+            save_tensors(self.folder / stage / ORDER_TREE, tree.tensors(), {})
+        return tree
 
     def train_from_scratch(self, orders: str) -> Path:
         """A rival of the three stages: one order from the first step on, for as many pictures as stages 1 and 3 see."""
@@ -322,6 +367,7 @@ class Run:
             module.policy = module.new_policy(self.recipe.order_policy)
         module.load_state_dict(state)
         module.order_score = self.recipe.distill.order_score
+        module.order_tree = self.order_tree(stage)
         return module.to(self.device).eval()
 
     def tokens(self, split: str) -> TokenSet:
@@ -396,8 +442,11 @@ class Run:
             parts.append((backbone, BACKBONE))
             if with_any_order:
                 parts.append((self.backbone(ANY_ORDER_STAGE), ANY_ORDER_BACKBONE))
-            for optional in (POLICY, ANY_ORDER_BACKBONE):
+            for optional in (POLICY, ORDER_TREE, ANY_ORDER_BACKBONE):
                 (folder / optional).unlink(missing_ok=True)
+            if backbone.order_tree is not None:
+                save_file(backbone.order_tree.tensors(), folder / ORDER_TREE)
+                (folder / ORDER_TREE).chmod(0o644)
             config |= {"backbone": self._backbone_config(), "order_score": backbone.order_score.to_dict()}
             if policy is not None:
                 parts.append((policy, POLICY))

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-from oar_core.models.base import Condition, Conditioner, ImageTokenizer
+from oar_core.models.base import Condition, Conditioner, ImageTokenizer, Prefix
 from oar_core.train.captions import CaptionSource, Row
 from oar_core.train.data import ImageSet
 from oar_core.train.loop import Step
@@ -40,23 +40,45 @@ class Captioner:
 
     def for_training(self, indices: Int[Tensor, "B"], step: Step) -> Condition:
         """Captions drawn anew at every step."""
-        rng = random.Random(int(torch.randint(2**62, (1,), generator=step.generator)))
-        captions = [
+        return self._condition(self._drawn(indices, _drawn_seed(step)), step.device)
+
+    def with_prompts(self, indices: Int[Tensor, "B"], step: Step) -> tuple[Condition, Sequence[Prefix]]:
+        """The same conditions, and the prompts that decide each picture's order. A dropped caption has a prompt too:
+        guidance steers away from an empty one along the order of the real one."""
+        seed = _drawn_seed(step)
+        captions = self._drawn(indices, seed)
+        rows, others = self.tokens.row_of[indices].tolist(), random.Random(f"dropped {seed}")
+        prompts = [caption or self.caption(self.tokens.rows[row], others) for caption, row in zip(captions, rows)]
+        return self._condition(captions, step.device), self.prefixes(prompts)
+
+    def _drawn(self, indices: Int[Tensor, "B"], seed: int) -> list[str]:
+        rng = random.Random(seed)
+        return [
             "" if rng.random() < self.unconditional_share else self.caption(self.tokens.rows[row], rng)
             for row in self.tokens.row_of[indices].tolist()
         ]
-        return self._condition(captions, step.device)
 
     def fixed(self, indices: Int[Tensor, "B"], seed: int, device: torch.device) -> Condition:
         """One caption a picture, a function of the seed and its index."""
-        captions = [
+        return self._condition(self.fixed_captions(indices, seed), device)
+
+    def fixed_captions(self, indices: Int[Tensor, "B"], seed: int) -> list[str]:
+        """Those of `fixed`."""
+        return [
             self.caption(self.tokens.rows[row], random.Random(f"{seed} {index}"))
             for index, row in zip(indices.tolist(), self.tokens.row_of[indices].tolist())
         ]
-        return self._condition(captions, device)
+
+    def prefixes(self, captions: Sequence[str]) -> Sequence[Prefix]:
+        """As the backbone reads captions."""
+        return self.conditioner.encode_captions(list(captions), max_length=self.max_length)
 
     def _condition(self, captions: Sequence[str], device: torch.device) -> Condition:
-        return Condition.stack(self.conditioner.encode_captions(list(captions), max_length=self.max_length), device)
+        return Condition.stack(self.prefixes(captions), device)
+
+
+def _drawn_seed(step: Step) -> int:
+    return int(torch.randint(2**62, (1,), generator=step.generator))
 
 
 @torch.inference_mode()

@@ -11,15 +11,16 @@ from safetensors.torch import load_file, save_file
 import oar_core.models.load as loading
 from oar_core.errors import ConfigError, InvalidOrder, WeightsError
 from oar_core.models.load import load_model
-from oar_core.models.model import CONFIG, GROUP_TABLES, POLICY, Model
+from oar_core.models.model import CONFIG, GROUP_TABLES, ORDER_TREE, POLICY, Model
 from oar_core.nn.rounded_conv import has_bf16
-from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PlanSpec
+from oar_core.order.plan import DEFAULT_CANDIDATES, DEFAULT_ENTROPY_BOUND, ORDERS, POLICY_ORDERS, PROMPTED, PlanSpec
+from oar_core.order.tree import LEAF, OrderTree
 from oar_core.sampling.defaults import default_plan
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from tests.models.folders import write_golden_model
-from tests.server.tiny import NAME, write_tiny_weights
+from tests.server.tiny import NAME, PROMPTED_ORDERS, PROMPTS, write_tiny_weights
 
 
 @pytest.fixture
@@ -62,6 +63,53 @@ def test_a_model_without_a_policy_offers_every_order_but_those_of_a_policy(folde
     assert set(ORDERS) - set(pipeline.orders) == set(POLICY_ORDERS)
     with pytest.raises(InvalidOrder, match="no order policy"):
         positions_of(pipeline)
+
+
+def test_a_model_without_an_order_tree_offers_all_but_the_order_that_prompts_decide(folder: Path) -> None:
+    (folder / ORDER_TREE).unlink()
+    model = load(folder)
+    assert set(ORDERS) - set(model.orders) == {PROMPTED}
+    request = SequenceRequest("a", (0, 3), 1, 0, PlanSpec(order=PROMPTED, steps=5), SamplingParams())
+    with pytest.raises(InvalidOrder, match="keeps no orders for its prompts"):
+        generate(model.backbone, [request], (0,))
+
+
+def test_a_prompt_decides_the_order_of_a_model_with_an_order_tree(folder: Path) -> None:
+    model = load(folder)
+    for prompt, order in zip(PROMPTS, PROMPTED_ORDERS, strict=True):
+        ids = model.encode_prompt(prompt)
+        seen: list[int] = []
+        generate(
+            model.backbone,
+            [SequenceRequest("a", ids, 1, 0, PlanSpec(order=PROMPTED, steps=20), SamplingParams(guidance=2.0))],
+            model.unconditional_ids,
+            on_step=lambda i, step, steps, new, seen=seen: seen.extend(patch.position for patch in new),
+        )
+        assert tuple(seen) == order
+
+
+def test_other_orders_for_prompts_are_another_model(folder: Path) -> None:
+    first = load(folder)
+    tree = first.backbone.order_tree
+    assert tree is not None
+    save_file(OrderTree(tree.nodes, tree.orders.flip(0)).tensors(), folder / ORDER_TREE)
+    assert load(folder).model_hash != first.model_hash
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"nodes": torch.tensor([[LEAF, 0, 0]])}, "an order tree has nodes and orders"),
+        ({"nodes": torch.tensor([[LEAF, 0, 0]]), "orders": torch.arange(9)[None]}, "orders 9 positions, and the model"),
+        ({"nodes": torch.tensor([[LEAF, 7, 7]]), "orders": torch.arange(20)[None]}, "do not lead to its orders"),
+    ],
+)
+def test_an_order_tree_that_does_not_fit_names_its_file(
+    folder: Path, tensors: dict[str, torch.Tensor], message: str
+) -> None:
+    save_file(tensors, folder / ORDER_TREE)
+    with pytest.raises(WeightsError, match=f"{ORDER_TREE}.*{message}"):
+        load(folder)
 
 
 def test_a_model_with_a_policy_offers_distilled_and_goes_by_it(folder: Path) -> None:

@@ -7,10 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
-from oar_core.models.model import BACKBONE, CONFIG, POLICY, TOKENIZER
+from oar_core.models.model import BACKBONE, CONFIG, ORDER_TREE, POLICY, TOKENIZER
 from oar_core.models.oar.backbone import OarBackbone
 from oar_core.models.oar.vqgan import VQGAN
 from oar_core.models.order_policy import OrderPolicy
+from oar_core.order.paths import halton, spiral
+from oar_core.order.tree import LEAF, OrderTree
 from oar_core.text import TextTokenizer
 from oar_core.weights import write_manifest
 
@@ -27,6 +29,17 @@ DEFAULTS = {
     "top_k": 0,
     "top_p": 1.0,
 }
+
+
+# Of prompts without a certain token, and of prompts with it.
+PROMPTED_ORDERS = halton(GRID), spiral(GRID)
+
+
+def order_tree(text: TextTokenizer) -> OrderTree:
+    """Asks for a token that the second prompt has and the first lacks."""
+    first, second = (set(text.encode(prompt, max_length=24)) for prompt in PROMPTS)
+    nodes = [[min(second - first), 1, 2], [LEAF, 0, 0], [LEAF, 1, 1]]
+    return OrderTree(torch.tensor(nodes), torch.tensor(PROMPTED_ORDERS))
 
 
 def write_tiny_weights(weights_dir: Path) -> None:
@@ -64,4 +77,5 @@ def write_tiny_weights(weights_dir: Path) -> None:
             if tensor.dim() > 1 and tensor.is_floating_point():
                 tensor.normal_(0, 0.25, generator=generator)
         save_file(tensors, folder / name)
+    save_file(order_tree(text).tensors(), folder / ORDER_TREE)
     write_manifest(weights_dir, NAME, {NAME: "Apache-2.0"})

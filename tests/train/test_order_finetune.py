@@ -9,7 +9,8 @@ from oar_core.config import OrderPolicyConfig
 from oar_core.errors import ConfigError
 from oar_core.models.oar.backbone import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
-from oar_core.order.paths import halton
+from oar_core.order.paths import halton, spiral
+from oar_core.order.tree import LEAF, OrderTree
 from oar_core.train.context_noise import corrupt_context
 from oar_core.train.loop import Step
 from oar_core.train.stages.order_distill import OrderSet
@@ -30,10 +31,18 @@ def make_step(number: int = 0, num_steps: int = 10, seed: int = 0) -> Step:
     return Step(number, num_steps, torch.device("cpu"), torch.Generator().manual_seed(seed))
 
 
+# The caption "a cat" lacks this token, "two dogs" has it.
+TREE = OrderTree(
+    torch.tensor([[1 + ord("w") % 15, 1, 2], [LEAF, 0, 0], [LEAF, 1, 1]]),
+    torch.tensor([halton(TINY.grid), spiral(TINY.grid)]),
+)
+
+
 def make_backbone(*, has_policy: bool = True) -> OarBackbone:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = OarBackbone(TINY)
+        backbone.order_tree = TREE
         if has_policy:
             backbone.policy = OrderPolicy(OrderPolicyConfig(width=16, num_layers=1), TINY)
     return backbone
@@ -54,6 +63,7 @@ class Recorder(OarBackbone):
 
 def positions_seen(config: OrderFinetuneStageConfig, step: Step, count: int = 8) -> torch.Tensor:
     backbone = Recorder(TINY)
+    backbone.order_tree = TREE
     distilled = some_orders() if config.orders == "distilled" else None
     stage = OrderFinetuneStage(make_captioner(), backbone, config, distilled)
     stage.loss(torch.arange(count), step)
@@ -105,6 +115,29 @@ def test_each_arm_trains_on_its_order():
     assert len({tuple(order) for order in near}) == 8
     assert all(is_permutation(order) for order in near)
     assert all(abs(order[1] - order[0]) in {1, TINY.grid[1]} for order in near)
+
+
+@pytest.mark.parametrize("unconditional_share", [0.0, 1.0])
+def test_a_caption_decides_the_order_also_where_it_is_dropped(unconditional_share):
+    config = arm("prompted", OrderFinetuneStageConfig(random_share=0.0, is_annealed=False))
+    backbone = Recorder(TINY)
+    backbone.order_tree = TREE
+    captioner = replace(make_captioner(), unconditional_share=unconditional_share)
+    OrderFinetuneStage(captioner, backbone, config).loss(torch.arange(8), make_step())
+    assert backbone.seen[1].tolist() == [TREE.orders[index % 2].tolist() for index in range(8)]
+
+
+def test_orders_that_prompts_decide_need_an_order_tree():
+    with pytest.raises(ConfigError, match="the backbone has none"):
+        OrderFinetuneStage(make_captioner(), OarBackbone(TINY), arm("prompted", OrderFinetuneStageConfig()))
+
+
+def test_prompts_come_with_the_conditions_that_training_draws():
+    captioner = replace(make_captioner(), unconditional_share=0.5)
+    condition, prompts = captioner.with_prompts(torch.arange(12), make_step())
+    assert torch.equal(condition.ids, captioner.for_training(torch.arange(12), make_step()).ids)
+    assert 0 < condition.lengths.eq(0).sum() < 12
+    assert prompts == captioner.prefixes(["a cat", "two dogs"] * 6)
 
 
 @pytest.mark.parametrize("name", ARMS)

@@ -14,6 +14,7 @@ from oar_cli.lab import commands
 from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, WeightsError
 from oar_core.models.load import load_model
+from oar_core.models.model import ORDER_TREE
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.defaults import default_plan
 from oar_core.sampling.generate import generate
@@ -25,8 +26,10 @@ from oar_core.train.run import STATS, Run
 from oar_core.train.stage_folders import finetune_stage, scratch_stage, taught_order
 from oar_core.train.stages.order_distill import DistillConfig, load_orders
 from oar_core.train.stages.order_finetune import arm
+from oar_core.train.stages.order_tree import OrderTreeConfig
 from oar_core.weights import Manifest, write_manifest
 from oar_lab.eval.likelihood import bits_per_token
+from oar_lab.eval.stage_bits import measure_stage
 
 CPU = torch.device("cpu")
 
@@ -219,12 +222,48 @@ def test_an_arm_has_a_folder_of_its_own_and_no_policy(trained: Run) -> None:
         (finetune_stage("distilled", score="entropy", consensus=1.0), True, "distilled"),
         (finetune_stage("halton"), True, "halton"),
         (finetune_stage("locality", 2), False, "locality"),
+        (finetune_stage("prompted", 1), False, "prompted"),
         (finetune_stage("raster", context_noise=0.2), False, "raster"),
         (scratch_stage("raster", 3), False, "raster"),
     ],
 )
 def test_a_model_draws_in_the_order_that_it_was_taught(stage: str, has_policy: bool, order: str) -> None:
     assert taught_order(stage, has_policy=has_policy) == order
+
+
+def test_orders_that_prompts_decide_are_fitted_taught_and_served(trained: Run, tmp_path: Path) -> None:
+    recipe_ = replace(
+        trained.recipe,
+        order_tree=OrderTreeConfig(num_leaves=3, min_pictures=2),
+        order_finetune_stage=arm("prompted", trained.recipe.order_finetune_stage),
+    )
+    run = replace(trained, recipe=recipe_)
+    run.distill()
+    with pytest.raises(CheckpointError, match="oar train order_tree"):
+        run.train_order_finetune()
+    fitted = run.fit_order_tree()
+    assert (fitted.num_pictures, 1 <= len(fitted.tree) <= 3) == (20, True)
+    stage = run.train_order_finetune().parent.name
+    assert stage == "order_finetune-prompted"
+    replace(run, recipe=replace(recipe_, order_tree=OrderTreeConfig(num_leaves=1))).fit_order_tree()
+    kept = run.backbone(stage).order_tree
+    assert kept is not None
+    assert torch.equal(kept.orders, fitted.tree.orders), "a later tree is not the one that it was taught"
+    run.export(tmp_path / "tiny", stage)
+    model = load_model(tmp_path / "tiny", "cpu", torch.float32)
+    assert default_plan(model).order == "prompted"
+    assert model.backbone.order_tree is not None
+    assert torch.equal(model.backbone.order_tree.orders, fitted.tree.orders)
+    assert "prompted" in model.orders
+    measured = [measure_stage(run, name, "test", 8, 4, (4,)) for name in ("any_order:halton", stage)]
+    assert [one.label for one in measured] == ["any_order:halton", "order_finetune-prompted:prompted"]
+    rows = measured[1].rows(measured[0])
+    assert [row["schedule"] for row in rows] == ["one a step", "4 cosine", "4 best"]
+    assert all(sum(row["sizes"]) == 16 and len(row["sizes"]) == 4 for row in rows[1:])
+    assert all(row["interval"][0] < row["difference"] < row["interval"][1] for row in rows)
+    (run.orders_folder / ORDER_TREE).unlink()
+    run.export(tmp_path / "tiny", "any_order")
+    assert "prompted" not in load_model(tmp_path / "tiny", "cpu", torch.float32).orders, "nothing is left of the other"
 
 
 def test_fine_tuning_without_orders_says_what_to_run(trained: Run) -> None:
@@ -250,7 +289,11 @@ def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monke
     stage = Path(call("train", "order_finetune", "--images", "16", "--consensus", "1", *score)).parent
     assert stage.name == "order_finetune-margin-consensus1"
     call("train", "order_finetune", "--images", "16", "--orders", "locality")
+    assert call("train", "order_tree", "--leaves", "2", "--min-pictures", "1", *score).endswith("orders.safetensors")
     assert call("train", "decoder", "--images", "16").endswith("decoder/checkpoint.safetensors")
+    compared = ["stages", "--stage", "any_order:raster", "--stage", "order_finetune-locality", "--images", "6"]
+    shown = CliRunner().invoke(commands["eval"], [*compared, *options])
+    assert "| order_finetune-locality:locality | one a step |" in shown.output
     call("train", "order_policy", "--images", "16", "--stage", "any_order", "--teacher", "orders", *score)
     call("train", "export", "--stage", "any_order", "--weights", str(tmp_path / "weights"), *score)
     backbone = load_model(tmp_path / "weights" / "tiny", "cpu", torch.float32).backbone

@@ -8,18 +8,21 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from oar_core.errors import ConfigError
+from oar_core.models.base import Condition
 from oar_core.models.ordered import POLICY_PREFIX, OrderedBackbone
 from oar_core.order.paths import PATHS, Grid, locality
+from oar_core.order.plan import PROMPTED
 from oar_core.train.context_noise import corrupt_context
 from oar_core.train.loop import Step
 from oar_core.train.losses import token_cross_entropy
 from oar_core.train.optim import ParamGroup
 from oar_core.train.stages.order_distill import SCORES, OrderSet
 from oar_core.train.stages.order_policy import BY_SCORES, TEACHERS, policy_nats
+from oar_core.train.stages.order_tree import token_ids_of
 from oar_core.train.tokens import Captioner
 
 DISTILLED, LOCALITY, RANDOM = "distilled", "locality", "random"
-ARMS = (DISTILLED, "raster", "halton", LOCALITY, RANDOM)
+ARMS = (DISTILLED, PROMPTED, "raster", "halton", LOCALITY, RANDOM)
 ANNEAL_UNTIL = 0.5  # of the run
 
 
@@ -82,9 +85,12 @@ class OrderFinetuneStage:
         config: OrderFinetuneStageConfig,
         distilled: OrderSet | None = None,
     ) -> None:
-        """`distilled` are the orders, and their pictures the training set, where the config asks for them."""
+        """`distilled` are the orders, and their pictures the training set, where the config asks for them. The orders
+        that prompts decide are those of the backbone's order tree."""
         if (distilled is None) == (config.orders == DISTILLED):
             raise ConfigError("distilled orders are given exactly where the stage trains on them")
+        if config.orders == PROMPTED and backbone.order_tree is None:
+            raise ConfigError("orders 'prompted' are those of an order tree, and the backbone has none")
         self.captioner = captioner
         self.backbone = backbone
         self.config = config
@@ -105,15 +111,19 @@ class OrderFinetuneStage:
 
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
         pictures, orders = self._orders(indices, step)
-        is_random = torch.rand(len(orders), generator=step.generator) < self.config.random_share_at(step.progress)
+        is_random = torch.rand(len(pictures), generator=step.generator) < self.config.random_share_at(step.progress)
         if self.distilled is not None:
             # They need no distilled order, so they come from the whole training set: few pictures are soon memorised.
             others = torch.randint(len(self.captioner.tokens), pictures.shape, generator=step.generator)
             pictures = torch.where(is_random, others, pictures)
-        shuffled = torch.rand(orders.shape, generator=step.generator).argsort(dim=-1)
+        shape = len(pictures), self.backbone.spec.num_tokens
+        shuffled = torch.rand(shape, generator=step.generator).argsort(dim=-1)
+        if orders is None:
+            condition, orders = self._prompted(pictures, step)
+        else:
+            condition = self.captioner.for_training(pictures, step)
         positions = torch.where(is_random[:, None], shuffled, orders)
         ordered = self.captioner.tokens.token_ids[pictures].long().gather(1, positions)
-        condition = self.captioner.for_training(pictures, step)
         context = corrupt_context(ordered, self.config.context_noise, self.backbone.spec.vocab_size, step)
         positions = positions.to(step.device)
         if self.backbone.policy is None:
@@ -127,11 +137,20 @@ class OrderFinetuneStage:
         loss = (nats.mean(dim=1) * counts).sum() / counts.sum().clamp_min(1)
         return {"total": tokens + self.config.policy_weight * loss, "tokens": tokens, "policy": loss}
 
-    def _orders(self, indices: Int[Tensor, "B"], step: Step) -> tuple[Int[Tensor, "B"], Int[Tensor, "B L"]]:
-        """Which pictures a batch is made of, and the arm's order of each."""
+    def _orders(self, indices: Int[Tensor, "B"], step: Step) -> tuple[Int[Tensor, "B"], Int[Tensor, "B L"] | None]:
+        """Which pictures a batch is made of, and the arm's order of each; None where their captions decide it."""
         if self.distilled is not None:
             return self.distilled.indices[indices], self.distilled.orders[indices]
+        if self.config.orders == PROMPTED:
+            return indices, None
         return indices, _arm_orders(self.config.orders, self.backbone.spec.grid, len(indices), step)
+
+    def _prompted(self, pictures: Int[Tensor, "B"], step: Step) -> tuple[Condition, Int[Tensor, "B L"]]:
+        """Conditions of captions drawn anew, and the orders that these captions decide."""
+        tree = self.backbone.order_tree
+        assert tree is not None, "checked when the stage was made"
+        condition, prompts = self.captioner.with_prompts(pictures, step)
+        return condition, torch.tensor([tree.order(token_ids_of(prompt)) for prompt in prompts])
 
 
 def _arm_orders(name: str, grid: Grid, count: int, step: Step) -> Int[Tensor, "B L"]:

@@ -12,7 +12,7 @@ from oar_core.models.model import Model
 from oar_core.order.paths import halton
 from oar_core.sampling.forced_order import orders_by_name
 from oar_lab.eval.group_loss import best_sizes, excess, loss_table, schedule_cost
-from oar_lab.eval.likelihood import bits_per_token
+from oar_lab.eval.likelihood import bits_per_token, picture_bits
 
 CAPTIONS = ["a red circle", "a blue square, seen from the front", "", "a red square", "a circle"]
 
@@ -52,6 +52,15 @@ def test_the_diagonal_is_the_likelihood(tiny_pipeline: Model) -> None:
     bits = bits_per_token(tiny_pipeline.backbone, ids, conditions, "halton")
     nats = bits * len(halton(tiny_pipeline.grid)) * torch.log(torch.tensor(2.0)).item()
     assert table.diagonal().sum().item() == pytest.approx(nats, rel=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(1,) * 20, (3, 1, 6, 10), (20,)])
+def test_the_bits_of_a_schedule_are_its_cost(tiny_pipeline: Model, sizes: tuple[int, ...]) -> None:
+    ids, conditions = sample(tiny_pipeline)
+    table = loss_table(tiny_pipeline.backbone, ids, conditions, "prompted")
+    bits = picture_bits(tiny_pipeline.backbone, ids, conditions, "prompted", sizes=sizes, batch_size=2)
+    nats = bits * len(ids[0]) * torch.log(torch.tensor(2.0))
+    assert nats.mean().item() == pytest.approx(schedule_cost(table, sizes), rel=1e-4)
 
 
 def test_queries_that_see_each_other_are_refused(tiny_pipeline: Model, monkeypatch: pytest.MonkeyPatch) -> None:
