@@ -16,6 +16,7 @@ from oar_core.train.check import check_data, describe
 from oar_core.train.recipes import IMPORTED, Recipe, own_recipes
 from oar_core.train.run import STATS, Run, together
 from oar_core.train.stage_folders import TOKENIZER_STAGE
+from oar_core.train.stages.cheapest_order import CheapestOrderConfig
 from oar_core.train.stages.order_distill import SCORES
 from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
 from oar_core.train.stages.order_policy import TEACHERS
@@ -164,6 +165,40 @@ def order_tree(
              f"correlation with a picture's own: {fitted.correlation:.3f}; one order for all {fitted.one_for_all:.3f}",
              path)  # fmt: skip
     return Answer(found, lines)
+
+
+def _counts(text: str | None) -> tuple[int, ...]:
+    """Raises BadParameter."""
+    if text is None:
+        return ()
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no list of counts, such as 2,4,10") from error
+
+
+@train.command("cheapest_order")
+@run_options
+@click.option("--steps", type=click.IntRange(min=1), default=CheapestOrderConfig.steps, show_default=True)
+@click.option(
+    "--sizes", callback=lambda _ctx, _param, value: _counts(value), help="Of the steps, as 2,4,10. Default: cosine."
+)
+@click.option("--trials", "num_trials", type=click.IntRange(min=1), default=CheapestOrderConfig.num_trials,
+              show_default=True, help="Exchanges of two positions.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def cheapest(steps: int, sizes: tuple[int, ...], num_trials: int, seed: int, **options: Any) -> Answer:
+    """Search the one order for all prompts whose steps ignore least; it takes the place of a fitted tree. Minutes.
+
+    The training pictures' code vectors are taken as Gaussian, given the words of the captions. Printed: nats a picture
+    above one position a step.
+    """
+    run = make_run(**options)
+    found = run.search_order(CheapestOrderConfig(steps, sizes, num_trials, seed=seed))
+    path = str(run.orders_folder / ORDER_TREE)
+    document = {"path": path, "order": found.order, "sizes": found.sizes, "excess": round(found.excess, 4),
+                "halton_excess": round(found.halton_excess, 4)}  # fmt: skip
+    text = f"nats above one a step: {found.excess:.2f}; Halton order {found.halton_excess:.2f}"
+    return Answer(document, (f"sizes {' '.join(map(str, found.sizes))}", text, path))
 
 
 @train.command("order_finetune")

@@ -83,6 +83,7 @@ from oar_core.train.stage_folders import (
     taught_order,
 )
 from oar_core.train.stages.any_order import AnyOrderStage
+from oar_core.train.stages.cheapest_order import CheapestOrder, CheapestOrderConfig, search_order
 from oar_core.train.stages.decoder import DecoderStage
 from oar_core.train.stages.evaluator import EvaluatorStage
 from oar_core.train.stages.order_distill import SCORES, OrderSet, distill_orders, extract_orders, load_orders
@@ -235,6 +236,16 @@ class Run:
         fitted = fit_order_tree(load_orders(self.orders_folder), captioner, self.recipe.order_tree)
         save_tensors(self.orders_folder / ORDER_TREE, fitted.tree.tensors(), {})
         return fitted
+
+    def search_order(self, config: CheapestOrderConfig) -> CheapestOrder:
+        """One order for all prompts, by what its steps cost; kept as a fitted tree is. Raises ConfigError for a
+        tokenizer whose codes are not vectors of one codebook."""
+        tokenizer, captioner = self.tokenizer(), self._captioner(self.tokens("train"), 0.0)
+        if not isinstance(tokenizer, VQGAN):
+            raise ConfigError("the search for the cheapest order reads the codebook of a native tokenizer")
+        found = search_order(captioner, tokenizer.quantizer.codebook.float().cpu(), self.spec.grid, config)
+        save_tensors(self.orders_folder / ORDER_TREE, found.tree.tensors(), {})
+        return found
 
     def order_tree(self, stage: str | None = None) -> OrderTree | None:
         """The one that a stage was fine-tuned on, else the latest that was fitted, if any."""

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from oar_cli.lab import commands
 from oar_core.config import OrderScore
-from oar_core.errors import CheckpointError, WeightsError
+from oar_core.errors import CheckpointError, ConfigError, WeightsError
 from oar_core.models.load import load_model
 from oar_core.models.model import ORDER_TREE
 from oar_core.order.plan import PlanSpec
@@ -24,6 +24,7 @@ from oar_core.train.checkpoint import load_tensors, save_tensors
 from oar_core.train.recipes import RECIPES, Recipe, recipe
 from oar_core.train.run import STATS, Run
 from oar_core.train.stage_folders import finetune_stage, scratch_stage, taught_order
+from oar_core.train.stages.cheapest_order import CheapestOrderConfig
 from oar_core.train.stages.order_distill import DistillConfig, load_orders
 from oar_core.train.stages.order_finetune import arm
 from oar_core.train.stages.order_tree import OrderTreeConfig
@@ -266,6 +267,19 @@ def test_orders_that_prompts_decide_are_fitted_taught_and_served(trained: Run, t
     assert "prompted" not in load_model(tmp_path / "tiny", "cpu", torch.float32).orders, "nothing is left of the other"
 
 
+def test_the_cheapest_order_is_one_order_for_all_prompts(trained: Run) -> None:
+    found = trained.search_order(CheapestOrderConfig(steps=4, num_trials=200))
+    assert found.excess <= found.halton_excess
+    assert sum(found.sizes) == len(found.order) == 16
+    again = trained.search_order(CheapestOrderConfig(sizes=found.sizes, num_trials=200))
+    assert again == found, "of the same pictures"
+    tree = trained.backbone("any_order").order_tree
+    assert tree is not None
+    assert tree.order(()) == found.order
+    with pytest.raises(ConfigError, match="sizes sum to 6; a picture has 16 positions"):
+        trained.search_order(CheapestOrderConfig(sizes=(2, 4)))
+
+
 def test_fine_tuning_without_orders_says_what_to_run(trained: Run) -> None:
     with pytest.raises(CheckpointError, match="oar distill"):
         trained.train_order_finetune()
@@ -291,6 +305,7 @@ def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monke
     call("train", "order_finetune", "--images", "16", "--orders", "locality")
     assert call("train", "order_tree", "--leaves", "2", "--min-pictures", "1", *score).endswith("orders.safetensors")
     assert call("train", "decoder", "--images", "16").endswith("decoder/checkpoint.safetensors")
+    assert call("train", "cheapest_order", "--sizes", "2,6,8", "--trials", "9").endswith(ORDER_TREE)
     compared = ["stages", "--stage", "any_order:raster", "--stage", "order_finetune-locality", "--images", "6"]
     shown = CliRunner().invoke(commands["eval"], [*compared, *options])
     assert "| order_finetune-locality:locality | one a step |" in shown.output
