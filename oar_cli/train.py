@@ -167,7 +167,7 @@ def order_tree(
     return Answer(found, lines)
 
 
-def _counts(text: str | None) -> tuple[int, ...]:
+def _counts(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...]:
     """Raises BadParameter."""
     if text is None:
         return ()
@@ -180,9 +180,7 @@ def _counts(text: str | None) -> tuple[int, ...]:
 @train.command("cheapest_order")
 @run_options
 @click.option("--steps", type=click.IntRange(min=1), default=CheapestOrderConfig.steps, show_default=True)
-@click.option(
-    "--sizes", callback=lambda _ctx, _param, value: _counts(value), help="Of the steps, as 2,4,10. Default: cosine."
-)
+@click.option("--sizes", callback=_counts, help="Of the steps, as 2,4,10. Default: cosine.")
 @click.option("--trials", "num_trials", type=click.IntRange(min=1), default=CheapestOrderConfig.num_trials,
               show_default=True, help="Exchanges of two positions.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oar_core.errors import ConfigError
-from oar_core.order.cheapest import cheapest_order, position_covariance, schedule_nats
 from oar_core.order.paths import Grid, Order, halton
 from oar_core.order.plan import group_sizes
 from oar_core.order.tree import LEAF, OrderTree, token_presence
+from oar_core.train.cheapest import cheapest_order, position_covariance, schedule_nats
 from oar_core.train.stages.order_tree import token_ids_of
 from oar_core.train.tokens import Captioner
 

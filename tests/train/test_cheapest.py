@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from oar_core.order.cheapest import cheapest_order, position_covariance, schedule_nats
+from oar_core.train.cheapest import cheapest_order, position_covariance, schedule_nats
 
 LENGTH, WIDTH = 8, 3
 
