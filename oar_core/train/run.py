@@ -496,10 +496,12 @@ class Run:
             TextTokenizer.load(self.folder).save(folder)
             return
         adopted.conditioner().save(folder)
+        tree = self.order_tree(stage)
+        orders = "" if tree is None else f" `{ORDER_TREE}` keeps {len(tree)} orders, which prompts decide."
         adopted.write_card(
             folder,
             f"## Fine-tuned\n\nThe weights are those of stage `{stage}` of `oar train`, which began with "
-            f"{adopted.name}. They are no longer those of its authors.",
+            f"{adopted.name}. They are no longer those of its authors.{orders}",
         )
 
     def pipeline(self, stage: str, dtype: torch.dtype, *, own_policy: bool = True) -> Model:

@@ -123,6 +123,25 @@ def test_a_policy_learns_from_its_backbone_what_to_ask_next(taught: Run) -> None
     assert sum(curve[-5:]) < sum(curve[:5])
 
 
+def test_a_class_may_decide_the_order_of_an_imported_model(class_folder: Path, tmp_path: Path) -> None:
+    run = adopted("randar", class_folder, tmp_path)
+    run.distill()
+    fitted = run.fit_order_tree()
+    run.export(tmp_path / "tiny", "any_order")
+    model = load_model(tmp_path / "tiny", "cpu", torch.float32)
+    assert "prompted" in model.orders
+    assert f"keeps {len(fitted.tree)} orders, which prompts decide" in (tmp_path / "tiny" / "card.md").read_text()
+    prompt, plan = model.encode_prompt(USED[1]), PlanSpec(order="prompted", steps=5)
+    request = SequenceRequest("a", prompt, 1, 0, plan, SamplingParams(guidance=2.0))
+    seen: list[int] = []
+    generate(
+        model.backbone, [request], model.unconditional_ids,
+        on_step=lambda i, step, steps, new: seen.extend(patch.position for patch in new),
+    )  # fmt: skip
+    assert isinstance(prompt, tuple)
+    assert tuple(seen) == fitted.tree.order(prompt)
+
+
 @pytest.mark.parametrize("orders", ["halton", "random"])
 def test_an_order_that_is_no_policys_is_taught_too(
     orders: str, class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
