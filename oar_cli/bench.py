@@ -42,7 +42,7 @@ def bench() -> None:
     """Measure speed: a table, then one JSON line."""
 
 
-def model_options(command: Any) -> Any:
+def bench_model_options(command: Any) -> Any:
     """Which model, in which number format, on what."""
     options = [
         click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
@@ -62,7 +62,7 @@ def subject_options(command: Any) -> Any:
         "--recipe", type=RecipeType(), help="Random weights instead of a model: a name or a TOML file."
     )
     is_compiled = click.option("--compile", "is_compiled", is_flag=True, help="The draw compiled, as OAR_COMPILE does.")
-    return model_options(recipe(is_compiled(command)))
+    return bench_model_options(recipe(is_compiled(command)))
 
 
 def load_subject(

@@ -23,13 +23,13 @@ from oar_cli.painting import (
     ENTER,
     LEAVE,
     TEXT_LINES,
+    Arrangement,
     Colours,
     Ground,
-    Layout,
     Pace,
     arrange,
     half_blocks,
-    lay_out,
+    join_blocks,
     open_picture,
     paint_canvas,
     progress_line,
@@ -55,7 +55,7 @@ class Interrupted(Exception):
     """Ctrl-C, or a signal to stop."""
 
 
-def follow(job: JobHandle, view: View, tell: Callable[[AnyEvent], None]) -> None:
+def follow_job(job: JobHandle, view: View, tell: Callable[[AnyEvent], None]) -> None:
     """Until the job has completed. Raises Interrupted once the job is canceled, click.ClickException if it failed."""
     canvas = Canvas(job.params.n)
     told: queue.SimpleQueue[AnyEvent | BaseException | None] = queue.SimpleQueue()
@@ -126,7 +126,7 @@ class Bar:
             self._bar.close()
 
 
-class Painting:
+class PaintedView:
     """The pictures as they are painted, on the terminal's other screen; in the end, they stay on the first.
 
     Only what has changed is painted and written again: the line may be long, and a terminal is slow.
@@ -156,10 +156,10 @@ class Painting:
         progress = progress_line(canvas, drawn, self._job.waiting, left, size.columns - 1)
         layout = arrange(len(canvas.images), shape.image_size, size.columns - 1, max(1, size.lines - TEXT_LINES))
         blocks = [self._paint(image, layout) for image in canvas.images[: layout.shown]]
-        lines = [*lay_out(blocks, layout, len(canvas.images)), "", progress][-size.lines :]
+        lines = [*join_blocks(blocks, layout, len(canvas.images)), "", progress][-size.lines :]
         self._write("".join(self._changes(lines, size)))
 
-    def _paint(self, image: ImageCanvas, layout: Layout) -> list[str]:
+    def _paint(self, image: ImageCanvas, layout: Arrangement) -> list[str]:
         shape = self._job.shape
         state = (layout, image.num_written, image.preview)
         known = self._painted.get(image.index)
@@ -192,4 +192,4 @@ class Painting:
         below = TEXT_LINES + min(len(pngs), size.lines // 3)  # their names
         layout = arrange(len(pngs), self._job.shape.image_size, size.columns - 1, max(1, size.lines - below))
         blocks = [half_blocks(scale(open_picture(png), layout), self._colours) for png in pngs[: layout.shown]]
-        self._write("".join(f"{line}\n" for line in lay_out(blocks, layout, len(pngs))))
+        self._write("".join(f"{line}\n" for line in join_blocks(blocks, layout, len(pngs))))

@@ -80,9 +80,9 @@ def list_keys(path: Path | None) -> Answer:
     return Answer(documents, lines)
 
 
-@keys.command()
+@keys.command("check")
 @file_option
-def check(path: Path | None) -> Answer:
+def check_key(path: Path | None) -> Answer:
     """Read a key and say whose it is; exit code 1 if it is nobody's."""
     try:
         ring = KeyRing(_path(path))

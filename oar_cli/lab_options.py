@@ -9,7 +9,7 @@ import click
 import torch
 
 from oar_cli.answer import Answer, AnswerCommand
-from oar_core.errors import ConfigError, OarError
+from oar_core.errors import ConfigError, LibraryError
 from oar_core.host_memory import keep_freed_memory
 from oar_core.train.evaluator import Evaluator
 from oar_core.train.recipe_file import load_recipe
@@ -25,7 +25,7 @@ class OarCommand(AnswerCommand):
         keep_freed_memory()
         try:
             return super().invoke(ctx)
-        except OarError as error:
+        except LibraryError as error:
             raise click.ClickException(str(error)) from error
 
 

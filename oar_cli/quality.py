@@ -37,11 +37,11 @@ SHEET_PICTURES = 64
 _DEFAULTS = QualitySettings()
 
 
-@click.command(cls=OarCommand)
+@click.command("evaluator", cls=OarCommand)
 @run_options
 @evaluator_option
 @split_option
-def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) -> Answer:
+def measure_evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) -> Answer:
     """Accuracy of the evaluation network on held-out pictures, per attribute."""
     run = make_run(**options)
     network, images = load_evaluator(run, evaluator_folder), run.images(split or run.recipe.held_out)
@@ -116,7 +116,7 @@ def quality(
     )
     settings = QualitySettings(num_samples=num_samples, batch_size=batch_size, num_resamples=num_resamples)
     written: list[dict[str, Any]] = []
-    for wanted in draw_settings(pipeline, **wishes):
+    for wanted in requested_settings(pipeline, **wishes):
         result = measure_quality(pipeline, reference, wanted, settings, folder / "samples")
         name = label or f"{pipeline.name}, {wanted.plan.order}"
         report = {"label": name, "recipe": run.recipe.name, "split": split, **result.report}
@@ -133,7 +133,7 @@ def _short(report: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in report.items() if key != "orders"} | {"figures": figures}
 
 
-def draw_settings(
+def requested_settings(
     pipeline: Model,
     *,
     steps: tuple[int, ...],
@@ -149,10 +149,10 @@ def draw_settings(
     ]
 
 
-@click.command(cls=OarCommand)
+@click.command("report", cls=OarCommand)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Markdown; pictures go beside it.")
-def report(folder: Path, out: Path) -> Answer:
+def quality_report(folder: Path, out: Path) -> Answer:
     """Tables and plots from the JSON files that `oar eval quality` left in FOLDER, and from nothing else."""
     notes = write_report(load_reports(folder), out)
     for note in notes:

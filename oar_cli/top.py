@@ -55,7 +55,7 @@ class WorkerRow:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ServerSnapshot:
     url: str
     at: float  # Unix seconds
     accepted: int
@@ -112,8 +112,8 @@ def median(counts: Mapping[float, float]) -> float | None:
     return None
 
 
-def summarise(url: str, now: Look, before: Look | None) -> Snapshot:
-    return Snapshot(
+def summarise(url: str, now: Look, before: Look | None) -> ServerSnapshot:
+    return ServerSnapshot(
         url=url,
         at=round(now.at, 3),
         accepted=int(now.total("oar_requests_total", outcome="accepted")),
@@ -208,11 +208,11 @@ def top(url: str | None, api_key: str | None, metrics_key: str | None, interval:
     with _client(url, api_key) as client:
         try:
             if once:
-                before = look(client, metrics_key)
+                before = read_look(client, metrics_key)
                 time.sleep(interval)
-                snapshot = summarise(url, look(client, metrics_key), before)
-                return Answer(asdict(snapshot), render(snapshot, shutil.get_terminal_size().columns))
-            _watch(lambda: look(client, metrics_key), url, interval)
+                snapshot = summarise(url, read_look(client, metrics_key), before)
+                return Answer(asdict(snapshot), screen_lines(snapshot, shutil.get_terminal_size().columns))
+            _watch(lambda: read_look(client, metrics_key), url, interval)
         except httpx.HTTPStatusError as error:
             raise CommandFailed(_refused(error.response)) from error
         except httpx.HTTPError as error:
@@ -242,7 +242,7 @@ def _bearer(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def look(client: httpx.Client, metrics_key: str | None = None) -> Look:
+def read_look(client: httpx.Client, metrics_key: str | None = None) -> Look:
     text = client.get("/metrics?all=1", headers=_bearer(metrics_key)).raise_for_status().text
     models: list[dict[str, Any]] = client.get("/v1/models").raise_for_status().json()["data"]
     return Look(text, [model["id"] for model in models], time.time())
@@ -254,7 +254,7 @@ def _watch(read: Callable[[], Look], url: str, interval: float) -> None:
     try:
         while True:
             now = read()
-            lines = render(summarise(url, now, before), shutil.get_terminal_size().columns)
+            lines = screen_lines(summarise(url, now, before), shutil.get_terminal_size().columns)
             screen = "".join(f"{line}{CLEAR_LINE}\n" for line in lines)
             click.echo(f"{HOME}{screen}{CLEAR_BELOW}", nl=False)
             before = now
@@ -265,7 +265,7 @@ def _watch(read: Callable[[], Look], url: str, interval: float) -> None:
         click.echo(LEAVE, nl=False)
 
 
-def render(snapshot: Snapshot, width: int) -> list[str]:
+def screen_lines(snapshot: ServerSnapshot, width: int) -> list[str]:
     """The screen's lines, none wider than `width` columns."""
     clock = time.strftime("%H:%M:%S", time.localtime(snapshot.at))
     head = f"oar top  {snapshot.url}  {clock}"

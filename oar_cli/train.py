@@ -9,8 +9,8 @@ import click
 from oar_cli.answer import Answer
 from oar_cli.lab_options import OarCommand, OarGroup, RecipeType, data_option, make_run, recipe_option, run_options
 from oar_core.models.load import read_config
-from oar_core.train.adopted import check_order
-from oar_core.train.check import check_data, describe
+from oar_core.train.adopted import check_model_order
+from oar_core.train.check import check_data, report_lines
 from oar_core.train.recipes import IMPORTED, Recipe, own_recipes
 from oar_core.train.run import STATS, Run, together
 from oar_core.train.stage_folders import TOKENIZER_STAGE
@@ -24,8 +24,8 @@ from oar_lab.training_cost import Machine, cost_table, on_meta, taught_cost, usu
 EXIT_PROBLEMS = 3
 
 
-@click.group(cls=OarGroup)
-def train() -> None:
+@click.group("train", cls=OarGroup)
+def train_group() -> None:
     """Train a model, stage by stage; see `oar train STAGE --help`."""
 
 
@@ -70,7 +70,7 @@ def _changed(run: Run, part: str, **wishes: float | str | None) -> Run:
     return replace(run, recipe=replace(run.recipe, **{part: replace(getattr(run.recipe, part), **said)}))
 
 
-@train.command()
+@train_group.command()
 def recipes() -> Answer:
     """List the recipes: what they make, and what it costs."""
     facts = [recipe_facts(recipe) for recipe in own_recipes()]
@@ -78,7 +78,7 @@ def recipes() -> Answer:
     return Answer([asdict(fact) for fact in facts], [facts_table(facts), MEASURED_ON, more])
 
 
-@train.command()
+@train_group.command()
 @click.option("--recipe", type=RecipeType(), default=IMPORTED, show_default=True, help="Whose stages are meant.")
 @click.option("--model", "models", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True,
               help="A model folder; may be repeated. Default: each imported family at its usual size.")  # fmt: skip
@@ -91,21 +91,21 @@ def cost(recipe: Recipe, models: tuple[Path, ...], num_gpus: int, gpu_gib: float
     """Compute what it takes to teach an imported network an order: memory and hours, from its sizes alone."""
     machine = Machine(num_gpus, gpu_gib, tflops * 1e12)
     configs = [read_config(folder) for folder in models]
-    networks = {config["name"]: check_order(config, on_meta(config)) for config in configs} or usual_backbones()
+    networks = {config["name"]: check_model_order(config, on_meta(config)) for config in configs} or usual_backbones()
     costs = [taught_cost(name, network, recipe, machine) for name, network in networks.items()]
     return Answer([asdict(found) for found in costs], [cost_table(costs)])
 
 
-@train.command()
+@train_group.command("check")
 @recipe_option
 @data_option
-def check(recipe: Recipe, data: Path) -> Answer:
+def train_check(recipe: Recipe, data: Path) -> Answer:
     """Read all of a folder's pictures and captions and say what was found; exit status 3 if it cannot be trained on."""
     report = check_data(data, recipe)
-    return Answer(asdict(report), describe(report), exit_code=EXIT_PROBLEMS if report.problems else 0)
+    return Answer(asdict(report), report_lines(report), exit_code=EXIT_PROBLEMS if report.problems else 0)
 
 
-@train.command()
+@train_group.command()
 @run_options
 @_num_images
 def tokenizer(num_images: int | None, **options: Any) -> Answer:
@@ -115,7 +115,7 @@ def tokenizer(num_images: int | None, **options: Any) -> Answer:
         return _written(own.train_tokenizer())
 
 
-@train.command()
+@train_group.command()
 @run_options
 @_num_images
 def decoder(num_images: int | None, **options: Any) -> Answer:
@@ -125,7 +125,7 @@ def decoder(num_images: int | None, **options: Any) -> Answer:
         return _written(own.train_decoder())
 
 
-@train.command("any_order")
+@train_group.command("any_order")
 @run_options
 @_num_images
 def any_order(num_images: int | None, **options: Any) -> Answer:
@@ -135,7 +135,7 @@ def any_order(num_images: int | None, **options: Any) -> Answer:
         return _written(own.train_any_order())
 
 
-@train.command("order_finetune")
+@train_group.command("order_finetune")
 @run_options
 @_num_images
 @click.option(
@@ -175,7 +175,7 @@ def order_finetune(
         return _written(own.train_order_finetune())
 
 
-@train.command("from_scratch")
+@train_group.command("from_scratch")
 @run_options
 @_num_images
 @click.option("--orders", type=click.Choice([name for name in ARMS if name != DISTILLED]), default="raster")
@@ -187,7 +187,7 @@ def from_scratch(num_images: int | None, orders: str, seed: int | None, **option
         return _written(own.train_from_scratch(orders))
 
 
-@train.command("order_policy")
+@train_group.command("order_policy")
 @run_options
 @_num_images
 @_stage
@@ -213,17 +213,17 @@ def order_policy(
         return _written(own.train_order_policy(stage))
 
 
-@train.command()
+@train_group.command("evaluator")
 @run_options
 @_num_images
-def evaluator(num_images: int | None, **options: Any) -> Answer:
+def train_evaluator(num_images: int | None, **options: Any) -> Answer:
     """The evaluation network that `oar eval quality` measures with; apart from the other stages."""
     run = _changed(make_run(**options), "evaluator_loop", num_images=num_images)
     with together(run) as own:
         return _written(own.train_evaluator())
 
 
-@train.command()
+@train_group.command()
 @run_options
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="A model folder, as in weights/.")
 @click.option("--only-tokenizer", is_flag=True, help="Stage 0 alone; a new backbone is trained on its tokens.")
@@ -237,7 +237,7 @@ def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
     return _written(run.folder)
 
 
-@train.command()
+@train_group.command("export")
 @run_options
 @_stage
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
@@ -245,7 +245,7 @@ def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
     "--with-any-order", is_flag=True, help="And the backbone of stage 1, which `oar train adopt` begins with."
 )
 @_score_options
-def export(
+def train_export(
     weights: Path,
     stage: str | None,
     with_any_order: bool,

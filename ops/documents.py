@@ -46,30 +46,30 @@ PROMPT = "a person with short red hair, brown shirt and blue trousers, walking, 
 @click.command()
 @click.option("--record", is_flag=True, help="Record the examples of events again, from a run.")
 @click.option("--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"))
-def main(record: bool, weights: Path) -> None:
+def write_documents(record: bool, weights: Path) -> None:
     """Write docs/openapi.json, docs/asyncapi.json and the generated tables."""
     if record:
         with tempfile.TemporaryDirectory() as folder, _serving(Path(folder), weights) as (url, pid):
             known = json.loads(EXAMPLES.read_text(encoding="utf-8"))  # of models that are not shipped, too
             EXAMPLES.write_text(_json(known | record_examples(url, pid)), encoding="utf-8")
-    for path, text in build().items():
+    for path, text in build_documents().items():
         path.write_text(text, encoding="utf-8")
         click.echo(path)
 
 
-def build() -> dict[Path, str]:
+def build_documents() -> dict[Path, str]:
     """Every generated file with its text."""
     files = {
         DOCS / "openapi.json": _json(create_app(Settings()).openapi()),
         DOCS / "asyncapi.json": _json(asyncapi.document(VERSION)),
-        CLIENT_OPTIONS: client_options.source(),
-        CLIENT: client_twin.source(),
+        CLIENT_OPTIONS: client_options.options_source(),
+        CLIENT: client_twin.twin_source(),
         STUDIO_ERRORS: studio_errors(),
     }
-    return files | {path: fill(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
+    return files | {path: fill_tables(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
 
 
-def fill(text: str) -> str:
+def fill_tables(text: str) -> str:
     """The Markdown with its generated parts written again. Raises KeyError for an unknown part."""
     return GENERATED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[4]}", text)
 
@@ -148,7 +148,7 @@ def routes_table() -> str:
 
 
 def teaching_table() -> str:
-    from oar_core.train.recipes import IMPORTED, recipe
+    from oar_core.train.recipes import IMPORTED
     from oar_lab.training_cost import Machine, cost_table, taught_cost, usual_backbones
 
     costs = [taught_cost(key, network, recipe(IMPORTED), Machine()) for key, network in usual_backbones().items()]
@@ -259,4 +259,4 @@ def _serving(folder: Path, weights: Path) -> Iterator[tuple[str, int]]:
 
 
 if __name__ == "__main__":
-    main()
+    write_documents()

@@ -26,9 +26,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from tqdm import tqdm
 
 from ops.dashboard import place
-from ops.load import Load
+from ops.load import OfferedLoad
 from ops.panels import GRID, ROWS, TONES, Panel, Unit, fill
-from ops.prometheus import Prometheus, Series, find_binary
+from ops.prometheus import Prometheus, Series, find_prometheus
 
 RULES = Path("docker/prometheus/rules.yml")
 COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#17becf", "#7f7f7f")
@@ -59,23 +59,23 @@ STYLE = {
 @click.option("--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"))
 @click.option("--workers", type=int, default=1, show_default=True)
 @click.option("--phases", default="0.2:20,0.6:30,2:30,0.2:30", show_default=True, help="Jobs a second : seconds, ...")
-def main(out: Path, weights: Path, workers: int, phases: str) -> None:
+def picture_dashboard(out: Path, weights: Path, workers: int, phases: str) -> None:
     """Run a load and draw the dashboard."""
-    if find_binary() is None:
+    if find_prometheus() is None:
         raise click.ClickException("there is no `prometheus` (Debian: apt-get install prometheus)")
     rates = [(float(rate), float(seconds)) for rate, seconds in (phase.split(":") for phase in phases.split(","))]
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), weights, workers) as url:
+    with tempfile.TemporaryDirectory() as folder, serve_loaded(Path(folder), weights, workers) as url:
         jobs = {"oar-api": [url.removeprefix("http://")]}
         with Prometheus(Path(folder), jobs, RULES) as prometheus:
             start = time.time()
-            load = run(url, rates)
-            figure = draw(prometheus, start, time.time(), f"{load.num_sent} jobs on {workers} worker(s), CPU")
+            load = offer_load(url, rates)
+            figure = draw_board(prometheus, start, time.time(), f"{load.num_sent} jobs on {workers} worker(s), CPU")
     figure.savefig(out, dpi=110)
     click.echo(out)
 
 
 @contextmanager
-def serving(folder: Path, weights: Path, workers: int) -> Iterator[str]:
+def serve_loaded(folder: Path, weights: Path, workers: int) -> Iterator[str]:
     settings = {"OAR_PORT": "0", "OAR_DATA_DIR": str(folder / "oar"), "OAR_WEIGHTS_DIR": str(weights.resolve()),
                 "OAR_WORKERS": str(workers)}  # fmt: skip
     with (
@@ -99,12 +99,12 @@ def serving(folder: Path, weights: Path, workers: int) -> Iterator[str]:
             process.send_signal(signal.SIGINT)
 
 
-def run(url: str, rates: Sequence[tuple[float, float]]) -> Load:
+def offer_load(url: str, rates: Sequence[tuple[float, float]]) -> OfferedLoad:
     prompts = [
         "a person with short red hair, brown shirt and blue trousers, walking",
         "an orc with golden boots, walking",
     ]
-    load = Load(url, prompts, steps=32)
+    load = OfferedLoad(url, prompts, steps=32)
     for rate, seconds in tqdm(rates, desc="load", unit="phase"):
         load.run(seconds, rate)
     time.sleep(3 * STEP)
@@ -114,7 +114,7 @@ def run(url: str, rates: Sequence[tuple[float, float]]) -> Load:
 # drawing
 
 
-def draw(prometheus: Prometheus, start: float, end: float, subject: str) -> Figure:
+def draw_board(prometheus: Prometheus, start: float, end: float, subject: str) -> Figure:
     """The panels in their places."""
     height = TITLE_ROWS + sum(1 + max(where.y + where.h for _, where in place(row, 0)) for row in ROWS)
     with mpl.rc_context(STYLE):
@@ -140,7 +140,7 @@ def draw(prometheus: Prometheus, start: float, end: float, subject: str) -> Figu
                     Rectangle(card, *sides, facecolor="white", edgecolor="#dddddd", linewidth=0.8, zorder=-1)
                 )
                 axes = figure.add_axes((left, bottom, *size))
-                paint(axes, panel, found, (start, end))
+                paint_panel(axes, panel, found, (start, end))
             top = max(where.y + where.h for _, where in places)
     return figure
 
@@ -157,7 +157,7 @@ def ask(prometheus: Prometheus, panel: Panel, start: float, end: float) -> list[
     return found
 
 
-def paint(axes: Axes, panel: Panel, found: list[tuple[str, Series]], span: tuple[float, float]) -> None:
+def paint_panel(axes: Axes, panel: Panel, found: list[tuple[str, Series]], span: tuple[float, float]) -> None:
     if panel.kind == "tile":
         _paint_tile(axes, panel, found)
         return
@@ -258,4 +258,4 @@ def written(value: float, unit: Unit) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    picture_dashboard()

@@ -16,7 +16,7 @@ READY_SECONDS = 30.0
 Series = dict[str, Any]
 
 
-def find_binary() -> str | None:
+def find_prometheus() -> str | None:
     """Debian's package is `prometheus`."""
     return shutil.which("prometheus")
 
@@ -43,7 +43,7 @@ class Prometheus:
         self._config.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
 
     def __enter__(self) -> Self:
-        binary = find_binary()
+        binary = find_prometheus()
         assert binary is not None, "prometheus is not installed"
         port = free_port()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)

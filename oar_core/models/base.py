@@ -441,7 +441,7 @@ class Conditioner(Protocol):
         ...
 
     def encode(self, prompt: str, *, max_length: int) -> Prefix:
-        """The condition. Raises InvalidPrompt, PromptTooLong."""
+        """The condition. Raises PromptError, PromptLengthError."""
         ...
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> Sequence[Prefix]:

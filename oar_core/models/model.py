@@ -73,7 +73,7 @@ class ModelBase(ABC):
         return self.conditioner.vocabulary if isinstance(self.conditioner, TextTokenizer) else None
 
     def encode_prompt(self, prompt: str) -> Prefix:
-        """The condition; the unconditional prefix for an empty prompt. Raises InvalidPrompt, PromptTooLong."""
+        """The condition; the unconditional prefix for an empty prompt. Raises PromptError, PromptLengthError."""
         if not prompt:
             return self.unconditional_ids
         return self.conditioner.encode(prompt, max_length=self.max_condition)

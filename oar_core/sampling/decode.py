@@ -20,7 +20,7 @@ from oar_core.sampling.rows import DecodedGroup, DecodeRow, Slots
 from oar_core.sampling.sampler import SamplingRows
 from oar_core.sampling.step_batch import Choice, StepBatch
 
-__all__ = ["DecodeRow", "DecodedGroup", "Slots", "StepLoad", "answer", "decode_step"]
+__all__ = ["DecodeRow", "DecodedGroup", "Slots", "StepLoad", "decode_step", "query_logits"]
 
 
 @dataclass
@@ -92,7 +92,7 @@ def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch, draw: Draw) ->
 
 
 @torch.inference_mode()
-def answer(
+def query_logits(
     logits: Float[Tensor, "M V"],
     conditional: Int[Tensor, "Q"],
     unconditional: Int[Tensor, "Q"],

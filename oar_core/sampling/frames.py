@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from oar_core.errors import InvalidSampling, RequestError
+from oar_core.errors import RequestError, SamplingError
 from oar_core.models.base import Condition, Prefix
 from oar_core.models.frames import FrameBackbone, FramesSpec
 from oar_core.nn.kv_cache import KVCache
@@ -28,7 +28,7 @@ Frame = Float[Tensor, "C Y X"]  # in fp32, on the host
 class FrameRequest:
     """One video to make. `known` are its first frames, its own earlier output: it goes on as if it had never stopped.
 
-    Raises InvalidSampling."""
+    Raises SamplingError."""
 
     id: str
     condition_ids: Prefix
@@ -39,7 +39,7 @@ class FrameRequest:
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance < float("inf"):
-            raise InvalidSampling(f"guidance is {self.guidance}; a finite number from 0 is needed", field="guidance")
+            raise SamplingError(f"guidance is {self.guidance}; a finite number from 0 is needed", field="guidance")
 
     @property
     def is_guided(self) -> bool:

@@ -29,7 +29,7 @@ class Patch:
     surprise: float | None = None
 
 
-class Progress:
+class PictureProgress:
     """The state of one picture, apart from its cache entries.
 
     Invariant: before a step, a slot holds the first of the tokens, and the step commits those up to the start of the

@@ -203,7 +203,7 @@ def _few(names: Sequence[str]) -> str:
     return shown if len(names) <= MOST_EXAMPLES else f"{shown}; ..."
 
 
-def describe(report: DataReport) -> list[str]:
+def report_lines(report: DataReport) -> list[str]:
     """The report as lines for people."""
     lines = [
         f"{report.folder}: {report.layout}, on the canvas {report.canvas[1]}x{report.canvas[0]} of {report.recipe}"

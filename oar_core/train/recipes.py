@@ -422,7 +422,7 @@ def own_recipes() -> list[Recipe]:
     return [make() for name, make in RECIPES.items() if name != IMPORTED]
 
 
-def recipe(name: str) -> Recipe:
+def find_recipe(name: str) -> Recipe:
     """Raises ConfigError for an unknown name."""
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")

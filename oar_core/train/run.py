@@ -32,7 +32,7 @@ from oar_core.models.ordered import POLICY_PREFIX, OrderedBackbone
 from oar_core.order.paths import Grid
 from oar_core.stored import digest
 from oar_core.text import TEXT, TextTokenizer
-from oar_core.train.adopted import AdoptedModel, check_order
+from oar_core.train.adopted import AdoptedModel, check_model_order
 from oar_core.train.attributes import AttributeVocabulary
 from oar_core.train.captions import CAPTION_SOURCES, Row, class_caption, plain_caption
 from oar_core.train.checkpoint import (
@@ -48,7 +48,7 @@ from oar_core.train.data import ImageSet, load_images
 from oar_core.train.ema import settle_norms
 from oar_core.train.evaluator import EvaluatorNet, save_evaluator
 from oar_core.train.loop import CHECKPOINT, num_steps, train
-from oar_core.train.order_stats import agreement, foreground_patches, order_stats
+from oar_core.train.order_stats import foreground_patches, order_stats, score_agreement
 from oar_core.train.parallel import Processes, first_alone, joined
 from oar_core.train.precision import fast_dtype
 from oar_core.train.recipes import RECIPES, Recipe
@@ -174,7 +174,7 @@ class Run:
 
     def _adopt_networks(self, config: dict[str, Any], folder: Path) -> None:
         with torch.device("meta"):
-            check_order(config, family(config["family"]).build_backbone(config["family"], config["backbone"]))
+            check_model_order(config, family(config["family"]).build_backbone(config["family"], config["backbone"]))
         self._check_new(ANY_ORDER_STAGE)
         backbone = load_any_order(folder)
         AdoptedModel.take(folder, self.folder)
@@ -491,7 +491,7 @@ class Run:
         for score in tqdm(SCORES, desc="comparing scores", unit="score"):
             config = replace(self.recipe.distill, score=score)
             found[score] = extract_orders(backbone, condition, token_ids, config).cpu()
-        return agreement(found)
+        return score_agreement(found)
 
     def _averaged(self, stage: str, prefix: str) -> dict[str, Tensor]:
         averaged = under_prefix("ema", load_checkpoint(self.folder / stage / CHECKPOINT).tensors)

@@ -71,7 +71,9 @@ def draws_path(folder: Path, pipeline: Model, settings: DrawSettings, prompt_sou
     return folder / f"{name}.safetensors"
 
 
-def draw(pipeline: Model, prompts: Sequence[str], settings: DrawSettings, path: Path, *, batch_size: int = 64) -> Draws:
+def draw_pictures(
+    pipeline: Model, prompts: Sequence[str], settings: DrawSettings, path: Path, *, batch_size: int = 64
+) -> Draws:
     """One picture a prompt; those that `path` holds are not made again. A long prompt is cut, as in training.
 
     Raises a RequestError before any work where the plan does not fit the model.

@@ -15,7 +15,7 @@ COLOURS = 7
 
 
 @dataclass(frozen=True)
-class Curve:
+class PlottedCurve:
     label: str
     points: tuple[tuple[float, float], ...]
 
@@ -26,7 +26,7 @@ def why_no_plots() -> str:
     return "" if found else "matplotlib is not installed (pip install 'oar-server[plot]')"
 
 
-def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, path: Path) -> None:
+def draw_curves(curves: Sequence[PlottedCurve], x_label: str, y_label: str, path: Path) -> None:
     """A PNG, the horizontal axis in powers of two. Wants matplotlib; no window and no global figure is involved."""
     figure = importlib.import_module("matplotlib.figure").Figure(figsize=(10.5, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -48,7 +48,7 @@ def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, path: Path)
     figure.savefig(path, dpi=110)
 
 
-def _tell_high(axes: Any, curve: Curve, top: float, colour: str) -> None:
+def _tell_high(axes: Any, curve: PlottedCurve, top: float, colour: str) -> None:
     """Each value above the upper edge as a figure under an arrow."""
     for x, y in curve.points:
         if y > top:

@@ -7,7 +7,7 @@ import torch
 
 from oar_lab.eval.arms import Arm, Report, best_guidance, group_arms
 from oar_lab.eval.markdown import markdown_table
-from oar_lab.eval.plots import Curve, draw_curves, why_no_plots
+from oar_lab.eval.plots import PlottedCurve, draw_curves, why_no_plots
 from oar_lab.eval.rank_maps import heat_map, heat_sheet
 from oar_lab.eval.tables import (
     agreement_table,
@@ -66,7 +66,9 @@ def _plots(arms: Sequence[Arm], title: str, folder: Path) -> list[str]:
             point = (arm.mean("cost", name), arm.mean("distances", "fd_eval"))
             curves.setdefault(arm.curve, []).append(point)
         path = folder / f"{_slug(title)}-{name}.png"
-        draw_curves([Curve(label, tuple(sorted(points))) for label, points in curves.items()], axis, "FD-eval", path)
+        draw_curves(
+            [PlottedCurve(label, tuple(sorted(points))) for label, points in curves.items()], axis, "FD-eval", path
+        )
         lines.append(f"![FD-eval against {axis}]({folder.name}/{path.name})")
     return lines
 

@@ -9,9 +9,9 @@ import torch
 
 from oar_lab.eval.arms import Arm, group_arms, load_reports, spread
 from oar_lab.eval.markdown import markdown_table
-from oar_lab.eval.plots import Curve, draw_curves, why_no_plots
+from oar_lab.eval.plots import PlottedCurve, draw_curves, why_no_plots
 from oar_lab.eval.rank_maps import heat_map, heat_sheet
-from oar_lab.study.claims import FD_EVAL, FD_REC, Claim, Figures, claims, distance, is_adaptive
+from oar_lab.study.claims import FD_EVAL, FD_REC, Figures, StudyClaim, claims, distance, is_adaptive
 from oar_lab.study.study import DISTILLATION, LIKELIHOOD, STUDY_ARMS
 
 NOTES = "notes.md"  # conclusions of people; they stand at the top of the page
@@ -100,8 +100,8 @@ def _sorted(arms: Sequence[Arm]) -> list[Arm]:
 
 def _claims_tables(arms: Sequence[Arm]) -> list[str]:
     """One table of the claims that several arms share, and one of the others."""
-    shared: dict[str, dict[str, Claim]] = {}
-    others: list[Claim] = []
+    shared: dict[str, dict[str, StudyClaim]] = {}
+    others: list[StudyClaim] = []
     for claim in claims(arms):
         label = max((arm.label for arm in STUDY_ARMS if claim.text.startswith(f"{arm.label}, ")), key=len, default=None)
         if label is None or claim.is_met is None:
@@ -115,7 +115,7 @@ def _claims_tables(arms: Sequence[Arm]) -> list[str]:
     return [*matrices, markdown_table(("claim", "aim", "measured", "met"), rest)]
 
 
-def _claims_matrix(rows: dict[str, dict[str, Claim]]) -> str:
+def _claims_matrix(rows: dict[str, dict[str, StudyClaim]]) -> str:
     """One line an arm, one column a question."""
     questions = {text: claim.wanted for row in rows.values() for text, claim in row.items()}
     header = ("arm", *(f"{text}: {wanted}" for text, wanted in questions.items()))
@@ -123,7 +123,7 @@ def _claims_matrix(rows: dict[str, dict[str, Claim]]) -> str:
     return markdown_table(header, cells)
 
 
-def _verdict(claim: Claim | None) -> str:
+def _verdict(claim: StudyClaim | None) -> str:
     """Without the values, which the table of steps has."""
     return "" if claim is None else f"{claim.measured.split(' (')[0]}: {VERDICTS[claim.is_met]}"
 
@@ -161,7 +161,9 @@ def _plots(arms: Sequence[Arm], name: str, folder: Path) -> list[str]:
             label = f"{arm.label}, adaptive" if is_adaptive(arm) else arm.label
             curves.setdefault(label, []).append((arm.mean("cost", figure), distance(arm)))
         path = folder / f"{name}-{figure.replace('_', '-')}.png"
-        draw_curves([Curve(label, tuple(sorted(points))) for label, points in curves.items()], axis, "FD-eval", path)
+        draw_curves(
+            [PlottedCurve(label, tuple(sorted(points))) for label, points in curves.items()], axis, "FD-eval", path
+        )
         lines.append(f"![FD-eval against {axis}]({folder.name}/{path.name})")
     return lines
 

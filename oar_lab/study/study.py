@@ -27,7 +27,7 @@ from oar_core.train.stage_folders import finetune_stage, policy_folder, scratch_
 from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, arm
 from oar_lab.eval.draws import DrawSettings
 from oar_lab.eval.likelihood import bits_per_token
-from oar_lab.eval.painting import Painting, paint
+from oar_lab.eval.painting import PaintedPicture, paint_picture
 from oar_lab.eval.quality import QualitySettings, measure_distances, measure_quality
 from oar_lab.eval.reference import Reference
 from oar_lab.eval.sheet import side_by_side
@@ -184,7 +184,7 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Figure:
+class StudyFigure:
     arm: StudyArm
     seed: int
     steps: int | None
@@ -197,17 +197,17 @@ class Figure:
         return f"{slug(self.arm.label)}.{size}.seed{self.seed}"
 
 
-def figures(config: StudyConfig, arms: Sequence[StudyArm] = STUDY_ARMS) -> list[Figure]:
+def figures(config: StudyConfig, arms: Sequence[StudyArm] = STUDY_ARMS) -> list[StudyFigure]:
     """What is to be measured, what the claims stand on first."""
     claims = [arm for arm in arms if arm.carries_claim]
     others = [arm for arm in arms if not arm.carries_claim]
     main, more = config.steps[:2], config.steps[2:]
     return [
-        *(Figure(arm, 0, steps) for steps, arm in product(main, claims)),
-        *(Figure(arm, seed, steps) for seed, steps, arm in product(range(1, config.num_seeds), main, claims)),
-        *(Figure(arm, 0, steps) for arm, steps in product(others, main)),
-        *(Figure(arm, 0, None, bound) for arm in arms for bound in arm.entropy_bounds),
-        *(Figure(arm, 0, steps) for arm, steps in product(arms, more)),
+        *(StudyFigure(arm, 0, steps) for steps, arm in product(main, claims)),
+        *(StudyFigure(arm, seed, steps) for seed, steps, arm in product(range(1, config.num_seeds), main, claims)),
+        *(StudyFigure(arm, 0, steps) for arm, steps in product(others, main)),
+        *(StudyFigure(arm, 0, None, bound) for arm in arms for bound in arm.entropy_bounds),
+        *(StudyFigure(arm, 0, steps) for arm, steps in product(arms, more)),
     ]
 
 
@@ -265,16 +265,16 @@ class Study:
             )
             yield path
 
-    def _can_be_measured(self, figure: Figure) -> bool:
+    def _can_be_measured(self, figure: StudyFigure) -> bool:
         return not self.path(figure).exists() and figure.arm.training.is_done(self.run, figure.seed)
 
-    def missing(self) -> list[Figure]:
+    def missing(self) -> list[StudyFigure]:
         return [figure for figure in self._figures if not self.path(figure).exists()]
 
-    def path(self, figure: Figure) -> Path:
+    def path(self, figure: StudyFigure) -> Path:
         return self.out / f"{figure.name}.json"
 
-    def paintings(self, prompts: Sequence[str], steps: int | None, draw_seed: int) -> dict[str, list[Painting]]:
+    def paintings(self, prompts: Sequence[str], steps: int | None, draw_seed: int) -> dict[str, list[PaintedPicture]]:
         """How each arm that is trained paints the prompts, all with the same noise."""
         return {
             arm.label: [self._paint(arm, prompt, steps, draw_seed) for prompt in prompts]
@@ -282,19 +282,19 @@ class Study:
             if arm.training.is_done(self.run, 0)
         }
 
-    def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> Painting:
+    def _paint(self, arm: StudyArm, prompt: str, steps: int | None, draw_seed: int) -> PaintedPicture:
         pipeline = self._pipeline(arm, 0, torch.float32)
-        plan = draw_plan(pipeline, Figure(arm, 0, steps), str(pipeline.defaults["group_sizes"]))
-        return paint(pipeline, prompt, draw_seed, plan, default_sampling(pipeline))
+        plan = draw_plan(pipeline, StudyFigure(arm, 0, steps), str(pipeline.defaults["group_sizes"]))
+        return paint_picture(pipeline, prompt, draw_seed, plan, default_sampling(pipeline))
 
     def _pipeline(self, arm: StudyArm, seed: int, dtype: torch.dtype) -> Model:
         return self.run.pipeline(arm.training.stage(seed), dtype, own_policy=arm.training.has_own_policy)
 
     @property
-    def _figures(self) -> list[Figure]:
+    def _figures(self) -> list[StudyFigure]:
         return figures(self.config, self.arms)
 
-    def _measure(self, figure: Figure, reference: Reference) -> None:
+    def _measure(self, figure: StudyFigure, reference: Reference) -> None:
         config = self.config
         pipeline = self._pipeline(figure.arm, figure.seed, getattr(torch, config.dtype))
         wanted = draw_settings(pipeline, figure, self._tuned(figure.arm, reference))
@@ -339,12 +339,12 @@ class Study:
         """FD-eval of the few pictures that settings are chosen by."""
         config = self.config
         pipeline = self._pipeline(arm, 0, getattr(torch, config.dtype))
-        wanted = draw_settings(pipeline, Figure(arm, TUNING_SEED, config.tuning_steps), tuned)
+        wanted = draw_settings(pipeline, StudyFigure(arm, TUNING_SEED, config.tuning_steps), tuned)
         settings = QualitySettings(num_samples=config.tuning_samples, batch_size=config.batch_size)
         return measure_distances(pipeline, reference, wanted, settings, self.run.folder / "samples").fd_eval
 
     @contextmanager
-    def _claimed(self, figure: Figure) -> Generator[bool]:
+    def _claimed(self, figure: StudyFigure) -> Generator[bool]:
         """Whether nobody else is at this figure; the claim ends with the process that has it."""
         path = self.run.folder / LOCKS / figure.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -361,13 +361,13 @@ TUNING_SEED = 1000  # of draws
 TOP_P = 0.95  # of all arms, whatever a recipe ships with
 
 
-def draw_settings(pipeline: Model, figure: Figure, tuned: Tuned) -> DrawSettings:
+def draw_settings(pipeline: Model, figure: StudyFigure, tuned: Tuned) -> DrawSettings:
     schedule = figure.arm.guidance_schedule
     sampling = SamplingParams(guidance=tuned.guidance, guidance_schedule=schedule, top_p=TOP_P)
     return DrawSettings(draw_plan(pipeline, figure, tuned.group_sizes), sampling, figure.seed)
 
 
-def draw_plan(pipeline: Model, figure: Figure, group_sizes: str) -> PlanSpec:
+def draw_plan(pipeline: Model, figure: StudyFigure, group_sizes: str) -> PlanSpec:
     """Group sizes count where the number of steps is fixed and not all of them."""
     arm = figure.arm
     changes = {"group_sizes": pipeline.defaults["group_sizes"], **dict(arm.options)}

@@ -20,7 +20,7 @@ EDITS = ({"mask": True}, {"mask": True, "strength": 0.5}, {"offset": True}, {"ma
 
 
 @dataclass(frozen=True)
-class Request:
+class SentRequest:
     name: str
     path: str
     body: dict[str, Any]
@@ -34,12 +34,12 @@ class Request:
         return ", ".join([*words, *(["edit"] if "image" in self.body else [])])
 
 
-def requests_of(model: dict[str, Any], count: int = NUM_PICTURES) -> list[Request]:
+def requests_of(model: dict[str, Any], count: int = NUM_PICTURES) -> list[SentRequest]:
     """`count` requests of a model's entry in GET /v1/models: ten orders, guidance, draws, adaptive groups, edits."""
     return [_request(model, number) for number in range(count)]
 
 
-def _request(model: dict[str, Any], number: int) -> Request:
+def _request(model: dict[str, Any], number: int) -> SentRequest:
     prompts, num_tokens = model["example_prompts"], model["num_tokens"]
     steps = STEPS[number % 5] if number % 7 else None
     body: dict[str, Any] = {
@@ -59,8 +59,8 @@ def _request(model: dict[str, Any], number: int) -> Request:
         body["guidance_interval"] = [0.1, 0.7]
     name = f"{model['id']}/{number}"
     if number % 6:
-        return Request(name, "/v1/generations", body)
-    return Request(name, "/v1/edits", body | _edit(model["image_size"], EDITS[number // 6 % 4]))
+        return SentRequest(name, "/v1/generations", body)
+    return SentRequest(name, "/v1/edits", body | _edit(model["image_size"], EDITS[number // 6 % 4]))
 
 
 def _order(model: dict[str, Any], number: int) -> str | list[int]:

@@ -35,9 +35,9 @@ from oar_lab.study.study import (
     RASTER,
     SCRATCH,
     STUDY_ARMS,
-    Figure,
     Study,
     StudyConfig,
+    StudyFigure,
     Training,
     figures,
     growing,
@@ -417,5 +417,5 @@ def test_a_tokenizer_alone_is_exported_and_adopted(study: Study, tmp_path: Path)
 
 def test_figures_are_named_by_what_they_are() -> None:
     arm = STUDY_ARMS[2]
-    assert Figure(arm, 1, None).name == "oar-order-policy.all.seed1"
-    assert Figure(arm, 0, None, 4.0).name == "oar-order-policy.bound4.seed0"
+    assert StudyFigure(arm, 1, None).name == "oar-order-policy.all.seed1"
+    assert StudyFigure(arm, 0, None, 4.0).name == "oar-order-policy.bound4.seed0"

@@ -33,7 +33,6 @@ def expressions() -> list[str]:
 
 def test_the_file_is_what_the_code_makes() -> None:
     pytest.importorskip("grafana_foundation_sdk", reason="the extra `ops` is not installed")
-    from ops.dashboard import build
 
     assert BOARD.read_text() == build(), "run `make dashboard`"
 

@@ -44,7 +44,7 @@ from ops.documents import TABLES
 from server.api.app import create_app
 from server.api.codes import error_codes
 from server.api.validation import resolve
-from oar_cli.generate import generate
+from oar_cli.generate import generate_command as generate
 from server.settings import Settings
 
 def refusal(call):

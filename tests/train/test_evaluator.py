@@ -11,7 +11,7 @@ from oar_core.train.attributes import UNKNOWN, Attribute, AttributeVocabulary
 from oar_core.train.evaluator import Evaluator, EvaluatorConfig
 from oar_core.train.loop import LoopConfig, Step
 from oar_core.train.optim import OptimConfig
-from oar_core.train.recipes import RECIPES, Recipe, recipe
+from oar_core.train.recipes import RECIPES, Recipe, find_recipe
 from oar_core.train.run import Run
 from oar_core.train.stages.evaluator import EvaluatorStage, EvaluatorStageConfig, augment
 from oar_lab.eval.agreement import agreement
@@ -83,7 +83,7 @@ def test_unknown_labels_teach_nothing(tmp_path: Path, picture_folder: Path, eval
     assert all(not parameter.grad.any() for parameter in stage.net.parameters() if parameter.grad is not None)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in RECIPES if recipe(name).attributes))
+@pytest.mark.parametrize("name", sorted(name for name in RECIPES if find_recipe(name).attributes))
 def test_no_evaluator_shares_its_seed_with_what_it_measures(name: str) -> None:
-    chosen = recipe(name)
+    chosen = find_recipe(name)
     assert chosen.evaluator_loop.seed not in {chosen.tokenizer_loop.seed, chosen.any_order_loop.seed}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from oar_cli.lab import commands
 from oar_core.config import OrderPolicyConfig
-from oar_core.errors import ConfigError, InvalidPrompt
+from oar_core.errors import ConfigError, PromptError
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
@@ -21,7 +21,7 @@ from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.adopted import AdoptedModel
 from oar_core.train.loop import Curve, LoopConfig
 from oar_core.train.optim import OptimConfig
-from oar_core.train.recipes import RECIPES, Recipe, recipe
+from oar_core.train.recipes import RECIPES, Recipe, find_recipe
 from oar_core.train.run import Run
 from oar_core.train.stages.order_distill import DistillConfig
 from oar_core.weights import Manifest, write_manifest
@@ -52,7 +52,7 @@ def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings() -> Recipe:
     loop = LoopConfig(num_images=480, batch_size=8, log_every=1, checkpoint_every=20, optim=OptimConfig(lr=1e-3))
     return replace(
-        recipe("imported"),
+        find_recipe("imported"),
         name="tiny",
         distill=DistillConfig(num_images=24, batch_size=8, block_size=8),
         order_finetune_loop=loop,
@@ -167,7 +167,7 @@ def test_a_class_that_the_model_does_not_know_is_named(class_folder: Path, tmp_p
     for name in ("goldfish", "teapot"):
         (other / "train" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), "red").save(other / "train" / name / "1.png")
-    with pytest.raises(InvalidPrompt, match="'teapot' is no class of this model"):
+    with pytest.raises(PromptError, match="'teapot' is no class of this model"):
         replace(run, data=other).distill()
 
 

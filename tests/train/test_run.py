@@ -20,7 +20,7 @@ from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.checkpoint import load_tensors, save_tensors
-from oar_core.train.recipes import RECIPES, Recipe, recipe
+from oar_core.train.recipes import RECIPES, Recipe, find_recipe
 from oar_core.train.run import STATS, Run
 from oar_core.train.stage_folders import finetune_stage, scratch_stage, taught_order
 from oar_core.train.stages.order_distill import DistillConfig, load_orders
@@ -163,7 +163,7 @@ def test_an_untrained_stage_is_named(tmp_path: Path, picture_folder: Path, tiny_
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_is_consistent_and_named_after_itself(name: str) -> None:
-    assert recipe(name).name == name
+    assert find_recipe(name).name == name
 
 
 def test_distillation_fine_tuning_and_a_policy_make_a_model_that_paints_by_it(trained: Run, tmp_path: Path) -> None:

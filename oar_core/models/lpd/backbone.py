@@ -20,7 +20,7 @@ from oar_core.models.base import (
     within,
 )
 from oar_core.models.lpd.config import LpdConfig
-from oar_core.models.lpd.groups import published_groups
+from oar_core.models.lpd.groups import lpd_groups
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.models.ordered import Memory, TrainingPass, TrunkBackbone
 from oar_core.models.seen import listed_seen, seen_after
@@ -83,7 +83,7 @@ class LpdBackbone(TrunkBackbone):
             commits=Commits.GROUP,
             queries=Queries.GROUP,
             guidance_share=GuidanceShare.RANK,
-            published_groups=published_groups,
+            published_groups=lpd_groups,
         )
 
     def forward(

@@ -17,7 +17,7 @@ def _norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(GROUPS, width, eps=EPS)
 
 
-class ResidualBlock(nn.Module):
+class MaskGitBlock(nn.Module):
     """Where widths differ, the shortcut reads what the block makes, not its input. The published weights want it so."""
 
     def __init__(self, width: int, next_width: int) -> None:
@@ -35,7 +35,7 @@ class ResidualBlock(nn.Module):
 
 def _blocks(width: int, next_width: int, count: int) -> nn.Sequential:
     widths = [width, *[next_width] * count]
-    return nn.Sequential(*(ResidualBlock(*pair) for pair in pairwise(widths)))
+    return nn.Sequential(*(MaskGitBlock(*pair) for pair in pairwise(widths)))
 
 
 class DownLevel(nn.Module):
@@ -66,7 +66,7 @@ class UpLevel(nn.Module):
         return self.upsample_conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class Encoder(nn.Module):
+class MaskGitEncoder(nn.Module):
     def __init__(self, config: MaskGitVqConfig) -> None:
         super().__init__()
         widths = [config.width * multiplier for multiplier in config.multipliers]
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(self.mid(self.down(self.conv_in(images))))))
 
 
-class Decoder(nn.Module):
+class MaskGitDecoder(nn.Module):
     """Levels are numbered by resolution, the finest is 0, and applied from the last to the first."""
 
     def __init__(self, config: MaskGitVqConfig) -> None:
@@ -109,7 +109,7 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class Codebook(nn.Module):
+class MaskGitCodebook(nn.Module):
     """Vectors as they are; the nearest one by Euclidean distance is a vector's code."""
 
     def __init__(self, vocab_size: int, width: int) -> None:
@@ -139,9 +139,9 @@ class MaskGitVqTokenizer(ImageTokenizer):
     def __init__(self, config: MaskGitVqConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
-        self.quantize = Codebook(config.vocab_size, config.code_width)
+        self.encoder = MaskGitEncoder(config)
+        self.decoder = MaskGitDecoder(config)
+        self.quantize = MaskGitCodebook(config.vocab_size, config.code_width)
 
     @property
     def image_size(self) -> tuple[int, int]:

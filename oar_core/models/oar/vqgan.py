@@ -19,7 +19,7 @@ class Reconstruction:
     quantized: Quantized
 
 
-class ResidualBlock(nn.Module):
+class VqganBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(_groups(width), width)
@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.silu(self.norm2(hidden)))
 
 
-class Encoder(nn.Module):
+class VqganEncoder(nn.Module):
     """Strided convolutions halve the picture once per width; residual blocks follow each halving."""
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         width = 3
         for next_width in config.widths:
             layers.append(nn.Conv2d(width, next_width, 4, stride=2, padding=1))
-            layers += [ResidualBlock(next_width) for _ in range(config.encoder_blocks)]
+            layers += [VqganBlock(next_width) for _ in range(config.encoder_blocks)]
             width = next_width
         self.stages = nn.Sequential(*layers)
         self.norm = nn.GroupNorm(_groups(width), width)
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         return self.project(F.silu(self.norm(self.stages(images))))
 
 
-class Decoder(nn.Module):
+class VqganDecoder(nn.Module):
     """The encoder's mirror: residual blocks, then twice the resolution, once per width."""
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -60,9 +60,9 @@ class Decoder(nn.Module):
         widths = config.widths[::-1]
         layers: list[nn.Module] = [nn.Conv2d(config.code_width, widths[0], 3, padding=1)]
         for width, next_width in zip(widths, (*widths[1:], config.head_width), strict=True):
-            layers += [ResidualBlock(width) for _ in range(config.decoder_blocks)]
+            layers += [VqganBlock(width) for _ in range(config.decoder_blocks)]
             layers.append(_upsample(config.upsample, width, next_width))
-        layers += [ResidualBlock(config.head_width) for _ in range(config.full_blocks)]
+        layers += [VqganBlock(config.head_width) for _ in range(config.full_blocks)]
         self.stages = nn.Sequential(*layers)
         self.to_pixels = nn.Conv2d(config.head_width, 3, 3, padding=1)
 
@@ -78,9 +78,9 @@ class VQGAN(ImageTokenizer):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = VqganEncoder(config)
         self.quantizer = Quantizer(config.vocab_size, config.code_width)
-        self.decoder = Decoder(config)
+        self.decoder = VqganDecoder(config)
         self.unknown_code = nn.Parameter(torch.zeros(config.code_width))
 
     @property

@@ -18,7 +18,7 @@ from oar_core.models.gpt import INIT_STD, Gpt, GptConfig, initialise
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.models.ordered import Memory, TrainingPass, TrunkBackbone
 from oar_core.models.randar.cache import NONE, InstructedCache
-from oar_core.models.randar.groups import published_groups
+from oar_core.models.randar.groups import randar_groups
 from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
 from oar_core.nn.beside import Recording
 from oar_core.nn.kv_cache import KVCache
@@ -52,7 +52,7 @@ class RandarBackbone(TrunkBackbone):
             condition_vocab=config.num_classes + 1,
             max_condition=1,
             queries=Queries.EARLIER,
-            published_groups=published_groups,
+            published_groups=randar_groups,
         )
 
     def forward(
