@@ -17,6 +17,7 @@ from oar_core.models.load import load_model
 from oar_core.models.model import to_pixels
 from oar_core.order.plan import ORDERS, POLICY_ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
+from oar_core.train.run_captions import RunCaptions
 from oar_core.weights import Manifest
 from oar_lab.eval.figures import lite0_distances
 from oar_lab.eval.likelihood import bits_per_token
@@ -73,7 +74,7 @@ def reconstruction(split: str | None, num_images: int, sheet: Path | None, with_
 def eval_likelihood(split: str | None, num_images: int, order: str, stage: str | None, **options: Any) -> Answer:
     """Bits per token of held-out pictures with their captions, along one order a picture."""
     run = make_run(**options)
-    token_ids, conditions = run.sample(split or run.recipe.held_out, num_images)
+    token_ids, conditions = RunCaptions(run).sample(split or run.recipe.held_out, num_images)
     backbone = run.backbone(stage)
     if order in POLICY_ORDERS and not backbone.has_policy:
         raise ConfigError("this backbone has no order policy")

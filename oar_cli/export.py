@@ -112,7 +112,7 @@ class Artist:
               help="Jobs at a server at once.")  # fmt: skip
 @click.option("--samples", "num_samples", type=click.IntRange(1, MOST_PICTURES), default=50_000, show_default=True)
 @click.option("--batch", "batch_size", type=click.IntRange(min=1), default=64, show_default=True,
-              help="ExportPictures that are drawn together, and kept together.")  # fmt: skip
+              help="Pictures that are drawn together, and kept together.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, MOST_EXPORT_SEED), default=0, show_default=True)
 @click.option("--order", type=click.Choice(ORDERS), default=None, help="Default: the model's.")
 @click.option("--steps", type=click.IntRange(min=1), default=None, help="Default: the model's.")

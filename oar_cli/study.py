@@ -11,6 +11,7 @@ import torch
 from oar_cli.answer import Answer
 from oar_cli.lab_options import OarGroup, evaluator_option, load_evaluator, make_run, run_options
 from oar_core.errors import ConfigError
+from oar_core.train.model_export import ModelExport
 from oar_core.train.run import CACHE, Run
 from oar_lab.eval.painting import write_animation
 from oar_lab.eval.reference import Reference
@@ -113,7 +114,7 @@ def study_animation(prompts: tuple[str, ...], steps: int, draw_seed: int, path: 
     paintings = study_.paintings(prompts or study_.run.recipe.example_prompts, steps, draw_seed)
     if not paintings:
         raise ConfigError("none of these arms is trained")
-    write_animation(study_.run.pipeline(study_.run.latest_stage, torch.float32), paintings, path)
+    write_animation(ModelExport(study_.run).pipeline(study_.run.latest_stage, torch.float32), paintings, path)
     return Answer({"file": str(path), "arms": list(paintings)}, [str(path)])
 
 

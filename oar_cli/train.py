@@ -10,10 +10,13 @@ from oar_cli.answer import Answer
 from oar_cli.lab_options import OarCommand, OarGroup, RecipeType, data_option, make_run, recipe_option, run_options
 from oar_core.models.load import read_config
 from oar_core.train.adopted import check_model_order
+from oar_core.train.adoption import adopt
 from oar_core.train.check import check_data, report_lines
+from oar_core.train.model_export import ModelExport
 from oar_core.train.recipes import IMPORTED, Recipe, own_recipes
-from oar_core.train.run import STATS, Run, together
+from oar_core.train.run import Run, together
 from oar_core.train.stage_folders import TOKENIZER_STAGE
+from oar_core.train.stage_trainer import STATS, StageTrainer
 from oar_core.train.stages.order_distill import SCORES
 from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
 from oar_core.train.stages.order_policy import TEACHERS
@@ -112,7 +115,7 @@ def tokenizer(num_images: int | None, **options: Any) -> Answer:
     """Stage 0: the image tokenizer (VQGAN)."""
     run = _changed(make_run(**options), "tokenizer_loop", num_images=num_images)
     with together(run) as own:
-        return _written(own.train_tokenizer())
+        return _written(StageTrainer(own).train_tokenizer())
 
 
 @train_group.command()
@@ -122,7 +125,7 @@ def decoder(num_images: int | None, **options: Any) -> Answer:
     """The tokenizer's decoder alone: better pixels for the same tokens."""
     run = _changed(make_run(**options), "decoder_loop", num_images=num_images)
     with together(run) as own:
-        return _written(own.train_decoder())
+        return _written(StageTrainer(own).train_decoder())
 
 
 @train_group.command("any_order")
@@ -132,7 +135,7 @@ def any_order(num_images: int | None, **options: Any) -> Answer:
     """Stage 1: the backbone, on random orders."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
     with together(run) as own:
-        return _written(own.train_any_order())
+        return _written(StageTrainer(own).train_any_order())
 
 
 @train_group.command("order_finetune")
@@ -172,7 +175,7 @@ def order_finetune(
     wishes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": score}
     run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **wishes)
     with together(run) as own:
-        return _written(own.train_order_finetune())
+        return _written(StageTrainer(own).train_order_finetune())
 
 
 @train_group.command("from_scratch")
@@ -184,7 +187,7 @@ def from_scratch(num_images: int | None, orders: str, seed: int | None, **option
     """A rival of the three stages: the backbone on one order from the start, with the compute of stages 1 and 3."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images, seed=seed)
     with together(run) as own:
-        return _written(own.train_from_scratch(orders))
+        return _written(StageTrainer(own).train_from_scratch(orders))
 
 
 @train_group.command("order_policy")
@@ -210,7 +213,7 @@ def order_policy(
     run = _changed(_scored(make_run(**options), score, distance_weight), "order_policy_loop", num_images=num_images)
     run = _changed(run, "order_finetune_stage", policy_teacher=policy_teacher)
     with together(run) as own:
-        return _written(own.train_order_policy(stage))
+        return _written(StageTrainer(own).train_order_policy(stage))
 
 
 @train_group.command("evaluator")
@@ -220,20 +223,20 @@ def train_evaluator(num_images: int | None, **options: Any) -> Answer:
     """The evaluation network that `oar eval quality` measures with; apart from the other stages."""
     run = _changed(make_run(**options), "evaluator_loop", num_images=num_images)
     with together(run) as own:
-        return _written(own.train_evaluator())
+        return _written(StageTrainer(own).train_evaluator())
 
 
-@train_group.command()
+@train_group.command("adopt")
 @run_options
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="A model folder, as in weights/.")
 @click.option("--only-tokenizer", is_flag=True, help="Stage 0 alone; a new backbone is trained on its tokens.")
-def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
+def adopt_model(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
     """Begin a run with a trained model: its tokenizer and any-order backbone stand for stages 0 and 1.
 
     An imported model brings its own networks, those of the recipe are not used then.
     """
     run = make_run(**options)
-    run.adopt(model, only_tokenizer=only_tokenizer)
+    adopt(run, model, only_tokenizer=only_tokenizer)
     return _written(run.folder)
 
 
@@ -255,11 +258,11 @@ def train_export(
 ) -> Answer:
     """Write averaged weights as a model folder and list it in the manifest; a tokenizer alone is not listed."""
     run = _scored(make_run(**options), score, distance_weight)
-    name = run.model_name
-    run.export(weights / name, stage, with_any_order=with_any_order)
+    name = ModelExport(run).model_name
+    ModelExport(run).export(weights / name, stage, with_any_order=with_any_order)
     if stage == TOKENIZER_STAGE:
         return _written(weights / name)
-    licences = {name: run.licence}
+    licences = {name: ModelExport(run).licence}
     default = name
     if (weights / "manifest.toml").exists():
         manifest = Manifest.load(weights)
@@ -287,5 +290,5 @@ def distill(
     )
     run = replace(run, recipe=replace(run.recipe, distill=config))
     with together(run) as own:
-        own.distill()
+        StageTrainer(own).distill()
     return _written(run.orders_folder / STATS)

@@ -148,10 +148,10 @@ def routes_table() -> str:
 
 
 def teaching_table() -> str:
-    from oar_core.train.recipes import IMPORTED
+    from oar_core.train.recipes import IMPORTED, find_recipe
     from oar_lab.training_cost import Machine, cost_table, taught_cost, usual_backbones
 
-    costs = [taught_cost(key, network, recipe(IMPORTED), Machine()) for key, network in usual_backbones().items()]
+    costs = [taught_cost(key, network, find_recipe(IMPORTED), Machine()) for key, network in usual_backbones().items()]
     return cost_table(costs)
 
 

@@ -22,8 +22,11 @@ from oar_core.order.plan import ADAPTIVE, CHOSEN_ORDERS, PlanSpec
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.stored import cached_json, write_json
-from oar_core.train.run import STATS, Run
+from oar_core.train.model_export import ModelExport
+from oar_core.train.run import Run
+from oar_core.train.run_captions import RunCaptions
 from oar_core.train.stage_folders import finetune_stage, policy_folder, scratch_stage
+from oar_core.train.stage_trainer import STATS, StageTrainer
 from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, arm
 from oar_lab.eval.draws import DrawSettings
 from oar_lab.eval.likelihood import bits_per_token
@@ -85,9 +88,9 @@ class Training:
         )
         run = replace(run, recipe=recipe)
         if not run.is_trained(self.stage(seed)):
-            run.train_order_finetune()
+            StageTrainer(run).train_order_finetune()
         if self.has_own_policy:
-            run.train_order_policy(self.stage(seed))
+            StageTrainer(run).train_order_policy(self.stage(seed))
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,7 @@ class Study:
     def measure_likelihood(self, num_images: int) -> Generator[Path]:
         """How well each arm that is trained tells held-out pictures in its own order, and in random ones: cheaper than
         any drawing, and without a choice of guidance or steps. Yields each new file."""
-        token_ids, conditions = self.run.sample(self.run.recipe.held_out, num_images)
+        token_ids, conditions = RunCaptions(self.run).sample(self.run.recipe.held_out, num_images)
         for member, seed in dict.fromkeys((figure.arm, figure.seed) for figure in self._figures):
             path = self.out / LIKELIHOOD / f"{slug(member.label)}.seed{seed}.json"
             is_told = member.order != "likelihood" and _is_plain(member)
@@ -288,7 +291,7 @@ class Study:
         return paint_picture(pipeline, prompt, draw_seed, plan, default_sampling(pipeline))
 
     def _pipeline(self, arm: StudyArm, seed: int, dtype: torch.dtype) -> Model:
-        return self.run.pipeline(arm.training.stage(seed), dtype, own_policy=arm.training.has_own_policy)
+        return ModelExport(self.run).pipeline(arm.training.stage(seed), dtype, own_policy=arm.training.has_own_policy)
 
     @property
     def _figures(self) -> list[StudyFigure]:

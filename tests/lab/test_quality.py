@@ -22,9 +22,11 @@ from oar_core.errors import WeightsError
 from oar_core.train.attributes import Attribute
 from oar_core.train.evaluator import Evaluator, EvaluatorConfig
 from oar_core.train.loop import LoopConfig
+from oar_core.train.model_export import ModelExport
 from oar_core.train.recipes import Recipe, find_recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import EVALUATOR_STAGE
+from oar_core.train.stage_trainer import StageTrainer
 from oar_core.weights import write_manifest
 from oar_lab.eval import figures as figures_module
 from oar_lab.eval import lite0_features
@@ -42,10 +44,10 @@ Evaluate = Callable[..., Result]
 def trained(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path, module_recipe: Recipe) -> Run:
     folder = tmp_path_factory.mktemp("quality")
     run = Run(module_recipe, picture_folder, folder / "run", torch.device("cpu"))
-    run.train_tokenizer()
-    run.train_any_order()
-    run.train_evaluator()
-    run.export(folder / "weights" / "tiny")
+    StageTrainer(run).train_tokenizer()
+    StageTrainer(run).train_any_order()
+    StageTrainer(run).train_evaluator()
+    ModelExport(run).export(folder / "weights" / "tiny")
     write_manifest(folder / "weights", "tiny", {"tiny": "CC0-1.0"})
     return run
 

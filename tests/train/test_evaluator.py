@@ -13,6 +13,7 @@ from oar_core.train.loop import LoopConfig, Step
 from oar_core.train.optim import OptimConfig
 from oar_core.train.recipes import RECIPES, Recipe, find_recipe
 from oar_core.train.run import Run
+from oar_core.train.stage_trainer import StageTrainer
 from oar_core.train.stages.evaluator import EvaluatorStage, EvaluatorStageConfig, augment
 from oar_lab.eval.agreement import agreement
 
@@ -35,7 +36,7 @@ def test_a_trained_evaluator_reads_held_out_pictures(
     tmp_path: Path, picture_folder: Path, evaluator_recipe: Recipe
 ) -> None:
     run = Run(evaluator_recipe, picture_folder, tmp_path / "run", CPU)
-    evaluator = Evaluator.load(run.train_evaluator(), CPU)
+    evaluator = Evaluator.load(StageTrainer(run).train_evaluator(), CPU)
     images = run.images("test")
     read = evaluator.read(images.pixels).classes
     labels = evaluator.vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
@@ -46,7 +47,7 @@ def test_a_trained_evaluator_reads_held_out_pictures(
 
 def test_a_recipe_without_attributes_is_refused(tmp_path: Path, picture_folder: Path, tiny_recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match="names no attributes"):
-        Run(tiny_recipe, picture_folder, tmp_path / "run", CPU).train_evaluator()
+        StageTrainer(Run(tiny_recipe, picture_folder, tmp_path / "run", CPU)).train_evaluator()
 
 
 def test_shifts_bring_in_white_and_leave_the_rest() -> None:
