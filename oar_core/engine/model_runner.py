@@ -66,20 +66,24 @@ class ModelRunner(Stepper[PictureProgress, DecodedGroup]):
         self, sequence: Member[PictureProgress], outcome: DecodedGroup
     ) -> PatchesDecoded | PatchesRevised | None:
         progress = sequence.progress
-        step, steps, kind = progress.step, progress.steps, PatchesRevised if progress.is_revising else PatchesDecoded
+        step, steps, kind = (
+            progress.schedule.step,
+            progress.steps,
+            PatchesRevised if progress.is_revising else PatchesDecoded,
+        )
         patches = progress.accept(outcome)
         if progress.is_complete:
             progress.begin_revision()
         return kind(sequence.id, step, steps, patches) if patches else None
 
     def finish(self, sequence: Member[PictureProgress]) -> SequenceFinished:
-        return SequenceFinished(sequence.id, sequence.progress.grid_token_ids)
+        return SequenceFinished(sequence.id, sequence.progress.tokens.by_position)
 
     def expect(self, sequence: Member[PictureProgress]) -> Expectation | None:
         """Of all positions that a running sequence has not decoded."""
         if not self._backbone.spec.has_free_order:
             return None
-        return expect(self._backbone, self._cache, sequence.slots.conditional, sequence.progress.unknown)
+        return expect(self._backbone, self._cache, sequence.slots.conditional, sequence.progress.tokens.unknown)
 
 
 def fastest(backbone: Backbone, packing: Packing | None = None) -> Backbone:

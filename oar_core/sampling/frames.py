@@ -82,7 +82,9 @@ class FrameProgress:
         self.request = request
         self.frames: list[Frame] = list(request.known)
         self._spec = spec
+        self.steps = spec.steps
         self._num_committed = 0
+        self._frame_entries = spec.layout.num_places * (2 if request.is_guided else 1)  # of one frame, in all slots
         self.needs_prefill = True  # whether its slots hold nothing of it yet
         self._stage = 0  # denoising steps of the current frame that are done
         self._guess = torch.zeros(spec.layout.frame_shape)
@@ -97,10 +99,6 @@ class FrameProgress:
         return len(self.frames) == self._spec.layout.num_frames
 
     @property
-    def steps(self) -> int:
-        return self._spec.steps
-
-    @property
     def step(self) -> int:
         """The step that comes next, counted from 1."""
         return len(self.frames) * len(self._spec.sigmas) + self._stage + 1
@@ -113,11 +111,6 @@ class FrameProgress:
     def owed(self) -> int:
         """How many entries the slots lack before the current frame can be denoised, those of the latest one aside."""
         return self._num_owed * self._frame_entries
-
-    @property
-    def _frame_entries(self) -> int:
-        """Entries of one frame, in all slots."""
-        return self._spec.layout.num_places * (2 if self.request.is_guided else 1)
 
     @property
     def _num_owed(self) -> int:

@@ -44,11 +44,11 @@ def generate(
             break
         groups = decode_step(backbone, cache, [pictures[index].next_row(slots[index]) for index in active])
         for index, group in zip(active, groups):
-            picture, step = pictures[index], pictures[index].step
+            picture, step = pictures[index], pictures[index].schedule.step
             patches = picture.accept(group)
             tell = on_revision if picture.is_revising else on_step
             if tell is not None:
                 tell(index, step, picture.steps, patches)
             if picture.is_complete:
                 picture.begin_revision()
-    return [picture.grid_token_ids for picture in pictures]
+    return [picture.tokens.by_position for picture in pictures]
