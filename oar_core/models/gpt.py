@@ -81,16 +81,13 @@ class Gpt(nn.Module):
         return self.norm(x)
 
     def new_cache(self, num_slots: int, capacity: int) -> KVCache:
-        """An empty cache on the weights' device and in their dtype; on a CPU in fp32, which is faster for attention."""
-        weight = self.embed_token.weight
-        return KVCache.allocate(
+        return KVCache.beside(
+            self.embed_token.weight,
             num_layers=self.config.num_layers,
             num_slots=num_slots,
             num_heads=self.config.num_heads,
             capacity=capacity,
             head_width=self.config.head_width,
-            dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype,
-            device=weight.device,
         )
 
 

@@ -66,16 +66,14 @@ class JanusBackbone(NextTokenBackbone):
         return self.logits(torch.cat([first[:, None], states[:, num_condition:]], dim=1))
 
     def new_cache(self, num_slots: int) -> LastStateCache:
-        """An empty cache on the weights' device and in their dtype; on a CPU in fp32, which is faster for attention."""
         config, weight = self.config, self.embed_prompt.weight
-        cache = KVCache.allocate(
+        cache = KVCache.beside(
+            weight,
             num_layers=config.num_layers,
             num_slots=num_slots,
             num_heads=config.num_heads,
             capacity=config.max_cached,
             head_width=config.head_width,
-            dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype,
-            device=weight.device,
         )
         return LastStateCache.of(cache, config.width, weight.dtype)
 
