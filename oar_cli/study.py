@@ -16,7 +16,9 @@ from oar_core.train.run import CACHE, Run
 from oar_lab.eval.painting import write_animation
 from oar_lab.eval.reference import Reference
 from oar_lab.study.report import write_study_report
-from oar_lab.study.study import STUDY_ARMS, Study, StudyConfig
+from oar_lab.study.study import Study
+from oar_lab.study.study_arms import STUDY_ARMS
+from oar_lab.study.tuning import StudyConfig
 
 _DEFAULTS = StudyConfig()
 _STEPS = [str(count or 0) for count in _DEFAULTS.steps]

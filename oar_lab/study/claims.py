@@ -6,7 +6,7 @@ from itertools import product
 
 from oar_core.order.plan import ADAPTIVE
 from oar_lab.eval.arms import Arm, paired
-from oar_lab.study.study import ANY_ORDER, CONSENSUS, OAR, OAR_POLICY, OAR_SHORTER, OAR_SHORTLIST, RASTER, growing
+from oar_lab.study.study_arms import ANY_ORDER, CONSENSUS, OAR, OAR_POLICY, OAR_SHORTER, OAR_SHORTLIST, RASTER, growing
 
 FEW_STEPS = 16
 LOSS = 0.02  # of FD-eval, that counts as none

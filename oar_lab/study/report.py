@@ -12,7 +12,8 @@ from oar_lab.eval.markdown import markdown_table
 from oar_lab.eval.plots import PlottedCurve, draw_curves, why_no_plots
 from oar_lab.eval.rank_maps import heat_map, heat_sheet
 from oar_lab.study.claims import FD_EVAL, FD_REC, Figures, StudyClaim, claims, distance, is_adaptive
-from oar_lab.study.study import DISTILLATION, LIKELIHOOD, STUDY_ARMS
+from oar_lab.study.study import DISTILLATION, LIKELIHOOD
+from oar_lab.study.study_arms import STUDY_ARMS
 
 NOTES = "notes.md"  # conclusions of people; they stand at the top of the page
 ALL = "one a step"

@@ -29,7 +29,8 @@ from oar_lab.eval.arms import group_arms
 from oar_lab.eval.reference import Reference
 from oar_lab.study.claims import claims
 from oar_lab.study.report import write_study_report
-from oar_lab.study.study import (
+from oar_lab.study.study import Study, figures
+from oar_lab.study.study_arms import (
     ANY_ORDER,
     CONSENSUS,
     HALTON,
@@ -38,13 +39,10 @@ from oar_lab.study.study import (
     RASTER,
     SCRATCH,
     STUDY_ARMS,
-    Study,
-    StudyConfig,
-    StudyFigure,
     Training,
-    figures,
     growing,
 )
+from oar_lab.study.tuning import StudyConfig, StudyFigure
 
 CPU = torch.device("cpu")
 LABELS = (ANY_ORDER, RASTER, OAR_POLICY, OAR, SCRATCH, growing(RASTER))

@@ -128,4 +128,4 @@ def test_a_field_that_the_loop_got_later_has_its_default(begun: Run, monkeypatch
     assert resumed(begun, monkeypatch)[0] == STOPPED_AT
     other = replace(begun.recipe, any_order_loop=replace(begun.recipe.any_order_loop, ema_decay=0.5))
     with pytest.raises(CheckpointError, match="another config"):
-        replace(begun, recipe=other).train_any_order()
+        StageTrainer(replace(begun, recipe=other)).train_any_order()

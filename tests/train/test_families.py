@@ -177,7 +177,7 @@ def test_a_class_that_the_model_does_not_know_is_named(class_folder: Path, tmp_p
         (other / "train" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), "red").save(other / "train" / name / "1.png")
     with pytest.raises(PromptError, match="'teapot' is no class of this model"):
-        replace(run, data=other).distill()
+        StageTrainer(replace(run, data=other)).distill()
 
 
 def test_a_run_knows_what_it_began_with(class_folder: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_file_that_was_changed_is_not_loaded(trained: Run, tmp_path: Path) -> 
 def test_a_model_tells_whether_it_makes_pixel_art(trained: Run, tmp_path: Path) -> None:
     for pixel_art in (True, False):
         folder = tmp_path / str(pixel_art)
-        replace(trained, recipe=replace(trained.recipe, pixel_art=pixel_art)).export(folder)
+        ModelExport(replace(trained, recipe=replace(trained.recipe, pixel_art=pixel_art))).export(folder)
         assert load_model(folder, "cpu", torch.float32).pixel_art is pixel_art
 
 
@@ -117,7 +117,9 @@ def test_one_order_for_all_pictures_is_that_of_the_distilled_ones(trained: Run) 
     own = StageTrainer(trained).distill()
     for share, count in ((0.0, 5), (0.5, 5), (1.0, len(trained.tokens("train")))):
         stage = replace(trained.recipe.order_finetune_stage, consensus=share)
-        found = replace(trained, recipe=replace(trained.recipe, order_finetune_stage=stage)).finetuning_orders()
+        found = StageTrainer(
+            replace(trained, recipe=replace(trained.recipe, order_finetune_stage=stage))
+        ).finetuning_orders()
         assert len(found) == count
         assert torch.equal(found.orders[:5], own.drawn_together(share).orders)
         assert torch.equal(found.indices[:5], own.indices) or share == 1
@@ -206,7 +208,7 @@ def test_a_policy_trained_alone_leaves_the_backbone_and_replaces_the_one_beside_
 
 def test_an_arm_has_a_folder_of_its_own_and_no_policy(trained: Run) -> None:
     recipe_ = replace(trained.recipe, order_finetune_stage=arm("raster", trained.recipe.order_finetune_stage))
-    path = replace(trained, recipe=recipe_).train_order_finetune()
+    path = StageTrainer(replace(trained, recipe=recipe_)).train_order_finetune()
     assert path.parent.name == "order_finetune-raster"
     assert default_plan(ModelExport(trained).pipeline("order_finetune-raster", torch.float32)).order == "raster"
     assert not trained.backbone("order_finetune-raster").has_policy
