@@ -9,11 +9,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -21,6 +17,7 @@ import click
 import httpx
 from websockets.sync.client import connect
 
+from oar_lab.bench.server.own_server import own_server
 from oar_lab.eval.markdown import markdown_table
 from oar_wire.edit import EditOptions
 from oar_wire.error import all_errors
@@ -49,9 +46,10 @@ PROMPT = "a person with short red hair, brown shirt and blue trousers, walking, 
 def write_documents(record: bool, weights: Path) -> None:
     """Write docs/openapi.json, docs/asyncapi.json and the generated tables."""
     if record:
-        with tempfile.TemporaryDirectory() as folder, _serving(Path(folder), weights) as (url, pid):
+        settings = {"OAR_WEIGHTS_DIR": str(weights), "OAR_LEASE_SECONDS": "2", "OAR_PREVIEW_INTERVAL": "0.02"}
+        with own_server(settings) as server:
             known = json.loads(EXAMPLES.read_text(encoding="utf-8"))  # of models that are not shipped, too
-            EXAMPLES.write_text(_json(known | record_examples(url, pid)), encoding="utf-8")
+            EXAMPLES.write_text(_json(known | record_examples(server.url, server.pid)), encoding="utf-8")
     for path, text in build_documents().items():
         path.write_text(text, encoding="utf-8")
         click.echo(path)
@@ -203,8 +201,8 @@ def record_examples(url: str, pid: int) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _submit(client: httpx.Client, **wishes: Any) -> str:
-    return client.post("/v1/generations", json={"prompt": PROMPT, **wishes}).raise_for_status().json()["id"]
+def _submit(client: httpx.Client, **changes: Any) -> str:
+    return client.post("/v1/generations", json={"prompt": PROMPT, **changes}).raise_for_status().json()["id"]
 
 
 def _events(url: str, job_id: str) -> list[dict[str, Any]]:
@@ -242,20 +240,6 @@ def _partials(client: httpx.Client, url: str) -> list[dict[str, Any]]:
     answer = client.post("/v1/images/generations", json=body).raise_for_status().text
     job_id = re.search(r'"job_id":"([\w-]+)"', answer)
     return _events(url, job_id[1]) if job_id else []
-
-
-@contextmanager
-def _serving(folder: Path, weights: Path) -> Iterator[tuple[str, int]]:
-    settings = {"OAR_PORT": "0", "OAR_DATA_DIR": str(folder), "OAR_WEIGHTS_DIR": str(weights.resolve()),
-                "OAR_LEASE_SECONDS": "2", "OAR_PREVIEW_INTERVAL": "0.02"}  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "oar_cli", "serve"], env={**os.environ, **settings},
-                               stdout=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip(), process.pid
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
 
 
 if __name__ == "__main__":

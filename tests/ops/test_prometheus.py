@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.load import OfferedLoad
 from ops.panels import PANELS, VARIABLES, PanelQuery, fill
-from ops.prometheus import Prometheus, find_prometheus
+from tests.ops.load import OfferedLoad
+from tests.ops.prometheus import Prometheus, find_prometheus
 from tests.ops.test_dashboard import RULES
 from tests.ports import free_port
 from tests.server.live import LiveServer

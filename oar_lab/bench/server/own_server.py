@@ -23,6 +23,7 @@ class ServerFailed(RuntimeError):
 
 class OwnServer(NamedTuple):
     url: str
+    pid: int
     redis_url: str
     processes: ServerProcesses
 
@@ -52,7 +53,7 @@ def own_server(settings: Mapping[str, str]) -> Generator[OwnServer]:
                     raise ServerFailed(
                         f"the server did not start: {(folder / 'serve.log').read_text(encoding='utf-8')[-2000:]}"
                     )
-                yield OwnServer(url, EmbeddedRedis(folder).url, ServerProcesses(process.pid, folder))
+                yield OwnServer(url, process.pid, EmbeddedRedis(folder).url, ServerProcesses(process.pid, folder))
             finally:
                 process.send_signal(signal.SIGINT)
                 process.wait(STOP_SECONDS)
