@@ -96,12 +96,12 @@ def bench_serving(
         with _server(url, settings) as (address, cpu_seconds):
             with Client(address, api_key=api_key) as client:
                 prompts = client.model(subject.name).example_prompts
-            wanted = wishes(count, subject.name, prompts, steps, orders, previews=previews, seed=seed)
-            engine = measure_engine(subject, wanted, slots)
+            requested = wishes(count, subject.name, prompts, steps, orders, previews=previews, seed=seed)
+            engine = measure_engine(subject, requested, slots)
             bound = bound or BOUND * engine.picture_seconds
-            load = Load(address, api_key, wanted, concurrency)
+            load = Load(address, api_key, requested, concurrency)
             rows = measure_serving(load, rates, bound=bound, cpu_seconds=cpu_seconds, seed=seed)
-            engine = engine.mean(measure_engine(subject, wanted, slots))
+            engine = engine.mean(measure_engine(subject, requested, slots))
     except (ServerFailed, OarError) as error:
         raise CommandFailed(error) from error
     setting = Clock(subject.device).setting(subject.dtype)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 
 from oar_cli.answer import Answer
-from oar_cli.lab_options import OarGroup, default_device, make_run, run_options, split_option, told
+from oar_cli.lab_options import OarGroup, default_device, json_answer, make_run, run_options, split_option
 from oar_core.errors import ConfigError
 from oar_core.models.load import load_model
 from oar_core.models.model import to_pixels
@@ -53,14 +53,16 @@ def reconstruction(split: str | None, num_images: int, sheet: Path | None, with_
             fake = tokenizer_.decode(tokenizer_.encode(real))
         contact_sheet([*to_pixels(real), *to_pixels(fake)], 16, scale=3).save(sheet)
     if not with_lite0:
-        return told(asdict(report))
+        return json_answer(asdict(report))
     fakes: list[UInt8[np.ndarray, "B Y X 3"]] = []
     with torch.inference_mode():
         for indices in chosen.split(64):
             fakes.append(to_pixels(tokenizer_.decode(tokenizer_.encode(images.images(indices).to(run.device)))))
     cache = Lite0Features(run.folder / "samples", run.device)
     resamples = QualitySettings().num_resamples
-    return told({**asdict(report), "lite0": lite0_distances(images.pixels, np.concatenate(fakes), cache, resamples)})
+    return json_answer(
+        {**asdict(report), "lite0": lite0_distances(images.pixels, np.concatenate(fakes), cache, resamples)}
+    )
 
 
 @evaluate.command("likelihood")
@@ -79,7 +81,7 @@ def eval_likelihood(split: str | None, num_images: int, order: str, stage: str |
     if order in POLICY_ORDERS and not backbone.has_policy:
         raise ConfigError("this backbone has no order policy")
     bits = bits_per_token(backbone, token_ids, conditions, order)
-    return told({"num_images": len(token_ids), "order": order, "bits_per_token": bits})
+    return json_answer({"num_images": len(token_ids), "order": order, "bits_per_token": bits})
 
 
 @evaluate.command()
@@ -99,7 +101,7 @@ def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: P
     fake = draw_samples(pipeline, images.captions(chosen), plan, sampling)
     real = to_pixels(images.images(chosen))
     side_by_side(fake, real, zoom=zoom, is_crisp=pipeline.pixel_art).save(out, optimize=True)
-    return told({"out": str(out), "plan": asdict(plan), "sampling": asdict(sampling)})
+    return json_answer({"out": str(out), "plan": asdict(plan), "sampling": asdict(sampling)})
 
 
 @evaluate.command("model")
@@ -112,7 +114,7 @@ def eval_model(weights: Path, model: str | None) -> Answer:
     pipeline = load_model(manifest.folder(name), default_device(), torch.float32)
     sizes = {"backbone": pipeline.backbone, "tokenizer": pipeline.tokenizer}
     counts = {part: sum(p.numel() for p in module.parameters()) for part, module in sizes.items()}
-    return told({"name": name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts})
+    return json_answer({"name": name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts})
 
 
 @evaluate.command("painting")

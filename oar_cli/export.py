@@ -9,7 +9,7 @@ import torch
 
 from oar_cli.answer import Answer
 from oar_cli.failure import CommandFailed
-from oar_cli.lab_options import OarCommand, default_device, make_run, recipe_option, split_option, told
+from oar_cli.lab_options import OarCommand, default_device, json_answer, make_run, recipe_option, split_option
 from oar_cli.served import ExportSubject, drawn_there, find_model
 from oar_client import Client, OarError, Options
 from oar_core.errors import ConfigError
@@ -164,8 +164,8 @@ def _drawn_there(asked: ExportRequest, client: Client) -> Answer:
     entry = find_model(client, asked.model)
     num_classes = len(client.classes(entry.id)) if entry.condition == "class" else 0
     shown = _pictures(asked, num_classes, reads_captions=entry.condition == "text")
-    wanted = {"order": asked.order, "steps": asked.steps, "guidance": asked.guidance}
-    given = {name: value for name, value in wanted.items() if value is not None}
+    requested = {"order": asked.order, "steps": asked.steps, "guidance": asked.guidance}
+    given = {name: value for name, value in requested.items() if value is not None}
     options = cast("Options", {"model": entry.id, "previews": False, **given})
     settings = {"server": True, **entry.defaults.model_dump(mode="json"), **given, "seed": asked.seed}
     subject = ExportSubject(entry.condition, shown.prompts)
@@ -210,4 +210,4 @@ def _exported(asked: ExportRequest, shown: ExportPictures, artist: Artist) -> An
         "prompts": shown.described,
     }
     write_json(out.with_suffix(".json"), document)
-    return told(document)
+    return json_answer(document)

@@ -58,15 +58,15 @@ class Interrupted(Exception):
 def follow_job(job: JobHandle, view: View, tell: Callable[[AnyEvent], None]) -> None:
     """Until the job has completed. Raises Interrupted once the job is canceled, click.ClickException if it failed."""
     canvas = Canvas(job.params.n)
-    told: queue.SimpleQueue[AnyEvent | BaseException | None] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(job, told), daemon=True)
+    events: queue.SimpleQueue[AnyEvent | BaseException | None] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read, args=(job, events), daemon=True)
     with stopped_by_signals(), contextlib.ExitStack() as stack:
         try:
             view.open()
             stack.callback(view.close)
             reader.start()
             while canvas.end is None:
-                _take(told, canvas, tell)
+                _take(events, canvas, tell)
                 view.show(canvas)
         except KeyboardInterrupt:
             stack.close()
@@ -80,23 +80,23 @@ def follow_job(job: JobHandle, view: View, tell: Callable[[AnyEvent], None]) -> 
         raise click.ClickException("the job was canceled")
 
 
-def _read(job: JobHandle, told: "queue.SimpleQueue[AnyEvent | BaseException | None]") -> None:
+def _read(job: JobHandle, events: "queue.SimpleQueue[AnyEvent | BaseException | None]") -> None:
     try:
         for event in job.events():
-            told.put(event)
-        told.put(None)
+            events.put(event)
+        events.put(None)
     except BaseException as error:  # noqa: BLE001
-        told.put(error)  # it is raised where it is waited for
+        events.put(error)  # it is raised where it is waited for
 
 
 def _take(
-    told: "queue.SimpleQueue[AnyEvent | BaseException | None]", canvas: Canvas, tell: Callable[[AnyEvent], None]
+    events: "queue.SimpleQueue[AnyEvent | BaseException | None]", canvas: Canvas, tell: Callable[[AnyEvent], None]
 ) -> None:
     """All that has come, within the time of a frame."""
     deadline = time.monotonic() + FRAME_SECONDS
     while canvas.end is None:
         try:
-            item = told.get(timeout=max(0.0, deadline - time.monotonic()))
+            item = events.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             return
         if isinstance(item, BaseException):

@@ -66,7 +66,7 @@ data_option = click.option(
 )
 
 
-def told(document: dict[str, Any]) -> Answer:
+def json_answer(document: dict[str, Any]) -> Answer:
     """The same for people and programs: JSON, on one line for people."""
     return Answer(document, [json.dumps(document)])
 

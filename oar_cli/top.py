@@ -92,8 +92,8 @@ class Look:
         return counts
 
     def _found(self, name: str, labels: Mapping[str, str]) -> list[tuple[dict[str, str], float]]:
-        wanted = labels.items()
-        return [(found, value) for known, found, value in self._samples if known == name and wanted <= found.items()]
+        requested = labels.items()
+        return [(found, value) for known, found, value in self._samples if known == name and requested <= found.items()]
 
 
 def median(counts: Mapping[float, float]) -> float | None:

@@ -67,9 +67,9 @@ def _scored(run: Run, score: str | None, distance_weight: float | None) -> Run:
 _seed = click.option("--seed", type=click.IntRange(min=0), help="Has a folder of its own. Default: the recipe's.")
 
 
-def _changed(run: Run, part: str, **wishes: float | str | None) -> Run:
+def _changed(run: Run, part: str, **changes: float | str | None) -> Run:
     """The run with other settings in a part of the recipe; None leaves one as it is."""
-    said = {name: value for name, value in wishes.items() if value is not None}
+    said = {name: value for name, value in changes.items() if value is not None}
     return replace(run, recipe=replace(run.recipe, **{part: replace(getattr(run.recipe, part), **said)}))
 
 
@@ -172,8 +172,8 @@ def order_finetune(
     run = _scored(make_run(**options), None, distance_weight)
     run = _changed(run, "order_finetune_loop", num_images=num_images, seed=seed)
     recipe_ = replace(run.recipe, order_finetune_stage=arm(orders, run.recipe.order_finetune_stage))
-    wishes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": score}
-    run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **wishes)
+    changes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": score}
+    run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **changes)
     with together(run) as own:
         return _written(StageTrainer(own).train_order_finetune())
 

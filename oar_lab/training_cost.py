@@ -61,7 +61,7 @@ def taught_cost(name: str, backbone: OrderedBackbone, recipe: Recipe, machine: M
     teaching = forward + stage.policy_ranks * (asked + (1 + BACKWARD) * scored)
     num_parameters = _count(backbone)
     state, picture = STATE_BYTES * (num_parameters + _count(policy)), passes.kept_bytes()
-    room = 0.9 * machine.gpu_gib * 2**30 - state
+    space = 0.9 * machine.gpu_gib * 2**30 - state
 
     def hours(operations: float, num_images: int) -> float:
         return operations * num_images / machine.achieved / machine.num_gpus / 3600
@@ -71,7 +71,7 @@ def taught_cost(name: str, backbone: OrderedBackbone, recipe: Recipe, machine: M
         num_parameters=num_parameters,
         state_gib=state / 2**30,
         picture_mib=picture / 2**20,
-        pictures_a_gpu=max(0, int(room / picture)),
+        pictures_a_gpu=max(0, int(space / picture)),
         forward=forward,
         distill_hours=hours(extraction, distill.num_images),
         finetune_hours=hours(tuning, recipe.order_finetune_loop.num_images),

@@ -88,7 +88,7 @@ def import_model(request: ImportRequest, report: Callable[[str], None]) -> Impor
             opened = _open(checkpoint, Path(scratch) / "a", stack)
             opened_tokenizer = _open(tokenizer, Path(scratch) / "b", stack) if tokenizer else opened
             draft = Draft.of(request, opened, opened_tokenizer, text)
-            draft.check_room(weights_dir)
+            draft.check_space(weights_dir)
             report(f"writing {draft.name}")
             folder = Path(scratch) / "model"
             draft.write(folder, Origins(checkpoint, tokenizer), report)
@@ -160,7 +160,7 @@ class Draft:
         licence = request.licence or publication.licence
         return cls(name, publication, licence, backbone, codes, conditioner, config)
 
-    def check_room(self, weights_dir: Path) -> None:
+    def check_space(self, weights_dir: Path) -> None:
         """Raises WeightsError where the name is taken, or memory or disk are too small."""
         folder = weights_dir / self.name
         if folder.exists():
@@ -258,8 +258,8 @@ def _examples(conditioner: Conditioner) -> list[str]:
     if not isinstance(conditioner, ClassConditioner):
         return []
     names = conditioner.classes.names
-    wanted = [name for name in ("golden retriever", "macaw", "lakeside", "volcano") if name in names]
-    return wanted or list(names[:2])
+    needed = [name for name in ("golden retriever", "macaw", "lakeside", "volcano") if name in names]
+    return needed or list(names[:2])
 
 
 def _usual_name(publication: Publication) -> str:

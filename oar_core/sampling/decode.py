@@ -85,10 +85,10 @@ def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch, draw: Draw) ->
         logits, queries, owners = logits[selected], queries[selected], owners[selected]
     # A draw is a function of its position: what likelihood drew in order to choose is drawn again here.
     drawn = _draw(draw, logits, queries, owners, batch.params, batch.noise_keys)
-    told = _told(queries, drawn)
+    reported = _reported(queries, drawn)
     if batch.has_surprises:
-        told.append(surprise(logits, drawn.token_ids))
-    return torch.cat([_group_counts(logits, batch).float(), *told])
+        reported.append(surprise(logits, drawn.token_ids))
+    return torch.cat([_group_counts(logits, batch).float(), *reported])
 
 
 @torch.inference_mode()
@@ -105,7 +105,7 @@ def query_logits(
     """A step's draws from the logits of its slots, for a caller that has made these: positions, token ids and
     confidences of all queries, in fp32. Waits for nothing."""
     guided = _guide(logits, conditional, unconditional, params.guidance[owners])
-    return torch.cat(_told(queries, _draw(draw, guided, queries, owners, params, noise_keys)))
+    return torch.cat(_reported(queries, _draw(draw, guided, queries, owners, params, noise_keys)))
 
 
 def _draw(
@@ -119,7 +119,7 @@ def _draw(
     return draw(logits, queries, noise_keys[owners], params.of_queries(owners))
 
 
-def _told(queries: Int[Tensor, "S"], drawn: Drawn) -> list[Float[Tensor, "S"]]:
+def _reported(queries: Int[Tensor, "S"], drawn: Drawn) -> list[Float[Tensor, "S"]]:
     """Positions, token ids and confidences."""
     return [queries.float(), drawn.token_ids.float(), drawn.confidences]
 

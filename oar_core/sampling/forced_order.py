@@ -104,9 +104,9 @@ def by_rule(
 
     def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
         """The decider's score of the positions that the policy puts first."""
-        wanted = propose(cache, commit, asked)
-        least = wanted.topk(rule.num_asked(wanted.shape[1], 1, 0, candidates), dim=1).values[:, -1:]
-        return decide(cache, commit.emptied, asked).masked_fill(wanted < least, -math.inf)
+        proposed = propose(cache, commit, asked)
+        least = proposed.topk(rule.num_asked(proposed.shape[1], 1, 0, candidates), dim=1).values[:, -1:]
+        return decide(cache, commit.emptied, asked).masked_fill(proposed < least, -math.inf)
 
     return score
 

@@ -65,8 +65,8 @@ def _adopt_networks(run: Run, config: dict[str, Any], folder: Path) -> None:
 
 
 def _check_adoption(run: Run, stage: str, module: nn.Module) -> None:
-    wanted = run.recipe.tokenizer if isinstance(module, VQGAN) else run.recipe.backbone
-    if not isinstance(module, VQGAN | OarBackbone) or module.config != wanted:
+    expected = run.recipe.tokenizer if isinstance(module, VQGAN) else run.recipe.backbone
+    if not isinstance(module, VQGAN | OarBackbone) or module.config != expected:
         raise ConfigError(f"the network of stage {stage} is not that of recipe {run.recipe.name}")
     _check_new(run, stage)
 

@@ -328,7 +328,7 @@ class AvatarCaptions:
         rng.shuffle(sentence.before)
         if rng.random() < 0.5:
             rng.shuffle(sentence.having)
-        return (_listed if rng.random() < 0.25 else _told)(sentence, rng)
+        return (_listed if rng.random() < 0.25 else _in_prose)(sentence, rng)
 
     def _chosen(self, shown: Look, noun: str, rng: random.Random) -> list[tuple[str, str]]:
         chances = dict.fromkeys(TABLES, self.keep) | {"skin": self.keep_skin}
@@ -405,7 +405,7 @@ class AvatarCaptions:
         return rng.choice(people)
 
 
-def _told(sentence: _Sentence, rng: random.Random) -> str:
+def _in_prose(sentence: _Sentence, rng: random.Random) -> str:
     """A sentence, with what surrounds the portrait behind it or before it."""
     text = " ".join((*sentence.before, sentence.noun))
     if sentence.having:

@@ -81,9 +81,9 @@ def keep_rows(rows: list[Row], kept: Sequence[tuple[str, str]]) -> list[Row]:
     return [row for row in rows if all(row[column] == value for column, value in kept)]
 
 
-def _key(folder: Path, layout: DataLayout, rows: list[Row], wanted: list[Any]) -> str:
+def _key(folder: Path, layout: DataLayout, rows: list[Row], params: list[Any]) -> str:
     """Another one when a file was changed, or a row moved: pictures and captions belong together by their place."""
-    facts: list[Any] = [str(folder.resolve()), *wanted, 2]
+    facts: list[Any] = [str(folder.resolve()), *params, 2]
     stamps: dict[Path, tuple[int, int]] = {}
     for row in rows:
         path = layout.files(row)

@@ -117,8 +117,8 @@ class StageTrainer:
         distilled = self.finetuning_orders() if config.orders == DISTILLED else None
         stage = OrderFinetuneStage(captioner, backbone, config, distilled)
         loop = recipe.order_finetune_loop
-        told = {"score": config.score, "context_noise": config.context_noise, "consensus": config.consensus}
-        name = finetune_stage(config.orders, loop.seed, **told)
+        reported = {"score": config.score, "context_noise": config.context_noise, "consensus": config.consensus}
+        name = finetune_stage(config.orders, loop.seed, **reported)
         return train(stage, loop, self.run.folder / name, self.run.device)
 
     def train_from_scratch(self, orders: str) -> Path:

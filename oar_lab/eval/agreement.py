@@ -6,13 +6,13 @@ from torch import Tensor
 from oar_core.train.attributes import UNKNOWN
 
 
-def agreement(read: Int[Tensor, "M A"], wanted: Int[Tensor, "M A"], names: tuple[str, ...]) -> dict[str, float]:
+def agreement(read: Int[Tensor, "M A"], expected: Int[Tensor, "M A"], names: tuple[str, ...]) -> dict[str, float]:
     """Share of pictures whose reading is right, per attribute and their plain mean under `mean`.
 
     Pictures whose label has no class are left out; so is an attribute of which nothing is known.
     """
-    known = wanted != UNKNOWN
-    hits = (read == wanted) & known
+    known = expected != UNKNOWN
+    hits = (read == expected) & known
     shares = {
         name: (hits[:, column].sum() / known[:, column].sum()).item()
         for column, name in enumerate(names)

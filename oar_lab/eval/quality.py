@@ -47,10 +47,10 @@ class Quality:
 
 
 def measure_quality(
-    pipeline: Model, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+    pipeline: Model, reference: Reference, requested: DrawSettings, settings: QualitySettings, folder: Path
 ) -> Quality:
     """What costs time is kept in `folder` and not done twice: tokens drawn, floors, likelihood."""
-    chosen, draws = _drawn(pipeline, reference, wanted, settings, folder)
+    chosen, draws = _drawn(pipeline, reference, requested, settings, folder)
     pixels = _decode(pipeline, draws.token_ids, settings.batch_size)
     real = reference.held_out.pixels[chosen.numpy()]
     report = {
@@ -58,7 +58,7 @@ def measure_quality(
         "model": {"name": pipeline.name, "hash": pipeline.model_hash},
         "evaluator": {"name": reference.evaluator.name, "digest": reference.evaluator.digest},
         "settings": {
-            **wanted.to_dict(),
+            **requested.to_dict(),
             "num_samples": settings.num_samples,
             "num_likelihood": settings.num_likelihood,
             "dtype": _dtype(pipeline),
@@ -74,24 +74,24 @@ def measure_quality(
 
 
 def measure_distances(
-    pipeline: Model, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+    pipeline: Model, reference: Reference, requested: DrawSettings, settings: QualitySettings, folder: Path
 ) -> Distances:
     """The distances alone, as `measure_quality` finds them: for settings that are tried and left."""
-    chosen, draws = _drawn(pipeline, reference, wanted, settings, folder)
+    chosen, draws = _drawn(pipeline, reference, requested, settings, folder)
     reading = reference.evaluator.read(_decode(pipeline, draws.token_ids, settings.batch_size))
     real = real_sample(reference)
     return distances(Sample(reading.features, real.row_of[chosen]), real)
 
 
 def _drawn(
-    pipeline: Model, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+    pipeline: Model, reference: Reference, requested: DrawSettings, settings: QualitySettings, folder: Path
 ) -> tuple[Int[Tensor, "M"], Draws]:
     """Which held-out pictures lend their captions, and what was drawn from these."""
     chosen = choose_pictures(len(reference.held_out.pixels), settings.num_samples)
     captions = reference.captions
-    path = draws_path(folder, pipeline, wanted, digest(captions))
+    path = draws_path(folder, pipeline, requested, digest(captions))
     prompts = [captions[index] for index in chosen.tolist()]
-    return chosen, draw_pictures(pipeline, prompts, wanted, path, batch_size=settings.batch_size)
+    return chosen, draw_pictures(pipeline, prompts, requested, path, batch_size=settings.batch_size)
 
 
 def _figures(

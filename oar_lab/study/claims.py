@@ -22,7 +22,7 @@ class StudyClaim:
     """`is_met` is None where figures are missing; FD-eval decides, `by_rec` tells the same change of FD-rec."""
 
     text: str
-    wanted: str
+    aim: str
     measured: str
     is_met: bool | None
     by_rec: str = ""
@@ -106,17 +106,19 @@ def _growing_quality(found: Figures) -> Iterator[StudyClaim]:
 
 
 def _policy(found: Figures) -> Iterator[StudyClaim]:
-    wanted = "at most 2 % more, of a tenth of the queries"
+    aim = "at most 2 % more, of a tenth of the queries"
     for label in (OAR_POLICY, OAR_SHORTLIST, OAR_SHORTER):
         text = f"{label}, against scoring every position, one token a step"
         policy, scored = found.find(label, None), found.find(OAR, None)
         if policy is None or scored is None:
-            yield StudyClaim(text, wanted, "not measured", None)
+            yield StudyClaim(text, aim, "not measured", None)
             continue
         change = _change(policy, scored)
         share = policy.mean("cost", "query_evaluations") / scored.mean("cost", "query_evaluations")
-        told = f"{100 * change:+.1f} %, {100 * share:.1f} % of the queries"
-        yield StudyClaim(text, wanted, told, change <= 0.02 and share <= 0.1, _change_told(policy, scored, FD_REC))
+        measured_text = f"{100 * change:+.1f} %, {100 * share:.1f} % of the queries"
+        yield StudyClaim(
+            text, aim, measured_text, change <= 0.02 and share <= 0.1, _change_text(policy, scored, FD_REC)
+        )
 
 
 def _adaptive(found: Figures) -> Iterator[StudyClaim]:
@@ -133,8 +135,8 @@ def _adaptive(found: Figures) -> Iterator[StudyClaim]:
     good = min((arm for arm in adaptive if _change(arm, reference) <= LOSS), key=_steps, default=None)
     if good is None:
         best = min(adaptive, key=lambda arm: _change(arm, reference))
-        told = f"none; the best is {100 * _change(best, reference):+.1f} % in {_steps(best):.1f} steps"
-        yield from (StudyClaim(*text, told, False) for text in texts)
+        measured_text = f"none; the best is {100 * _change(best, reference):+.1f} % in {_steps(best):.1f} steps"
+        yield from (StudyClaim(*text, measured_text, False) for text in texts)
         return
     yield StudyClaim(*texts[0], f"{_steps(good):.1f} of {steps:.0f} steps", _steps(good) <= steps / 4)
     bound = max(LOSS, _change(good, reference))
@@ -144,12 +146,12 @@ def _adaptive(found: Figures) -> Iterator[StudyClaim]:
 
 
 def _agreement(found: Figures) -> StudyClaim:
-    text, wanted = f"{OAR_POLICY}, {FEW_STEPS} steps: prompt agreement", "at least 90 % of real pictures"
+    text, aim = f"{OAR_POLICY}, {FEW_STEPS} steps: prompt agreement", "at least 90 % of real pictures"
     arm = found.find(OAR_POLICY, FEW_STEPS)
     if arm is None:
-        return StudyClaim(text, wanted, "not measured", None)
+        return StudyClaim(text, aim, "not measured", None)
     share = arm.mean("relative_agreement", "mean")
-    return StudyClaim(text, wanted, f"{100 * share:.1f} %", share >= 0.9)
+    return StudyClaim(text, aim, f"{100 * share:.1f} %", share >= 0.9)
 
 
 def _tokenizer(found: Figures) -> Iterator[StudyClaim]:
@@ -160,13 +162,11 @@ def _tokenizer(found: Figures) -> Iterator[StudyClaim]:
     yield StudyClaim("codes used on held-out pictures", "at least 95 %", f"{100 * used:.1f} %", used >= 0.95)
 
 
-def _compared(
-    text: str, wanted: str, arm: Arm | None, rival: Arm | None, is_met: Callable[[float], bool]
-) -> StudyClaim:
+def _compared(text: str, aim: str, arm: Arm | None, rival: Arm | None, is_met: Callable[[float], bool]) -> StudyClaim:
     if arm is None or rival is None:
-        return StudyClaim(text, wanted, "not measured", None)
-    told, by_rec = _change_told(arm, rival, FD_EVAL), _change_told(arm, rival, FD_REC)
-    return StudyClaim(text, wanted, told, is_met(_change(arm, rival)), by_rec)
+        return StudyClaim(text, aim, "not measured", None)
+    measured_text, by_rec = _change_text(arm, rival, FD_EVAL), _change_text(arm, rival, FD_REC)
+    return StudyClaim(text, aim, measured_text, is_met(_change(arm, rival)), by_rec)
 
 
 def _change(arm: Arm, rival: Arm, figure: Sequence[str] = FD_EVAL) -> float:
@@ -175,7 +175,7 @@ def _change(arm: Arm, rival: Arm, figure: Sequence[str] = FD_EVAL) -> float:
     return arm.mean(*figure) / rival.mean(*figure) - 1
 
 
-def _change_told(arm: Arm, rival: Arm, figure: Sequence[str]) -> str:
+def _change_text(arm: Arm, rival: Arm, figure: Sequence[str]) -> str:
     arm, rival = paired(arm, rival)
     values = f"{arm.cell(*figure)} against {rival.cell(*figure)}"
     return f"{100 * _change(arm, rival, figure):+.1f} % ({values})"

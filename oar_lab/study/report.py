@@ -109,7 +109,7 @@ def _claims_tables(arms: Sequence[Arm]) -> list[str]:
             others.append(claim)
         else:
             shared.setdefault(label, {})[claim.text.removeprefix(f"{label}, ")] = claim
-    rest = [(claim.text, claim.wanted, claim.measured, VERDICTS[claim.is_met]) for claim in others]
+    rest = [(claim.text, claim.aim, claim.measured, VERDICTS[claim.is_met]) for claim in others]
     growing = {label: row for label, row in shared.items() if label.endswith(GROWING)}
     plain = {label: row for label, row in shared.items() if label not in growing}
     matrices = [_claims_matrix(rows) for rows in (plain, growing) if rows]
@@ -118,8 +118,8 @@ def _claims_tables(arms: Sequence[Arm]) -> list[str]:
 
 def _claims_matrix(rows: dict[str, dict[str, StudyClaim]]) -> str:
     """One line an arm, one column a question."""
-    questions = {text: claim.wanted for row in rows.values() for text, claim in row.items()}
-    header = ("arm", *(f"{text}: {wanted}" for text, wanted in questions.items()))
+    questions = {text: claim.aim for row in rows.values() for text, claim in row.items()}
+    header = ("arm", *(f"{text}: {aim}" for text, aim in questions.items()))
     cells = [[label, *(_verdict(row.get(text)) for text in questions)] for label, row in rows.items()]
     return markdown_table(header, cells)
 

@@ -86,8 +86,8 @@ class Study:
         token_ids, conditions = RunCaptions(self.run).sample(self.run.recipe.held_out, num_images)
         for member, seed in dict.fromkeys((figure.arm, figure.seed) for figure in self._figures):
             path = self.out / LIKELIHOOD / f"{slug(member.label)}.seed{seed}.json"
-            is_told = member.order != "likelihood" and member.is_plain
-            if not is_told or path.exists() or not member.training.is_done(self.run, seed):
+            is_reported = member.order != "likelihood" and member.is_plain
+            if not is_reported or path.exists() or not member.training.is_done(self.run, seed):
                 continue
             own_policy = member.training.has_own_policy
             backbone = self.run.backbone(member.training.stage(seed), own_policy=own_policy)
@@ -95,9 +95,10 @@ class Study:
                 name: bits_per_token(backbone, token_ids, conditions, name, candidates=member.option("candidates"))
                 for name in {member.order, "random"}
             }
-            told = {"own": bits[member.order], "random": bits["random"]}
+            reported = {"own": bits[member.order], "random": bits["random"]}
             write_json(
-                path, {"label": member.label, "order": member.order, "seed": seed, "num_images": len(token_ids), **told}
+                path,
+                {"label": member.label, "order": member.order, "seed": seed, "num_images": len(token_ids), **reported},
             )
             yield path
 
@@ -130,9 +131,9 @@ class Study:
     def _measure(self, figure: StudyFigure, reference: Reference) -> None:
         config = self.config
         pipeline = load_arm(self.run, figure.arm, figure.seed, getattr(torch, config.dtype))
-        wanted = draw_settings(pipeline, figure, Tuning(self.run, config, self.out).tuned(figure.arm, reference))
+        drawing = draw_settings(pipeline, figure, Tuning(self.run, config, self.out).tuned(figure.arm, reference))
         settings = QualitySettings(num_samples=config.num_samples, batch_size=config.batch_size)
-        result = measure_quality(pipeline, reference, wanted, settings, self.run.folder / "samples")
+        result = measure_quality(pipeline, reference, drawing, settings, self.run.folder / "samples")
         if figure.arm.order not in CHOSEN_ORDERS:
             result.report["orders"]["rank_maps"] = {}  # the same for every class
         report = {

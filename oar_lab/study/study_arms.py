@@ -27,8 +27,8 @@ class Training:
     def stage(self, seed: int) -> str:
         if self.is_from_scratch:
             return scratch_stage(self.orders, seed)
-        told = {"score": self.score, "context_noise": self.context_noise, "consensus": self.consensus}
-        return finetune_stage(self.orders, seed, **told)
+        reported = {"score": self.score, "context_noise": self.context_noise, "consensus": self.consensus}
+        return finetune_stage(self.orders, seed, **reported)
 
     def stages(self, seed: int) -> list[str]:
         """All that there is to train."""

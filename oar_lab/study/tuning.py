@@ -88,9 +88,9 @@ class Tuning:
         """FD-eval of the few pictures that settings are chosen by."""
         config = self.config
         pipeline = load_arm(self.run, arm, 0, getattr(torch, config.dtype))
-        wanted = draw_settings(pipeline, StudyFigure(arm, TUNING_SEED, config.tuning_steps), tuned)
+        requested = draw_settings(pipeline, StudyFigure(arm, TUNING_SEED, config.tuning_steps), tuned)
         settings = QualitySettings(num_samples=config.tuning_samples, batch_size=config.batch_size)
-        return measure_distances(pipeline, reference, wanted, settings, self.run.folder / "samples").fd_eval
+        return measure_distances(pipeline, reference, requested, settings, self.run.folder / "samples").fd_eval
 
 
 def load_arm(run: Run, arm: StudyArm, seed: int, dtype: torch.dtype) -> Model:

@@ -72,19 +72,19 @@ def _order(model: dict[str, Any], number: int) -> str | list[int]:
     return backwards if order == "distilled" else backwards[::2] + backwards[1::2]
 
 
-def _edit(size: Sequence[int], wishes: dict[str, Any]) -> dict[str, Any]:
+def _edit(size: Sequence[int], changes: dict[str, Any]) -> dict[str, Any]:
     """A drawn picture, and a mask that has its right half and a corner painted anew."""
     height, width = size
     image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
     ImageDraw.Draw(image).ellipse((width // 4, height // 4, width // 2, height // 2), fill=(200, 60, 30))
     body: dict[str, Any] = {"image": _base64(image)}
-    if "offset" in wishes:
+    if "offset" in changes:
         return body | {"offset": [height // 4, -(width // 4)]}
     mask = Image.new("RGBA", (width, height), (0, 0, 0, 255))
     draw = ImageDraw.Draw(mask)
     draw.rectangle((width // 2, 0, width, height), fill=(0, 0, 0, 0))
     draw.rectangle((0, height * 3 // 4, width // 4, height), fill=(0, 0, 0, 0))
-    return body | wishes | {"mask": _base64(mask)}
+    return body | changes | {"mask": _base64(mask)}
 
 
 def _base64(image: Image.Image) -> str:

@@ -77,8 +77,8 @@ class TokenizerStage:
         moved = self.tokenizer.quantizer.update(result.encoded, result.quantized.token_ids, step.generator)
         losses = self.picture_losses(real, result.images, known, step)
         losses["total"] = losses["total"] + self.config.commitment_weight * result.quantized.commitment
-        told = {"commitment": result.quantized.commitment, "moved_codes": torch.tensor(float(moved))}
-        return losses | told
+        reported = {"commitment": result.quantized.commitment, "moved_codes": torch.tensor(float(moved))}
+        return losses | reported
 
     def picture_losses(
         self,
