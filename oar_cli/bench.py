@@ -10,7 +10,7 @@ import torch
 
 from oar_cli.answer import Answer
 from oar_cli.lab_options import OarGroup, RecipeType, default_device, recipe_option
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_lab.bench.arrivals import measure_arrivals
 from oar_lab.bench.batching import measure_batching
 from oar_lab.bench.choices import measure_choices

@@ -18,7 +18,7 @@ from oar_core.models.load import load_model
 from oar_core.order.plan import ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.stored import digest, write_json
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.weights import Manifest, file_digest
 from oar_lab.eval.export import (
     MOST_EXPORT_SEED,

@@ -12,8 +12,8 @@ from oar_cli.answer import Answer, AnswerCommand
 from oar_core.errors import ConfigError, LibraryError
 from oar_core.host_memory import keep_freed_memory
 from oar_core.train.evaluator import Evaluator
+from oar_core.train.recipe import Recipe
 from oar_core.train.recipe_file import load_recipe
-from oar_core.train.recipes import Recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import EVALUATOR_STAGE
 

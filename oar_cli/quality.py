@@ -28,7 +28,7 @@ from oar_core.order.plan import ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.stored import digest, write_json
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import CACHE
 from oar_core.weights import Manifest
 from oar_lab.eval.agreement import agreement

@@ -13,7 +13,8 @@ from oar_core.train.adopted import check_model_order
 from oar_core.train.adoption import adopt
 from oar_core.train.check import check_data, report_lines
 from oar_core.train.model_export import ModelExport
-from oar_core.train.recipes import IMPORTED, Recipe, own_recipes
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import IMPORTED, own_recipes
 from oar_core.train.run import Run, together
 from oar_core.train.stage_folders import TOKENIZER_STAGE
 from oar_core.train.stage_trainer import STATS, StageTrainer

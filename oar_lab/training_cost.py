@@ -19,7 +19,7 @@ from oar_core.models.load import FAMILIES, family
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.models.ordered import OrderedBackbone
 from oar_core.train.losses import token_cross_entropy
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_lab.eval.markdown import markdown_table
 
 STATE_BYTES = 20  # of a parameter: weight, gradient, two moments and the average, four bytes each

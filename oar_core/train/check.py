@@ -16,7 +16,7 @@ from oar_core.text import TextTokenizer
 from oar_core.train.captions import CAPTION_SOURCES
 from oar_core.train.data import PAD, fit_canvas, keep_rows
 from oar_core.train.layouts import SPLITS, TRAIN, Row, open_layout
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 
 FEW_PICTURES = 1000
 MOST_EXAMPLES = 10

@@ -16,7 +16,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from oar_core.errors import ConfigError
 from oar_core.train.captions import CAPTION_SOURCES
 from oar_core.train.columns import COLUMN_SOURCES
-from oar_core.train.recipes import RECIPES, Recipe, find_recipe
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 
 SUFFIX = ".toml"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # also the name of the model's folder

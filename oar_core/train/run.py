@@ -32,7 +32,7 @@ from oar_core.train.columns import add_columns
 from oar_core.train.data import ImageSet, load_images
 from oar_core.train.loop import CHECKPOINT, num_steps
 from oar_core.train.parallel import first_alone, joined
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.stage_folders import (
     ANY_ORDER_STAGE,
     DECODER_STAGE,

@@ -23,7 +23,8 @@ from oar_core.train.attributes import Attribute
 from oar_core.train.evaluator import Evaluator, EvaluatorConfig
 from oar_core.train.loop import LoopConfig
 from oar_core.train.model_export import ModelExport
-from oar_core.train.recipes import Recipe, find_recipe
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import find_recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import EVALUATOR_STAGE
 from oar_core.train.stage_trainer import StageTrainer

@@ -21,7 +21,7 @@ from oar_core.train.attributes import Attribute
 from oar_core.train.evaluator import Evaluator, EvaluatorConfig
 from oar_core.train.loop import CHECKPOINT, LoopConfig
 from oar_core.train.model_export import ModelExport
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import CACHE, Run
 from oar_core.train.stage_folders import ANY_ORDER_STAGE, EVALUATOR_STAGE, TOKENIZER_STAGE
 from oar_core.train.stage_trainer import StageTrainer

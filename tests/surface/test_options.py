@@ -34,7 +34,7 @@ from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from oar_core.errors import ConfigError, RequestError, check_options
 from oar_core.train.recipe_file import read_recipe
-from oar_core.train.recipes import SamplingDefaults
+from oar_core.train.recipe import SamplingDefaults
 from oar_wire.job import GenerationParams
 from oar_wire.model import GenerationDefaults, ModelInfo, describe_options
 from oar_wire.openai import ImagesRequest

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run, together
 from oar_core.train.stage_trainer import StageTrainer
 from tests.train.test_families import settings

@@ -8,7 +8,7 @@ import torch
 from oar_core.train.discriminator import Discriminator
 from oar_core.train.loop import Step
 from oar_core.train.losses import feature_distance, paired_logistic
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
 from oar_core.train.stages.tokenizer import TokenizerStage
 

@@ -11,7 +11,8 @@ from oar_core.train.attributes import UNKNOWN, Attribute, AttributeVocabulary
 from oar_core.train.evaluator import Evaluator, EvaluatorConfig
 from oar_core.train.loop import LoopConfig, Step
 from oar_core.train.optim import OptimConfig
-from oar_core.train.recipes import RECIPES, Recipe, find_recipe
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_trainer import StageTrainer
 from oar_core.train.stages.evaluator import EvaluatorStage, EvaluatorStageConfig, augment

@@ -23,7 +23,8 @@ from oar_core.train.adoption import adopt
 from oar_core.train.loop import Curve, LoopConfig
 from oar_core.train.model_export import ModelExport
 from oar_core.train.optim import OptimConfig
-from oar_core.train.recipes import RECIPES, Recipe, find_recipe
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 from oar_core.train.run import Run
 from oar_core.train.run_captions import RunCaptions
 from oar_core.train.stage_trainer import StageTrainer

@@ -13,7 +13,7 @@ from oar_core.train.checkpoint import load_tensors
 from oar_core.train.loop import LoopConfig, Step
 from oar_core.train.optim import OptimConfig
 from oar_core.train.perceptual import PACKAGE, PerceptualDistance
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_trainer import StageTrainer
 from oar_core.train.stages.tokenizer import TokenizerStage, TokenizerStageConfig

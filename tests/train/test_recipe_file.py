@@ -12,8 +12,9 @@ from oar_cli.lab_options import recipe_option
 from oar_core.errors import ConfigError
 from oar_core.train.attributes import Attribute
 from oar_core.train.loop import LoopConfig
+from oar_core.train.recipe import Recipe
 from oar_core.train.recipe_file import load_recipe
-from oar_core.train.recipes import RECIPES, Recipe, find_recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 
 MINE = """
 base = "pictures-64"

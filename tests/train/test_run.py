@@ -22,7 +22,8 @@ from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.adoption import adopt
 from oar_core.train.checkpoint import load_tensors, save_tensors
 from oar_core.train.model_export import ModelExport
-from oar_core.train.recipes import RECIPES, Recipe, find_recipe
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 from oar_core.train.run import Run
 from oar_core.train.run_captions import RunCaptions
 from oar_core.train.stage_folders import finetune_stage, scratch_stage, taught_order

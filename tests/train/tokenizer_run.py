@@ -7,7 +7,7 @@ import torch
 
 from oar_core.config import BackboneConfig, TokenizerConfig
 from oar_core.train.loop import LoopConfig
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_trainer import StageTrainer
 

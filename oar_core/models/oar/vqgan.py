@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import TokenizerConfig
-from oar_core.models.base import ImageTokenizer
+from oar_core.models.image_tokenizer import GridTokenizer
 from oar_core.models.oar.quantizer import Quantized, Quantizer
 
 
@@ -70,30 +70,18 @@ class VqganDecoder(nn.Module):
         return self.to_pixels(F.silu(self.stages(codes)))
 
 
-class VQGAN(ImageTokenizer):
+class VQGAN(GridTokenizer):
     """Image tokenizer; see `ImageTokenizer` for the contract of the public methods."""
 
     has_unknown_code = True
 
     def __init__(self, config: TokenizerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.encoder = VqganEncoder(config)
         self.quantizer = Quantizer(config.vocab_size, config.code_width)
         self.decoder = VqganDecoder(config)
         self.unknown_code = nn.Parameter(torch.zeros(config.code_width))
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        return self.config.image_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.config.grid
-
-    @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
 
     def encode(self, images: Float[Tensor, "B 3 Y X"]) -> Int[Tensor, "B L"]:
         return self.quantizer(self.encode_vectors(images)).token_ids

@@ -16,7 +16,7 @@ from oar_core.train import precision
 from oar_core.train.adoption import adopt
 from oar_core.train.loop import CHECKPOINT, LoopConfig, Step
 from oar_core.train.model_export import ModelExport
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import ANY_ORDER_STAGE
 from oar_core.train.stage_trainer import StageTrainer

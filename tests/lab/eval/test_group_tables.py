@@ -17,7 +17,7 @@ from oar_core.config import BackboneConfig, TokenizerConfig
 from oar_core.errors import DataError
 from oar_core.models.load import load_model
 from oar_core.models.model import CONFIG, GROUP_TABLES
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
 from oar_core.weights import Manifest
 from oar_lab.eval.group_tables import split_halves
