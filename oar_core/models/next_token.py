@@ -38,7 +38,7 @@ class LastStateCache(KVCache):
 
 
 class NextTokenBackbone(Backbone):
-    """Everything of such a backbone but its network. A sequence is `[condition] [token 0] [token 1] ...`, strictly causal,
+    """Everything of such a backbone but its network. A sequence is `[condition] [token 0] [token 1] ...`, causal,
     in raster order; a condition has at least one token."""
 
     @abstractmethod
