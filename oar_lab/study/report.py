@@ -9,7 +9,7 @@ import torch
 
 from oar_lab.eval.arms import Arm, group_arms, load_reports, spread
 from oar_lab.eval.markdown import markdown_table
-from oar_lab.eval.plots import PlottedCurve, draw_curves, why_no_plots
+from oar_lab.eval.plots import plot_distances, why_no_plots
 from oar_lab.eval.rank_maps import heat_map, heat_sheet
 from oar_lab.study.claims import FD_EVAL, FD_REC, Figures, StudyClaim, claims, distance, is_adaptive
 from oar_lab.study.study import DISTILLATION, LIKELIHOOD
@@ -65,7 +65,7 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
         _steps_table(arms),
     ]
     if has_plots:
-        sections += _plots(arms, folder.name, pictures)
+        sections += plot_distances(arms, _curve, distance, folder.name, pictures)
     sections += ["### Claims", *_claims_tables(arms)]
     painting = pictures / f"{folder.name}-painting.webp"
     if painting.exists():
@@ -154,19 +154,8 @@ def _adaptive_section(arms: Sequence[Arm]) -> list[str]:
     return ["### Adaptive groups", markdown_table(("arm", "bound, nats", "mean steps", "FD-eval", "agreement"), rows)]
 
 
-def _plots(arms: Sequence[Arm], name: str, folder: Path) -> list[str]:
-    lines: list[str] = []
-    for figure, axis in (("mean_steps", "steps"), ("query_evaluations", "query evaluations per picture")):
-        curves: dict[str, list[tuple[float, float]]] = {}
-        for arm in arms:
-            label = f"{arm.label}, adaptive" if is_adaptive(arm) else arm.label
-            curves.setdefault(label, []).append((arm.mean("cost", figure), distance(arm)))
-        path = folder / f"{name}-{figure.replace('_', '-')}.png"
-        draw_curves(
-            [PlottedCurve(label, tuple(sorted(points))) for label, points in curves.items()], axis, "FD-eval", path
-        )
-        lines.append(f"![FD-eval against {axis}]({folder.name}/{path.name})")
-    return lines
+def _curve(arm: Arm) -> str:
+    return f"{arm.label}, adaptive" if is_adaptive(arm) else arm.label
 
 
 def _orders_section(arms: Sequence[Arm], folder: Path, pictures: Path) -> list[str]:
