@@ -43,7 +43,7 @@ def bench() -> None:
 
 
 def bench_model_options(command: Any) -> Any:
-    """Which model, in which number format, on what."""
+    """Adds the options that name a model, its number format and the device."""
     options = [
         click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
         click.option("--model", default=None, help="Default: the manifest's."),

@@ -40,7 +40,7 @@ _stage = click.option(
 
 
 def _score_options(command: Any) -> Any:
-    """Which orders are meant, of those that were distilled by different scores."""
+    """Adds the options that name one of the scores that orders were distilled by."""
     options = [
         click.option("--score", type=click.Choice(sorted(SCORES)), help="Of distilled orders. Default: the recipe's."),
         click.option("--distance-weight", type=float,

@@ -61,7 +61,7 @@ class Commit:
 
     @property
     def valid(self) -> Bool[Tensor, "B K"]:
-        """Which places hold something; on the host."""
+        """Tells which places hold something; on the host."""
         return within(self.counts, self.token_ids.shape[1])
 
     @property
@@ -105,7 +105,7 @@ class Backbone(nn.Module, ABC):
 
     @property
     def has_policy(self) -> bool:
-        """Whether it can `score`."""
+        """Tells whether it can `score`."""
         return False
 
     @abstractmethod
@@ -180,7 +180,7 @@ class Conditioner(Protocol):
 
 
 def within(counts: Int[Tensor, "B"], width: int) -> Bool[Tensor, "B width"]:
-    """Which of `width` right-padded places hold something."""
+    """Tells which of `width` right-padded places hold something."""
     return torch.arange(width, device=counts.device) < counts[:, None]
 
 

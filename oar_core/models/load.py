@@ -121,7 +121,7 @@ def load_frame_model(folder: Path, device: str, dtype: torch.dtype) -> FrameMode
 
 
 def makes_frames(folder: Path) -> bool:
-    """Whether the folder holds a model for `load_frame_model`. Raises WeightsError, ConfigError."""
+    """Tells whether the folder holds a model for `load_frame_model`. Raises WeightsError, ConfigError."""
     return family(read_config(folder)["family"]).frames is not None
 
 

@@ -55,8 +55,8 @@ class NextTokenBackbone(Backbone):
         entries: Int[Tensor, "*S"],
         store: KeyValueStore,
     ) -> Float[Tensor, "*S D"]:
-        """What the network makes of the tokens. Each has a position on the grid (NOWHERE in a condition), and a place
-        in its row's sequence, which begins with 0."""
+        """Returns what the network makes of the tokens. Each has a position on the grid (NOWHERE in a condition), and a
+        place in its row's sequence, which begins with 0."""
 
     @abstractmethod
     def logits(self, states: Float[Tensor, "*S D"]) -> Float[Tensor, "*S V"]:

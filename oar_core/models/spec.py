@@ -81,7 +81,7 @@ class BackboneSpec:
 
     @property
     def has_free_commits(self) -> bool:
-        """Whether what a committed token leaves in the cache does not depend on which others came with it."""
+        """Tells whether what a committed token leaves in the cache does not depend on which others came with it."""
         return self.commits is Commits.CAUSAL
 
     @property
@@ -91,22 +91,22 @@ class BackboneSpec:
 
     @property
     def can_edit(self) -> bool:
-        """Whether a picture can be given in part."""
+        """Tells whether a picture can be given in part."""
         return self.layout.can_edit and self.has_free_order
 
     @property
     def can_revise(self) -> bool:
-        """Whether any tokens may be dropped and drawn again given all others."""
+        """Tells whether any tokens may be dropped and drawn again given all others."""
         return self.can_ask_all
 
     @property
     def can_ask_all(self) -> bool:
-        """Whether all remaining positions can be scored in one pass without a change of what each answers."""
+        """Tells whether all remaining positions can be scored in one pass without a change of what each answers."""
         return self.queries is Queries.ALONE
 
     @property
     def has_free_order(self) -> bool:
-        """Whether any position can be asked at any time.
+        """Tells whether any position can be asked at any time.
 
         Where it cannot, pictures are written in raster order, one position a step, and none of their tokens can be
         given.

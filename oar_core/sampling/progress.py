@@ -107,14 +107,14 @@ class PictureProgress:
         return owed if owed <= most else self.entries.fitting(self.entries.first_owing(self.schedule.parts), most)
 
     def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[Prefix, Prefix]:
-        """What its slots start with: the picture's condition, and what guidance steers away from."""
+        """Returns what its slots start with: the picture's condition, and what guidance steers away from."""
         return self.request.conditions(unconditional_ids, self._spec)
 
     def prefill_rows(
         self, slots: Slots, unconditional_ids: tuple[int, ...], most: float = math.inf
     ) -> list[PrefillRow]:
-        """What the slots start with: the conditions, and of the tokens that are owed the first `most`. The slots count
-        as filled from here on."""
+        """Returns what the slots start with: the conditions, and of the tokens that are owed the first `most`. The
+        slots count as filled from here on."""
         self.needs_prefill = False
         asked = () if self.is_complete else self.schedule.parts
         tokens, rows = self.tokens, list[PrefillRow]()
@@ -125,8 +125,8 @@ class PictureProgress:
         return rows
 
     def next_row(self, slots: Slots, most: float = math.inf) -> DecodeRow:
-        """What the next step does for this picture: its group, or the first `most` of the tokens that are owed where
-        that is not all of them. The row counts as carried out from here on."""
+        """Returns what the next step does for this picture: its group, or the first `most` of the tokens that are owed
+        where that is not all of them. The row counts as carried out from here on."""
         return _group_row(self, slots) if self.owed <= most else _chunk_row(self, slots, most)
 
     def accept(self, group: DecodedGroup) -> tuple[Patch, ...]:

@@ -76,11 +76,11 @@ class SequenceRequest:
 
     @property
     def is_guided(self) -> bool:
-        """Whether any part of the picture may be."""
+        """Tells whether any part of the picture may be."""
         return self.sampling.is_guided
 
     def conditions(self, unconditional_ids: tuple[int, ...], spec: BackboneSpec) -> tuple[Prefix, Prefix]:
-        """What its slots start with: the picture's condition, and what guidance steers away from."""
+        """Returns what its slots start with: the picture's condition, and what guidance steers away from."""
         unconditional = spec.unconditional_beside(self.condition_ids, unconditional_ids)
         return self.condition_ids, self.negative_ids or unconditional
 

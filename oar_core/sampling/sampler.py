@@ -35,7 +35,7 @@ class SamplingParams:
 
     @property
     def is_guided(self) -> bool:
-        """Whether any part of a picture may be."""
+        """Tells whether any part of a picture may be."""
         return self.guidance != 1.0
 
     def scale_at(self, share: float) -> float:

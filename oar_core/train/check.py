@@ -134,7 +134,7 @@ def _report(
 
 
 def _fills(x: int, y: int, recipe: Recipe) -> bool:
-    """Whether a picture covers the canvas once it is shrunk to fit, but for a pixel of rounding."""
+    """Tells whether a picture covers the canvas once it is shrunk to fit, but for a pixel of rounding."""
     height, width = recipe.tokenizer.image_size
     scale = min(1.0, width / x, height / y)
     return x * scale > width - 1 and y * scale > height - 1

@@ -139,7 +139,7 @@ class Run:
         return TokenSet(stored["token_ids"], rows, torch.from_numpy(images.row_of).long())
 
     def is_trained(self, stage: str) -> bool:
-        """Whether a stage was trained to its end."""
+        """Tells whether a stage was trained to its end."""
         path = self.folder / stage / CHECKPOINT
         if not path.exists():
             return False

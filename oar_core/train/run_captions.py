@@ -25,7 +25,7 @@ class RunCaptions:
     run: Run
 
     def conditioner(self, rows: list[Row]) -> Conditioner:
-        """What makes condition prefixes of captions: the adopted model's, or the text tokenizer."""
+        """Returns what makes condition prefixes of captions: the adopted model's, or the text tokenizer."""
         adopted = self.run.adopted
         return self.text_tokenizer(rows) if adopted is None else adopted.conditioner()
 
@@ -55,7 +55,7 @@ class RunCaptions:
         return tokens.token_ids[chosen].long(), encoded
 
     def captioner(self, tokens: TokenSet, unconditional_share: float) -> Captioner:
-        """What draws conditions for pictures of a training set."""
+        """Returns what draws conditions for pictures of a training set."""
         conditioner = self.conditioner(tokens.rows)
         source = CAPTION_SOURCES[self.run.recipe.caption_source]
         said = class_caption if isinstance(conditioner, ClassConditioner) else source

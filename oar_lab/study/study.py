@@ -34,7 +34,7 @@ LOCKS, LIKELIHOOD, DISTILLATION = "locks", "likelihood", "distilled/stats.json"
 
 
 def figures(config: StudyConfig, arms: Sequence[StudyArm] = STUDY_ARMS) -> list[StudyFigure]:
-    """What is to be measured, what the claims stand on first."""
+    """Returns what is to be measured, what the claims stand on first."""
     claims = [arm for arm in arms if arm.carries_claim]
     others = [arm for arm in arms if not arm.carries_claim]
     main, more = config.steps[:2], config.steps[2:]
@@ -156,7 +156,7 @@ class Study:
 
 @contextmanager
 def _claimed(path: Path) -> Generator[bool]:
-    """Whether nobody else has the lock of this file, which ends with the process that has it."""
+    """Tells whether nobody else has the lock of this file, which ends with the process that has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as lock:
         try:

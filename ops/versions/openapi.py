@@ -86,7 +86,7 @@ def list_differences(found: list[Difference]) -> list[str]:
 
 
 def is_named(difference: Difference, changelog: str) -> bool:
-    """Whether the changelog has the name that is nearest to the difference as a word of its own."""
+    """Tells whether the changelog has the name that is nearest to the difference as a word of its own."""
     if not difference.names:
         return False
     return re.search(rf"(?<![\w/]){re.escape(difference.names[-1])}(?!\w)", changelog) is not None

@@ -139,7 +139,7 @@ class RandarBackbone(TrunkBackbone):
 def _listed(
     network: RandarBackbone, commit: Commit, query: Query, kept: Int[np.ndarray, "B"]
 ) -> tuple[Float[Tensor, "T D"], Int[Tensor, "T"], Int[Tensor, "M"]]:
-    """What the rows feed, one behind the other, with the positions of it; and where the questions are."""
+    """Returns what the rows feed, one behind the other, with the positions of it; and where the questions are."""
     places = valid_places(commit.valid, query.positions.device)
     token_ids, positions = (table.flatten()[places] for table in (commit.token_ids, commit.positions))
     every = torch.cat([positions, query.positions])
@@ -168,7 +168,7 @@ def _without_questions(cache: KVCache, slots: Int[Tensor, "B"]) -> Iterator[None
 
 
 def _take_asked(cache: InstructedCache, rows: Int[np.ndarray, "B"], commit: Commit) -> Int[np.ndarray, "B"]:
-    """Which rows have the instruction of their first token already, 0 or 1."""
+    """Tells which rows have the instruction of their first token already, 0 or 1."""
     kept = np.zeros_like(rows)
     has_new = commit.counts.numpy() > 0
     if has_new.any():

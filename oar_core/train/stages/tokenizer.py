@@ -87,7 +87,7 @@ class TokenizerStage:
         known: Bool[Tensor, "B L"],
         step: Step,
     ) -> dict[str, Tensor]:
-        """What pictures cost that were painted with positions unknown; the adversary sees the whole ones."""
+        """Returns what pictures cost that were painted with positions unknown; the adversary sees the whole ones."""
         pixel, whole = self._pixel_loss(real, painted, known), known.all(-1)
         losses = {"total": pixel, "pixel": pixel}
         if self.perceptual is not None:
