@@ -49,7 +49,7 @@ def write_documents(record: bool, weights: Path) -> None:
         settings = {"OAR_WEIGHTS_DIR": str(weights), "OAR_LEASE_SECONDS": "2", "OAR_PREVIEW_INTERVAL": "0.02"}
         with own_server(settings) as server:
             known = json.loads(EXAMPLES.read_text(encoding="utf-8"))  # of models that are not shipped, too
-            EXAMPLES.write_text(_json(known | record_examples(server.url, server.pid)), encoding="utf-8")
+            EXAMPLES.write_text(_json(known | record_examples(server.url, server.processes.pid)), encoding="utf-8")
     for path, text in build_documents().items():
         path.write_text(text, encoding="utf-8")
         click.echo(path)

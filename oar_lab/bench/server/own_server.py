@@ -23,7 +23,6 @@ class ServerFailed(RuntimeError):
 
 class OwnServer(NamedTuple):
     url: str
-    pid: int
     redis_url: str
     processes: ServerProcesses
 
@@ -53,7 +52,7 @@ def own_server(settings: Mapping[str, str]) -> Generator[OwnServer]:
                     raise ServerFailed(
                         f"the server did not start: {(folder / 'serve.log').read_text(encoding='utf-8')[-2000:]}"
                     )
-                yield OwnServer(url, process.pid, EmbeddedRedis(folder).url, ServerProcesses(process.pid, folder))
+                yield OwnServer(url, EmbeddedRedis(folder).url, ServerProcesses(process.pid, folder))
             finally:
                 process.send_signal(signal.SIGINT)
                 process.wait(STOP_SECONDS)
