@@ -66,7 +66,7 @@ def module_recipe(base_recipe: Recipe) -> Recipe:
 @pytest.fixture(autouse=True)
 def _no_lite0(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the package is installed or not: its network takes seconds."""
-    monkeypatch.setattr(figures_module, "why_unavailable", lambda: "not here")
+    monkeypatch.setattr(figures_module, "why_no_lite0", lambda: "not here")
 
 
 class FakeLite0:
@@ -84,7 +84,7 @@ class FakeLite0:
 
 @pytest.fixture
 def _fake_lite0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures_module, "why_unavailable", lambda: "")
+    monkeypatch.setattr(figures_module, "why_no_lite0", lambda: "")
     monkeypatch.setattr(lite0_features, "Lite0", FakeLite0)
 
 
