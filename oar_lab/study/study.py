@@ -75,7 +75,7 @@ class Study:
         ]
         while (figure := next(filter(self._can_be_measured, left), None)) is not None:
             left.remove(figure)
-            with _claimed(self.run.folder / LOCKS / figure.name) as is_ours:
+            with locked(self.run.folder / LOCKS / figure.name) as is_ours:
                 if is_ours and not self.path(figure).exists():
                     self._measure(figure, reference)
                     yield self.path(figure)
@@ -155,7 +155,7 @@ class Study:
 
 
 @contextmanager
-def _claimed(path: Path) -> Generator[bool]:
+def locked(path: Path) -> Generator[bool]:
     """Tells whether nobody else has the lock of this file, which ends with the process that has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as lock:

@@ -29,7 +29,7 @@ from oar_lab.eval.arms import group_arms
 from oar_lab.eval.reference import Reference
 from oar_lab.study.claims import claims
 from oar_lab.study.report import write_study_report
-from oar_lab.study.study import Study, figures
+from oar_lab.study.study import LOCKS, Study, figures, locked
 from oar_lab.study.study_arms import (
     ANY_ORDER,
     CONSENSUS,
@@ -191,7 +191,7 @@ def test_what_is_measured_is_not_measured_again(study: Study, reference: Referen
 def test_a_figure_that_another_process_is_at_is_left_to_it(study: Study, reference: Reference, tmp_path: Path) -> None:
     beside = replace(study, out=tmp_path, config=replace(CONFIG, num_seeds=1, steps=(2,)), arms=study.arms[:1])
     (figure,) = beside.missing()
-    with beside._claimed(figure) as is_ours:
+    with locked(beside.run.folder / LOCKS / figure.name) as is_ours:
         assert is_ours
         assert list(beside.measure(reference)) == []
     assert len(list(beside.measure(reference))) == 1
