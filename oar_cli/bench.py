@@ -10,7 +10,7 @@ import torch
 
 from oar_cli.answer import Answer
 from oar_cli.lab_options import OarGroup, RecipeType, default_device, recipe_option
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_lab.bench.arrivals import measure_arrivals
 from oar_lab.bench.batching import measure_batching
 from oar_lab.bench.choices import measure_choices
@@ -42,8 +42,8 @@ def bench() -> None:
     """Measure speed: a table, then one JSON line."""
 
 
-def model_options(command: Any) -> Any:
-    """Which model, in which number format, on what."""
+def bench_model_options(command: Any) -> Any:
+    """Adds the options that name a model, its number format and the device."""
     options = [
         click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
         click.option("--model", default=None, help="Default: the manifest's."),
@@ -62,7 +62,7 @@ def subject_options(command: Any) -> Any:
         "--recipe", type=RecipeType(), help="Random weights instead of a model: a name or a TOML file."
     )
     is_compiled = click.option("--compile", "is_compiled", is_flag=True, help="The draw compiled, as OAR_COMPILE does.")
-    return model_options(recipe(is_compiled(command)))
+    return bench_model_options(recipe(is_compiled(command)))
 
 
 def load_subject(

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from oar_cli.failure import CommandFailed
-from oar_cli.job_handle import Shape, Upload
+from oar_cli.job_handle import EditUpload, Shape
 from oar_cli.settings_options import load_settings
 from oar_client import AnyEvent
-from oar_core.errors import OarError as LibraryError
+from oar_core.errors import LibraryError
 from oar_core.models.model import ModelBase
 from oar_wire.classes import KIND, ClassNames
 from oar_wire.edit import EditFields
@@ -39,7 +39,7 @@ class InProcess:
 
     waiting = "the model is here"
 
-    def __init__(self, request: GenerationRequest, upload: Upload | None) -> None:
+    def __init__(self, request: GenerationRequest, upload: EditUpload | None) -> None:
         self.id = ID
         self._settings = load_settings({"models": (request.model,)} if request.model else {})
         try:
@@ -112,7 +112,7 @@ class InProcess:
 
 
 def _accept(
-    model: LoadedModel, request: GenerationRequest, upload: Upload | None, settings: Settings
+    model: LoadedModel, request: GenerationRequest, upload: EditUpload | None, settings: Settings
 ) -> tuple[GenerationParams, Source | None]:
     """As the API does. Raises a ServerError."""
     info = model.info()

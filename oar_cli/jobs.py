@@ -37,18 +37,18 @@ url_option = click.option("--url", envvar="OAR_URL", show_envvar=True, help="A s
 key_option = click.option("--api-key", envvar="OAR_API_KEY", show_envvar=True, help="For a server that asks for one.")
 
 
-@click.group(cls=AnswerGroup)
-def jobs() -> None:
+@click.group("jobs", cls=AnswerGroup)
+def jobs_group() -> None:
     """See what waits, runs and failed; cancel and repeat."""
 
 
-@jobs.command("list")
+@jobs_group.command("list")
 @click.option("--model", help="Jobs of one model alone.")
 @click.option("--all", "with_ended", is_flag=True, help="Ended jobs that are still kept, too; not with --url.")
 @limit_option
 @url_option
 @key_option
-def list_jobs(model: str | None, with_ended: bool, limit: int, url: str | None, api_key: str | None) -> Answer:
+def list_active_jobs(model: str | None, with_ended: bool, limit: int, url: str | None, api_key: str | None) -> Answer:
     """List jobs that wait or run, by priority; with --url your own, the oldest first, at most 100."""
     if url:
         if with_ended:
@@ -60,11 +60,11 @@ def list_jobs(model: str | None, with_ended: bool, limit: int, url: str | None, 
     return Answer(facts, map(_line, facts))
 
 
-@jobs.command()
+@jobs_group.command("show")
 @id_argument
 @url_option
 @key_option
-def show(job_id: str, url: str | None, api_key: str | None) -> Answer:
+def show_job(job_id: str, url: str | None, api_key: str | None) -> Answer:
     """Show all that is known of a job."""
     if url:
         facts = as_facts(_ask(url, api_key, lambda server: server.load(job_id)))
@@ -76,7 +76,7 @@ def show(job_id: str, url: str | None, api_key: str | None) -> Answer:
     )
 
 
-@jobs.command()
+@jobs_group.command()
 @limit_option
 def dead(limit: int) -> Answer:
     """List jobs that were begun too often and given up, the newest first. They are in the server's Redis alone."""
@@ -88,7 +88,7 @@ def dead(limit: int) -> Answer:
     return Answer([_letter(letter) for letter in letters], lines)
 
 
-@jobs.command()
+@jobs_group.command()
 @id_argument
 @url_option
 @key_option
@@ -104,11 +104,11 @@ def retry(job_id: str, url: str | None, api_key: str | None) -> Answer:
     return Answer(facts, [facts["id"]])
 
 
-@jobs.command()
+@jobs_group.command("cancel")
 @id_argument
 @url_option
 @key_option
-def cancel(job_id: str, url: str | None, api_key: str | None) -> Answer:
+def cancel_job(job_id: str, url: str | None, api_key: str | None) -> Answer:
     """End a waiting job at once, a running one within a step."""
     if url:
         facts = as_facts(_ask(url, api_key, lambda server: server.cancel(job_id)))

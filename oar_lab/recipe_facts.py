@@ -9,7 +9,7 @@ from torch import nn
 from oar_core.models.oar.backbone import OarBackbone
 from oar_core.models.oar.vqgan import VQGAN
 from oar_core.train.discriminator import Discriminator
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_lab.eval.markdown import markdown_table
 
 # A parameter in training: weight, gradient, two moments and the average, four bytes each.

@@ -27,7 +27,7 @@ class EditOptions(Options, total=False):
 '''
 
 
-def source() -> str:
+def options_source() -> str:
     """The text of oar_client/options.py."""
     return HEAD + _fields(GenerationRequest) + EDITS + _fields(EditOptions)
 

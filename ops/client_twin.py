@@ -24,7 +24,7 @@ NAMES = {
 }
 
 
-def source() -> str:
+def twin_source() -> str:
     """The text of oar_client/client.py."""
     with TemporaryDirectory() as folder:
         given, made = Path(folder, "aio", SOURCE.name), Path(folder, "plain", SOURCE.name)

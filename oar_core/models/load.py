@@ -16,7 +16,7 @@ from oar_core.host_memory import check_memory
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.models.chat import CHAT, ChatConditioner
 from oar_core.models.classes import CLASSES, ClassConditioner
-from oar_core.models.family import Family
+from oar_core.models.family import ModelFamily
 from oar_core.models.features import FEATURES, FeatureConditioner
 from oar_core.models.model import (
     ANY_ORDER_BACKBONE,
@@ -73,11 +73,11 @@ CONDITIONERS: dict[str, type[LoadedConditioner]] = {
 CONDITIONER_FILES = (TEXT, CLASSES, CHAT, FEATURES, ENCODER, ENCODER_CONFIG, NO_CONDITION)
 
 
-def family(key: str) -> Family:
+def family(key: str) -> ModelFamily:
     """Raises ConfigError for a key that is not registered."""
     if key not in FAMILIES:
         raise ConfigError(f"unknown family {key!r}; there are {', '.join(FAMILIES)}")
-    return cast(Family, import_module(f"oar_core.models.{key}").FAMILY)
+    return cast(ModelFamily, import_module(f"oar_core.models.{key}").FAMILY)
 
 
 def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: torch.dtype = torch.float32) -> Model:
@@ -121,7 +121,7 @@ def load_frame_model(folder: Path, device: str, dtype: torch.dtype) -> FrameMode
 
 
 def makes_frames(folder: Path) -> bool:
-    """Whether the folder holds a model for `load_frame_model`. Raises WeightsError, ConfigError."""
+    """Tells whether the folder holds a model for `load_frame_model`. Raises WeightsError, ConfigError."""
     return family(read_config(folder)["family"]).frames is not None
 
 

@@ -16,7 +16,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from oar_core.errors import ConfigError
 from oar_core.train.captions import CAPTION_SOURCES
 from oar_core.train.columns import COLUMN_SOURCES
-from oar_core.train.recipes import RECIPES, Recipe, recipe
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 
 SUFFIX = ".toml"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # also the name of the model's folder
@@ -32,7 +33,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     if name_or_path not in RECIPES:
         hint = _hint(name_or_path, RECIPES)
         raise ConfigError(f"unknown recipe {name_or_path!r}{hint} (a file of your own ends in {SUFFIX})")
-    return recipe(name_or_path)
+    return find_recipe(name_or_path)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -51,7 +52,7 @@ def read_recipe(path: Path) -> Recipe:
         if base not in RECIPES:
             said = f"unknown base {base!r}" if base else 'no base is named, as in base = "pictures-64"'
             raise ConfigError(said + _hint(base, RECIPES))
-        return _changed(recipe(base), {"name": path.stem, **values})
+        return _changed(find_recipe(base), {"name": path.stem, **values})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 

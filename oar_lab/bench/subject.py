@@ -19,7 +19,7 @@ from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.draw import CompiledDraw, Draw, plain_draw
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import seeded_init
 from oar_core.weights import Manifest
 

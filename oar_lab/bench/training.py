@@ -18,7 +18,7 @@ from oar_core.train.loop import Step
 from oar_core.train.losses import token_cross_entropy
 from oar_core.train.optim import ParamGroup, build_optimizer
 from oar_core.train.precision import autocast
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import seeded_init
 from oar_core.train.stages.tokenizer import TokenizerStage
 from oar_lab.bench.subject import PROMPT_LENGTH

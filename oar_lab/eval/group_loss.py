@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from oar_core.errors import ConfigError, InvalidSteps
+from oar_core.errors import ConfigError, StepsError
 from oar_core.models.base import Backbone, Commit, Condition, Prefix, Query
 from oar_core.sampling.forced_order import orders_by_name
 
@@ -95,7 +95,7 @@ def best_sizes(table: LossTable, most_steps: int) -> dict[int, tuple[int, ...]]:
     """
     length = len(table)
     if not 1 <= most_steps <= length:
-        raise InvalidSteps(f"steps is {most_steps}; this image takes 1 to {length}", field="steps")
+        raise StepsError(f"steps is {most_steps}; this image takes 1 to {length}", field="steps")
     # step_cost[start, end] of one step that decodes ranks start..end - 1; a step decodes one position at least.
     step_cost = torch.full((length + 1, length + 1), torch.inf, dtype=torch.float64)
     for start in range(length):

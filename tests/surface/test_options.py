@@ -34,7 +34,7 @@ from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from oar_core.errors import ConfigError, RequestError, check_options
 from oar_core.train.recipe_file import read_recipe
-from oar_core.train.recipes import SamplingDefaults
+from oar_core.train.recipe import SamplingDefaults
 from oar_wire.job import GenerationParams
 from oar_wire.model import GenerationDefaults, ModelInfo, describe_options
 from oar_wire.openai import ImagesRequest
@@ -44,7 +44,7 @@ from ops.documents import TABLES
 from server.api.app import create_app
 from server.api.codes import error_codes
 from server.api.validation import resolve
-from oar_cli.generate import generate
+from oar_cli.generate import generate_command as generate
 from server.settings import Settings
 
 def refusal(call):

@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from oar_cli.lab import commands
-from oar_core.train.recipes import recipe
+from oar_core.train.recipes import find_recipe
 from oar_lab.training_cost import STATE_BYTES, Machine, taught_cost, usual_backbones
 from tests.models.folders import write_golden_model
 
-RECIPE, MACHINE = recipe("imported"), Machine()
+RECIPE, MACHINE = find_recipe("imported"), Machine()
 
 
 @pytest.mark.parametrize("name", ["arpg", "lpd", "randar"])

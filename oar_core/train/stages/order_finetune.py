@@ -128,7 +128,7 @@ class OrderFinetuneStage:
         return {"total": tokens + self.config.policy_weight * loss, "tokens": tokens, "policy": loss}
 
     def _orders(self, indices: Int[Tensor, "B"], step: Step) -> tuple[Int[Tensor, "B"], Int[Tensor, "B L"]]:
-        """Which pictures a batch is made of, and the arm's order of each."""
+        """Tells which pictures a batch is made of, and the arm's order of each."""
         if self.distilled is not None:
             return self.distilled.indices[indices], self.distilled.orders[indices]
         return indices, _arm_orders(self.config.orders, self.backbone.spec.grid, len(indices), step)

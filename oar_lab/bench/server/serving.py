@@ -10,7 +10,7 @@ from typing import Any
 from oar_lab.bench.clock import Setting, quantile
 from oar_lab.bench.replay import poisson_times
 from oar_lab.bench.server.engine_alone import EngineAlone
-from oar_lab.bench.server.load import COMPLETED, REFUSED, Load, Outcome
+from oar_lab.bench.server.load import COMPLETED, REFUSED, Load, LoadOutcome
 from oar_lab.bench.table import table
 
 WARM_UP = 4  # pictures
@@ -113,7 +113,7 @@ def measure_serving(
     return rows
 
 
-def _row(rate: float, count: int, outcome: Outcome, bound: float, cpu: dict[str, float]) -> ServingRow:
+def _row(rate: float, count: int, outcome: LoadOutcome, bound: float, cpu: dict[str, float]) -> ServingRow:
     completed = outcome.ends[COMPLETED]
     return ServingRow(
         None if math.isinf(rate) else rate,

@@ -7,6 +7,7 @@ from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
 from server.jobs.log import Claim
+from server.jobs.queue import JobQueue
 from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
 
@@ -86,3 +87,13 @@ async def kinds(connection: RedisConnection, job_id: str) -> list[str]:
     events = await EventLog(connection).read_all(job_id)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     return [event.type for event in events]
+
+
+async def bury(connection: RedisConnection, settings: Settings, source: bytes | None = None, **changes: Any) -> str:
+    """A job that killed all its workers."""
+    worker = await open_worker(connection, settings)
+    job_id = (await JobQueue(connection, settings).submit(params(**changes), source=source)).job_id
+    await take(worker)
+    while unfinished := await worker.unfinished():
+        await worker.claim(unfinished[0])
+    return job_id

@@ -19,8 +19,7 @@ from server.jobs.job import JobState
 from server.jobs.limiter import RateLimiter
 from server.jobs.queue import JobQueue
 from server.settings import Settings
-from tests.server.jobs.protocol import PARAMS, open_worker, params, run, take
-from tests.server.jobs.test_dead import bury
+from tests.server.jobs.protocol import PARAMS, bury, open_worker, params, run, take
 
 pytestmark = pytest.mark.anyio
 

@@ -14,14 +14,13 @@ import pytest
 
 from server.jobs.embedded import find_binary
 from tests.ports import free_port
-from tests.server.live import ROOT, LiveServer
+from tests.server.live import ROOT, SLOW, LiveServer, wait_for_patches
 from tests.server.processes import find_processes
 from tests.server.test_generations import check_log
 from tests.server.tiny import NUM_TOKENS
 from tests.waiting import HANG_SECONDS, wait_for
 
 LONG = {"n": 12, "steps": NUM_TOKENS, "guidance": 3.0, "seed": 11, "order": "random"}
-SLOW = {"OAR_SLOTS": "2", "OAR_THREADS": "1"}
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -35,14 +34,6 @@ def processes_of(folder: Path) -> list[str]:
         if entry.name != str(os.getpid()) and os.fsencode(folder) in command + environment:
             found.append(command.replace(b"\0", b" ").decode(errors="replace"))
     return found
-
-
-def wait_for_patches(server: LiveServer, job_id: str, count: int) -> None:
-    with server.stream(job_id) as stream:
-        for event in stream:
-            count -= event["type"] == "patches"
-            if not count:
-                return
 
 
 @pytest.mark.running
