@@ -17,7 +17,7 @@ from oar_client.connections import Connections
 from oar_client.contact import CLOSE_SECONDS
 from oar_client.ending import check_completed
 from oar_client.errors import JobEnded, OarError, TimedOut
-from oar_client.facts import JobFacts
+from oar_client.facts import JobView
 from oar_client.feed import BREAKS, AnyEvent
 from oar_client.options import EditOptions, Options
 from oar_client.pictures import FrameOutput, Generation, Output, Picture, PictureSource
@@ -82,7 +82,7 @@ class Client:
         self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
     ) -> "Job":
         """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
-        return Job(self._connections, self._connections.send(calls.generation(prompt, options, idempotency_key)))
+        return Job(self._connections, self._connections.send(calls.post_generation(prompt, options, idempotency_key)))
 
     def edit(
         self,
@@ -110,37 +110,37 @@ class Client:
         **options: Unpack[EditOptions],
     ) -> "Job":
         """As `submit`, for an edit."""
-        call = calls.edit(image, mask, prompt, options, idempotency_key)
+        call = calls.post_edit(image, mask, prompt, options, idempotency_key)
         return Job(self._connections, self._connections.send(call))
 
     def job(self, job_id: str) -> "Job":
         """A job that was submitted before, here or elsewhere. Raises NotFound."""
-        return Job(self._connections, self._connections.send(calls.look(job_id)))
+        return Job(self._connections, self._connections.send(calls.get_generation(job_id)))
 
     def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
         """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
-        listing = self._connections.send(calls.jobs(model, limit))
+        listing = self._connections.send(calls.get_generations(model, limit))
         return listing.data
 
     # the server
 
     def models(self) -> list[ModelEntry]:
         """What the server paints with."""
-        listing = self._connections.send(calls.models())
+        listing = self._connections.send(calls.get_models())
         return listing.data
 
     def model(self, name: str) -> ModelEntry:
         """One of them. Raises NotFound."""
-        return self._connections.send(calls.model(name))
+        return self._connections.send(calls.get_model(name))
 
     def classes(self, name: str) -> tuple[str, ...]:
         """The classes of a model, by number; none where it reads no classes. Raises NotFound."""
-        return (self._connections.send(calls.classes(name))).data
+        return (self._connections.send(calls.get_classes(name))).data
 
     def ready(self) -> bool:
         """Whether a request would be served now; asked once."""
         with contextlib.suppress(OarError):
-            self._connections.fetch(calls.ready(), Attempts(Patience.none()))
+            self._connections.fetch(calls.get_ready(), Attempts(Patience.none()))
             return True
         return False
 
@@ -162,11 +162,11 @@ class Client:
             raise
         except BaseException:
             with contextlib.suppress(OarError):  # nobody has its id: it would be painted for nobody
-                self._connections.fetch(calls.cancel(job.id), Attempts(Patience.none()), CLOSE_SECONDS)
+                self._connections.fetch(calls.delete_generation(job.id), Attempts(Patience.none()), CLOSE_SECONDS)
             raise
 
 
-class Job(JobFacts):
+class Job(JobView):
     """A job on the server. `status` is how it was when we last asked."""
 
     def __init__(self, connections: Connections, status: GenerationStatus) -> None:
@@ -210,17 +210,17 @@ class Job(JobFacts):
         return [Output(made.kind, made.index, made.media_type, self._fetch_output(made)) for made in wanted]
 
     def _fetch_output(self, made: OutputLink) -> bytes:
-        call = calls.output(self.id, made.kind, made.index)
+        call = calls.get_output(self.id, made.kind, made.index)
         return self._connections.fetch(call, self._connections.attempts())
 
     def refresh(self) -> GenerationStatus:
         """Asks the server how it is."""
-        self.status = self._connections.send(calls.look(self.id))
+        self.status = self._connections.send(calls.get_generation(self.id))
         return self.status
 
     def cancel(self) -> GenerationStatus:
         """Ends it: at once where it waits, within a step where it runs, not at all where it has ended."""
-        self.status = self._connections.send(calls.cancel(self.id))
+        self.status = self._connections.send(calls.delete_generation(self.id))
         return self.status
 
     def images(
@@ -235,12 +235,12 @@ class Job(JobFacts):
         self, index: int, image_format: OutputFormat = "png", *, compression: int = 100, metadata: bool = True
     ) -> Picture:
         """One of them, counted from 0."""
-        call = calls.image(self.id, index, image_format, compression, metadata=metadata)
+        call = calls.get_image(self.id, index, image_format, compression, metadata=metadata)
         return Picture(index, image_format, self._connections.fetch(call, self._connections.attempts()))
 
     def painting(self, index: int = 0, image_format: PaintingFormat = "webp", *, size: int = 320) -> bytes:
         """How a picture of a completed job was painted, as an animation of at most `size` pixels a side."""
-        call = calls.painting(self.id, index, image_format, size)
+        call = calls.get_painting(self.id, index, image_format, size)
         return self._connections.fetch(call, self._connections.attempts())
 
 
@@ -289,4 +289,4 @@ class EventStream:
                 connections.check_open()
                 connections.sleep(feed.broke(error))
             if feed.is_in_doubt:
-                connections.sleep(feed.settle(connections.send(calls.look(self._job_id))))
+                connections.sleep(feed.settle(connections.send(calls.get_generation(self._job_id))))

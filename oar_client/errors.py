@@ -95,7 +95,7 @@ class Unauthorized(Refused):
 
 
 class NotFound(Refused):
-    default_code = wire.NotFound.code
+    default_code = wire.ResourceNotFound.code
 
 
 class Conflict(Refused):
@@ -122,7 +122,7 @@ class JobEnded(OarError):
 
 
 class JobFailed(JobEnded):
-    default_code = wire.JobFailed.code
+    default_code = wire.JobFailure.code
 
 
 class JobCanceled(JobEnded):

@@ -3,7 +3,7 @@
 from oar_wire.job import GenerationParams, GenerationStatus
 
 
-class JobFacts:
+class JobView:
     status: GenerationStatus
 
     def __repr__(self) -> str:

@@ -49,23 +49,23 @@ class RequestError(OarError):
 
 
 class InvalidOrder(RequestError):
-    code = errors.InvalidOrder.code
+    code = errors.InvalidOrderField.code
 
 
 class InvalidSteps(RequestError):
-    code = errors.InvalidSteps.code
+    code = errors.InvalidStepsField.code
 
 
 class InvalidSampling(RequestError):
-    code = errors.InvalidSampling.code
+    code = errors.InvalidSamplingField.code
 
 
 class PromptTooLong(RequestError):
-    code = errors.PromptTooLong.code
+    code = errors.PromptTooLarge.code
 
 
 class InvalidPrompt(RequestError):
-    code = errors.InvalidPrompt.code
+    code = errors.InvalidPromptField.code
 
 
 def refusal(error: BadOption) -> RequestError:

@@ -11,7 +11,7 @@ MAX_OFFSET = 1 << 14  # pixels
 Pixels = Annotated[int, Field(ge=-MAX_OFFSET, le=MAX_OFFSET)]
 
 
-class EditOptions(Accepted):
+class EditSettings(Accepted):
     """What an edit may say beside a generation."""
 
     offset: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = Field(
@@ -25,7 +25,7 @@ class EditOptions(Accepted):
     feather: int = Field(0, ge=0, le=256, description="Width of the mask's soft edge in pixels")
 
 
-class EditFields(GenerationRequest, EditOptions):
+class EditFields(GenerationRequest, EditSettings):
     """What stands beside the files of a multipart edit."""
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from oar_wire.base import Sent
 from oar_wire.error import ServerError
-from oar_wire.options import REVISION_STEPS, Plan, Priority, Sampling
+from oar_wire.options import REVISION_STEPS, PlanOptions, Priority, SamplingOptions
 from oar_wire.outputs import OutputKind, OutputLink
 
 State = Literal["queued", "running", "completed", "failed", "canceled"]
@@ -34,7 +34,7 @@ class ChosenClass(Sent):
     is_exact: Annotated[bool, Field(description="Whether the request named it; else it is the nearest one")] = True
 
 
-class GenerationParams(Sampling, Plan):
+class GenerationParams(SamplingOptions, PlanOptions):
     """A request with every default filled in and checked against the model; what a job carries. An empty prompt is
     none: a picture is varied without one."""
 

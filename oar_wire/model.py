@@ -7,7 +7,17 @@ from pydantic import Field
 
 from oar_wire.base import Sent
 from oar_wire.errors import UnsupportedByModel
-from oar_wire.options import CHOSEN, FITTED, BadOption, ConditionKind, Option, Plan, Sampling, model_options, plain
+from oar_wire.options import (
+    CHOSEN,
+    FITTED,
+    BadOption,
+    ConditionKind,
+    Option,
+    PlanOptions,
+    SamplingOptions,
+    model_options,
+    plain,
+)
 from oar_wire.outputs import OutputKind
 
 GroupTables = Annotated[
@@ -16,7 +26,7 @@ GroupTables = Annotated[
 ]
 
 
-class GenerationDefaults(Sampling, Plan):
+class GenerationDefaults(SamplingOptions, PlanOptions):
     """What a request that does not say otherwise gets."""
 
 

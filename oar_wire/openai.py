@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from oar_wire.base import Accepted, Sent
-from oar_wire.edit import EditOptions
+from oar_wire.edit import EditSettings
 from oar_wire.model import ModelInfo
 from oar_wire.request import DrawingOptions, GenerationRequest
 
@@ -82,7 +82,7 @@ class ImagesRequest(DrawingOptions):
                 return min(2 * usual, model.num_tokens)
 
 
-class ImageEditFields(ImagesRequest, EditOptions):
+class ImageEditFields(ImagesRequest, EditSettings):
     """What stands beside the files of `/v1/images/edits`."""
 
     input_fidelity: Literal["high", "low"] | None = Field(

@@ -2,8 +2,8 @@
 
 What a caller may set follows from here: the fields of HTTP requests and their codes, what a job carries, the defaults
 of model cards and recipes, the command line's flags, the client's types, the studio's form, the tables of the
-documents, and what the library refuses. A new option is one annotated field of `Plan` or `Sampling`, and whatever acts
-on it.
+documents, and what the library refuses. A new option is one annotated field of `PlanOptions` or `SamplingOptions`, and
+whatever acts on it.
 """
 
 import math
@@ -20,12 +20,12 @@ from pydantic.fields import FieldInfo
 from oar_wire.base import Accepted, Sent
 from oar_wire.errors import (
     InvalidField,
-    InvalidOrder,
-    InvalidPrompt,
+    InvalidOrderField,
+    InvalidPromptField,
     InvalidRequest,
-    InvalidSampling,
-    InvalidSteps,
-    PromptTooLong,
+    InvalidSamplingField,
+    InvalidStepsField,
+    PromptTooLarge,
 )
 
 Group = Literal["plan", "sampling", "job"]
@@ -98,7 +98,7 @@ class About:
         return "a finite number is needed" if self.ge is None else f"at least {self.ge:g} is needed"
 
 
-class Plan(Sent):
+class PlanOptions(Sent):
     """In which order a picture is decoded, and how many positions at a time."""
 
     order: Annotated[
@@ -106,7 +106,7 @@ class Plan(Sent):
         About(
             "An order's name, or a permutation of all grid positions",
             asked=str | Positions,
-            error=InvalidOrder,
+            error=InvalidOrderField,
             complaint="order is an order's name or a list of grid positions",
         ),
     ] = "raster"
@@ -164,7 +164,7 @@ class Plan(Sent):
     ] = 0
 
 
-class Sampling(Sent):
+class SamplingOptions(Sent):
     """How the tokens of a picture are drawn."""
 
     guidance: Annotated[
@@ -221,7 +221,11 @@ class JobOptions(Accepted):
     deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
 
 
-_ERRORS: Mapping[Group, type[InvalidRequest]] = {"plan": InvalidSteps, "sampling": InvalidSampling, "job": InvalidField}
+_ERRORS: Mapping[Group, type[InvalidRequest]] = {
+    "plan": InvalidStepsField,
+    "sampling": InvalidSamplingField,
+    "job": InvalidField,
+}
 
 
 @dataclass(frozen=True)
@@ -302,8 +306,8 @@ def _about(field: FieldInfo) -> About:
 
 
 OPTIONS: dict[str, Option] = {
-    **dict(collect("plan", Plan)),
-    **dict(collect("sampling", Sampling)),
+    **dict(collect("plan", PlanOptions)),
+    **dict(collect("sampling", SamplingOptions)),
     **dict(collect("job", JobOptions)),
 }
 
@@ -460,21 +464,21 @@ def prompts_of(values: Any) -> dict[str, str]:
 def check_prompt(prompt: str) -> None:
     """Raises BadOption for an empty prompt."""
     if not prompt.strip():
-        raise BadOption("the prompt is empty", kind=InvalidPrompt, field="prompt")
+        raise BadOption("the prompt is empty", kind=InvalidPromptField, field="prompt")
 
 
 def check_prompt_length(prompt: str, most: int, field: str = "prompt") -> None:
     """Raises BadOption for more characters than are read."""
     if len(prompt) > most:
         message = f"the {_spoken(field)} has {len(prompt)} characters; the limit is {most}"
-        raise BadOption(message, kind=PromptTooLong, field=field)
+        raise BadOption(message, kind=PromptTooLarge, field=field)
 
 
 def check_prompt_tokens(count: int, most: int, reader: str = "this model", field: str = "prompt") -> None:
     """Raises BadOption for more tokens than a model reads, its start token not counted."""
     if count > most:
         message = f"the {_spoken(field)} has {count} tokens; {reader} reads {most}"
-        raise BadOption(message, kind=PromptTooLong, field=field)
+        raise BadOption(message, kind=PromptTooLarge, field=field)
 
 
 def _spoken(field: str) -> str:

@@ -11,7 +11,7 @@ OutputKind = Literal["image", "frame", "video"]
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputData:
     """One output with its bytes. `index` counts those of its kind in the job, from 0."""
 
     kind: OutputKind

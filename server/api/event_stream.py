@@ -45,7 +45,7 @@ def error_frame(body: dict[str, Any]) -> str:
     return frame("error", json.dumps({"type": "error", **body}))
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """Sends `frames` as they come. A client that leaves is noticed at once; then, and at any other end, `on_close` is
     called. An error becomes the last frame."""
 

@@ -19,7 +19,7 @@ from oar_wire.errors import (
     InvalidRequest,
     MethodNotAllowed,
     MissingField,
-    NotFound,
+    ResourceNotFound,
     UnknownField,
     UnsupportedMediaType,
 )
@@ -91,7 +91,7 @@ def from_fault(fault: dict[str, Any], content_type: str) -> ServerError:
     if kind == "json_invalid":
         return InvalidJson("the body is no JSON")
     if where[0] == "path":
-        return NotFound()
+        return ResourceNotFound()
     if field is None:
         if "json" not in content_type.lower():
             return UnsupportedMediaType("send the body as JSON, with content-type: application/json")
@@ -124,7 +124,7 @@ def field_code(field: str) -> str:
 def from_http_exception(error: HTTPException) -> ServerError:
     """What Starlette and FastAPI raise themselves."""
     if error.status_code == 404:
-        return NotFound()
+        return ResourceNotFound()
     if error.status_code == 413:
         return BodyTooLarge(str(error.detail))
     if error.status_code == 400:

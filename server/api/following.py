@@ -8,13 +8,13 @@ from dataclasses import replace
 from oar_wire.errors import InvalidAfter
 from server.api.deps import Services
 from server.jobs.events import StoredEvent
-from server.jobs.job import Job
+from server.jobs.job import JobRecord
 
 LINKING = {"frame", "completed"}  # types of events that name addresses
 STALE_SECONDS = 0.25  # after which a preview that waits to be sent is looked up again
 
 
-async def follow(services: Services, job: Job, after: int, silence: float) -> AsyncGenerator[StoredEvent | None]:
+async def follow(services: Services, job: JobRecord, after: int, silence: float) -> AsyncGenerator[StoredEvent | None]:
     """The events numbered above `after`, oldest first, up to the terminal one; None tells of `silence` seconds.
 
     The log is read at the pace at which events are asked for; nothing is buffered beyond one batch. Who is slow misses

@@ -38,7 +38,7 @@ from oar_wire.openai import (
 from server.api import documents
 from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
-from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
+from server.api.event_stream import HEARTBEAT, SCHEMA, EventStreamResponse, check_room, frame
 from server.api.following import follow
 from server.api.image_edits import ReadEdit, read_edit, read_variation
 from server.api.pictures import Rendition, recipe_of, reencode, render_in
@@ -53,10 +53,10 @@ from server.api.submit import (
     wait_while_connected,
 )
 from server.api.substitutes import HEADER, check_sense, substitutes
-from server.api.uploads import Source, prepare
+from server.api.uploads import EditSource, prepare
 from server.api.validation import check_makes
-from server.jobs.job import Job, JobState
-from server.jobs.queue import Idempotency
+from server.jobs.admission import Idempotency
+from server.jobs.job import JobRecord, JobState
 
 router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"], route_class=JsonRoute)
 
@@ -116,7 +116,7 @@ class Delivery:
         compression = 100 if self.wanted.output_compression is None else self.wanted.output_compression
         return Rendition(self.wanted.output_format or "png", compression, self.has_metadata)
 
-    def facts(self, job: Job, index: int | None = None) -> JobFacts:
+    def facts(self, job: JobRecord, index: int | None = None) -> JobFacts:
         return JobFacts(
             job_id=job.id,
             model=job.params.model,
@@ -126,19 +126,22 @@ class Delivery:
             index=index,
         )
 
-    def usage(self, job: Job, images: int) -> Usage:
+    def usage(self, job: JobRecord, images: int) -> Usage:
         kept = job.params.edit.num_kept if job.params.edit else 0
         return Usage.of(text=self.text_tokens, kept=kept, drawn=images * (self.model.num_tokens - kept))
 
 
 @router.post(
     "/generations",
+    name="generate",
     summary="Make pictures, as OpenAI's images.generate",
     response_model=ImagesResponse,
     responses={**ANSWER, **ERRORS},
     openapi_extra={"requestBody": {"content": {"application/json": {"examples": EXAMPLES}}}},
 )
-async def generate(wanted: ImagesRequest, request: Request, services: Shared, idempotency_key: Key = None) -> Response:
+async def generate_images(
+    wanted: ImagesRequest, request: Request, services: Shared, idempotency_key: Key = None
+) -> Response:
     """Makes pictures from a prompt, as OpenAI's `images.generate`."""
     with rejections_counted(services):
         key = idempotency(idempotency_key, wanted)
@@ -186,7 +189,7 @@ async def vary(request: Request, services: Shared, idempotency_key: Key = None) 
     return await _deliver(services, request, delivery, job)
 
 
-async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str | None) -> tuple[Delivery, Job]:
+async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str | None) -> tuple[Delivery, JobRecord]:
     key = idempotency(idempotency_key, edit.wanted, edit.image.data, edit.mask.data if edit.mask else b"")
     model = await services.find_model(edit.wanted.model)
     warnings: tuple[str, ...] = ()
@@ -203,7 +206,7 @@ async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str 
     return await _submit(services, "image_edit", edit.wanted, key, source, warnings)
 
 
-async def _prepare(services: Services, edit: ReadEdit, model: ModelInfo) -> Source:
+async def _prepare(services: Services, edit: ReadEdit, model: ModelInfo) -> EditSource:
     """Raises InvalidRequest."""
     return await services.threads.decoding.run(
         services.tenant, prepare, edit.image, edit.mask, edit.wanted, model, services.settings
@@ -215,9 +218,9 @@ async def _submit(
     kind: str,
     wanted: ImagesRequest,
     key: Idempotency | None,
-    source: Source | None = None,
+    source: EditSource | None = None,
     warnings: tuple[str, ...] = (),
-) -> tuple[Delivery, Job]:
+) -> tuple[Delivery, JobRecord]:
     model = await services.find_model(wanted.model)
     check_makes(model, "image")
     check_sense(wanted)
@@ -245,12 +248,12 @@ async def _submit(
     return Delivery(kind, wanted, model, text_tokens, has_metadata, warnings, can_come_back=key is not None), job
 
 
-async def _deliver(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
+async def _deliver(services: Services, request: Request, delivery: Delivery, job: JobRecord) -> Response:
     if not delivery.wanted.stream:
         with losses_told():
             response = await _answer(services, request, delivery, job)
     else:
-        response = EventStream(
+        response = EventStreamResponse(
             services,
             frames_or_loss(_frames(services, delivery, job)),
             error_body=ServerError.to_openai_json,
@@ -261,7 +264,7 @@ async def _deliver(services: Services, request: Request, delivery: Delivery, job
     return response
 
 
-async def _answer(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
+async def _answer(services: Services, request: Request, delivery: Delivery, job: JobRecord) -> Response:
     seconds = services.settings.images_wait
     ended = await wait_while_connected(services, request, job, seconds)
     if ended is None or not ended.state.is_terminal:
@@ -285,7 +288,7 @@ async def _answer(services: Services, request: Request, delivery: Delivery, job:
     return JSONResponse(response.model_dump(mode="json", exclude_none=True))
 
 
-async def _data(services: Services, request: Request, delivery: Delivery, job: Job, index: int) -> ImageData:
+async def _data(services: Services, request: Request, delivery: Delivery, job: JobRecord, index: int) -> ImageData:
     """A picture, or its address, or both. Raises JobExpired."""
     only = delivery.wanted.response_format
     return ImageData(
@@ -294,14 +297,14 @@ async def _data(services: Services, request: Request, delivery: Delivery, job: J
     )
 
 
-async def _link(services: Services, request: Request, delivery: Delivery, job: Job, index: int) -> str:
+async def _link(services: Services, request: Request, delivery: Delivery, job: JobRecord, index: int) -> str:
     """A whole address that opens without a key."""
     path = f"/v1/generations/{job.id}/images/{index}"
     query = await services.links.sign(services.tenant, path, delivery.rendition.query)
     return f"{str(request.base_url).rstrip('/')}{path}?{query}"
 
 
-async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGenerator[str]:
+async def _frames(services: Services, delivery: Delivery, job: JobRecord) -> AsyncGenerator[str]:
     """Partial images as they come, then the finished ones."""
     deadline = time.monotonic() + services.settings.images_wait
     silence = min(services.settings.stream_heartbeat, services.settings.images_wait)
@@ -331,7 +334,7 @@ async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGene
         yield frame(event.type, event.model_dump_json())
 
 
-async def _partial(services: Services, delivery: Delivery, job: Job, partial: Partial) -> str:
+async def _partial(services: Services, delivery: Delivery, job: JobRecord, partial: Partial) -> str:
     wanted = delivery.rendition
     stored = base64.b64decode(partial.data)
     picture = await services.threads.encoding.run_accepted(
@@ -350,7 +353,7 @@ async def _partial(services: Services, delivery: Delivery, job: Job, partial: Pa
     return frame(event.type, event.model_dump_json())
 
 
-async def _finished(services: Services, delivery: Delivery, job: Job, index: int) -> str:
+async def _finished(services: Services, delivery: Delivery, job: JobRecord, index: int) -> str:
     """Base64 of a finished picture. Raises JobExpired."""
     stored = await services.outputs.read(job.id, "image", index)
     if stored is None:
@@ -365,7 +368,7 @@ def _too_long(seconds: float) -> WaitTooLong:
     return WaitTooLong(f"the pictures were not finished within {seconds:g} s; the job was canceled")
 
 
-def _fault(job: Job) -> ServerError:
+def _fault(job: JobRecord) -> ServerError:
     """Why a job has no pictures, as an error of the request that made it."""
     if job.state is not JobState.FAILED:
         return NoImage(f"the job was {job.state}")

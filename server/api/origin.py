@@ -21,10 +21,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oar_wire.error import ServerError
 from oar_wire.errors import HostNotAllowed, OriginNotAllowed
+from oar_wire.loopback import is_address, is_loopback
 from server.api.credentials import read_header
 from server.api.proxy import DIRECT_HOST
 from server.api.refusal import deny
-from server.loopback import is_address, is_loopback
 from server.observability.metrics import ApiMetrics
 from server.settings import DEFAULT_PORTS
 

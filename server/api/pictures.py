@@ -14,7 +14,7 @@ from oar_wire.job import GenerationParams
 from oar_wire.openai import OutputFormat
 from oar_wire.tenant import Tenant
 from server.api.thread_pool import FairThreadPool
-from server.jobs.job import Job
+from server.jobs.job import JobRecord
 
 KEYWORD = "oar"  # of the text chunk
 # What others call it. The rest has its own name.
@@ -89,7 +89,7 @@ def recipe(params: GenerationParams, index: int, fingerprint: Fingerprint | None
     }
 
 
-def recipe_of(job: Job, index: int) -> dict[str, Any]:
+def recipe_of(job: JobRecord, index: int) -> dict[str, Any]:
     """Of a completed job's picture."""
     return recipe(job.params, index, Completed.model_validate_json(job.result).fingerprint)
 

@@ -10,7 +10,7 @@ from oar_wire.model import ModelInfo
 from oar_wire.options import BadOption, check_prompt_tokens, prompts_of
 from oar_wire.request import Condition
 from oar_wire.vocabulary import Vocabulary
-from server.api.validation import refusal
+from server.api.validation import option_error
 from server.jobs.store import Registry
 
 Reader = ClassNames | Tokenizer
@@ -43,7 +43,7 @@ class PromptMeter:
                 for field, prompt in prompts_of(params).items():
                     check_prompt_tokens(_count(reader, prompt), model.max_prompt_tokens, model.name, field)
         except BadOption as error:
-            raise refusal(error) from error
+            raise option_error(error) from error
         return ReadPrompts(params, await self._warnings(params, model))
 
     async def classes(self, model: ModelInfo) -> ClassNames | None:

@@ -59,8 +59,8 @@ class EventLog:
         behind = (f"({after}-0", "+")
         replies = await self._connection.again_many(
             [
-                ("XRANGE", keys.previews(job_id), *behind),
-                ("XRANGE", keys.events(job_id), *behind, "COUNT", count),
+                ("XRANGE", keys.previews_key(job_id), *behind),
+                ("XRANGE", keys.events_key(job_id), *behind, "COUNT", count),
             ]
         )
         # Whatever was numbered before one of these previews was in the log when it was read, which was afterwards.
@@ -78,7 +78,7 @@ class EventLog:
     async def read_checkpoint(self, job_id: str, after: int = 0) -> list[StoredEvent]:
         """What a resumed job goes on from: its `patches` or `frame`s, what was `revised`, and the `partial` images that
         need not be made again."""
-        reply: list[Any] = await self._connection.again("XRANGE", keys.events(job_id), f"({after}-0", "+")
+        reply: list[Any] = await self._connection.again("XRANGE", keys.events_key(job_id), f"({after}-0", "+")
         stored = (stored_event(job_id, entry, fields) for entry, fields in reply)
         return [event for event in stored if event.type in {"patches", "revised", "frame", "partial"}]
 

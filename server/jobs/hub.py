@@ -92,7 +92,7 @@ class EventHub:
                 self._is_watched.clear()
 
     async def _newest_seq(self, job_id: str) -> int:
-        return int(await self._connection.again("HGET", keys.job(job_id), Field.SEQ) or 0)
+        return int(await self._connection.again("HGET", keys.job_key(job_id), Field.SEQ) or 0)
 
     async def wait(self, job_id: str, after: int, timeout: float) -> bool:
         """Waits inside `watch` until there is an event with a number above `after`; False after `timeout` seconds.
@@ -161,7 +161,7 @@ class EventHub:
             return
         self._lost_at = None
         job_ids = tuple(self._watched)
-        found = await self._connection.again_many([("EXISTS", keys.job(job_id)) for job_id in job_ids])
+        found = await self._connection.again_many([("EXISTS", keys.job_key(job_id)) for job_id in job_ids])
         for job_id, is_there in zip(job_ids, found):
             watched = self._watched.get(job_id)
             if watched is not None and not is_there:
@@ -181,7 +181,7 @@ class EventHub:
 
     async def _read(self, watched: dict[str, int]) -> None:
         """`watched` tells the newest number that is known of each."""
-        streams = [key for job_id in watched for key in (keys.events(job_id), keys.previews(job_id))]
+        streams = [key for job_id in watched for key in (keys.events_key(job_id), keys.previews_key(job_id))]
         cursors = [f"{seq}-0" for seq in watched.values() for _ in range(2)]
         replies: list[Any] = await self._connection.again("XREAD", "STREAMS", *streams, *cursors) or []
         found: defaultdict[str, list[StoredEvent]] = defaultdict(list)

@@ -45,7 +45,7 @@ def check_transition(before: JobState, after: JobState) -> None:
 
 
 @dataclass(frozen=True)
-class Job:
+class JobRecord:
     """The hash of a job. Times are Unix seconds by Redis' clock."""
 
     id: str
@@ -67,7 +67,7 @@ class Job:
     result: str  # JSON body of the terminal event; empty before
 
     @classmethod
-    def from_hash(cls, job_id: str, fields: Mapping[str, str]) -> "Job":
+    def from_hash(cls, job_id: str, fields: Mapping[str, str]) -> "JobRecord":
         params = GenerationParams.model_validate_json(fields[Field.PARAMS])
         if model_hash := fields.get(Field.MODEL_HASH):
             # The model may have been replaced since the job was accepted: the one that draws it counts.

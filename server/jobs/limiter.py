@@ -18,7 +18,7 @@ class RateLimiter:
         not shut out its owner. Raises RateLimited, with the seconds until there is a token, or RedisUnavailable."""
         if not tenant.rate:
             return
-        key = keys.rate(tenant.name, by_link=by_link)
+        key = keys.rate_key(tenant.name, by_link=by_link)
         try:
             wait = await scripts.run(self._connection, "rate", [key], {"rate": tenant.rate, "bucket": tenant.bucket})
             seconds = wait / 1e6

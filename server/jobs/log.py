@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from oar_wire.errors import AttemptsExhausted, DataLost, DeadlineExceeded
 from oar_wire.events import Failed
 from oar_wire.job import Failure, GenerationParams
-from oar_wire.outputs import Output
+from oar_wire.outputs import OutputData
 from oar_wire.tenant import OPEN_TENANT
 from server.jobs import keys
 from server.jobs.events import StoredEvent
@@ -63,7 +63,7 @@ class Kept(NamedTuple):
     data: bytes | str
 
 
-def kept_output(output: Output) -> tuple[Kept, ...]:
+def kept_output(output: OutputData) -> tuple[Kept, ...]:
     """An output as it is stored beside the event log."""
     data, media_type = keys.output_fields(output.kind, output.index)
     return Kept(True, data, output.data), Kept(True, media_type, output.media_type)
@@ -79,7 +79,7 @@ class Ending:
     kept: tuple[Kept, ...] = ()  # outputs of other kinds
 
     @classmethod
-    def completed(cls, body: str, outputs: Sequence[Output]) -> "Ending":
+    def completed(cls, body: str, outputs: Sequence[OutputData]) -> "Ending":
         """Images are stored with the ending, other outputs before it."""
         images = tuple(output.data for output in outputs if output.kind == "image")
         kept = tuple(item for output in outputs if output.kind != "image" for item in kept_output(output))

@@ -5,7 +5,6 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -15,8 +14,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from requests import Session
 
+from oar_wire.loopback import is_loopback_url
 from oar_wire.version import VERSION
-from server.loopback import is_loopback
 
 EXPORT_SECONDS = 2.0
 PROPAGATOR = TraceContextTextMapPropagator()
@@ -56,7 +55,7 @@ class OtelTracing:
         """Sends spans in the background; what cannot be sent is dropped and logged."""
         provider = TracerProvider(resource=Resource.create({"service.name": service}))
         session = Session()
-        session.trust_env = not is_loopback(urlsplit(endpoint).hostname or "")  # else proxies of the environment count
+        session.trust_env = not is_loopback_url(endpoint)  # else proxies of the environment count
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS, session=session)
         provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider)

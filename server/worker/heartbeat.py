@@ -101,7 +101,7 @@ class Heartbeat:
 
     async def end(self) -> None:
         """The worker is no longer known. Raises RedisUnavailable."""
-        await self._registry.leave(self._name)
+        await self._registry.workers.leave(self._name)
         await self._control.remove()
 
     def _count_jobs(self) -> int:
@@ -152,7 +152,7 @@ class Heartbeat:
             beats=self._num_beats,
             lease_seconds=self._settings.lease_seconds,
         )
-        await self._registry.publish_metrics(
+        await self._registry.workers.publish_metrics(
             self._name, expose(own(self._metrics.registry)), self._settings.lease_seconds
         )
-        await self._registry.beat(info, self._settings.lease_seconds)
+        await self._registry.workers.beat(info, self._settings.lease_seconds)

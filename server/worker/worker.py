@@ -144,7 +144,7 @@ async def _serve(
     try:
         worker = Worker(settings, connection, name, models, tracing)
         for model in models:
-            describe(worker.metrics, model)
+            set_model_facts(worker.metrics, model)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
@@ -160,7 +160,7 @@ async def _serve(
     logger.info("worker stopped name=%s", name)
 
 
-def describe(metrics: WorkerMetrics, model: LoadedModel) -> None:
+def set_model_facts(metrics: WorkerMetrics, model: LoadedModel) -> None:
     """The facts about a loaded model that do not change."""
     weight = next(model.pipeline.backbone.parameters())
     metrics.set_build(torch.__version__, weight.device.type, model.dtype, torch.get_num_threads())

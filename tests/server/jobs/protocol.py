@@ -50,13 +50,13 @@ async def take(worker: WorkerQueue) -> Claim:
     return claim
 
 
-async def run(connection: RedisConnection, call: scripts.Call) -> Any:
+async def run(connection: RedisConnection, call: scripts.ScriptCall) -> Any:
     return (await scripts.run_many(connection, [call]))[0]
 
 
 async def make_late(connection: RedisConnection, job_id: str) -> None:
     """Moves a job's deadline to long ago."""
-    await connection.once("HSET", keys.job(job_id), keys.Field.DEADLINE, 1)
+    await connection.once("HSET", keys.job_key(job_id), keys.Field.DEADLINE, 1)
     await connection.once("ZADD", keys.DUE, 1, job_id)
 
 
@@ -71,9 +71,9 @@ async def end_leases(observer: WorkerQueue) -> None:
 
 async def set_clock(connection: RedisConnection, claim: Claim, by: float) -> None:
     """As if Redis' clock had been set by so many seconds since the job's lease was renewed."""
-    entry = await connection.once("HGET", keys.job(claim.job_id), keys.Field.ENTRY)
-    owner = await connection.once("HGET", keys.job(claim.job_id), keys.Field.OWNER)
-    queue = keys.queue(claim.model, claim.priority)
+    entry = await connection.once("HGET", keys.job_key(claim.job_id), keys.Field.ENTRY)
+    owner = await connection.once("HGET", keys.job_key(claim.job_id), keys.Field.OWNER)
+    queue = keys.queue_key(claim.model, claim.priority)
     (held,) = await connection.once("XPENDING", queue, keys.GROUP, entry, entry, 1)
     seconds, microseconds = await connection.once("TIME")
     delivered_at = int(1000 * (int(seconds) + int(microseconds) / 1e6 - by))

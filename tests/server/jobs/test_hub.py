@@ -53,8 +53,8 @@ async def write(connection: RedisConnection, job_id: str, seq: int) -> None:
     """An event that nobody is told of."""
     await connection.pipeline(
         [
-            ("HSET", keys.job(job_id), Field.SEQ, seq),
-            ("XADD", keys.events(job_id), f"{seq}-0", "type", "patches", "at", 1000 + seq, "body", "{}"),
+            ("HSET", keys.job_key(job_id), Field.SEQ, seq),
+            ("XADD", keys.events_key(job_id), f"{seq}-0", "type", "patches", "at", 1000 + seq, "body", "{}"),
         ]
     )
 

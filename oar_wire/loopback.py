@@ -1,6 +1,7 @@
 """Which hosts are this machine alone."""
 
 import ipaddress
+from urllib.parse import urlsplit
 
 
 def is_address(name: str) -> bool:
@@ -18,3 +19,8 @@ def is_loopback(host: str) -> bool:
     if is_address(name):
         return ipaddress.ip_address(name).is_loopback
     return name == "localhost" or name.endswith(".localhost")
+
+
+def is_loopback_url(url: str) -> bool:
+    """Whether a URL means this machine. It is never asked for through a proxy, whatever the environment names."""
+    return is_loopback(urlsplit(url).hostname or "")
