@@ -31,8 +31,8 @@ from oar_wire.outputs import OutputKind, OutputLink
 READY_PAUSE = 0.2
 
 
-class AsyncClient:
-    """Talks to one server. Close it, or use it as a context manager."""
+class AsyncServer:
+    """Talks to one server: what it has, and whether it is ready."""
 
     def __init__(
         self,
@@ -68,66 +68,6 @@ class AsyncClient:
         """Closes all connections, those of open event streams too."""
         await self._connections.close()
 
-    # pictures
-
-    async def generate(
-        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
-    ) -> Generation:
-        """Makes pictures and waits for them. Without `previews=True` none are made on the way.
-
-        A wait that ends early, by `timeout` or an interrupt, cancels the job. Raises OarError.
-        """
-        wanted: Options = {"previews": False, **options}
-        return await self._await(await self.submit(prompt, **wanted), timeout)
-
-    async def submit(
-        self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
-    ) -> "AsyncJob":
-        """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
-        return AsyncJob(
-            self._connections, await self._connections.send(calls.post_generation(prompt, options, idempotency_key))
-        )
-
-    async def edit(
-        self,
-        image: PictureSource,
-        mask: PictureSource | None,
-        prompt: str,
-        *,
-        timeout: float | None = None,
-        **options: Unpack[EditOptions],
-    ) -> Generation:
-        """Paints anew where the mask's alpha is 0, or the image's own where there is no mask, and waits as `generate`.
-
-        With `offset` it paints around the image, with `strength` it varies it. Raises OarError, OSError.
-        """
-        wanted: EditOptions = {"previews": False, **options}
-        return await self._await(await self.submit_edit(image, mask, prompt, **wanted), timeout)
-
-    async def submit_edit(
-        self,
-        image: PictureSource,
-        mask: PictureSource | None,
-        prompt: str,
-        *,
-        idempotency_key: str | None = None,
-        **options: Unpack[EditOptions],
-    ) -> "AsyncJob":
-        """As `submit`, for an edit."""
-        call = calls.post_edit(image, mask, prompt, options, idempotency_key)
-        return AsyncJob(self._connections, await self._connections.send(call))
-
-    async def job(self, job_id: str) -> "AsyncJob":
-        """A job that was submitted before, here or elsewhere. Raises NotFound."""
-        return AsyncJob(self._connections, await self._connections.send(calls.get_generation(job_id)))
-
-    async def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
-        """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
-        listing = await self._connections.send(calls.get_generations(model, limit))
-        return listing.data
-
-    # the server
-
     async def models(self) -> list[ModelEntry]:
         """What the server paints with."""
         listing = await self._connections.send(calls.get_models())
@@ -157,7 +97,65 @@ class AsyncClient:
                 raise TimedOut(f"the server was not ready within {timeout:g} s")
             await self._connections.sleep(READY_PAUSE)
 
-    # input and output
+
+class AsyncClient(AsyncServer):
+    """Makes pictures on one server. Close it, or use it as a context manager."""
+
+    async def generate(
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generation:
+        """Makes pictures and waits for them. Without `previews=True` none are made on the way.
+
+        A wait that ends early, by `timeout` or an interrupt, cancels the job. Raises OarError.
+        """
+        chosen: Options = {"previews": False, **options}
+        return await self._await(await self.submit(prompt, **chosen), timeout)
+
+    async def submit(
+        self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
+    ) -> "AsyncJob":
+        """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
+        return AsyncJob(
+            self._connections, await self._connections.send(calls.post_generation(prompt, options, idempotency_key))
+        )
+
+    async def edit(
+        self,
+        image: PictureSource,
+        mask: PictureSource | None,
+        prompt: str,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> Generation:
+        """Paints again where the mask's alpha is 0, or the image's own where there is no mask, and waits as `generate`.
+
+        With `offset` it paints around the image, with `strength` it varies it. Raises OarError, OSError.
+        """
+        chosen: EditOptions = {"previews": False, **options}
+        return await self._await(await self.submit_edit(image, mask, prompt, **chosen), timeout)
+
+    async def submit_edit(
+        self,
+        image: PictureSource,
+        mask: PictureSource | None,
+        prompt: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[EditOptions],
+    ) -> "AsyncJob":
+        """As `submit`, for an edit."""
+        call = calls.post_edit(image, mask, prompt, options, idempotency_key)
+        return AsyncJob(self._connections, await self._connections.send(call))
+
+    async def job(self, job_id: str) -> "AsyncJob":
+        """A job that was submitted before, here or elsewhere. Raises NotFound."""
+        return AsyncJob(self._connections, await self._connections.send(calls.get_generation(job_id)))
+
+    async def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
+        """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
+        listing = await self._connections.send(calls.get_generations(model, limit))
+        return listing.data
 
     async def _await(self, job: "AsyncJob", timeout: float | None) -> Generation:
         try:
@@ -210,8 +208,8 @@ class AsyncJob(JobView):
 
     async def outputs(self, *kinds: OutputKind) -> list[Output]:
         """All that a completed job made, or what is of these kinds."""
-        wanted = [made for made in self.status.outputs if made.kind in kinds or not kinds]
-        return [Output(made.kind, made.index, made.media_type, await self._fetch_output(made)) for made in wanted]
+        links = [link for link in self.status.outputs if link.kind in kinds or not kinds]
+        return [Output(link.kind, link.index, link.media_type, await self._fetch_output(link)) for link in links]
 
     async def _fetch_output(self, made: OutputLink) -> bytes:
         call = calls.get_output(self.id, made.kind, made.index)
@@ -232,8 +230,8 @@ class AsyncJob(JobView):
     ) -> list[Picture]:
         """The pictures of a completed job. `compression` is the quality of WebP and JPEG, `metadata` whether a PNG
         carries what made it. Raises Conflict where the job is not completed."""
-        wanted = range(self.params.num_outputs("image"))
-        return [await self.image(index, image_format, compression=compression, metadata=metadata) for index in wanted]
+        indices = range(self.params.num_outputs("image"))
+        return [await self.image(index, image_format, compression=compression, metadata=metadata) for index in indices]
 
     async def image(
         self, index: int, image_format: OutputFormat = "png", *, compression: int = 100, metadata: bool = True

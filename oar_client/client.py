@@ -31,8 +31,8 @@ from oar_wire.outputs import OutputKind, OutputLink
 READY_PAUSE = 0.2
 
 
-class Client:
-    """Talks to one server. Close it, or use it as a context manager."""
+class Server:
+    """Talks to one server: what it has, and whether it is ready."""
 
     def __init__(
         self,
@@ -66,64 +66,6 @@ class Client:
         """Closes all connections, those of open event streams too."""
         self._connections.close()
 
-    # pictures
-
-    def generate(
-        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
-    ) -> Generation:
-        """Makes pictures and waits for them. Without `previews=True` none are made on the way.
-
-        A wait that ends early, by `timeout` or an interrupt, cancels the job. Raises OarError.
-        """
-        wanted: Options = {"previews": False, **options}
-        return self._await(self.submit(prompt, **wanted), timeout)
-
-    def submit(
-        self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
-    ) -> "Job":
-        """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
-        return Job(self._connections, self._connections.send(calls.post_generation(prompt, options, idempotency_key)))
-
-    def edit(
-        self,
-        image: PictureSource,
-        mask: PictureSource | None,
-        prompt: str,
-        *,
-        timeout: float | None = None,
-        **options: Unpack[EditOptions],
-    ) -> Generation:
-        """Paints anew where the mask's alpha is 0, or the image's own where there is no mask, and waits as `generate`.
-
-        With `offset` it paints around the image, with `strength` it varies it. Raises OarError, OSError.
-        """
-        wanted: EditOptions = {"previews": False, **options}
-        return self._await(self.submit_edit(image, mask, prompt, **wanted), timeout)
-
-    def submit_edit(
-        self,
-        image: PictureSource,
-        mask: PictureSource | None,
-        prompt: str,
-        *,
-        idempotency_key: str | None = None,
-        **options: Unpack[EditOptions],
-    ) -> "Job":
-        """As `submit`, for an edit."""
-        call = calls.post_edit(image, mask, prompt, options, idempotency_key)
-        return Job(self._connections, self._connections.send(call))
-
-    def job(self, job_id: str) -> "Job":
-        """A job that was submitted before, here or elsewhere. Raises NotFound."""
-        return Job(self._connections, self._connections.send(calls.get_generation(job_id)))
-
-    def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
-        """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
-        listing = self._connections.send(calls.get_generations(model, limit))
-        return listing.data
-
-    # the server
-
     def models(self) -> list[ModelEntry]:
         """What the server paints with."""
         listing = self._connections.send(calls.get_models())
@@ -153,7 +95,63 @@ class Client:
                 raise TimedOut(f"the server was not ready within {timeout:g} s")
             self._connections.sleep(READY_PAUSE)
 
-    # input and output
+
+class Client(Server):
+    """Makes pictures on one server. Close it, or use it as a context manager."""
+
+    def generate(
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generation:
+        """Makes pictures and waits for them. Without `previews=True` none are made on the way.
+
+        A wait that ends early, by `timeout` or an interrupt, cancels the job. Raises OarError.
+        """
+        chosen: Options = {"previews": False, **options}
+        return self._await(self.submit(prompt, **chosen), timeout)
+
+    def submit(
+        self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
+    ) -> "Job":
+        """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
+        return Job(self._connections, self._connections.send(calls.post_generation(prompt, options, idempotency_key)))
+
+    def edit(
+        self,
+        image: PictureSource,
+        mask: PictureSource | None,
+        prompt: str,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> Generation:
+        """Paints again where the mask's alpha is 0, or the image's own where there is no mask, and waits as `generate`.
+
+        With `offset` it paints around the image, with `strength` it varies it. Raises OarError, OSError.
+        """
+        chosen: EditOptions = {"previews": False, **options}
+        return self._await(self.submit_edit(image, mask, prompt, **chosen), timeout)
+
+    def submit_edit(
+        self,
+        image: PictureSource,
+        mask: PictureSource | None,
+        prompt: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[EditOptions],
+    ) -> "Job":
+        """As `submit`, for an edit."""
+        call = calls.post_edit(image, mask, prompt, options, idempotency_key)
+        return Job(self._connections, self._connections.send(call))
+
+    def job(self, job_id: str) -> "Job":
+        """A job that was submitted before, here or elsewhere. Raises NotFound."""
+        return Job(self._connections, self._connections.send(calls.get_generation(job_id)))
+
+    def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
+        """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
+        listing = self._connections.send(calls.get_generations(model, limit))
+        return listing.data
 
     def _await(self, job: "Job", timeout: float | None) -> Generation:
         try:
@@ -206,8 +204,8 @@ class Job(JobView):
 
     def outputs(self, *kinds: OutputKind) -> list[Output]:
         """All that a completed job made, or what is of these kinds."""
-        wanted = [made for made in self.status.outputs if made.kind in kinds or not kinds]
-        return [Output(made.kind, made.index, made.media_type, self._fetch_output(made)) for made in wanted]
+        links = [link for link in self.status.outputs if link.kind in kinds or not kinds]
+        return [Output(link.kind, link.index, link.media_type, self._fetch_output(link)) for link in links]
 
     def _fetch_output(self, made: OutputLink) -> bytes:
         call = calls.get_output(self.id, made.kind, made.index)
@@ -228,8 +226,8 @@ class Job(JobView):
     ) -> list[Picture]:
         """The pictures of a completed job. `compression` is the quality of WebP and JPEG, `metadata` whether a PNG
         carries what made it. Raises Conflict where the job is not completed."""
-        wanted = range(self.params.num_outputs("image"))
-        return [self.image(index, image_format, compression=compression, metadata=metadata) for index in wanted]
+        indices = range(self.params.num_outputs("image"))
+        return [self.image(index, image_format, compression=compression, metadata=metadata) for index in indices]
 
     def image(
         self, index: int, image_format: OutputFormat = "png", *, compression: int = 100, metadata: bool = True

@@ -19,6 +19,7 @@ NAMES = {
     "AsyncConnections": "Connections",
     "AsyncEventStream": "EventStream",
     "AsyncJob": "Job",
+    "AsyncServer": "Server",
     "aclose": "close",
     "aio_connections": "connections",
 }

@@ -10,13 +10,13 @@ from oar_wire.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelN
 from oar_wire.job import GenerationParams
 from oar_wire.model import WorkerInfo
 from server.jobs import keys, scripts
-from server.jobs.admission import Idempotency
+from server.jobs.admission import MARGIN, Idempotency
 from server.jobs.connection import RedisConnection, Word
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
 from server.jobs.job import TRANSITIONS, JobState
 from server.jobs.log import Claim, Kept, NewEvent
-from server.jobs.queue import MARGIN, JobQueue
+from server.jobs.queue import JobQueue
 from server.jobs.store import OutputStore, Registry
 from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
