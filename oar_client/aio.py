@@ -31,7 +31,7 @@ from oar_wire.outputs import OutputKind, OutputLink
 READY_PAUSE = 0.2
 
 
-class AsyncServer:
+class AsyncServerClient:
     """Talks to one server: what it has, and whether it is ready."""
 
     def __init__(
@@ -98,7 +98,7 @@ class AsyncServer:
             await self._connections.sleep(READY_PAUSE)
 
 
-class AsyncClient(AsyncServer):
+class AsyncClient(AsyncServerClient):
     """Makes pictures on one server. Close it, or use it as a context manager."""
 
     async def generate(

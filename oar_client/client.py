@@ -31,7 +31,7 @@ from oar_wire.outputs import OutputKind, OutputLink
 READY_PAUSE = 0.2
 
 
-class Server:
+class ServerClient:
     """Talks to one server: what it has, and whether it is ready."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Server:
             self._connections.sleep(READY_PAUSE)
 
 
-class Client(Server):
+class Client(ServerClient):
     """Makes pictures on one server. Close it, or use it as a context manager."""
 
     def generate(

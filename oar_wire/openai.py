@@ -59,7 +59,7 @@ class ImagesRequest(DrawingOptions):
     metadata: bool = Field(True, description="Whether a PNG carries a text chunk from which it can be made again")
 
     @property
-    def wanted_quality(self) -> Quality:
+    def quality_level(self) -> Quality:
         return QUALITIES[self.quality or "auto"]
 
     def to_generation(self, model: ModelInfo) -> GenerationRequest:
@@ -73,7 +73,7 @@ class ImagesRequest(DrawingOptions):
 
     def _steps(self, model: ModelInfo) -> int:
         usual = model.defaults.steps
-        match self.wanted_quality:
+        match self.quality_level:
             case "low":
                 return max(1, usual // 2)
             case "medium":

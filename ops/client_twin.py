@@ -19,7 +19,7 @@ NAMES = {
     "AsyncConnections": "Connections",
     "AsyncEventStream": "EventStream",
     "AsyncJob": "Job",
-    "AsyncServer": "Server",
+    "AsyncServerClient": "ServerClient",
     "aclose": "close",
     "aio_connections": "connections",
 }

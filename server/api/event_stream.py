@@ -70,7 +70,7 @@ class EventStreamResponse(Response):
         services = self._services
         services.metrics.event_streams.inc()
         try:
-            with services.room.taken(services.tenant):
+            with services.stream_limits.hold(services.tenant):
                 await until_one_ends(self._send_all(send), wait_until_left(receive))
         finally:
             services.metrics.event_streams.dec()
@@ -111,6 +111,6 @@ async def wait_until_left(receive: Receive) -> None:
         pass
 
 
-def check_room(services: Services) -> None:
+def check_stream_limits(services: Services) -> None:
     """Raises TooManySockets."""
-    services.room.check(services.tenant, "event stream")
+    services.stream_limits.check(services.tenant, "event stream")

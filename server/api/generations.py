@@ -31,7 +31,7 @@ from oar_wire.request import GenerationRequest
 from server.api import documents
 from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
-from server.api.event_stream import HEARTBEAT, SCHEMA, EventStreamResponse, check_room, frame
+from server.api.event_stream import HEARTBEAT, SCHEMA, EventStreamResponse, check_stream_limits, frame
 from server.api.following import follow, parse_seq
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
@@ -199,7 +199,7 @@ async def events(
     job = await services.queue.load(job_id)
     if job.state.is_terminal and known >= job.seq:
         return Response(status_code=204)
-    check_room(services)
+    check_stream_limits(services)
     return EventStreamResponse(services, _frames(services, job, known))
 
 
@@ -241,13 +241,13 @@ async def image(
 ) -> Response:
     """A finished picture. It never changes, so it may be cached for ever."""
     job, png = await finished_png(services, job_id, index)
-    wanted = Rendition(kind, compression, metadata and services.settings.image_metadata)
-    etag = f'"{hashlib.sha256(png + wanted.query.encode()).hexdigest()[:32]}"'
+    rendition = Rendition(kind, compression, metadata and services.settings.image_metadata)
+    etag = f'"{hashlib.sha256(png + rendition.query.encode()).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
     known = if_none_match or ""
     if etag in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
-    content = await render_in(services.threads.encoding, services.tenant, png, wanted, recipe_of(job, index))
+    content = await render_in(services.threads.encoding, services.tenant, png, rendition, recipe_of(job, index))
     return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
 
 

@@ -38,7 +38,7 @@ from oar_wire.openai import (
 from server.api import documents
 from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
-from server.api.event_stream import HEARTBEAT, SCHEMA, EventStreamResponse, check_room, frame
+from server.api.event_stream import HEARTBEAT, SCHEMA, EventStreamResponse, check_stream_limits, frame
 from server.api.following import follow
 from server.api.image_edits import ReadEdit, read_edit, read_variation
 from server.api.pictures import Rendition, recipe_of, reencode, render_in
@@ -104,7 +104,7 @@ class Delivery:
     """What was asked for, as far as the answer depends on it."""
 
     kind: str  # image_generation or image_edit: the prefix of the events' types
-    wanted: ImagesRequest
+    requested: ImagesRequest
     model: ModelInfo
     text_tokens: int
     has_metadata: bool
@@ -113,8 +113,8 @@ class Delivery:
 
     @property
     def rendition(self) -> Rendition:
-        compression = 100 if self.wanted.output_compression is None else self.wanted.output_compression
-        return Rendition(self.wanted.output_format or "png", compression, self.has_metadata)
+        compression = 100 if self.requested.output_compression is None else self.requested.output_compression
+        return Rendition(self.requested.output_format or "png", compression, self.has_metadata)
 
     def facts(self, job: JobRecord, index: int | None = None) -> JobFacts:
         return JobFacts(
@@ -140,12 +140,12 @@ class Delivery:
     openapi_extra={"requestBody": {"content": {"application/json": {"examples": EXAMPLES}}}},
 )
 async def generate_images(
-    wanted: ImagesRequest, request: Request, services: Shared, idempotency_key: Key = None
+    requested: ImagesRequest, request: Request, services: Shared, idempotency_key: Key = None
 ) -> Response:
     """Makes pictures from a prompt, as OpenAI's `images.generate`."""
     with rejections_counted(services):
-        key = idempotency(idempotency_key, wanted)
-        delivery, job = await _submit(services, "image_generation", wanted, key)
+        key = idempotency(idempotency_key, requested)
+        delivery, job = await _submit(services, "image_generation", requested, key)
     return await _deliver(services, request, delivery, job)
 
 
@@ -183,15 +183,15 @@ async def vary(request: Request, services: Shared, idempotency_key: Key = None) 
     """
     with rejections_counted(services):
         read = await read_variation(request, services)
-        strength = STRENGTH if read.wanted.strength is None else read.wanted.strength
-        varied = ReadEdit(read.wanted.model_copy(update={"strength": strength}), read.image)
+        strength = STRENGTH if read.requested.strength is None else read.requested.strength
+        varied = ReadEdit(read.requested.model_copy(update={"strength": strength}), read.image)
         delivery, job = await _submit_edit(services, varied, idempotency_key)
     return await _deliver(services, request, delivery, job)
 
 
 async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str | None) -> tuple[Delivery, JobRecord]:
-    key = idempotency(idempotency_key, edit.wanted, edit.image.data, edit.mask.data if edit.mask else b"")
-    model = await services.find_model(edit.wanted.model)
+    key = idempotency(idempotency_key, edit.requested, edit.image.data, edit.mask.data if edit.mask else b"")
+    model = await services.find_model(edit.requested.model)
     warnings: tuple[str, ...] = ()
     try:
         source = await _prepare(services, edit, model)
@@ -200,56 +200,56 @@ async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str 
         if services.settings.openai_strict or not is_open:
             raise
         # OpenAI's newer models take a picture without any mask, and change what the prompt asks for.
-        edit = ReadEdit(edit.wanted.model_copy(update={"strength": STRENGTH}), edit.image)
+        edit = ReadEdit(edit.requested.model_copy(update={"strength": STRENGTH}), edit.image)
         source = await _prepare(services, edit, model)
         warnings = (f"mask: none was sent, so that {STRENGTH:.0%} of the whole picture are drawn anew (strength)",)
-    return await _submit(services, "image_edit", edit.wanted, key, source, warnings)
+    return await _submit(services, "image_edit", edit.requested, key, source, warnings)
 
 
 async def _prepare(services: Services, edit: ReadEdit, model: ModelInfo) -> EditSource:
     """Raises InvalidRequest."""
     return await services.threads.decoding.run(
-        services.tenant, prepare, edit.image, edit.mask, edit.wanted, model, services.settings
+        services.tenant, prepare, edit.image, edit.mask, edit.requested, model, services.settings
     )
 
 
 async def _submit(
     services: Services,
     kind: str,
-    wanted: ImagesRequest,
+    requested: ImagesRequest,
     key: Idempotency | None,
     source: EditSource | None = None,
     warnings: tuple[str, ...] = (),
 ) -> tuple[Delivery, JobRecord]:
-    model = await services.find_model(wanted.model)
+    model = await services.find_model(requested.model)
     check_makes(model, "image")
-    check_sense(wanted)
-    warnings += substitutes(wanted, model, is_strict=services.settings.openai_strict)
-    if wanted.stream:
-        check_room(services)
-    elif wanted.response_format != "b64_json":
+    check_sense(requested)
+    warnings += substitutes(requested, model, is_strict=services.settings.openai_strict)
+    if requested.stream:
+        check_stream_limits(services)
+    elif requested.response_format != "b64_json":
         await services.links.prepare(services.tenant)  # before anything is drawn that could then not be linked to
     submitted = await accept(
         services,
-        wanted.to_generation(model),
+        requested.to_generation(model),
         model,
         idempotency=key,
-        partial_images=(wanted.partial_images or 0) if wanted.stream else 0,
+        partial_images=(requested.partial_images or 0) if requested.stream else 0,
         source=source,
-        needs_prompt=not isinstance(wanted, VariationFields),
+        needs_prompt=not isinstance(requested, VariationFields),
     )
     job = (await place_of(services, submitted)).job
     drawn = job.params.drawn_class
     if drawn is not None and not drawn.is_exact:
         warnings += (f"prompt: it names no class of {model.name}; the nearest is {drawn.name!r}",)
-    text_tokens = await services.prompts.count(wanted.prompt, model) or 0
-    has_metadata = wanted.metadata and services.settings.image_metadata
+    text_tokens = await services.prompts.count(requested.prompt, model) or 0
+    has_metadata = requested.metadata and services.settings.image_metadata
     warnings += job.warnings
-    return Delivery(kind, wanted, model, text_tokens, has_metadata, warnings, can_come_back=key is not None), job
+    return Delivery(kind, requested, model, text_tokens, has_metadata, warnings, can_come_back=key is not None), job
 
 
 async def _deliver(services: Services, request: Request, delivery: Delivery, job: JobRecord) -> Response:
-    if not delivery.wanted.stream:
+    if not delivery.requested.stream:
         with losses_told():
             response = await _answer(services, request, delivery, job)
     else:
@@ -280,7 +280,7 @@ async def _answer(services: Services, request: Request, delivery: Delivery, job:
         created=int(ended.finished_at or time.time()),
         data=data,
         output_format=delivery.rendition.format,
-        quality=delivery.wanted.wanted_quality,
+        quality=delivery.requested.quality_level,
         size=delivery.model.size,
         usage=delivery.usage(ended, ended.params.n),
         oar=delivery.facts(ended),
@@ -290,7 +290,7 @@ async def _answer(services: Services, request: Request, delivery: Delivery, job:
 
 async def _data(services: Services, request: Request, delivery: Delivery, job: JobRecord, index: int) -> ImageData:
     """A picture, or its address, or both. Raises JobExpired."""
-    only = delivery.wanted.response_format
+    only = delivery.requested.response_format
     return ImageData(
         b64_json=None if only == "url" else await _finished(services, delivery, job, index),
         url=None if only == "b64_json" else await _link(services, request, delivery, job, index),
@@ -326,7 +326,7 @@ async def _frames(services: Services, delivery: Delivery, job: JobRecord) -> Asy
             b64_json=await _finished(services, delivery, ended, index),
             created_at=int(ended.finished_at or time.time()),
             size=delivery.model.size,
-            quality=delivery.wanted.wanted_quality,
+            quality=delivery.requested.quality_level,
             output_format=delivery.rendition.format,
             oar=delivery.facts(ended, index),
             usage=whole if index == 0 else Usage.of(text=0, kept=0, drawn=whole.output_tokens),
@@ -335,10 +335,10 @@ async def _frames(services: Services, delivery: Delivery, job: JobRecord) -> Asy
 
 
 async def _partial(services: Services, delivery: Delivery, job: JobRecord, partial: Partial) -> str:
-    wanted = delivery.rendition
+    requested = delivery.rendition
     stored = base64.b64decode(partial.data)
     picture = await services.threads.encoding.run_accepted(
-        services.tenant, reencode, stored, wanted.format, wanted.compression
+        services.tenant, reencode, stored, requested.format, requested.compression
     )
     event = PartialImage(
         type=f"{delivery.kind}.partial_image",  # pyright: ignore[reportArgumentType]
@@ -346,8 +346,8 @@ async def _partial(services: Services, delivery: Delivery, job: JobRecord, parti
         b64_json=base64.b64encode(picture).decode(),
         created_at=int(partial.at),
         size=delivery.model.size,
-        quality=delivery.wanted.wanted_quality,
-        output_format=wanted.format,
+        quality=delivery.requested.quality_level,
+        output_format=requested.format,
         oar=delivery.facts(job, partial.image),
     )
     return frame(event.type, event.model_dump_json())

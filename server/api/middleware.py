@@ -179,9 +179,9 @@ class TraceRequests:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         with self.tracing.request(scope["method"], headers) as span:
 
-            async def told(message: Message) -> None:
+            async def recorded(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     span.answered(getattr(scope.get("route"), "path", "unmatched"), message["status"])
                 await send(message)
 
-            await self.app(scope, receive, told)
+            await self.app(scope, receive, recorded)

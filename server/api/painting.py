@@ -103,26 +103,26 @@ def animate(
     is_pixel_art: bool = True,
 ) -> bytes:
     """`grid` is (h, w) in tokens, `side` the longest side in pixels that the animation may have."""
-    easel = _Easel(_opened(png), grid, side, is_pixel_art)
-    painting = painting.gathered(max(1, min(MAX_FRAMES, MAX_PIXELS // easel.num_pixels) - 2))
-    easel.cover(painting.written)
+    canvas = _FrameCanvas(_opened(png), grid, side, is_pixel_art)
+    painting = painting.gathered(max(1, min(MAX_FRAMES, MAX_PIXELS // canvas.num_pixels) - 2))
+    canvas.cover(painting.written)
     written = 0
-    frames = [easel.frame(painting.guess(0))]
+    frames = [canvas.frame(painting.guess(0))]
     for step in painting.steps:
         written += len(step)
-        frames.append(easel.frame(painting.guess(written), step))
-    frames.append(easel.finished())
+        frames.append(canvas.frame(painting.guess(written), step))
+    frames.append(canvas.finished())
     pace = min(MOST_MILLISECONDS, max(LEAST_MILLISECONDS, PAINT_MILLISECONDS // max(1, len(painting.steps))))
     durations = [BLANK_MILLISECONDS, *[pace // 10 * 10] * len(painting.steps), HOLD_MILLISECONDS]
     first, *others = _with_one_palette(frames) if kind == "gif" else frames
     buffer = io.BytesIO()
     first.save(
-        buffer, kind.upper(), save_all=True, append_images=others, duration=durations, loop=0, **easel.options(kind)
+        buffer, kind.upper(), save_all=True, append_images=others, duration=durations, loop=0, **canvas.options(kind)
     )
     return buffer.getvalue()
 
 
-class _Easel:
+class _FrameCanvas:
     """Draws the frames of one picture, one after the other."""
 
     def __init__(self, final: Image.Image, grid: tuple[int, int], side: int, is_pixel_art: bool) -> None:

@@ -46,18 +46,18 @@ class Rendition:
         return f"format={self.format}&{option}"
 
 
-def render(png: bytes, wanted: Rendition, recipe: dict[str, Any]) -> bytes:
+def render(png: bytes, rendition: Rendition, recipe: dict[str, Any]) -> bytes:
     """`recipe` goes into the text chunks of a PNG, and nowhere else."""
-    if wanted.format == "png":
-        return _with_texts(png, recipe) if wanted.metadata else png
-    return reencode(png, wanted.format, wanted.compression)
+    if rendition.format == "png":
+        return _with_texts(png, recipe) if rendition.metadata else png
+    return reencode(png, rendition.format, rendition.compression)
 
 
 async def render_in(
     threads: FairThreadPool,
     tenant: Tenant,
     png: bytes,
-    wanted: Rendition,
+    rendition: Rendition,
     recipe: dict[str, Any],
     *,
     is_accepted: bool = False,
@@ -66,10 +66,10 @@ async def render_in(
 
     Raises PictureShareFull and PictureQueueFull, but for an answer to a request whose job was accepted before.
     """
-    if wanted.format == "png":
-        return render(png, wanted, recipe)
+    if rendition.format == "png":
+        return render(png, rendition, recipe)
     run = threads.run_accepted if is_accepted else threads.run
-    return await run(tenant, render, png, wanted, recipe)
+    return await run(tenant, render, png, rendition, recipe)
 
 
 def reencode(picture: bytes, kind: Literal["png", "webp", "jpeg"], compression: int) -> bytes:
@@ -99,9 +99,9 @@ def parameters(recipe: dict[str, Any]) -> str:
     the negative prompt where there is one, and one of pairs."""
     pairs = {label: recipe[name] for name, label in LABELS.items() if name in recipe}
     rest = {name.replace("_", " ").capitalize(): value for name, value in recipe.items() if name not in TOLD_APART}
-    told = {**pairs, **rest, **({"Fingerprint": _one_line(recipe["fingerprint"])} if "fingerprint" in recipe else {})}
+    labels = {**pairs, **rest, **({"Fingerprint": _one_line(recipe["fingerprint"])} if "fingerprint" in recipe else {})}
     negative = [f"Negative prompt: {recipe['negative_prompt']}"] if recipe.get("negative_prompt") else []
-    words = ", ".join(f"{name}: {_one_line(value)}" for name, value in told.items())
+    words = ", ".join(f"{name}: {_one_line(value)}" for name, value in labels.items())
     return "\n".join((recipe["prompt"], *negative, words))
 
 

@@ -59,8 +59,8 @@ async def no_stream(job_id: str) -> None:
 async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
     reader = Reader(job_id)
     try:
-        services.room.check(services.tenant, "websocket")
-        with services.room.taken(services.tenant):
+        services.stream_limits.check(services.tenant, "websocket")
+        with services.stream_limits.hold(services.tenant):
             await until_one_ends(_pump(socket, services, reader), _listen(socket))
     except ServerError as error:
         await _close_with(socket, services, error, reader)

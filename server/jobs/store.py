@@ -85,19 +85,19 @@ class Registry:
         """Keeps models known for `seconds` more, and the default if it is the first one. False where something of them
         is gone."""
         milliseconds = int(seconds * 1000)
-        wanted = [key for name in names for key in (keys.model_key(name), keys.text_tokenizer_key(name))]
+        required = [key for name in names for key in (keys.model_key(name), keys.text_tokenizer_key(name))]
         replies = await self._connection.again_many(
             [
                 ("GET", keys.DEFAULT_MODEL),
                 *(("SISMEMBER", keys.MODELS, name) for name in names),
-                *(("PEXPIRE", key, milliseconds) for key in wanted),
+                *(("PEXPIRE", key, milliseconds) for key in required),
                 *(("PEXPIRE", keys.vocabulary_key(name), milliseconds) for name in names),  # not all models have one
             ]
         )
         default: bytes | None = replies[0]
         if default is not None and default.decode() == names[0]:
             await self._connection.again("PEXPIRE", keys.DEFAULT_MODEL, milliseconds)
-        return default is not None and all(replies[1 : 1 + len(names) + len(wanted)])
+        return default is not None and all(replies[1 : 1 + len(names) + len(required)])
 
     async def forget_model(self, name: str) -> None:
         """As if it had never been published. A worker that serves it publishes it again."""

@@ -142,7 +142,7 @@ class LoadedModel:
 
 
 def load_models(settings: Settings) -> list[LoadedModel]:
-    """The wanted models, the default one first. Raises WeightsError, and ConfigError where slots exceed the memory."""
+    """The models of the settings, the default one first. Raises WeightsError, ConfigError where slots exceed the memory."""
     torch.set_num_threads(settings.threads or _share(settings))
     manifest = Manifest.load(settings.weights_dir)
     device = _device(settings.device)
@@ -189,23 +189,23 @@ def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> Loa
     return replace(model, load_seconds=seconds)
 
 
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
+def _device(requested: str) -> str:
+    if requested != "auto":
+        return requested
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | FrameModel, Packing | None]:
     """A model in its number format, and which calls take packed weights, where that was measured."""
-    wanted = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    requested = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
     if makes_frames(folder):
-        return load_frame_model(folder, device, wanted), None
+        return load_frame_model(folder, device, requested), None
     decode_dtype = _DTYPES[settings.decode_dtype]
-    can_measure = device == "cpu" and not settings.deterministic and wanted is not torch.int8
+    can_measure = device == "cpu" and not settings.deterministic and requested is not torch.int8
     if not can_measure or not _measures(settings, folder):
-        return load_model(folder, device, wanted, decode_dtype=decode_dtype), None
+        return load_model(folder, device, requested, decode_dtype=decode_dtype), None
     pipeline = load_model(folder, device, torch.float32, decode_dtype=decode_dtype)
-    dtypes = (_DTYPES["float32"], _DTYPES["bfloat16"]) if settings.dtype == "fastest" else (wanted,)
+    dtypes = (_DTYPES["float32"], _DTYPES["bfloat16"]) if settings.dtype == "fastest" else (requested,)
     best = Calibration.stored(settings.data_dir / "calibration", pipeline.backbone, dtypes)
     logger.info("calibrated model=%s %s", pipeline.name, words(best))
     in_number_format(pipeline.backbone, _DTYPES[best.dtype])
