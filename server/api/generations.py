@@ -1,6 +1,5 @@
 """`/v1/generations`: submit, look, cancel, follow, fetch pictures."""
 
-import hashlib
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -31,6 +30,7 @@ from oar_wire.request import GenerationRequest
 from server.api import documents
 from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
+from server.api.etags import is_current, make_etag
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStreamResponse, check_stream_limits, frame
 from server.api.following import follow, parse_seq
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
@@ -242,10 +242,9 @@ async def image(
     """A finished picture. It never changes, so it may be cached for ever."""
     job, png = await finished_png(services, job_id, index)
     rendition = Rendition(kind, compression, metadata and services.settings.image_metadata)
-    etag = f'"{hashlib.sha256(png + rendition.query.encode()).hexdigest()[:32]}"'
+    etag = make_etag(png, rendition.query.encode())
     headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
-    known = if_none_match or ""
-    if etag in known or known.strip() == "*":
+    if is_current(etag, if_none_match):
         return Response(status_code=304, headers=headers)
     content = await render_in(services.threads.encoding, services.tenant, png, rendition, recipe_of(job, index))
     return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
@@ -274,10 +273,9 @@ async def output(
     """An output as it was made: a frame as soon as its event came, anything else when the job has completed. It never
     changes, so it may be cached for ever."""
     found = await made_output(services, await services.queue.load(job_id), kind, index)
-    etag = f'"{hashlib.sha256(found.data).hexdigest()[:32]}"'
+    etag = make_etag(found.data)
     headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
-    known = if_none_match or ""
-    if etag in known or known.strip() == "*":
+    if is_current(etag, if_none_match):
         return Response(status_code=304, headers=headers)
     return Response(found.data, media_type=found.media_type, headers=headers)
 

@@ -18,6 +18,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from oar_wire.errors import ResourceNotFound
+from server.api.etags import is_current
 
 WEB = Path(__file__).parents[1] / "web"
 HOME = "index.html"
@@ -76,7 +77,7 @@ class Page:
         compressed = self.compressed if wants_gzip else None
         etag = f'"{self.etag}{"-gzip" if compressed else ""}"'
         headers = {**HEADERS, "Content-Security-Policy": self.policy, "ETag": etag}
-        if etag in if_none_match or if_none_match.strip() == "*":
+        if is_current(etag, if_none_match):
             return Response(status_code=304, headers=headers)
         if compressed is not None:
             headers["Content-Encoding"] = "gzip"

@@ -7,7 +7,6 @@ without loss, so that their pixels stay crisp.
 """
 
 import base64
-import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from oar_wire.events import Partial, Patches, Preview, Restarted
 from oar_wire.model import ModelInfo
 from server.api import documents
 from server.api.deps import Services, Shared
-from server.api.generations import ImageIndex, JobId, finished_png
+from server.api.etags import is_current, make_etag
+from server.api.generations import CACHE_FOR_EVER, ImageIndex, JobId, finished_png
 from server.jobs.events import StoredEvent
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
@@ -249,10 +249,9 @@ async def painting(
     job, png = await finished_png(services, job_id, index)
     info = await services.find_model(job.params.model)
     words = f"{VERSION}:{kind}:{size}:{job.id}:{index}".encode()
-    etag = f'"{hashlib.sha256(png + words).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
-    known = if_none_match or ""
-    if etag in known or known.strip() == "*":
+    etag = make_etag(png, words)
+    headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
+    if is_current(etag, if_none_match):
         return Response(status_code=304, headers=headers)
     content = await _animated(services, job_id, index, png, info, kind, size)
     name = f"{job_id}-{index}.{kind}"

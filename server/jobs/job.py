@@ -1,4 +1,4 @@
-"""A job: its states, the transitions that are legal, and its record as read from Redis."""
+"""A job: its states, and its record as read from Redis."""
 
 import json
 from collections.abc import Mapping
@@ -22,26 +22,7 @@ class JobState(StrEnum):
         return self in TERMINAL
 
 
-ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELED})
-TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    # A queued job fails when its deadline has passed or its attempts are used up.
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELED, JobState.FAILED}),
-    # A running job is queued again when its worker hands it back.
-    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.RUNNING, *TERMINAL}),
-    JobState.COMPLETED: frozenset(),
-    JobState.FAILED: frozenset(),
-    JobState.CANCELED: frozenset(),
-}
-
-
-class IllegalTransition(RuntimeError):
-    """Our own mistake: the scripts let no job go this way."""
-
-
-def check_transition(before: JobState, after: JobState) -> None:
-    if after not in TRANSITIONS[before]:
-        raise IllegalTransition(f"a job that is {before} cannot become {after}")
 
 
 @dataclass(frozen=True)

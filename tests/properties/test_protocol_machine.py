@@ -24,13 +24,13 @@ from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog, StoredEvent
-from server.jobs.job import TRANSITIONS, JobRecord, JobState
+from server.jobs.job import JobRecord, JobState
 from server.jobs.log import Claim, NewEvent
 from server.jobs.queue import JobQueue
 from server.jobs.sweeper import Sweeper
 from server.jobs.worker_queue import Taken, WorkerQueue
 from server.settings import Settings
-from tests.server.jobs.protocol import ManualClock, end_leases, params
+from tests.server.jobs.protocol import TRANSITIONS, ManualClock, end_leases, params
 
 T = TypeVar("T")
 WORKERS = ("one", "two", "three")

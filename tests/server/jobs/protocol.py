@@ -1,11 +1,13 @@
 """What the tests of the protocol share: parameters, and a worker that is the test itself."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from oar_wire.job import GenerationParams
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
 from server.jobs.events import EventLog
+from server.jobs.job import JobState
 from server.jobs.log import Claim
 from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
@@ -14,6 +16,19 @@ PARAMS = GenerationParams(
     model="tiny", prompt="a red circle", seed=7, n=2, order="raster", steps=3, group_sizes="cosine",
     guidance=2.0, temperature=1.0, top_k=0, top_p=1.0,
 )  # fmt: skip
+
+# The transitions that the scripts allow.
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    # A queued job fails when its deadline has passed or its attempts are used up.
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELED, JobState.FAILED}),
+    # A running job is queued again when its worker hands it back.
+    JobState.RUNNING: frozenset(
+        {JobState.QUEUED, JobState.RUNNING, JobState.COMPLETED, JobState.FAILED, JobState.CANCELED}
+    ),
+    JobState.COMPLETED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELED: frozenset(),
+}
 
 
 def params(**changes: Any) -> GenerationParams:

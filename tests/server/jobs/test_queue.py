@@ -14,13 +14,13 @@ from server.jobs.admission import MARGIN, Idempotency
 from server.jobs.connection import RedisConnection, Word
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
-from server.jobs.job import TRANSITIONS, JobState
+from server.jobs.job import JobState
 from server.jobs.log import Claim, Kept, NewEvent
 from server.jobs.queue import JobQueue
 from server.jobs.store import OutputStore, Registry
 from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
-from tests.server.jobs.protocol import end_leases, set_clock
+from tests.server.jobs.protocol import TRANSITIONS, end_leases, set_clock
 from tests.server.jobs.protocol import open_worker as open_observer
 from tests.waiting import HANG_SECONDS
 
