@@ -142,7 +142,7 @@ class LoadedModel:
 
 
 def load_models(settings: Settings) -> list[LoadedModel]:
-    """The models to serve, the default one first. Raises WeightsError, and ConfigError where slots exceed the memory."""
+    """The models to serve, the default one first. Raises WeightsError, and ConfigError for too many slots."""
     torch.set_num_threads(settings.threads or _share(settings))
     manifest = Manifest.load(settings.weights_dir)
     device = _device(settings.device)
