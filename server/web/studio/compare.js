@@ -43,7 +43,7 @@ export class CompareView {
   }
 
   onOrders() {
-    this.options.clearFault("order");
+    this.options.controls.clearFault("order");
     if (!this.isRunning) this.preview();
   }
 

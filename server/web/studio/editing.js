@@ -49,7 +49,7 @@ export class EditView {
         type: "radio", name: group, value: mode, props: { checked: mode === this.mode }, on: { change: () => this.setMode(mode) },
       }), el("span", { text: label })));
     this.about = el("p", { class: "hint" });
-    this.strength = this.options.slider("strength", "Strength", {
+    this.strength = this.options.controls.slider("strength", "Strength", {
       min: 0.05, max: 1, step: 0.05, format: (value) => `${Math.round(value * 100)} % drawn anew`,
     });
     this.strength.set(0.5);
