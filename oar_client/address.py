@@ -1,4 +1,4 @@
-"""Where the server is and who asks: the base URL, its websockets' URLs, the headers."""
+"""Address of the server and who asks: the base URL, its websockets' URLs, the headers."""
 
 import os
 from collections.abc import Mapping

@@ -82,7 +82,7 @@ class AsyncServerClient:
         return (await self._connections.send(calls.get_classes(name))).data
 
     async def ready(self) -> bool:
-        """Whether a request would be served now; asked once."""
+        """Tells whether a request would be served now; asked once."""
         with contextlib.suppress(OarError):
             await self._connections.fetch(calls.get_ready(), Attempts(Patience.none()))
             return True

@@ -34,7 +34,7 @@ class Call(Generic[M]):
     query: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def arguments(self) -> dict[str, Any]:
-        """For `httpx.Client.request` and its asynchronous twin."""
+        """Arguments of `httpx.Client.request` and its asynchronous twin."""
         common = {"method": self.method, "url": self.path, "headers": self.headers, "params": self.query}
         if self.body is None:
             return common

@@ -80,7 +80,7 @@ class ServerClient:
         return (self._connections.send(calls.get_classes(name))).data
 
     def ready(self) -> bool:
-        """Whether a request would be served now; asked once."""
+        """Tells whether a request would be served now; asked once."""
         with contextlib.suppress(OarError):
             self._connections.fetch(calls.get_ready(), Attempts(Patience.none()))
             return True

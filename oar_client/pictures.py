@@ -16,7 +16,7 @@ from oar_wire.openai import OutputFormat
 
 
 class PillowImage(Protocol):
-    """What is used of `PIL.Image.Image`; Pillow need not be installed."""
+    """Used part of `PIL.Image.Image`; Pillow need not be installed."""
 
     def save(self, fp: Any, format: str | None = None) -> None: ...  # noqa: A002
 
@@ -42,7 +42,7 @@ def read_source(source: PictureSource, name: str) -> bytes:
 
 
 class _Encoded:
-    """What a job made, as the bytes of a file."""
+    """Output of a job, as the bytes of a file."""
 
     data: bytes
 

@@ -54,14 +54,14 @@ class GenerationParams(SamplingOptions, PlanOptions):
     model_hash: str = ""
 
     def num_outputs(self, kind: OutputKind) -> int:
-        """How many the job makes of a kind."""
+        """Number of outputs of a kind that the job makes."""
         if not self.frames:
             return self.n if kind == "image" else 0
         return {"image": 0, "frame": self.n * self.frames, "video": self.n}[kind]
 
     @property
     def all_steps(self) -> int:
-        """Of one image, those that revise it among them."""
+        """Steps of one image, those that revise it among them."""
         return self.steps + min(self.revise, REVISION_STEPS)
 
     @property

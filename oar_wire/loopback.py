@@ -1,11 +1,11 @@
-"""Which hosts are this machine alone."""
+"""Hosts that are this machine alone."""
 
 import ipaddress
 from urllib.parse import urlsplit
 
 
 def is_address(name: str) -> bool:
-    """Whether a host is written as an IP address."""
+    """Tells whether a host is written as an IP address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -14,7 +14,7 @@ def is_address(name: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on, or to call, is reached from this machine alone."""
+    """Tells whether an address to listen on, or to call, is reached from this machine alone."""
     name = host.lower()
     if is_address(name):
         return ipaddress.ip_address(name).is_loopback
@@ -22,5 +22,5 @@ def is_loopback(host: str) -> bool:
 
 
 def is_loopback_url(url: str) -> bool:
-    """Whether a URL means this machine. It is never asked for through a proxy, whatever the environment names."""
+    """Tells whether a URL means this machine. It is never asked for through a proxy, whatever the environment names."""
     return is_loopback(urlsplit(url).hostname or "")

@@ -1,4 +1,4 @@
-"""What a job makes: outputs of a kind, each with its index among those of that kind, and how they are found."""
+"""Outputs of a job: each of a kind, each with its index among those of that kind, and how they are found."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -55,7 +55,7 @@ def _fields() -> Iterator[ErrorCode]:
 
 
 def close_codes() -> dict[str, str]:
-    """What a websocket is closed with, and why."""
+    """Close codes of websockets, with the reasons."""
     by_close_code: dict[int, list[str]] = {}
     for error in error_codes():
         if error.close_code is not None:
@@ -66,7 +66,7 @@ def close_codes() -> dict[str, str]:
 
 
 def as_json() -> list[dict[str, Any]]:
-    """For the documents' `x-error-codes`."""
+    """List of the document's `x-error-codes`."""
     return [
         {"code": error.code, "status": error.status, "type": error.type, "field": error.field, "meaning": error.meaning}
         for error in error_codes()

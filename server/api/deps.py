@@ -1,4 +1,4 @@
-"""What the routes share: one bundle of services per application, made when it starts.
+"""Services that the routes share: one bundle of services per application, made when it starts.
 
 A route gets it as the tenant that asks may see it, whichever route that is: no route can forget whose a job is.
 """
@@ -143,7 +143,7 @@ class Services:
         raise ModelNotFound(f"there is no model {requested[:80]!r}", field="model")
 
     async def _is_to_come(self, name: str) -> bool:
-        """Whether Redis has lost its data and the model may be one that its worker has yet to publish again."""
+        """Tells whether Redis has lost its data and the model may be one that its worker has yet to publish again."""
         return await self.data.is_fresh() and not await self.registry.was_published(name)
 
 

@@ -8,6 +8,6 @@ def make_etag(*parts: bytes) -> str:
 
 
 def is_current(etag: str, if_none_match: str | None) -> bool:
-    """Whether the header `If-None-Match` names the ETag."""
+    """Tells whether the header `If-None-Match` names the ETag."""
     known = if_none_match or ""
     return etag in known or known.strip() == "*"

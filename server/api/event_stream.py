@@ -1,6 +1,9 @@
 """Server-sent events: `text/event-stream` over HTTP, for clients without a websocket.
 
 A comment is sent when nothing happened for a while, so that no proxy takes the silence for the end.
+
+By hand: sse-starlette would save 14 lines. It patches uvicorn's server at import, and ends streams as soon as a stop
+begins, which cancels pictures that could still be finished.
 """
 
 import asyncio
@@ -41,7 +44,7 @@ def frame(event: str, data: str, seq: int | None = None) -> str:
 
 
 def error_frame(body: dict[str, Any]) -> str:
-    """What went wrong once the answer had begun, in the shape that the route's other errors have."""
+    """Error once the answer had begun, in the shape that the route's other errors have."""
     return frame("error", json.dumps({"type": "error", **body}))
 
 

@@ -33,7 +33,7 @@ class FairTurns:
         return len(self._waiting.get(tenant.name, ()))
 
     def has_place(self, tenant: Tenant) -> bool:
-        """Whether a place is free, and the tenant may have it."""
+        """Tells whether a place is free, and the tenant may have it."""
         return self.num_running < self._num_places and self._has_share(tenant)
 
     async def begin(self, tenant: Tenant) -> None:

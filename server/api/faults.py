@@ -42,7 +42,7 @@ def install(app: FastAPI) -> None:
 
 
 def respond(error: ServerError, path: str) -> JSONResponse:
-    """In the shape that the clients of this address read."""
+    """Answers in the shape that the clients of this address read."""
     if not path.startswith(OPENAI_PATHS):
         return JSONResponse(error.to_json(), status_code=error.status, headers=error.headers)
     return JSONResponse(error.to_openai_json(), status_code=error.openai_status, headers=error.openai_headers)
@@ -74,7 +74,7 @@ async def _on_mistake(request: Request, error: Exception) -> JSONResponse:
 
 
 def allowed_methods(scope: Scope) -> list[str]:
-    """What any route takes at this address; HEAD wherever GET is."""
+    """Methods that any route takes at this address; HEAD wherever GET is."""
     routes = scope["app"].router.routes
     taken = [
         method
@@ -122,7 +122,7 @@ def field_code(field: str) -> str:
 
 
 def from_http_exception(error: HTTPException) -> ServerError:
-    """What Starlette and FastAPI raise themselves."""
+    """Makes our error of what Starlette and FastAPI raise themselves."""
     if error.status_code == 404:
         return ResourceNotFound()
     if error.status_code == 413:

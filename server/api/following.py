@@ -41,7 +41,7 @@ async def follow(services: Services, job: JobRecord, after: int, silence: float)
 
 
 def _as_seen(event: StoredEvent, root_path: str) -> StoredEvent:
-    """With the links as this client has to call them: the log holds them without a proxy's prefix."""
+    """Changes the links to those that this client has to call: the log holds them without a proxy's prefix."""
     if not root_path or event.type not in LINKING:
         return event
     body = json.loads(event.body)
@@ -52,7 +52,7 @@ def _as_seen(event: StoredEvent, root_path: str) -> StoredEvent:
 
 
 async def _is_over(services: Services, job_id: str, seq: int) -> bool:
-    """Whether `seq` is the terminal event or beyond it: there is nothing to wait for."""
+    """Tells whether `seq` is the terminal event or beyond it: there is nothing to wait for."""
     job = await services.queue.load(job_id)
     return job.state.is_terminal and seq >= job.seq
 

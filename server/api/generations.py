@@ -99,7 +99,7 @@ async def submit(
 
 
 async def answer(services: Services, submitted: Submitted, response: Response, prefer: Prefer) -> GenerationStatus:
-    """At once, or when the job has ended within the seconds that the client prefers to wait. Raises JobLost."""
+    """Answers at once, or when the job has ended within the seconds that the client prefers to wait. Raises JobLost."""
     with losses_told():
         return await _answer(services, submitted, response, prefer)
 
@@ -312,7 +312,8 @@ async def finished_png(services: Services, job_id: str, index: int) -> tuple[Job
 
 
 async def describe_job(services: Services, place: Place) -> GenerationStatus:
-    """As it was then: state, place and estimate are of one moment, even if a worker takes the job meanwhile."""
+    """Describes it as it was then: state, place and estimate are of one moment, even if a worker takes the job
+    meanwhile."""
     if place.job.state.is_terminal:
         return _status(services, place.job)
     return _status(services, place.job, place, await services.queue.fleet(place.job.params.model))
@@ -363,7 +364,7 @@ def _images(job: JobRecord, root_path: str) -> tuple[ImageLink, ...]:
 
 
 def _outputs(job: JobRecord, root_path: str) -> tuple[OutputLink, ...]:
-    """Also of a job that a worker ended which told of images alone."""
+    """Links of all outputs, also where the worker named images alone."""
     if job.state is not JobState.COMPLETED:
         return ()
     ending = Completed.model_validate_json(job.result)

@@ -58,7 +58,8 @@ class BoundedConnection(h11.Connection):
 
     @property
     def path(self) -> str:
-        """Of the head that came in last, as far as it can be told: it decides in which shape an error is answered."""
+        """Path in the head that came in last, as far as it can be read: it decides in which shape an error is
+        answered."""
         words = self._start.split(b" ", 2)
         if len(words) == 1:
             return ""
@@ -188,7 +189,7 @@ class HttpProtocol(H11Protocol):
         self._watch()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """What the websocket's own parser would not read is refused here, where it can be answered."""
+        """Refuses here, where it can be answered, what the websocket's own parser would not read."""
         lines = (event.target, *(name + value for name, value in event.headers))
         has_body = any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
@@ -267,7 +268,7 @@ class HttpProtocol(H11Protocol):
             self.transport.write(self.conn.send(event))
 
     def _has_served(self) -> bool:
-        """Whether a request came; uvicorn declares what it sets then as never None."""
+        """Tells whether a request came; uvicorn declares what it sets then as never None."""
         return self.cycle is not None  # pyright: ignore[reportUnnecessaryComparison]
 
 
@@ -297,7 +298,7 @@ def bounded_http(settings: Settings) -> type[HttpProtocol]:
 
 
 def server_config(app: ASGIApp, settings: Settings, more: Mapping[str, Any] | None = None) -> uvicorn.Config:
-    """How the API is served; `more` are further arguments of uvicorn's."""
+    """Configuration of uvicorn; `more` are further arguments of uvicorn's."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=bounded_http(settings),

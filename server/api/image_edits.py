@@ -1,4 +1,4 @@
-"""What `/v1/images/edits` and `/v1/images/variations` read: a multipart form with files, or JSON with references."""
+"""Bodies of `/v1/images/edits` and `/v1/images/variations`: a multipart form with files, or JSON with references."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -101,7 +101,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Delivery:
-    """What was asked for, as far as the answer depends on it."""
+    """Request, as far as the answer depends on it."""
 
     kind: str  # image_generation or image_edit: the prefix of the events' types
     requested: ImagesRequest
@@ -369,7 +369,7 @@ def _too_long(seconds: float) -> WaitTooLong:
 
 
 def _fault(job: JobRecord) -> ServerError:
-    """Why a job has no pictures, as an error of the request that made it."""
+    """Error of the request whose job has no pictures."""
     if job.state is not JobState.FAILED:
         return NoImage(f"the job was {job.state}")
     failure = Failed.model_validate_json(job.result).error

@@ -166,7 +166,10 @@ class CountAnswers:
 
 
 class TraceRequests:
-    """A span for each HTTP request but those of probes."""
+    """A span for each HTTP request but those of probes.
+
+    OpenTelemetry's own middleware would write the query into the span, and with it the signature of a link.
+    """
 
     def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
         self.app = app

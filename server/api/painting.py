@@ -1,4 +1,4 @@
-"""How a finished picture was painted, as an animated WebP or GIF: made from its events and its PNG, by Pillow alone.
+"""Animation of how a finished picture was painted, as WebP or GIF: made from its events and its PNG, by Pillow alone.
 
 Each frame is one decode step, or several where there are too many for `MAX_FRAMES` or `MAX_PIXELS`. Patches that are
 written show their final pixels; the others show the stored preview that was the newest by then, veiled, or a plain
@@ -58,7 +58,7 @@ class Painting:
 
     @classmethod
     def read(cls, events: Sequence[StoredEvent], image: int) -> "Painting":
-        """From the event log of a job that has ended. What a restart threw away is not part of the picture."""
+        """Reads the event log of a job that has ended. What a restart threw away is not part of the picture."""
         steps: list[tuple[int, ...]] = []
         canvases: list[Preview | Partial] = []
         for event in (stored.parse() for stored in events if stored.type not in {"queued", "started"}):
@@ -82,7 +82,7 @@ class Painting:
         return frozenset(position for step in self.steps for position in step)
 
     def gathered(self, most: int) -> "Painting":
-        """With at most so many steps: neighbours are taken together."""
+        """Joins neighbours, so that there are at most so many steps."""
         size = -(-len(self.steps) // most) if self.steps else 1
         groups = (self.steps[start : start + size] for start in range(0, len(self.steps), size))
         return Painting(tuple(tuple(position for step in group for position in step) for group in groups), self.guesses)
@@ -142,7 +142,7 @@ class _FrameCanvas:
             self._is_written.putpixel(self._place(position), 0)
 
     def frame(self, guess: Guess | None, fresh: Sequence[int] = ()) -> Image.Image:
-        """What is written by now, with the `fresh` positions written and framed."""
+        """Draws what is written by now, with the `fresh` positions written and framed."""
         for position in fresh:
             self._is_written.putpixel(self._place(position), 255)
         mask = self._is_written.resize(self._size, Image.Resampling.NEAREST)

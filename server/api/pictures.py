@@ -34,7 +34,7 @@ MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "webp": "image/webp"
 
 @dataclass(frozen=True)
 class Rendition:
-    """How a picture is wanted: `compression` is the quality of WebP and JPEG, `metadata` text chunks in PNGs."""
+    """Format of a picture: `compression` is the quality of WebP and JPEG, `metadata` text chunks in PNGs."""
 
     format: OutputFormat = "png"
     compression: int = 100
@@ -62,7 +62,7 @@ async def render_in(
     *,
     is_accepted: bool = False,
 ) -> bytes:
-    """As `render`, in a thread unless it is a PNG, whose pixels are not encoded again.
+    """Renders in a thread unless it is a PNG, whose pixels are not encoded again.
 
     Raises PictureShareFull and PictureQueueFull, but for an answer to a request whose job was accepted before.
     """
@@ -90,7 +90,7 @@ def recipe(params: GenerationParams, index: int, fingerprint: Fingerprint | None
 
 
 def recipe_of(job: JobRecord, index: int) -> dict[str, Any]:
-    """Of a completed job's picture."""
+    """Recipe of a completed job's picture."""
     return recipe(job.params, index, Completed.model_validate_json(job.result).fingerprint)
 
 

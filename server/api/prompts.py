@@ -33,8 +33,8 @@ class PromptMeter:
         self._vocabularies: dict[str, Vocabulary] = {}  # by the model's hash
 
     async def read(self, params: GenerationParams, model: ModelInfo, condition: Condition | None = None) -> ReadPrompts:
-        """With the class that is to be drawn, for a model of classes. Raises InvalidRequest for a prompt or a condition
-        that names none, and for a prompt of more tokens than the model reads."""
+        """Finds the class that is to be drawn, for a model of classes. Raises InvalidRequest for a prompt or a
+        condition that names none, and for a prompt of more tokens than the model reads."""
         reader = await self._reader(model)
         try:
             if isinstance(reader, ClassNames):

@@ -30,7 +30,7 @@ IDLE_CLOSE_CODE = 1013
 
 @dataclass
 class Reader:
-    """How far a client is: the number of the last event that it was sent."""
+    """Progress of a client: the number of the last event that it was sent."""
 
     job_id: str
     seq: int = 0
@@ -98,7 +98,7 @@ async def _send(socket: WebSocket, services: Services, text: str) -> None:
 
 
 async def _listen(socket: WebSocket) -> None:
-    """What clients say is ignored; that they leave is not."""
+    """Ignores what clients say, and notices that they leave."""
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":

@@ -1,4 +1,4 @@
-"""How many websockets and event streams one process holds open: of all, and of each tenant."""
+"""Limits of websockets and event streams that one process holds open: of all, and of each tenant."""
 
 from collections import Counter
 from collections.abc import Generator

@@ -161,7 +161,7 @@ async def wait_for_end(services: Services, job: JobRecord, seconds: float) -> Jo
 async def wait_while_connected(
     services: Services, request: Request, job: JobRecord, seconds: float
 ) -> JobRecord | None:
-    """As `wait_for_end`; None when the client has left before."""
+    """Waits as `wait_for_end`; None when the client has left before."""
     ended: list[JobRecord] = []
 
     async def wait() -> None:
@@ -172,7 +172,7 @@ async def wait_while_connected(
 
 
 async def cancel_unfinished(services: Services, job_id: str) -> None:
-    """For nobody waits for it any more; a job that has ended stays as it is."""
+    """Cancels a job that nobody waits for any more; one that has ended stays as it is."""
     try:
         job = await services.queue.load(job_id)
         if not job.state.is_terminal:

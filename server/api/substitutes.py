@@ -1,4 +1,4 @@
-"""What OpenAI documents and a model here cannot do: it is told in the answer what was done instead, or refused."""
+"""Fields of OpenAI's that a model here cannot keep: the answer says what was done instead, or refuses."""
 
 from oar_wire.errors import InvalidField, InvalidRequest
 from oar_wire.model import ModelInfo

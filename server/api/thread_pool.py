@@ -48,7 +48,7 @@ class FairThreadPool:
         return await self.run_accepted(tenant, work, *args, **kwargs)
 
     async def run_accepted(self, tenant: Tenant, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `run`, but waits however long the queue is: for requests whose job was accepted and made before."""
+        """Runs as `run`, but waits however long the queue is: for requests whose job was accepted and made before."""
         await self._turns.begin(tenant)
         loop = asyncio.get_running_loop()
         start = loop.time()

@@ -95,7 +95,7 @@ def from_base64(text: str, field: str) -> Upload:
 
 
 def _unescape(text: str) -> str:
-    """In slices: the pieces between two escapes take many times the memory of the text."""
+    """Works in slices: the pieces between two escapes take many times the memory of the text."""
     parts: list[str] = []
     start = 0
     while start < len(text):
@@ -108,7 +108,7 @@ def _unescape(text: str) -> str:
 
 
 def _decode_base64(sent: bytes) -> bytes:
-    """In slices: a call holds Python's lock from its beginning to its end, and others wait for it.
+    """Works in slices: a call holds Python's lock from its beginning to its end, and others wait for it.
 
     Raises ValueError.
     """
@@ -125,7 +125,7 @@ def _slices(data: bytes) -> Iterator[bytes]:
 
 
 def _has_lost_plus(text: bytes) -> bool:
-    """Whether the spaces of one line lie elsewhere than between pieces of one length, as a shell joins lines."""
+    """Tells whether the spaces of one line lie elsewhere than between pieces of one length, as a shell joins lines."""
     piece = text.find(b" ")
     return piece >= 0 and b"\n" not in text and text[piece :: piece + 1].count(b" ") != text.count(b" ")
 

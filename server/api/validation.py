@@ -65,7 +65,7 @@ def check_edits(model: ModelInfo) -> None:
 
 
 def _check_limits(request: GenerationRequest, settings: Settings) -> None:
-    """What the operator allows."""
+    """Checks what the operator allows."""
     if request.n > settings.max_n:
         raise InvalidField(f"n is {request.n}; the limit is {settings.max_n}", field="n")
     if request.deadline is not None and request.deadline > settings.max_deadline:
@@ -74,7 +74,7 @@ def _check_limits(request: GenerationRequest, settings: Settings) -> None:
 
 
 def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
-    """What the request names, against what the model can do. The model's own defaults are the model's to know."""
+    """Checks what the request names against what the model can do. The model's own defaults are the model's to know."""
     asked = options.take(vars(request), options.OPTIONS)
     if "order" in asked:
         options.check_order(asked["order"], model.orders, model.num_tokens)

@@ -45,7 +45,7 @@ class Submitted:
 
 
 class SubmitOptions(TypedDict, total=False):
-    """What is known of a job beside its parameters."""
+    """Facts of a job beside its parameters."""
 
     source: bytes | None  # the PNG that an edit starts from
     retry_of: str  # the ended job that this one repeats
@@ -122,7 +122,7 @@ class Admission:
         return await self._outcome(job_id, params, tenant, reply)
 
     def _fields(self, params: GenerationParams, retry_of: str, warnings: Sequence[str]) -> dict[Field, str]:
-        """What a new job's hash holds of its request."""
+        """Fields of a new job's hash that come from its request."""
         fields: dict[Field, str] = {
             Field.MODEL: params.model,
             Field.PRIORITY: params.priority,
@@ -141,7 +141,7 @@ class Admission:
         return Fleet.of(model, await self._registry.workers())
 
     async def _outcome(self, job_id: str, params: GenerationParams, tenant: Tenant, reply: Sequence[Any]) -> Submitted:
-        """What the script decided, as an answer or an error."""
+        """Turns what the script decided into an answer or an error."""
         outcome = reply[0].decode()
         if outcome == "accepted":
             return Submitted(job_id, is_replay=False, place=Place.read(job_id, reply[1:5]))
@@ -175,8 +175,8 @@ class Admission:
         return QueueFull(f"{num_jobs} jobs wait or run already", retry_after=place)
 
     async def _place_in_line(self, line: str, num_jobs: int, seconds: float) -> float:
-        """When to come back, in seconds: those who are refused get one place after the other of the `num_jobs` that
-        will be free after `seconds`."""
+        """Finds when to come back, in seconds: those who are refused get one place after the other of the `num_jobs`
+        that will be free after `seconds`."""
         first = milliseconds(MARGIN * seconds)
         gap = max(1, first // max(1, num_jobs))
         args = {"first_ms": first, "gap_ms": gap, "most_ms": int(first * LINE_LENGTH)}

@@ -12,5 +12,5 @@ def lifetimes(settings: Settings) -> dict[str, int]:
 
 
 def milliseconds(seconds: float) -> int:
-    """At least 1 for what is more than nothing: 0 stands for never."""
+    """Rounds, with at least 1 for what is more than nothing: 0 stands for never."""
     return max(1, round(seconds * 1000)) if seconds > 0 else 0

@@ -1,4 +1,4 @@
-"""How full a model's queue is, and which of several API processes says so in `/metrics`."""
+"""Fill of a model's queue, and which of several API processes says so in `/metrics`."""
 
 import contextlib
 import secrets

@@ -59,7 +59,7 @@ class _Watched:
 
 
 class EventHub:
-    """It tells that there is more. Readers that have kept up find it in the latest read, which is all that is held
+    """Tells readers that there is more. Those that have kept up find it in the latest read, which is all that is held
     here; others fetch from their own place in the log as fast as their clients take it. So a slow client costs no
     memory, and nothing can be skipped.
     """
@@ -130,7 +130,7 @@ class EventHub:
         return True
 
     def latest(self, job_id: str, after: int) -> Sequence[StoredEvent]:
-        """Inside `watch`: the events above `after` as `EventLog.read` gives them, where the latest read began there."""
+        """Events above `after`, inside `watch`, as `EventLog.read` gives them, where the latest read began there."""
         watched = self._watched[job_id]
         return watched.latest if watched.latest_after == after else ()
 

@@ -1,4 +1,4 @@
-"""What a worker writes about the jobs that it has claimed, as calls of scripts: every write stands behind a fence."""
+"""Writes of a worker about the jobs that it has claimed, as calls of scripts: every write stands behind a fence."""
 
 from collections.abc import Sequence
 from itertools import chain

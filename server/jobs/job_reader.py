@@ -15,7 +15,7 @@ from server.jobs.shared_reads import SharedReads
 
 @dataclass(frozen=True)
 class Place:
-    """Where a job stood at one moment. Work is in row-steps that are left to do."""
+    """Place of a job at one moment. Work is in row-steps that are left to do."""
 
     job: JobRecord  # as it was then
     waiting_ahead: int | None  # 0 for one that runs, None for one that has ended
@@ -65,7 +65,7 @@ class JobReader:
         raise _absence(tenant, job_id, "" if place[3] else tombstone.decode(), lost)
 
     async def load_many(self, job_ids: Sequence[str], tenant: Tenant | None) -> list[JobRecord]:
-        """Those that are still kept and ours, in one round trip."""
+        """Loads those that are still kept and ours, in one round trip."""
         replies = await self._connection.again_many([("HGETALL", keys.job_key(job_id)) for job_id in job_ids])
         jobs = [_parse(job_id, reply) for job_id, reply in zip(job_ids, replies) if reply]
         return [job for job in jobs if _owns(tenant, job.tenant)]
@@ -88,7 +88,8 @@ class JobReader:
 
 
 def _absence(tenant: Tenant | None, job_id: str, tombstone: str, lost: bytes | None) -> JobExpired | JobNotFound:
-    """Why there is no such job, as far as we may know. `lost` is when Redis lost its data, if it has."""
+    """Error that says why there is no such job, as far as we may know. `lost` is when Redis lost its data, if it
+    has."""
     state, _, owner = tombstone.partition(" ")
     if state and _owns(tenant, owner or OPEN_TENANT):
         return JobExpired(f"job {job_id[:80]} was {state} and is no longer kept")
@@ -105,6 +106,6 @@ def _utc(seconds: float) -> str:
 
 
 def _parse(job_id: str, reply: Sequence[bytes]) -> JobRecord:
-    """From a hash as Redis answers it."""
+    """Parses a hash as Redis answers it."""
     words = [word.decode() for word in reply]
     return JobRecord.from_hash(job_id, dict(zip(words[::2], words[1::2])))

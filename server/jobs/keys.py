@@ -144,7 +144,7 @@ def outputs_key(job_id: str) -> str:
 
 
 def output_fields(kind: str, index: int) -> tuple[str, str]:
-    """Of the bytes and of the media type."""
+    """Fields of the bytes and of the media type."""
     return f"{kind}:{index}", f"{kind}:{index}:type"
 
 
@@ -183,7 +183,7 @@ def share_key(model: str, tenant: str) -> str:
 
 
 def line_key(model: str, tenant: str = "") -> str:
-    """Of those who were refused: by the model's queue, or by a tenant's share of it."""
+    """Key of those who were refused: by the model's queue, or by a tenant's share of it."""
     return f"line:{model}:{tenant}"
 
 
@@ -220,7 +220,7 @@ def metrics_key(worker_name: str) -> str:
 
 
 def job_keys(job_id: str, model: str, priority: str) -> list[str]:
-    """What every script about one job is given first."""
+    """Keys that every script about one job is given first."""
     names = [
         job_key(job_id),
         events_key(job_id),

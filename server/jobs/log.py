@@ -87,7 +87,7 @@ class Ending:
 
 
 class Order(IntEnum):
-    """What the log tells the worker of a job, as the Lua scripts encode it."""
+    """Answer of the log to the worker of a job, as the Lua scripts encode it."""
 
     LOST = -1  # another worker has the job, or the log knows nothing of it
     GO_ON = 0
@@ -108,14 +108,14 @@ class Write:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a job goes on from."""
+    """State that a job goes on from."""
 
     events: Sequence[StoredEvent] = ()
     values: Mapping[tuple[int, int], bytes] = field(default_factory=dict[tuple[int, int], bytes])  # by video and frame
 
 
 class JobLog(Protocol):
-    """Where a worker reads and writes its jobs. All methods raise RedisUnavailable where Redis is away."""
+    """Log where a worker reads and writes its jobs. All methods raise RedisUnavailable where Redis is away."""
 
     async def checkpoint(self, claim: Claim) -> Checkpoint:
         """Reads what the claim's job goes on from; it is empty for a first attempt."""

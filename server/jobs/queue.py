@@ -25,7 +25,7 @@ LOOKS_A_LEASE = 4  # at a job that its worker has to end, by the sweeper
 
 
 class JobQueue:
-    """What the API does with jobs."""
+    """Queue as the API uses it."""
 
     def __init__(
         self, connection: RedisConnection, settings: Settings, traceparent: Callable[[], str] = lambda: ""
@@ -66,7 +66,7 @@ class JobQueue:
         return await self._reader.look(job_id, self._tenant)
 
     async def load_many(self, job_ids: Sequence[str]) -> list[JobRecord]:
-        """Those that are still kept and ours, in one round trip."""
+        """Loads those that are still kept and ours, in one round trip."""
         return await self._reader.load_many(job_ids, self._tenant)
 
     async def cancel(self, job: JobRecord) -> JobState:

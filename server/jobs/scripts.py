@@ -81,6 +81,6 @@ async def run_once(connection: RedisConnection, name: str, keys: Sequence[str], 
 
 
 def _texts(calls: Sequence[ScriptCall]) -> tuple[str, ...]:
-    """What is loaded where Redis does not know one of these scripts: all of the log's, in their order, for where Redis
-    knows one of them, it knows those before it, whoever loaded it."""
+    """Texts that are loaded where Redis does not know one of these scripts: all of the log's, in their order, for where
+    Redis knows one of them, it knows those before it, whoever loaded it."""
     return tuple(script(name).text for name in dict.fromkeys((*LOG_SCRIPTS, *(call.script.name for call in calls))))

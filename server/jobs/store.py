@@ -39,7 +39,7 @@ class OutputStore:
         return None if data is None else OutputData(kind, index, media_type.decode(), data)
 
     async def read_values(self, job_id: str) -> dict[str, bytes]:
-        """Of the finished frames of a job that has not ended, by `keys.values_field`."""
+        """Values of the finished frames of a job that has not ended, by `keys.values_field`."""
         reply: list[bytes] = await self._connection.again("HGETALL", keys.values_key(job_id))
         return {name.decode(): data for name, data in zip(reply[::2], reply[1::2])}
 
@@ -100,7 +100,7 @@ class Registry:
         return default is not None and all(replies[1 : 1 + len(names) + len(required)])
 
     async def forget_model(self, name: str) -> None:
-        """As if it had never been published. A worker that serves it publishes it again."""
+        """Removes a model as if it had never been published. A worker that serves it publishes it again."""
         if await self.default_model() == name:
             await self._connection.again("DEL", keys.DEFAULT_MODEL)
         await self._connection.again("DEL", keys.model_key(name), *_texts(name), *keys.queue_keys(name))
@@ -139,7 +139,7 @@ class Registry:
         return served
 
     async def was_published(self, name: str) -> bool:
-        """Whether a worker has published a model that was not dropped from the list since."""
+        """Tells whether a worker has published a model that was not dropped from the list since."""
         return bool(await self._connection.again("SISMEMBER", keys.MODELS, name))
 
     async def _names(self) -> list[str]:
@@ -209,6 +209,6 @@ class RecentRegistry:
 
 
 def _log_failure(task: "asyncio.Task[Any]") -> None:
-    """Perhaps nobody waits for it; who asks when the known answer is too old is told."""
+    """Logs the failure: perhaps nobody waits for it. Who asks when the known answer is too old gets it."""
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.info("models and workers could not be asked for: %s", error)

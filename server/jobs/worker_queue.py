@@ -33,7 +33,7 @@ class Taken:
 
 
 class WorkerQueue:
-    """What one worker does with one model's jobs."""
+    """Queue of one model as one worker uses it."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What workers publish about themselves: heartbeats and metrics."""
+"""Facts that workers publish about themselves: heartbeats and metrics."""
 
 import time
 from collections.abc import Callable

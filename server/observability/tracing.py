@@ -20,17 +20,18 @@ class RequestSpan(Protocol):
 
 
 class Tracing(Protocol):
-    """What API and workers tell of. A job's calls come from one thread, in the order of its life."""
+    """Traces of API and workers. A job's calls come from one thread, in the order of its life."""
 
     @property
     def is_on(self) -> bool: ...
 
     def request(self, method: str, headers: Mapping[str, str]) -> AbstractContextManager[RequestSpan]:
-        """Around the serving of a request; its `traceparent` header makes the span a part of the client's trace."""
+        """Span around the serving of a request; its `traceparent` header makes the span a part of the client's
+        trace."""
         ...
 
     def traceparent(self) -> str:
-        """Of the request that is served in this context; empty outside of one."""
+        """Trace of the request that is served in this context; empty outside of one."""
         ...
 
     def begin(self, job_id: str, model: str, traceparent: str, age: float, attempt: int) -> None:

@@ -1,4 +1,4 @@
-"""What runs jobs in this process: engine, runner, outputs, previews and outbox, over one job log."""
+"""Execution of jobs in this process: engine, runner, outputs, previews and outbox, over one job log."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ JOIN_SECONDS = 10.0  # for the engine to end its step; the thread is a daemon
 
 
 class Execution:
-    """To be made inside a running event loop."""
+    """Has to be made inside a running event loop."""
 
     def __init__(
         self,

@@ -62,13 +62,13 @@ class LoadedModel:
 
     @property
     def drawing(self) -> Model:
-        """For what is asked of models of tokens alone."""
+        """Drawing model, for what is asked of models of tokens alone."""
         assert isinstance(self.pipeline, Model), f"{self.name} makes no pictures"
         return self.pipeline
 
     @property
     def filming(self) -> FrameModel:
-        """For what is asked of models of frames alone."""
+        """Frame model, for what is asked of models of frames alone."""
         assert isinstance(self.pipeline, FrameModel), f"{self.name} makes no frames"
         return self.pipeline
 
@@ -155,8 +155,8 @@ def _share(settings: Settings) -> int:
 
 
 def thread_guard(settings: Settings) -> ThreadGuard | None:
-    """For the thread that computes, where OAR_CALIBRATE=true asks for it: pixels on another number of threads may round
-    differently, so a picture that is made again or resumed would not be the same to the byte."""
+    """Guards the thread that computes, where OAR_CALIBRATE=true asks for it: pixels on another number of threads may
+    round differently, so a picture that is made again or resumed would not be the same to the byte."""
     is_measured = settings.calibrate is True and not settings.deterministic
     is_free = is_measured and not settings.threads and _device(settings.device) == "cpu"
     return ThreadGuard(torch.get_num_threads()) if is_free else None
@@ -213,7 +213,7 @@ def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | Fr
 
 
 def _measures(settings: Settings, folder: Path) -> bool:
-    """Whether it is measured what suits this network. For a small one that changes little."""
+    """Tells whether it is measured what suits this network. For a small one that changes little."""
     if settings.dtype == "fastest" or settings.calibrate is True:
         return True
     return settings.calibrate == "auto" and FP32_BYTES * count_numbers(folder / BACKBONE) >= LARGE_NETWORK

@@ -1,4 +1,4 @@
-"""What a job makes, rendered beside the engine and written to the log: partial images, frames, finished outputs."""
+"""Outputs of a job, rendered beside the engine and written to the log: partial images, frames, finished outputs."""
 
 import time
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ class OutputWriter:
         self._tracing = tracing
 
     def add_partial(self, job: RunningJob, image: int, index: int) -> None:
-        """It shows the picture as it is now, however late it is rendered."""
+        """Adds the picture as it is now, however late it is rendered."""
         self._background.start(self._write_partial(job, job.snapshot(image, index)))
 
     async def _write_partial(self, job: RunningJob, snapshot: Snapshot) -> None:

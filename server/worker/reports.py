@@ -1,4 +1,4 @@
-"""What the engine reports becomes events of the jobs."""
+"""Turns what the engine reports into events of the jobs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from server.worker.table import JobTable
 
 
 class ReportReader:
-    """To be used on the event loop's thread alone."""
+    """Belongs to the event loop's thread."""
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class WorkerCrashed(RuntimeError):
 
 
 class Worker:
-    """To be made inside a running event loop."""
+    """Has to be made inside a running event loop."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Worker:
 
     @property
     def jobs(self) -> tuple[RunningJob, ...]:
-        """Those that run now."""
+        """Jobs that run now."""
         return self._execution.table.jobs
 
     def stop(self) -> None:
