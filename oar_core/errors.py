@@ -49,23 +49,23 @@ class RequestError(OarError):
 
 
 class InvalidOrder(RequestError):
-    code = errors.InvalidOrderField.code
+    code = errors.InvalidOrder.code
 
 
 class InvalidSteps(RequestError):
-    code = errors.InvalidStepsField.code
+    code = errors.InvalidSteps.code
 
 
 class InvalidSampling(RequestError):
-    code = errors.InvalidSamplingField.code
+    code = errors.InvalidSampling.code
 
 
 class PromptTooLong(RequestError):
-    code = errors.PromptTooLarge.code
+    code = errors.PromptTooLong.code
 
 
 class InvalidPrompt(RequestError):
-    code = errors.InvalidPromptField.code
+    code = errors.InvalidPrompt.code
 
 
 def refusal(error: BadOption) -> RequestError:

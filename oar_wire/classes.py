@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
-from oar_wire.errors import InvalidCondition, InvalidPromptField
+from oar_wire.errors import InvalidCondition, InvalidPrompt
 from oar_wire.job import ChosenClass
 from oar_wire.options import BadOption
 
@@ -78,7 +78,7 @@ class ClassNames:
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
         numbers = f"a number from 0 to {len(self.names) - 1}"
         message = f"{prompt[:80]!r} is no class of this model, nor {numbers}{hint}"
-        return BadOption(message, kind=InvalidPromptField if field == "prompt" else InvalidCondition, field=field)
+        return BadOption(message, kind=InvalidPrompt if field == "prompt" else InvalidCondition, field=field)
 
 
 def _plain(text: str) -> str:

@@ -198,7 +198,7 @@ class InvalidIdempotencyKey(InvalidRequest):
     example = Example("the key has 300 characters; the limit is 255", "Idempotency-Key")
 
 
-class PromptTooLarge(InvalidRequest):
+class PromptTooLong(InvalidRequest):
     code = "prompt_too_long"
     names = "prompt"
     meaning = "The prompt has too many characters or tokens."
@@ -222,26 +222,26 @@ class InvalidField(InvalidRequest):
         return f"{FIELD_CODE}{field}"
 
 
-class InvalidOrderField(InvalidRequest):
+class InvalidOrder(InvalidRequest):
     code = "invalid_order"
     meaning = OF_A_FIELD
     example = Example("order 'zigzag' is not one of raster, halton", "order")
 
 
-class InvalidStepsField(InvalidRequest):
+class InvalidSteps(InvalidRequest):
     code = "invalid_steps"
     meaning = OF_A_FIELD
     example = Example("steps is 65; this model takes 1 to 64", "steps")
     places = ("submits",)
 
 
-class InvalidSamplingField(InvalidRequest):
+class InvalidSampling(InvalidRequest):
     code = "invalid_sampling"
     meaning = OF_A_FIELD
     example = Example("temperature is -1; it lies between 0 and 100", "temperature")
 
 
-class InvalidPromptField(InvalidRequest):
+class InvalidPrompt(InvalidRequest):
     code = "invalid_prompt"
     meaning = OF_A_FIELD
     example = Example("the prompt is empty", "prompt")

@@ -20,12 +20,12 @@ from pydantic.fields import FieldInfo
 from oar_wire.base import Accepted, Sent
 from oar_wire.errors import (
     InvalidField,
-    InvalidOrderField,
-    InvalidPromptField,
+    InvalidOrder,
+    InvalidPrompt,
     InvalidRequest,
-    InvalidSamplingField,
-    InvalidStepsField,
-    PromptTooLarge,
+    InvalidSampling,
+    InvalidSteps,
+    PromptTooLong,
 )
 
 Group = Literal["plan", "sampling", "job"]
@@ -106,7 +106,7 @@ class PlanOptions(Sent):
         About(
             "An order's name, or a permutation of all grid positions",
             asked=str | Positions,
-            error=InvalidOrderField,
+            error=InvalidOrder,
             complaint="order is an order's name or a list of grid positions",
         ),
     ] = "raster"
@@ -222,8 +222,8 @@ class JobOptions(Accepted):
 
 
 _ERRORS: Mapping[Group, type[InvalidRequest]] = {
-    "plan": InvalidStepsField,
-    "sampling": InvalidSamplingField,
+    "plan": InvalidSteps,
+    "sampling": InvalidSampling,
     "job": InvalidField,
 }
 
@@ -464,21 +464,21 @@ def prompts_of(values: Any) -> dict[str, str]:
 def check_prompt(prompt: str) -> None:
     """Raises BadOption for an empty prompt."""
     if not prompt.strip():
-        raise BadOption("the prompt is empty", kind=InvalidPromptField, field="prompt")
+        raise BadOption("the prompt is empty", kind=InvalidPrompt, field="prompt")
 
 
 def check_prompt_length(prompt: str, most: int, field: str = "prompt") -> None:
     """Raises BadOption for more characters than are read."""
     if len(prompt) > most:
         message = f"the {_spoken(field)} has {len(prompt)} characters; the limit is {most}"
-        raise BadOption(message, kind=PromptTooLarge, field=field)
+        raise BadOption(message, kind=PromptTooLong, field=field)
 
 
 def check_prompt_tokens(count: int, most: int, reader: str = "this model", field: str = "prompt") -> None:
     """Raises BadOption for more tokens than a model reads, its start token not counted."""
     if count > most:
         message = f"the {_spoken(field)} has {count} tokens; {reader} reads {most}"
-        raise BadOption(message, kind=PromptTooLarge, field=field)
+        raise BadOption(message, kind=PromptTooLong, field=field)
 
 
 def _spoken(field: str) -> str:

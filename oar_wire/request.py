@@ -6,7 +6,7 @@ from pydantic import Field, create_model
 
 from oar_wire import options
 from oar_wire.base import Accepted
-from oar_wire.errors import InvalidCondition, InvalidPromptField, MissingField
+from oar_wire.errors import InvalidCondition, InvalidPrompt, MissingField
 from oar_wire.options import MAX_NAME, BadOption, ConditionKind, JobOptions
 
 if TYPE_CHECKING:
@@ -65,4 +65,4 @@ class GenerationRequest(DrawingOptions):
         if self.condition is not None:
             raise BadOption(message, kind=InvalidCondition, field="condition")
         if self.prompt.strip():
-            raise BadOption(message, kind=InvalidPromptField, field="prompt")
+            raise BadOption(message, kind=InvalidPrompt, field="prompt")

@@ -16,7 +16,7 @@ from oar_cli.failure import CommandFailed
 from oar_client.errors import Conflict, NotFound, OarError, Overloaded, Unauthorized, refusal
 from oar_wire import errors
 from oar_wire.error import ServerError, all_errors
-from oar_wire.errors import FIELD_CODE, InvalidField, InvalidOrderField, JobFailure, find_error, restore
+from oar_wire.errors import FIELD_CODE, InvalidField, InvalidOrder, JobFailure, find_error, restore
 from oar_wire.job import Failure
 from server.api.codes import error_codes
 from server.api.faults import respond
@@ -142,7 +142,7 @@ def test_an_unknown_code_keeps_its_exit_code_by_its_status() -> None:
 
 
 def test_a_failure_of_a_job_is_its_error_again() -> None:
-    for error in (errors.DeadlineExceeded(), InvalidOrderField("no such order", field="order"),
+    for error in (errors.DeadlineExceeded(), InvalidOrder("no such order", field="order"),
                   InvalidField("too large", field="size")):  # fmt: skip
         failure = Failure.of(error)
         again = restore(failure.code, failure.message, failure.field)
