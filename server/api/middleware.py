@@ -180,11 +180,11 @@ class TraceRequests:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        with self.tracing.request(scope["method"], headers) as span:
+        with self.tracing.request(scope["method"], headers) as answered:
 
             async def recorded(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    span.answered(getattr(scope.get("route"), "path", "unmatched"), message["status"])
+                    answered(getattr(scope.get("route"), "path", "unmatched"), message["status"])
                 await send(message)
 
             await self.app(scope, receive, recorded)

@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry. Import it only where traces are asked for."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
@@ -16,6 +16,7 @@ from requests import Session
 
 from oar_wire.loopback import is_loopback_url
 from oar_wire.version import VERSION
+from server.observability.tracing import Tracing
 
 EXPORT_SECONDS = 2.0
 PROPAGATOR = TraceContextTextMapPropagator()
@@ -27,20 +28,7 @@ class _JobSpans:
     phase: Span  # the engine's, then the encoding's
 
 
-@dataclass(frozen=True)
-class _HttpSpan:
-    span: Span
-    method: str
-
-    def answered(self, route: str, status: int) -> None:
-        self.span.update_name(f"{self.method} {route}")
-        self.span.set_attribute("http.route", route)
-        self.span.set_attribute("http.response.status_code", status)
-        if status >= 500:
-            self.span.set_status(StatusCode.ERROR)
-
-
-class OtelTracing:
+class OtelTracing(Tracing):
     """Times are Unix nanoseconds: spans of several machines are laid side by side."""
 
     is_on = True
@@ -61,11 +49,19 @@ class OtelTracing:
         return cls(provider)
 
     @contextmanager
-    def request(self, method: str, headers: Mapping[str, str]) -> Generator[_HttpSpan]:
+    def request(self, method: str, headers: Mapping[str, str]) -> Generator[Callable[[str, int], None]]:
         parent = PROPAGATOR.extract(headers)
         attributes = {"http.request.method": method}
         with self._tracer.start_as_current_span(method, parent, SpanKind.SERVER, attributes) as span:
-            yield _HttpSpan(span, method)
+
+            def answered(route: str, status: int) -> None:
+                span.update_name(f"{method} {route}")
+                span.set_attribute("http.route", route)
+                span.set_attribute("http.response.status_code", status)
+                if status >= 500:
+                    span.set_status(StatusCode.ERROR)
+
+            yield answered
 
     def traceparent(self) -> str:
         carrier: dict[str, str] = {}

@@ -4,9 +4,8 @@ The trace travels with the job, in its hash. No span is made for a step. Nothing
 `OAR_OTLP_ENDPOINT` asks for traces.
 """
 
-from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 
 from server.settings import Settings
 
@@ -15,71 +14,35 @@ class TracingUnavailable(RuntimeError):
     """Traces are asked for, and OpenTelemetry is not installed."""
 
 
-class RequestSpan(Protocol):
-    def answered(self, route: str, status: int) -> None: ...
-
-
-class Tracing(Protocol):
-    """Traces of API and workers. A job's calls come from one thread, in the order of its life."""
-
-    @property
-    def is_on(self) -> bool: ...
-
-    def request(self, method: str, headers: Mapping[str, str]) -> AbstractContextManager[RequestSpan]:
-        """Span around the serving of a request; its `traceparent` header makes the span a part of the client's
-        trace."""
-        ...
-
-    def traceparent(self) -> str:
-        """Trace of the request that is served in this context; empty outside of one."""
-        ...
-
-    def begin(self, job_id: str, model: str, traceparent: str, age: float, attempt: int) -> None:
-        """A worker begins a job that was accepted `age` seconds ago."""
-        ...
-
-    def drawn(self, job_id: str) -> None:
-        """The engine is done with all of a job's images."""
-        ...
-
-    def end(self, job_id: str, outcome: str) -> None:
-        """The worker is done with a job, or lost it. An unknown job is nothing new."""
-        ...
-
-    def close(self) -> None:
-        """Sends what was not sent yet."""
-        ...
-
-
-class NoTracing:
-    """Tells nobody."""
+class Tracing:
+    """Traces of API and workers; this one traces nothing. Calls of a job come from one thread, in their order."""
 
     is_on = False
 
     @contextmanager
-    def request(self, method: str, headers: Mapping[str, str]) -> Generator[RequestSpan]:  # noqa: ARG002
-        yield self
-
-    def answered(self, route: str, status: int) -> None:
-        pass
+    def request(self, method: str, headers: Mapping[str, str]) -> Generator[Callable[[str, int], None]]:  # noqa: ARG002
+        """Makes a span around the serving of a request; its `traceparent` header makes the span a part of the client's
+        trace. What it gives is called with the route and the status of the answer."""
+        yield lambda _route, _status: None
 
     def traceparent(self) -> str:
+        """Trace of the request that is served in this context; empty outside of one."""
         return ""
 
     def begin(self, job_id: str, model: str, traceparent: str, age: float, attempt: int) -> None:
-        pass
+        """A worker begins a job that was accepted `age` seconds ago."""
 
     def drawn(self, job_id: str) -> None:
-        pass
+        """The engine is done with all of a job's images."""
 
     def end(self, job_id: str, outcome: str) -> None:
-        pass
+        """The worker is done with a job, or lost it. An unknown job is nothing new."""
 
     def close(self) -> None:
-        pass
+        """Sends what was not sent yet."""
 
 
-NO_TRACING = NoTracing()
+NO_TRACING = Tracing()
 
 
 def open_tracing(settings: Settings, service: str) -> Tracing:
