@@ -62,26 +62,8 @@ SINGLE = (MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, EXPORTER, LINK_SEC
 
 # Before the first colon of the keys that are made below.
 PREFIXES = (
-    "job",
-    "tomb",
-    "ev",
-    "pv",
-    "img",
-    "out",
-    "val",
-    "src",
-    "q",
-    "share",
-    "line",
-    "storage",
-    "idem",
-    "rate",
-    "ctl",
-    "model",
-    "text",
-    "vocabulary",
-    "worker",
-    "metrics",
+    *("job", "tomb", "ev", "pv", "img", "out", "val", "src", "q", "share", "line", "storage", "idem", "rate", "ctl"),
+    *("model", "text", "vocabulary", "worker", "metrics"),
 )
 
 
@@ -232,28 +214,16 @@ def job_keys(job_id: str, model: str, priority: str) -> list[str]:
 
 
 # What scripts make keys of by themselves, from parts that they alone know.
-_MADE_BY_SCRIPTS: tuple[Callable[..., str], ...] = (
-    job_key,
-    outputs_key,
-    values_key,
-    storage_key,
-    control_key,
-    queue_key,
-)
-_KNOWN_TO_SCRIPTS = {
-    "GROUP": GROUP,
-    "RELEASED": RELEASED,
-    "OPEN_TENANT": OPEN_TENANT,
-    "ACTIVITY": ACTIVITY,
-}
+_MAKERS: tuple[Callable[..., str], ...] = (job_key, outputs_key, values_key, storage_key, control_key, queue_key)
+_NAMES = {"GROUP": GROUP, "RELEASED": RELEASED, "OPEN_TENANT": OPEN_TENANT, "ACTIVITY": ACTIVITY}
 
 
 def lua_names() -> str:
     """Names and makers of keys as Lua, which is joined in front of every script."""
-    lines = [f"local {name} = '{value}'" for name, value in _KNOWN_TO_SCRIPTS.items()]
+    lines = [f"local {name} = '{value}'" for name, value in _NAMES.items()]
     lines.append(f"local ACTIVITY_LENGTH = {ACTIVITY_LENGTH}")
     lines.append(f"local PRIORITIES = {{{', '.join(repr(name) for name in PRIORITIES)}}}")
-    for make in _MADE_BY_SCRIPTS:
+    for make in _MAKERS:
         pattern = make(*["%s"] * make.__code__.co_argcount)
         lines.append(f"local function {make.__name__}(...)\n  return string.format('{pattern}', ...)\nend")
     return "\n".join(lines) + "\n"
