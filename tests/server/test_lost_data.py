@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from oar_wire.errors import JobNotFound
 from oar_wire.model import ModelInfo, WorkerInfo
 from server.jobs import keys
+from server.jobs.admission import Admission
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog
@@ -272,14 +273,14 @@ SUBMITS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture
 def _loses_what_it_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
-    submit = JobQueue.submit
+    submit = Admission.submit
 
-    async def submit_and_lose(self: JobQueue, *args: Any, **options: Any) -> Any:
+    async def submit_and_lose(self: Admission, *args: Any, **options: Any) -> Any:
         accepted = await submit(self, *args, **options)
         await self._connection.once("FLUSHALL")
         return accepted
 
-    monkeypatch.setattr(JobQueue, "submit", submit_and_lose)
+    monkeypatch.setattr(Admission, "submit", submit_and_lose)
 
 
 @pytest.mark.usefixtures("served", "_loses_what_it_accepts")
