@@ -33,7 +33,8 @@ from server.api.refusal import deny
 from server.api.request_id import RequestIds
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
-from server.observability.tracing import Tracing, open_tracing
+from server.observability.spans import Tracing
+from server.observability.tracing import open_tracing
 from server.settings import Settings
 from server.tasks import stop_tasks
 

@@ -31,7 +31,7 @@ from server.jobs.safety import Danger, SafetyWatch
 from server.jobs.store import OutputStore, RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
-from server.observability.tracing import NO_TRACING, Tracing
+from server.observability.spans import NO_TRACING, Tracing
 from server.settings import Settings
 
 NUM_PARSERS = 2  # threads for large bodies: parsers hold Python's lock, and more would only contend for it

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from oar_wire.errors import BodyTooLarge, TooManyUploads
 from server.api.proxy import route_path
 from server.api.refusal import refuse
-from server.observability.tracing import Tracing
+from server.observability.spans import Tracing
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from requests import Session
 
 from oar_wire.loopback import is_loopback_url
 from oar_wire.version import VERSION
-from server.observability.tracing import Tracing
+from server.observability.spans import Tracing
 
 EXPORT_SECONDS = 2.0
 PROPAGATOR = TraceContextTextMapPropagator()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from oar_core.errors import RequestError
 from server.jobs.log import Claim, JobLog, Order
 from server.observability.metrics import WorkerMetrics
-from server.observability.tracing import NO_TRACING, Tracing
+from server.observability.spans import NO_TRACING, Tracing
 from server.settings import Settings
 from server.tasks import BackgroundTasks, stop_tasks
 from server.worker.engine_thread import Crashed, EngineThread, Report, Stop

@@ -12,7 +12,7 @@ from server.jobs import keys
 from server.jobs.log import Ending, Kept, kept_output
 from server.jobs.store import PNG
 from server.observability.metrics import WorkerMetrics
-from server.observability.tracing import NO_TRACING, Tracing
+from server.observability.spans import NO_TRACING, Tracing
 from server.tasks import BackgroundTasks
 from server.worker.models import LoadedModel
 from server.worker.outbox import Outbox

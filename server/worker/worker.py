@@ -18,7 +18,8 @@ from server.jobs.redis_log import RedisJobLog
 from server.jobs.worker_queue import WorkerQueue
 from server.observability.exposition import Labelled
 from server.observability.metrics import WorkerMetrics
-from server.observability.tracing import NO_TRACING, Tracing, open_tracing
+from server.observability.spans import NO_TRACING, Tracing
+from server.observability.tracing import open_tracing
 from server.settings import Settings
 from server.tasks import stop_tasks
 from server.worker.execution import Execution

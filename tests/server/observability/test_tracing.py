@@ -18,7 +18,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from server.api.app import create_app
 from server.jobs.connection import RedisConnection
 from server.observability.otel import OtelTracing
-from server.observability.tracing import NO_TRACING, TracingUnavailable, open_tracing
+from server.observability.spans import NO_TRACING
+from server.observability.tracing import TracingUnavailable, open_tracing
 from server.settings import Settings
 from server.worker.models import load_models
 from server.worker.worker import Worker
