@@ -110,7 +110,7 @@ async def _forget(connection: RedisConnection, settings: Settings, name: str, *,
     registry, queue = Registry(connection), JobQueue(connection, settings)
     if name not in await registry.served_models():
         raise click.ClickException(f"there is no model {name!r}")
-    if workers := Fleet.of(name, await registry.workers()).workers:
+    if workers := Fleet.of(name, await registry.workers.alive()).workers:
         raise click.ClickException(f"{len(workers)} workers serve {name}; stop them first")
     active = await queue.active(name)
     if active and not cancel_jobs:

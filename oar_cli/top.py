@@ -16,10 +16,10 @@ from oar_cli.failure import CommandFailed
 from oar_cli.serve import address
 from oar_cli.settings_options import load_settings
 from oar_client import ConnectionFailed, OarError
-from oar_client.address import is_loopback
 from oar_client.contact import proxies_explained
 from oar_client.errors import error_object, refusal
 from oar_wire.errors import InvalidKey
+from oar_wire.loopback import is_loopback_url
 
 TIMEOUT = 10.0
 HOME, CLEAR_LINE, CLEAR_BELOW, BOLD, PLAIN = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[1m", "\x1b[0m"
@@ -221,7 +221,7 @@ def top(url: str | None, api_key: str | None, metrics_key: str | None, interval:
 
 def _client(url: str, api_key: str | None) -> httpx.Client:
     """Raises click.ClickException for an address or a proxy that cannot be used."""
-    direct = httpx.HTTPTransport() if is_loopback(url) else None
+    direct = httpx.HTTPTransport() if is_loopback_url(url) else None
     try:
         with proxies_explained(ValueError):
             return httpx.Client(base_url=url, timeout=TIMEOUT, headers=_bearer(api_key), transport=direct)

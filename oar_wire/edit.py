@@ -11,7 +11,7 @@ MAX_OFFSET = 1 << 14  # pixels
 Pixels = Annotated[int, Field(ge=-MAX_OFFSET, le=MAX_OFFSET)]
 
 
-class EditOptions(Accepted):
+class EditSettings(Accepted):
     """What an edit may say beside a generation."""
 
     offset: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = Field(
@@ -25,7 +25,7 @@ class EditOptions(Accepted):
     feather: int = Field(0, ge=0, le=256, description="Width of the mask's soft edge in pixels")
 
 
-class EditFields(GenerationRequest, EditOptions):
+class EditFields(GenerationRequest, EditSettings):
     """What stands beside the files of a multipart edit."""
 
 
@@ -41,8 +41,8 @@ class EditRequest(EditFields):
 
 
 def touched_patches(mask: bytes, size: tuple[int, int], grid: tuple[int, int]) -> list[bool]:
-    """By position, whether a mask touches the patch. `mask` has one byte a pixel, row by row, 0 where nothing changes;
-    `size` is (Y, X) in pixels and `grid` (h, w) in patches."""
+    """Tells by position whether a mask touches the patch. `mask` has one byte a pixel, row by row, 0 where nothing
+    changes; `size` is (Y, X) in pixels and `grid` (h, w) in patches."""
     (height, width), (rows, columns) = size, grid
     down, right = height // rows, width // columns
     touched = [False] * (rows * columns)
@@ -57,7 +57,7 @@ def touched_patches(mask: bytes, size: tuple[int, int], grid: tuple[int, int]) -
 
 
 def num_redrawn(num_touched: int, strength: float | None) -> int:
-    """How many of the touched patches are drawn anew: all of them, or a share and at least one."""
+    """Number of touched patches that are drawn again: all of them, or a share and at least one."""
     return num_touched if strength is None else max(1, round(strength * num_touched))
 
 

@@ -1,4 +1,4 @@
-"""What a worker publishes about a model, so that the API can check requests and answer `/v1/models` alone."""
+"""Facts that a worker publishes about a model, so that the API can check requests and answer `/v1/models` alone."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast, get_args
@@ -7,7 +7,17 @@ from pydantic import Field
 
 from oar_wire.base import Sent
 from oar_wire.errors import UnsupportedByModel
-from oar_wire.options import CHOSEN, FITTED, BadOption, ConditionKind, Option, Plan, Sampling, model_options, plain
+from oar_wire.options import (
+    CHOSEN,
+    FITTED,
+    BadOption,
+    ConditionKind,
+    Option,
+    PlanOptions,
+    SamplingOptions,
+    model_options,
+    plain,
+)
 from oar_wire.outputs import OutputKind
 
 GroupTables = Annotated[
@@ -16,7 +26,7 @@ GroupTables = Annotated[
 ]
 
 
-class GenerationDefaults(Sampling, Plan):
+class GenerationDefaults(SamplingOptions, PlanOptions):
     """What a request that does not say otherwise gets."""
 
 
@@ -242,7 +252,7 @@ def _only(option: Option, info: ModelInfo) -> tuple[str, ...]:
 
 
 def _can_act(only: tuple[str, ...], choices: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether the model has a choice with which an option does something that does so `only` with some."""
+    """Tells whether the model has a choice with which an option does something that does so `only` with some."""
     other, *values = only or ("",)
     return other not in choices or not set(values).isdisjoint(choices[other])
 

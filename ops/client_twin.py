@@ -19,6 +19,7 @@ NAMES = {
     "AsyncConnections": "Connections",
     "AsyncEventStream": "EventStream",
     "AsyncJob": "Job",
+    "AsyncServerClient": "ServerClient",
     "aclose": "close",
     "aio_connections": "connections",
 }

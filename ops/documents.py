@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from oar_lab.bench.server.own_server import own_server
 from oar_lab.eval.markdown import markdown_table
-from oar_wire.edit import EditOptions
+from oar_wire.edit import EditSettings
 from oar_wire.error import all_errors
 from oar_wire.errors import FIELD_CODE, OF_A_FIELD, InvalidField
 from oar_wire.events import Event
@@ -165,7 +165,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "close codes": closes_table,
     "events": events_table,
     "request fields": lambda: fields_table(GenerationRequest),
-    "edit fields": lambda: fields_table(EditOptions),
+    "edit fields": lambda: fields_table(EditSettings),
     "settings": settings_table,
     "routes": routes_table,
     "recipes": recipes_table,

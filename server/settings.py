@@ -84,7 +84,7 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def normalise_origin(origin: str) -> str:
-    """As browsers send it: in lower case, the host's name in ASCII, without the scheme's default port.
+    """Writes it as browsers send it: in lower case, the host's name in ASCII, without the scheme's default port.
 
     Raises ValueError for what is no origin.
     """

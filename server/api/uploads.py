@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from PIL import Image, ImageChops
 
-from oar_wire.edit import EditOptions, edit_steps, num_redrawn, touched_patches
+from oar_wire.edit import EditSettings, edit_steps, num_redrawn, touched_patches
 from oar_wire.errors import InvalidField, InvalidRequest, MissingField
 from oar_wire.job import EditParams, GenerationParams
 from oar_wire.model import ModelInfo
@@ -49,7 +49,7 @@ SLICE_BYTES = 64 << 10  # of base64 that is decoded at a time; whole groups of f
 
 
 @dataclass(frozen=True)
-class Source:
+class EditSource:
     """The picture that an edit starts from."""
 
     png: bytes
@@ -95,7 +95,7 @@ def from_base64(text: str, field: str) -> Upload:
 
 
 def _unescape(text: str) -> str:
-    """In slices: the pieces between two escapes take many times the memory of the text."""
+    """Works in slices: the pieces between two escapes take many times the memory of the text."""
     parts: list[str] = []
     start = 0
     while start < len(text):
@@ -108,7 +108,7 @@ def _unescape(text: str) -> str:
 
 
 def _decode_base64(sent: bytes) -> bytes:
-    """In slices: a call holds Python's lock from its beginning to its end, and others wait for it.
+    """Works in slices: a call holds Python's lock from its beginning to its end, and others wait for it.
 
     Raises ValueError.
     """
@@ -125,18 +125,20 @@ def _slices(data: bytes) -> Iterator[bytes]:
 
 
 def _has_lost_plus(text: bytes) -> bool:
-    """Whether the spaces of one line lie elsewhere than between pieces of one length, as a shell joins lines."""
+    """Tells whether the spaces of one line lie elsewhere than between pieces of one length, as a shell joins lines."""
     piece = text.find(b" ")
     return piece >= 0 and b"\n" not in text and text[piece :: piece + 1].count(b" ") != text.count(b" ")
 
 
-def with_edit(params: GenerationParams, source: Source, model: ModelInfo) -> GenerationParams:
+def with_edit(params: GenerationParams, source: EditSource, model: ModelInfo) -> GenerationParams:
     """The parameters of an edit: it has no more steps than it has tokens to draw."""
     steps = edit_steps(params.steps, model.num_tokens - source.params.num_kept)
     return params.model_copy(update={"edit": source.params, "steps": steps})
 
 
-def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: ModelInfo, settings: Settings) -> Source:
+def prepare(
+    image: Upload, mask: Upload | None, options: EditSettings, model: ModelInfo, settings: Settings
+) -> EditSource:
     """Raises InvalidRequest. Takes CPU time: to be run in a thread.
 
     Sizes are checked before a pixel is decoded: but for an outpainting, only pictures of the model's size are.
@@ -165,7 +167,7 @@ def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: Mod
     drawn = num_redrawn(touched, options.strength)
     picture.putalpha(ImageChops.invert(region))
     mode = "inpaint" if options.strength is None else "vary"
-    return Source(
+    return EditSource(
         _png(picture),
         EditParams(
             mode=mode,
@@ -176,7 +178,7 @@ def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: Mod
     )
 
 
-def _own_region(picture: Image.Image, options: EditOptions) -> Image.Image:
+def _own_region(picture: Image.Image, options: EditSettings) -> Image.Image:
     """255 where the picture is not opaque, else 0; all 255 for a variation of an opaque one."""
     region = picture.getchannel("A").point(NOT_OPAQUE)
     if region.getbbox() is not None:
@@ -196,7 +198,9 @@ def _mask_region(mask: Upload, file: ImageFile) -> Image.Image:
     return region
 
 
-def _outpaint(image: Upload, mask: Upload | None, options: EditOptions, model: ModelInfo, settings: Settings) -> Source:
+def _outpaint(
+    image: Upload, mask: Upload | None, options: EditSettings, model: ModelInfo, settings: Settings
+) -> EditSource:
     assert options.offset is not None
     for field, value in (("mask", mask), ("strength", options.strength)):
         if value is not None:
@@ -218,7 +222,7 @@ def _outpaint(image: Upload, mask: Upload | None, options: EditOptions, model: M
     touched = _count_patches(region, model)
     if not touched:
         raise InvalidField("the image fills the whole canvas: nothing is left to paint", field="offset")
-    return Source(
+    return EditSource(
         _png(visible),
         EditParams(mode="outpaint", offset=(down, right), feather=options.feather, num_kept=model.num_tokens - touched),
     )

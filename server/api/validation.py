@@ -28,7 +28,7 @@ def resolve(
         drawing = options.settle(request, model.defaults, model.group_tables)
         _check_asked(request, model)
     except BadOption as error:
-        raise refusal(error) from error
+        raise option_error(error) from error
     return GenerationParams(
         model=model.name,
         prompt=request.prompt,
@@ -43,7 +43,7 @@ def resolve(
     )
 
 
-def refusal(error: BadOption) -> InvalidRequest:
+def option_error(error: BadOption) -> InvalidRequest:
     """A broken rule of the wire as an HTTP error."""
     return error.kind(str(error), field=error.field)
 
@@ -53,7 +53,7 @@ def check_makes(model: ModelInfo, kind: OutputKind) -> None:
     try:
         model.check_makes(kind)
     except BadOption as error:
-        raise refusal(error) from error
+        raise option_error(error) from error
 
 
 def check_edits(model: ModelInfo) -> None:
@@ -61,11 +61,11 @@ def check_edits(model: ModelInfo) -> None:
     try:
         model.check_edits()
     except BadOption as error:
-        raise refusal(error) from error
+        raise option_error(error) from error
 
 
 def _check_limits(request: GenerationRequest, settings: Settings) -> None:
-    """What the operator allows."""
+    """Checks what the operator allows."""
     if request.n > settings.max_n:
         raise InvalidField(f"n is {request.n}; the limit is {settings.max_n}", field="n")
     if request.deadline is not None and request.deadline > settings.max_deadline:
@@ -74,7 +74,7 @@ def _check_limits(request: GenerationRequest, settings: Settings) -> None:
 
 
 def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
-    """What the request names, against what the model can do. The model's own defaults are the model's to know."""
+    """Checks what the request names against what the model can do. The model's own defaults are the model's to know."""
     asked = options.take(vars(request), options.OPTIONS)
     if "order" in asked:
         options.check_order(asked["order"], model.orders, model.num_tokens)

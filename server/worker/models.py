@@ -62,13 +62,13 @@ class LoadedModel:
 
     @property
     def drawing(self) -> Model:
-        """For what is asked of models of tokens alone."""
+        """Drawing model, for what is asked of models of tokens alone."""
         assert isinstance(self.pipeline, Model), f"{self.name} makes no pictures"
         return self.pipeline
 
     @property
     def filming(self) -> FrameModel:
-        """For what is asked of models of frames alone."""
+        """Frame model, for what is asked of models of frames alone."""
         assert isinstance(self.pipeline, FrameModel), f"{self.name} makes no frames"
         return self.pipeline
 
@@ -142,7 +142,7 @@ class LoadedModel:
 
 
 def load_models(settings: Settings) -> list[LoadedModel]:
-    """The wanted models, the default one first. Raises WeightsError, and ConfigError where slots exceed the memory."""
+    """The models to serve, the default one first. Raises WeightsError, and ConfigError for too many slots."""
     torch.set_num_threads(settings.threads or _share(settings))
     manifest = Manifest.load(settings.weights_dir)
     device = _device(settings.device)
@@ -155,8 +155,8 @@ def _share(settings: Settings) -> int:
 
 
 def thread_guard(settings: Settings) -> ThreadGuard | None:
-    """For the thread that computes, where OAR_CALIBRATE=true asks for it: pixels on another number of threads may round
-    differently, so a picture that is made again or resumed would not be the same to the byte."""
+    """Guards the thread that computes, where OAR_CALIBRATE=true asks for it: pixels on another number of threads may
+    round differently, so a picture that is made again or resumed would not be the same to the byte."""
     is_measured = settings.calibrate is True and not settings.deterministic
     is_free = is_measured and not settings.threads and _device(settings.device) == "cpu"
     return ThreadGuard(torch.get_num_threads()) if is_free else None
@@ -189,23 +189,23 @@ def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> Loa
     return replace(model, load_seconds=seconds)
 
 
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
+def _device(requested: str) -> str:
+    if requested != "auto":
+        return requested
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | FrameModel, Packing | None]:
     """A model in its number format, and which calls take packed weights, where that was measured."""
-    wanted = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    requested = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
     if makes_frames(folder):
-        return load_frame_model(folder, device, wanted), None
+        return load_frame_model(folder, device, requested), None
     decode_dtype = _DTYPES[settings.decode_dtype]
-    can_measure = device == "cpu" and not settings.deterministic and wanted is not torch.int8
+    can_measure = device == "cpu" and not settings.deterministic and requested is not torch.int8
     if not can_measure or not _measures(settings, folder):
-        return load_model(folder, device, wanted, decode_dtype=decode_dtype), None
+        return load_model(folder, device, requested, decode_dtype=decode_dtype), None
     pipeline = load_model(folder, device, torch.float32, decode_dtype=decode_dtype)
-    dtypes = (_DTYPES["float32"], _DTYPES["bfloat16"]) if settings.dtype == "fastest" else (wanted,)
+    dtypes = (_DTYPES["float32"], _DTYPES["bfloat16"]) if settings.dtype == "fastest" else (requested,)
     best = Calibration.stored(settings.data_dir / "calibration", pipeline.backbone, dtypes)
     logger.info("calibrated model=%s %s", pipeline.name, words(best))
     in_number_format(pipeline.backbone, _DTYPES[best.dtype])
@@ -213,7 +213,7 @@ def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | Fr
 
 
 def _measures(settings: Settings, folder: Path) -> bool:
-    """Whether it is measured what suits this network. For a small one that changes little."""
+    """Tells whether it is measured what suits this network. For a small one that changes little."""
     if settings.dtype == "fastest" or settings.calibrate is True:
         return True
     return settings.calibrate == "auto" and FP32_BYTES * count_numbers(folder / BACKBONE) >= LARGE_NETWORK

@@ -37,7 +37,7 @@ class RunningPicture:
 
     @property
     def num_kept(self) -> int:
-        """How much of it a restart keeps."""
+        """Number of positions, or frames, that a restart keeps."""
         return len(self.positions)
 
     @property
@@ -82,7 +82,7 @@ class RunningVideo:
 
     @property
     def num_kept(self) -> int:
-        """How much of it a restart keeps."""
+        """Number of positions, or frames, that a restart keeps."""
         return len(self.frames)
 
     def go_on(self, number: int, frame: Frame | None) -> None:
@@ -154,7 +154,7 @@ class RunningJob:
 
     @property
     def works(self) -> Sequence[RunningPicture | RunningVideo]:
-        """Its pictures or its videos, by image index."""
+        """Pictures or videos, by image index."""
         return self.videos or self.pictures
 
     def add(self, event: NewEvent) -> None:

@@ -18,7 +18,8 @@ from server.jobs.redis_log import RedisJobLog
 from server.jobs.worker_queue import WorkerQueue
 from server.observability.exposition import Labelled
 from server.observability.metrics import WorkerMetrics
-from server.observability.tracing import NO_TRACING, Tracing, open_tracing
+from server.observability.spans import NO_TRACING, Tracing
+from server.observability.tracing import open_tracing
 from server.settings import Settings
 from server.tasks import stop_tasks
 from server.worker.execution import Execution
@@ -38,7 +39,7 @@ class WorkerCrashed(RuntimeError):
 
 
 class Worker:
-    """To be made inside a running event loop."""
+    """Has to be made inside a running event loop."""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class Worker:
 
     @property
     def jobs(self) -> tuple[RunningJob, ...]:
-        """Those that run now."""
+        """Jobs that run now."""
         return self._execution.table.jobs
 
     def stop(self) -> None:
@@ -144,7 +145,7 @@ async def _serve(
     try:
         worker = Worker(settings, connection, name, models, tracing)
         for model in models:
-            describe(worker.metrics, model)
+            set_model_facts(worker.metrics, model)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
@@ -160,7 +161,7 @@ async def _serve(
     logger.info("worker stopped name=%s", name)
 
 
-def describe(metrics: WorkerMetrics, model: LoadedModel) -> None:
+def set_model_facts(metrics: WorkerMetrics, model: LoadedModel) -> None:
     """The facts about a loaded model that do not change."""
     weight = next(model.pipeline.backbone.parameters())
     metrics.set_build(torch.__version__, weight.device.type, model.dtype, torch.get_num_threads())

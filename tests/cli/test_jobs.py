@@ -67,16 +67,16 @@ async def test_a_dead_edit_is_repeated_with_its_picture(
     new = await oar("retry", job_id, "--json")
     assert (new["retry_of"], new["params"]["edit"]["strength"]) == (job_id, 0.5)
     assert (await oar("retry", job_id)).strip() == new["id"], "once is enough"
-    await connection.once("DEL", keys.source(job_id))
+    await connection.once("DEL", keys.source_key(job_id))
     assert await OutputStore(connection).read_source(new["id"]) == b"a png", "a copy of its own"
-    assert await connection.once("PTTL", keys.source(new["id"])) == -1
+    assert await connection.once("PTTL", keys.source_key(new["id"])) == -1
 
 
 async def test_a_dead_edit_whose_picture_has_expired_cannot_be_repeated(
     connection: RedisConnection, settings: Settings, oar: Cli
 ) -> None:
     job_id = await bury(connection, settings, source=b"a png", edit=EditParams(mode="inpaint"))
-    await connection.once("DEL", keys.job(job_id), keys.source(job_id))
+    await connection.once("DEL", keys.job_key(job_id), keys.source_key(job_id))
     assert "the picture that job" in await oar("retry", job_id, code=1)
     assert len(await oar("dead", "--json")) == 1
 
@@ -86,7 +86,7 @@ async def test_a_job_of_a_replaced_model_is_repeated_once(
 ) -> None:
     """Its parameters then name another hash than its dead letter, which the second call does not find any more."""
     job_id = await bury(connection, settings, model_hash="old")
-    await connection.once("HSET", keys.job(job_id), keys.Field.MODEL_HASH, "new")
+    await connection.once("HSET", keys.job_key(job_id), keys.Field.MODEL_HASH, "new")
     new = (await oar("retry", job_id)).strip()
     assert (await oar("retry", job_id)).strip() == new
 

@@ -32,7 +32,7 @@ OPTION = """    boldness: Annotated[
     ] = 1.0
 
 
-class Sampling(Sent):"""
+class SamplingOptions(Sent):"""
 LOOK = """
 import json, sys
 from pathlib import Path
@@ -122,8 +122,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     add(rules / "__init__.py", "import Asked, Decider, OrderRule\n", "from oar_core.order.rules.bold import BOLD\n")
     options = folder / "oar_wire" / "options.py"
     text = options.read_text(encoding="utf-8")
-    assert text.count("\n\nclass Sampling(Sent):") == 1
-    options.write_text(text.replace("\n\nclass Sampling(Sent):", OPTION), encoding="utf-8")
+    assert text.count("\n\nclass SamplingOptions(Sent):") == 1
+    options.write_text(text.replace("\n\nclass SamplingOptions(Sent):", OPTION), encoding="utf-8")
     script = [sys.executable, "-W", "error", "-c", LOOK, str(folder / "weights")]
     done = subprocess.run(script, cwd=folder, env={"PYTHONPATH": str(folder)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -24,8 +24,8 @@ from oar_wire import options
 
 about = options.About("How sharp edges are", ge=0, le=5, usual=(0, 5, 0.5))
 kind = Annotated[float, about]
-options.Sampling = create_model("Sampling", __base__=options.Sampling, sharpness=(kind, 1.5))
-options.OPTIONS.update(options.collect("sampling", options.Sampling))
+options.SamplingOptions = create_model("SamplingOptions", __base__=options.SamplingOptions, sharpness=(kind, 1.5))
+options.OPTIONS.update(options.collect("sampling", options.SamplingOptions))
 """
 LOOK = """
 import json, sys
