@@ -14,6 +14,8 @@ from oar_core.train.recipes import Recipe
 from oar_lab.bench.arrivals import measure_arrivals
 from oar_lab.bench.batching import measure_batching
 from oar_lab.bench.choices import measure_choices
+from oar_lab.bench.decoders import decoders as decoders_of
+from oar_lab.bench.decoders import measure_decoders
 from oar_lab.bench.depth import measure_depth
 from oar_lab.bench.eager import measure_eager
 from oar_lab.bench.families import measure_families
@@ -192,6 +194,10 @@ def sized(command: Any) -> Any:
 @click.option("--batch", "batches", type=int, multiple=True, default=(1, 8), show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--steps", type=click.IntRange(1), default=None, help="Default: those of each family's card.")
+@click.option("--native/--no-native", default=True, show_default=True, help="Whether the native network is beside.")
+@click.option(
+    "--calibrations", type=click.Path(path_type=Path), default=None, help="Folder in which choices of kernels are kept."
+)
 def families(
     families: tuple[str, ...],
     size: str,
@@ -200,11 +206,22 @@ def families(
     batches: tuple[int, ...],
     repeats: int,
     steps: int | None,
+    native: bool,
+    calibrations: Path | None,
 ) -> Answer:
     """Families of published models with random weights: the engine, and the native one, against a plain loop."""
     torch.set_num_threads(threads)
     return tell(
-        measure_families(families or KEYS, size=size, batches=batches, repeats=repeats, layers=layers, steps=steps)
+        measure_families(
+            families or KEYS,
+            size=size,
+            batches=batches,
+            repeats=repeats,
+            layers=layers,
+            steps=steps,
+            has_native=native,
+            folder=calibrations,
+        )
     )
 
 
@@ -216,6 +233,20 @@ def choices(families: tuple[str, ...], size: str, layers: int | None, threads: i
     torch.set_num_threads(threads)
     networks = {key: sized_network(key, size, layers).backbone for key in families or KEYS}
     return tell(measure_choices(networks, starts=starts))
+
+
+@bench.command()
+@click.option(
+    "--weights",
+    envvar="OAR_WEIGHTS_DIR",
+    default=Path("weights"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder with a manifest.",
+)
+def decoders(weights: Path) -> Answer:
+    """What decoding in bfloat16 gains, and by how much it changes pictures."""
+    return tell(measure_decoders(decoders_of(weights)))
 
 
 @bench.command()

@@ -7,14 +7,10 @@ each shape, as the engine would call them: on one thread by its CPU time, which 
 
 import copy
 import hashlib
-import json
-import logging
-import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -23,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from oar_core.engine.contest import decide
+from oar_core.engine.kept import kept, machine, one_thread
 from oar_core.nn.packed import NEVER, PackedLinear, Packing, can_pack
-
-logger = logging.getLogger(__name__)
 
 ROWS = (1, 2, 4, 8, 64)  # tokens of a step: of one picture, of a few, of many
 PADDED_ROWS = 5
@@ -56,29 +51,15 @@ class Calibration:
 
         Pictures of int8 differ from those of fp32, so it is asked for and never chosen: `dtypes` are floating.
         """
-        with _one_thread():
+        with one_thread():
             choices = [_Choice(network, dtype, clock) for dtype in dtypes]
             winner = decide(lambda: [choice.seconds() for choice in choices]).winner if len(choices) > 1 else 0
             return cls(*choices[winner].facts())
 
     @classmethod
     def stored(cls, folder: Path, network: nn.Module, dtypes: Sequence[torch.dtype]) -> Self:
-        """What the folder holds for such a network on this machine and build; else it is measured, and kept there.
-
-        Of several processes the first one decides, so that they compute alike. Where the folder cannot be written each
-        process measures for itself.
-        """
-        path = folder / f"{_key(network, dtypes)}.json"
-        if not path.exists():
-            measured = cls.measure(network, dtypes)
-            try:
-                _keep(path, json.dumps(asdict(measured)))
-            except OSError as error:
-                logger.warning(
-                    "the calibration is not kept: %s cannot be written (%s)", folder, error.strerror or error
-                )
-                return measured
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        """What the folder holds for such a network on this machine and build; else it is measured, and kept there."""
+        return kept(folder / f"{_key(network, dtypes)}.json", cls, lambda: cls.measure(network, dtypes))
 
 
 class _Choice:
@@ -145,17 +126,6 @@ def _packing(winners: dict[int, int]) -> Packing:
     return Packing(least, PADDED_ROWS if padded and all(padded) else 1)
 
 
-@contextmanager
-def _one_thread() -> Generator[None]:
-    """Packed and plain kernels divide their work among threads alike."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -163,28 +133,9 @@ def _name(dtype: torch.dtype) -> str:
 def _key(network: nn.Module, dtypes: Sequence[torch.dtype]) -> str:
     """Of this machine's processor, this build and the shapes of the network's linear layers."""
     shapes = [(layer.out_features, layer.in_features, count) for layer, count in _kinds(network)]
-    facts = (FORMAT, torch.__version__, torch.backends.cpu.get_cpu_capability(), _processor(), shapes)
+    facts = (FORMAT, *machine(), shapes)
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     return f"{platform.machine()}-{digest}-{'-'.join(map(_name, dtypes))}"
-
-
-def _processor() -> str:
-    """Its model's name, as far as the system tells."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def _keep(path: Path, text: str) -> None:
-    """Whole or not at all; a file that is there meanwhile stays. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    with suppress(FileExistsError):
-        os.link(draft, path)
-    draft.unlink()
 
 
 def words(calibration: Calibration) -> str:

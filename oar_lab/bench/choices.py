@@ -35,7 +35,7 @@ class ChoicesReport:
             for name, choices in self.starts.items()
             for start, each in enumerate(choices, 1)
         )
-        headers = ("network", "start", "dtype", "packed from rows", "few rows ms", "many rows ms")
+        headers = ("network", "start", "dtype", "packed from", "few rows ms", "many rows ms")
         alike = table(
             ("network", "starts", "alike", "seconds each"),
             ((name, len(self.starts[name]), count, self.seconds[name]) for name, count in self.alike.items()),

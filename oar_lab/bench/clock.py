@@ -57,6 +57,10 @@ class Clock:
         of the machine falls on all of them alike."""
         for work in works:
             work()
+        return self.turns(works, repeats)
+
+    def turns(self, works: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+        """The seconds of each in every round. What is slow once is to be done before."""
         return [[self.seconds(work) for work in works] for _ in range(repeats)]
 
     def least(self, work: Callable[[], object], repeats: int) -> float:

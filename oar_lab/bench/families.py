@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,12 +23,13 @@ from oar_core.nn.packed import NEVER, PackedLinear, Packing
 from oar_core.order.plan import make_plan
 from oar_core.sampling.request import SequenceRequest
 from oar_lab.bench.clock import Clock, Setting
-from oar_lab.bench.plain import PLAIN_LOOPS, as_published
+from oar_lab.bench.plain import PLAIN_LOOPS
 from oar_lab.bench.roofline import measure_rates
 from oar_lab.bench.sized import GPT_WIDTHS, NATIVE, SizedNetwork, conditions_of, sized_network
 from oar_lab.bench.table import table
 
 PLAIN = "plain loop"
+WARM_UP_STEPS = 3
 # Number formats among which the calibration chooses: by default, and as OAR_DTYPE=fastest.
 FORMATS = {"": (torch.float32,), ", fastest format": (torch.float32, torch.bfloat16)}
 
@@ -110,6 +112,7 @@ class _Way:
     name: str
     dtype: str
     work: Callable[[], object]
+    warm_up: Callable[[], object]  # its first steps
     count: LinearCount | None = None
 
 
@@ -124,12 +127,13 @@ class _Runner:
     count: LinearCount
 
     @classmethod
-    def all_of(cls, name: str, sized: SizedNetwork, clock: Clock) -> tuple[list["_Runner"], str]:
+    def all_of(cls, name: str, sized: SizedNetwork, clock: Clock, folder: Path | None) -> tuple[list["_Runner"], str]:
         """One for each of FORMATS that chooses another number format, and the choices in words."""
         runners: dict[str, _Runner] = {}
         chosen: list[str] = []
         for suffix, dtypes in FORMATS.items():
-            choice = Calibration.measure(sized.backbone, dtypes)
+            network = sized.backbone
+            choice = Calibration.stored(folder, network, dtypes) if folder else Calibration.measure(network, dtypes)
             chosen.append(words(choice))
             if choice.dtype not in runners:
                 own = in_number_format(copy.deepcopy(sized.backbone), getattr(torch, choice.dtype))
@@ -150,7 +154,16 @@ class _Runner:
             while engine.has_work:
                 engine.step()
 
-        return _Way(self.name, self.dtype, work, self.count)
+        def warm_up() -> None:
+            for request in requests:
+                engine.add(request)
+            for _ in range(WARM_UP_STEPS):
+                engine.step()
+            for request in requests:
+                engine.abort(request.id)
+            engine.step()
+
+        return _Way(self.name, self.dtype, work, warm_up, self.count)
 
 
 def measure_families(
@@ -161,16 +174,19 @@ def measure_families(
     repeats: int,
     layers: int | None = None,
     steps: int | None = None,
+    has_native: bool = True,
+    folder: Path | None = None,
 ) -> FamiliesReport:
-    """Transformers alone: from requests to tokens, by medians of `repeats` runs in turn after one that does not
-    count. In as many steps as the family's card says, unless given."""
+    """Transformers alone: from requests to tokens, by medians of `repeats` runs in turn after a few steps that do not
+    count. In as many steps as the family's card says, unless given. What is chosen for a network is kept in the
+    `folder`, if there is one."""
     clock = Clock(torch.device("cpu"))
     rates = {r.dtype: r.gflops for r in measure_rates(torch.device("cpu"), [torch.get_num_threads()])}
     rows: list[FamilyRow] = []
-    native, choices = _native(families, size, layers, clock)
+    native, choices = ([], {}) if not has_native or set(families) == {NATIVE} else _native(size, layers, clock, folder)
     for key in families:
         sized = sized_network(key, size, layers)
-        runners, choices[key] = _Runner.all_of("engine", sized, clock)
+        runners, choices[key] = _Runner.all_of("engine", sized, clock, folder)
         for batch in batches:
             rows += _measure(sized, [*runners, *native], batch, steps or sized.steps, repeats, clock, rates)
         del sized, runners
@@ -179,13 +195,9 @@ def measure_families(
     return FamiliesReport(size, depth, repeats, rates, choices, rows, clock.setting(torch.float32))
 
 
-def _native(
-    families: Sequence[str], size: str, layers: int | None, clock: Clock
-) -> tuple[list[_Runner], dict[str, str]]:
+def _native(size: str, layers: int | None, clock: Clock, folder: Path | None) -> tuple[list[_Runner], dict[str, str]]:
     """To set beside published families."""
-    if set(families) == {NATIVE}:
-        return [], {}
-    runners, chosen = _Runner.all_of("native engine", sized_network(NATIVE, size, layers), clock)
+    runners, chosen = _Runner.all_of("native engine", sized_network(NATIVE, size, layers), clock, folder)
     return runners, {NATIVE: chosen}
 
 
@@ -198,10 +210,14 @@ def _measure(
     clock: Clock,
     rates: dict[str, float],
 ) -> list[FamilyRow]:
-    plain = _Way(PLAIN, "float32", plain_work(sized, sized.requests(batch, steps)))
+    requests = sized.requests(batch, steps)
+    work, warm_up = plain_work(sized, requests), plain_work(sized, requests, most_steps=WARM_UP_STEPS)
+    plain = _Way(PLAIN, "float32", work, warm_up)
     own = [runner for runner in runners if runner.sized.key != sized.key or runner.sized is sized]
     ways = [plain, *(runner.way(batch, _fitting(runner.sized, steps)) for runner in own)]
-    rounds = clock.rounds([way.work for way in ways], repeats)
+    for way in ways:
+        way.warm_up()
+    rounds = clock.turns([way.work for way in ways], repeats)
     rows: list[FamilyRow] = []
     for way, seconds in zip(ways, zip(*rounds, strict=True)):
         gflops = None if way.count is None else 1e-9 * way.count.flops / max(way.count.seconds, 1e-9)
@@ -217,10 +233,11 @@ def _fitting(sized: SizedNetwork, steps: int) -> int:
     return min(steps, sized.backbone.spec.num_tokens)
 
 
-def plain_work(sized: SizedNetwork, requests: Sequence[SequenceRequest], **draw: Any) -> Callable[[], Tensor]:
-    """The plain loop over a copy of the network as a checkpoint holds it, for requests that share their groups."""
-    network = copy.deepcopy(sized.backbone)
-    as_published(network)
+def plain_work(
+    sized: SizedNetwork, requests: Sequence[SequenceRequest], *, most_steps: int | None = None, **draw: Any
+) -> Callable[[], Tensor]:
+    """The plain loop over a network as a checkpoint holds it, for requests that share their groups."""
+    network = sized.published
     spec = network.spec
     conditions = conditions_of(requests)
     plans = [
@@ -232,4 +249,4 @@ def plain_work(sized: SizedNetwork, requests: Sequence[SequenceRequest], **draw:
     orders = torch.tensor([plan.order for plan in plans])
     unconditional = spec.unconditional_beside(conditions[0], sized.unconditional_ids)
     loop = PLAIN_LOOPS[sized.key](network, conditions, unconditional, requests[0].sampling.guidance)
-    return partial(loop.run, orders, sizes, **draw)
+    return partial(loop.run, orders, sizes[:most_steps], **draw)

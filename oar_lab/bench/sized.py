@@ -1,7 +1,9 @@
 """Networks of published sizes with random weights, and what they are asked for: their speed is that of trained ones."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.run import seeded_init
+from oar_lab.bench.plain import as_published
 
 NATIVE = "oar"
 NATIVE_STEPS = 20  # of the native network, which is no published one: as many as LPD's
@@ -32,6 +35,13 @@ class SizedNetwork:
     key: str
     backbone: Backbone
     defaults: dict[str, Any]
+
+    @cached_property
+    def published(self) -> Backbone:
+        """A copy whose weights lie as a checkpoint's do."""
+        network = copy.deepcopy(self.backbone)
+        as_published(network)
+        return network
 
     @property
     def steps(self) -> int:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from oar_core.engine import calibration
+from oar_core.engine import kept
 from oar_core.engine.calibration import PADDED_ROWS, ROWS, Calibration, words
 from oar_core.nn.packed import NEVER, PackedLinear, Packing, can_pack
 from tests.engine.backbones import tiny_backbone
@@ -30,7 +30,7 @@ class FakeClock:
             return x
 
         monkeypatch.setattr(nn.Linear, "forward", lambda self, x: run(self, x, packed=None))
-        monkeypatch.setattr(PackedLinear, "forward", lambda self, x: run(self, x, packed=self._packing))
+        monkeypatch.setattr(PackedLinear, "forward", lambda self, x: run(self, x, packed=self.packing))
 
     def __call__(self):
         return self._time
@@ -102,5 +102,5 @@ def test_the_first_measurement_holds_for_all(tmp_path, monkeypatch):
     (path,) = (tmp_path / "new").iterdir()
     assert json.loads(path.read_text())["least_packed_rows"] == 10
     assert Calibration.stored(tmp_path / "new", tiny_backbone(), BOTH) != first
-    monkeypatch.setattr(calibration, "_processor", lambda: "another")
+    monkeypatch.setattr(kept, "_processor", lambda: "another")
     assert Calibration.stored(tmp_path / "new", tiny_backbone(), (torch.float32,)) != first
