@@ -18,7 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from oar_core.engine.contest import decide
+from oar_core.engine.contest import MOST_ROUNDS, decide
 from oar_core.engine.kept import kept, machine, one_thread
 from oar_core.nn.packed import NEVER, PackedLinear, Packing, can_pack
 
@@ -52,9 +52,13 @@ class Calibration:
         Pictures of int8 differ from those of fp32, so it is asked for and never chosen: `dtypes` are floating.
         """
         with one_thread():
-            choices = [_Choice(network, dtype, clock) for dtype in dtypes]
-            winner = decide(lambda: [choice.seconds() for choice in choices]).winner if len(choices) > 1 else 0
-            return cls(*choices[winner].facts())
+            formats = [_Format(network, dtype, clock) for dtype in dtypes]
+            choices = [(each, each.best_packing()) for each in formats]
+            winner = 0
+            if len(choices) > 1:
+                winner = decide(lambda: [each.seconds(packing) for each, packing in choices]).winner
+            best, packing = choices[winner]
+            return cls(*best.facts(packing))
 
     @classmethod
     def stored(cls, folder: Path, network: nn.Module, dtypes: Sequence[torch.dtype]) -> Self:
@@ -62,8 +66,20 @@ class Calibration:
         return kept(folder / f"{_key(network, dtypes)}.json", cls, lambda: cls.measure(network, dtypes))
 
 
-class _Choice:
-    """One number format with the kernels that are the quickest for each number of rows."""
+def times_best(
+    network: nn.Module, choices: Sequence[tuple[torch.dtype, Packing]], clock: Clock = time.thread_time
+) -> list[float]:
+    """The seconds of each choice over those of the best, in turn, by as many rounds as there may be: a check of what
+    `Calibration.measure` chose at different starts."""
+    with one_thread(), torch.inference_mode():
+        formats = {dtype: _Format(network, dtype, clock) for dtype, _ in choices}
+        passes = [(formats[dtype], packing) for dtype, packing in choices]
+        ratios = decide(lambda: [each.seconds(packing) for each, packing in passes], MOST_ROUNDS).ratios
+    return [ratio / min(ratios) for ratio in ratios]
+
+
+class _Format:
+    """One number format: a linear layer of each shape, in each of the ways to multiply by it."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, clock: Clock) -> None:
         self._dtype, self._clock = dtype, clock
@@ -71,24 +87,19 @@ class _Choice:
             (layer if layer.weight.dtype is dtype else copy.deepcopy(layer).to(dtype), count)
             for layer, count in _kinds(network)
         ]
-        ways: list[Kernels] = [[(layer, layer.in_features, count) for layer, count in layers]]
+        self._ways: list[Kernels] = [[(layer, layer.in_features, count) for layer, count in layers]]
         if layers and can_pack(layers[0][0]):
             for packing in (Packing(), Packing(padded_rows=PADDED_ROWS)):
-                ways.append([(PackedLinear(layer, packing), layer.in_features, count) for layer, count in layers])
-        winners = {rows: self._winner(ways, rows) for rows in ROWS}
-        self.packing = _packing(winners)
-        self._kernels = {rows: ways[self._way(rows)] for rows in ROWS}
+                self._ways.append([(PackedLinear(layer, packing), layer.in_features, count) for layer, count in layers])
 
-    def _winner(self, ways: Sequence[Kernels], rows: int) -> int:
-        fitting = ways if rows < PADDED_ROWS else ways[:2]
+    def best_packing(self) -> Packing:
+        return _packing({rows: self._winner(rows) for rows in ROWS})
+
+    def _winner(self, rows: int) -> int:
+        fitting = self._ways if rows < PADDED_ROWS else self._ways[:2]
         for kernels in fitting:
             self._pass(kernels, rows)
         return decide(lambda: [self._pass(kernels, rows) for kernels in fitting]).winner
-
-    def _way(self, rows: int) -> int:
-        if rows < self.packing.least_rows:
-            return 0
-        return 2 if rows < self.packing.padded_rows else 1
 
     def _pass(self, kernels: Kernels, rows: int) -> float:
         """Seconds of all linear layers."""
@@ -100,19 +111,25 @@ class _Choice:
             total += count * (self._clock() - start)
         return total
 
-    def seconds(self) -> float:
+    def seconds(self, packing: Packing) -> float:
         """The geometric mean over ROWS: few and many rows count alike."""
         mean = 1.0
-        for rows, kernels in self._kernels.items():
-            mean *= max(self._pass(kernels, rows), 1e-9) ** (1 / len(ROWS))
+        for rows in ROWS:
+            mean *= max(self._pass(self._kernels(packing, rows), rows), 1e-9) ** (1 / len(ROWS))
         return mean
 
-    def facts(self) -> tuple[str, int, int, float, float]:
+    def facts(self, packing: Packing) -> tuple[str, int, int, float, float]:
         """The fields of a Calibration."""
         few, many = (
-            round(1e3 * min(self._pass(self._kernels[rows], rows) for _ in range(3)), 4) for rows in (ROWS[0], ROWS[-1])
+            round(1e3 * min(self._pass(self._kernels(packing, rows), rows) for _ in range(3)), 4)
+            for rows in (ROWS[0], ROWS[-1])
         )
-        return _name(self._dtype), self.packing.least_rows, self.packing.padded_rows, few, many
+        return _name(self._dtype), packing.least_rows, packing.padded_rows, few, many
+
+    def _kernels(self, packing: Packing, rows: int) -> Kernels:
+        if rows < packing.least_rows:
+            return self._ways[0]
+        return self._ways[2 if rows < packing.padded_rows else 1]
 
 
 def _packing(winners: dict[int, int]) -> Packing:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from oar_core.engine import kept
-from oar_core.engine.calibration import PADDED_ROWS, ROWS, Calibration, words
+from oar_core.engine.calibration import PADDED_ROWS, ROWS, Calibration, times_best, words
 from oar_core.nn.packed import NEVER, PackedLinear, Packing, can_pack
 from tests.engine.backbones import tiny_backbone
 
@@ -77,6 +77,13 @@ def test_a_large_network_is_measured_in_every_number_format(monkeypatch):
     """A call of an hour: what bounds the measurement is its rounds, not its time."""
     chosen = measured(monkeypatch, lambda dtype, *_: 3600.0 if dtype is torch.float32 else 1800.0)
     assert chosen.dtype == "bfloat16"
+
+
+def test_choices_of_several_starts_are_judged(monkeypatch):
+    """bf16 takes half as long, and packed weights twice as long."""
+    clock = FakeClock(monkeypatch, lambda dtype, packed, _: (1 + (packed is not None)) / (1 + (dtype is BOTH[1])))
+    choices = [(BOTH[0], Packing(NEVER)), (BOTH[1], Packing(1)), (BOTH[1], Packing(NEVER))]
+    assert times_best(tiny_backbone(), choices, clock) == pytest.approx([2, 2, 1])
 
 
 def test_a_measurement_leaves_the_threads_as_they_were():
