@@ -7,6 +7,7 @@ each shape, as the engine would call them: on one thread by its CPU time, which 
 
 import copy
 import hashlib
+import math
 import platform
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from oar_core.nn.packed import NEVER, PackedLinear, Packing, can_pack
 
 ROWS = (1, 2, 4, 8, 64)  # tokens of a step: of one picture, of a few, of many
 PADDED_ROWS = 5
-FORMAT = 2  # of the files
+FORMAT = 3  # of the files
 
 Clock = Callable[[], float]
 Kernels = Sequence[tuple[Callable[[Tensor], Tensor], int, int]]  # a layer of each shape, its width, how many there are
@@ -93,7 +94,11 @@ class _Format:
                 self._ways.append([(PackedLinear(layer, packing), layer.in_features, count) for layer, count in layers])
 
     def best_packing(self) -> Packing:
-        return _packing({rows: self._winner(rows) for rows in ROWS})
+        least = _least_packed({rows: self._winner(rows) for rows in ROWS})
+        few = [rows for rows in ROWS if max(2, least) <= rows < PADDED_ROWS]
+        # Of all few rows together: a contest of each would hang on the one where it matters least.
+        is_padded = few and decide(lambda: [self._mean(kernels, few) for kernels in self._ways[1:]]).winner
+        return Packing(least, PADDED_ROWS if is_padded else 1)
 
     def _winner(self, rows: int) -> int:
         fitting = self._ways if rows < PADDED_ROWS else self._ways[:2]
@@ -113,10 +118,10 @@ class _Format:
 
     def seconds(self, packing: Packing) -> float:
         """The geometric mean over ROWS: few and many rows count alike."""
-        mean = 1.0
-        for rows in ROWS:
-            mean *= max(self._pass(self._kernels(packing, rows), rows), 1e-9) ** (1 / len(ROWS))
-        return mean
+        return math.prod(self._mean(self._kernels(packing, rows), (rows,)) ** (1 / len(ROWS)) for rows in ROWS)
+
+    def _mean(self, kernels: Kernels, all_rows: Sequence[int]) -> float:
+        return math.prod(max(self._pass(kernels, rows), 1e-9) ** (1 / len(all_rows)) for rows in all_rows)
 
     def facts(self, packing: Packing) -> tuple[str, int, int, float, float]:
         """The fields of a Calibration."""
@@ -132,15 +137,14 @@ class _Format:
         return self._ways[2 if rows < packing.padded_rows else 1]
 
 
-def _packing(winners: dict[int, int]) -> Packing:
+def _least_packed(winners: dict[int, int]) -> int:
     """From each number of rows to the way that won it: 0 the weights as they are, 1 packed, 2 packed and padded."""
     least = NEVER
     for rows in reversed(ROWS):
         if not winners[rows]:
             break
         least = rows
-    padded = [winners[rows] == 2 for rows in ROWS if max(2, least) <= rows < PADDED_ROWS]
-    return Packing(least, PADDED_ROWS if padded and all(padded) else 1)
+    return least
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,5 +1,6 @@
 """Whether the choice of number format and kernels is right at each start."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ class ChoiceRow:
     @property
     def is_right(self) -> bool:
         """Whether none is better by more than what a choice has to gain over another."""
-        return self.times_best <= 1 + MARGIN
+        return self.times_best <= math.exp(MARGIN)
 
 
 @dataclass(frozen=True)

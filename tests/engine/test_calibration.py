@@ -73,6 +73,17 @@ def test_packed_weights_are_taken_from_where_they_pay(monkeypatch, packed_pays, 
     assert chosen.packing == Packing(least)
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("gains", "padded"), [({2: 0.7, 4: 0.97}, PADDED_ROWS), ({2: 0.8, 4: 1.3}, 1)])
+def test_rows_are_padded_where_few_rows_gain_together(monkeypatch, seed, gains, padded):
+    """One of them may gain next to nothing: then it says nothing either."""
+
+    def speed(_, packed, rows):
+        return 2.0 if packed is None else 1.0 if packed == Packing() else gains.get(rows, 1.0)
+
+    assert measured(monkeypatch, speed, seed, noise=0.15).packing == Packing(1, padded)
+
+
 def test_a_large_network_is_measured_in_every_number_format(monkeypatch):
     """A call of an hour: what bounds the measurement is its rounds, not its time."""
     chosen = measured(monkeypatch, lambda dtype, *_: 3600.0 if dtype is torch.float32 else 1800.0)
