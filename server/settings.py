@@ -227,8 +227,7 @@ class Settings(BaseSettings):
     )
     decode_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Number format of the image decoder; auto: where kernels are measured (OAR_CALIBRATE), bfloat16 "
-        "if it is faster and pixels change by at most 1.5 grey levels on average; else float32",
+        description="Number format of the image decoder; auto: float32, or bfloat16 where OAR_CALIBRATE sees it pay",
     )
     cuda_graphs: bool = Field(False, description="Whether CUDA steps are captured as graphs at the start")
     compile: bool = Field(
