@@ -1,6 +1,7 @@
 """`oar worker`: also what `oar serve` runs."""
 
 import logging
+import sys
 
 import click
 
@@ -17,12 +18,17 @@ from server.worker.worker import WorkerCrashed, run_worker
 
 logger = logging.getLogger(__name__)
 
+# For how long one thread may hold Python's lock while another waits for it. The engine's thread gives it away at each
+# of the hundreds of kernels of a step: by Python's 5 ms, a step stands still for as long as events are written.
+SWITCH_SECONDS = 1e-4
+
 
 @click.command("worker")
 @with_settings
 def worker_command(settings: Settings) -> None:
     """Run a worker process: models and engine."""
     keep_freed_memory()  # before there are threads
+    sys.setswitchinterval(SWITCH_SECONDS)
     configure_logging(settings.log_format, settings.log_level)
     end_with_parent()
     try:

@@ -137,6 +137,7 @@ class Fingerprint(Sent):
     device: str
     dtype: str
     mode: Literal["batched", "deterministic"]
+    kernels: str = Field("", description="What was chosen for this machine: instructions, threads, layout of weights")
 
 
 class Completed(_Event):

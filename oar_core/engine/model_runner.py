@@ -11,7 +11,7 @@ from oar_core.engine.static_steps import StaticSteps
 from oar_core.engine.stepper import FIRST_SLOTS, Member, Stepper
 from oar_core.host_memory import available_memory, in_words
 from oar_core.models.base import Backbone, StaticBackbone
-from oar_core.nn.packed import NEVER, Packing, can_pack, packed_bytes, packed_twin
+from oar_core.nn.packed import NEVER, Packing, can_pack, layout_of, packed_bytes, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.draw import CompiledDraw, plain_draw
 from oar_core.sampling.expectation import Expectation, expect
@@ -38,6 +38,12 @@ class ModelRunner(Stepper[PictureProgress, DecodedGroup]):
         is_compiled = config.is_compiled and not config.is_deterministic
         self._draw = CompiledDraw(backbone.spec.vocab_size, self._cache.keys.device) if is_compiled else plain_draw
         self._static = StaticSteps(static, self._cache, self._draw) if is_static and static is not None else None
+
+    @property
+    def kernels(self) -> str:
+        draw = "" if self._draw is plain_draw else "compiled draw"
+        steps = "" if self._static is None else "static steps"
+        return "; ".join(filter(None, (layout_of(self._backbone), draw, steps)))
 
     def begin(self, request: SequenceRequest) -> PictureProgress:
         return PictureProgress(request, self._backbone.spec, has_policy=self._backbone.has_policy)

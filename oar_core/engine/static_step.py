@@ -139,7 +139,9 @@ class StaticStep:
         ints["commit_positions"][slot, :count] = row.commit_positions
         ints["slots"][slot, :count] = slot
         ints["entries"][slot, :count] = entries
-        ints["limits"][slot, :count] = entries + 1
+        # What each sees of its step: those before it and itself, unless its family's commits see more.
+        seen = np.arange(1, count + 1) if row.commit_seen is None else np.asarray(row.commit_seen)
+        ints["limits"][slot, :count] = start + seen
         ints["lengths"][slot] = start + count
         ints["row_queries"][slot, : row.take] = row.query
         self._cache.lengths.numpy()[slot] = start + count
@@ -185,7 +187,9 @@ def repeat(work: Work) -> Work:
 
 
 class Graphs:
-    """Makes CUDA graphs of one device that share their memory: one runs at a time, and what it told is read before the
+    """Never run on a GPU so far: `tests/gpu` has its tests.
+
+    Makes CUDA graphs of one device that share their memory: one runs at a time, and what it told is read before the
     next."""
 
     def __init__(self, device: torch.device) -> None:

@@ -97,16 +97,21 @@ def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: t
             raise ConfigError(f"family {config['family']!r} takes no order policy")
         backbone.policy = backbone.new_policy(OrderPolicyConfig.from_dict(config["policy"]))
         _fill(backbone.policy, folder / POLICY)
-    tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
-    tokenizer.decode_in(decode_dtype)
-    pack_convs(tokenizer)
     return Model(
         backbone=in_number_format(backbone.to(device=device), dtype).eval(),
-        tokenizer=tokenizer,
+        tokenizer=load_decoder(folder, device, decode_dtype),
         decode_dtype=decode_dtype,
         group_tables=_read_tables(config.get(GROUP_TABLES, {}), backbone.spec.num_tokens),
         **_facts(config, folder, device, dtype),
     )
+
+
+def load_decoder(folder: Path, device: str, dtype: torch.dtype) -> ImageTokenizer:
+    """The image tokenizer as it decodes fastest in that number format. Raises as `load_model`."""
+    tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    tokenizer.decode_in(dtype)
+    pack_convs(tokenizer)
+    return tokenizer
 
 
 def load_frame_model(folder: Path, device: str, dtype: torch.dtype) -> FrameModel:

@@ -10,12 +10,15 @@ import torch
 
 from oar_core.engine.calibration import Calibration, words
 from oar_core.engine.config import EngineConfig
+from oar_core.engine.decoder_calibration import DecoderCalibration
 from oar_core.engine.engine import Engine
 from oar_core.engine.threads import ThreadGuard, usable_cores
+from oar_core.models.base import ImageTokenizer
 from oar_core.models.frames import FramesSpec
-from oar_core.models.load import load_frame_model, load_model, makes_frames
+from oar_core.models.load import load_decoder, load_frame_model, load_model, makes_frames
 from oar_core.models.model import BACKBONE, FrameModel, Model, in_number_format
 from oar_core.nn.packed import Packing
+from oar_core.nn.rounded_conv import has_bf16
 from oar_core.order.plan import PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.frames import FrameRequest
@@ -54,6 +57,7 @@ class LoadedModel:
             device=str(self.pipeline.device),
             dtype=self.dtype if self.pipeline.decode_dtype is torch.float32 else f"{self.dtype}, decoded in bfloat16",
             mode=self.mode,
+            kernels="; ".join(filter(None, (*_machine(self.pipeline.device), self.engine.kernels))),
         )
 
     @property
@@ -141,6 +145,14 @@ class LoadedModel:
         model.decode_partial(token_ids, torch.zeros(1, num_tokens, dtype=torch.bool))
 
 
+def _machine(device: torch.device) -> tuple[str, ...]:
+    """What of the machine decides how numbers round."""
+    if device.type == "cuda":
+        return (torch.cuda.get_device_name(device),)
+    threads = torch.get_num_threads()
+    return torch.backends.cpu.get_cpu_capability(), f"{threads} thread{'s' if threads > 1 else ''}"
+
+
 def load_models(settings: Settings) -> list[LoadedModel]:
     """The models to serve, the default one first. Raises WeightsError, and ConfigError for too many slots."""
     torch.set_num_threads(settings.threads or _share(settings))
@@ -200,7 +212,7 @@ def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | Fr
     requested = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
     if makes_frames(folder):
         return load_frame_model(folder, device, requested), None
-    decode_dtype = _DTYPES[settings.decode_dtype]
+    decode_dtype = _DTYPES.get(settings.decode_dtype, torch.float32)
     can_measure = device == "cpu" and not settings.deterministic and requested is not torch.int8
     if not can_measure or not _measures(settings, folder):
         return load_model(folder, device, requested, decode_dtype=decode_dtype), None
@@ -209,7 +221,25 @@ def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | Fr
     best = Calibration.stored(settings.data_dir / "calibration", pipeline.backbone, dtypes)
     logger.info("calibrated model=%s %s", pipeline.name, words(best))
     in_number_format(pipeline.backbone, _DTYPES[best.dtype])
-    return replace(pipeline, dtype=_DTYPES[best.dtype]), best.packing
+    pipeline = replace(pipeline, dtype=_DTYPES[best.dtype])
+    return (_decoding(pipeline, folder, settings) if settings.decode_dtype == "auto" else pipeline), best.packing
+
+
+def _decoding(pipeline: Model, folder: Path, settings: Settings) -> Model:
+    """The model with its image decoder in the number format that was measured to suit it."""
+    if not has_bf16(pipeline.device):
+        return pipeline
+
+    def rounded() -> ImageTokenizer:
+        return load_decoder(folder, str(pipeline.device), torch.bfloat16)
+
+    best = DecoderCalibration.stored(
+        settings.data_dir / "calibration", pipeline.model_hash, pipeline.tokenizer, rounded
+    )
+    logger.info("calibrated model=%s %s", pipeline.name, best.words)
+    if best.dtype == "float32":
+        return pipeline
+    return replace(pipeline, tokenizer=rounded(), decode_dtype=torch.bfloat16)
 
 
 def _measures(settings: Settings, folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """The worker process: loads models, serves jobs, stops within a bound on SIGTERM or SIGINT."""
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -153,6 +154,9 @@ async def _serve(
             registry = CollectorRegistry(auto_describe=False)
             registry.register(Labelled(worker.metrics.registry, worker=name))
             start_http_server(settings.worker_metrics_port, registry=registry)
+        # What is there now stays: a full collection would look at all of it, and stop every step for 100 ms.
+        gc.collect()
+        gc.freeze()
         logger.info("worker ready name=%s models=%s", name, ",".join(model.name for model in models))
         await worker.run(on_ready)
     finally:
