@@ -125,6 +125,26 @@ def decoder(num_images: int | None, **options: Any) -> Answer:
         return _written(own.train_decoder())
 
 
+@train.command()
+@run_options
+@_num_images
+def views(num_images: int | None, **options: Any) -> Answer:
+    """Before stage 0 of a coarse-to-fine recipe: features of pictures, to which first tokens are aligned."""
+    run = _changed(make_run(**options), "views_loop", num_images=num_images)
+    with together(run) as own:
+        return _written(own.train_views())
+
+
+@train.command("coarse_to_fine")
+@run_options
+@_num_images
+def coarse_to_fine(num_images: int | None, **options: Any) -> Answer:
+    """Stage 1 of a coarse-to-fine recipe: the backbone, on the groups of its tokens."""
+    run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
+    with together(run) as own:
+        return _written(own.train_coarse_to_fine())
+
+
 @train.command("any_order")
 @run_options
 @_num_images

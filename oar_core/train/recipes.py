@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Any, Self
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
+from oar_core.detail_config import DetailBackboneConfig, DetailTokenizerConfig
 from oar_core.errors import ConfigError
+from oar_core.models.load import COARSE_TO_FINE, NATIVE
 from oar_core.order.plan import GROUP_SIZES, ORDERS
 from oar_core.train.attributes import ATTRIBUTE_SETS, Attribute
 from oar_core.train.data import FITS, PAD
@@ -13,6 +15,8 @@ from oar_core.train.evaluator import EvaluatorConfig
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
 from oar_core.train.stages.any_order import AnyOrderStageConfig
+from oar_core.train.stages.coarse_to_fine import CoarseToFineStageConfig
+from oar_core.train.stages.detail_tokenizer import DetailTokenizerStageConfig
 from oar_core.train.stages.evaluator import EvaluatorStageConfig
 from oar_core.train.stages.order_distill import DistillConfig
 from oar_core.train.stages.order_finetune import OrderFinetuneStageConfig
@@ -68,6 +72,11 @@ def _decoder_loop() -> LoopConfig:
     )
 
 
+def _views_loop() -> LoopConfig:
+    """Its own seed, as the evaluation network has."""
+    return LoopConfig(num_images=64_000, batch_size=64, seed=70_001, optim=OptimConfig(lr=2e-3, weight_decay=0.02))
+
+
 def _finetune_loop() -> LoopConfig:
     """On two CPU cores: a quarter of the any-order stage of `sprites_64`, at a third of its learning rate."""
     return LoopConfig(num_images=60_000, batch_size=32, optim=OptimConfig(lr=3e-4), ema_decay=0.998)
@@ -83,12 +92,15 @@ class Recipe:
     licence: str
     caption_source: str  # a key of `captions.CAPTION_SOURCES`
     text_vocab: int
-    tokenizer: TokenizerConfig
+    tokenizer: TokenizerConfig | DetailTokenizerConfig
     tokenizer_loop: LoopConfig
-    backbone: BackboneConfig
-    any_order_loop: LoopConfig
+    backbone: BackboneConfig | DetailBackboneConfig
+    any_order_loop: LoopConfig  # of the first stage of the backbone, coarse_to_fine where it is that
     fit: str = PAD  # one of FITS: how a picture of another size comes on the canvas
     tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
+    views_loop: LoopConfig = field(default_factory=_views_loop)
+    detail_tokenizer_stage: DetailTokenizerStageConfig = field(default_factory=DetailTokenizerStageConfig)
+    coarse_to_fine_stage: CoarseToFineStageConfig = field(default_factory=CoarseToFineStageConfig)
     decoder_loop: LoopConfig = field(default_factory=_decoder_loop)
     decoder_stage: TokenizerStageConfig = field(default_factory=lambda: TokenizerStageConfig(perceptual_weight=0.1))
     decoder_share: float = 0.5  # of the decoder's stage in the decoder that is used; the rest is what it began with
@@ -110,6 +122,8 @@ class Recipe:
     kept_rows: tuple[tuple[str, str], ...] = ()  # label columns, and the value that a picture must have there
 
     def __post_init__(self) -> None:
+        if isinstance(self.tokenizer, TokenizerConfig) is not isinstance(self.backbone, BackboneConfig):
+            raise ConfigError("tokenizer and backbone are of different families")
         if self.tokenizer.grid != self.backbone.grid:
             raise ConfigError(f"tokenizer grid {self.tokenizer.grid} differs from the backbone's {self.backbone.grid}")
         if self.tokenizer.vocab_size != self.backbone.vocab_size:
@@ -118,6 +132,34 @@ class Recipe:
             raise ConfigError("the text vocabulary does not fit the backbone's condition_vocab")
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; there are {', '.join(FITS)}")
+        if (details := self.details) is not None and details[0].groups != details[1].groups:
+            raise ConfigError("tokenizer and backbone differ in their groups")
+
+    @property
+    def family(self) -> str:
+        """The key of the networks."""
+        return NATIVE if self.details is None else COARSE_TO_FINE
+
+    @property
+    def details(self) -> tuple[DetailTokenizerConfig, DetailBackboneConfig] | None:
+        """The networks of a recipe for pictures that are written from coarse to fine; None for a grid."""
+        if isinstance(self.tokenizer, DetailTokenizerConfig) and isinstance(self.backbone, DetailBackboneConfig):
+            return self.tokenizer, self.backbone
+        return None
+
+    @property
+    def grid_tokenizer(self) -> TokenizerConfig:
+        """Raises ConfigError where the recipe is not for a grid."""
+        if isinstance(self.tokenizer, TokenizerConfig):
+            return self.tokenizer
+        raise ConfigError(f"recipe {self.name} writes pictures from coarse to fine; this stage is for a grid of tokens")
+
+    @property
+    def grid_backbone(self) -> BackboneConfig:
+        """Raises ConfigError where the recipe is not for a grid."""
+        if isinstance(self.backbone, BackboneConfig):
+            return self.backbone
+        raise ConfigError(f"recipe {self.name} writes pictures from coarse to fine; this stage is for a grid of tokens")
 
 
 SPRITE_PROMPTS = (
@@ -401,6 +443,85 @@ def avatars_128() -> Recipe:
     )
 
 
+def avatars_64_detail() -> Recipe:
+    """The portraits at 64x64 pixels from coarse to fine: 32 tokens of 9 bits, in 11 steps. For ablations."""
+    base = avatars_128()
+    return replace(
+        base,
+        name="avatars-64-detail",
+        tokenizer=DetailTokenizerConfig(
+            image_size=(64, 64),
+            patch_size=8,
+            num_tokens=32,
+            group_size=4,
+            vocab_size=512,
+            width=128,
+            num_heads=4,
+            encoder_layers=3,
+            decoder_layers=3,
+        ),
+        tokenizer_loop=LoopConfig(
+            num_images=48_000,
+            batch_size=16,
+            optim=OptimConfig(lr=1e-3, weight_decay=0.01),
+            ema_decay=0.998,
+            checkpoint_every=100,
+        ),
+        backbone=DetailBackboneConfig(
+            num_tokens=32,
+            group_size=4,
+            vocab_size=512,
+            condition_vocab=2048,
+            max_condition=64,
+            width=256,
+            num_heads=4,
+            num_layers=6,
+        ),
+        any_order_loop=LoopConfig(num_images=96_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998),
+        defaults=SamplingDefaults(order="raster", steps=11, group_sizes="constant"),
+    )
+
+
+def avatars_128_detail() -> Recipe:
+    """The portraits of `avatars_128` from coarse to fine: 64 tokens of 11 bits, in 15 steps."""
+    base = avatars_64_detail()
+    return replace(
+        base,
+        name="avatars-128-detail",
+        tokenizer=DetailTokenizerConfig(
+            image_size=(128, 128),
+            patch_size=8,
+            num_tokens=64,
+            group_size=8,
+            vocab_size=2048,
+            width=192,
+            num_heads=6,
+            encoder_layers=4,
+            decoder_layers=5,
+        ),
+        tokenizer_loop=LoopConfig(
+            num_images=200_000,
+            batch_size=16,
+            optim=OptimConfig(lr=8e-4, weight_decay=0.01),
+            ema_decay=0.999,
+            checkpoint_every=100,
+        ),
+        detail_tokenizer_stage=DetailTokenizerStageConfig(near=12, vgg_crop=64),
+        backbone=DetailBackboneConfig(
+            num_tokens=64,
+            group_size=8,
+            vocab_size=2048,
+            condition_vocab=2048,
+            max_condition=64,
+            width=320,
+            num_heads=5,
+            num_layers=8,
+        ),
+        any_order_loop=LoopConfig(num_images=400_000, batch_size=32, optim=OptimConfig(lr=8e-4), ema_decay=0.999),
+        defaults=SamplingDefaults(order="raster", steps=15, group_sizes="constant"),
+    )
+
+
 IMPORTED = "imported"  # whose networks are those of a model that is taken over
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -409,6 +530,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "sprites-64-fine": sprites_64_fine,
     "sprites-64-gpu": sprites_64_gpu,
     "avatars-128": avatars_128,
+    "avatars-64-detail": avatars_64_detail,
+    "avatars-128-detail": avatars_128_detail,
     "fashion": fashion,
     "fashion-128": fashion_128,
     "large-256": large_256,

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from oar_core.digests import module_digest
 from oar_core.errors import CheckpointError, ConfigError
-from oar_core.models.base import BackboneSpec, Conditioner, ImageTokenizer, Prefix
+from oar_core.models.base import Backbone, BackboneSpec, Conditioner, ImageTokenizer, Prefix
 from oar_core.models.classes import ClassConditioner
+from oar_core.models.coarse_to_fine import CoarseToFineTokenizer
 from oar_core.models.load import FORMAT, NATIVE, family, load_any_order, load_tokenizer, read_config
 from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
 from oar_core.models.oar.backbone import OarBackbone
@@ -54,23 +55,29 @@ from oar_core.train.precision import fast_dtype
 from oar_core.train.recipes import RECIPES, Recipe
 from oar_core.train.stage_folders import (
     ANY_ORDER_STAGE,
+    COARSE_TO_FINE_STAGE,
     DECODER_STAGE,
     EVALUATOR_STAGE,
     FINETUNE_STAGE,
     TOKENIZER_STAGE,
+    VIEWS_STAGE,
     finetune_stage,
     policy_folder,
     scratch_stage,
     taught_order,
 )
 from oar_core.train.stages.any_order import AnyOrderStage
+from oar_core.train.stages.coarse_to_fine import CoarseToFineStage
 from oar_core.train.stages.decoder import DecoderStage
+from oar_core.train.stages.detail_tokenizer import DetailTokenizerStage
 from oar_core.train.stages.evaluator import EvaluatorStage
 from oar_core.train.stages.order_distill import SCORES, OrderSet, distill_orders, extract_orders, load_orders
 from oar_core.train.stages.order_finetune import DISTILLED, OrderFinetuneStage, arm
 from oar_core.train.stages.order_policy import OrderPolicyStage
 from oar_core.train.stages.tokenizer import TokenizerStage
+from oar_core.train.stages.views import ViewsStage
 from oar_core.train.tokens import Captioner, TokenSet, tokenize
+from oar_core.train.view_net import ViewNet
 from oar_core.weights import file_digest
 from oar_wire.vocabulary import Vocabulary
 
@@ -106,9 +113,17 @@ class Run:
         with torch.device("meta"):
             return self._new_backbone().spec
 
-    def _new_backbone(self) -> OrderedBackbone:
-        adopted = self.adopted
-        return OarBackbone(self.recipe.backbone) if adopted is None else adopted.new_backbone()
+    def _new_backbone(self) -> Backbone:
+        adopted, recipe = self.adopted, self.recipe
+        if adopted is not None:
+            return adopted.new_backbone()
+        return family(recipe.family).build_backbone(recipe.family, recipe.backbone.to_dict())
+
+    def _new_tokenizer(self) -> ImageTokenizer:
+        adopted, recipe = self.adopted, self.recipe
+        if adopted is not None:
+            return adopted.tokenizer()
+        return family(recipe.family).build_tokenizer(recipe.family, recipe.tokenizer.to_dict())
 
     def _check_own(self) -> None:
         """Raises ConfigError where the run's networks are not the recipe's."""
@@ -118,20 +133,65 @@ class Run:
 
     def train_tokenizer(self) -> Path:
         self._check_own()
-        recipe = self.recipe
+        recipe, images = self.recipe, self.images("train")
         with seeded_init(recipe.tokenizer_loop.seed):
-            stage = TokenizerStage(self.images("train"), recipe.tokenizer, recipe.tokenizer_stage)
+            if recipe.details is None:
+                stage = TokenizerStage(images, recipe.grid_tokenizer, recipe.tokenizer_stage)
+            else:
+                stage = self._detail_stage(images)
         return train(stage, recipe.tokenizer_loop, self.folder / TOKENIZER_STAGE, self.device)
+
+    def _detail_stage(self, images: ImageSet) -> DetailTokenizerStage:
+        tokenizer, config = self._new_tokenizer(), self.recipe.detail_tokenizer_stage
+        assert isinstance(tokenizer, CoarseToFineTokenizer), "the recipe is of another family"
+        views = self.views() if config.alignment_weight else None
+        return DetailTokenizerStage(images, tokenizer, config, views, ViewNet.width)
+
+    def train_views(self) -> Path:
+        """The frozen features that first tokens are drawn to."""
+        self._check_own()
+        loop = self.recipe.views_loop
+        with seeded_init(loop.seed):
+            stage = ViewsStage(self.images("train"))
+        return train(stage, loop, self.folder / VIEWS_STAGE, self.device)
+
+    def views(self) -> ViewNet:
+        """Raises ConfigError where they were not trained."""
+        if not self.is_trained(VIEWS_STAGE):
+            raise ConfigError(
+                f"first tokens are aligned to features, and {self.folder / VIEWS_STAGE} holds none that are trained to"
+                " their end: run `oar train views` first, or set detail_tokenizer_stage.alignment_weight to 0"
+            )
+        net = ViewNet()
+        net.load_state_dict(self._averaged(VIEWS_STAGE, ""))
+        return net.to(self.device).eval().requires_grad_(requires_grad=False)
+
+    def train_coarse_to_fine(self) -> Path:
+        """The backbone of a recipe that writes from coarse to fine, on the pictures' tokens and on corrected ones."""
+        self._check_own()
+        recipe, tokens = self.recipe, self.tokens("train")
+        if recipe.details is None:
+            raise ConfigError(f"recipe {recipe.name} is for a grid of tokens, whose first stage is any_order")
+        config, tokenizer = recipe.coarse_to_fine_stage, self.tokenizer()
+        assert isinstance(tokenizer, CoarseToFineTokenizer), "the recipe is of another family"
+        images = self.images("train") if config.corrected_share else None
+        with seeded_init(recipe.any_order_loop.seed):
+            backbone = self._new_backbone()
+        captioner = self._captioner(tokens, config.unconditional_share)
+        stage = CoarseToFineStage(captioner, backbone, config, tokenizer, images, recipe.detail_tokenizer_stage.near)
+        return train(stage, recipe.any_order_loop, self.folder / COARSE_TO_FINE_STAGE, self.device)
 
     def train_decoder(self) -> Path:
         """The tokenizer's decoder and nothing else: all tokens, and what was trained on them, stay valid."""
         self._check_own()
-        recipe, images, tokens = self.recipe, self.images("train"), self.tokens("train")
+        recipe = self.recipe
+        _ = recipe.grid_tokenizer  # raises before anything is done
+        images, tokens = self.images("train"), self.tokens("train")
         with seeded_init(recipe.decoder_loop.seed):
             stage = DecoderStage(
                 images,
                 tokens.token_ids,
-                recipe.tokenizer,
+                recipe.grid_tokenizer,
                 recipe.decoder_stage,
                 self._averaged(TOKENIZER_STAGE, "tokenizer."),
             )
@@ -140,11 +200,12 @@ class Run:
     def train_any_order(self) -> Path:
         self._check_own()
         recipe = self.recipe
+        _ = recipe.grid_backbone  # raises before anything is done
         tokens = self.tokens("train")
         text = self.text_tokenizer(tokens.rows)
         caption = CAPTION_SOURCES[recipe.caption_source]
         with seeded_init(recipe.any_order_loop.seed):
-            stage = AnyOrderStage(tokens, text, caption, recipe.backbone, recipe.any_order_stage)
+            stage = AnyOrderStage(tokens, text, caption, recipe.grid_backbone, recipe.any_order_stage)
         return train(stage, recipe.any_order_loop, self.folder / ANY_ORDER_STAGE, self.device)
 
     def adopt(self, folder: Path, *, only_tokenizer: bool = False) -> None:
@@ -233,7 +294,7 @@ class Run:
         num_images = recipe.any_order_loop.num_images + recipe.order_finetune_loop.num_images
         loop = replace(recipe.any_order_loop, num_images=num_images)
         with seeded_init(loop.seed):
-            backbone = OarBackbone(recipe.backbone)
+            backbone = OarBackbone(recipe.grid_backbone)
         stage = OrderFinetuneStage(self._captioner(self.tokens("train"), config.unconditional_share), backbone, config)
         return train(stage, loop, self.folder / scratch_stage(orders, loop.seed), self.device)
 
@@ -272,6 +333,8 @@ class Run:
     @property
     def latest_stage(self) -> str:
         """Of those that train a backbone: fine-tuning on distilled orders where it has begun, any-order otherwise."""
+        if self.recipe.details is not None:
+            return COARSE_TO_FINE_STAGE
         return FINETUNE_STAGE if (self.folder / FINETUNE_STAGE / CHECKPOINT).exists() else ANY_ORDER_STAGE
 
     def train_evaluator(self) -> Path:
@@ -295,9 +358,8 @@ class Run:
         """The trained (averaged) tokenizer, whose decoder is moved by the recipe's share towards the later one where
         that was trained to its end (network interpolation, Wang et al. 2018, arXiv 1809.00219). Raises CheckpointError
         when its stage has not been run."""
-        adopted = self.adopted
-        module = VQGAN(self.recipe.tokenizer) if adopted is None else adopted.tokenizer()
-        if adopted is None:
+        module = self._new_tokenizer()
+        if self.adopted is None:
             module.load_state_dict(self._tokenizer_state())
         return module.to(self.device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
 
@@ -313,7 +375,10 @@ class Run:
         is one: the one that was trained alone, unless it is not wanted, or else the one that was trained beside it.
         Raises CheckpointError for a stage not run yet."""
         stage = stage or self.latest_stage
-        module, state = self._new_backbone(), self._averaged(stage, "")
+        module = self._new_backbone()
+        if not isinstance(module, OrderedBackbone):
+            raise ConfigError(f"recipe {self.recipe.name} writes in one order, and has no stages of orders")
+        state = self._averaged(stage, "")
         alone = policy_folder(stage)
         if own_policy and (self.folder / alone / CHECKPOINT).exists():
             state = {name: value for name, value in state.items() if not name.startswith(POLICY_PREFIX)}
@@ -322,6 +387,14 @@ class Run:
             module.policy = module.new_policy(self.recipe.order_policy)
         module.load_state_dict(state)
         module.order_score = self.recipe.distill.order_score
+        return module.to(self.device).eval()
+
+    def drawing_backbone(self, stage: str, *, own_policy: bool = True) -> Backbone:
+        """`backbone`, of families that write in one order too."""
+        if self.recipe.details is None or self.adopted is not None:
+            return self.backbone(stage, own_policy=own_policy)
+        module = self._new_backbone()
+        module.load_state_dict(self._averaged(stage, ""))
         return module.to(self.device).eval()
 
     def tokens(self, split: str) -> TokenSet:
@@ -391,8 +464,9 @@ class Run:
         config = self._config()
         parts: list[tuple[nn.Module, str]] = [(self.tokenizer(), TOKENIZER)]
         if stage != TOKENIZER_STAGE:
-            backbone = self.backbone(stage)
-            policy, backbone.policy = backbone.policy, None
+            backbone, policy = self.drawing_backbone(stage), None
+            if isinstance(backbone, OrderedBackbone):
+                policy, backbone.policy = backbone.policy, None
             parts.append((backbone, BACKBONE))
             if with_any_order:
                 parts.append((self.backbone(ANY_ORDER_STAGE), ANY_ORDER_BACKBONE))
@@ -414,8 +488,8 @@ class Run:
         adopted, head = self.adopted, {"format": FORMAT, "name": self.model_name}
         if adopted is not None:
             return head | {key: adopted.config[key] for key in ("family", "tokenizer", "conditioner")}
-        tokenizer = {"family": NATIVE, **self.recipe.tokenizer.to_dict()}
-        return head | {"family": NATIVE, "tokenizer": tokenizer, "conditioner": TextTokenizer.kind}
+        tokenizer = {"family": self.recipe.family, **self.recipe.tokenizer.to_dict()}
+        return head | {"family": self.recipe.family, "tokenizer": tokenizer, "conditioner": TextTokenizer.kind}
 
     def _backbone_config(self) -> dict[str, Any]:
         adopted = self.adopted
@@ -444,7 +518,7 @@ class Run:
 
     def pipeline(self, stage: str, dtype: torch.dtype, *, own_policy: bool = True) -> Model:
         """A stage's backbone with all that drawing needs, as `export` would write it and `Model.load` read it."""
-        backbone, tokenizer = self.backbone(stage, own_policy=own_policy), self.tokenizer()
+        backbone, tokenizer = self.drawing_backbone(stage, own_policy=own_policy), self.tokenizer()
         model_hash = digest(module_digest(backbone), module_digest(tokenizer))
         drawing, adopted = self._drawing(stage, backbone.has_policy), self.adopted
         return Model(

@@ -10,30 +10,8 @@ from oar_core.errors import ConfigError
 from oar_core.models.detailflow.masks import encoder_mask
 from oar_core.models.detailflow.patches import cut, join
 from oar_core.models.detailflow.resolution import in_whole_patches, resolution
-from oar_core.models.detailflow.tokenizer import DetailTokenizer
-
-TINY = DetailTokenizerConfig(
-    image_size=(16, 16),
-    patch_size=4,
-    num_tokens=8,
-    group_size=2,
-    vocab_size=32,
-    code_width=8,
-    width=16,
-    num_heads=2,
-    encoder_layers=2,
-    decoder_layers=2,
-)
-
-
-def tokenizer(config: DetailTokenizerConfig = TINY) -> DetailTokenizer:
-    network = DetailTokenizer(config).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.3)
-        network.quantizer.codebook.copy_(torch.nn.functional.normalize(torch.randn(32, 8), dim=-1))
-    return network
+from tests.models.detailflow.tiny import TOKENIZER as TINY
+from tests.models.detailflow.tiny import tokenizer
 
 
 @pytest.mark.parametrize(
