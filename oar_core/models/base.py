@@ -5,9 +5,11 @@ branch above it.
 """
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import accumulate
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -126,7 +128,7 @@ class Queries(Enum):
     ALONE = "alone"  # nothing
     GROUP = "group"  # the other positions of its step
     EARLIER = "earlier"  # the positions of its step that come before it
-    NEXT = "next"  # nothing, and it is no choice: what is answered is the position behind the last commit
+    NEXT = "next"  # nothing, and it is no choice: what is answered is what follows the last commit
 
 
 class Unconditional(Enum):
@@ -179,6 +181,11 @@ class GridLayout:
         """Row and column."""
         return divmod(position, self.width)
 
+    def address(self, position: int) -> dict[str, int]:
+        """Where a token is, as its event says it."""
+        row, col = self.place(position)
+        return {"row": row, "col": col}
+
 
 @dataclass(frozen=True)
 class SequenceLayout:
@@ -207,6 +214,12 @@ class SequenceLayout:
     def place(self, position: int) -> tuple[int, int]:
         """Row and column in that grid."""
         return 0, position
+
+    def address(self, position: int) -> dict[str, int]:
+        """Where a token is, as its event says it."""
+        ends = list(accumulate(self.groups))
+        group = bisect_right(ends, position)
+        return {"group": group, "place": position - (ends[group] - self.groups[group])}
 
 
 @dataclass(frozen=True)
@@ -293,6 +306,11 @@ class BackboneSpec:
         return self.layout.can_edit and self.has_free_order
 
     @property
+    def can_vary(self) -> bool:
+        """Whether a picture like a given one can be drawn: from a part of its tokens, or from the first of them."""
+        return self.can_edit or isinstance(self.layout, SequenceLayout)
+
+    @property
     def can_revise(self) -> bool:
         """Whether any tokens may be dropped and drawn again given all others."""
         return self.can_ask_all
@@ -306,10 +324,18 @@ class BackboneSpec:
     def has_free_order(self) -> bool:
         """Whether any position can be asked at any time.
 
-        Where it cannot, pictures are written in raster order, one position a step, and none of their tokens can be
-        given.
+        Where it cannot, pictures are written in raster order, in steps of `fixed_sizes`, and none of their tokens can
+        be given but the first ones, as those of an earlier run.
         """
         return self.queries is not Queries.NEXT
+
+    @property
+    def fixed_sizes(self) -> tuple[int, ...] | None:
+        """How many positions each step decodes, where it can be no other number: the groups of a sequence, or one
+        position a step."""
+        if self.has_free_order:
+            return None
+        return self.layout.groups if isinstance(self.layout, SequenceLayout) else (1,) * self.num_tokens
 
     def unconditional_beside(self, condition: Prefix, unconditional_ids: tuple[int, ...]) -> tuple[int, ...]:
         """The prefix that guidance steers away from where a picture has this condition."""
@@ -413,6 +439,10 @@ class ImageTokenizer(nn.Module, ABC):
     @property
     @abstractmethod
     def vocab_size(self) -> int: ...
+
+    def resolution(self, count: int) -> tuple[int, int]:  # noqa: ARG002
+        """Y, X in pixels that the first `count` tokens tell of: of a grid all, as each tells of its own place."""
+        return self.image_size
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B 3 Y X"]) -> Int[Tensor, "B L"]: ...

@@ -45,10 +45,6 @@ class CoarseToFineTokenizer(ImageTokenizer):
     has_unknown_code = True  # prefixes are what it was trained on
 
     @abstractmethod
-    def resolution(self, count: int) -> tuple[int, int]:
-        """Y, X in pixels that a prefix of so many tokens tells of."""
-
-    @abstractmethod
     def canvas_size(self, count: int) -> tuple[int, int]:
         """Y, X in pixels of the picture that is decoded from a prefix: the resolution in whole patches."""
 

@@ -59,6 +59,9 @@ class Progress:
 
     def _lay_out(self, request: SequenceRequest) -> None:
         known, spec = request.known, self._spec
+        if spec.fixed_sizes is not None:
+            plan = replace(request.plan, group_sizes=spec.fixed_sizes, steps=len(spec.fixed_sizes))
+            request = replace(request, plan=plan)
         self.request = request
         self.needs_prefill = True  # whether its slots hold nothing of it yet
         self.plan = make_plan(

@@ -38,6 +38,7 @@ class DetailTokenizer(CoarseToFineTokenizer):
 
     def resolution(self, count: int) -> tuple[int, int]:
         config = self.config
+        count = config.groups.whole(count)
         height, width = (resolution(count, config.num_tokens, side, config.alpha) for side in config.image_size)
         return height, width
 
@@ -76,7 +77,7 @@ class DetailTokenizer(CoarseToFineTokenizer):
 
     def _codes(self, token_ids: Int[Tensor, "B K"]) -> Float[Tensor, "B K C"]:
         """In the number format of the decoder."""
-        return self.quantizer.lookup(token_ids).to(self.decoder.code_place.dtype)
+        return self.quantizer.lookup(token_ids).to(next(self.decoder.parameters()).dtype)
 
     def _enlarged(self, painted: Float[Tensor, "B 3 y x"]) -> Float[Tensor, "B 3 Y X"]:
         if painted.shape[2:] == self.image_size:
