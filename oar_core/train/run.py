@@ -169,10 +169,10 @@ class Run:
     def train_coarse_to_fine(self) -> Path:
         """The backbone of a recipe that writes from coarse to fine, on the pictures' tokens and on corrected ones."""
         self._check_own()
-        recipe, tokens = self.recipe, self.tokens("train")
+        recipe, config = self.recipe, self.recipe.coarse_to_fine_stage
         if recipe.details is None:
             raise ConfigError(f"recipe {recipe.name} is for a grid of tokens, whose first stage is any_order")
-        config, tokenizer = recipe.coarse_to_fine_stage, self.tokenizer()
+        tokens, tokenizer = self.tokens("train"), self.tokenizer()
         assert isinstance(tokenizer, CoarseToFineTokenizer), "the recipe is of another family"
         images = self.images("train") if config.corrected_share else None
         with seeded_init(recipe.any_order_loop.seed):
