@@ -413,9 +413,7 @@ def check_raster(order: str | Sequence[int], num_tokens: int, how: str = "row by
     if order == "raster" or (not isinstance(order, str) and list(order) == list(range(num_tokens))):
         return
     name = order if isinstance(order, str) else "a permutation"
-    raise OPTIONS["order"].refuse(
-        f"order is {name}; this model writes {how}, in order raster alone"
-    )
+    raise OPTIONS["order"].refuse(f"order is {name}; this model writes {how}, in order raster alone")
 
 
 def check_sizes(sizes: str | Sequence[int], known: Collection[str], num_tokens: int | None = None) -> None:

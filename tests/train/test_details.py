@@ -1,4 +1,4 @@
-"""Training of what writes from coarse to fine: each loss and its option, checkpoints, and the model that comes of it."""
+"""Training of what writes from coarse to fine: each loss and its option, checkpoints, and the model at the end."""
 
 from dataclasses import replace
 from pathlib import Path
