@@ -10,6 +10,7 @@ from oar_core.detail_config import DetailTokenizerConfig
 from oar_core.models.coarse_to_fine import PatchMemory
 from oar_core.models.detailflow.masks import encoder_mask
 from oar_core.models.detailflow.patches import cut
+from oar_core.models.detailflow.spread import Spread
 from oar_core.nn.attention import KeyValueStore, SelfAttention, additive_mask, attend, compute_dtype
 from oar_core.nn.block import Block
 from oar_core.nn.norm import make_norm
@@ -57,6 +58,7 @@ class Encoder(nn.Module):
         )
         self.norm = make_norm("layer", width)
         self.project = nn.Linear(width, config.code_width)
+        self.spread = Spread(config.num_tokens, config.code_width)
         for parameter in (self.place, self.queries, self.second_queries):
             nn.init.trunc_normal_(parameter, std=INIT_STD)
 
@@ -68,13 +70,16 @@ class Encoder(nn.Module):
         return memory
 
     def describe(self, memory: PatchMemory) -> Float[Tensor, "B L C"]:
-        return self._describe(memory, self.queries.expand(len(memory.keys[0]), -1, -1))
+        vectors = self._describe(memory, self.queries.expand(len(memory.keys[0]), -1, -1))
+        if self.training:
+            self.spread.update(vectors)
+        return self.spread(vectors)
 
     def describe_again(self, memory: PatchMemory, prefix: Float[Tensor, "B K C"]) -> Float[Tensor, "B rest C"]:
         count = prefix.shape[1]
         given, asked = self.second_queries.split([count, self.config.num_tokens - count])
         x = torch.cat([given + self.embed_code(prefix), asked.expand(len(prefix), -1, -1)], dim=1)
-        return self._describe(memory, x)[:, count:]
+        return self.spread(self._describe(memory, x)[:, count:])
 
     def _describe(self, memory: PatchMemory, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L C"]:
         nowhere = torch.full(x.shape[:2], self.rotary.nowhere, device=x.device)

@@ -173,3 +173,23 @@ def test_the_decoder_alone_changes_its_number_format() -> None:
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, float], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         replace(TINY, **changes)
+
+
+def test_vectors_are_moved_apart_by_what_training_sees_and_by_nothing_else() -> None:
+    network = tokenizer()
+    images = torch.randn(64, 3, 16, 16)
+    with torch.no_grad():
+        before = network.describe(network.read(images))
+        assert network.describe(network.read(images)).equal(before), "in use nothing moves"
+        network.train()
+        for _ in range(200):
+            spread = network.describe(network.read(images))
+        assert spread.mean(0).abs().max() < 0.05
+        assert (spread.std(0) - 1).abs().max() < 0.1
+        network.eval()
+        after = network.describe(network.read(images))
+        assert network.describe(network.read(images)).equal(after)
+        assert len(network.encode(images).unique()) > 24, "of 32 codes"
+        # A picture's tokens are its own in training too, but for what moves.
+        alone = network.describe(network.read(images[:1]))
+        assert (alone[0] - after[0]).abs().max() < 1e-4
