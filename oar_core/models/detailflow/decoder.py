@@ -12,7 +12,7 @@ from oar_core.nn.block import Block
 from oar_core.nn.norm import make_norm
 from oar_core.nn.rope import RotaryTable
 
-INIT_STD = 0.02
+INIT_STD = 0.2  # of places and queries: not lost beside what is added to them, or all tokens say the same
 
 
 class Decoder(nn.Module):

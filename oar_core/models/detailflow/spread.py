@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-DECAY = 0.98  # of the moving statistics
+DECAY = 0.8  # of the moving statistics: places move fast at first, and old statistics are no statistics
 LEAST_VARIANCE = 1e-6
 
 
