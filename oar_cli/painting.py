@@ -112,6 +112,8 @@ def paint_canvas(
     picture = _look(canvas, grid, size, ground)
     fresh = (patch for patch in canvas.patches.values() if patch.rank >= shown)
     for patch in fresh:
+        if patch.row is None or patch.col is None:  # of a sequence, each tells of the whole picture
+            continue
         left, upper = patch.col * width // columns, patch.row * height // rows
         right, lower = (patch.col + 1) * width // columns, (patch.row + 1) * height // rows
         picture.paste(rank_colour(patch.rank / max(1, rows * columns - 1)), (left, upper, right, lower))

@@ -12,6 +12,7 @@ from oar_core.models.load import read_config
 from oar_core.train.adopted import check_model_order
 from oar_core.train.adoption import adopt
 from oar_core.train.check import check_data, report_lines
+from oar_core.train.detail_trainer import DetailTrainer
 from oar_core.train.model_export import ModelExport
 from oar_core.train.recipe import Recipe
 from oar_core.train.recipes import IMPORTED, own_recipes
@@ -127,6 +128,26 @@ def decoder(num_images: int | None, **options: Any) -> Answer:
     run = _changed(make_run(**options), "decoder_loop", num_images=num_images)
     with together(run) as own:
         return _written(StageTrainer(own).train_decoder())
+
+
+@train_group.command()
+@run_options
+@_num_images
+def views(num_images: int | None, **options: Any) -> Answer:
+    """Before stage 0 of a coarse-to-fine recipe: features of pictures, to which first tokens are aligned."""
+    run = _changed(make_run(**options), "views_loop", num_images=num_images)
+    with together(run) as own:
+        return _written(DetailTrainer(own).train_views())
+
+
+@train_group.command("coarse_to_fine")
+@run_options
+@_num_images
+def coarse_to_fine(num_images: int | None, **options: Any) -> Answer:
+    """Stage 1 of a coarse-to-fine recipe: the backbone, on the groups of its tokens."""
+    run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
+    with together(run) as own:
+        return _written(DetailTrainer(own).train_coarse_to_fine())
 
 
 @train_group.command("any_order")

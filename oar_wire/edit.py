@@ -1,5 +1,7 @@
 """`POST /v1/edits`: a generation that starts from a picture, and which of its patches are made anew."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Annotated
 
 from pydantic import Field
@@ -20,7 +22,10 @@ class EditSettings(Accepted):
         "Everything around the picture is drawn",
     )
     strength: float | None = Field(
-        None, gt=0, le=1, description="Vary: share of the tokens under the mask that is drawn again"
+        None,
+        gt=0,
+        le=1,
+        description="Vary: share of the tokens under the mask that is drawn again; of a sequence, the last",
     )
     feather: int = Field(0, ge=0, le=256, description="Width of the mask's soft edge in pixels")
 
@@ -59,6 +64,13 @@ def touched_patches(mask: bytes, size: tuple[int, int], grid: tuple[int, int]) -
 def num_redrawn(num_touched: int, strength: float | None) -> int:
     """Number of touched patches that are drawn again: all of them, or a share and at least one."""
     return num_touched if strength is None else max(1, round(strength * num_touched))
+
+
+def kept_prefix(sizes: Sequence[int], strength: float) -> int:
+    """How many of its first tokens a variation of a sequence keeps: whole groups, of which all but a share `strength`
+    would be."""
+    most = sum(sizes) - num_redrawn(sum(sizes), strength)
+    return max((end for end in accumulate(sizes) if end <= most), default=0)
 
 
 def edit_steps(steps: int, num_drawn: int) -> int:

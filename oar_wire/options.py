@@ -412,12 +412,12 @@ def check_order(order: str | Sequence[int], known: Collection[str], num_tokens: 
         )
 
 
-def check_raster(order: str | Sequence[int], num_tokens: int) -> None:
-    """Raises BadOption for any order but raster, by name or as positions: of a model that writes row by row."""
+def check_raster(order: str | Sequence[int], num_tokens: int, how: str = "row by row") -> None:
+    """Raises BadOption for any order but raster, by name or as positions: of a model that writes so alone."""
     if order == "raster" or (not isinstance(order, str) and list(order) == list(range(num_tokens))):
         return
     name = order if isinstance(order, str) else "a permutation"
-    raise OPTIONS["order"].refuse(f"order is {name}; this model writes row by row, in order raster alone")
+    raise OPTIONS["order"].refuse(f"order is {name}; this model writes {how}, in order raster alone")
 
 
 def check_sizes(sizes: str | Sequence[int], known: Collection[str], num_tokens: int | None = None) -> None:
@@ -438,15 +438,25 @@ def check_number_of_sizes(sizes: Sequence[int], steps: int | None) -> None:
         raise OPTIONS["group_sizes"].refuse(message)
 
 
-def check_steps(steps: int, num_tokens: int, *, is_fixed: bool = False) -> None:
-    """Raises BadOption for fewer than one step, or more than one a position; where the number of steps is fixed, for
-    any but one a position."""
-    if is_fixed and steps != num_tokens:
-        raise OPTIONS["steps"].refuse(
-            f"steps is {steps}; this model writes one position a step, which is {num_tokens} steps"
-        )
+def check_steps(steps: int, num_tokens: int, *, fixed: Sequence[int] | None = None) -> None:
+    """Raises BadOption for fewer than one step, or more than one a position; where the sizes of the steps are fixed,
+    for any other number of them."""
+    if fixed is not None and steps != len(fixed):
+        message = f"steps is {steps}; this model writes {_each_step(fixed)}, which is {len(fixed)} steps"
+        raise OPTIONS["steps"].refuse(message)
     if not 1 <= steps <= num_tokens:
         raise OPTIONS["steps"].refuse(f"steps is {steps}; this model takes 1 to {num_tokens}")
+
+
+def check_fixed_sizes(sizes: str | Sequence[int], fixed: Sequence[int] | None) -> None:
+    """Raises BadOption for a list of other sizes than those that are fixed."""
+    if fixed is not None and not isinstance(sizes, str) and tuple(sizes) != tuple(fixed):
+        message = f"group_sizes has {len(sizes)} steps of its own; this model writes {_each_step(fixed)}"
+        raise OPTIONS["group_sizes"].refuse(message)
+
+
+def _each_step(fixed: Sequence[int]) -> str:
+    return "one position a step" if max(fixed) == 1 else "one group a step"
 
 
 def check_revise(revise: int, *, can_revise: bool) -> None:

@@ -42,6 +42,10 @@ class ImageTokenizer(nn.Module, ABC):
     @abstractmethod
     def vocab_size(self) -> int: ...
 
+    def resolution(self, count: int) -> tuple[int, int]:  # noqa: ARG002
+        """Y, X in pixels that the first `count` tokens tell of: of a grid all, as each tells of its own place."""
+        return self.image_size
+
     @abstractmethod
     def encode(self, images: Float[Tensor, "B 3 Y X"]) -> Int[Tensor, "B L"]: ...
 

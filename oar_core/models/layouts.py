@@ -1,6 +1,8 @@
 """How the tokens or values of what a model makes are laid out."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 LayoutKind = Literal["grid", "sequence", "frames"]
@@ -34,6 +36,11 @@ class GridLayout:
         """Row and column."""
         return divmod(position, self.width)
 
+    def address(self, position: int) -> dict[str, int]:
+        """Where a token is, as its event says it."""
+        row, col = self.place(position)
+        return {"row": row, "col": col}
+
 
 @dataclass(frozen=True)
 class SequenceLayout:
@@ -62,6 +69,12 @@ class SequenceLayout:
     def place(self, position: int) -> tuple[int, int]:
         """Row and column in that grid."""
         return 0, position
+
+    def address(self, position: int) -> dict[str, int]:
+        """Where a token is, as its event says it."""
+        ends = list(accumulate(self.groups))
+        group = bisect_right(ends, position)
+        return {"group": group, "place": position - (ends[group] - self.groups[group])}
 
 
 @dataclass(frozen=True)

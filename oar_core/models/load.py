@@ -59,8 +59,10 @@ FAMILIES = (
     "llamagen_vq",
     "maskgit_vq",
     "toy_frames",
+    "detailflow",
 )
 NATIVE = FAMILIES[0]
+COARSE_TO_FINE = FAMILIES[-1]
 
 CONDITIONERS: dict[str, type[LoadedConditioner]] = {
     "text": TextTokenizer,

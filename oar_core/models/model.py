@@ -160,7 +160,7 @@ class Model(ModelBase):
 
     @property
     def has_fixed_steps(self) -> bool:
-        """Tells whether its pictures take one step for each position, and no other number of steps."""
+        """Tells whether its pictures take one number of steps and no other: one for each position, or each group."""
         return not self.backbone.spec.has_free_order
 
     @torch.inference_mode()

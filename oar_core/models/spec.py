@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from oar_core.models.condition import Prefix
-from oar_core.models.layouts import TokenLayout
+from oar_core.models.layouts import SequenceLayout, TokenLayout
 from oar_wire.options import model_options
 
 
@@ -22,7 +22,7 @@ class Queries(Enum):
     ALONE = "alone"  # nothing
     GROUP = "group"  # the other positions of its step
     EARLIER = "earlier"  # the positions of its step that come before it
-    NEXT = "next"  # nothing, and it is no choice: what is answered is the position behind the last commit
+    NEXT = "next"  # nothing, and it is no choice: what is answered is what follows the last commit
 
 
 class Unconditional(Enum):
@@ -95,6 +95,11 @@ class BackboneSpec:
         return self.layout.can_edit and self.has_free_order
 
     @property
+    def can_vary(self) -> bool:
+        """Tells whether a picture like a given one can be drawn: from a part of its tokens, or from the first ones."""
+        return self.can_edit or isinstance(self.layout, SequenceLayout)
+
+    @property
     def can_revise(self) -> bool:
         """Tells whether any tokens may be dropped and drawn again given all others."""
         return self.can_ask_all
@@ -108,10 +113,18 @@ class BackboneSpec:
     def has_free_order(self) -> bool:
         """Tells whether any position can be asked at any time.
 
-        Where it cannot, pictures are written in raster order, one position a step, and none of their tokens can be
-        given.
+        Where it cannot, pictures are written in raster order, in steps of `fixed_sizes`, and none of their tokens can
+        be given but the first ones, as those of an earlier run.
         """
         return self.queries is not Queries.NEXT
+
+    @property
+    def fixed_sizes(self) -> tuple[int, ...] | None:
+        """How many positions each step decodes, where it can be no other number: the groups of a sequence, or one
+        position a step."""
+        if self.has_free_order:
+            return None
+        return self.layout.groups if isinstance(self.layout, SequenceLayout) else (1,) * self.num_tokens
 
     def unconditional_beside(self, condition: Prefix, unconditional_ids: tuple[int, ...]) -> tuple[int, ...]:
         """The prefix that guidance steers away from where a picture has this condition."""

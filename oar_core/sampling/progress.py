@@ -1,7 +1,7 @@
 """How far one picture has come: what its next step commits and asks, and what it has decoded."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oar_core.models.base import BackboneSpec, Prefix
 from oar_core.order.rules import FIXED, RULES
@@ -59,6 +59,9 @@ class PictureProgress:
 
     def _lay_out(self, request: SequenceRequest) -> None:
         spec = self._spec
+        if spec.fixed_sizes is not None:
+            plan = replace(request.plan, group_sizes=spec.fixed_sizes, steps=len(spec.fixed_sizes))
+            request = replace(request, plan=plan)
         self.request = request
         self.is_revising = request.num_kept is not None  # whether the second plan is in place
         self.needs_prefill = True  # whether its slots hold nothing of it yet

@@ -8,7 +8,7 @@ from oar_core.models.frames import FramesSpec
 from oar_core.order.plan import POLICY_ORDERS, PUBLISHED, PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
-from oar_wire.options import BadOption, check_raster, check_revise, check_steps
+from oar_wire.options import BadOption, check_fixed_sizes, check_raster, check_revise, check_steps
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class SequenceRequest:
         if self.negative_ids is not None:
             check_condition(self.negative_ids, spec, "negative_prompt")
         if not spec.has_free_order:
-            self._check_raster(spec.num_tokens)
+            self._check_raster(spec)
         if self.plan.order in POLICY_ORDERS and not has_policy:
             raise OrderError(f"order is {self.plan.order}, and this model has no order policy", field="order")
         rule = RULES.get(self.plan.order) if isinstance(self.plan.order, str) else None
@@ -111,18 +111,21 @@ class SequenceRequest:
         if not all(0 <= token_id < spec.vocab_size for token_id in self.known.token_ids):
             raise RequestError(f"known holds a token outside 0 to {spec.vocab_size - 1}", field="known")
 
-    def _check_raster(self, num_tokens: int) -> None:
+    def _check_raster(self, spec: BackboneSpec) -> None:
         """Raises a RequestError for what a model without a choice of positions cannot do."""
         try:
-            check_raster(self.plan.order, num_tokens)
+            check_raster(self.plan.order, spec.num_tokens)
             if self.plan.steps is not None:
-                check_steps(self.plan.steps, num_tokens, is_fixed=True)
+                check_steps(self.plan.steps, spec.num_tokens, fixed=spec.fixed_sizes)
+            check_fixed_sizes(self.plan.group_sizes, spec.fixed_sizes)
         except BadOption as error:
             raise request_error(error) from error
         if self.plan.is_adaptive:
-            raise StepsError("group_sizes is adaptive; this model writes one position a step", field="group_sizes")
+            raise StepsError("group_sizes is adaptive; this model's steps are fixed", field="group_sizes")
         if self.known.num_given:
-            raise RequestError("this model writes whole pictures, row by row; no part can be given", field="known")
+            raise RequestError(
+                "this model writes whole pictures, from the first token on; no part can be given", field="known"
+            )
 
     def _check_revision(self, spec: BackboneSpec) -> None:
         """Raises a RequestError where tokens cannot be dropped and drawn again."""

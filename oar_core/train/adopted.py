@@ -94,8 +94,8 @@ def check_model_order(config: dict[str, Any], backbone: object) -> OrderedBackbo
     """Raises ConfigError for a network that can be taught no order."""
     if not isinstance(backbone, OrderedBackbone):
         raise ConfigError(
-            f"{config['name']} is of family {config['family']}, which writes row by row: there is no order to distil "
-            "from it or to train it on"
+            f"{config['name']} is of family {config['family']}, which writes in one order alone: there is no order "
+            "to distil from it or to train it on"
         )
     return backbone
 

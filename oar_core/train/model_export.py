@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from oar_core.digests import module_digest
-from oar_core.models.load import FORMAT, NATIVE
+from oar_core.models.load import FORMAT
 from oar_core.models.model import ANY_ORDER_BACKBONE, BACKBONE, CONFIG, POLICY, TOKENIZER, Model, in_number_format
+from oar_core.models.ordered import OrderedBackbone
 from oar_core.stored import digest
 from oar_core.text import TextTokenizer
 from oar_core.train.recipes import RECIPES
@@ -50,8 +51,9 @@ class ModelExport:
         config = self._config()
         parts: list[tuple[nn.Module, str]] = [(self.run.tokenizer(), TOKENIZER)]
         if stage != TOKENIZER_STAGE:
-            backbone = self.run.backbone(stage)
-            policy, backbone.policy = backbone.policy, None
+            backbone, policy = self.run.drawing_backbone(stage), None
+            if isinstance(backbone, OrderedBackbone):
+                policy, backbone.policy = backbone.policy, None
             parts.append((backbone, BACKBONE))
             if with_any_order:
                 parts.append((self.run.backbone(ANY_ORDER_STAGE), ANY_ORDER_BACKBONE))
@@ -70,7 +72,7 @@ class ModelExport:
 
     def pipeline(self, stage: str, dtype: torch.dtype, *, own_policy: bool = True) -> Model:
         """A stage's backbone with all that drawing needs, as `export` would write it and `Model.load` read it."""
-        backbone, tokenizer = self.run.backbone(stage, own_policy=own_policy), self.run.tokenizer()
+        backbone, tokenizer = self.run.drawing_backbone(stage, own_policy=own_policy), self.run.tokenizer()
         model_hash = digest(module_digest(backbone), module_digest(tokenizer))
         drawing, adopted = self._drawing(stage, backbone.has_policy), self.run.adopted
         return Model(
@@ -92,8 +94,9 @@ class ModelExport:
         adopted, head = self.run.adopted, {"format": FORMAT, "name": self.model_name}
         if adopted is not None:
             return head | {key: adopted.config[key] for key in ("family", "tokenizer", "conditioner")}
-        tokenizer = {"family": NATIVE, **self.run.recipe.tokenizer.to_dict()}
-        return head | {"family": NATIVE, "tokenizer": tokenizer, "conditioner": TextTokenizer.kind}
+        recipe = self.run.recipe
+        tokenizer = {"family": recipe.family, **recipe.tokenizer.to_dict()}
+        return head | {"family": recipe.family, "tokenizer": tokenizer, "conditioner": TextTokenizer.kind}
 
     def _backbone_config(self) -> dict[str, Any]:
         adopted = self.run.adopted

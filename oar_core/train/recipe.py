@@ -4,7 +4,9 @@ from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Any, Self
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
+from oar_core.detail_config import DetailBackboneConfig, DetailTokenizerConfig
 from oar_core.errors import ConfigError
+from oar_core.models.load import COARSE_TO_FINE, NATIVE
 from oar_core.order.plan import GROUP_SIZES, ORDERS
 from oar_core.train.attributes import Attribute
 from oar_core.train.data import FITS, PAD
@@ -12,6 +14,8 @@ from oar_core.train.evaluator import EvaluatorConfig
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
 from oar_core.train.stages.any_order import AnyOrderStageConfig
+from oar_core.train.stages.coarse_to_fine import CoarseToFineStageConfig
+from oar_core.train.stages.detail_tokenizer import DetailTokenizerStageConfig
 from oar_core.train.stages.evaluator import EvaluatorStageConfig
 from oar_core.train.stages.order_distill import DistillConfig
 from oar_core.train.stages.order_finetune import OrderFinetuneStageConfig
@@ -67,6 +71,11 @@ def _decoder_loop() -> LoopConfig:
     )
 
 
+def _views_loop() -> LoopConfig:
+    """Its own seed, as the evaluation network has."""
+    return LoopConfig(num_images=64_000, batch_size=64, seed=70_001, optim=OptimConfig(lr=2e-3, weight_decay=0.02))
+
+
 def _finetune_loop() -> LoopConfig:
     """On two CPU cores: a quarter of the any-order stage of `sprites_64`, at a third of its learning rate."""
     return LoopConfig(num_images=60_000, batch_size=32, optim=OptimConfig(lr=3e-4), ema_decay=0.998)
@@ -82,12 +91,15 @@ class Recipe:
     licence: str
     caption_source: str  # a key of `captions.CAPTION_SOURCES`
     text_vocab: int
-    tokenizer: TokenizerConfig
+    tokenizer: TokenizerConfig | DetailTokenizerConfig
     tokenizer_loop: LoopConfig
-    backbone: BackboneConfig
-    any_order_loop: LoopConfig
+    backbone: BackboneConfig | DetailBackboneConfig
+    any_order_loop: LoopConfig  # of the first stage of the backbone, coarse_to_fine where it is that
     fit: str = PAD  # one of FITS: how a picture of another size comes on the canvas
     tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
+    views_loop: LoopConfig = field(default_factory=_views_loop)
+    detail_tokenizer_stage: DetailTokenizerStageConfig = field(default_factory=DetailTokenizerStageConfig)
+    coarse_to_fine_stage: CoarseToFineStageConfig = field(default_factory=CoarseToFineStageConfig)
     decoder_loop: LoopConfig = field(default_factory=_decoder_loop)
     decoder_stage: TokenizerStageConfig = field(default_factory=lambda: TokenizerStageConfig(perceptual_weight=0.1))
     decoder_share: float = 0.5  # of the decoder's stage in the decoder that is used; the rest is what it began with
@@ -109,6 +121,8 @@ class Recipe:
     kept_rows: tuple[tuple[str, str], ...] = ()  # label columns, and the value that a picture must have there
 
     def __post_init__(self) -> None:
+        if isinstance(self.tokenizer, TokenizerConfig) is not isinstance(self.backbone, BackboneConfig):
+            raise ConfigError("tokenizer and backbone are of different families")
         if self.tokenizer.grid != self.backbone.grid:
             raise ConfigError(f"tokenizer grid {self.tokenizer.grid} differs from the backbone's {self.backbone.grid}")
         if self.tokenizer.vocab_size != self.backbone.vocab_size:
@@ -117,3 +131,36 @@ class Recipe:
             raise ConfigError("the text vocabulary does not fit the backbone's condition_vocab")
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; there are {', '.join(FITS)}")
+        if (details := self.details) is not None and details[0].groups != details[1].groups:
+            raise ConfigError("tokenizer and backbone differ in their groups")
+
+    @property
+    def family(self) -> str:
+        """The key of the networks."""
+        return NATIVE if self.details is None else COARSE_TO_FINE
+
+    @property
+    def details(self) -> tuple[DetailTokenizerConfig, DetailBackboneConfig] | None:
+        """The networks of a recipe for pictures that are written from coarse to fine; None for a grid."""
+        if isinstance(self.tokenizer, DetailTokenizerConfig) and isinstance(self.backbone, DetailBackboneConfig):
+            return self.tokenizer, self.backbone
+        return None
+
+    @property
+    def grid_tokenizer(self) -> TokenizerConfig:
+        """Raises ConfigError where the recipe is not for a grid."""
+        if isinstance(self.tokenizer, TokenizerConfig):
+            return self.tokenizer
+        raise self._not_for_a_grid()
+
+    @property
+    def grid_backbone(self) -> BackboneConfig:
+        """Raises ConfigError where the recipe is not for a grid."""
+        if isinstance(self.backbone, BackboneConfig):
+            return self.backbone
+        raise self._not_for_a_grid()
+
+    def _not_for_a_grid(self) -> ConfigError:
+        return ConfigError(
+            f"recipe {self.name} writes pictures from coarse to fine; this stage is for a grid of tokens"
+        )

@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from oar_core.detail_config import DetailTokenizerConfig
 from oar_core.errors import ConfigError
 from oar_core.train.captions import CAPTION_SOURCES
 from oar_core.train.columns import COLUMN_SOURCES
@@ -61,13 +62,18 @@ def _changed(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     parts = _parts(base, values, "")
     tokenizer, backbone = parts.get("tokenizer", base.tokenizer), parts.get("backbone", base.backbone)
     follows = {
-        "grid": tokenizer.grid,
         "vocab_size": tokenizer.vocab_size,
         "condition_vocab": parts.get("text_vocab", base.text_vocab),
     }
+    if isinstance(tokenizer, DetailTokenizerConfig):
+        follows |= {name: getattr(tokenizer, name) for name in ("num_tokens", "group_size", "has_causal_first")}
+    else:
+        follows["grid"] = tokenizer.grid
     parts["backbone"] = replace(backbone, **_unsaid(follows, values.get("backbone")))
     defaults = parts.get("defaults", base.defaults)
-    steps = {"steps": min(defaults.steps, parts["backbone"].num_tokens)}
+    is_detail = isinstance(tokenizer, DetailTokenizerConfig)
+    most = len(tokenizer.groups.sizes) if is_detail else min(defaults.steps, parts["backbone"].num_tokens)
+    steps = {"steps": most}
     parts["defaults"] = replace(defaults, **_unsaid(steps, values.get("defaults")))
     changed = replace(base, **parts)
     most = changed.backbone.num_tokens

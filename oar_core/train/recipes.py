@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
+from oar_core.detail_config import DetailBackboneConfig, DetailTokenizerConfig
 from oar_core.errors import ConfigError
 from oar_core.train.attributes import ATTRIBUTE_SETS
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
 from oar_core.train.recipe import Recipe, SamplingDefaults
+from oar_core.train.stages.detail_tokenizer import DetailTokenizerStageConfig
 from oar_core.train.stages.order_distill import DistillConfig
 from oar_core.train.stages.tokenizer import TokenizerStageConfig
 
@@ -293,6 +295,85 @@ def avatars_128() -> Recipe:
     )
 
 
+def avatars_64_detail() -> Recipe:
+    """The portraits at 64x64 pixels from coarse to fine: 32 tokens of 9 bits, in 11 steps. For ablations."""
+    base = avatars_128()
+    return replace(
+        base,
+        name="avatars-64-detail",
+        tokenizer=DetailTokenizerConfig(
+            image_size=(64, 64),
+            patch_size=8,
+            num_tokens=32,
+            group_size=4,
+            vocab_size=512,
+            width=128,
+            num_heads=4,
+            encoder_layers=3,
+            decoder_layers=3,
+        ),
+        tokenizer_loop=LoopConfig(
+            num_images=48_000,
+            batch_size=16,
+            optim=OptimConfig(lr=1e-3, weight_decay=0.01),
+            ema_decay=0.998,
+            checkpoint_every=100,
+        ),
+        backbone=DetailBackboneConfig(
+            num_tokens=32,
+            group_size=4,
+            vocab_size=512,
+            condition_vocab=2048,
+            max_condition=64,
+            width=256,
+            num_heads=4,
+            num_layers=6,
+        ),
+        any_order_loop=LoopConfig(num_images=96_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998),
+        defaults=SamplingDefaults(order="raster", steps=11, group_sizes="constant"),
+    )
+
+
+def avatars_128_detail() -> Recipe:
+    """The portraits of `avatars_128` from coarse to fine: 64 tokens of 11 bits, in 15 steps."""
+    base = avatars_64_detail()
+    return replace(
+        base,
+        name="avatars-128-detail",
+        tokenizer=DetailTokenizerConfig(
+            image_size=(128, 128),
+            patch_size=8,
+            num_tokens=64,
+            group_size=8,
+            vocab_size=2048,
+            width=192,
+            num_heads=6,
+            encoder_layers=4,
+            decoder_layers=5,
+        ),
+        tokenizer_loop=LoopConfig(
+            num_images=200_000,
+            batch_size=16,
+            optim=OptimConfig(lr=8e-4, weight_decay=0.01),
+            ema_decay=0.999,
+            checkpoint_every=100,
+        ),
+        detail_tokenizer_stage=DetailTokenizerStageConfig(near=12, vgg_crop=64),
+        backbone=DetailBackboneConfig(
+            num_tokens=64,
+            group_size=8,
+            vocab_size=2048,
+            condition_vocab=2048,
+            max_condition=64,
+            width=320,
+            num_heads=5,
+            num_layers=8,
+        ),
+        any_order_loop=LoopConfig(num_images=400_000, batch_size=32, optim=OptimConfig(lr=8e-4), ema_decay=0.999),
+        defaults=SamplingDefaults(order="raster", steps=15, group_sizes="constant"),
+    )
+
+
 IMPORTED = "imported"  # whose networks are those of a model that is taken over
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -301,6 +382,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "sprites-64-fine": sprites_64_fine,
     "sprites-64-gpu": sprites_64_gpu,
     "avatars-128": avatars_128,
+    "avatars-64-detail": avatars_64_detail,
+    "avatars-128-detail": avatars_128_detail,
     "fashion": fashion,
     "fashion-128": fashion_128,
     "large-256": large_256,

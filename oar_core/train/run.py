@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oar_core.errors import CheckpointError
-from oar_core.models.base import BackboneSpec, ImageTokenizer
+from oar_core.errors import CheckpointError, ConfigError
+from oar_core.models.base import Backbone, BackboneSpec, ImageTokenizer
+from oar_core.models.load import family
 from oar_core.models.model import TOKENIZER
-from oar_core.models.oar.backbone import OarBackbone
-from oar_core.models.oar.vqgan import VQGAN
 from oar_core.models.ordered import POLICY_PREFIX, OrderedBackbone
 from oar_core.train.adopted import AdoptedModel
 from oar_core.train.captions import Row
@@ -35,6 +34,7 @@ from oar_core.train.parallel import first_alone, joined
 from oar_core.train.recipe import Recipe
 from oar_core.train.stage_folders import (
     ANY_ORDER_STAGE,
+    COARSE_TO_FINE_STAGE,
     DECODER_STAGE,
     FINETUNE_STAGE,
     TOKENIZER_STAGE,
@@ -73,10 +73,19 @@ class Run:
         with torch.device("meta"):
             return self.new_backbone().spec
 
-    def new_backbone(self) -> OrderedBackbone:
+    def new_backbone(self) -> Backbone:
         """A backbone without trained weights."""
-        adopted = self.adopted
-        return OarBackbone(self.recipe.backbone) if adopted is None else adopted.new_backbone()
+        adopted, recipe = self.adopted, self.recipe
+        if adopted is not None:
+            return adopted.new_backbone()
+        return family(recipe.family).build_backbone(recipe.family, recipe.backbone.to_dict())
+
+    def new_tokenizer(self) -> ImageTokenizer:
+        """A tokenizer without trained weights; that of an adopted model has its own."""
+        adopted, recipe = self.adopted, self.recipe
+        if adopted is not None:
+            return adopted.tokenizer()
+        return family(recipe.family).build_tokenizer(recipe.family, recipe.tokenizer.to_dict())
 
     @property
     def orders_folder(self) -> Path:
@@ -87,15 +96,16 @@ class Run:
     @property
     def latest_stage(self) -> str:
         """Of those that train a backbone: fine-tuning on distilled orders where it has begun, any-order otherwise."""
+        if self.recipe.details is not None:
+            return COARSE_TO_FINE_STAGE
         return FINETUNE_STAGE if (self.folder / FINETUNE_STAGE / CHECKPOINT).exists() else ANY_ORDER_STAGE
 
     def tokenizer(self) -> ImageTokenizer:
         """The trained (averaged) tokenizer, whose decoder is moved by the recipe's share towards the later one where
         that was trained to its end (network interpolation, Wang et al. 2018, arXiv 1809.00219). Raises CheckpointError
         when its stage has not been run."""
-        adopted = self.adopted
-        module = VQGAN(self.recipe.tokenizer) if adopted is None else adopted.tokenizer()
-        if adopted is None:
+        module = self.new_tokenizer()
+        if self.adopted is None:
             module.load_state_dict(self._tokenizer_state())
         return module.to(self.device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
 
@@ -111,7 +121,10 @@ class Run:
         is one: the one that was trained alone, unless it is not wanted, or else the one that was trained beside it.
         Raises CheckpointError for a stage not run yet."""
         stage = stage or self.latest_stage
-        module, state = self.new_backbone(), self.averaged(stage, "")
+        module = self.new_backbone()
+        if not isinstance(module, OrderedBackbone):
+            raise ConfigError(f"recipe {self.recipe.name} writes in one order, and has no stages of orders")
+        state = self.averaged(stage, "")
         alone = policy_folder(stage)
         if own_policy and (self.folder / alone / CHECKPOINT).exists():
             state = {name: value for name, value in state.items() if not name.startswith(POLICY_PREFIX)}
@@ -120,6 +133,14 @@ class Run:
             module.policy = module.new_policy(self.recipe.order_policy)
         module.load_state_dict(state)
         module.order_score = self.recipe.distill.order_score
+        return module.to(self.device).eval()
+
+    def drawing_backbone(self, stage: str, *, own_policy: bool = True) -> Backbone:
+        """`backbone`, of families that write in one order too."""
+        if self.recipe.details is None or self.adopted is not None:
+            return self.backbone(stage, own_policy=own_policy)
+        module = self.new_backbone()
+        module.load_state_dict(self.averaged(stage, ""))
         return module.to(self.device).eval()
 
     def tokens(self, split: str) -> TokenSet:

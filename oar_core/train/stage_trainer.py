@@ -17,6 +17,7 @@ from oar_core.models.ordered import OrderedBackbone
 from oar_core.order.paths import Grid
 from oar_core.train.attributes import AttributeVocabulary
 from oar_core.train.captions import CAPTION_SOURCES
+from oar_core.train.detail_trainer import DetailTrainer, check_own
 from oar_core.train.ema import settle_norms
 from oar_core.train.evaluator import EvaluatorNet, save_evaluator
 from oar_core.train.loop import CHECKPOINT, train
@@ -53,41 +54,42 @@ class StageTrainer:
 
     run: Run
 
-    def _check_own(self) -> None:
-        """Raises ConfigError where the run's networks are not the recipe's."""
-        adopted = self.run.adopted
-        if adopted is not None:
-            raise ConfigError(f"the run in {self.run.folder} goes on from {adopted.name}, whose stages are done")
-
     def train_tokenizer(self) -> Path:
-        self._check_own()
+        check_own(self.run)
         recipe = self.run.recipe
+        images = self.run.images("train")
         with seeded_init(recipe.tokenizer_loop.seed):
-            stage = TokenizerStage(self.run.images("train"), recipe.tokenizer, recipe.tokenizer_stage)
+            if recipe.details is None:
+                stage = TokenizerStage(images, recipe.grid_tokenizer, recipe.tokenizer_stage)
+            else:
+                stage = DetailTrainer(self.run).tokenizer_stage(images)
         return train(stage, recipe.tokenizer_loop, self.run.folder / TOKENIZER_STAGE, self.run.device)
 
     def train_decoder(self) -> Path:
         """The tokenizer's decoder and nothing else: all tokens, and what was trained on them, stay valid."""
-        self._check_own()
-        recipe, images, tokens = self.run.recipe, self.run.images("train"), self.run.tokens("train")
+        check_own(self.run)
+        recipe = self.run.recipe
+        config = recipe.grid_tokenizer  # raises before anything is done
+        images, tokens = self.run.images("train"), self.run.tokens("train")
         with seeded_init(recipe.decoder_loop.seed):
             stage = DecoderStage(
                 images,
                 tokens.token_ids,
-                recipe.tokenizer,
+                config,
                 recipe.decoder_stage,
                 self.run.averaged(TOKENIZER_STAGE, "tokenizer."),
             )
         return train(stage, recipe.decoder_loop, self.run.folder / DECODER_STAGE, self.run.device)
 
     def train_any_order(self) -> Path:
-        self._check_own()
+        check_own(self.run)
         recipe = self.run.recipe
+        config = recipe.grid_backbone  # raises before anything is done
         tokens = self.run.tokens("train")
         text = RunCaptions(self.run).text_tokenizer(tokens.rows)
         caption = CAPTION_SOURCES[recipe.caption_source]
         with seeded_init(recipe.any_order_loop.seed):
-            stage = AnyOrderStage(tokens, text, caption, recipe.backbone, recipe.any_order_stage)
+            stage = AnyOrderStage(tokens, text, caption, config, recipe.any_order_stage)
         return train(stage, recipe.any_order_loop, self.run.folder / ANY_ORDER_STAGE, self.run.device)
 
     def distill(self) -> OrderSet:
@@ -123,13 +125,13 @@ class StageTrainer:
 
     def train_from_scratch(self, orders: str) -> Path:
         """A rival of the three stages: one order from the first step on, for as many pictures as stages 1 and 3 see."""
-        self._check_own()
+        check_own(self.run)
         recipe = self.run.recipe
         config = replace(arm(orders, recipe.order_finetune_stage), random_share=0.0, is_annealed=False)
         num_images = recipe.any_order_loop.num_images + recipe.order_finetune_loop.num_images
         loop = replace(recipe.any_order_loop, num_images=num_images)
         with seeded_init(loop.seed):
-            backbone = OarBackbone(recipe.backbone)
+            backbone = OarBackbone(recipe.grid_backbone)
         stage = OrderFinetuneStage(
             RunCaptions(self.run).captioner(self.run.tokens("train"), config.unconditional_share), backbone, config
         )

@@ -57,7 +57,7 @@ class Subject:
     @classmethod
     def of_recipe(cls, recipe: Recipe, device: str, dtype: torch.dtype) -> Self:
         with seeded_init(0):
-            backbone, tokenizer = OarBackbone(recipe.backbone), VQGAN(recipe.tokenizer)
+            backbone, tokenizer = OarBackbone(recipe.grid_backbone), VQGAN(recipe.grid_tokenizer)
         defaults = recipe.defaults.of_model("random")
         return cls(
             recipe.name,

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from PIL import Image, ImageChops
 
-from oar_wire.edit import EditSettings, edit_steps, num_redrawn, touched_patches
+from oar_wire.edit import EditSettings, edit_steps, kept_prefix, num_redrawn, touched_patches
 from oar_wire.errors import InvalidField, InvalidRequest, MissingField
 from oar_wire.job import EditParams, GenerationParams
 from oar_wire.model import ModelInfo
@@ -131,7 +131,9 @@ def _has_lost_plus(text: bytes) -> bool:
 
 
 def with_edit(params: GenerationParams, source: EditSource, model: ModelInfo) -> GenerationParams:
-    """The parameters of an edit: it has no more steps than it has tokens to draw."""
+    """The parameters of an edit: it has no more steps than it has tokens to draw, unless their number is fixed."""
+    if model.has_fixed_steps:
+        return params.model_copy(update={"edit": source.params})
     steps = edit_steps(params.steps, model.num_tokens - source.params.num_kept)
     return params.model_copy(update={"edit": source.params, "steps": steps})
 
@@ -143,7 +145,8 @@ def prepare(
 
     Sizes are checked before a pixel is decoded: but for an outpainting, only pictures of the model's size are.
     """
-    check_edits(model)
+    is_variation = options.strength is not None and options.offset is None and mask is None
+    check_edits(model, is_variation=is_variation)
     if options.offset is not None:
         return _outpaint(image, mask, options, model, settings)
     height, width = model.image_size
@@ -156,6 +159,8 @@ def prepare(
     if mask is not None and mask_file is not None and mask_file.upright_size != file.upright_size:
         raise mask.refuse(f"has {_size(mask_file)} pixels, the image {_size(file)}")
     picture = _decode(image, file)
+    if not model.can_edit:
+        return _whole_variation(image, picture, options, model)
     if mask is None or mask_file is None:
         region = _own_region(picture, options)
     else:
@@ -176,6 +181,16 @@ def prepare(
             num_kept=model.num_tokens - drawn,
         ),
     )
+
+
+def _whole_variation(image: Upload, picture: Image.Image, options: EditSettings, model: ModelInfo) -> EditSource:
+    """Raises InvalidRequest."""
+    if picture.getchannel("A").point(NOT_OPAQUE).getbbox() is not None:
+        raise image.refuse(f"has transparent pixels, and {model.name} varies whole pictures")
+    strength = options.strength or 1.0
+    kept = kept_prefix(model.known_layout.shape, strength)
+    picture.putalpha(0)
+    return EditSource(_png(picture), EditParams(mode="vary", strength=strength, feather=options.feather, num_kept=kept))
 
 
 def _own_region(picture: Image.Image, options: EditSettings) -> Image.Image:

@@ -56,10 +56,10 @@ def check_makes(model: ModelInfo, kind: OutputKind) -> None:
         raise option_error(error) from error
 
 
-def check_edits(model: ModelInfo) -> None:
+def check_edits(model: ModelInfo, *, is_variation: bool = False) -> None:
     """Raises InvalidRequest where the model cannot begin with a picture."""
     try:
-        model.check_edits()
+        model.check_edits(is_variation=is_variation)
     except BadOption as error:
         raise option_error(error) from error
 
@@ -79,18 +79,11 @@ def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
     if "order" in asked:
         options.check_order(asked["order"], model.orders, model.num_tokens)
         if model.has_fixed_steps:
-            options.check_raster(asked["order"], model.num_tokens)
+            options.check_raster(asked["order"], model.num_tokens, model.how)
     if "steps" in asked:
-        options.check_steps(asked["steps"], model.num_tokens, is_fixed=model.has_fixed_steps)
+        options.check_steps(asked["steps"], model.num_tokens, fixed=model.fixed_sizes)
     if "revise" in asked:
         options.check_revise(asked["revise"], can_revise=model.can_revise)
     if "group_sizes" in asked:
         options.check_sizes(asked["group_sizes"], model.group_sizes, model.num_tokens)
-        _check_size_list(asked["group_sizes"], model)
-
-
-def _check_size_list(sizes: str | tuple[int, ...], model: ModelInfo) -> None:
-    """Raises BadOption."""
-    if model.has_fixed_steps and not isinstance(sizes, str) and len(sizes) != model.num_tokens:
-        message = f"group_sizes has {len(sizes)} steps; this model writes one position a step"
-        raise options.OPTIONS["group_sizes"].refuse(message)
+        options.check_fixed_sizes(asked["group_sizes"], model.fixed_sizes)

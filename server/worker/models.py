@@ -84,7 +84,7 @@ class LoadedModel:
             defaults["steps"] = spec.steps
             layout = LayoutInfo(kind=spec.layout.kind, shape=spec.layout.extent, channels=spec.layout.channels)
         else:
-            defaults.setdefault("steps", spec.num_tokens)
+            defaults.setdefault("steps", len(spec.fixed_sizes or range(spec.num_tokens)))
             layout = LayoutInfo(kind=spec.layout.kind, shape=spec.layout.extent)
         orders = self.pipeline.orders if isinstance(self.pipeline, Model) else ()
         return ModelInfo(
@@ -93,6 +93,7 @@ class LoadedModel:
             outputs=("frame", "video") if isinstance(spec, FramesSpec) else ("image",),
             accepts=spec.options,
             can_edit=spec.can_edit,
+            can_vary=not isinstance(spec, FramesSpec) and spec.can_vary,
             has_previews=isinstance(self.pipeline, Model),
             grid=self.pipeline.grid,
             image_size=self.pipeline.image_size,

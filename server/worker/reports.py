@@ -134,15 +134,13 @@ def describe_patches(image: int, event: PatchesDecoded, layout: TokenLayout) -> 
 def _describe_each(patches: Sequence[Patch], layout: TokenLayout) -> tuple[PatchInfo, ...]:
     infos: list[PatchInfo] = []
     for patch in patches:
-        row, col = layout.place(patch.position)
         infos.append(
             PatchInfo(
                 rank=patch.rank,
                 position=patch.position,
-                row=row,
-                col=col,
                 token=patch.token_id,
                 confidence=round(patch.confidence, 4),
+                **layout.address(patch.position),
             )
         )
     return tuple(infos)

@@ -66,8 +66,8 @@ class RunningPicture:
         return KnownTokens(
             (*self.given.positions, *self.positions),
             (*self.given.token_ids, *self.token_ids),
-            num_resumed=len(self.positions),
-            num_steps=self.num_steps,
+            num_resumed=self.given.num_resumed + len(self.positions),
+            num_steps=self.given.num_steps + self.num_steps,
             surprises=tuple(self.surprises),
             redrawn=tuple(self.redrawn.values()),
         )

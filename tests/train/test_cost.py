@@ -48,4 +48,4 @@ def test_the_command_computes_it_for_a_model_and_refuses_one_without_an_order(tm
     assert told["num_parameters"] < 1e6
     refused = CliRunner().invoke(commands["train"], ["cost", "--model", str(tmp_path / "llamagen")])
     assert refused.exit_code == 1
-    assert "which writes row by row" in refused.output
+    assert "which writes in one order alone" in refused.output

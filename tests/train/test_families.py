@@ -151,7 +151,9 @@ def test_an_order_that_is_no_policys_is_taught_too(
 
 @pytest.mark.parametrize("family", ["llamagen", "janus"])
 def test_a_model_that_writes_row_by_row_is_refused(family: str, class_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"of family {family}, which writes row by row: there is no order to distil"):
+    with pytest.raises(
+        ConfigError, match=f"of family {family}, which writes in one order alone: there is no order to distil"
+    ):
         adopted(family, class_folder, tmp_path)
     assert not (tmp_path / "run").exists()
 
