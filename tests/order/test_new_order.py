@@ -40,7 +40,7 @@ import torch
 from click.testing import CliRunner
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.errors import InvalidSteps
+from oar_core.errors import StepsError
 from oar_core.models.base import Condition
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
@@ -90,7 +90,7 @@ def forced(token_ids, boldness):
 def refusal(**values):
     try:
         PlanSpec.of({"order": "bold", **values})
-    except InvalidSteps as error:
+    except StepsError as error:
         return str(error)
 
 def plan(one):

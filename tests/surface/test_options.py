@@ -77,7 +77,7 @@ print(json.dumps({
     "recipe": [SamplingDefaults().sharpness, recipe(3.5), refusal(lambda: recipe(9.0))],
     "library": refusal(lambda: check_options({"sharpness": 9.0})),
     "help": CliRunner().invoke(generate, ["--help"]).output,
-    "client": client_options.source(),
+    "client": client_options.options_source(),
     "table": TABLES["request fields"](),
 }))
 """
