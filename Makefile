@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test lint types imports pytest test-slow chaos repeat bench dashboard dashboard-picture documents locks painting \
+.PHONY: serve test lint types imports pytest test-slow chaos repeat bench dashboard documents locks painting \
 	screenshots versions format clean
 
 serve: $(VENV)/.serve
@@ -42,9 +42,6 @@ bench: $(VENV)/.serve
 
 dashboard: $(VENV)/.test
 	$(BIN)/python -m ops.dashboard
-
-dashboard-picture: $(VENV)/.test
-	$(BIN)/python -m ops.picture
 
 # docs/openapi.json, docs/asyncapi.json and the generated tables of docs/*.md.
 documents: $(VENV)/.serve

@@ -20,7 +20,7 @@ class Answer:
 
 
 def writes(text: str) -> bool:
-    """Whether standard output has these letters, which is up to the locale."""
+    """Tells whether standard output has these letters, which is up to the locale."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

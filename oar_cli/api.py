@@ -14,13 +14,13 @@ from fastapi import FastAPI
 from oar_cli.file_limit import raise_file_limit
 from oar_cli.inherit import EXIT_CONFIG, end_with_parent, inherited_listener, listen, tell_ready
 from oar_cli.settings_options import with_settings
+from oar_wire.loopback import is_loopback
 from server.api.app import create_app
 from server.api.deps import Services
 from server.api.http import server_config
 from server.api.keyring import KeyFileError, KeyRing
 from server.jobs.check import RedisRefused, look_once
 from server.jobs.embedded import EmbeddedRedisError, redis_url
-from server.loopback import is_loopback
 from server.observability.logging import configure_logging
 from server.observability.tracing import TracingUnavailable
 from server.settings import Settings

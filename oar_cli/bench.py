@@ -10,15 +10,17 @@ import torch
 
 from oar_cli.answer import Answer
 from oar_cli.lab_options import OarGroup, RecipeType, default_device, recipe_option
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_lab.bench.arrivals import measure_arrivals
 from oar_lab.bench.batching import measure_batching
 from oar_lab.bench.choices import measure_choices
+from oar_lab.bench.decoders import decoders as decoders_of
+from oar_lab.bench.decoders import measure_decoders
 from oar_lab.bench.depth import measure_depth
 from oar_lab.bench.eager import measure_eager
-from oar_lab.bench.families import SIZES, family_backbone, measure_families
-from oar_lab.bench.plain import PLAIN_LOOPS
+from oar_lab.bench.families import measure_families
 from oar_lab.bench.roofline import measure_roofline
+from oar_lab.bench.sized import KEYS, SIZES, sized_network
 from oar_lab.bench.steps import measure_steps
 from oar_lab.bench.subject import Subject
 from oar_lab.bench.throughput import measure_throughput
@@ -42,8 +44,8 @@ def bench() -> None:
     """Measure speed: a table, then one JSON line."""
 
 
-def model_options(command: Any) -> Any:
-    """Which model, in which number format, on what."""
+def bench_model_options(command: Any) -> Any:
+    """Adds the options that name a model, its number format and the device."""
     options = [
         click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
         click.option("--model", default=None, help="Default: the manifest's."),
@@ -62,7 +64,7 @@ def subject_options(command: Any) -> Any:
         "--recipe", type=RecipeType(), help="Random weights instead of a model: a name or a TOML file."
     )
     is_compiled = click.option("--compile", "is_compiled", is_flag=True, help="The draw compiled, as OAR_COMPILE does.")
-    return model_options(recipe(is_compiled(command)))
+    return bench_model_options(recipe(is_compiled(command)))
 
 
 def load_subject(
@@ -172,7 +174,7 @@ def depth(slots: int, depths: tuple[int, ...], **where: Any) -> Answer:
 
 
 family_option = click.option(
-    "--family", "families", type=click.Choice(list(PLAIN_LOOPS)), multiple=True, help="May be repeated. Default: all."
+    "--family", "families", type=click.Choice(KEYS), multiple=True, help="May be repeated. Default: all."
 )
 size_options = [
     click.option("--size", type=click.Choice(SIZES), default="tiny", show_default=True, help="As papers call them."),
@@ -191,13 +193,35 @@ def sized(command: Any) -> Any:
 @sized
 @click.option("--batch", "batches", type=int, multiple=True, default=(1, 8), show_default=True)
 @click.option("--repeats", default=3, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=None, help="Default: those of each family's card.")
+@click.option("--native/--no-native", default=True, show_default=True, help="Whether the native network is beside.")
+@click.option(
+    "--calibrations", type=click.Path(path_type=Path), default=None, help="Folder in which choices of kernels are kept."
+)
 def families(
-    families: tuple[str, ...], size: str, layers: int | None, threads: int, batches: tuple[int, ...], repeats: int
+    families: tuple[str, ...],
+    size: str,
+    layers: int | None,
+    threads: int,
+    batches: tuple[int, ...],
+    repeats: int,
+    steps: int | None,
+    native: bool,
+    calibrations: Path | None,
 ) -> Answer:
-    """Families of published models, random weights, their default steps: the engine against a plain loop."""
+    """Families of published models with random weights: the engine, and the native one, against a plain loop."""
     torch.set_num_threads(threads)
     return tell(
-        measure_families(families or list(PLAIN_LOOPS), size=size, batches=batches, repeats=repeats, layers=layers)
+        measure_families(
+            families or KEYS,
+            size=size,
+            batches=batches,
+            repeats=repeats,
+            layers=layers,
+            steps=steps,
+            has_native=native,
+            folder=calibrations,
+        )
     )
 
 
@@ -207,8 +231,22 @@ def families(
 def choices(families: tuple[str, ...], size: str, layers: int | None, threads: int, starts: int) -> Answer:
     """What `OAR_DTYPE=fastest` would choose at so many starts, were nothing kept."""
     torch.set_num_threads(threads)
-    networks = {key: family_backbone(key, size, layers)[0] for key in families or list(PLAIN_LOOPS)}
+    networks = {key: sized_network(key, size, layers).backbone for key in families or KEYS}
     return tell(measure_choices(networks, starts=starts))
+
+
+@bench.command()
+@click.option(
+    "--weights",
+    envvar="OAR_WEIGHTS_DIR",
+    default=Path("weights"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder with a manifest.",
+)
+def decoders(weights: Path) -> Answer:
+    """What decoding in bfloat16 gains, and by how much it changes pictures."""
+    return tell(measure_decoders(decoders_of(weights)))
 
 
 @bench.command()

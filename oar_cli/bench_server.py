@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from oar_cli.answer import Answer
-from oar_cli.bench import bench, load_subject, model_options, tell
+from oar_cli.bench import bench, bench_model_options, load_subject, tell
 from oar_cli.failure import CommandFailed
 from oar_client import Client, OarError
 from oar_lab.bench.clock import Clock
@@ -38,10 +38,10 @@ _depths = click.option(
 )
 
 
-@bench.command()
+@bench.command("serving")
 @click.option("--url", default="", help="A running server with the same model; default: one of our own.")
 @click.option("--api-key", envvar="OAR_API_KEY", default=None, help="Of that server.")
-@model_options
+@bench_model_options
 @click.option("--slots", default=64, show_default=True, help="Cache slots; a guided picture takes two.")
 @click.option(
     "--rate",
@@ -71,7 +71,7 @@ _depths = click.option(
     type=float,
     help=f"Seconds within which a picture is good; default: {BOUND} times that of one alone.",
 )
-def serving(
+def bench_serving(
     url: str,
     api_key: str | None,
     weights: Path,
@@ -96,12 +96,12 @@ def serving(
         with _server(url, settings) as (address, cpu_seconds):
             with Client(address, api_key=api_key) as client:
                 prompts = client.model(subject.name).example_prompts
-            wanted = wishes(count, subject.name, prompts, steps, orders, previews=previews, seed=seed)
-            engine = measure_engine(subject, wanted, slots)
+            requested = wishes(count, subject.name, prompts, steps, orders, previews=previews, seed=seed)
+            engine = measure_engine(subject, requested, slots)
             bound = bound or BOUND * engine.picture_seconds
-            load = Load(address, api_key, wanted, concurrency)
+            load = Load(address, api_key, requested, concurrency)
             rows = measure_serving(load, rates, bound=bound, cpu_seconds=cpu_seconds, seed=seed)
-            engine = engine.mean(measure_engine(subject, wanted, slots))
+            engine = engine.mean(measure_engine(subject, requested, slots))
     except (ServerFailed, OarError) as error:
         raise CommandFailed(error) from error
     setting = Clock(subject.device).setting(subject.dtype)
@@ -110,9 +110,9 @@ def serving(
     )
 
 
-@bench.command()
+@bench.command("queue")
 @_depths
-def queue(depths: tuple[int, ...]) -> Answer:
+def bench_queue(depths: tuple[int, ...]) -> Answer:
     """What the job queue costs Redis while jobs wait, in a Valkey of its own."""
     with tempfile.TemporaryDirectory() as folder:
         redis = EmbeddedRedis(Path(folder))
@@ -124,7 +124,7 @@ def queue(depths: tuple[int, ...]) -> Answer:
 
 
 @bench.command()
-@model_options
+@bench_model_options
 @click.option("--slots", default=16, show_default=True, help="Cache slots; a guided picture takes two.")
 @_depths
 @click.option("--steps", default=16, show_default=True, help="Of each picture.")

@@ -12,10 +12,10 @@ from oar_lab.eval.comparison import FOOTNOTE, changes, changes_table_rows, figur
 from oar_lab.eval.markdown import markdown_table
 
 
-@click.command(cls=OarCommand)
+@click.command("compare", cls=OarCommand)
 @click.argument("base", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("others", type=click.Path(path_type=Path, exists=True, dir_okay=False), nargs=-1, required=True)
-def compare(base: Path, others: tuple[Path, ...]) -> Answer:
+def compare_reports(base: Path, others: tuple[Path, ...]) -> Answer:
     """Compare evaluations that `oar eval quality` stored: each of OTHERS against BASE, both JSON files.
 
     Files that differ in the seed alone are one arm. Nothing is measured again.

@@ -14,8 +14,8 @@ import click
 from oar_cli.answer import writes
 from oar_cli.failure import CommandFailed
 from oar_cli.flags import flag
-from oar_cli.following import Bar, Interrupted, Painting, View, follow
-from oar_cli.job_handle import JobHandle, OnServer, Upload
+from oar_cli.following import Bar, Interrupted, PaintedView, View, follow_job
+from oar_cli.job_handle import EditUpload, JobHandle, OnServer
 from oar_cli.painting import UPPER_HALF, Colours, Ground, choose_colours
 from oar_cli.request_options import make_request, read_like, read_order
 from oar_client import AnyEvent, OarError
@@ -92,10 +92,10 @@ def with_drawing_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated
 
 
-def draw(
+def draw_job(
     kind: type[R],
     values: dict[str, Any],
-    upload: Upload | None = None,
+    upload: EditUpload | None = None,
 ) -> None:
     """`values` are those of the options, and the request's other fields. Ends with 130 where it is interrupted."""
     out, url, api_key, key, like, paint, as_json, as_events = (values.pop(name) for name in _NOT_OF_THE_REQUEST)
@@ -108,7 +108,7 @@ def draw(
     try:
         request = make_request(kind, values, like or {}, previews=colours is not None or as_events)
         with contextlib.closing(_begin(url, api_key, request, upload, key)) as job:
-            painting = None if colours is None else Painting(job, colours, _write, _ground(job, request, upload))
+            painting = None if colours is None else PaintedView(job, colours, _write, _ground(job, request, upload))
             _draw(job, out, painting, as_json=as_json, as_events=as_events)
     except Interrupted:
         click.echo("canceled", err=True)
@@ -117,14 +117,14 @@ def draw(
         raise CommandFailed(error) from error
 
 
-def _ground(job: JobHandle, request: GenerationRequest, upload: Upload | None) -> Ground | None:
+def _ground(job: JobHandle, request: GenerationRequest, upload: EditUpload | None) -> Ground | None:
     edit = job.params.edit
     if upload is None or edit is None or not isinstance(request, EditFields):
         return None
     return Ground.of(upload.image, upload.mask, request.offset, job.shape.image_size, edit.num_kept)
 
 
-def _draw(job: JobHandle, out: Path, painting: Painting | None, *, as_json: bool, as_events: bool) -> None:
+def _draw(job: JobHandle, out: Path, painting: PaintedView | None, *, as_json: bool, as_events: bool) -> None:
     start = time.monotonic()
     click.echo(f"seed {job.params.seed}", err=True)
     for warning in job.warnings:
@@ -141,7 +141,7 @@ def _draw(job: JobHandle, out: Path, painting: Painting | None, *, as_json: bool
         if as_events:
             click.echo(event.model_dump_json())
 
-    follow(job, view, tell)
+    follow_job(job, view, tell)
     pictures = job.pictures(FORMATS.get(out.suffix.lower(), "png"))
     seconds = time.monotonic() - start
     paths = name_files(out, job.params.seed, len(pictures))
@@ -208,7 +208,7 @@ def _write(text: str) -> None:
 
 
 def _begin(
-    url: str | None, api_key: str | None, request: GenerationRequest, upload: Upload | None, key: str | None
+    url: str | None, api_key: str | None, request: GenerationRequest, upload: EditUpload | None, key: str | None
 ) -> JobHandle:
     """`key` is for idempotency, on a server. Raises OarError, click.ClickException."""
     if url:

@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from oar_cli.drawing import draw, with_drawing_options
-from oar_cli.job_handle import Upload
+from oar_cli.drawing import draw_job, with_drawing_options
+from oar_cli.job_handle import EditUpload
 from oar_wire.edit import EditFields
 
 picture = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=False)
 
 
-@click.command()
+@click.command("edit")
 @click.argument("image", type=picture)
 @click.argument("prompt")
 @click.option("--mask", type=picture, help="PNG of the same size; where its alpha is 0 is painted. Else IMAGE's own.")
@@ -22,7 +22,7 @@ picture = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=Fal
 @click.option("--strength", type=float, help="Vary: share of the tokens under the mask that is drawn again.")
 @click.option("--feather", type=int, help="Width of the mask's soft edge in pixels.")
 @with_drawing_options
-def edit(image: Path, mask: Path | None, offset: tuple[int, int] | None, **values: Any) -> None:
+def edit_command(image: Path, mask: Path | None, offset: tuple[int, int] | None, **values: Any) -> None:
     """Paint a part of IMAGE anew, as PROMPT says."""
-    upload = Upload(image.read_bytes(), None if mask is None else mask.read_bytes())
-    draw(EditFields, {**values, "offset": None if offset is None else list(offset)}, upload)
+    upload = EditUpload(image.read_bytes(), None if mask is None else mask.read_bytes())
+    draw_job(EditFields, {**values, "offset": None if offset is None else list(offset)}, upload)

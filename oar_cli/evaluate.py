@@ -11,17 +11,18 @@ import torch
 from jaxtyping import UInt8
 
 from oar_cli.answer import Answer
-from oar_cli.lab_options import OarGroup, default_device, make_run, run_options, split_option, told
+from oar_cli.lab_options import OarGroup, default_device, json_answer, make_run, run_options, split_option
 from oar_core.errors import ConfigError
 from oar_core.models.load import load_model
 from oar_core.models.model import to_pixels
 from oar_core.order.plan import ORDERS, POLICY_ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
+from oar_core.train.run_captions import RunCaptions
 from oar_core.weights import Manifest
 from oar_lab.eval.figures import lite0_distances
 from oar_lab.eval.likelihood import bits_per_token
 from oar_lab.eval.lite0_features import Lite0Features
-from oar_lab.eval.painting import animate, paint, strip
+from oar_lab.eval.painting import paint_picture, strip, write_animation
 from oar_lab.eval.quality import QualitySettings
 from oar_lab.eval.reconstruction import measure_reconstruction
 from oar_lab.eval.samples import draw_samples
@@ -53,17 +54,19 @@ def reconstruction(split: str | None, num_images: int, sheet: Path | None, with_
             fake = tokenizer_.decode(tokenizer_.encode(real))
         contact_sheet([*to_pixels(real), *to_pixels(fake)], 16, scale=3).save(sheet)
     if not with_lite0:
-        return told(asdict(report))
+        return json_answer(asdict(report))
     fakes: list[UInt8[np.ndarray, "B Y X 3"]] = []
     with torch.inference_mode():
         for indices in chosen.split(64):
             fakes.append(to_pixels(tokenizer_.decode(tokenizer_.encode(images.images(indices).to(run.device)))))
     cache = Lite0Features(run.folder / "samples", run.device)
     resamples = QualitySettings().num_resamples
-    return told({**asdict(report), "lite0": lite0_distances(images.pixels, np.concatenate(fakes), cache, resamples)})
+    return json_answer(
+        {**asdict(report), "lite0": lite0_distances(images.pixels, np.concatenate(fakes), cache, resamples)}
+    )
 
 
-@evaluate.command()
+@evaluate.command("likelihood")
 @run_options
 @split_option
 @click.option("--images", "num_images", default=2000, show_default=True)
@@ -71,15 +74,15 @@ def reconstruction(split: str | None, num_images: int, sheet: Path | None, with_
     "--order", type=click.Choice([name for name in ORDERS if name != "likelihood"]), default="random", show_default=True
 )
 @click.option("--stage", help="Whose backbone. Default: the latest.")
-def likelihood(split: str | None, num_images: int, order: str, stage: str | None, **options: Any) -> Answer:
+def eval_likelihood(split: str | None, num_images: int, order: str, stage: str | None, **options: Any) -> Answer:
     """Bits per token of held-out pictures with their captions, along one order a picture."""
     run = make_run(**options)
-    token_ids, conditions = run.sample(split or run.recipe.held_out, num_images)
+    token_ids, conditions = RunCaptions(run).sample(split or run.recipe.held_out, num_images)
     backbone = run.backbone(stage)
     if order in POLICY_ORDERS and not backbone.has_policy:
         raise ConfigError("this backbone has no order policy")
     bits = bits_per_token(backbone, token_ids, conditions, order)
-    return told({"num_images": len(token_ids), "order": order, "bits_per_token": bits})
+    return json_answer({"num_images": len(token_ids), "order": order, "bits_per_token": bits})
 
 
 @evaluate.command()
@@ -121,23 +124,23 @@ def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: P
     fake = draw_samples(pipeline, images.captions(chosen), plan, sampling)
     real = to_pixels(images.images(chosen))
     side_by_side(fake, real, zoom=zoom, is_crisp=pipeline.pixel_art).save(out, optimize=True)
-    return told({"out": str(out), "plan": asdict(plan), "sampling": asdict(sampling)})
+    return json_answer({"out": str(out), "plan": asdict(plan), "sampling": asdict(sampling)})
 
 
-@evaluate.command()
+@evaluate.command("model")
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
 @click.option("--model", default=None, help="Default: the manifest's.")
-def model(weights: Path, model: str | None) -> Answer:
+def eval_model(weights: Path, model: str | None) -> Answer:
     """Load a shipped model, check its hashes and print its size."""
     manifest = Manifest.load(weights)
     name = model or manifest.default
     pipeline = load_model(manifest.folder(name), default_device(), torch.float32)
     sizes = {"backbone": pipeline.backbone, "tokenizer": pipeline.tokenizer}
     counts = {part: sum(p.numel() for p in module.parameters()) for part, module in sizes.items()}
-    return told({"name": name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts})
+    return json_answer({"name": name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts})
 
 
-@evaluate.command()
+@evaluate.command("painting")
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
 @click.option("--model", default=None, help="Default: the manifest's.")
 @click.option("--prompt", default=None, help="Default: the model's first example.")
@@ -145,7 +148,7 @@ def model(weights: Path, model: str | None) -> Answer:
 @click.option("--order", default=None, help="Default: the model's.")
 @click.option("--steps", default=None, type=int, help="Default: the model's.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG: canvases, then the map of ranks.")
-def painting(
+def eval_painting(
     weights: Path, model: str | None, prompt: str | None, seed: int, order: str | None, steps: int | None, out: Path
 ) -> Answer:
     """How one picture comes about, patch by patch."""
@@ -153,11 +156,11 @@ def painting(
     pipeline = load_model(manifest.folder(model or manifest.default), default_device(), torch.float32)
     plan = default_plan(pipeline, order=order, steps=steps)
     prompt = prompt or pipeline.example_prompts[0]
-    strip(pipeline, paint(pipeline, prompt, seed, plan, default_sampling(pipeline))).save(out, optimize=True)
+    strip(pipeline, paint_picture(pipeline, prompt, seed, plan, default_sampling(pipeline))).save(out, optimize=True)
     return Answer({"out": str(out), "prompt": prompt, "seed": seed, "plan": asdict(plan)}, [str(out)])
 
 
-@evaluate.command()
+@evaluate.command("animation")
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
 @click.option("--model", default=None, help="Default: the manifest's.")
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated. Default: the model's examples.")
@@ -167,7 +170,7 @@ def painting(
 )
 @click.option("--steps", default=None, type=int, help="Default: the model's.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Animated WebP.")
-def animation(
+def eval_animation(
     weights: Path,
     model: str | None,
     prompts: tuple[str, ...],
@@ -182,11 +185,13 @@ def animation(
     plan = default_plan(pipeline, steps=steps)
     paintings = {
         order: [
-            paint(pipeline, prompt, seed, default_plan(pipeline, order=order, steps=steps), default_sampling(pipeline))
+            paint_picture(
+                pipeline, prompt, seed, default_plan(pipeline, order=order, steps=steps), default_sampling(pipeline)
+            )
             for prompt in prompts or pipeline.example_prompts
         ]
         for order in orders or (plan.order,)
         if isinstance(order, str)
     }
-    animate(pipeline, paintings, out)
+    write_animation(pipeline, paintings, out)
     return Answer({"out": str(out), "seed": seed, "orders": list(paintings), "steps": plan.steps}, [str(out)])

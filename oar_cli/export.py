@@ -9,8 +9,8 @@ import torch
 
 from oar_cli.answer import Answer
 from oar_cli.failure import CommandFailed
-from oar_cli.lab_options import OarCommand, default_device, make_run, recipe_option, split_option, told
-from oar_cli.served import Subject, drawn_there, find_model
+from oar_cli.lab_options import OarCommand, default_device, json_answer, make_run, recipe_option, split_option
+from oar_cli.served import ExportSubject, drawn_there, find_model
 from oar_client import Client, OarError, Options
 from oar_core.errors import ConfigError
 from oar_core.models.classes import ClassConditioner
@@ -18,7 +18,7 @@ from oar_core.models.load import load_model
 from oar_core.order.plan import ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.stored import digest, write_json
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.weights import Manifest, file_digest
 from oar_lab.eval.export import (
     MOST_EXPORT_SEED,
@@ -30,13 +30,13 @@ from oar_lab.eval.export import (
     drawn_here,
     write_npz,
 )
-from oar_lab.eval.reference import choose
+from oar_lab.eval.reference import choose_pictures
 
 CLASSES_IN_TURN, NO_CONDITION = "classes in turn", "no condition"
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ExportPictures:
     """What the pictures of an export show. `num_classes` is 0 where they are not drawn from classes."""
 
     num_samples: int
@@ -51,7 +51,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExportRequest:
     """What the command was told."""
 
     recipe: Recipe
@@ -90,7 +90,7 @@ class Artist:
     source: Source
 
 
-@click.command(cls=OarCommand)
+@click.command("export", cls=OarCommand)
 @recipe_option
 @click.option(
     "--data",
@@ -120,7 +120,7 @@ class Artist:
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="A .npz file; what it holds goes beside it."
 )
-def export(**options: Any) -> Answer:
+def export_command(**options: Any) -> Answer:
     """Write samples as one .npz file in the layout of the ADM evaluation suite: arr_0 of bytes (N, height, width, 3).
 
     A model of classes draws each class in turn and writes their numbers as arr_1. Other models draw captions of
@@ -128,7 +128,7 @@ def export(**options: Any) -> Answer:
     Picture i has the seed `--seed` times 1,000,000 plus i, so an export that was interrupted makes the same pictures,
     and a larger one begins with the smaller.
     """
-    asked = Asked(**options)
+    asked = ExportRequest(**options)
     if not asked.url:
         return _drawn_here(asked)
     try:
@@ -138,7 +138,7 @@ def export(**options: Any) -> Answer:
         raise CommandFailed(error) from error
 
 
-def _drawn_here(asked: Asked) -> Answer:
+def _drawn_here(asked: ExportRequest) -> Answer:
     manifest = Manifest.load(asked.weights)
     folder = manifest.folder(asked.model or manifest.default)
     model = load_model(folder, asked.torch_device, getattr(torch, asked.dtype))
@@ -159,39 +159,39 @@ def _drawn_here(asked: Asked) -> Answer:
     return _exported(asked, shown, artist)
 
 
-def _drawn_there(asked: Asked, client: Client) -> Answer:
+def _drawn_there(asked: ExportRequest, client: Client) -> Answer:
     """Raises OarError."""
     entry = find_model(client, asked.model)
     num_classes = len(client.classes(entry.id)) if entry.condition == "class" else 0
     shown = _pictures(asked, num_classes, reads_captions=entry.condition == "text")
-    wanted = {"order": asked.order, "steps": asked.steps, "guidance": asked.guidance}
-    given = {name: value for name, value in wanted.items() if value is not None}
+    requested = {"order": asked.order, "steps": asked.steps, "guidance": asked.guidance}
+    given = {name: value for name, value in requested.items() if value is not None}
     options = cast("Options", {"model": entry.id, "previews": False, **given})
     settings = {"server": True, **entry.defaults.model_dump(mode="json"), **given, "seed": asked.seed}
-    subject = Subject(entry.condition, shown.prompts)
+    subject = ExportSubject(entry.condition, shown.prompts)
     source = drawn_there(client, subject, options, asked.seed, asked.in_flight)
     return _exported(asked, shown, Artist(entry.id, entry.model_hash, entry.image_size, settings, source))
 
 
-def _pictures(asked: Asked, num_classes: int, *, reads_captions: bool) -> Pictures:
+def _pictures(asked: ExportRequest, num_classes: int, *, reads_captions: bool) -> ExportPictures:
     """Raises ConfigError where captions are needed and none are named."""
     count = asked.num_samples
     if num_classes:
         labels = [str(label) for label in class_labels(num_classes, count).tolist()]
-        return Pictures(count, num_classes, labels, CLASSES_IN_TURN, None)
+        return ExportPictures(count, num_classes, labels, CLASSES_IN_TURN, None)
     if not reads_captions:
-        return Pictures(count, 0, [""] * count, NO_CONDITION, None)
+        return ExportPictures(count, 0, [""] * count, NO_CONDITION, None)
     if asked.data is None:
         raise ConfigError("the model draws captions; --data says of which pictures")
     run = make_run(asked.recipe, asked.data, asked.folder, asked.torch_device)
     split = asked.split or asked.recipe.held_out
     images = run.images(split)
     captions = images.captions(torch.arange(len(images)))
-    prompts = [captions[int(index)] for index in choose(len(captions), count)]
-    return Pictures(count, 0, prompts, digest(captions), split)
+    prompts = [captions[int(index)] for index in choose_pictures(len(captions), count)]
+    return ExportPictures(count, 0, prompts, digest(captions), split)
 
 
-def _exported(asked: Asked, shown: Pictures, artist: Artist) -> Answer:
+def _exported(asked: ExportRequest, shown: ExportPictures, artist: Artist) -> Answer:
     """Draws what is missing, and writes the file and what it holds."""
     count, out = shown.num_samples, asked.out
     name = digest(artist.name, artist.model_hash, artist.settings, shown.source, shown.num_classes)
@@ -210,4 +210,4 @@ def _exported(asked: Asked, shown: Pictures, artist: Artist) -> Answer:
         "prompts": shown.described,
     }
     write_json(out.with_suffix(".json"), document)
-    return told(document)
+    return json_answer(document)

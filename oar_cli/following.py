@@ -23,13 +23,13 @@ from oar_cli.painting import (
     ENTER,
     LEAVE,
     TEXT_LINES,
+    Arrangement,
     Colours,
     Ground,
-    Layout,
     Pace,
     arrange,
     half_blocks,
-    lay_out,
+    join_blocks,
     open_picture,
     paint_canvas,
     progress_line,
@@ -55,18 +55,18 @@ class Interrupted(Exception):
     """Ctrl-C, or a signal to stop."""
 
 
-def follow(job: JobHandle, view: View, tell: Callable[[AnyEvent], None]) -> None:
+def follow_job(job: JobHandle, view: View, tell: Callable[[AnyEvent], None]) -> None:
     """Until the job has completed. Raises Interrupted once the job is canceled, click.ClickException if it failed."""
     canvas = Canvas(job.params.n)
-    told: queue.SimpleQueue[AnyEvent | BaseException | None] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(job, told), daemon=True)
+    events: queue.SimpleQueue[AnyEvent | BaseException | None] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read, args=(job, events), daemon=True)
     with stopped_by_signals(), contextlib.ExitStack() as stack:
         try:
             view.open()
             stack.callback(view.close)
             reader.start()
             while canvas.end is None:
-                _take(told, canvas, tell)
+                _take(events, canvas, tell)
                 view.show(canvas)
         except KeyboardInterrupt:
             stack.close()
@@ -80,23 +80,23 @@ def follow(job: JobHandle, view: View, tell: Callable[[AnyEvent], None]) -> None
         raise click.ClickException("the job was canceled")
 
 
-def _read(job: JobHandle, told: "queue.SimpleQueue[AnyEvent | BaseException | None]") -> None:
+def _read(job: JobHandle, events: "queue.SimpleQueue[AnyEvent | BaseException | None]") -> None:
     try:
         for event in job.events():
-            told.put(event)
-        told.put(None)
+            events.put(event)
+        events.put(None)
     except BaseException as error:  # noqa: BLE001
-        told.put(error)  # it is raised where it is waited for
+        events.put(error)  # it is raised where it is waited for
 
 
 def _take(
-    told: "queue.SimpleQueue[AnyEvent | BaseException | None]", canvas: Canvas, tell: Callable[[AnyEvent], None]
+    events: "queue.SimpleQueue[AnyEvent | BaseException | None]", canvas: Canvas, tell: Callable[[AnyEvent], None]
 ) -> None:
     """All that has come, within the time of a frame."""
     deadline = time.monotonic() + FRAME_SECONDS
     while canvas.end is None:
         try:
-            item = told.get(timeout=max(0.0, deadline - time.monotonic()))
+            item = events.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             return
         if isinstance(item, BaseException):
@@ -126,7 +126,7 @@ class Bar:
             self._bar.close()
 
 
-class Painting:
+class PaintedView:
     """The pictures as they are painted, on the terminal's other screen; in the end, they stay on the first.
 
     Only what has changed is painted and written again: the line may be long, and a terminal is slow.
@@ -156,10 +156,10 @@ class Painting:
         progress = progress_line(canvas, drawn, self._job.waiting, left, size.columns - 1)
         layout = arrange(len(canvas.images), shape.image_size, size.columns - 1, max(1, size.lines - TEXT_LINES))
         blocks = [self._paint(image, layout) for image in canvas.images[: layout.shown]]
-        lines = [*lay_out(blocks, layout, len(canvas.images)), "", progress][-size.lines :]
+        lines = [*join_blocks(blocks, layout, len(canvas.images)), "", progress][-size.lines :]
         self._write("".join(self._changes(lines, size)))
 
-    def _paint(self, image: ImageCanvas, layout: Layout) -> list[str]:
+    def _paint(self, image: ImageCanvas, layout: Arrangement) -> list[str]:
         shape = self._job.shape
         state = (layout, image.num_written, image.preview)
         known = self._painted.get(image.index)
@@ -170,7 +170,7 @@ class Painting:
         return known[1]
 
     def _changes(self, lines: list[str], size: os.terminal_size) -> list[str]:
-        """What to write so that the screen shows these lines; all of it where the terminal has a new size."""
+        """Returns what to write so that the screen shows these lines; all of it where the terminal has a new size."""
         before = self._screen
         if size != self._size or len(lines) != len(before):
             before = []
@@ -192,4 +192,4 @@ class Painting:
         below = TEXT_LINES + min(len(pngs), size.lines // 3)  # their names
         layout = arrange(len(pngs), self._job.shape.image_size, size.columns - 1, max(1, size.lines - below))
         blocks = [half_blocks(scale(open_picture(png), layout), self._colours) for png in pngs[: layout.shown]]
-        self._write("".join(f"{line}\n" for line in lay_out(blocks, layout, len(pngs))))
+        self._write("".join(f"{line}\n" for line in join_blocks(blocks, layout, len(pngs))))

@@ -4,13 +4,13 @@ from typing import Any
 
 import click
 
-from oar_cli.drawing import draw, with_drawing_options
+from oar_cli.drawing import draw_job, with_drawing_options
 from oar_wire.request import GenerationRequest
 
 
-@click.command()
+@click.command("generate")
 @click.argument("prompt", required=False)
 @with_drawing_options
-def generate(**values: Any) -> None:
+def generate_command(**values: Any) -> None:
     """Make pictures of PROMPT, which --like may tell as well."""
-    draw(GenerationRequest, values)
+    draw_job(GenerationRequest, values)

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from oar_cli.failure import CommandFailed
-from oar_cli.job_handle import Shape, Upload
+from oar_cli.job_handle import EditUpload, Shape
 from oar_cli.settings_options import load_settings
 from oar_client import AnyEvent
-from oar_core.errors import OarError as LibraryError
+from oar_core.errors import LibraryError
 from oar_core.models.model import ModelBase
 from oar_wire.classes import KIND, ClassNames
 from oar_wire.edit import EditFields
@@ -18,9 +18,9 @@ from oar_wire.options import BadOption, prompts_of
 from oar_wire.request import GenerationRequest
 from server.api.pictures import Rendition, recipe, render
 from server.api.prompts import with_class
-from server.api.uploads import Source, prepare, with_edit
+from server.api.uploads import EditSource, prepare, with_edit
 from server.api.uploads import Upload as CheckedUpload
-from server.api.validation import check_makes, refusal, resolve
+from server.api.validation import check_makes, option_error, resolve
 from server.jobs.events import StoredEvent
 from server.jobs.memory_log import MemoryJobLog
 from server.observability.metrics import WorkerMetrics
@@ -39,7 +39,7 @@ class InProcess:
 
     waiting = "the model is here"
 
-    def __init__(self, request: GenerationRequest, upload: Upload | None) -> None:
+    def __init__(self, request: GenerationRequest, upload: EditUpload | None) -> None:
         self.id = ID
         self._settings = load_settings({"models": (request.model,)} if request.model else {})
         try:
@@ -112,8 +112,8 @@ class InProcess:
 
 
 def _accept(
-    model: LoadedModel, request: GenerationRequest, upload: Upload | None, settings: Settings
-) -> tuple[GenerationParams, Source | None]:
+    model: LoadedModel, request: GenerationRequest, upload: EditUpload | None, settings: Settings
+) -> tuple[GenerationParams, EditSource | None]:
     """As the API does. Raises a ServerError."""
     info = model.info()
     params = _with_class(resolve(request, info, settings), model.pipeline, request)
@@ -131,7 +131,7 @@ def _with_class(params: GenerationParams, pipeline: ModelBase, request: Generati
     try:
         return params if classes is None else with_class(params, classes, request.condition)
     except BadOption as error:
-        raise refusal(error) from error
+        raise option_error(error) from error
 
 
 async def _renew(execution: Execution) -> None:

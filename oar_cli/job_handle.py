@@ -22,7 +22,7 @@ QUICK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Upload:
+class EditUpload:
     """The pictures of an edit, as their files hold them."""
 
     image: bytes
@@ -54,7 +54,7 @@ class JobHandle(Protocol):
     def warnings(self) -> tuple[str, ...]: ...
     @property
     def waiting(self) -> str:
-        """What it waits for, in a few words."""
+        """Returns what it waits for, in a few words."""
         ...
 
     def events(self) -> Iterator[AnyEvent]:
@@ -74,7 +74,7 @@ class OnServer:
     """A job of a server. Raises OarError wherever the server is asked."""
 
     def __init__(
-        self, url: str, api_key: str | None, request: GenerationRequest, upload: Upload | None, key: str | None
+        self, url: str, api_key: str | None, request: GenerationRequest, upload: EditUpload | None, key: str | None
     ) -> None:
         self._is_started = threading.Event()
         self._client = Client(url, api_key=api_key)
@@ -151,7 +151,7 @@ def _find_model(client: Client, name: str | None) -> ModelEntry | None:
     return model
 
 
-def _submit(client: Client, prompt: str, given: dict[str, Any], upload: Upload | None, key: str | None) -> Job:
+def _submit(client: Client, prompt: str, given: dict[str, Any], upload: EditUpload | None, key: str | None) -> Job:
     if upload is None:
         return client.submit(prompt, idempotency_key=key, **cast("Options", given))
     return client.submit_edit(upload.image, upload.mask, prompt, idempotency_key=key, **cast("EditOptions", given))

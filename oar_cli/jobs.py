@@ -20,10 +20,11 @@ from oar_client import OarError
 from oar_wire.error import ServerError
 from oar_wire.job import GenerationParams
 from oar_wire.tenant import open_tenant
+from server.jobs.admission import Idempotency
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetter, DeadLetters
-from server.jobs.job import Job
-from server.jobs.queue import Idempotency, JobQueue
+from server.jobs.job import JobRecord
+from server.jobs.queue import JobQueue
 from server.jobs.store import OutputStore, Registry
 from server.settings import Settings
 
@@ -37,18 +38,18 @@ url_option = click.option("--url", envvar="OAR_URL", show_envvar=True, help="A s
 key_option = click.option("--api-key", envvar="OAR_API_KEY", show_envvar=True, help="For a server that asks for one.")
 
 
-@click.group(cls=AnswerGroup)
-def jobs() -> None:
+@click.group("jobs", cls=AnswerGroup)
+def jobs_group() -> None:
     """See what waits, runs and failed; cancel and repeat."""
 
 
-@jobs.command("list")
+@jobs_group.command("list")
 @click.option("--model", help="Jobs of one model alone.")
 @click.option("--all", "with_ended", is_flag=True, help="Ended jobs that are still kept, too; not with --url.")
 @limit_option
 @url_option
 @key_option
-def list_jobs(model: str | None, with_ended: bool, limit: int, url: str | None, api_key: str | None) -> Answer:
+def list_active_jobs(model: str | None, with_ended: bool, limit: int, url: str | None, api_key: str | None) -> Answer:
     """List jobs that wait or run, by priority; with --url your own, the oldest first, at most 100."""
     if url:
         if with_ended:
@@ -60,11 +61,11 @@ def list_jobs(model: str | None, with_ended: bool, limit: int, url: str | None, 
     return Answer(facts, map(_line, facts))
 
 
-@jobs.command()
+@jobs_group.command("show")
 @id_argument
 @url_option
 @key_option
-def show(job_id: str, url: str | None, api_key: str | None) -> Answer:
+def show_job(job_id: str, url: str | None, api_key: str | None) -> Answer:
     """Show all that is known of a job."""
     if url:
         facts = as_facts(_ask(url, api_key, lambda server: server.load(job_id)))
@@ -76,7 +77,7 @@ def show(job_id: str, url: str | None, api_key: str | None) -> Answer:
     )
 
 
-@jobs.command()
+@jobs_group.command()
 @limit_option
 def dead(limit: int) -> Answer:
     """List jobs that were begun too often and given up, the newest first. They are in the server's Redis alone."""
@@ -88,7 +89,7 @@ def dead(limit: int) -> Answer:
     return Answer([_letter(letter) for letter in letters], lines)
 
 
-@jobs.command()
+@jobs_group.command()
 @id_argument
 @url_option
 @key_option
@@ -104,11 +105,11 @@ def retry(job_id: str, url: str | None, api_key: str | None) -> Answer:
     return Answer(facts, [facts["id"]])
 
 
-@jobs.command()
+@jobs_group.command("cancel")
 @id_argument
 @url_option
 @key_option
-def cancel(job_id: str, url: str | None, api_key: str | None) -> Answer:
+def cancel_job(job_id: str, url: str | None, api_key: str | None) -> Answer:
     """End a waiting job at once, a running one within a step."""
     if url:
         facts = as_facts(_ask(url, api_key, lambda server: server.cancel(job_id)))
@@ -126,7 +127,7 @@ class _JobAdmin:
         self._outputs = OutputStore(connection)
         self._registry = Registry(connection)
 
-    async def find(self, model: str | None, *, with_ended: bool, limit: int) -> list[Job]:
+    async def find(self, model: str | None, *, with_ended: bool, limit: int) -> list[JobRecord]:
         models = [model] if model else await self._registry.served_models()
         ids = [job_id for name in models for job_id in await self.queue.active(name)]
         found = await self._load(ids[:limit])
@@ -136,9 +137,9 @@ class _JobAdmin:
             found += [job for job in ended if model in (None, job.params.model)]
         return found[:limit]
 
-    async def _load(self, ids: list[str]) -> list[Job]:
+    async def _load(self, ids: list[str]) -> list[JobRecord]:
         """Those that are not gone meanwhile."""
-        found: list[Job] = []
+        found: list[JobRecord] = []
         for job_id in ids:
             try:
                 found.append(await self.queue.load(job_id))
@@ -146,7 +147,7 @@ class _JobAdmin:
                 continue
         return found
 
-    async def retry(self, job_id: str) -> Job:
+    async def retry(self, job_id: str) -> JobRecord:
         """The new job is the same tenant's, whose limits do not hold for the operator."""
         letter = await self.dead.find(job_id)
         params, tenant = (letter.params, letter.tenant) if letter else await self._ended(job_id)
@@ -171,7 +172,7 @@ class _JobAdmin:
             raise click.ClickException(f"the picture that job {job_id} edited is no longer kept")
         return source
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str) -> JobRecord:
         await self.queue.cancel(await self.queue.load(job_id))
         return await self.queue.load(job_id)
 
@@ -188,7 +189,7 @@ def _ask(url: str, api_key: str | None, work: Callable[[ServerJobs], T]) -> T:
         raise CommandFailed(error) from error
 
 
-def _facts(job: Job) -> dict[str, Any]:
+def _facts(job: JobRecord) -> dict[str, Any]:
     return {
         "id": job.id,
         "tenant": job.tenant,

@@ -80,9 +80,9 @@ def list_keys(path: Path | None) -> Answer:
     return Answer(documents, lines)
 
 
-@keys.command()
+@keys.command("check")
 @file_option
-def check(path: Path | None) -> Answer:
+def check_key(path: Path | None) -> Answer:
     """Read a key and say whose it is; exit code 1 if it is nobody's."""
     try:
         ring = KeyRing(_path(path))
@@ -139,12 +139,12 @@ def _with_key(path: Path, tenant: str, digest: str) -> str:
     try:
         before = parse_key_file(text, path)
         after = _insert(text, tenant, digest) if tenant in before.tenants else f"{text}\n{_table(tenant, digest)}"
-        wanted = {name: list(entry.keys) for name, entry in before.tenants.items()}
-        wanted.setdefault(tenant, []).insert(0, digest)
+        expected = {name: list(entry.keys) for name, entry in before.tenants.items()}
+        expected.setdefault(tenant, []).insert(0, digest)
         found = {name: entry.keys for name, entry in parse_key_file(after, path).tenants.items()}
     except KeyFileError as error:
         raise click.ClickException(str(error)) from error
-    if found != wanted:
+    if found != expected:
         raise click.ClickException(f'add it by hand to the keys of [tenants.{tenant}] in {path}: "{digest}"')
     return after
 

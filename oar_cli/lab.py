@@ -4,13 +4,19 @@ import click
 
 from oar_cli import bench, compare, evaluate, export, group_sizes, quality, study, train
 
-for _measurement in (quality.quality, quality.evaluator, quality.report, compare.compare, export.export):
+for _measurement in (
+    quality.quality,
+    quality.measure_evaluator,
+    quality.quality_report,
+    compare.compare_reports,
+    export.export_command,
+):
     evaluate.evaluate.add_command(_measurement)
 
 study.study.add_command(group_sizes.sizes)
 
 commands: dict[str, click.Command] = {
-    "train": train.train,
+    "train": train.train_group,
     "distill": train.distill,
     "eval": evaluate.evaluate,
     "study": study.study,

@@ -9,11 +9,11 @@ import click
 import torch
 
 from oar_cli.answer import Answer, AnswerCommand
-from oar_core.errors import ConfigError, OarError
+from oar_core.errors import ConfigError, LibraryError
 from oar_core.host_memory import keep_freed_memory
 from oar_core.train.evaluator import Evaluator
+from oar_core.train.recipe import Recipe
 from oar_core.train.recipe_file import load_recipe
-from oar_core.train.recipes import Recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import EVALUATOR_STAGE
 
@@ -25,7 +25,7 @@ class OarCommand(AnswerCommand):
         keep_freed_memory()
         try:
             return super().invoke(ctx)
-        except OarError as error:
+        except LibraryError as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -66,7 +66,7 @@ data_option = click.option(
 )
 
 
-def told(document: dict[str, Any]) -> Answer:
+def json_answer(document: dict[str, Any]) -> Answer:
     """The same for people and programs: JSON, on one line for people."""
     return Answer(document, [json.dumps(document)])
 

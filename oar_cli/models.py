@@ -9,7 +9,7 @@ from oar_cli.failure import CommandFailed
 from oar_cli.on_redis import on_redis
 from oar_cli.settings_options import StartRefused, load_settings
 from oar_client import Client, OarError
-from oar_core.errors import OarError as LibraryError
+from oar_core.errors import LibraryError
 from oar_core.weights import Manifest, remove_model
 from oar_wire.error import ServerError
 from server.jobs.connection import RedisConnection
@@ -27,15 +27,15 @@ class _ListsByDefault(AnswerGroup):
         return super().parse_args(ctx, ["list", *args] if is_listing else args)
 
 
-@click.group(cls=_ListsByDefault)
-def models() -> None:
+@click.group("models", cls=_ListsByDefault)
+def models_group() -> None:
     """List the models of the manifest or of a server; get files of models, remove one, forget one."""
 
 
-@models.command("list", cls=AnswerCommand)
+@models_group.command("list", cls=AnswerCommand)
 @click.option("--url", envvar="OAR_URL", show_envvar=True, help="A server, whose models are listed instead.")
 @click.option("--api-key", envvar="OAR_API_KEY", show_envvar=True, help="For a server that asks for one.")
-def list_models(url: str | None, api_key: str | None) -> Answer:
+def list_known_models(url: str | None, api_key: str | None) -> Answer:
     """List the models of the manifest, or of a server; the default one is marked."""
     found = _of_server(url, api_key) if url else _of_manifest()
     return Answer(
@@ -60,7 +60,7 @@ def _of_manifest() -> list[tuple[str, bool, str]]:
     return [(entry.name, entry.name == manifest.default, entry.licence) for entry in manifest.entries.values()]
 
 
-@models.command(cls=AnswerCommand)
+@models_group.command(cls=AnswerCommand)
 @click.argument("sources", metavar="hf:OWNER/REPO/FILE", nargs=-1, required=True)
 def pull(sources: tuple[str, ...]) -> Answer:
     """Download files of the Hugging Face Hub, so that `oar import` finds them here later.
@@ -82,7 +82,7 @@ def pull(sources: tuple[str, ...]) -> Answer:
     )
 
 
-@models.command(cls=AnswerCommand)
+@models_group.command(cls=AnswerCommand)
 @click.argument("name")
 def rm(name: str) -> Answer:
     """Delete a model's folder, and take it off the manifest. A server that has loaded it keeps it until it restarts."""
@@ -94,7 +94,7 @@ def rm(name: str) -> Answer:
     return Answer({"name": name, "folder": str(weights_dir / name)}, [f"{name} is removed from {weights_dir}"])
 
 
-@models.command(cls=AnswerCommand)
+@models_group.command(cls=AnswerCommand)
 @click.argument("name")
 @click.option("--cancel-jobs", is_flag=True, help="Cancel the jobs that wait for it.")
 def forget(name: str, cancel_jobs: bool) -> Answer:
@@ -110,7 +110,7 @@ async def _forget(connection: RedisConnection, settings: Settings, name: str, *,
     registry, queue = Registry(connection), JobQueue(connection, settings)
     if name not in await registry.served_models():
         raise click.ClickException(f"there is no model {name!r}")
-    if workers := Fleet.of(name, await registry.workers()).workers:
+    if workers := Fleet.of(name, await registry.workers.alive()).workers:
         raise click.ClickException(f"{len(workers)} workers serve {name}; stop them first")
     active = await queue.active(name)
     if active and not cancel_jobs:

@@ -43,7 +43,7 @@ def choose_colours(environment: Mapping[str, str], *, is_terminal: bool) -> Colo
 
 
 @dataclass(frozen=True)
-class Layout:
+class Arrangement:
     """How many pictures are shown, in how many columns, and their size in pixels: one wide, two high in a cell."""
 
     columns: int
@@ -56,7 +56,7 @@ class Layout:
         return -(-self.shown // self.columns)
 
 
-def arrange(count: int, size: tuple[int, int], columns: int, lines: int) -> Layout:
+def arrange(count: int, size: tuple[int, int], columns: int, lines: int) -> Arrangement:
     """The largest pictures that fit into a terminal; where they would be too small, fewer of them.
 
     `size` is Y, X in pixels. A picture is enlarged by whole factors alone, and made smaller as is needed.
@@ -69,14 +69,14 @@ def arrange(count: int, size: tuple[int, int], columns: int, lines: int) -> Layo
     raise AssertionError("there is no picture")
 
 
-def _fit(shown: int, across: int, size: tuple[int, int], columns: int, lines: int) -> Layout:
+def _fit(shown: int, across: int, size: tuple[int, int], columns: int, lines: int) -> Arrangement:
     height, width = size
     down = -(-shown // across)
     free_x = (columns - GAP * (across - 1)) // across
     free_y = 2 * ((lines - (down - 1)) // down)
     scale = min(free_x / width, free_y / height)
     scale = min(MOST_SCALE, int(scale)) if scale >= 1 else max(scale, 0.0)
-    return Layout(across, shown, max(1, int(width * scale)), max(2, int(height * scale) // 2 * 2))
+    return Arrangement(across, shown, max(1, int(width * scale)), max(2, int(height * scale) // 2 * 2))
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ def paint_canvas(
     picture = _look(canvas, grid, size, ground)
     fresh = (patch for patch in canvas.patches.values() if patch.rank >= shown)
     for patch in fresh:
+        if patch.row is None or patch.col is None:  # of a sequence, each tells of the whole picture
+            continue
         left, upper = patch.col * width // columns, patch.row * height // rows
         right, lower = (patch.col + 1) * width // columns, (patch.row + 1) * height // rows
         picture.paste(rank_colour(patch.rank / max(1, rows * columns - 1)), (left, upper, right, lower))
@@ -140,7 +142,7 @@ def open_picture(data: bytes) -> Image.Image:
         return opened.convert("RGB")
 
 
-def lay_out(blocks: Sequence[Sequence[str]], layout: Layout, count: int) -> list[str]:
+def join_blocks(blocks: Sequence[Sequence[str]], layout: Arrangement, count: int) -> list[str]:
     """The lines of all pictures that are shown, row after row of them; of `count`, others may have no room."""
     lines: list[str] = []
     for start in range(0, layout.shown, layout.columns):
@@ -151,7 +153,7 @@ def lay_out(blocks: Sequence[Sequence[str]], layout: Layout, count: int) -> list
     return [*lines, f"and {count - layout.shown} more"] if count > layout.shown else lines
 
 
-def scale(picture: Image.Image, layout: Layout) -> Image.Image:
+def scale(picture: Image.Image, layout: Arrangement) -> Image.Image:
     grows = layout.width >= picture.width
     return picture.resize((layout.width, layout.height), Image.Resampling.NEAREST if grows else Image.Resampling.BOX)
 

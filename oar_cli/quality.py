@@ -13,14 +13,22 @@ import torch
 
 from oar_cli.answer import Answer
 from oar_cli.flags import flag, name_or_sizes
-from oar_cli.lab_options import OarCommand, evaluator_option, load_evaluator, make_run, run_options, split_option, told
+from oar_cli.lab_options import (
+    OarCommand,
+    evaluator_option,
+    json_answer,
+    load_evaluator,
+    make_run,
+    run_options,
+    split_option,
+)
 from oar_core.models.load import load_model
 from oar_core.models.model import Model
 from oar_core.order.plan import ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.stored import digest, write_json
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import CACHE
 from oar_core.weights import Manifest
 from oar_lab.eval.agreement import agreement
@@ -37,17 +45,17 @@ SHEET_PICTURES = 64
 _DEFAULTS = QualitySettings()
 
 
-@click.command(cls=OarCommand)
+@click.command("evaluator", cls=OarCommand)
 @run_options
 @evaluator_option
 @split_option
-def evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) -> Answer:
+def measure_evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) -> Answer:
     """Accuracy of the evaluation network on held-out pictures, per attribute."""
     run = make_run(**options)
     network, images = load_evaluator(run, evaluator_folder), run.images(split or run.recipe.held_out)
     labels = network.vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
     shares = agreement(network.read(images.pixels).classes, labels, network.vocabulary.names)
-    return told({"num_images": len(images), "evaluator": network.digest, "accuracy": shares})
+    return json_answer({"num_images": len(images), "evaluator": network.digest, "accuracy": shares})
 
 
 SAMPLING = [item.name for item in fields(SamplingParams)]
@@ -101,7 +109,7 @@ def quality(
     data: Path,
     folder: Path,
     device: str | None,
-    **wishes: Any,
+    **given: Any,
 ) -> Answer:
     """Distances, precision, recall, prompt agreement, copying and cost of pictures of held-out captions.
 
@@ -116,15 +124,15 @@ def quality(
     )
     settings = QualitySettings(num_samples=num_samples, batch_size=batch_size, num_resamples=num_resamples)
     written: list[dict[str, Any]] = []
-    for wanted in draw_settings(pipeline, **wishes):
-        result = measure_quality(pipeline, reference, wanted, settings, folder / "samples")
-        name = label or f"{pipeline.name}, {wanted.plan.order}"
+    for requested in requested_settings(pipeline, **given):
+        result = measure_quality(pipeline, reference, requested, settings, folder / "samples")
+        name = label or f"{pipeline.name}, {requested.plan.order}"
         report = {"label": name, "recipe": run.recipe.name, "split": split, **result.report}
         path = _write(out or folder / "quality", report, result)
         written.append(report)
         click.echo(path, err=True)
-    told_ = [_short(report) for report in written]
-    return Answer(told_, (one_line_tables(written), *map(json.dumps, told_)))
+    reports = [_short(report) for report in written]
+    return Answer(reports, (one_line_tables(written), *map(json.dumps, reports)))
 
 
 def _short(report: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +141,7 @@ def _short(report: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in report.items() if key != "orders"} | {"figures": figures}
 
 
-def draw_settings(
+def requested_settings(
     pipeline: Model,
     *,
     steps: tuple[int, ...],
@@ -149,10 +157,10 @@ def draw_settings(
     ]
 
 
-@click.command(cls=OarCommand)
+@click.command("report", cls=OarCommand)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Markdown; pictures go beside it.")
-def report(folder: Path, out: Path) -> Answer:
+def quality_report(folder: Path, out: Path) -> Answer:
     """Tables and plots from the JSON files that `oar eval quality` left in FOLDER, and from nothing else."""
     notes = write_report(load_reports(folder), out)
     for note in notes:

@@ -27,14 +27,14 @@ def read_order(text: str) -> str | list[int]:
 def read_like(name: str) -> dict[str, Any]:
     """The fields in a PNG of ours, which carries what made it, or in a request as JSON. Raises click.BadParameter."""
     try:
-        told = json.loads(_text_of(Path(name)))
+        reported = json.loads(_text_of(Path(name)))
     except OSError as error:
         raise click.BadParameter(f"{name}: {error.strerror or error}") from error
     except ValueError as error:
         raise click.BadParameter(f"{name} is neither a request as JSON nor a PNG that says what made it") from error
-    if not isinstance(told, dict):
+    if not isinstance(reported, dict):
         raise click.BadParameter(f"{name} holds no JSON object")
-    return cast("dict[str, Any]", told)
+    return cast("dict[str, Any]", reported)
 
 
 def _text_of(path: Path) -> str:

@@ -14,7 +14,7 @@ from oar_lab.eval.export import Pixels, Source, picture_seed
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExportSubject:
     """What each picture shows: the number of a class, a prompt, or nothing where the model reads neither."""
 
     kind: str  # of condition, as the model's entry says it
@@ -32,7 +32,7 @@ def find_model(client: Client, name: str | None) -> ModelEntry:
     return client.model(name) if name else next(entry for entry in client.models() if entry.is_default)
 
 
-def drawn_there(client: Client, subject: Subject, options: Options, seed: int, most_waiting: int) -> Source:
+def drawn_there(client: Client, subject: ExportSubject, options: Options, seed: int, most_waiting: int) -> Source:
     """One job a picture, so many of which are under way at once; they are handed on in their order.
 
     Drawing raises OarError where the server refuses or fails; what is under way then is canceled.

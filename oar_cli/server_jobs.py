@@ -51,8 +51,8 @@ class ServerJobs:
 
 def as_facts(status: GenerationStatus) -> dict[str, Any]:
     """The fields that a job read from Redis has; a server does not tell all of them."""
-    told = status.model_dump(mode="json")
-    ended = {"images": told["images"]} if status.status == "completed" else {"error": told["error"]}
+    reported = status.model_dump(mode="json")
+    ended = {"images": reported["images"]} if status.status == "completed" else {"error": reported["error"]}
     return {
         "id": status.id,
         "tenant": None,
@@ -64,7 +64,7 @@ def as_facts(status: GenerationStatus) -> dict[str, Any]:
         "seq": status.seq,
         "cancel_requested": status.cancel_requested,
         "retry_of": status.retry_of,
-        **told["timings"],
-        "params": told["params"],
+        **reported["timings"],
+        "params": reported["params"],
         "result": ended if status.timings.finished_at is not None else None,
     }

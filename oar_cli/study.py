@@ -11,11 +11,14 @@ import torch
 from oar_cli.answer import Answer
 from oar_cli.lab_options import OarGroup, evaluator_option, load_evaluator, make_run, run_options
 from oar_core.errors import ConfigError
+from oar_core.train.model_export import ModelExport
 from oar_core.train.run import CACHE, Run
-from oar_lab.eval.painting import animate
+from oar_lab.eval.painting import write_animation
 from oar_lab.eval.reference import Reference
 from oar_lab.study.report import write_study_report
-from oar_lab.study.study import STUDY_ARMS, Study, StudyConfig
+from oar_lab.study.study import Study
+from oar_lab.study.study_arms import STUDY_ARMS
+from oar_lab.study.tuning import StudyConfig
 
 _DEFAULTS = StudyConfig()
 _STEPS = [str(count or 0) for count in _DEFAULTS.steps]
@@ -92,35 +95,35 @@ def measure(evaluator_folder: Path | None, steps: tuple[str, ...], **options: An
     return Answer({"written": written, "missing": missing}, written)
 
 
-@study.command()
+@study.command("likelihood")
 @_study_options
 @click.option("--images", "num_images", type=click.IntRange(min=1), default=2000, show_default=True)
-def likelihood(num_images: int, **options: Any) -> Answer:
+def study_likelihood(num_images: int, **options: Any) -> Answer:
     """Bits per token of held-out pictures along each trained arm's own order: no picture is drawn."""
     written = [str(path) for path in _make_study(**options).measure_likelihood(num_images)]
     return Answer({"written": written}, written)
 
 
-@study.command()
+@study.command("animation")
 @_study_options
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated. Default: the recipe's examples.")
 @click.option("--steps", default=16, show_default=True)
 @click.option("--draw-seed", default=7, show_default=True)
 @click.option("--file", "path", type=click.Path(path_type=Path), required=True, help="Animated WebP.")
-def animation(prompts: tuple[str, ...], steps: int, draw_seed: int, path: Path, **options: Any) -> Answer:
+def study_animation(prompts: tuple[str, ...], steps: int, draw_seed: int, path: Path, **options: Any) -> Answer:
     """The arms that are trained, painting the same prompts side by side, one row an arm."""
     study_ = _make_study(**options)
     paintings = study_.paintings(prompts or study_.run.recipe.example_prompts, steps, draw_seed)
     if not paintings:
         raise ConfigError("none of these arms is trained")
-    animate(study_.run.pipeline(study_.run.latest_stage, torch.float32), paintings, path)
+    write_animation(ModelExport(study_.run).pipeline(study_.run.latest_stage, torch.float32), paintings, path)
     return Answer({"file": str(path), "arms": list(paintings)}, [str(path)])
 
 
-@study.command()
+@study.command("report")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Markdown; pictures go beside it.")
-def report(folder: Path, out: Path) -> Answer:
+def study_report(folder: Path, out: Path) -> Answer:
     """Tables, plots and maps from what was measured, of each data set in FOLDER, and from nothing else."""
     notes = write_study_report(folder, out)
     for note in notes:

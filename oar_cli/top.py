@@ -16,10 +16,10 @@ from oar_cli.failure import CommandFailed
 from oar_cli.serve import address
 from oar_cli.settings_options import load_settings
 from oar_client import ConnectionFailed, OarError
-from oar_client.address import is_loopback
 from oar_client.contact import proxies_explained
 from oar_client.errors import error_object, refusal
 from oar_wire.errors import InvalidKey
+from oar_wire.loopback import is_loopback_url
 
 TIMEOUT = 10.0
 HOME, CLEAR_LINE, CLEAR_BELOW, BOLD, PLAIN = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[1m", "\x1b[0m"
@@ -55,7 +55,7 @@ class WorkerRow:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ServerSnapshot:
     url: str
     at: float  # Unix seconds
     accepted: int
@@ -92,8 +92,8 @@ class Look:
         return counts
 
     def _found(self, name: str, labels: Mapping[str, str]) -> list[tuple[dict[str, str], float]]:
-        wanted = labels.items()
-        return [(found, value) for known, found, value in self._samples if known == name and wanted <= found.items()]
+        requested = labels.items()
+        return [(found, value) for known, found, value in self._samples if known == name and requested <= found.items()]
 
 
 def median(counts: Mapping[float, float]) -> float | None:
@@ -112,8 +112,8 @@ def median(counts: Mapping[float, float]) -> float | None:
     return None
 
 
-def summarise(url: str, now: Look, before: Look | None) -> Snapshot:
-    return Snapshot(
+def summarise(url: str, now: Look, before: Look | None) -> ServerSnapshot:
+    return ServerSnapshot(
         url=url,
         at=round(now.at, 3),
         accepted=int(now.total("oar_requests_total", outcome="accepted")),
@@ -156,7 +156,7 @@ def _worker(name: str, now: Look, before: Look | None) -> WorkerRow:
 
 
 def _since(now: Look, before: Look | None, name: str, **labels: str) -> float:
-    """What was added since the look before; a counter that was begun anew counts from 0."""
+    """Returns what was added since the look before; a counter that was begun anew counts from 0."""
     total, earlier = now.total(name, **labels), before.total(name, **labels) if before else 0.0
     return total - earlier if total >= earlier else total
 
@@ -208,11 +208,11 @@ def top(url: str | None, api_key: str | None, metrics_key: str | None, interval:
     with _client(url, api_key) as client:
         try:
             if once:
-                before = look(client, metrics_key)
+                before = read_look(client, metrics_key)
                 time.sleep(interval)
-                snapshot = summarise(url, look(client, metrics_key), before)
-                return Answer(asdict(snapshot), render(snapshot, shutil.get_terminal_size().columns))
-            _watch(lambda: look(client, metrics_key), url, interval)
+                snapshot = summarise(url, read_look(client, metrics_key), before)
+                return Answer(asdict(snapshot), screen_lines(snapshot, shutil.get_terminal_size().columns))
+            _watch(lambda: read_look(client, metrics_key), url, interval)
         except httpx.HTTPStatusError as error:
             raise CommandFailed(_refused(error.response)) from error
         except httpx.HTTPError as error:
@@ -221,7 +221,7 @@ def top(url: str | None, api_key: str | None, metrics_key: str | None, interval:
 
 def _client(url: str, api_key: str | None) -> httpx.Client:
     """Raises click.ClickException for an address or a proxy that cannot be used."""
-    direct = httpx.HTTPTransport() if is_loopback(url) else None
+    direct = httpx.HTTPTransport() if is_loopback_url(url) else None
     try:
         with proxies_explained(ValueError):
             return httpx.Client(base_url=url, timeout=TIMEOUT, headers=_bearer(api_key), transport=direct)
@@ -230,7 +230,7 @@ def _client(url: str, api_key: str | None) -> httpx.Client:
 
 
 def _refused(answer: httpx.Response) -> OarError:
-    """What the server said, and which key it asks for."""
+    """Returns what the server said, and which key it asks for."""
     message = f"{answer.url} answered {answer.status_code}"
     if answer.status_code == InvalidKey.status:
         name = "OAR_METRICS_KEY" if answer.url.path == "/metrics" else "OAR_API_KEY"
@@ -242,7 +242,7 @@ def _bearer(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def look(client: httpx.Client, metrics_key: str | None = None) -> Look:
+def read_look(client: httpx.Client, metrics_key: str | None = None) -> Look:
     text = client.get("/metrics?all=1", headers=_bearer(metrics_key)).raise_for_status().text
     models: list[dict[str, Any]] = client.get("/v1/models").raise_for_status().json()["data"]
     return Look(text, [model["id"] for model in models], time.time())
@@ -254,7 +254,7 @@ def _watch(read: Callable[[], Look], url: str, interval: float) -> None:
     try:
         while True:
             now = read()
-            lines = render(summarise(url, now, before), shutil.get_terminal_size().columns)
+            lines = screen_lines(summarise(url, now, before), shutil.get_terminal_size().columns)
             screen = "".join(f"{line}{CLEAR_LINE}\n" for line in lines)
             click.echo(f"{HOME}{screen}{CLEAR_BELOW}", nl=False)
             before = now
@@ -265,7 +265,7 @@ def _watch(read: Callable[[], Look], url: str, interval: float) -> None:
         click.echo(LEAVE, nl=False)
 
 
-def render(snapshot: Snapshot, width: int) -> list[str]:
+def screen_lines(snapshot: ServerSnapshot, width: int) -> list[str]:
     """The screen's lines, none wider than `width` columns."""
     clock = time.strftime("%H:%M:%S", time.localtime(snapshot.at))
     head = f"oar top  {snapshot.url}  {clock}"

@@ -11,11 +11,17 @@ from oar_cli.lab_options import OarCommand, OarGroup, RecipeType, data_option, m
 from oar_core.models.load import read_config
 from oar_core.models.model import ORDER_TREE
 from oar_core.order.plan import PROMPTED
-from oar_core.train.adopted import check_order
-from oar_core.train.check import check_data, describe
-from oar_core.train.recipes import IMPORTED, Recipe, own_recipes
-from oar_core.train.run import STATS, Run, together
+from oar_core.train.adopted import check_model_order
+from oar_core.train.adoption import adopt
+from oar_core.train.check import check_data, report_lines
+from oar_core.train.detail_trainer import DetailTrainer
+from oar_core.train.kept_orders import KeptOrders
+from oar_core.train.model_export import ModelExport
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import IMPORTED, own_recipes
+from oar_core.train.run import Run, together
 from oar_core.train.stage_folders import TOKENIZER_STAGE
+from oar_core.train.stage_trainer import STATS, StageTrainer
 from oar_core.train.stages.cheapest_order import CheapestOrderConfig
 from oar_core.train.stages.order_distill import SCORES
 from oar_core.train.stages.order_finetune import ARMS, DISTILLED, arm
@@ -27,8 +33,8 @@ from oar_lab.training_cost import Machine, cost_table, on_meta, taught_cost, usu
 EXIT_PROBLEMS = 3
 
 
-@click.group(cls=OarGroup)
-def train() -> None:
+@click.group("train", cls=OarGroup)
+def train_group() -> None:
     """Train a model, stage by stage; see `oar train STAGE --help`."""
 
 
@@ -39,7 +45,7 @@ _stage = click.option(
 
 
 def _score_options(command: Any) -> Any:
-    """Which orders are meant, of those that were distilled by different scores."""
+    """Adds the options that name one of the scores that orders were distilled by."""
     options = [
         click.option("--score", type=click.Choice(sorted(SCORES)), help="Of distilled orders. Default: the recipe's."),
         click.option("--distance-weight", type=float,
@@ -67,13 +73,13 @@ def _scored(run: Run, score: str | None, distance_weight: float | None) -> Run:
 _seed = click.option("--seed", type=click.IntRange(min=0), help="Has a folder of its own. Default: the recipe's.")
 
 
-def _changed(run: Run, part: str, **wishes: float | str | None) -> Run:
+def _changed(run: Run, part: str, **changes: float | str | None) -> Run:
     """The run with other settings in a part of the recipe; None leaves one as it is."""
-    said = {name: value for name, value in wishes.items() if value is not None}
+    said = {name: value for name, value in changes.items() if value is not None}
     return replace(run, recipe=replace(run.recipe, **{part: replace(getattr(run.recipe, part), **said)}))
 
 
-@train.command()
+@train_group.command()
 def recipes() -> Answer:
     """List the recipes: what they make, and what it costs."""
     facts = [recipe_facts(recipe) for recipe in own_recipes()]
@@ -81,7 +87,7 @@ def recipes() -> Answer:
     return Answer([asdict(fact) for fact in facts], [facts_table(facts), MEASURED_ON, more])
 
 
-@train.command()
+@train_group.command()
 @click.option("--recipe", type=RecipeType(), default=IMPORTED, show_default=True, help="Whose stages are meant.")
 @click.option("--model", "models", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True,
               help="A model folder; may be repeated. Default: each imported family at its usual size.")  # fmt: skip
@@ -94,51 +100,71 @@ def cost(recipe: Recipe, models: tuple[Path, ...], num_gpus: int, gpu_gib: float
     """Compute what it takes to teach an imported network an order: memory and hours, from its sizes alone."""
     machine = Machine(num_gpus, gpu_gib, tflops * 1e12)
     configs = [read_config(folder) for folder in models]
-    networks = {config["name"]: check_order(config, on_meta(config)) for config in configs} or usual_backbones()
+    networks = {config["name"]: check_model_order(config, on_meta(config)) for config in configs} or usual_backbones()
     costs = [taught_cost(name, network, recipe, machine) for name, network in networks.items()]
     return Answer([asdict(found) for found in costs], [cost_table(costs)])
 
 
-@train.command()
+@train_group.command("check")
 @recipe_option
 @data_option
-def check(recipe: Recipe, data: Path) -> Answer:
+def train_check(recipe: Recipe, data: Path) -> Answer:
     """Read all of a folder's pictures and captions and say what was found; exit status 3 if it cannot be trained on."""
     report = check_data(data, recipe)
-    return Answer(asdict(report), describe(report), exit_code=EXIT_PROBLEMS if report.problems else 0)
+    return Answer(asdict(report), report_lines(report), exit_code=EXIT_PROBLEMS if report.problems else 0)
 
 
-@train.command()
+@train_group.command()
 @run_options
 @_num_images
 def tokenizer(num_images: int | None, **options: Any) -> Answer:
     """Stage 0: the image tokenizer (VQGAN)."""
     run = _changed(make_run(**options), "tokenizer_loop", num_images=num_images)
     with together(run) as own:
-        return _written(own.train_tokenizer())
+        return _written(StageTrainer(own).train_tokenizer())
 
 
-@train.command()
+@train_group.command()
 @run_options
 @_num_images
 def decoder(num_images: int | None, **options: Any) -> Answer:
     """The tokenizer's decoder alone: better pixels for the same tokens."""
     run = _changed(make_run(**options), "decoder_loop", num_images=num_images)
     with together(run) as own:
-        return _written(own.train_decoder())
+        return _written(StageTrainer(own).train_decoder())
 
 
-@train.command("any_order")
+@train_group.command()
+@run_options
+@_num_images
+def views(num_images: int | None, **options: Any) -> Answer:
+    """Before stage 0 of a coarse-to-fine recipe: features of pictures, to which first tokens are aligned."""
+    run = _changed(make_run(**options), "views_loop", num_images=num_images)
+    with together(run) as own:
+        return _written(DetailTrainer(own).train_views())
+
+
+@train_group.command("coarse_to_fine")
+@run_options
+@_num_images
+def coarse_to_fine(num_images: int | None, **options: Any) -> Answer:
+    """Stage 1 of a coarse-to-fine recipe: the backbone, on the groups of its tokens."""
+    run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
+    with together(run) as own:
+        return _written(DetailTrainer(own).train_coarse_to_fine())
+
+
+@train_group.command("any_order")
 @run_options
 @_num_images
 def any_order(num_images: int | None, **options: Any) -> Answer:
     """Stage 1: the backbone, on random orders."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
     with together(run) as own:
-        return _written(own.train_any_order())
+        return _written(StageTrainer(own).train_any_order())
 
 
-@train.command("order_tree")
+@train_group.command("order_tree")
 @run_options
 @click.option("--leaves", "num_leaves", type=click.IntRange(min=1), help="Orders, at most. Default: the recipe's.")
 @click.option("--min-pictures", type=click.IntRange(min=1), help="Of each order. Default: the recipe's.")
@@ -152,7 +178,7 @@ def order_tree(
     """
     run = _scored(make_run(**options), score, distance_weight)
     run = _changed(run, "order_tree", num_leaves=num_leaves, min_pictures=min_pictures)
-    fitted = run.fit_order_tree()
+    fitted = KeptOrders(run).fit()
     path = str(run.orders_folder / ORDER_TREE)
     found = {
         "path": path,
@@ -177,7 +203,7 @@ def _counts(_ctx: click.Context, _param: click.Parameter, text: str | None) -> t
         raise click.BadParameter(f"{text!r} is no list of counts, such as 2,4,10") from error
 
 
-@train.command("cheapest_order")
+@train_group.command("cheapest_order")
 @run_options
 @click.option("--steps", type=click.IntRange(min=1), default=CheapestOrderConfig.steps, show_default=True)
 @click.option("--sizes", callback=_counts, help="Of the steps, as 2,4,10. Default: cosine.")
@@ -191,7 +217,7 @@ def cheapest(steps: int, sizes: tuple[int, ...], num_trials: int, seed: int, **o
     above one position a step.
     """
     run = make_run(**options)
-    found = run.search_order(CheapestOrderConfig(steps, sizes, num_trials, seed=seed))
+    found = KeptOrders(run).search(CheapestOrderConfig(steps, sizes, num_trials, seed=seed))
     path = str(run.orders_folder / ORDER_TREE)
     document = {"path": path, "order": found.order, "sizes": found.sizes, "excess": round(found.excess, 4),
                 "halton_excess": round(found.halton_excess, 4)}  # fmt: skip
@@ -199,7 +225,7 @@ def cheapest(steps: int, sizes: tuple[int, ...], num_trials: int, seed: int, **o
     return Answer(document, (f"sizes {' '.join(map(str, found.sizes))}", text, path))
 
 
-@train.command("order_finetune")
+@train_group.command("order_finetune")
 @run_options
 @_num_images
 @click.option(
@@ -233,13 +259,13 @@ def order_finetune(
     run = _scored(make_run(**options), None, distance_weight)
     run = _changed(run, "order_finetune_loop", num_images=num_images, seed=seed)
     recipe_ = replace(run.recipe, order_finetune_stage=arm(orders, run.recipe.order_finetune_stage))
-    wishes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": score}
-    run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **wishes)
+    changes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": score}
+    run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **changes)
     with together(run) as own:
-        return _written(own.train_order_finetune())
+        return _written(StageTrainer(own).train_order_finetune())
 
 
-@train.command("from_scratch")
+@train_group.command("from_scratch")
 @run_options
 @_num_images
 @click.option(
@@ -250,10 +276,10 @@ def from_scratch(num_images: int | None, orders: str, seed: int | None, **option
     """A rival of the three stages: the backbone on one order from the start, with the compute of stages 1 and 3."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images, seed=seed)
     with together(run) as own:
-        return _written(own.train_from_scratch(orders))
+        return _written(StageTrainer(own).train_from_scratch(orders))
 
 
-@train.command("order_policy")
+@train_group.command("order_policy")
 @run_options
 @_num_images
 @_stage
@@ -276,34 +302,34 @@ def order_policy(
     run = _changed(_scored(make_run(**options), score, distance_weight), "order_policy_loop", num_images=num_images)
     run = _changed(run, "order_finetune_stage", policy_teacher=policy_teacher)
     with together(run) as own:
-        return _written(own.train_order_policy(stage))
+        return _written(StageTrainer(own).train_order_policy(stage))
 
 
-@train.command()
+@train_group.command("evaluator")
 @run_options
 @_num_images
-def evaluator(num_images: int | None, **options: Any) -> Answer:
+def train_evaluator(num_images: int | None, **options: Any) -> Answer:
     """The evaluation network that `oar eval quality` measures with; apart from the other stages."""
     run = _changed(make_run(**options), "evaluator_loop", num_images=num_images)
     with together(run) as own:
-        return _written(own.train_evaluator())
+        return _written(StageTrainer(own).train_evaluator())
 
 
-@train.command()
+@train_group.command("adopt")
 @run_options
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="A model folder, as in weights/.")
 @click.option("--only-tokenizer", is_flag=True, help="Stage 0 alone; a new backbone is trained on its tokens.")
-def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
+def adopt_model(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
     """Begin a run with a trained model: its tokenizer and any-order backbone stand for stages 0 and 1.
 
     An imported model brings its own networks, those of the recipe are not used then.
     """
     run = make_run(**options)
-    run.adopt(model, only_tokenizer=only_tokenizer)
+    adopt(run, model, only_tokenizer=only_tokenizer)
     return _written(run.folder)
 
 
-@train.command()
+@train_group.command("export")
 @run_options
 @_stage
 @click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
@@ -311,7 +337,7 @@ def adopt(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
     "--with-any-order", is_flag=True, help="And the backbone of stage 1, which `oar train adopt` begins with."
 )
 @_score_options
-def export(
+def train_export(
     weights: Path,
     stage: str | None,
     with_any_order: bool,
@@ -321,11 +347,11 @@ def export(
 ) -> Answer:
     """Write averaged weights as a model folder and list it in the manifest; a tokenizer alone is not listed."""
     run = _scored(make_run(**options), score, distance_weight)
-    name = run.model_name
-    run.export(weights / name, stage, with_any_order=with_any_order)
+    name = ModelExport(run).model_name
+    ModelExport(run).export(weights / name, stage, with_any_order=with_any_order)
     if stage == TOKENIZER_STAGE:
         return _written(weights / name)
-    licences = {name: run.licence}
+    licences = {name: ModelExport(run).licence}
     default = name
     if (weights / "manifest.toml").exists():
         manifest = Manifest.load(weights)
@@ -353,5 +379,5 @@ def distill(
     )
     run = replace(run, recipe=replace(run.recipe, distill=config))
     with together(run) as own:
-        own.distill()
+        StageTrainer(own).distill()
     return _written(run.orders_folder / STATS)

@@ -1,12 +1,12 @@
-"""Where the server is and who asks: the base URL, its websockets' URLs, the headers."""
+"""Address of the server and who asks: the base URL, its websockets' URLs, the headers."""
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 from oar_client.errors import BadRequest
 from oar_wire.errors import InvalidField, InvalidKey
+from oar_wire.loopback import is_loopback_url
 from oar_wire.version import VERSION
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -35,7 +35,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        return is_loopback(self.base_url)
+        return is_loopback_url(self.base_url)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -45,15 +45,6 @@ class Address:
     def stream(self, job_id: str, after: int) -> str:
         """The websocket of a job's events numbered above `after`."""
         return f"{self._socket_base}{job_path(job_id)}/stream?after={after}"
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL means this machine. It is never asked for through a proxy, whatever the environment names."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def job_path(job_id: str) -> str:

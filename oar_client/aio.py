@@ -17,7 +17,7 @@ from oar_client.calls import PaintingFormat
 from oar_client.contact import CLOSE_SECONDS
 from oar_client.ending import check_completed
 from oar_client.errors import JobEnded, OarError, TimedOut
-from oar_client.facts import JobFacts
+from oar_client.facts import JobView
 from oar_client.feed import BREAKS, AnyEvent
 from oar_client.options import EditOptions, Options
 from oar_client.pictures import FrameOutput, Generation, Output, Picture, PictureSource
@@ -31,8 +31,8 @@ from oar_wire.outputs import OutputKind, OutputLink
 READY_PAUSE = 0.2
 
 
-class AsyncClient:
-    """Talks to one server. Close it, or use it as a context manager."""
+class AsyncServerClient:
+    """Talks to one server: what it has, and whether it is ready."""
 
     def __init__(
         self,
@@ -68,83 +68,23 @@ class AsyncClient:
         """Closes all connections, those of open event streams too."""
         await self._connections.close()
 
-    # pictures
-
-    async def generate(
-        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
-    ) -> Generation:
-        """Makes pictures and waits for them. Without `previews=True` none are made on the way.
-
-        A wait that ends early, by `timeout` or an interrupt, cancels the job. Raises OarError.
-        """
-        wanted: Options = {"previews": False, **options}
-        return await self._await(await self.submit(prompt, **wanted), timeout)
-
-    async def submit(
-        self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
-    ) -> "AsyncJob":
-        """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
-        return AsyncJob(
-            self._connections, await self._connections.send(calls.generation(prompt, options, idempotency_key))
-        )
-
-    async def edit(
-        self,
-        image: PictureSource,
-        mask: PictureSource | None,
-        prompt: str,
-        *,
-        timeout: float | None = None,
-        **options: Unpack[EditOptions],
-    ) -> Generation:
-        """Paints anew where the mask's alpha is 0, or the image's own where there is no mask, and waits as `generate`.
-
-        With `offset` it paints around the image, with `strength` it varies it. Raises OarError, OSError.
-        """
-        wanted: EditOptions = {"previews": False, **options}
-        return await self._await(await self.submit_edit(image, mask, prompt, **wanted), timeout)
-
-    async def submit_edit(
-        self,
-        image: PictureSource,
-        mask: PictureSource | None,
-        prompt: str,
-        *,
-        idempotency_key: str | None = None,
-        **options: Unpack[EditOptions],
-    ) -> "AsyncJob":
-        """As `submit`, for an edit."""
-        call = calls.edit(image, mask, prompt, options, idempotency_key)
-        return AsyncJob(self._connections, await self._connections.send(call))
-
-    async def job(self, job_id: str) -> "AsyncJob":
-        """A job that was submitted before, here or elsewhere. Raises NotFound."""
-        return AsyncJob(self._connections, await self._connections.send(calls.look(job_id)))
-
-    async def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
-        """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
-        listing = await self._connections.send(calls.jobs(model, limit))
-        return listing.data
-
-    # the server
-
     async def models(self) -> list[ModelEntry]:
         """What the server paints with."""
-        listing = await self._connections.send(calls.models())
+        listing = await self._connections.send(calls.get_models())
         return listing.data
 
     async def model(self, name: str) -> ModelEntry:
         """One of them. Raises NotFound."""
-        return await self._connections.send(calls.model(name))
+        return await self._connections.send(calls.get_model(name))
 
     async def classes(self, name: str) -> tuple[str, ...]:
         """The classes of a model, by number; none where it reads no classes. Raises NotFound."""
-        return (await self._connections.send(calls.classes(name))).data
+        return (await self._connections.send(calls.get_classes(name))).data
 
     async def ready(self) -> bool:
-        """Whether a request would be served now; asked once."""
+        """Tells whether a request would be served now; asked once."""
         with contextlib.suppress(OarError):
-            await self._connections.fetch(calls.ready(), Attempts(Patience.none()))
+            await self._connections.fetch(calls.get_ready(), Attempts(Patience.none()))
             return True
         return False
 
@@ -157,7 +97,65 @@ class AsyncClient:
                 raise TimedOut(f"the server was not ready within {timeout:g} s")
             await self._connections.sleep(READY_PAUSE)
 
-    # input and output
+
+class AsyncClient(AsyncServerClient):
+    """Makes pictures on one server. Close it, or use it as a context manager."""
+
+    async def generate(
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generation:
+        """Makes pictures and waits for them. Without `previews=True` none are made on the way.
+
+        A wait that ends early, by `timeout` or an interrupt, cancels the job. Raises OarError.
+        """
+        chosen: Options = {"previews": False, **options}
+        return await self._await(await self.submit(prompt, **chosen), timeout)
+
+    async def submit(
+        self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
+    ) -> "AsyncJob":
+        """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
+        return AsyncJob(
+            self._connections, await self._connections.send(calls.post_generation(prompt, options, idempotency_key))
+        )
+
+    async def edit(
+        self,
+        image: PictureSource,
+        mask: PictureSource | None,
+        prompt: str,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> Generation:
+        """Paints again where the mask's alpha is 0, or the image's own where there is no mask, and waits as `generate`.
+
+        With `offset` it paints around the image, with `strength` it varies it. Raises OarError, OSError.
+        """
+        chosen: EditOptions = {"previews": False, **options}
+        return await self._await(await self.submit_edit(image, mask, prompt, **chosen), timeout)
+
+    async def submit_edit(
+        self,
+        image: PictureSource,
+        mask: PictureSource | None,
+        prompt: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[EditOptions],
+    ) -> "AsyncJob":
+        """As `submit`, for an edit."""
+        call = calls.post_edit(image, mask, prompt, options, idempotency_key)
+        return AsyncJob(self._connections, await self._connections.send(call))
+
+    async def job(self, job_id: str) -> "AsyncJob":
+        """A job that was submitted before, here or elsewhere. Raises NotFound."""
+        return AsyncJob(self._connections, await self._connections.send(calls.get_generation(job_id)))
+
+    async def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
+        """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
+        listing = await self._connections.send(calls.get_generations(model, limit))
+        return listing.data
 
     async def _await(self, job: "AsyncJob", timeout: float | None) -> Generation:
         try:
@@ -166,11 +164,11 @@ class AsyncClient:
             raise
         except BaseException:
             with contextlib.suppress(OarError):  # nobody has its id: it would be painted for nobody
-                await self._connections.fetch(calls.cancel(job.id), Attempts(Patience.none()), CLOSE_SECONDS)
+                await self._connections.fetch(calls.delete_generation(job.id), Attempts(Patience.none()), CLOSE_SECONDS)
             raise
 
 
-class AsyncJob(JobFacts):
+class AsyncJob(JobView):
     """A job on the server. `status` is how it was when we last asked."""
 
     def __init__(self, connections: AsyncConnections, status: GenerationStatus) -> None:
@@ -210,21 +208,21 @@ class AsyncJob(JobFacts):
 
     async def outputs(self, *kinds: OutputKind) -> list[Output]:
         """All that a completed job made, or what is of these kinds."""
-        wanted = [made for made in self.status.outputs if made.kind in kinds or not kinds]
-        return [Output(made.kind, made.index, made.media_type, await self._fetch_output(made)) for made in wanted]
+        links = [link for link in self.status.outputs if link.kind in kinds or not kinds]
+        return [Output(link.kind, link.index, link.media_type, await self._fetch_output(link)) for link in links]
 
     async def _fetch_output(self, made: OutputLink) -> bytes:
-        call = calls.output(self.id, made.kind, made.index)
+        call = calls.get_output(self.id, made.kind, made.index)
         return await self._connections.fetch(call, self._connections.attempts())
 
     async def refresh(self) -> GenerationStatus:
         """Asks the server how it is."""
-        self.status = await self._connections.send(calls.look(self.id))
+        self.status = await self._connections.send(calls.get_generation(self.id))
         return self.status
 
     async def cancel(self) -> GenerationStatus:
         """Ends it: at once where it waits, within a step where it runs, not at all where it has ended."""
-        self.status = await self._connections.send(calls.cancel(self.id))
+        self.status = await self._connections.send(calls.delete_generation(self.id))
         return self.status
 
     async def images(
@@ -232,19 +230,19 @@ class AsyncJob(JobFacts):
     ) -> list[Picture]:
         """The pictures of a completed job. `compression` is the quality of WebP and JPEG, `metadata` whether a PNG
         carries what made it. Raises Conflict where the job is not completed."""
-        wanted = range(self.params.num_outputs("image"))
-        return [await self.image(index, image_format, compression=compression, metadata=metadata) for index in wanted]
+        indices = range(self.params.num_outputs("image"))
+        return [await self.image(index, image_format, compression=compression, metadata=metadata) for index in indices]
 
     async def image(
         self, index: int, image_format: OutputFormat = "png", *, compression: int = 100, metadata: bool = True
     ) -> Picture:
         """One of them, counted from 0."""
-        call = calls.image(self.id, index, image_format, compression, metadata=metadata)
+        call = calls.get_image(self.id, index, image_format, compression, metadata=metadata)
         return Picture(index, image_format, await self._connections.fetch(call, self._connections.attempts()))
 
     async def painting(self, index: int = 0, image_format: PaintingFormat = "webp", *, size: int = 320) -> bytes:
         """How a picture of a completed job was painted, as an animation of at most `size` pixels a side."""
-        call = calls.painting(self.id, index, image_format, size)
+        call = calls.get_painting(self.id, index, image_format, size)
         return await self._connections.fetch(call, self._connections.attempts())
 
 
@@ -293,4 +291,4 @@ class AsyncEventStream:
                 connections.check_open()
                 await connections.sleep(feed.broke(error))
             if feed.is_in_doubt:
-                await connections.sleep(feed.settle(await connections.send(calls.look(self._job_id))))
+                await connections.sleep(feed.settle(await connections.send(calls.get_generation(self._job_id))))

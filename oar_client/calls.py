@@ -34,7 +34,7 @@ class Call(Generic[M]):
     query: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def arguments(self) -> dict[str, Any]:
-        """For `httpx.Client.request` and its asynchronous twin."""
+        """Arguments of `httpx.Client.request` and its asynchronous twin."""
         common = {"method": self.method, "url": self.path, "headers": self.headers, "params": self.query}
         if self.body is None:
             return common
@@ -66,12 +66,14 @@ def parse(model: type[M], body: bytes) -> M:
         raise BadAnswer(f"the answer is no {model.__name__}: {where}: {fault['msg']}") from error
 
 
-def generation(prompt: str | None, options: Mapping[str, Any], idempotency_key: str | None) -> Call[GenerationStatus]:
+def post_generation(
+    prompt: str | None, options: Mapping[str, Any], idempotency_key: str | None
+) -> Call[GenerationStatus]:
     body = {**({} if prompt is None else {"prompt": prompt}), **options}
     return Call("POST", "/v1/generations", GenerationStatus, body, headers=_once(idempotency_key))
 
 
-def edit(
+def post_edit(
     image: PictureSource,
     mask: PictureSource | None,
     prompt: str,
@@ -86,42 +88,42 @@ def edit(
     return Call("POST", "/v1/edits", GenerationStatus, body, files, _once(idempotency_key))
 
 
-def jobs(model: str | None, limit: int) -> Call[GenerationList]:
+def get_generations(model: str | None, limit: int) -> Call[GenerationList]:
     query = {"limit": str(limit), **({} if model is None else {"model": model})}
     return Call("GET", "/v1/generations", GenerationList, query=query)
 
 
-def look(job_id: str) -> Call[GenerationStatus]:
+def get_generation(job_id: str) -> Call[GenerationStatus]:
     return Call("GET", job_path(job_id), GenerationStatus)
 
 
-def cancel(job_id: str) -> Call[GenerationStatus]:
+def delete_generation(job_id: str) -> Call[GenerationStatus]:
     return Call("DELETE", job_path(job_id), GenerationStatus)
 
 
-def image(job_id: str, index: int, image_format: OutputFormat, compression: int, *, metadata: bool) -> Call[Blob]:
+def get_image(job_id: str, index: int, image_format: OutputFormat, compression: int, *, metadata: bool) -> Call[Blob]:
     query = {"format": image_format, "compression": str(compression), "metadata": str(metadata).lower()}
     return Call("GET", f"{job_path(job_id)}/images/{index}", Blob, query=query)
 
 
-def output(job_id: str, kind: OutputKind, index: int) -> Call[Blob]:
+def get_output(job_id: str, kind: OutputKind, index: int) -> Call[Blob]:
     return Call("GET", f"{job_path(job_id)}/outputs/{kind}/{index}", Blob)
 
 
-def painting(job_id: str, index: int, image_format: PaintingFormat, size: int) -> Call[Blob]:
+def get_painting(job_id: str, index: int, image_format: PaintingFormat, size: int) -> Call[Blob]:
     query = {"format": image_format, "size": str(size)}
     return Call("GET", f"{job_path(job_id)}/images/{index}/painting", Blob, query=query)
 
 
-def models() -> Call[ModelList]:
+def get_models() -> Call[ModelList]:
     return Call("GET", "/v1/models", ModelList)
 
 
-def model(name: str) -> Call[ModelEntry]:
+def get_model(name: str) -> Call[ModelEntry]:
     return Call("GET", _model_path(name), ModelEntry)
 
 
-def classes(name: str) -> Call[ClassList]:
+def get_classes(name: str) -> Call[ClassList]:
     return Call("GET", f"{_model_path(name)}/classes", ClassList)
 
 
@@ -132,7 +134,7 @@ def _model_path(name: str) -> str:
     return f"/v1/models/{name}"
 
 
-def ready() -> Call[Blob]:
+def get_ready() -> Call[Blob]:
     return Call("GET", "/ready", Blob)
 
 

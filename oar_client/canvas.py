@@ -1,4 +1,4 @@
-"""What is known of a job's pictures while they are painted: which positions, at which rank, with which confidence."""
+"""Pictures of a job while they are painted: which positions, at which rank, with which confidence."""
 
 import base64
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class ImageCanvas:
         return 0 < self.steps <= self.step
 
     def rank(self, position: int) -> int | None:
-        """When it was written, counted from 0; None for one that is not."""
+        """Rank at which it was written, counted from 0; None for one that is not."""
         patch = self.patches.get(position)
         return None if patch is None else patch.rank
 
@@ -139,7 +139,7 @@ class Canvas:
 
     @property
     def rank(self) -> int:
-        """How many positions of the picture that is furthest are written."""
+        """Number of written positions of the picture that is furthest."""
         return max((image.num_written for image in self.images), default=0)
 
     @property

@@ -17,7 +17,7 @@ from oar_client.connections import Connections
 from oar_client.contact import CLOSE_SECONDS
 from oar_client.ending import check_completed
 from oar_client.errors import JobEnded, OarError, TimedOut
-from oar_client.facts import JobFacts
+from oar_client.facts import JobView
 from oar_client.feed import BREAKS, AnyEvent
 from oar_client.options import EditOptions, Options
 from oar_client.pictures import FrameOutput, Generation, Output, Picture, PictureSource
@@ -31,8 +31,8 @@ from oar_wire.outputs import OutputKind, OutputLink
 READY_PAUSE = 0.2
 
 
-class Client:
-    """Talks to one server. Close it, or use it as a context manager."""
+class ServerClient:
+    """Talks to one server: what it has, and whether it is ready."""
 
     def __init__(
         self,
@@ -66,81 +66,23 @@ class Client:
         """Closes all connections, those of open event streams too."""
         self._connections.close()
 
-    # pictures
-
-    def generate(
-        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
-    ) -> Generation:
-        """Makes pictures and waits for them. Without `previews=True` none are made on the way.
-
-        A wait that ends early, by `timeout` or an interrupt, cancels the job. Raises OarError.
-        """
-        wanted: Options = {"previews": False, **options}
-        return self._await(self.submit(prompt, **wanted), timeout)
-
-    def submit(
-        self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
-    ) -> "Job":
-        """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
-        return Job(self._connections, self._connections.send(calls.generation(prompt, options, idempotency_key)))
-
-    def edit(
-        self,
-        image: PictureSource,
-        mask: PictureSource | None,
-        prompt: str,
-        *,
-        timeout: float | None = None,
-        **options: Unpack[EditOptions],
-    ) -> Generation:
-        """Paints anew where the mask's alpha is 0, or the image's own where there is no mask, and waits as `generate`.
-
-        With `offset` it paints around the image, with `strength` it varies it. Raises OarError, OSError.
-        """
-        wanted: EditOptions = {"previews": False, **options}
-        return self._await(self.submit_edit(image, mask, prompt, **wanted), timeout)
-
-    def submit_edit(
-        self,
-        image: PictureSource,
-        mask: PictureSource | None,
-        prompt: str,
-        *,
-        idempotency_key: str | None = None,
-        **options: Unpack[EditOptions],
-    ) -> "Job":
-        """As `submit`, for an edit."""
-        call = calls.edit(image, mask, prompt, options, idempotency_key)
-        return Job(self._connections, self._connections.send(call))
-
-    def job(self, job_id: str) -> "Job":
-        """A job that was submitted before, here or elsewhere. Raises NotFound."""
-        return Job(self._connections, self._connections.send(calls.look(job_id)))
-
-    def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
-        """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
-        listing = self._connections.send(calls.jobs(model, limit))
-        return listing.data
-
-    # the server
-
     def models(self) -> list[ModelEntry]:
         """What the server paints with."""
-        listing = self._connections.send(calls.models())
+        listing = self._connections.send(calls.get_models())
         return listing.data
 
     def model(self, name: str) -> ModelEntry:
         """One of them. Raises NotFound."""
-        return self._connections.send(calls.model(name))
+        return self._connections.send(calls.get_model(name))
 
     def classes(self, name: str) -> tuple[str, ...]:
         """The classes of a model, by number; none where it reads no classes. Raises NotFound."""
-        return (self._connections.send(calls.classes(name))).data
+        return (self._connections.send(calls.get_classes(name))).data
 
     def ready(self) -> bool:
-        """Whether a request would be served now; asked once."""
+        """Tells whether a request would be served now; asked once."""
         with contextlib.suppress(OarError):
-            self._connections.fetch(calls.ready(), Attempts(Patience.none()))
+            self._connections.fetch(calls.get_ready(), Attempts(Patience.none()))
             return True
         return False
 
@@ -153,7 +95,63 @@ class Client:
                 raise TimedOut(f"the server was not ready within {timeout:g} s")
             self._connections.sleep(READY_PAUSE)
 
-    # input and output
+
+class Client(ServerClient):
+    """Makes pictures on one server. Close it, or use it as a context manager."""
+
+    def generate(
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generation:
+        """Makes pictures and waits for them. Without `previews=True` none are made on the way.
+
+        A wait that ends early, by `timeout` or an interrupt, cancels the job. Raises OarError.
+        """
+        chosen: Options = {"previews": False, **options}
+        return self._await(self.submit(prompt, **chosen), timeout)
+
+    def submit(
+        self, prompt: str | None = None, *, idempotency_key: str | None = None, **options: Unpack[Options]
+    ) -> "Job":
+        """Returns as soon as the server has accepted the job. However often it is sent on the way, it is one job."""
+        return Job(self._connections, self._connections.send(calls.post_generation(prompt, options, idempotency_key)))
+
+    def edit(
+        self,
+        image: PictureSource,
+        mask: PictureSource | None,
+        prompt: str,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> Generation:
+        """Paints again where the mask's alpha is 0, or the image's own where there is no mask, and waits as `generate`.
+
+        With `offset` it paints around the image, with `strength` it varies it. Raises OarError, OSError.
+        """
+        chosen: EditOptions = {"previews": False, **options}
+        return self._await(self.submit_edit(image, mask, prompt, **chosen), timeout)
+
+    def submit_edit(
+        self,
+        image: PictureSource,
+        mask: PictureSource | None,
+        prompt: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[EditOptions],
+    ) -> "Job":
+        """As `submit`, for an edit."""
+        call = calls.post_edit(image, mask, prompt, options, idempotency_key)
+        return Job(self._connections, self._connections.send(call))
+
+    def job(self, job_id: str) -> "Job":
+        """A job that was submitted before, here or elsewhere. Raises NotFound."""
+        return Job(self._connections, self._connections.send(calls.get_generation(job_id)))
+
+    def jobs(self, model: str | None = None, *, limit: int = 100) -> list[GenerationStatus]:
+        """Your jobs that wait or run, the oldest first, without their places in the queue; at most 100."""
+        listing = self._connections.send(calls.get_generations(model, limit))
+        return listing.data
 
     def _await(self, job: "Job", timeout: float | None) -> Generation:
         try:
@@ -162,11 +160,11 @@ class Client:
             raise
         except BaseException:
             with contextlib.suppress(OarError):  # nobody has its id: it would be painted for nobody
-                self._connections.fetch(calls.cancel(job.id), Attempts(Patience.none()), CLOSE_SECONDS)
+                self._connections.fetch(calls.delete_generation(job.id), Attempts(Patience.none()), CLOSE_SECONDS)
             raise
 
 
-class Job(JobFacts):
+class Job(JobView):
     """A job on the server. `status` is how it was when we last asked."""
 
     def __init__(self, connections: Connections, status: GenerationStatus) -> None:
@@ -206,21 +204,21 @@ class Job(JobFacts):
 
     def outputs(self, *kinds: OutputKind) -> list[Output]:
         """All that a completed job made, or what is of these kinds."""
-        wanted = [made for made in self.status.outputs if made.kind in kinds or not kinds]
-        return [Output(made.kind, made.index, made.media_type, self._fetch_output(made)) for made in wanted]
+        links = [link for link in self.status.outputs if link.kind in kinds or not kinds]
+        return [Output(link.kind, link.index, link.media_type, self._fetch_output(link)) for link in links]
 
     def _fetch_output(self, made: OutputLink) -> bytes:
-        call = calls.output(self.id, made.kind, made.index)
+        call = calls.get_output(self.id, made.kind, made.index)
         return self._connections.fetch(call, self._connections.attempts())
 
     def refresh(self) -> GenerationStatus:
         """Asks the server how it is."""
-        self.status = self._connections.send(calls.look(self.id))
+        self.status = self._connections.send(calls.get_generation(self.id))
         return self.status
 
     def cancel(self) -> GenerationStatus:
         """Ends it: at once where it waits, within a step where it runs, not at all where it has ended."""
-        self.status = self._connections.send(calls.cancel(self.id))
+        self.status = self._connections.send(calls.delete_generation(self.id))
         return self.status
 
     def images(
@@ -228,19 +226,19 @@ class Job(JobFacts):
     ) -> list[Picture]:
         """The pictures of a completed job. `compression` is the quality of WebP and JPEG, `metadata` whether a PNG
         carries what made it. Raises Conflict where the job is not completed."""
-        wanted = range(self.params.num_outputs("image"))
-        return [self.image(index, image_format, compression=compression, metadata=metadata) for index in wanted]
+        indices = range(self.params.num_outputs("image"))
+        return [self.image(index, image_format, compression=compression, metadata=metadata) for index in indices]
 
     def image(
         self, index: int, image_format: OutputFormat = "png", *, compression: int = 100, metadata: bool = True
     ) -> Picture:
         """One of them, counted from 0."""
-        call = calls.image(self.id, index, image_format, compression, metadata=metadata)
+        call = calls.get_image(self.id, index, image_format, compression, metadata=metadata)
         return Picture(index, image_format, self._connections.fetch(call, self._connections.attempts()))
 
     def painting(self, index: int = 0, image_format: PaintingFormat = "webp", *, size: int = 320) -> bytes:
         """How a picture of a completed job was painted, as an animation of at most `size` pixels a side."""
-        call = calls.painting(self.id, index, image_format, size)
+        call = calls.get_painting(self.id, index, image_format, size)
         return self._connections.fetch(call, self._connections.attempts())
 
 
@@ -289,4 +287,4 @@ class EventStream:
                 connections.check_open()
                 connections.sleep(feed.broke(error))
             if feed.is_in_doubt:
-                connections.sleep(feed.settle(connections.send(calls.look(self._job_id))))
+                connections.sleep(feed.settle(connections.send(calls.get_generation(self._job_id))))

@@ -1,4 +1,4 @@
-"""What a client knows of its server and of itself, without any I/O: both kinds of connections build on it."""
+"""State of a client and what it knows of its server, without any I/O: both kinds of connections build on it."""
 
 import contextlib
 import ssl
@@ -18,7 +18,7 @@ CLOSE_SECONDS = 2.0  # for the closing handshake of a websocket, and for cancell
 
 @contextlib.contextmanager
 def proxies_explained(invalid: type[Exception] = InvalidProxy) -> Generator[None]:
-    """Around the opening of connections. `invalid` is raised for the URL of a proxy that cannot be used: by websockets
+    """Guards the opening of connections. `invalid` is raised for the URL of a proxy that cannot be used: by websockets
     InvalidProxy, by httpx ValueError, which TLS raises by a subclass for a certificate, too, and later.
 
     Raises BadRequest.
@@ -61,7 +61,7 @@ class Contact:
 
     @property
     def http_options(self) -> dict[str, Any]:
-        """For httpx' clients."""
+        """Arguments of httpx' clients."""
         return {
             "base_url": self._address.base_url,
             "headers": self._address.headers,
@@ -70,7 +70,7 @@ class Contact:
         }
 
     def stream_options(self, job_id: str, after: int) -> dict[str, Any]:
-        """For the `connect` of websockets."""
+        """Arguments of `connect` of websockets."""
         return {
             "uri": self._address.stream(job_id, after),
             "additional_headers": self._address.headers,

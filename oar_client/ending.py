@@ -1,4 +1,4 @@
-"""How a job ended, as an exception where it has no pictures."""
+"""End of a job, as an exception where it has no pictures."""
 
 from oar_client.errors import JobCanceled, JobFailed, TimedOut
 from oar_wire.job import GenerationStatus

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""Errors of the client, as one tree.
 
 OarError                 code                          status
 ├── ConnectionFailed     connection_failed             none: no answer came, however often it was tried
@@ -55,7 +55,8 @@ class OarError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """Of a command that ends with this error: 75 where trying later may help, 77 where a key does not suffice."""
+        """Exit code of a command that ends with this error: 75 where trying later may help, 77 where a key does not
+        suffice."""
         return self.default_exit if self.kind is None else self.kind.exit_code
 
     def __repr__(self) -> str:
@@ -95,7 +96,7 @@ class Unauthorized(Refused):
 
 
 class NotFound(Refused):
-    default_code = wire.NotFound.code
+    default_code = wire.ResourceNotFound.code
 
 
 class Conflict(Refused):
@@ -122,7 +123,7 @@ class JobEnded(OarError):
 
 
 class JobFailed(JobEnded):
-    default_code = wire.JobFailed.code
+    default_code = wire.JobFailure.code
 
 
 class JobCanceled(JobEnded):
@@ -143,7 +144,7 @@ _BY_STATUS: dict[int, type[Refused]] = {
 
 
 def refusal(status: int, error: dict[str, Any], retry_after: float | None = None) -> Refused:
-    """From an HTTP status and the server's error object, which may be empty."""
+    """Makes the error of an HTTP status and the server's error object, which may be empty."""
     kind = _BY_STATUS.get(status, ServerMistake if status >= FIRST_SERVER_STATUS else BadRequest)
     field = error.get("field", error.get("param"))
     return kind(

@@ -1,9 +1,9 @@
-"""What both kinds of job say of themselves without asking the server."""
+"""Facts that both kinds of job have without asking the server."""
 
 from oar_wire.job import GenerationParams, GenerationStatus
 
 
-class JobFacts:
+class JobView:
     status: GenerationStatus
 
     def __repr__(self) -> str:
@@ -24,5 +24,5 @@ class JobFacts:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the model will not do of what was asked, such as a word that it has never seen."""
+        """Parts of the request that the model will not do, such as a word that it has never seen."""
         return self.status.warnings

@@ -107,7 +107,7 @@ class Feed:
     def broke(self, error: Exception) -> float:
         """The pause before a connection is opened again. Raises TimedOut and what cannot be mended."""
         opened_at, self._opened_at = self._opened_at, None
-        told, self._error = self._error, None
+        reported, self._error = self._error, None
         now = self._clock()
         if self._deadline is not None and now >= self._deadline:
             raise self._timed_out() from error
@@ -115,12 +115,12 @@ class Feed:
             self._attempts.reset()
         if opened_at is not None and isinstance(error, TimeoutError):
             return 0.0  # it was silent for long enough
-        pause = self._pause(error, told)
+        pause = self._pause(error, reported)
         if self._deadline is not None and now + pause > self._deadline:
             return max(0.0, self._deadline - now)
         return pause
 
-    def _pause(self, error: Exception, told: dict[str, Any] | None) -> float:
+    def _pause(self, error: Exception, reported: dict[str, Any] | None) -> float:
         if isinstance(error, InvalidStatus):
             response = error.response
             pause = self._attempts.answered(
@@ -129,15 +129,15 @@ class Feed:
             return pause or 0.0
         code = error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd else None
         if code is not None and FIRST_REFUSAL <= code <= LAST_REFUSAL:
-            refused = refusal(code - REFUSAL_TO_STATUS, told or {})
+            refused = refusal(code - REFUSAL_TO_STATUS, reported or {})
             if refused.status not in RETRIED:
                 raise refused
             return self._attempts.pause(refused)
         if code == NORMAL:
             self.is_in_doubt = True
             return 0.0
-        if told is not None:
-            return self._attempts.pause(refusal(503, told))
+        if reported is not None:
+            return self._attempts.pause(refusal(503, reported))
         return self._attempts.unreachable(error)
 
     def settle(self, status: GenerationStatus) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from oar_client.errors import BadRequest
-from oar_client.facts import JobFacts
+from oar_client.facts import JobView
 from oar_wire import outputs as wire
 from oar_wire.errors import InvalidField
 from oar_wire.job import GenerationStatus, Timings
@@ -16,7 +16,7 @@ from oar_wire.openai import OutputFormat
 
 
 class PillowImage(Protocol):
-    """What is used of `PIL.Image.Image`; Pillow need not be installed."""
+    """Used part of `PIL.Image.Image`; Pillow need not be installed."""
 
     def save(self, fp: Any, format: str | None = None) -> None: ...  # noqa: A002
 
@@ -42,7 +42,7 @@ def read_source(source: PictureSource, name: str) -> bytes:
 
 
 class _Encoded:
-    """What a job made, as the bytes of a file."""
+    """Output of a job, as the bytes of a file."""
 
     data: bytes
 
@@ -74,7 +74,7 @@ class Picture(_Encoded):
 
 
 @dataclass(frozen=True, repr=False)
-class Output(_Encoded, wire.Output):
+class Output(_Encoded, wire.OutputData):
     """One output of any kind, as it was made. `media_type` tells what its bytes are."""
 
 
@@ -87,7 +87,7 @@ class FrameOutput(Output):
 
 
 @dataclass(frozen=True)
-class Generation(JobFacts):
+class Generation(JobView):
     """A job that completed, with its pictures, or the videos of a model that makes frames."""
 
     status: GenerationStatus

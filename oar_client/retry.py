@@ -1,4 +1,4 @@
-"""When to try again, and how long to wait before: the same for answers and for streams, without any I/O."""
+"""Rules of when to try again, and how long to wait before: the same for answers and for streams, without any I/O."""
 
 import random
 import time
@@ -19,7 +19,7 @@ Chance = Callable[[], float]
 
 @dataclass(frozen=True)
 class Patience:
-    """How long what fails is tried again. All in seconds."""
+    """Limits of how long what fails is tried again. All in seconds."""
 
     seconds: float = 60.0  # of trouble in a row, for a call as for a stream; 0 tries once
     first_contact: float = 3.0  # as long as the server has never been reached: it may not exist
@@ -52,7 +52,7 @@ class Attempts:
         self._has_contact = has_contact
 
     def reset(self) -> None:
-        """It goes well again."""
+        """Forgets past failures: it goes well again."""
         self._count, self._since, self._has_contact = 0, None, True
 
     def unreachable(self, error: Exception) -> float:

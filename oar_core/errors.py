@@ -1,16 +1,16 @@
 """The library's exceptions.
 
-OarError
-├── ConfigError          a config contradicts itself
-├── WeightsError         weights are missing, unknown or do not match the manifest
-├── DataError            a training folder cannot be read
-├── CheckpointError      a checkpoint does not fit the run that wants to resume it
-└── RequestError         a generation request that cannot be served; has a stable `code` and the `field` at fault
-    ├── InvalidOrder     the order is unknown, or is no permutation of the grid
-    ├── InvalidSteps     steps outside 1..L, or group sizes that do not sum to L
-    ├── InvalidSampling  temperature, top_k, top_p or guidance out of range
-    ├── PromptTooLong    the prompt has more tokens than the model's condition prefix holds
-    └── InvalidPrompt    no prompt where one is needed
+LibraryError
+├── ConfigError              a config contradicts itself
+├── WeightsError             weights are missing, unknown or do not match the manifest
+├── DataError                a training folder cannot be read
+├── CheckpointError          a checkpoint does not fit the run that wants to resume it
+└── RequestError             a generation request that cannot be served; has a stable `code` and the `field` at fault
+    ├── OrderError           the order is unknown, or is no permutation of the grid
+    ├── StepsError           steps outside 1..L, or group sizes that do not sum to L
+    ├── SamplingError        temperature, top_k, top_p or guidance out of range
+    ├── PromptLengthError    the prompt has more tokens than the model's condition prefix holds
+    └── PromptError          no prompt where one is needed
 """
 
 from collections.abc import Mapping
@@ -20,27 +20,27 @@ from oar_wire import errors
 from oar_wire.options import BadOption, check_all
 
 
-class OarError(Exception):
+class LibraryError(Exception):
     """Base of every error that this library raises on purpose."""
 
 
-class ConfigError(OarError):
+class ConfigError(LibraryError):
     pass
 
 
-class WeightsError(OarError):
+class WeightsError(LibraryError):
     pass
 
 
-class DataError(OarError):
+class DataError(LibraryError):
     pass
 
 
-class CheckpointError(OarError):
+class CheckpointError(LibraryError):
     pass
 
 
-class RequestError(OarError):
+class RequestError(LibraryError):
     code: ClassVar[str] = errors.InvalidRequest.code
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
@@ -48,27 +48,27 @@ class RequestError(OarError):
         self.field = field
 
 
-class InvalidOrder(RequestError):
+class OrderError(RequestError):
     code = errors.InvalidOrder.code
 
 
-class InvalidSteps(RequestError):
+class StepsError(RequestError):
     code = errors.InvalidSteps.code
 
 
-class InvalidSampling(RequestError):
+class SamplingError(RequestError):
     code = errors.InvalidSampling.code
 
 
-class PromptTooLong(RequestError):
+class PromptLengthError(RequestError):
     code = errors.PromptTooLong.code
 
 
-class InvalidPrompt(RequestError):
+class PromptError(RequestError):
     code = errors.InvalidPrompt.code
 
 
-def refusal(error: BadOption) -> RequestError:
+def request_error(error: BadOption) -> RequestError:
     """A broken rule of the wire as the library's own error."""
     kinds = {kind.code: kind for kind in RequestError.__subclasses__()}
     return kinds.get(error.kind.code, RequestError)(str(error), field=error.field)
@@ -79,4 +79,4 @@ def check_options(values: Mapping[str, Any]) -> None:
     try:
         check_all(values)
     except BadOption as error:
-        raise refusal(error) from error
+        raise request_error(error) from error

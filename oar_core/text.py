@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from oar_core.errors import WeightsError, refusal
+from oar_core.errors import WeightsError, request_error
 from oar_wire.options import BadOption, check_prompt, check_prompt_tokens
 from oar_wire.vocabulary import Vocabulary, words_of
 
@@ -82,14 +82,14 @@ class TextTokenizer:
     def encode(self, prompt: str, *, max_length: int) -> tuple[int, ...]:
         """Start token and the prompt's ids.
 
-        Raises InvalidPrompt for a prompt of white space only, PromptTooLong for more than `max_length` ids.
+        Raises PromptError for a prompt of white space only, PromptLengthError for more than `max_length` ids.
         """
         try:
             check_prompt(prompt)
             ids = self._ids(prompt)
             check_prompt_tokens(len(ids) - 1, max_length - 1)
         except BadOption as error:
-            raise refusal(error) from error
+            raise request_error(error) from error
         return ids
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:

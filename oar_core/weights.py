@@ -21,7 +21,7 @@ FP32_BYTES = 4  # of a number, in the format that networks are loaded in
 
 
 @dataclass(frozen=True)
-class ModelEntry:
+class ManifestEntry:
     name: str
     folder: Path
     licence: str
@@ -31,7 +31,7 @@ class ModelEntry:
 @dataclass(frozen=True)
 class Manifest:
     default: str
-    entries: dict[str, ModelEntry]
+    entries: dict[str, ManifestEntry]
 
     @classmethod
     def load(cls, weights_dir: Path) -> Self:
@@ -47,7 +47,7 @@ class Manifest:
             raise WeightsError(f"{path} is no TOML: {error}") from error
         try:
             entries = {
-                name: ModelEntry(name, weights_dir / name, entry["licence"], dict(entry["sha256"]))
+                name: ManifestEntry(name, weights_dir / name, entry["licence"], dict(entry["sha256"]))
                 for name, entry in data["models"].items()
             }
             return cls(data["default"], entries)
@@ -97,17 +97,17 @@ def count_numbers(path: Path) -> int:
 
 def write_manifest(weights_dir: Path, default: str, licences: dict[str, str]) -> None:
     """Writes `manifest.toml` for the model folders named in `licences`, hashing the files that a model loads."""
-    entries: dict[str, ModelEntry] = {}
+    entries: dict[str, ManifestEntry] = {}
     for name, licence in licences.items():
         folder = weights_dir / name
         files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors"})
-        entries[name] = ModelEntry(name, folder, licence, {path.name: file_digest(path) for path in files})
+        entries[name] = ManifestEntry(name, folder, licence, {path.name: file_digest(path) for path in files})
     _write(weights_dir, Manifest(default, entries))
 
 
 def add_model(weights_dir: Path, name: str, licence: str, sha256: dict[str, str]) -> None:
     """Lists a model whose folder is there; the first one of a manifest is its default. Raises WeightsError."""
-    entry = ModelEntry(name, weights_dir / name, licence, dict(sorted(sha256.items())))
+    entry = ManifestEntry(name, weights_dir / name, licence, dict(sorted(sha256.items())))
     found = Manifest.load(weights_dir) if (weights_dir / MANIFEST).exists() else Manifest(name, {})
     _write(weights_dir, Manifest(found.default, {**found.entries, name: entry}))
 

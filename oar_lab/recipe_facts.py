@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from oar_core.models.oar.backbone import OarBackbone
-from oar_core.models.oar.vqgan import VQGAN
+from oar_core.models.load import family
 from oar_core.train.discriminator import Discriminator
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_lab.eval.markdown import markdown_table
 
 # A parameter in training: weight, gradient, two moments and the average, four bytes each.
@@ -58,7 +57,9 @@ class RecipeFacts:
 
 def recipe_facts(recipe: Recipe) -> RecipeFacts:
     with torch.device("meta"):
-        tokenizer, backbone = VQGAN(recipe.tokenizer), OarBackbone(recipe.backbone)
+        networks = family(recipe.family)
+        tokenizer = networks.build_tokenizer(recipe.family, recipe.tokenizer.to_dict())
+        backbone = networks.build_backbone(recipe.family, recipe.backbone.to_dict())
         discriminator = Discriminator()
     sizes = _count(tokenizer), _count(backbone)
     measured = MEASURED.get(recipe.name)

@@ -19,7 +19,7 @@ from oar_core.models.load import FAMILIES, family
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.models.ordered import OrderedBackbone
 from oar_core.train.losses import token_cross_entropy
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_lab.eval.markdown import markdown_table
 
 STATE_BYTES = 20  # of a parameter: weight, gradient, two moments and the average, four bytes each
@@ -61,7 +61,7 @@ def taught_cost(name: str, backbone: OrderedBackbone, recipe: Recipe, machine: M
     teaching = forward + stage.policy_ranks * (asked + (1 + BACKWARD) * scored)
     num_parameters = _count(backbone)
     state, picture = STATE_BYTES * (num_parameters + _count(policy)), passes.kept_bytes()
-    room = 0.9 * machine.gpu_gib * 2**30 - state
+    space = 0.9 * machine.gpu_gib * 2**30 - state
 
     def hours(operations: float, num_images: int) -> float:
         return operations * num_images / machine.achieved / machine.num_gpus / 3600
@@ -71,7 +71,7 @@ def taught_cost(name: str, backbone: OrderedBackbone, recipe: Recipe, machine: M
         num_parameters=num_parameters,
         state_gib=state / 2**30,
         picture_mib=picture / 2**20,
-        pictures_a_gpu=max(0, int(room / picture)),
+        pictures_a_gpu=max(0, int(space / picture)),
         forward=forward,
         distill_hours=hours(extraction, distill.num_images),
         finetune_hours=hours(tuning, recipe.order_finetune_loop.num_images),

@@ -1,1 +1,1 @@
-"""What crosses a process boundary: requests, answers, events and the facts that workers publish."""
+"""Messages that cross a process boundary: requests, answers, events and the facts that workers publish."""

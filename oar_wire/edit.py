@@ -1,5 +1,7 @@
 """`POST /v1/edits`: a generation that starts from a picture, and which of its patches are made anew."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Annotated
 
 from pydantic import Field
@@ -11,7 +13,7 @@ MAX_OFFSET = 1 << 14  # pixels
 Pixels = Annotated[int, Field(ge=-MAX_OFFSET, le=MAX_OFFSET)]
 
 
-class EditOptions(Accepted):
+class EditSettings(Accepted):
     """What an edit may say beside a generation."""
 
     offset: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = Field(
@@ -20,12 +22,15 @@ class EditOptions(Accepted):
         "Everything around the picture is drawn",
     )
     strength: float | None = Field(
-        None, gt=0, le=1, description="Vary: share of the tokens under the mask that is drawn again"
+        None,
+        gt=0,
+        le=1,
+        description="Vary: share of the tokens under the mask that is drawn again; of a sequence, the last",
     )
     feather: int = Field(0, ge=0, le=256, description="Width of the mask's soft edge in pixels")
 
 
-class EditFields(GenerationRequest, EditOptions):
+class EditFields(GenerationRequest, EditSettings):
     """What stands beside the files of a multipart edit."""
 
 
@@ -41,8 +46,8 @@ class EditRequest(EditFields):
 
 
 def touched_patches(mask: bytes, size: tuple[int, int], grid: tuple[int, int]) -> list[bool]:
-    """By position, whether a mask touches the patch. `mask` has one byte a pixel, row by row, 0 where nothing changes;
-    `size` is (Y, X) in pixels and `grid` (h, w) in patches."""
+    """Tells by position whether a mask touches the patch. `mask` has one byte a pixel, row by row, 0 where nothing
+    changes; `size` is (Y, X) in pixels and `grid` (h, w) in patches."""
     (height, width), (rows, columns) = size, grid
     down, right = height // rows, width // columns
     touched = [False] * (rows * columns)
@@ -57,8 +62,15 @@ def touched_patches(mask: bytes, size: tuple[int, int], grid: tuple[int, int]) -
 
 
 def num_redrawn(num_touched: int, strength: float | None) -> int:
-    """How many of the touched patches are drawn anew: all of them, or a share and at least one."""
+    """Number of touched patches that are drawn again: all of them, or a share and at least one."""
     return num_touched if strength is None else max(1, round(strength * num_touched))
+
+
+def kept_prefix(sizes: Sequence[int], strength: float) -> int:
+    """How many of its first tokens a variation of a sequence keeps: whole groups, of which all but a share `strength`
+    would be."""
+    most = sum(sizes) - num_redrawn(sum(sizes), strength)
+    return max((end for end in accumulate(sizes) if end <= most), default=0)
 
 
 def edit_steps(steps: int, num_drawn: int) -> int:

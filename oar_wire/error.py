@@ -1,4 +1,4 @@
-"""What every error has in common: its facts, and the JSON that it is sent as."""
+"""Common part of all errors: their facts, and the JSON that it is sent as."""
 
 import math
 from collections.abc import Iterator

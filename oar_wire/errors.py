@@ -327,7 +327,7 @@ class HostNotAllowed(_Forbidden):
 # what is not there
 
 
-class NotFound(_ClientError):
+class ResourceNotFound(_ClientError):
     status = 404
     code = "not_found"
     type = "not_found_error"
@@ -336,27 +336,27 @@ class NotFound(_ClientError):
     example = Example("there is nothing here")
 
 
-class ModelNotFound(NotFound):
+class ModelNotFound(ResourceNotFound):
     code = "model_not_found"
     meaning = "There is no such model."
     example = Example("there is no model 'x'", "model")
     places = ("model routes", "submits")
 
 
-class JobNotFound(NotFound):
+class JobNotFound(ResourceNotFound):
     code = "job_not_found"
     meaning = "There was never such a job."
     example = Example("there is no job 'gen-0'")
     places = ("job routes", "websockets")
 
 
-class ImageNotFound(NotFound):
+class ImageNotFound(ResourceNotFound):
     code = "image_not_found"
     meaning = "The job has fewer images."
     example = Example("this job has images 0 to 0", "index")
 
 
-class OutputNotFound(NotFound):
+class OutputNotFound(ResourceNotFound):
     code = "output_not_found"
     meaning = "The job has fewer outputs of this kind."
     example = Example("this job makes images 0 to 0", "index")
@@ -514,24 +514,24 @@ class SlowClient(_Unavailable):
 # why a job failed: codes of the event `failed`, of a job's `error`, and of /v1/images/*
 
 
-class JobFailed(ServerError):
+class JobFailure(ServerError):
     code = "job_failed"
     example = Example("the job failed")
 
 
-class DeadlineExceeded(JobFailed):
+class DeadlineExceeded(JobFailure):
     code = "deadline_exceeded"
     meaning = "The job's deadline passed."
     example = Example("the job's deadline passed before it was finished")
 
 
-class AttemptsExhausted(JobFailed):
+class AttemptsExhausted(JobFailure):
     code = "attempts_exhausted"
     meaning = "The job's workers died too often."
     example = Example("the job's worker died too often")
 
 
-class DataLost(JobFailed):
+class DataLost(JobFailure):
     code = "data_lost"
     meaning = "Redis lost its data while the job ran; submit it again."
     example = Example("Redis lost its data while the job ran; submit it again")
@@ -545,7 +545,7 @@ def find_error(code: str) -> type[ServerError] | None:
 
 def restore(code: str, message: str, field: str | None) -> ServerError:
     """The error that a job has failed with, for the request that waits for it."""
-    group = JobFailed if field is None else InvalidRequest
+    group = JobFailure if field is None else InvalidRequest
     kind = find_error(code)
     error = (kind if kind is not None and issubclass(kind, group) else group)(message, field=field)
     error.code = code

@@ -38,12 +38,17 @@ class Started(_Event):
 
 
 class PatchInfo(Sent):
-    """One decoded token; `rank` counts from 0 in decode order, `position = row * w + col`."""
+    """One decoded token; `rank` counts from 0 in decode order, `position = row * w + col`.
+
+    Models that write from coarse to fine say `group` and `place` in place of `row` and `col`.
+    """
 
     rank: int = Field(description="When it was decoded, counted from 0")
     position: int = Field(description="Where it is in the grid, row by row")
-    row: int
-    col: int
+    row: int | None = None
+    col: int | None = None
+    group: int | None = Field(None, description="Of a sequence: the step of the model's layout that draws it, from 0")
+    place: int | None = Field(None, description="Where it is in its group, from 0")
     token: int = Field(description="Its id in the image tokenizer's vocabulary")
     confidence: float = Field(description="The probability that the model gave to it")
 
@@ -63,7 +68,7 @@ class Patches(_Event):
     )
 
     def body(self) -> str:
-        return self.model_dump_json(exclude=ENVELOPE if self.surprises else ENVELOPE | {"surprises"})
+        return self.model_dump_json(exclude=ENVELOPE if self.surprises else ENVELOPE | {"surprises"}, exclude_none=True)
 
 
 class Revised(_Event):
@@ -78,6 +83,9 @@ class Revised(_Event):
     steps: int
     patches: tuple[PatchInfo, ...]
 
+    def body(self) -> str:
+        return self.model_dump_json(exclude=ENVELOPE, exclude_none=True)
+
 
 class _Canvas(_Event):
     """The canvas of one image so far; `data` is base64."""
@@ -87,8 +95,14 @@ class _Canvas(_Event):
     total: int = Field(description="Positions of the grid")
     width: int = Field(description="Pixels")
     height: int = Field(description="Pixels")
+    resolution: tuple[int, int] | None = Field(
+        None, description="Width and height in pixels that the known positions tell of, where that is less"
+    )
     mime: Literal["image/webp"] = "image/webp"
     data: str = Field(description="The picture in base64")
+
+    def body(self) -> str:
+        return self.model_dump_json(exclude=ENVELOPE, exclude_none=True)
 
 
 class Preview(_Canvas):
@@ -137,6 +151,7 @@ class Fingerprint(Sent):
     device: str
     dtype: str
     mode: Literal["batched", "deterministic"]
+    kernels: str = Field("", description="What was chosen for this machine: instructions, threads, layout of weights")
 
 
 class Completed(_Event):

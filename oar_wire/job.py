@@ -6,7 +6,7 @@ from pydantic import Field
 
 from oar_wire.base import Sent
 from oar_wire.error import ServerError
-from oar_wire.options import REVISION_STEPS, Plan, Priority, Sampling
+from oar_wire.options import REVISION_STEPS, PlanOptions, Priority, SamplingOptions
 from oar_wire.outputs import OutputKind, OutputLink
 
 State = Literal["queued", "running", "completed", "failed", "canceled"]
@@ -34,7 +34,7 @@ class ChosenClass(Sent):
     is_exact: Annotated[bool, Field(description="Whether the request named it; else it is the nearest one")] = True
 
 
-class GenerationParams(Sampling, Plan):
+class GenerationParams(SamplingOptions, PlanOptions):
     """A request with every default filled in and checked against the model; what a job carries. An empty prompt is
     none: a picture is varied without one."""
 
@@ -54,14 +54,14 @@ class GenerationParams(Sampling, Plan):
     model_hash: str = ""
 
     def num_outputs(self, kind: OutputKind) -> int:
-        """How many the job makes of a kind."""
+        """Number of outputs of a kind that the job makes."""
         if not self.frames:
             return self.n if kind == "image" else 0
         return {"image": 0, "frame": self.n * self.frames, "video": self.n}[kind]
 
     @property
     def all_steps(self) -> int:
-        """Of one image, those that revise it among them."""
+        """Steps of one image, those that revise it among them."""
         return self.steps + min(self.revise, REVISION_STEPS)
 
     @property

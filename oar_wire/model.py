@@ -1,4 +1,4 @@
-"""What a worker publishes about a model, so that the API can check requests and answer `/v1/models` alone."""
+"""Facts that a worker publishes about a model, so that the API can check requests and answer `/v1/models` alone."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast, get_args
@@ -7,7 +7,17 @@ from pydantic import Field
 
 from oar_wire.base import Sent
 from oar_wire.errors import UnsupportedByModel
-from oar_wire.options import CHOSEN, FITTED, BadOption, ConditionKind, Option, Plan, Sampling, model_options, plain
+from oar_wire.options import (
+    CHOSEN,
+    FITTED,
+    BadOption,
+    ConditionKind,
+    Option,
+    PlanOptions,
+    SamplingOptions,
+    model_options,
+    plain,
+)
 from oar_wire.outputs import OutputKind
 
 GroupTables = Annotated[
@@ -16,7 +26,10 @@ GroupTables = Annotated[
 ]
 
 
-class GenerationDefaults(Sampling, Plan):
+COARSE_TO_FINE = "from coarse to fine"
+
+
+class GenerationDefaults(SamplingOptions, PlanOptions):
     """What a request that does not say otherwise gets."""
 
 
@@ -41,7 +54,7 @@ class ModelInfo(Sent):
     defaults: GenerationDefaults
     group_tables: GroupTables = Field(default_factory=dict[str, dict[int, tuple[int, ...]]])
     condition: ConditionKind = "text"  # what pictures are made from
-    has_fixed_steps: bool = False  # one for each position, and no other number
+    has_fixed_steps: bool = False  # one for each position or group, and no other number
     max_prompt_tokens: int = 0  # that a prompt may have by the model's text tokenizer
     can_revise: bool = True  # whether it can draw tokens again given all others
     has_vocabulary: bool = False  # whether the words that it was trained on are published beside it
@@ -55,6 +68,7 @@ class ModelInfo(Sent):
     outputs: tuple[OutputKind, ...] = ("image",)
     accepts: tuple[str, ...] | None = None  # options of a drawing that mean something to it; None: all
     can_edit: bool = True
+    can_vary: bool = False  # a whole picture by strength, where parts cannot be edited
     has_previews: bool = True
 
     @property
@@ -66,6 +80,22 @@ class ModelInfo(Sent):
         """Of a video; 0 for a model that makes pictures."""
         layout = self.known_layout
         return layout.shape[0] if layout.kind == "frames" else 0
+
+    @property
+    def fixed_sizes(self) -> tuple[int, ...] | None:
+        """How many positions each step decodes, where it can be no other number."""
+        if not self.has_fixed_steps:
+            return None
+        return self.known_layout.shape if self.is_sequence else (1,) * self.num_tokens
+
+    @property
+    def how(self) -> str:
+        """In which way it writes its pictures where it has one order."""
+        return COARSE_TO_FINE if self.is_sequence else "row by row"
+
+    @property
+    def is_sequence(self) -> bool:
+        return self.known_layout.kind == "sequence"
 
     @property
     def options(self) -> tuple[Option, ...]:
@@ -95,11 +125,14 @@ class ModelInfo(Sent):
             words = ", ".join(sorted(taken)) or "none"
             raise option.refuse(f"{self.name} {self._makes}, and {option.name} means nothing to it; it takes {words}")
 
-    def check_edits(self) -> None:
-        """Raises BadOption where it cannot begin with a picture."""
-        if not self.can_edit:
-            message = f"{self.name} {self._makes}, and can keep no part of one that is given"
-            raise BadOption(message, kind=UnsupportedByModel, field="model")
+    def check_edits(self, *, is_variation: bool = False) -> None:
+        """Raises BadOption where it cannot begin with a picture; `is_variation`: a whole one, by strength."""
+        if self.can_edit or (self.can_vary and is_variation):
+            return
+        message = f"{self.name} {self._makes}, and can keep no part of one that is given"
+        if self.can_vary:
+            message += "; it varies whole pictures: send strength, and neither a mask nor an offset"
+        raise BadOption(message, kind=UnsupportedByModel, field="model")
 
     def check_makes(self, kind: OutputKind) -> None:
         """Raises BadOption where it makes no outputs of a kind."""
@@ -109,9 +142,9 @@ class ModelInfo(Sent):
 
     @property
     def _makes(self) -> str:
-        if self.has_fixed_steps:
+        if self.has_fixed_steps and not self.is_sequence:
             return "writes its pictures row by row from the first position on"
-        return {"grid": "makes pictures", "sequence": "writes pictures from coarse to fine", "frames": "makes frames"}[
+        return {"grid": "makes pictures", "sequence": f"writes pictures {COARSE_TO_FINE}", "frames": "makes frames"}[
             self.known_layout.kind
         ]
 
@@ -159,6 +192,7 @@ class ModelEntry(Sent):
     layout: LayoutInfo
     outputs: tuple[OutputKind, ...] = Field(description="The kinds of outputs that it makes")
     can_edit: bool = Field(description="Whether edits, variations and outpaints can be asked of it")
+    can_vary: bool = Field(False, description="Whether variations of whole pictures can be, where edits cannot")
     has_previews: bool = Field(description="Whether it shows half-done pictures on the way")
     num_tokens: int
     sizes: tuple[str, ...]  # width x height in pixels
@@ -169,7 +203,7 @@ class ModelEntry(Sent):
     group_tables: GroupTables = Field(default_factory=dict[str, dict[int, tuple[int, ...]]])
     defaults: GenerationDefaults
     options: tuple[OptionEntry, ...] = Field((), description="What a request may set, each with its bounds and default")
-    has_fixed_steps: bool = Field(False, description="Whether pictures take one step a position, and no other number")
+    has_fixed_steps: bool = Field(False, description="Whether steps are one a position or group, and no other number")
     max_prompt_tokens: int
     condition: Annotated[ConditionKind, Field(description="What pictures are made from; `none`: no prompt")] = "text"
     example_prompts: tuple[str, ...]
@@ -210,8 +244,9 @@ class WorkerInfo(Sent):
 def describe_options(info: ModelInfo) -> tuple[OptionEntry, ...]:
     """The options of a drawing with this model's choices, bounds and defaults."""
     choices = {"order": info.orders, "group_sizes": info.group_sizes}
-    most: dict[str, float] = {"steps": info.num_tokens}
-    least: dict[str, float] = {"steps": info.num_tokens} if info.has_fixed_steps else {}
+    fixed = info.fixed_sizes
+    most: dict[str, float] = {"steps": info.num_tokens if fixed is None else len(fixed)}
+    least: dict[str, float] = {} if fixed is None else {"steps": len(fixed)}
     usual = {"group_sizes": FITTED} if info.group_tables else {}
     return tuple(
         OptionEntry(
@@ -242,7 +277,7 @@ def _only(option: Option, info: ModelInfo) -> tuple[str, ...]:
 
 
 def _can_act(only: tuple[str, ...], choices: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether the model has a choice with which an option does something that does so `only` with some."""
+    """Tells whether the model has a choice with which an option does something that does so `only` with some."""
     other, *values = only or ("",)
     return other not in choices or not set(values).isdisjoint(choices[other])
 

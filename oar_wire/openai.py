@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from oar_wire.base import Accepted, Sent
-from oar_wire.edit import EditOptions
+from oar_wire.edit import EditSettings
 from oar_wire.model import ModelInfo
 from oar_wire.request import DrawingOptions, GenerationRequest
 
@@ -59,7 +59,7 @@ class ImagesRequest(DrawingOptions):
     metadata: bool = Field(True, description="Whether a PNG carries a text chunk from which it can be made again")
 
     @property
-    def wanted_quality(self) -> Quality:
+    def quality_level(self) -> Quality:
         return QUALITIES[self.quality or "auto"]
 
     def to_generation(self, model: ModelInfo) -> GenerationRequest:
@@ -73,7 +73,7 @@ class ImagesRequest(DrawingOptions):
 
     def _steps(self, model: ModelInfo) -> int:
         usual = model.defaults.steps
-        match self.wanted_quality:
+        match self.quality_level:
             case "low":
                 return max(1, usual // 2)
             case "medium":
@@ -82,7 +82,7 @@ class ImagesRequest(DrawingOptions):
                 return min(2 * usual, model.num_tokens)
 
 
-class ImageEditFields(ImagesRequest, EditOptions):
+class ImageEditFields(ImagesRequest, EditSettings):
     """What stands beside the files of `/v1/images/edits`."""
 
     input_fidelity: Literal["high", "low"] | None = Field(

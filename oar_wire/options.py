@@ -2,8 +2,8 @@
 
 What a caller may set follows from here: the fields of HTTP requests and their codes, what a job carries, the defaults
 of model cards and recipes, the command line's flags, the client's types, the studio's form, the tables of the
-documents, and what the library refuses. A new option is one annotated field of `Plan` or `Sampling`, and whatever acts
-on it.
+documents, and what the library refuses. A new option is one annotated field of `PlanOptions` or `SamplingOptions`, and
+whatever acts on it.
 """
 
 import math
@@ -53,7 +53,7 @@ Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
 
 @dataclass(frozen=True)
 class About:
-    """What an option's annotation says beside its kind and default. Numbers are bounds where they are given."""
+    """Facts in an option's annotation beside its kind and default. Numbers are bounds where they are given."""
 
     sentence: str
     ge: float | None = None
@@ -72,7 +72,7 @@ class About:
 
     @property
     def constraints(self) -> dict[str, Any]:
-        """For pydantic's `Field`."""
+        """Arguments of pydantic's `Field`."""
         given = {name: getattr(self, name) for name in ("ge", "gt", "le", "max_length")}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -84,7 +84,7 @@ class About:
         return least, above, sys.float_info.max if self.le is None else self.le
 
     def holds(self, value: float) -> bool:
-        """Whether a number is finite and within the bounds."""
+        """Tells whether a number is finite and within the bounds."""
         least, above, most = self._ends
         return least <= value <= most and value > above
 
@@ -98,7 +98,7 @@ class About:
         return "a finite number is needed" if self.ge is None else f"at least {self.ge:g} is needed"
 
 
-class Plan(Sent):
+class PlanOptions(Sent):
     """In which order a picture is decoded, and how many positions at a time."""
 
     order: Annotated[
@@ -164,7 +164,7 @@ class Plan(Sent):
     ] = 0
 
 
-class Sampling(Sent):
+class SamplingOptions(Sent):
     """How the tokens of a picture are drawn."""
 
     guidance: Annotated[
@@ -221,7 +221,11 @@ class JobOptions(Accepted):
     deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
 
 
-_ERRORS: Mapping[Group, type[InvalidRequest]] = {"plan": InvalidSteps, "sampling": InvalidSampling, "job": InvalidField}
+_ERRORS: Mapping[Group, type[InvalidRequest]] = {
+    "plan": InvalidSteps,
+    "sampling": InvalidSampling,
+    "job": InvalidField,
+}
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,7 @@ class Option:
 
     @property
     def asked(self) -> Any:
-        """Its kind in the JSON of a request."""
+        """Kind in the JSON of a request."""
         return self.kind if self.about.asked is None else self.about.asked
 
     @property
@@ -294,7 +298,7 @@ def collect(group: Group, declaration: type[BaseModel]) -> Iterator[tuple[str, O
 
 
 def _about(field: FieldInfo) -> About:
-    """As pydantic's own words say it."""
+    """Reads them from pydantic's own words."""
     bounds = {
         name: getattr(fact, name) for fact in field.metadata for name in ("ge", "gt", "le") if hasattr(fact, name)
     }
@@ -302,8 +306,8 @@ def _about(field: FieldInfo) -> About:
 
 
 OPTIONS: dict[str, Option] = {
-    **dict(collect("plan", Plan)),
-    **dict(collect("sampling", Sampling)),
+    **dict(collect("plan", PlanOptions)),
+    **dict(collect("sampling", SamplingOptions)),
     **dict(collect("job", JobOptions)),
 }
 
@@ -318,7 +322,7 @@ def plain(kind: Any) -> Any:
 
 @cache
 def model_options() -> tuple[Option, ...]:
-    """Those that a model has a default for. All are declared before the first call."""
+    """Options that a model has a default for. All are declared before the first call."""
     return tuple(option for option in OPTIONS.values() if option.group != "job")
 
 
@@ -330,7 +334,7 @@ def plan_options() -> tuple[str, ...]:
 
 @cache
 def prompt_options() -> tuple[Option, ...]:
-    """Those that a model reads as text."""
+    """Options that a model reads as text."""
     return tuple(option for option in model_options() if option.about.is_prompt)
 
 
@@ -380,7 +384,7 @@ def check_all(values: Mapping[str, Any]) -> None:
 
 
 def take(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Those of the values that are options of these names; null is left out, and lists become tuples."""
+    """Takes the values that are options of these names; null is left out, and lists become tuples."""
     found = {name: values[name] for name in names if name in OPTIONS and values.get(name) is not None}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}  # pyright: ignore[reportUnknownArgumentType]
 
@@ -408,12 +412,12 @@ def check_order(order: str | Sequence[int], known: Collection[str], num_tokens: 
         )
 
 
-def check_raster(order: str | Sequence[int], num_tokens: int) -> None:
-    """Raises BadOption for any order but raster, by name or as positions: of a model that writes row by row."""
+def check_raster(order: str | Sequence[int], num_tokens: int, how: str = "row by row") -> None:
+    """Raises BadOption for any order but raster, by name or as positions: of a model that writes so alone."""
     if order == "raster" or (not isinstance(order, str) and list(order) == list(range(num_tokens))):
         return
     name = order if isinstance(order, str) else "a permutation"
-    raise OPTIONS["order"].refuse(f"order is {name}; this model writes row by row, in order raster alone")
+    raise OPTIONS["order"].refuse(f"order is {name}; this model writes {how}, in order raster alone")
 
 
 def check_sizes(sizes: str | Sequence[int], known: Collection[str], num_tokens: int | None = None) -> None:
@@ -434,15 +438,25 @@ def check_number_of_sizes(sizes: Sequence[int], steps: int | None) -> None:
         raise OPTIONS["group_sizes"].refuse(message)
 
 
-def check_steps(steps: int, num_tokens: int, *, is_fixed: bool = False) -> None:
-    """Raises BadOption for fewer than one step, or more than one a position; where the number of steps is fixed, for
-    any but one a position."""
-    if is_fixed and steps != num_tokens:
-        raise OPTIONS["steps"].refuse(
-            f"steps is {steps}; this model writes one position a step, which is {num_tokens} steps"
-        )
+def check_steps(steps: int, num_tokens: int, *, fixed: Sequence[int] | None = None) -> None:
+    """Raises BadOption for fewer than one step, or more than one a position; where the sizes of the steps are fixed,
+    for any other number of them."""
+    if fixed is not None and steps != len(fixed):
+        message = f"steps is {steps}; this model writes {_each_step(fixed)}, which is {len(fixed)} steps"
+        raise OPTIONS["steps"].refuse(message)
     if not 1 <= steps <= num_tokens:
         raise OPTIONS["steps"].refuse(f"steps is {steps}; this model takes 1 to {num_tokens}")
+
+
+def check_fixed_sizes(sizes: str | Sequence[int], fixed: Sequence[int] | None) -> None:
+    """Raises BadOption for a list of other sizes than those that are fixed."""
+    if fixed is not None and not isinstance(sizes, str) and tuple(sizes) != tuple(fixed):
+        message = f"group_sizes has {len(sizes)} steps of its own; this model writes {_each_step(fixed)}"
+        raise OPTIONS["group_sizes"].refuse(message)
+
+
+def _each_step(fixed: Sequence[int]) -> str:
+    return "one position a step" if max(fixed) == 1 else "one group a step"
 
 
 def check_revise(revise: int, *, can_revise: bool) -> None:
@@ -452,7 +466,7 @@ def check_revise(revise: int, *, can_revise: bool) -> None:
 
 
 def prompts_of(values: Any) -> dict[str, str]:
-    """By field, the texts that a model is to read; options that say nothing are left out."""
+    """Texts that a model is to read, by field; options that say nothing are left out."""
     others = {option.name: getattr(values, option.name) for option in prompt_options()}
     return {"prompt": values.prompt, **{name: text for name, text in others.items() if text}}
 

@@ -1,4 +1,4 @@
-"""What a job makes: outputs of a kind, each with its index among those of that kind, and how they are found."""
+"""Outputs of a job: each of a kind, each with its index among those of that kind, and how they are found."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ OutputKind = Literal["image", "frame", "video"]
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputData:
     """One output with its bytes. `index` counts those of its kind in the job, from 0."""
 
     kind: OutputKind

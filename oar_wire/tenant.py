@@ -1,4 +1,4 @@
-"""Who asks: a tenant's name and its limits, and the file that an operator writes them into."""
+"""Tenants: a name and its limits, and the file that an operator writes them into."""
 
 from typing import Annotated
 
@@ -77,7 +77,7 @@ class KeyFile(Accepted):
         return tenants
 
     def tenant(self, name: str) -> Tenant:
-        """With the defaults filled in."""
+        """Fills in the defaults."""
         limits = self.defaults.model_dump() | self.tenants[name].model_dump(exclude={"keys"}, exclude_unset=True)
         return Tenant(name=name, **limits)
 

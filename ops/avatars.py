@@ -107,7 +107,7 @@ def label(first: list[Row], others: list[Row]) -> list[Row]:
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--labels-only", is_flag=True, help="Write labels.csv again for archives that exist: other captions.")
 @click.option("--published", default=PUBLISHED, show_default=True, help="First portraits a style; a tenth is held out.")
-def main(pictures: Path, out: Path, labels_only: bool, published: int) -> None:
+def pack_avatars(pictures: Path, out: Path, labels_only: bool, published: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     first, others = published_first(read_rows(pictures / ROWS), published)
     rows = [*first, *others]
@@ -123,4 +123,4 @@ def main(pictures: Path, out: Path, labels_only: bool, published: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    pack_avatars()

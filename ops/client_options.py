@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import MaxLen, MinLen
 from pydantic import BaseModel
 
-from oar_wire.edit import EditOptions
+from oar_wire.edit import EditSettings
 from oar_wire.request import GenerationRequest
 
 NOT_OPTIONS = {"prompt"}  # an argument of its own
@@ -27,9 +27,9 @@ class EditOptions(Options, total=False):
 '''
 
 
-def source() -> str:
+def options_source() -> str:
     """The text of oar_client/options.py."""
-    return HEAD + _fields(GenerationRequest) + EDITS + _fields(EditOptions)
+    return HEAD + _fields(GenerationRequest) + EDITS + _fields(EditSettings)
 
 
 def _fields(model: type[BaseModel]) -> str:

@@ -19,12 +19,13 @@ NAMES = {
     "AsyncConnections": "Connections",
     "AsyncEventStream": "EventStream",
     "AsyncJob": "Job",
+    "AsyncServerClient": "ServerClient",
     "aclose": "close",
     "aio_connections": "connections",
 }
 
 
-def source() -> str:
+def twin_source() -> str:
     """The text of oar_client/client.py."""
     with TemporaryDirectory() as folder:
         given, made = Path(folder, "aio", SOURCE.name), Path(folder, "plain", SOURCE.name)

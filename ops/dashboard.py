@@ -23,7 +23,7 @@ OUTCOMES = {*JOB_OUTCOMES, *REQUEST_OUTCOMES}
 GOOD, FAIR, BAD = "green", "yellow", "red"
 
 
-def build() -> str:
+def build_dashboard() -> str:
     """The dashboard as JSON."""
     board = (
         dashboard.Dashboard("OAR server: latency")
@@ -138,10 +138,10 @@ def _has_series(panel: Panel, name: str) -> bool:
     return name in legends or ("{{outcome}}" in legends and name in OUTCOMES)
 
 
-def main() -> None:
-    PATH.write_text(build(), encoding="utf-8")
+def write_dashboard() -> None:
+    PATH.write_text(build_dashboard(), encoding="utf-8")
     click.echo(PATH)
 
 
 if __name__ == "__main__":
-    main()
+    write_dashboard()

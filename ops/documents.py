@@ -9,11 +9,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -21,8 +17,9 @@ import click
 import httpx
 from websockets.sync.client import connect
 
+from oar_lab.bench.server.own_server import own_server
 from oar_lab.eval.markdown import markdown_table
-from oar_wire.edit import EditOptions
+from oar_wire.edit import EditSettings
 from oar_wire.error import all_errors
 from oar_wire.errors import FIELD_CODE, OF_A_FIELD, InvalidField
 from oar_wire.events import Event
@@ -46,30 +43,31 @@ PROMPT = "a person with short red hair, brown shirt and blue trousers, walking, 
 @click.command()
 @click.option("--record", is_flag=True, help="Record the examples of events again, from a run.")
 @click.option("--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"))
-def main(record: bool, weights: Path) -> None:
+def write_documents(record: bool, weights: Path) -> None:
     """Write docs/openapi.json, docs/asyncapi.json and the generated tables."""
     if record:
-        with tempfile.TemporaryDirectory() as folder, _serving(Path(folder), weights) as (url, pid):
+        settings = {"OAR_WEIGHTS_DIR": str(weights), "OAR_LEASE_SECONDS": "2", "OAR_PREVIEW_INTERVAL": "0.02"}
+        with own_server(settings) as server:
             known = json.loads(EXAMPLES.read_text(encoding="utf-8"))  # of models that are not shipped, too
-            EXAMPLES.write_text(_json(known | record_examples(url, pid)), encoding="utf-8")
-    for path, text in build().items():
+            EXAMPLES.write_text(_json(known | record_examples(server.url, server.processes.pid)), encoding="utf-8")
+    for path, text in build_documents().items():
         path.write_text(text, encoding="utf-8")
         click.echo(path)
 
 
-def build() -> dict[Path, str]:
+def build_documents() -> dict[Path, str]:
     """Every generated file with its text."""
     files = {
         DOCS / "openapi.json": _json(create_app(Settings()).openapi()),
         DOCS / "asyncapi.json": _json(asyncapi.document(VERSION)),
-        CLIENT_OPTIONS: client_options.source(),
-        CLIENT: client_twin.source(),
+        CLIENT_OPTIONS: client_options.options_source(),
+        CLIENT: client_twin.twin_source(),
         STUDIO_ERRORS: studio_errors(),
     }
-    return files | {path: fill(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
+    return files | {path: fill_tables(path.read_text(encoding="utf-8")) for path in sorted(DOCS.glob("*.md"))}
 
 
-def fill(text: str) -> str:
+def fill_tables(text: str) -> str:
     """The Markdown with its generated parts written again. Raises KeyError for an unknown part."""
     return GENERATED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[4]}", text)
 
@@ -148,10 +146,10 @@ def routes_table() -> str:
 
 
 def teaching_table() -> str:
-    from oar_core.train.recipes import IMPORTED, recipe
+    from oar_core.train.recipes import IMPORTED, find_recipe
     from oar_lab.training_cost import Machine, cost_table, taught_cost, usual_backbones
 
-    costs = [taught_cost(key, network, recipe(IMPORTED), Machine()) for key, network in usual_backbones().items()]
+    costs = [taught_cost(key, network, find_recipe(IMPORTED), Machine()) for key, network in usual_backbones().items()]
     return cost_table(costs)
 
 
@@ -167,7 +165,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "close codes": closes_table,
     "events": events_table,
     "request fields": lambda: fields_table(GenerationRequest),
-    "edit fields": lambda: fields_table(EditOptions),
+    "edit fields": lambda: fields_table(EditSettings),
     "settings": settings_table,
     "routes": routes_table,
     "recipes": recipes_table,
@@ -203,8 +201,8 @@ def record_examples(url: str, pid: int) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _submit(client: httpx.Client, **wishes: Any) -> str:
-    return client.post("/v1/generations", json={"prompt": PROMPT, **wishes}).raise_for_status().json()["id"]
+def _submit(client: httpx.Client, **changes: Any) -> str:
+    return client.post("/v1/generations", json={"prompt": PROMPT, **changes}).raise_for_status().json()["id"]
 
 
 def _events(url: str, job_id: str) -> list[dict[str, Any]]:
@@ -244,19 +242,5 @@ def _partials(client: httpx.Client, url: str) -> list[dict[str, Any]]:
     return _events(url, job_id[1]) if job_id else []
 
 
-@contextmanager
-def _serving(folder: Path, weights: Path) -> Iterator[tuple[str, int]]:
-    settings = {"OAR_PORT": "0", "OAR_DATA_DIR": str(folder), "OAR_WEIGHTS_DIR": str(weights.resolve()),
-                "OAR_LEASE_SECONDS": "2", "OAR_PREVIEW_INTERVAL": "0.02"}  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "oar_cli", "serve"], env={**os.environ, **settings},
-                               stdout=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip(), process.pid
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-
-
 if __name__ == "__main__":
-    main()
+    write_documents()

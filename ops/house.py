@@ -34,7 +34,7 @@ class Module:
 
 
 @click.command()
-def main() -> None:
+def print_house() -> None:
     """Print the size of the documents and of the code."""
     root = Path()
     files = tracked_files(root)
@@ -167,4 +167,4 @@ def code_rows(root: Path, files: Iterable[str]) -> Iterator[tuple[object, ...]]:
 
 
 if __name__ == "__main__":
-    main()
+    print_house()

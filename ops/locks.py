@@ -75,7 +75,7 @@ ALL = (
 )
 
 
-def main() -> None:
+def write_locks() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--torch", default=TORCH_INDEX, help="index or folder that has torch without CUDA (%(default)s)"
@@ -86,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write_locks()

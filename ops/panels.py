@@ -13,7 +13,7 @@ Unit = Literal["s", "percentunit", "short", "bytes", "reqps", "ops"]
 
 
 @dataclass(frozen=True)
-class Query:
+class PanelQuery:
     expr: str
     legend: str
 
@@ -24,7 +24,7 @@ class Panel:
     title: str
     text: str
     unit: Unit
-    queries: tuple[Query, ...]
+    queries: tuple[PanelQuery, ...]
     width: int = 8
     height: int = 8
     bounds: tuple[float, float] | None = None  # of a tile: bad on one side, good beyond the other
@@ -64,23 +64,23 @@ def fill(expr: str, **values: str) -> str:
     return expr
 
 
-def rate(name: str, labels: str = ENGINE, by: str = "") -> str:
+def rate_of(name: str, labels: str = ENGINE, by: str = "") -> str:
     total = f"sum by ({by})" if by else "sum"
     return f"{total} (rate({name}{{{labels}}}[$interval]))"
 
 
 def mean(name: str, by: str = "") -> str:
-    return f"{rate(f'{name}_sum', by=by)} / {rate(f'{name}_count', by=by)}"
+    return f"{rate_of(f'{name}_sum', by=by)} / {rate_of(f'{name}_count', by=by)}"
 
 
-def quantile(level: str, name: str, labels: str = ENGINE, by: str = "") -> str:
-    return f"histogram_quantile({level}, {rate(f'{name}_bucket', labels, by=f'le, {by}' if by else 'le')})"
+def quantile_of(level: str, name: str, labels: str = ENGINE, by: str = "") -> str:
+    return f"histogram_quantile({level}, {rate_of(f'{name}_bucket', labels, by=f'le, {by}' if by else 'le')})"
 
 
-def within(name: str, bound: int) -> str:
+def share_within(name: str, bound: int) -> str:
     """The share of observations of at most `bound` seconds, which is a bucket's; Prometheus writes it as 1 or 1.0."""
-    good = rate(f"{name}_bucket", f'{ENGINE},le=~"{bound}(\\\\.0)?"')
-    return f"{good} / ({rate(f'{name}_count')} > 0)"
+    good = rate_of(f"{name}_bucket", f'{ENGINE},le=~"{bound}(\\\\.0)?"')
+    return f"{good} / ({rate_of(f'{name}_count')} > 0)"
 
 
 def latency(title: str, text: str, name: str) -> Panel:
@@ -90,19 +90,19 @@ def latency(title: str, text: str, name: str) -> Panel:
         text,
         "s",
         (
-            Query(quantile("0.5", name, by="model"), "{{model}} median"),
-            Query(quantile("$quantile", name, by="model"), "{{model}} q$quantile"),
+            PanelQuery(quantile_of("0.5", name, by="model"), "{{model}} median"),
+            PanelQuery(quantile_of("$quantile", name, by="model"), "{{model}} q$quantile"),
         ),
     )
 
 
 def heatmap(title: str, text: str, name: str) -> Panel:
     buckets = f"sum by (le) (increase({name}_bucket{{{ENGINE}}}[$interval]))"
-    return Panel("heatmap", title, text, "s", (Query(buckets, "{{le}}"),), width=12)
+    return Panel("heatmap", title, text, "s", (PanelQuery(buckets, "{{le}}"),), width=12)
 
 
 def counts(title: str, text: str, *names: tuple[str, str]) -> Panel:
-    queries = tuple(Query(rate(name), legend) for name, legend in names)
+    queries = tuple(PanelQuery(rate_of(name), legend) for name, legend in names)
     return Panel("lines", title, text, "ops", queries)
 
 
@@ -110,8 +110,8 @@ FIRST_PATCH = "oar_time_to_first_patch_seconds"
 E2E = "oar_e2e_request_latency_seconds"
 ALL_ANSWERS = "sum (rate(oar_http_requests_total[$interval]))"
 FAULTS = '(sum (rate(oar_http_requests_total{status=~"5.."}[$interval])) or vector(0))'
-COMPLETED = rate("oar_jobs_total", f'{ENGINE},outcome="completed"')
-ENDED = rate("oar_jobs_total", f'{ENGINE},outcome=~"completed|failed"')
+COMPLETED = rate_of("oar_jobs_total", f'{ENGINE},outcome="completed"')
+ENDED = rate_of("oar_jobs_total", f'{ENGINE},outcome=~"completed|failed"')
 
 # What a series means is its colour, in every panel.
 TONES = {
@@ -125,18 +125,18 @@ ROWS = (
         "Promises",
         (
             Panel("tile", "First patch within 1 s", "Share of the jobs, from acceptance.", "percentunit",
-                  (Query(within(FIRST_PATCH, 1), "share"),), 4, 4, (0.9, 0.99)),
+                  (PanelQuery(share_within(FIRST_PATCH, 1), "share"),), 4, 4, (0.9, 0.99)),
             Panel("tile", "Pictures within 5 s", "Share of the jobs, from acceptance on.", "percentunit",
-                  (Query(within(E2E, 5), "share"),), 4, 4, (0.9, 0.99)),
+                  (PanelQuery(share_within(E2E, 5), "share"),), 4, 4, (0.9, 0.99)),
             Panel("tile", "Jobs that succeed", "Of those that completed or failed.", "percentunit",
-                  (Query(f"{COMPLETED} / ({ENDED} > 0)", "share"),),
+                  (PanelQuery(f"{COMPLETED} / ({ENDED} > 0)", "share"),),
                   4, 4, (0.95, 0.999)),
             Panel("tile", "Answers without a fault", "Share of HTTP answers below 500.", "percentunit",
-                  (Query(f"1 - {FAULTS} / ({ALL_ANSWERS} > 0)", "share"),), 4, 4, (0.99, 0.999)),
+                  (PanelQuery(f"1 - {FAULTS} / ({ALL_ANSWERS} > 0)", "share"),), 4, 4, (0.99, 0.999)),
             Panel("tile", "Jobs in the queue", "That wait or run, of all models chosen.", "short",
-                  (Query(f"sum (oar_queue_depth{{{MODEL}}})", "jobs"),), 4, 4, (200, 50)),
+                  (PanelQuery(f"sum (oar_queue_depth{{{MODEL}}})", "jobs"),), 4, 4, (200, 50)),
             Panel("tile", "Workers alive", "By their heartbeats in Redis.", "short",
-                  (Query(f"sum (oar_workers{{{MODEL}}})", "workers"),), 4, 4, (0.5, 1)),
+                  (PanelQuery(f"sum (oar_workers{{{MODEL}}})", "workers"),), 4, 4, (0.5, 1)),
         ),
     ),
     Row(
@@ -149,12 +149,12 @@ ROWS = (
             heatmap("Time to first patch, all jobs", "How many jobs took how long.", FIRST_PATCH),
             heatmap("End to end, all jobs", "How many jobs took how long.", E2E),
             Panel("stack", "Where the time goes", "Mean seconds of a job in each phase.", "s", tuple(
-                  Query(mean(f"oar_{name}_time_seconds"), legend) for name, legend in (
+                  PanelQuery(mean(f"oar_{name}_time_seconds"), legend) for name, legend in (
                       ("request_queue", "queue"), ("request_prefill", "prefill"), ("request_decode", "decode"),
                       ("image_encode", "encode")))),
             latency("Encode", "Tokens to PNG, for all images of a job.", "oar_image_encode_time_seconds"),
             Panel("lines", "HTTP, by route", "From a request to the head of its answer.", "s",
-                  (Query(quantile("$quantile", "oar_http_request_duration_seconds", 'route=~"/v1/.*"', "route"),
+                  (PanelQuery(quantile_of("$quantile", "oar_http_request_duration_seconds", 'route=~"/v1/.*"', "route"),
                          "{{route}}"),)),
         ),
     ),
@@ -162,54 +162,55 @@ ROWS = (
         "Throughput",
         (
             Panel("lines", "Requests, by outcome", "What became of submitted requests.", "reqps",
-                  (Query(rate("oar_requests_total", "", "outcome"), "{{outcome}}"),), 6),
+                  (PanelQuery(rate_of("oar_requests_total", "", "outcome"), "{{outcome}}"),), 6),
             Panel("lines", "Jobs that ended, by outcome",
                   "As workers ended them, those canceled before, and those that no worker was there to end.", "ops",
-                  (Query(rate("oar_jobs_total", by="outcome"), "{{outcome}}"),
-                   Query("sum (rate(oar_jobs_canceled_waiting_total[$interval]))", "canceled while it waited"),
-                   Query(rate("oar_jobs_swept_total", "", "outcome"), "{{outcome}}, no worker")), 6),
+                  (PanelQuery(rate_of("oar_jobs_total", by="outcome"), "{{outcome}}"),
+                   PanelQuery("sum (rate(oar_jobs_canceled_waiting_total[$interval]))", "canceled while it waited"),
+                   PanelQuery(rate_of("oar_jobs_swept_total", "", "outcome"), "{{outcome}}, no worker")), 6),
             Panel("stack", "Patches a second, by worker", "Decoded tokens.", "ops",
-                  (Query(rate("oar_patches_generated_total", by="worker"), "{{worker}}"),), 6),
+                  (PanelQuery(rate_of("oar_patches_generated_total", by="worker"), "{{worker}}"),), 6),
             Panel("lines", "Pictures and previews a second", "Finished pictures, and half-done ones that were shown.",
-                  "ops", (Query(rate("oar_images_generated_total"), "pictures"),
-                          Query(rate("oar_previews_total"), "previews")), 6),
+                  "ops", (PanelQuery(rate_of("oar_images_generated_total"), "pictures"),
+                          PanelQuery(rate_of("oar_previews_total"), "previews")), 6),
         ),
     ),
     Row(
         "Tenants",
         (
             Panel("lines", "Requests, by tenant", "With a valid key: let in, or more than the tenant's rate.", "reqps",
-                  (Query(rate("oar_tenant_requests_total", "", "tenant, outcome"), "{{tenant}} {{outcome}}"),), 12),
+                  (PanelQuery(rate_of("oar_tenant_requests_total", "", "tenant, outcome"), "{{tenant}} {{outcome}}"),),
+                  12),
             Panel("lines", "Refused at the door",
                   "Before any route: no valid key, a rate that is used up, a page or a name of elsewhere.", "reqps",
-                  (Query(rate("oar_refused_total", "", "code"), "{{code}}"),), 12),
+                  (PanelQuery(rate_of("oar_refused_total", "", "code"), "{{code}}"),), 12),
         ),
     ),
     Row(
         "Batching",
         (
             Panel("lines", "Pictures in a step", "Mean and quantile of the pictures that shared a step.", "short",
-                  (Query(mean("oar_batch_rows"), "mean"), Query(quantile("$quantile", "oar_batch_rows"), "q$quantile")),
-                  6),
+                  (PanelQuery(mean("oar_batch_rows"), "mean"),
+                   PanelQuery(quantile_of("$quantile", "oar_batch_rows"), "q$quantile")), 6),
             Panel("lines", "Occupancy", "Share of the cache slots that a step decoded, by worker.", "percentunit",
-                  (Query(mean("oar_batch_occupancy_ratio", by="worker"), "{{worker}}"),), 6),
+                  (PanelQuery(mean("oar_batch_occupancy_ratio", by="worker"), "{{worker}}"),), 6),
             Panel("lines", "Padding waste", "Share of the positions asked of the model that were pads.", "percentunit",
-                  (Query(f"{rate('oar_positions_padded_total', by='model')} / "
-                         f"{rate('oar_positions_queried_total', by='model')}", "{{model}}"),), 4),
+                  (PanelQuery(f"{rate_of('oar_positions_padded_total', by='model')} / "
+                         f"{rate_of('oar_positions_queried_total', by='model')}", "{{model}}"),), 4),
             Panel("lines", "Steps a second, by worker", "Engine steps; 0 while jobs run is a stall.", "ops",
-                  (Query(rate("oar_steps_total", by="worker"), "{{worker}}"),), 4),
+                  (PanelQuery(rate_of("oar_steps_total", by="worker"), "{{worker}}"),), 4),
             Panel("lines", "Prefilled tokens a second", "Of prompts, edits and resumed pictures.", "short",
-                  (Query(rate("oar_prefill_tokens_total", by="worker"), "{{worker}}"),), 4),
+                  (PanelQuery(rate_of("oar_prefill_tokens_total", by="worker"), "{{worker}}"),), 4),
         ),
     ),
     Row(
         "Queue",
         (
             Panel("lines", "Jobs", "Waiting: no worker has them. Depth: those that run, too.", "short",
-                  (Query(f"sum by (model) (oar_queue_depth{{{MODEL}}})", "{{model}} depth"),
-                   Query(f"sum by (model) (oar_queue_waiting{{{MODEL}}})", "{{model}} waiting"))),
+                  (PanelQuery(f"sum by (model) (oar_queue_depth{{{MODEL}}})", "{{model}} depth"),
+                   PanelQuery(f"sum by (model) (oar_queue_waiting{{{MODEL}}})", "{{model}} waiting"))),
             Panel("lines", "Age of the oldest waiting job", "0 while none waits.", "s",
-                  (Query(f"max by (model) (oar_queue_oldest_age_seconds{{{MODEL}}})", "{{model}}"),)),
+                  (PanelQuery(f"max by (model) (oar_queue_oldest_age_seconds{{{MODEL}}})", "{{model}}"),)),
             latency("Time in the queue", "From acceptance to a worker.", "oar_request_queue_time_seconds"),
         ),
     ),
@@ -217,16 +218,16 @@ ROWS = (
         "Cache and models",
         (
             Panel("lines", "Cache slots", "Held by jobs, and in all. A guided picture holds two.", "short",
-                  (Query(f"sum by (worker) (oar_cache_slots_used{{{ENGINE}}})", "{{worker}} used"),
-                   Query(f"sum by (worker) (oar_cache_slots{{{ENGINE}}})", "{{worker}} total")), 6),
+                  (PanelQuery(f"sum by (worker) (oar_cache_slots_used{{{ENGINE}}})", "{{worker}} used"),
+                   PanelQuery(f"sum by (worker) (oar_cache_slots{{{ENGINE}}})", "{{worker}} total")), 6),
             Panel("lines", "Jobs that run, by worker", "Those that a worker has.", "short",
-                  (Query(f"sum by (worker) (oar_jobs_running{{{ENGINE}}})", "{{worker}}"),), 6),
+                  (PanelQuery(f"sum by (worker) (oar_jobs_running{{{ENGINE}}})", "{{worker}}"),), 6),
             Panel("tile", "Cache", "Bytes of all slots of all workers.", "bytes",
-                  (Query(f"sum (oar_cache_bytes{{{ENGINE}}})", "bytes"),), 4),
+                  (PanelQuery(f"sum (oar_cache_bytes{{{ENGINE}}})", "bytes"),), 4),
             Panel("tile", "Model load", "The slowest worker's reading, checking and warming up.", "s",
-                  (Query(f"max (oar_model_load_seconds{{{ENGINE}}})", "seconds"),), 4),
+                  (PanelQuery(f"max (oar_model_load_seconds{{{ENGINE}}})", "seconds"),), 4),
             Panel("tile", "Versions", "Of API and workers; more than one is a rolling update.",
-                  "short", (Query("count (count by (version) (oar_build_info))", "versions"),), 4),
+                  "short", (PanelQuery("count (count by (version) (oar_build_info))", "versions"),), 4),
         ),
     ),
     Row(
@@ -237,25 +238,25 @@ ROWS = (
             counts("Jobs given up", "Dead letters: their workers died too often. Expired: past their deadline.",
                    ("oar_jobs_dead_lettered_total", "dead letters"), ("oar_jobs_expired_total", "expired")),
             Panel("lines", "Faults and refusals", "HTTP answers of 500 and above, and 429.", "reqps",
-                  (Query(FAULTS, "5xx"),
-                   Query('(sum (rate(oar_http_requests_total{status="429"}[$interval])) or vector(0))', "429"))),
+                  (PanelQuery(FAULTS, "5xx"),
+                   PanelQuery('(sum (rate(oar_http_requests_total{status="429"}[$interval])) or vector(0))', "429"))),
             Panel("lines", "Streams", "Open websockets and event streams.", "short",
-                  (Query("sum (oar_ws_connections)", "websockets"),
-                   Query("sum (oar_sse_connections)", "event streams"))),
+                  (PanelQuery("sum (oar_ws_connections)", "websockets"),
+                   PanelQuery("sum (oar_sse_connections)", "event streams"))),
             Panel("lines", "Pictures waiting", "For a thread that decodes, encodes or animates them.", "short",
-                  (Query("sum by (work) (oar_pictures_waiting)", "{{work}}"),)),
+                  (PanelQuery("sum by (work) (oar_pictures_waiting)", "{{work}}"),)),
             Panel("lines", "Replays and slow clients", "Streams that went on, events sent again, clients closed.",
-                  "ops", (Query("sum (rate(oar_ws_resumed_total[$interval]))", "resumed"),
-                          Query("sum (rate(oar_ws_replayed_events_total[$interval]))", "replayed events"),
-                          Query("sum (rate(oar_ws_slow_client_closed_total[$interval]))", "slow clients"))),
+                  "ops", (PanelQuery("sum (rate(oar_ws_resumed_total[$interval]))", "resumed"),
+                          PanelQuery("sum (rate(oar_ws_replayed_events_total[$interval]))", "replayed events"),
+                          PanelQuery("sum (rate(oar_ws_slow_client_closed_total[$interval]))", "slow clients"))),
             Panel("lines", "Up", "Targets that answer Prometheus; API processes that reach Redis, and may write.",
-                  "short", (Query('sum by (job) (up{job=~"oar-.*"})', "{{job}}"),
-                            Query("sum (oar_redis_up)", "redis"),
-                            Query("sum (oar_redis_writable)", "redis, for writes"))),
+                  "short", (PanelQuery('sum by (job) (up{job=~"oar-.*"})', "{{job}}"),
+                            PanelQuery("sum (oar_redis_up)", "redis"),
+                            PanelQuery("sum (oar_redis_writable)", "redis, for writes"))),
             Panel("lines", "Redis may lose jobs", "A setting of Redis that is not safe; `/ready` says what to set.",
-                  "short", (Query("max by (danger) (oar_redis_unsafe)", "{{danger}}"),)),
+                  "short", (PanelQuery("max by (danger) (oar_redis_unsafe)", "{{danger}}"),)),
             Panel("tile", "Dead letters", "Kept until somebody repeats them: `oar jobs dead`.", "short",
-                  (Query("sum (oar_dead_letters)", "letters"),), 4, 4, (10, 1)),
+                  (PanelQuery("sum (oar_dead_letters)", "letters"),), 4, 4, (10, 1)),
         ),
     ),
 )  # fmt: skip

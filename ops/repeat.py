@@ -64,7 +64,7 @@ def repeat_running(tally: Tally, count: int, more: Sequence[str]) -> None:
     tally.run(f"{count} times", words)
 
 
-def main() -> None:
+def repeat_tests() -> None:
     parser = argparse.ArgumentParser(prog="python -m ops.repeat", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", choices=("seeds", "running"))
     parser.add_argument("--count", type=int, help=f"default: {SEEDS} seeds, {TIMES} times")
@@ -83,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    repeat_tests()

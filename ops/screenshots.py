@@ -5,20 +5,15 @@ Needs the extra `test` and Chromium. Text is set in Inter where that is installe
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from oar_lab.bench.server.own_server import own_server
+
 WIDE, PHONE = (1360, 860), (390, 844)
 SEED = "7"
-STOP_SECONDS = 25
 TIMEOUT = 60_000  # milliseconds
 FADE = 1500  # milliseconds after which no mark of a patch is left
 HAIR = "a person with a long purple braid, brown shirt and blue trousers, walking, seen from the front"
@@ -27,40 +22,21 @@ HAIR = "a person with a long purple braid, brown shirt and blue trousers, walkin
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("docs"), show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"))
-def main(out: Path, weights: Path) -> None:
+def take_screenshots(out: Path, weights: Path) -> None:
     """Writes studio-*.png."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         raise click.ClickException("Chromium is not installed")
-    with serving(weights) as url, sync_playwright() as playwright:
+    settings = {"OAR_WEIGHTS_DIR": str(weights)}
+    with own_server(settings) as server, sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
         for scheme in ("light", "dark"):
-            create(open_page(browser, url, scheme), out / f"studio-create-{scheme}.png")
-        compare(open_page(browser, url, "dark"), out / "studio-compare.png")
-        edit(open_page(browser, url, "light"), out / "studio-edit.png")
-        phone(open_page(browser, url, "light", is_phone=True), out / "studio-phone.png")
+            shoot_create(open_page(browser, server.url, scheme), out / f"studio-create-{scheme}.png")
+        shoot_compare(open_page(browser, server.url, "dark"), out / "studio-compare.png")
+        shoot_edit(open_page(browser, server.url, "light"), out / "studio-edit.png")
+        phone(open_page(browser, server.url, "light", is_phone=True), out / "studio-phone.png")
         browser.close()
-
-
-@contextmanager
-def serving(weights: Path) -> Iterator[str]:
-    """The URL of a server with a data folder of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {"OAR_DATA_DIR": folder, "OAR_WEIGHTS_DIR": str(weights), "OAR_PORT": "0"}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "oar_cli", "serve"],
-            env={**os.environ, **settings},
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(STOP_SECONDS)
 
 
 def open_page(browser: Browser, url: str, scheme: str, *, is_phone: bool = False) -> Page:
@@ -78,29 +54,29 @@ def open_page(browser: Browser, url: str, scheme: str, *, is_phone: bool = False
     return context.new_page()
 
 
-def create(page: Page, path: Path) -> None:
+def shoot_create(page: Page, path: Path) -> None:
     page.goto("/")
     page.locator(".chip").first.click()
     page.get_by_label("Pictures", exact=True).fill("6")
-    paint(page, "Paint")
+    press(page, "Paint")
     finish(page, path)
 
 
-def compare(page: Page, path: Path) -> None:
+def shoot_compare(page: Page, path: Path) -> None:
     page.goto("/#/compare")
     page.locator(".chip").nth(1).click()
     for tile in page.locator(".tile:visible input").all():
         tile.set_checked(tile.input_value() in {"raster", "random", "halton", "distilled"})
-    paint(page, "Paint them")
+    press(page, "Paint them")
     expect(page.locator(".card .status[data-state=completed]")).to_have_count(4)
     finish(page, path)
 
 
-def edit(page: Page, path: Path) -> None:
+def shoot_edit(page: Page, path: Path) -> None:
     """A mask over a head, before it is painted anew."""
     page.goto("/")
     page.locator(".chip").first.click()
-    paint(page, "Paint")
+    press(page, "Paint")
     expect(page.locator(".viewer")).to_have_attribute("data-state", "completed")
     page.get_by_role("link", name="Edit").last.click()
     expect(page.locator("canvas.retouch")).to_be_visible()
@@ -120,12 +96,12 @@ def edit(page: Page, path: Path) -> None:
 def phone(page: Page, path: Path) -> None:
     page.goto("/")
     page.locator(".chip").nth(4).click()
-    paint(page, "Paint")
+    press(page, "Paint")
     expect(page.locator(".viewer")).to_have_attribute("data-state", "completed")
     finish(page, path)
 
 
-def paint(page: Page, label: str) -> None:
+def press(page: Page, label: str) -> None:
     page.get_by_label("Seed", exact=True).fill(SEED)
     page.get_by_role("button", name=label, exact=True).click()
 
@@ -141,4 +117,4 @@ def finish(page: Page, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    take_screenshots()

@@ -21,16 +21,16 @@ DATA_URL = re.compile(r'url\((?:"(data:[^"\\]*(?:\\.[^"\\]*)*)"|(data:[^)"]*))\)
 SUFFIXES = {"image/svg+xml": ".svg", "image/png": ".png", "image/jpeg": ".jpg"}
 
 
-def main(version: str) -> None:
+def copy_viewer(version: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         subprocess.run(["npm", "pack", "--silent", f"swagger-ui-dist@{version}"], cwd=name, check=True)
         (archive,) = Path(name).glob("*.tgz")
         with tarfile.open(archive) as tar:
             tar.extractall(name, filter="data")
-        install(Path(name) / "package")
+        install_viewer(Path(name) / "package")
 
 
-def install(package: Path) -> None:
+def install_viewer(package: Path) -> None:
     for old in FOLDER.glob("swagger-ui*"):
         old.unlink()
     text = re.sub(r"\n*/[/*]# sourceMappingURL=\S*( \*/)?\s*$", "\n", (package / STYLE).read_text(encoding="utf-8"))
@@ -52,4 +52,4 @@ def _to_file(match: re.Match[str]) -> str:
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or [VERSION]))
+    copy_viewer(*(sys.argv[1:] or [VERSION]))

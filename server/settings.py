@@ -84,7 +84,7 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def normalise_origin(origin: str) -> str:
-    """As browsers send it: in lower case, the host's name in ASCII, without the scheme's default port.
+    """Writes it as browsers send it: in lower case, the host's name in ASCII, without the scheme's default port.
 
     Raises ValueError for what is no origin.
     """
@@ -225,9 +225,9 @@ class Settings(BaseSettings):
         "auto",
         description="Number format of the engine; auto: bfloat16 on CUDA, else float32; fastest: measured",
     )
-    decode_dtype: Literal["float32", "bfloat16"] = Field(
-        "float32",
-        description="Number format of the image decoder; bfloat16 is faster and changes pixels slightly",
+    decode_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Number format of the image decoder; auto: float32, or bfloat16 where OAR_CALIBRATE sees it pay",
     )
     cuda_graphs: bool = Field(False, description="Whether CUDA steps are captured as graphs at the start")
     compile: bool = Field(

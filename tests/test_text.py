@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oar_core.errors import InvalidPrompt, PromptTooLong
+from oar_core.errors import PromptError, PromptLengthError
 from oar_core.text import START_ID, TextTokenizer
 
 CAPTIONS = ["a person with red hair", "an orc with golden boots, walking", "a person with golden hair"] * 5
@@ -34,12 +34,12 @@ def test_any_text_has_ids_of_the_vocabulary(prompt: str) -> None:
 
 
 def test_an_empty_prompt_is_refused(text: TextTokenizer) -> None:
-    with pytest.raises(InvalidPrompt):
+    with pytest.raises(PromptError):
         text.encode(" \n", max_length=10)
 
 
 def test_a_prompt_beyond_the_prefix_is_refused_with_its_length(text: TextTokenizer) -> None:
-    with pytest.raises(PromptTooLong, match="has 6 tokens; this model reads 5"):
+    with pytest.raises(PromptLengthError, match="has 6 tokens; this model reads 5"):
         text.encode("a person with golden hair hair", max_length=6)
 
 

@@ -1,10 +1,15 @@
 """The shapes of static steps: few enough to be prepared before the first picture, close enough to waste little."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-MAX_GROUP = 8  # positions of a row; steps with larger groups take the ordinary way
-EXTENT_PARTS = 4  # of a slot's capacity: how much of a prefix is read is rounded up to one of these
+MAX_GROUP = 32  # positions of a row; steps with larger groups take the ordinary way
+GROUP_STEP = 4  # between groups of more than 8, of which a power of two would leave half as pads
+MAX_PLACES = 1 << 14  # rows times groups: logits and noise of as many, with 16,384 codes each, take about 5 GiB
+# How many parts of a slot's capacity the prefix that is read is rounded up to, from so many rows on. A step of few rows
+# is bound by the weights that it reads, whatever it reads of the cache.
+EXTENT_PARTS = {1: 1, 16: 2, 64: 4}
 ALIGNMENT = 8  # entries: kernels of attention take masks of such widths without a copy
 
 
@@ -19,31 +24,43 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Buckets:
-    """All rows, groups and extents that are prepared, each ascending."""
+    """All rows and groups that are prepared, each ascending, and the extents of each number of rows."""
 
     rows: tuple[int, ...]
     groups: tuple[int, ...]
-    extents: tuple[int, ...]
+    extents: dict[int, tuple[int, ...]]
 
     @classmethod
     def plan(cls, num_slots: int, num_tokens: int, capacity: int) -> Self:
-        """Powers of two for rows and groups; the largest rows are all slots, the largest extent is a whole slot."""
-        part = -(-capacity // (EXTENT_PARTS * ALIGNMENT)) * ALIGNMENT
-        extents = {min(capacity, part * number) for number in range(1, EXTENT_PARTS + 1)}
-        return cls(_powers(num_slots), _powers(min(MAX_GROUP, num_tokens)), tuple(sorted(extents)))
+        """Powers of two for rows; the largest rows are all slots, the largest extent is a whole slot."""
+        rows = _powers(num_slots)
+        most = min(MAX_GROUP, num_tokens)
+        groups = (size for size in (1, 2, 4, *range(8, MAX_GROUP, GROUP_STEP)) if size < most)
+        return cls(rows, (*groups, most), {count: _extents(count, capacity) for count in rows})
 
     def least(self, rows: int, group: int, extent: int) -> Bucket | None:
         """The smallest that holds this; None where none does."""
-        sizes = [
-            next((size for size in sizes if size >= wanted), None)
-            for sizes, wanted in ((self.rows, rows), (self.groups, group), (self.extents, extent))
-        ]
-        return None if None in sizes else Bucket(*(size for size in sizes if size is not None))
+        num_rows, size = _least(self.rows, rows), _least(self.groups, group)
+        if num_rows is None or size is None or num_rows * size > MAX_PLACES:
+            return None
+        length = _least(self.extents[num_rows], extent)
+        return None if length is None else Bucket(num_rows, size, length)
 
     def all(self) -> list[Bucket]:
         """Largest first: what is captured later then fits into memory that is there already."""
-        every = [Bucket(rows, group, extent) for rows in self.rows for group in self.groups for extent in self.extents]
-        return sorted(every, reverse=True)
+        pairs = ((rows, group) for rows in self.rows for group in self.groups if rows * group <= MAX_PLACES)
+        return sorted((Bucket(*pair, extent) for pair in pairs for extent in self.extents[pair[0]]), reverse=True)
+
+
+def _least(sizes: Sequence[int], wanted: int) -> int | None:
+    return next((size for size in sizes if size >= wanted), None)
+
+
+def _extents(rows: int, capacity: int) -> tuple[int, ...]:
+    """Equal parts, as far as they are aligned."""
+    parts = max(count for least, count in EXTENT_PARTS.items() if least <= rows)
+    part = -(-capacity // (parts * ALIGNMENT)) * ALIGNMENT
+    return tuple(sorted({min(capacity, part * number) for number in range(1, parts + 1)}))
 
 
 def _powers(most: int) -> tuple[int, ...]:

@@ -7,14 +7,11 @@ each shape, as the engine would call them: on one thread by its CPU time, which 
 
 import copy
 import hashlib
-import json
-import logging
-import os
+import math
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -22,14 +19,13 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from oar_core.engine.contest import decide
+from oar_core.engine.contest import MOST_ROUNDS, decide
+from oar_core.engine.kept import kept, machine, one_thread
 from oar_core.nn.packed import NEVER, PackedLinear, Packing, can_pack
-
-logger = logging.getLogger(__name__)
 
 ROWS = (1, 2, 4, 8, 64)  # tokens of a step: of one picture, of a few, of many
 PADDED_ROWS = 5
-FORMAT = 2  # of the files
+FORMAT = 3  # of the files
 
 Clock = Callable[[], float]
 Kernels = Sequence[tuple[Callable[[Tensor], Tensor], int, int]]  # a layer of each shape, its width, how many there are
@@ -56,33 +52,35 @@ class Calibration:
 
         Pictures of int8 differ from those of fp32, so it is asked for and never chosen: `dtypes` are floating.
         """
-        with _one_thread():
-            choices = [_Choice(network, dtype, clock) for dtype in dtypes]
-            winner = decide(lambda: [choice.seconds() for choice in choices]).winner if len(choices) > 1 else 0
-            return cls(*choices[winner].facts())
+        with one_thread():
+            formats = [_Format(network, dtype, clock) for dtype in dtypes]
+            choices = [(each, each.best_packing()) for each in formats]
+            winner = 0
+            if len(choices) > 1:
+                winner = decide(lambda: [each.seconds(packing) for each, packing in choices]).winner
+            best, packing = choices[winner]
+            return cls(*best.facts(packing))
 
     @classmethod
     def stored(cls, folder: Path, network: nn.Module, dtypes: Sequence[torch.dtype]) -> Self:
-        """What the folder holds for such a network on this machine and build; else it is measured, and kept there.
-
-        Of several processes the first one decides, so that they compute alike. Where the folder cannot be written each
-        process measures for itself.
-        """
-        path = folder / f"{_key(network, dtypes)}.json"
-        if not path.exists():
-            measured = cls.measure(network, dtypes)
-            try:
-                _keep(path, json.dumps(asdict(measured)))
-            except OSError as error:
-                logger.warning(
-                    "the calibration is not kept: %s cannot be written (%s)", folder, error.strerror or error
-                )
-                return measured
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        """What the folder holds for such a network on this machine and build; else it is measured, and kept there."""
+        return kept(folder / f"{_key(network, dtypes)}.json", cls, lambda: cls.measure(network, dtypes))
 
 
-class _Choice:
-    """One number format with the kernels that are the quickest for each number of rows."""
+def times_best(
+    network: nn.Module, choices: Sequence[tuple[torch.dtype, Packing]], clock: Clock = time.thread_time
+) -> list[float]:
+    """The seconds of each choice over those of the best, in turn, by as many rounds as there may be: a check of what
+    `Calibration.measure` chose at different starts."""
+    with one_thread(), torch.inference_mode():
+        formats = {dtype: _Format(network, dtype, clock) for dtype, _ in choices}
+        passes = [(formats[dtype], packing) for dtype, packing in choices]
+        ratios = decide(lambda: [each.seconds(packing) for each, packing in passes], MOST_ROUNDS).ratios
+    return [ratio / min(ratios) for ratio in ratios]
+
+
+class _Format:
+    """One number format: a linear layer of each shape, in each of the ways to multiply by it."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, clock: Clock) -> None:
         self._dtype, self._clock = dtype, clock
@@ -90,24 +88,23 @@ class _Choice:
             (layer if layer.weight.dtype is dtype else copy.deepcopy(layer).to(dtype), count)
             for layer, count in _kinds(network)
         ]
-        ways: list[Kernels] = [[(layer, layer.in_features, count) for layer, count in layers]]
+        self._ways: list[Kernels] = [[(layer, layer.in_features, count) for layer, count in layers]]
         if layers and can_pack(layers[0][0]):
             for packing in (Packing(), Packing(padded_rows=PADDED_ROWS)):
-                ways.append([(PackedLinear(layer, packing), layer.in_features, count) for layer, count in layers])
-        winners = {rows: self._winner(ways, rows) for rows in ROWS}
-        self.packing = _packing(winners)
-        self._kernels = {rows: ways[self._way(rows)] for rows in ROWS}
+                self._ways.append([(PackedLinear(layer, packing), layer.in_features, count) for layer, count in layers])
 
-    def _winner(self, ways: Sequence[Kernels], rows: int) -> int:
-        fitting = ways if rows < PADDED_ROWS else ways[:2]
+    def best_packing(self) -> Packing:
+        least = _least_packed({rows: self._winner(rows) for rows in ROWS})
+        few = [rows for rows in ROWS if max(2, least) <= rows < PADDED_ROWS]
+        # Of all few rows together: a contest of each would hang on the one where it matters least.
+        is_padded = few and decide(lambda: [self._mean(kernels, few) for kernels in self._ways[1:]]).winner
+        return Packing(least, PADDED_ROWS if is_padded else 1)
+
+    def _winner(self, rows: int) -> int:
+        fitting = self._ways if rows < PADDED_ROWS else self._ways[:2]
         for kernels in fitting:
             self._pass(kernels, rows)
         return decide(lambda: [self._pass(kernels, rows) for kernels in fitting]).winner
-
-    def _way(self, rows: int) -> int:
-        if rows < self.packing.least_rows:
-            return 0
-        return 2 if rows < self.packing.padded_rows else 1
 
     def _pass(self, kernels: Kernels, rows: int) -> float:
         """Seconds of all linear layers."""
@@ -119,41 +116,35 @@ class _Choice:
             total += count * (self._clock() - start)
         return total
 
-    def seconds(self) -> float:
+    def seconds(self, packing: Packing) -> float:
         """The geometric mean over ROWS: few and many rows count alike."""
-        mean = 1.0
-        for rows, kernels in self._kernels.items():
-            mean *= max(self._pass(kernels, rows), 1e-9) ** (1 / len(ROWS))
-        return mean
+        return math.prod(self._mean(self._kernels(packing, rows), (rows,)) ** (1 / len(ROWS)) for rows in ROWS)
 
-    def facts(self) -> tuple[str, int, int, float, float]:
+    def _mean(self, kernels: Kernels, all_rows: Sequence[int]) -> float:
+        return math.prod(max(self._pass(kernels, rows), 1e-9) ** (1 / len(all_rows)) for rows in all_rows)
+
+    def facts(self, packing: Packing) -> tuple[str, int, int, float, float]:
         """The fields of a Calibration."""
         few, many = (
-            round(1e3 * min(self._pass(self._kernels[rows], rows) for _ in range(3)), 4) for rows in (ROWS[0], ROWS[-1])
+            round(1e3 * min(self._pass(self._kernels(packing, rows), rows) for _ in range(3)), 4)
+            for rows in (ROWS[0], ROWS[-1])
         )
-        return _name(self._dtype), self.packing.least_rows, self.packing.padded_rows, few, many
+        return _name(self._dtype), packing.least_rows, packing.padded_rows, few, many
+
+    def _kernels(self, packing: Packing, rows: int) -> Kernels:
+        if rows < packing.least_rows:
+            return self._ways[0]
+        return self._ways[2 if rows < packing.padded_rows else 1]
 
 
-def _packing(winners: dict[int, int]) -> Packing:
+def _least_packed(winners: dict[int, int]) -> int:
     """From each number of rows to the way that won it: 0 the weights as they are, 1 packed, 2 packed and padded."""
     least = NEVER
     for rows in reversed(ROWS):
         if not winners[rows]:
             break
         least = rows
-    padded = [winners[rows] == 2 for rows in ROWS if max(2, least) <= rows < PADDED_ROWS]
-    return Packing(least, PADDED_ROWS if padded and all(padded) else 1)
-
-
-@contextmanager
-def _one_thread() -> Generator[None]:
-    """Packed and plain kernels divide their work among threads alike."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return least
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -163,28 +154,9 @@ def _name(dtype: torch.dtype) -> str:
 def _key(network: nn.Module, dtypes: Sequence[torch.dtype]) -> str:
     """Of this machine's processor, this build and the shapes of the network's linear layers."""
     shapes = [(layer.out_features, layer.in_features, count) for layer, count in _kinds(network)]
-    facts = (FORMAT, torch.__version__, torch.backends.cpu.get_cpu_capability(), _processor(), shapes)
+    facts = (FORMAT, *machine(), shapes)
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     return f"{platform.machine()}-{digest}-{'-'.join(map(_name, dtypes))}"
-
-
-def _processor() -> str:
-    """Its model's name, as far as the system tells."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def _keep(path: Path, text: str) -> None:
-    """Whole or not at all; a file that is there meanwhile stays. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    with suppress(FileExistsError):
-        os.link(draft, path)
-    draft.unlink()
 
 
 def words(calibration: Calibration) -> str:

@@ -65,6 +65,11 @@ class Engine:
         return self._stepper.load
 
     @property
+    def kernels(self) -> str:
+        """Which of the ways through the network it takes, in words: others may round differently."""
+        return self._stepper.kernels
+
+    @property
     def num_running(self) -> int:
         return len(self._scheduler.running)
 

@@ -11,18 +11,18 @@ from oar_core.engine.static_steps import StaticSteps
 from oar_core.engine.stepper import FIRST_SLOTS, Member, Stepper
 from oar_core.host_memory import available_memory, in_words
 from oar_core.models.base import Backbone, StaticBackbone
-from oar_core.nn.packed import NEVER, Packing, can_pack, packed_bytes, packed_twin
+from oar_core.nn.packed import NEVER, Packing, can_pack, layout_of, packed_bytes, packed_twin
 from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.draw import CompiledDraw, plain_draw
 from oar_core.sampling.expectation import Expectation, expect
 from oar_core.sampling.prefill import prefill
-from oar_core.sampling.progress import Progress
+from oar_core.sampling.progress import PictureProgress
 from oar_core.sampling.request import SequenceRequest
 
 logger = logging.getLogger(__name__)
 
 
-class ModelRunner(Stepper[Progress, DecodedGroup]):
+class ModelRunner(Stepper[PictureProgress, DecodedGroup]):
     """The cache takes its dtype and device from the backbone."""
 
     @torch.inference_mode()
@@ -39,10 +39,16 @@ class ModelRunner(Stepper[Progress, DecodedGroup]):
         self._draw = CompiledDraw(backbone.spec.vocab_size, self._cache.keys.device) if is_compiled else plain_draw
         self._static = StaticSteps(static, self._cache, self._draw) if is_static and static is not None else None
 
-    def begin(self, request: SequenceRequest) -> Progress:
-        return Progress.of(request, self._backbone)
+    @property
+    def kernels(self) -> str:
+        draw = "" if self._draw is plain_draw else "compiled draw"
+        steps = "" if self._static is None else "static steps"
+        return "; ".join(filter(None, (layout_of(self._backbone), draw, steps)))
 
-    def prefill(self, sequences: Sequence[Member[Progress]]) -> None:
+    def begin(self, request: SequenceRequest) -> PictureProgress:
+        return PictureProgress.of(request, self._backbone)
+
+    def prefill(self, sequences: Sequence[Member[PictureProgress]]) -> None:
         pairs = [
             sequence.progress.prefill_rows(sequence.slots, self._unconditional_ids, sequence.chunk)
             for sequence in sequences
@@ -50,7 +56,7 @@ class ModelRunner(Stepper[Progress, DecodedGroup]):
         for call in self._calls(pairs):
             prefill(self._backbone, self._cache, [row for pair in call for row in pair])
 
-    def step(self, sequences: Sequence[Member[Progress]]) -> list[DecodedGroup]:
+    def step(self, sequences: Sequence[Member[PictureProgress]]) -> list[DecodedGroup]:
         """One group of each sequence, or a chunk of its prefill, all in one step."""
         rows = [sequence.progress.next_row(sequence.slots, sequence.chunk) for sequence in sequences]
         self.load = StepLoad()
@@ -62,22 +68,28 @@ class ModelRunner(Stepper[Progress, DecodedGroup]):
             group for call in calls for group in decode_step(self._backbone, self._cache, call, self.load, self._draw)
         ]
 
-    def accept(self, sequence: Member[Progress], outcome: DecodedGroup) -> PatchesDecoded | PatchesRevised | None:
+    def accept(
+        self, sequence: Member[PictureProgress], outcome: DecodedGroup
+    ) -> PatchesDecoded | PatchesRevised | None:
         progress = sequence.progress
-        step, steps, kind = progress.step, progress.steps, PatchesRevised if progress.is_revising else PatchesDecoded
+        step, steps, kind = (
+            progress.schedule.step,
+            progress.steps,
+            PatchesRevised if progress.is_revising else PatchesDecoded,
+        )
         patches = progress.accept(outcome)
         if progress.is_complete:
             progress.begin_revision()
         return kind(sequence.id, step, steps, patches) if patches else None
 
-    def finish(self, sequence: Member[Progress]) -> SequenceFinished:
-        return SequenceFinished(sequence.id, sequence.progress.grid_token_ids)
+    def finish(self, sequence: Member[PictureProgress]) -> SequenceFinished:
+        return SequenceFinished(sequence.id, sequence.progress.tokens.by_position)
 
-    def expect(self, sequence: Member[Progress]) -> Expectation | None:
+    def expect(self, sequence: Member[PictureProgress]) -> Expectation | None:
         """Of all positions that a running sequence has not decoded."""
         if not self._backbone.spec.has_free_order:
             return None
-        return expect(self._backbone, self._cache, sequence.slots.conditional, sequence.progress.unknown)
+        return expect(self._backbone, self._cache, sequence.slots.conditional, sequence.progress.tokens.unknown)
 
 
 def fastest(backbone: Backbone, packing: Packing | None = None) -> Backbone:

@@ -16,7 +16,7 @@ from torch import Tensor
 from oar_core.engine.buckets import Bucket
 from oar_core.models.base import StaticBackbone
 from oar_core.nn.kv_cache import FixedWindow, KVCache
-from oar_core.sampling.decode import DecodedGroup, DecodeRow, answer
+from oar_core.sampling.decode import DecodedGroup, DecodeRow, query_logits
 from oar_core.sampling.draw import Draw
 from oar_core.sampling.sampler import SamplingRows
 
@@ -25,7 +25,7 @@ Capture = Callable[[Work], Work]
 
 
 @dataclass(frozen=True)
-class Field:
+class StepField:
     name: str
     shape: tuple[int, ...]
     pad: float
@@ -34,7 +34,7 @@ class Field:
 class Buffers:
     """Named tables in one piece of memory on the host, and the same on the device: one copy moves them all."""
 
-    def __init__(self, fields: Sequence[Field], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, fields: Sequence[StepField], dtype: torch.dtype, device: torch.device) -> None:
         sizes = [int(np.prod(field.shape)) for field in fields]
         self._host = torch.zeros(sum(sizes), dtype=dtype, pin_memory=device.type == "cuda")
         self._device = torch.zeros(sum(sizes), dtype=dtype, device=device)
@@ -65,24 +65,24 @@ class StaticStep:
         vocab_size, device = backbone.spec.vocab_size, cache.keys.device
         self._ints = Buffers(
             [
-                Field("commit_token_ids", (rows, group), 0),
-                Field("commit_positions", (rows, group), 0),
-                Field("slots", (rows, group), scratch),
-                Field("entries", (rows, group), 0),
-                Field("limits", (rows, group), 1),
-                Field("lengths", (rows,), 1),
-                Field("row_queries", (rows, group), 0),
-                Field("queries", (rows, group), 0),
-                Field("conditional", (rows, group), 0),
-                Field("unconditional", (rows, group), 0),
-                Field("noise_keys", (rows,), 0),
-                Field("top_k", (rows,), vocab_size),
+                StepField("commit_token_ids", (rows, group), 0),
+                StepField("commit_positions", (rows, group), 0),
+                StepField("slots", (rows, group), scratch),
+                StepField("entries", (rows, group), 0),
+                StepField("limits", (rows, group), 1),
+                StepField("lengths", (rows,), 1),
+                StepField("row_queries", (rows, group), 0),
+                StepField("queries", (rows, group), 0),
+                StepField("conditional", (rows, group), 0),
+                StepField("unconditional", (rows, group), 0),
+                StepField("noise_keys", (rows,), 0),
+                StepField("top_k", (rows,), vocab_size),
             ],
             torch.int64,
             device,
         )
         self._reals = Buffers(
-            [Field(name, (rows,), 1.0) for name in ("temperature", "top_p", "guidance")], torch.float32, device
+            [StepField(name, (rows,), 1.0) for name in ("temperature", "top_p", "guidance")], torch.float32, device
         )
         self._owners = torch.arange(rows, device=device).repeat_interleave(group)
         self._told = torch.zeros(3 * rows * group, pin_memory=device.type == "cuda")
@@ -139,7 +139,9 @@ class StaticStep:
         ints["commit_positions"][slot, :count] = row.commit_positions
         ints["slots"][slot, :count] = slot
         ints["entries"][slot, :count] = entries
-        ints["limits"][slot, :count] = entries + 1
+        # What each sees of its step: those before it and itself, unless its family's commits see more.
+        seen = np.arange(1, count + 1) if row.commit_seen is None else np.asarray(row.commit_seen)
+        ints["limits"][slot, :count] = start + seen
         ints["lengths"][slot] = start + count
         ints["row_queries"][slot, : row.take] = row.query
         self._cache.lengths.numpy()[slot] = start + count
@@ -167,7 +169,7 @@ class StaticStep:
         params = SamplingRows(
             reals["temperature"], ints["top_k"], reals["top_p"], reals["guidance"], num_ranked=self._vocab_size
         )
-        return answer(
+        return query_logits(
             logits.float(),
             ints["conditional"].flatten(),
             ints["unconditional"].flatten(),
@@ -185,7 +187,9 @@ def repeat(work: Work) -> Work:
 
 
 class Graphs:
-    """Makes CUDA graphs of one device that share their memory: one runs at a time, and what it told is read before the
+    """Never run on a GPU so far: `tests/gpu` has its tests.
+
+    Makes CUDA graphs of one device that share their memory: one runs at a time, and what it told is read before the
     next."""
 
     def __init__(self, device: torch.device) -> None:

@@ -16,8 +16,8 @@ from oar_core.sampling.draw import Draw, plain_draw
 class StaticSteps:
     """Serves rows of fixed orders and group sizes; others take the ordinary way. The cache's last slot is scratch.
 
-    On CUDA every step is a graph and all are captured here, which is part of loading; on a CPU they are the same steps
-    without graphs, made when they are first asked for, for tests.
+    On CUDA every step is a graph and all are captured here, which is part of loading: never run on a GPU so far. On a
+    CPU they are the same steps without graphs, made when they are first asked for, for tests.
     """
 
     def __init__(self, backbone: StaticBackbone, cache: KVCache, draw: Draw = plain_draw) -> None:

@@ -102,6 +102,11 @@ class Stepper(ABC, Generic[P, Outcome]):
     def cache_bytes(self) -> int:
         return self._cache.num_bytes
 
+    @property
+    def kernels(self) -> str:
+        """Which of the ways through the network it takes, in words: others may round differently."""
+        return ""
+
     @abstractmethod
     def begin(self, request: Any) -> P:
         """Raises a RequestError for a request that the model cannot serve."""

@@ -34,7 +34,7 @@ class Entry:
     number_format: str  # as safetensors names it
 
 
-class Checkpoint(Mapping[str, Tensor]):
+class CheckpointFile(Mapping[str, Tensor]):
     """Reads a tensor when it is asked for, and checks that its numbers are finite. Before that, headers alone are read:
     to open a file takes as many addresses as it has bytes."""
 
@@ -45,7 +45,7 @@ class Checkpoint(Mapping[str, Tensor]):
         self._opened: dict[Path, Any] = {}
         entries: dict[str, Entry] = {}
         for file in files:
-            for entry in read_header(file, name):
+            for entry in read_file_header(file, name):
                 if entry.key in entries:
                     raise WeightsError(f"two files of {name} hold {entry.key}")
                 entries[entry.key] = entry
@@ -104,11 +104,11 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self._entries)
 
 
-def open_checkpoint(paths: Sequence[Path], scratch: Path) -> Checkpoint:
+def open_checkpoint(paths: Sequence[Path], scratch: Path) -> CheckpointFile:
     """One checkpoint of one or several files, pickled or safetensors, whatever they are called. Pickles are written
     anew into `scratch`. Raises WeightsError."""
     name = " + ".join(path.name for path in paths)
-    return Checkpoint(name, [_as_safetensors(path, scratch / f"{name}.{i}") for i, path in enumerate(paths)])
+    return CheckpointFile(name, [_as_safetensors(path, scratch / f"{name}.{i}") for i, path in enumerate(paths)])
 
 
 def _as_safetensors(path: Path, target: Path) -> Path:
@@ -127,8 +127,8 @@ def _as_safetensors(path: Path, target: Path) -> Path:
     return target
 
 
-def read_header(path: Path, name: str) -> list[Entry]:
-    """What a safetensors file holds. Raises WeightsError where it is none, or shorter than its header says."""
+def read_file_header(path: Path, name: str) -> list[Entry]:
+    """Returns what a safetensors file holds. Raises WeightsError where it is none, or shorter than its header says."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(32)

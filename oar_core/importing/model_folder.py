@@ -12,11 +12,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from oar_core.errors import ConfigError, OarError, WeightsError, check_options
+from oar_core.errors import ConfigError, LibraryError, WeightsError, check_options
 from oar_core.host_memory import check_memory
 from oar_core.importing.card import Origins, write_card
-from oar_core.importing.checkpoint import Checkpoint, open_checkpoint
-from oar_core.importing.parts import Part, check_family, find_backbone, find_tokenizer, holds_tokenizer
+from oar_core.importing.checkpoint import CheckpointFile, open_checkpoint
+from oar_core.importing.parts import ImportedPart, check_family, find_backbone, find_tokenizer, holds_tokenizer
 from oar_core.importing.source import Fetched, check_disk, fetch, fetch_text
 from oar_core.models.base import Backbone, BackboneSpec, Conditioner, ImageTokenizer
 from oar_core.models.classes import ClassConditioner, class_names
@@ -88,7 +88,7 @@ def import_model(request: ImportRequest, report: Callable[[str], None]) -> Impor
             opened = _open(checkpoint, Path(scratch) / "a", stack)
             opened_tokenizer = _open(tokenizer, Path(scratch) / "b", stack) if tokenizer else opened
             draft = Draft.of(request, opened, opened_tokenizer, text)
-            draft.check_room(weights_dir)
+            draft.check_space(weights_dir)
             report(f"writing {draft.name}")
             folder = Path(scratch) / "model"
             draft.write(folder, Origins(checkpoint, tokenizer), report)
@@ -104,7 +104,7 @@ def _check_manifest(weights_dir: Path) -> None:
         Manifest.load(weights_dir)
 
 
-def _open(files: Sequence[Fetched], scratch: Path, stack: ExitStack) -> Checkpoint:
+def _open(files: Sequence[Fetched], scratch: Path, stack: ExitStack) -> CheckpointFile:
     """Pickles are stored again in `scratch`, which is on the disk of the weights."""
     scratch.mkdir()
     return stack.enter_context(open_checkpoint([file.path for file in files], scratch))
@@ -117,13 +117,15 @@ class Draft:
     name: str
     publication: Publication
     licence: str
-    backbone: Part
-    tokenizer: Part
+    backbone: ImportedPart
+    tokenizer: ImportedPart
     conditioner: Conditioner
     config: dict[str, Any]
 
     @classmethod
-    def of(cls, request: ImportRequest, checkpoint: Checkpoint, tokenizer: Checkpoint, text: Fetched | None) -> "Draft":
+    def of(
+        cls, request: ImportRequest, checkpoint: CheckpointFile, tokenizer: CheckpointFile, text: Fetched | None
+    ) -> "Draft":
         """Raises ConfigError, WeightsError."""
         given = request.given
         backbone, network = find_backbone(request.family, checkpoint, given.get("backbone", {}))
@@ -158,7 +160,7 @@ class Draft:
         licence = request.licence or publication.licence
         return cls(name, publication, licence, backbone, codes, conditioner, config)
 
-    def check_room(self, weights_dir: Path) -> None:
+    def check_space(self, weights_dir: Path) -> None:
         """Raises WeightsError where the name is taken, or memory or disk are too small."""
         folder = weights_dir / self.name
         if folder.exists():
@@ -201,7 +203,9 @@ class Draft:
         )
 
 
-def _check_together(checkpoint: Checkpoint, backbone: Backbone, codes: Checkpoint, tokenizer: ImageTokenizer) -> None:
+def _check_together(
+    checkpoint: CheckpointFile, backbone: Backbone, codes: CheckpointFile, tokenizer: ImageTokenizer
+) -> None:
     """Raises WeightsError."""
     if tokenizer.vocab_size != backbone.spec.vocab_size:
         raise WeightsError(
@@ -229,11 +233,11 @@ def _check_defaults(defaults: Mapping[str, Any], spec: BackboneSpec) -> None:
             CONSTANT,
         ):
             raise ConfigError(f"it writes in order {RASTER} alone, in {spec.num_tokens} steps of {CONSTANT} groups")
-    except (OarError, TypeError) as error:
+    except (LibraryError, TypeError) as error:
         raise ConfigError(f"the defaults do not fit the model: {error}") from error
 
 
-def _conditioner(part: Part, backbone: Backbone, given: Mapping[str, Any], text: Fetched | None) -> Conditioner:
+def _conditioner(part: ImportedPart, backbone: Backbone, given: Mapping[str, Any], text: Fetched | None) -> Conditioner:
     """Classes, unless the family makes another. Raises ConfigError, WeightsError."""
     if part.importer.conditioner is not None:
         made = part.importer.conditioner(part.config, None if text is None else text.path)
@@ -254,8 +258,8 @@ def _examples(conditioner: Conditioner) -> list[str]:
     if not isinstance(conditioner, ClassConditioner):
         return []
     names = conditioner.classes.names
-    wanted = [name for name in ("golden retriever", "macaw", "lakeside", "volcano") if name in names]
-    return wanted or list(names[:2])
+    needed = [name for name in ("golden retriever", "macaw", "lakeside", "volcano") if name in names]
+    return needed or list(names[:2])
 
 
 def _usual_name(publication: Publication) -> str:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from oar_core.errors import ConfigError, WeightsError
-from oar_core.importing.checkpoint import WIDTHS, Checkpoint
+from oar_core.importing.checkpoint import WIDTHS, CheckpointFile
 from oar_core.models.base import Backbone, ImageTokenizer
 from oar_core.models.checkpoint import check_fits
 from oar_core.models.importer import Config, Importer, ReadKeys
@@ -26,13 +26,13 @@ N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Part:
+class ImportedPart:
     """A network of a checkpoint that fits its family, before any of its numbers was read."""
 
     key: str  # of the family
     importer: Importer
     config: dict[str, Any]
-    checkpoint: Checkpoint
+    checkpoint: CheckpointFile
     shapes: Mapping[str, tuple[int, ...]]  # of this library's tensors
 
     @property
@@ -84,7 +84,7 @@ def check_family(key: str) -> Importer:
     return importer
 
 
-def find_backbone(key: str, checkpoint: Checkpoint, given: Config) -> tuple[Part, Backbone]:
+def find_backbone(key: str, checkpoint: CheckpointFile, given: Config) -> tuple[ImportedPart, Backbone]:
     """The backbone and its network without numbers. Raises ConfigError, WeightsError."""
     importer, found = check_family(key), family(key)
     if not importer.recognises(checkpoint.shapes):
@@ -92,12 +92,12 @@ def find_backbone(key: str, checkpoint: Checkpoint, given: Config) -> tuple[Part
     return _part(key, importer, checkpoint, given, lambda config: found.build_backbone(key, config))
 
 
-def holds_tokenizer(checkpoint: Checkpoint) -> bool:
+def holds_tokenizer(checkpoint: CheckpointFile) -> bool:
     importers = (family(key).tokenizer_importer for key in FAMILIES)
     return any(importer is not None and importer.recognises(checkpoint.shapes) for importer in importers)
 
 
-def find_tokenizer(checkpoint: Checkpoint, given: Config) -> tuple[Part, ImageTokenizer]:
+def find_tokenizer(checkpoint: CheckpointFile, given: Config) -> tuple[ImportedPart, ImageTokenizer]:
     """As `find_backbone`, of whichever family has such a tokenizer."""
     for key in FAMILIES:
         found = family(key)
@@ -114,8 +114,8 @@ def find_tokenizer(checkpoint: Checkpoint, given: Config) -> tuple[Part, ImageTo
 
 
 def _part(
-    key: str, importer: Importer, checkpoint: Checkpoint, given: Config, build: Callable[[Config], N]
-) -> tuple[Part, N]:
+    key: str, importer: Importer, checkpoint: CheckpointFile, given: Config, build: Callable[[Config], N]
+) -> tuple[ImportedPart, N]:
     with _about(checkpoint):
         config = importer.infer(checkpoint.shapes, given)
         try:
@@ -131,11 +131,11 @@ def _part(
         if wrong:
             raise WeightsError(f"{wrong[0][0]} holds {wrong[0][1]}; weights are {', '.join(WIDTHS)}")
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    return Part(key, importer, config, checkpoint, shapes), network
+    return ImportedPart(key, importer, config, checkpoint, shapes), network
 
 
-def _looks_like(checkpoint: Checkpoint) -> str:
-    """What a checkpoint is instead."""
+def _looks_like(checkpoint: CheckpointFile) -> str:
+    """Returns what a checkpoint is instead."""
     shapes = checkpoint.shapes
     found = [(key, family(key)) for key in FAMILIES]
     others = [f"the backbone of {key}" for key, each in found if each.importer and each.importer.recognises(shapes)]
@@ -155,7 +155,7 @@ def _listed(names: list[str]) -> str:
 
 
 @contextmanager
-def _about(checkpoint: Checkpoint) -> Iterator[None]:
+def _about(checkpoint: CheckpointFile) -> Iterator[None]:
     """Has a sentence about a checkpoint begin with its name."""
     try:
         yield

@@ -50,7 +50,7 @@ class Refusal(Exception):
     """What is wrong with the file, as the rest of a sentence that its name begins."""
 
 
-def main(source: Path, target: Path) -> int:
+def write_tensors(source: Path, target: Path) -> int:
     import torch  # before the bound: its libraries take addresses too
 
     _bound_memory(3 * source.stat().st_size + SPARE_BYTES)
@@ -147,4 +147,4 @@ def _save(tensors: Mapping[str, Any], target: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(write_tensors(Path(sys.argv[1]), Path(sys.argv[2])))

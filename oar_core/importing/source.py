@@ -56,11 +56,11 @@ def fetch(text: str) -> Fetched:
         if not path.is_file():
             raise WeightsError(f"there is no file {path}")
         return Fetched(path, path.name)
-    wanted = HubFile.parse(text)
-    path = _download(wanted)
+    requested = HubFile.parse(text)
+    path = _download(requested)
     # The cache keeps each commit in a folder of its name: models--OWNER--REPO/snapshots/COMMIT/FILE.
-    commit = path.parts[-1 - len(Path(wanted.file).parts)]
-    return Fetched(path, str(HubFile(wanted.repo, wanted.file, commit)), commit)
+    commit = path.parts[-1 - len(Path(requested.file).parts)]
+    return Fetched(path, str(HubFile(requested.repo, requested.file, commit)), commit)
 
 
 def fetch_text(text: str) -> Fetched:
@@ -69,19 +69,19 @@ def fetch_text(text: str) -> Fetched:
     return Fetched(path, path.name) if path.is_dir() else fetch(text)
 
 
-def _download(wanted: HubFile) -> Path:
+def _download(requested: HubFile) -> Path:
     hub = _hub()
-    known = hub.try_to_load_from_cache(wanted.repo, wanted.file, revision=wanted.revision)
-    with _sentences(wanted, hub):
+    known = hub.try_to_load_from_cache(requested.repo, requested.file, revision=requested.revision)
+    with _sentences(requested, hub):
         if not isinstance(known, str):
-            _check_disk(wanted, hub)
-        return Path(hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision))
+            _check_disk(requested, hub)
+        return Path(hub.hf_hub_download(requested.repo, requested.file, revision=requested.revision))
 
 
-def _check_disk(wanted: HubFile, hub: Any) -> None:
-    plan = hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, dry_run=True)
+def _check_disk(requested: HubFile, hub: Any) -> None:
+    plan = hub.hf_hub_download(requested.repo, requested.file, revision=requested.revision, dry_run=True)
     if plan.will_download:
-        check_disk(Path(hub.constants.HF_HUB_CACHE), plan.file_size, str(wanted))
+        check_disk(Path(hub.constants.HF_HUB_CACHE), plan.file_size, str(requested))
 
 
 def check_disk(folder: Path, num_bytes: int, what: str) -> None:
@@ -104,31 +104,31 @@ def _hub() -> Any:
 
 
 @contextmanager
-def _sentences(wanted: HubFile, hub: Any) -> Iterator[None]:
+def _sentences(requested: HubFile, hub: Any) -> Iterator[None]:
     """The Hub's errors as one sentence each."""
     errors = hub.errors
     try:
         yield
     except errors.GatedRepoError as error:
-        raise WeightsError(f"{wanted.repo} is gated: accept its terms on its page, then `hf auth login`") from error
+        raise WeightsError(f"{requested.repo} is gated: accept its terms on its page, then `hf auth login`") from error
     except errors.RepositoryNotFoundError as error:
-        raise WeightsError(f"the Hub has no repository {wanted.repo}, or it is private") from error
+        raise WeightsError(f"the Hub has no repository {requested.repo}, or it is private") from error
     except errors.RevisionNotFoundError as error:
-        raise WeightsError(f"{wanted.repo} has no revision {wanted.revision}") from error
+        raise WeightsError(f"{requested.repo} has no revision {requested.revision}") from error
     except errors.LocalEntryNotFoundError as error:
-        raise WeightsError(f"{wanted} is not in the cache, and the Hub cannot be reached") from error
+        raise WeightsError(f"{requested} is not in the cache, and the Hub cannot be reached") from error
     except errors.EntryNotFoundError as error:
-        raise WeightsError(f"{wanted.repo} has no file {wanted.file}") from error
+        raise WeightsError(f"{requested.repo} has no file {requested.file}") from error
     except errors.OfflineModeIsEnabled as error:
-        raise WeightsError(f"{wanted} is not in the cache, and HF_HUB_OFFLINE is set") from error
+        raise WeightsError(f"{requested} is not in the cache, and HF_HUB_OFFLINE is set") from error
     except errors.HFValidationError as error:
-        raise ConfigError(f"{wanted} is no name of the Hub: {error}") from error
+        raise ConfigError(f"{requested} is no name of the Hub: {error}") from error
     except (errors.HfHubHTTPError, httpx.HTTPError) as error:
         raise WeightsError(
-            f"the download of {wanted} was cut off; the same command goes on where it stopped ({_first_line(error)})"
+            f"the download of {requested} was cut off; the same command goes on where it stopped ({_first_line(error)})"
         ) from error
     except OSError as error:
-        raise WeightsError(f"{wanted} cannot be stored: {error.strerror or _first_line(error)}") from error
+        raise WeightsError(f"{requested} cannot be stored: {error.strerror or _first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

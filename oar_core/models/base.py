@@ -5,72 +5,48 @@ branch above it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import OrderScore
+from oar_core.models.condition import Condition, Features, Prefix
+from oar_core.models.image_tokenizer import ImageTokenizer
+from oar_core.models.layouts import FramesLayout, GridLayout, Layout, LayoutKind, SequenceLayout, TokenLayout
+from oar_core.models.spec import BackboneSpec, Commits, GuidanceShare, Queries, Unconditional
 from oar_core.nn.kv_cache import FixedWindow, KVCache
-from oar_core.nn.tables import moved, right_padded
 from oar_core.order.tree import OrderTree
-from oar_wire.options import ConditionKind, model_options
+from oar_wire.options import ConditionKind
 
-LayoutKind = Literal["grid", "sequence", "frames"]
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """A condition prefix of vectors in place of ids, such as an encoder makes of a caption; on the host."""
-
-    values: Float[Tensor, "P F"]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-
-Prefix = tuple[int, ...] | Features
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Condition prefixes of a batch: text token ids or class labels, right-padded; pads are ignored.
-
-    Rows of which `is_features` consist of `features`, and their ids say nothing.
-    """
-
-    ids: Int[Tensor, "B P"]
-    lengths: Int[Tensor, "B"]  # on the host
-    features: Float[Tensor, "B P F"] | None = None  # None: no row has any
-    is_features: Bool[Tensor, "B"] | None = None
-
-    @classmethod
-    def stack(cls, rows: Sequence[Prefix | Sequence[int]], device: torch.device) -> Self:
-        """One prefix a row, padded to the longest."""
-        ids = right_padded([(0,) * len(row) if isinstance(row, Features) else row for row in rows])
-        return cls(
-            moved([ids], device)[0],
-            torch.tensor([len(row) for row in rows]),
-            *cls._features(rows, ids.shape[1], device),
-        )
-
-    @staticmethod
-    def _features(
-        rows: Sequence[Prefix | Sequence[int]], length: int, device: torch.device
-    ) -> tuple[Float[Tensor, "B P F"], Bool[Tensor, "B"]] | tuple[None, None]:
-        found = [row.values for row in rows if isinstance(row, Features)]
-        if not found:
-            return None, None
-        table = torch.zeros(len(rows), length, found[0].shape[1])
-        for row, values in zip(table, rows):
-            if isinstance(values, Features):
-                row[: len(values)] = values.values
-        return table.to(device), torch.tensor([isinstance(row, Features) for row in rows], device=device)
+__all__ = [
+    "Backbone",
+    "BackboneSpec",
+    "Commit",
+    "Commits",
+    "Condition",
+    "Conditioner",
+    "Features",
+    "FramesLayout",
+    "GridLayout",
+    "GuidanceShare",
+    "ImageTokenizer",
+    "Layout",
+    "LayoutKind",
+    "Prefix",
+    "Queries",
+    "Query",
+    "SequenceLayout",
+    "StaticBackbone",
+    "TokenLayout",
+    "Unconditional",
+    "valid_places",
+    "within",
+]
 
 
 @dataclass(frozen=True)
@@ -86,7 +62,7 @@ class Commit:
 
     @property
     def valid(self) -> Bool[Tensor, "B K"]:
-        """Which places hold something; on the host."""
+        """Tells which places hold something; on the host."""
         return within(self.counts, self.token_ids.shape[1])
 
     @property
@@ -114,214 +90,6 @@ class Query:
         return cls(positions.flatten(), (positions.shape[1],) * positions.shape[0])
 
 
-class Commits(Enum):
-    """What a committed token sees of those that are committed after or with it."""
-
-    CAUSAL = "causal"  # itself and the tokens before it
-    GROUP = "group"  # also the other tokens of its step
-
-
-class Queries(Enum):
-    """What a queried position sees beside the committed tokens."""
-
-    ALONE = "alone"  # nothing
-    GROUP = "group"  # the other positions of its step
-    EARLIER = "earlier"  # the positions of its step that come before it
-    NEXT = "next"  # nothing, and it is no choice: what is answered is the position behind the last commit
-
-
-class Unconditional(Enum):
-    """What guidance steers away from, beside a condition."""
-
-    FIXED = "fixed"  # one prefix, whatever the condition is
-    LAST = "last"  # of that prefix, the last ids: as many as the condition is long
-    PADDED = "padded"  # of a prefix of three ids, the second one so often that both are of the same length
-
-
-class GuidanceShare(Enum):
-    """At which share of a picture a guidance that grows with it is read for the positions of a step."""
-
-    START = "start"  # the positions that were decoded before the step
-    END = "end"  # those and the step's own
-    RANK = "rank"  # of each position, those of lower rank
-
-    def of(self, start: int, end: int, length: int) -> tuple[float, ...]:
-        """The share at each rank of a step that decodes the ranks from `start` to `end` - 1 of a picture of `length`;
-        one for all, unless it is by rank."""
-        ranks = {GuidanceShare.START: (start,), GuidanceShare.END: (end,), GuidanceShare.RANK: range(start, end)}
-        return tuple(rank / length for rank in ranks[self])
-
-
-@dataclass(frozen=True)
-class GridLayout:
-    """Tokens are cells of a grid of `height` rows and `width` columns, numbered row by row."""
-
-    height: int
-    width: int
-
-    kind: ClassVar[LayoutKind] = "grid"
-    orders: ClassVar[tuple[str, ...] | None] = None  # in which it can be written; None: in any
-    can_edit: ClassVar[bool] = True  # whether a part of what it shows is a part of its tokens
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.height, self.width
-
-    @property
-    def num_tokens(self) -> int:
-        return self.height * self.width
-
-    @property
-    def extent(self) -> tuple[int, ...]:
-        """What describes it to others: its sides."""
-        return self.shape
-
-    def place(self, position: int) -> tuple[int, int]:
-        """Row and column."""
-        return divmod(position, self.width)
-
-
-@dataclass(frozen=True)
-class SequenceLayout:
-    """Tokens are written from the first to the last, in groups from coarse to fine. Each tells of the whole picture."""
-
-    groups: tuple[int, ...]  # sizes
-
-    kind: ClassVar[LayoutKind] = "sequence"
-    orders: ClassVar[tuple[str, ...] | None] = ("raster",)
-    can_edit: ClassVar[bool] = False
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """As a grid of one row, for what draws a line of tokens as well."""
-        return 1, self.num_tokens
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(self.groups)
-
-    @property
-    def extent(self) -> tuple[int, ...]:
-        """What describes it to others: the sizes of its groups."""
-        return self.groups
-
-    def place(self, position: int) -> tuple[int, int]:
-        """Row and column in that grid."""
-        return 0, position
-
-
-@dataclass(frozen=True)
-class FramesLayout:
-    """Frames, one after another; each is a grid of places that hold `channels` values."""
-
-    num_frames: int
-    height: int
-    width: int
-    channels: int
-
-    kind: ClassVar[LayoutKind] = "frames"
-    can_edit: ClassVar[bool] = False
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Of one frame."""
-        return self.height, self.width
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        return self.channels, self.height, self.width
-
-    @property
-    def num_places(self) -> int:
-        """Of one frame."""
-        return self.height * self.width
-
-    @property
-    def extent(self) -> tuple[int, ...]:
-        """What describes it to others: how many frames, and the sides of one."""
-        return self.num_frames, self.height, self.width
-
-
-TokenLayout = GridLayout | SequenceLayout
-Layout = TokenLayout | FramesLayout
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """What a backbone reads and writes, and who sees whom in it."""
-
-    layout: TokenLayout
-    vocab_size: int
-    condition_vocab: int  # ids of conditions are below
-    max_condition: int  # tokens of a condition prefix
-    commits: Commits = Commits.CAUSAL
-    queries: Queries = Queries.ALONE
-    feature_width: int = 0  # of the vectors that a condition may consist of in place of ids; 0: it has ids
-    unconditional: Unconditional = Unconditional.FIXED
-    guidance_share: GuidanceShare = GuidanceShare.START
-    # Group sizes of the network's authors, of so many steps over so many positions: None where they name none for them.
-    published_groups: Callable[[int, int], tuple[int, ...] | None] | None = None
-
-    @property
-    def num_tokens(self) -> int:
-        return self.layout.num_tokens
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.layout.shape
-
-    @property
-    def has_free_groups(self) -> bool:
-        """Whether logits depend on the committed tokens in their order alone, however they were grouped into steps.
-
-        Where they do, a picture may be resumed from its tokens alone; elsewhere its groups are repeated.
-        """
-        return self.has_free_commits and self.queries in (Queries.ALONE, Queries.NEXT)
-
-    @property
-    def has_free_commits(self) -> bool:
-        """Whether what a committed token leaves in the cache does not depend on which others came with it."""
-        return self.commits is Commits.CAUSAL
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """The options of a drawing that mean something to this family."""
-        return tuple(option.name for option in model_options())
-
-    @property
-    def can_edit(self) -> bool:
-        """Whether a picture can be given in part."""
-        return self.layout.can_edit and self.has_free_order
-
-    @property
-    def can_revise(self) -> bool:
-        """Whether any tokens may be dropped and drawn again given all others."""
-        return self.can_ask_all
-
-    @property
-    def can_ask_all(self) -> bool:
-        """Whether all remaining positions can be scored in one pass without a change of what each answers."""
-        return self.queries is Queries.ALONE
-
-    @property
-    def has_free_order(self) -> bool:
-        """Whether any position can be asked at any time.
-
-        Where it cannot, pictures are written in raster order, one position a step, and none of their tokens can be
-        given.
-        """
-        return self.queries is not Queries.NEXT
-
-    def unconditional_beside(self, condition: Prefix, unconditional_ids: tuple[int, ...]) -> tuple[int, ...]:
-        """The prefix that guidance steers away from where a picture has this condition."""
-        if self.unconditional is Unconditional.LAST:
-            return unconditional_ids[-len(condition) :]
-        if self.unconditional is Unconditional.PADDED:
-            first, pad, last = unconditional_ids
-            return first, *(pad,) * max(0, len(condition) - 2), last
-        return unconditional_ids
-
-
 class Backbone(nn.Module, ABC):
     """A network that commits tokens to a KV cache and predicts tokens at queried positions.
 
@@ -331,7 +99,7 @@ class Backbone(nn.Module, ABC):
     """
 
     order_score: OrderScore  # by which it chooses its own order
-    order_tree: OrderTree | None  # of the orders that conditions decide
+    order_tree: OrderTree | None = None  # of the orders that conditions decide
 
     @property
     @abstractmethod
@@ -339,7 +107,7 @@ class Backbone(nn.Module, ABC):
 
     @property
     def has_policy(self) -> bool:
-        """Whether it can `score`."""
+        """Tells whether it can `score`."""
         return False
 
     @abstractmethod
@@ -382,50 +150,6 @@ class StaticBackbone(Protocol):
     ) -> Float[Tensor, "Q V"]: ...
 
 
-class ImageTokenizer(nn.Module, ABC):
-    """Pixels are floats in [-1, 1]; ids run over the grid row by row.
-
-    `decode_partial` accepts any id where unknown. It decodes a code for "unknown" there, or a neutral one where the
-    tokenizer was trained without (`has_unknown_code` is false): so far from what it knows, it had better not be asked
-    about many.
-    """
-
-    has_unknown_code: ClassVar[bool] = False  # whether it was trained to decode pictures with unknown positions
-    decoder: nn.Module  # from vectors of codes to pixels
-
-    def decode_in(self, dtype: torch.dtype) -> None:
-        """Sets the number format of the decoder, in place. What is encoded, and which vector a code has, stay as they
-        are."""
-        self.decoder.to(dtype)
-
-    def to_decoder(self, grid: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """Vectors as the decoder takes them: in its number format, channels last."""
-        dtype = next(self.decoder.parameters()).dtype
-        return grid.to(dtype).contiguous(memory_format=torch.channels_last)
-
-    @property
-    @abstractmethod
-    def image_size(self) -> tuple[int, int]:
-        """Y, X in pixels."""
-
-    @property
-    @abstractmethod
-    def grid(self) -> tuple[int, int]: ...
-
-    @property
-    @abstractmethod
-    def vocab_size(self) -> int: ...
-
-    @abstractmethod
-    def encode(self, images: Float[Tensor, "B 3 Y X"]) -> Int[Tensor, "B L"]: ...
-
-    @abstractmethod
-    def decode(self, token_ids: Int[Tensor, "B L"]) -> Float[Tensor, "B 3 Y X"]: ...
-
-    @abstractmethod
-    def decode_partial(self, token_ids: Int[Tensor, "B L"], known: Bool[Tensor, "B L"]) -> Float[Tensor, "B 3 Y X"]: ...
-
-
 class Conditioner(Protocol):
     """Turns what a caller says into a condition prefix of the backbone."""
 
@@ -443,7 +167,7 @@ class Conditioner(Protocol):
         ...
 
     def encode(self, prompt: str, *, max_length: int) -> Prefix:
-        """The condition. Raises InvalidPrompt, PromptTooLong."""
+        """The condition. Raises PromptError, PromptLengthError."""
         ...
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> Sequence[Prefix]:
@@ -458,7 +182,7 @@ class Conditioner(Protocol):
 
 
 def within(counts: Int[Tensor, "B"], width: int) -> Bool[Tensor, "B width"]:
-    """Which of `width` right-padded places hold something."""
+    """Tells which of `width` right-padded places hold something."""
     return torch.arange(width, device=counts.device) < counts[:, None]
 
 

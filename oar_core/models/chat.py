@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from tokenizers import Tokenizer
 
-from oar_core.errors import ConfigError, InvalidPrompt, WeightsError, refusal
+from oar_core.errors import ConfigError, PromptError, WeightsError, request_error
 from oar_wire.options import BadOption, check_prompt, check_prompt_tokens
 
 CHAT = "chat.json"  # in a model's folder
@@ -78,18 +78,18 @@ class ChatConditioner:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, prompt: str, *, max_length: int) -> tuple[int, ...]:
-        """Raises InvalidPrompt for a prompt of white space only or with a special token in it, PromptTooLong for a
+        """Raises PromptError for a prompt of white space only or with a special token in it, PromptLengthError for a
         conversation of more than `max_length` ids."""
         try:
             check_prompt(prompt)
             ids = self._ids(prompt)
             check_prompt_tokens(len(ids) - self.num_special_tokens, max_length - self.num_special_tokens)
         except BadOption as error:
-            raise refusal(error) from error
+            raise request_error(error) from error
         # The language model would read it as one of its own.
         found = next((token for token in self._special if token in prompt), None)
         if found is not None:
-            raise InvalidPrompt(f"the prompt has {found} in it, which is a sign of the model's own", field="prompt")
+            raise PromptError(f"the prompt has {found} in it, which is a sign of the model's own", field="prompt")
         return ids
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ from oar_core.errors import WeightsError
 Shapes = Mapping[str, Sequence[int]]
 
 
-def read_tensors(
+def read_fitting(
     state: Mapping[str, Tensor], shapes: Shapes, project: str, ignored: Collection[str] = ()
 ) -> dict[str, Tensor]:
     """The tensors of all keys of `shapes`, in fp32. `ignored` keys may be there as well.

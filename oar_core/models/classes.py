@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
 
-from oar_core.errors import WeightsError, refusal
+from oar_core.errors import WeightsError, request_error
 from oar_wire.classes import KIND, ClassNames
 from oar_wire.options import BadOption
 
@@ -51,12 +51,12 @@ class ClassConditioner:
         return self.classes.to_json()
 
     def encode(self, prompt: str, *, max_length: int) -> tuple[int, ...]:
-        """The class that the prompt names, or the nearest. Raises InvalidPrompt where there is none."""
+        """The class that the prompt names, or the nearest. Raises PromptError where there is none."""
         assert max_length >= 1, "a condition has at least one token"
         try:
             return (self.classes.choose(prompt).index,)
         except BadOption as error:
-            raise refusal(error) from error
+            raise request_error(error) from error
 
     def encode_captions(
         self,
@@ -64,9 +64,9 @@ class ClassConditioner:
         *,
         max_length: int,  # noqa: ARG002
     ) -> list[tuple[int, ...]]:
-        """An empty caption gives the unconditional id. Raises InvalidPrompt for one that names no class: what is
+        """An empty caption gives the unconditional id. Raises PromptError for one that names no class: what is
         trained on is not guessed."""
         try:
             return [(self.classes.find(caption),) if caption else self.unconditional_ids for caption in captions]
         except BadOption as error:
-            raise refusal(error) from error
+            raise request_error(error) from error

@@ -10,7 +10,7 @@ from oar_core.models.importer import Config, Importer
 
 
 @dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """`backbone`, `tokenizer` and `frames` build a network from its part of a model's config; None: the family has
     none. A family that makes pictures of tokens has a `backbone`, one that makes frames of values has `frames`.
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal, Self
 
-from oar_core.errors import InvalidPrompt, WeightsError
+from oar_core.errors import PromptError, WeightsError
 
 KIND = "features"
 FEATURES = "features.json"  # in a model's folder
@@ -39,11 +39,11 @@ class FeatureConditioner:
         return json.dumps({"kind": KIND, "max_length": self.max_length})
 
     def encode(self, prompt: str, *, max_length: int) -> tuple[int, ...]:  # noqa: ARG002
-        """Raises InvalidPrompt."""
-        raise InvalidPrompt("this model reads features of captions, and no text", field="prompt")
+        """Raises PromptError."""
+        raise PromptError("this model reads features of captions, and no text", field="prompt")
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:
-        """An empty caption gives the unconditional prefix. Raises InvalidPrompt for any other."""
+        """An empty caption gives the unconditional prefix. Raises PromptError for any other."""
         return [
             self.encode(caption, max_length=max_length) if caption else self.unconditional_ids for caption in captions
         ]

@@ -49,7 +49,7 @@ class FramesSpec:
 
     @property
     def can_revise(self) -> bool:
-        """Whether a part of what is finished can be made again."""
+        """Tells whether a part of what is finished can be made again."""
         return False
 
     @property

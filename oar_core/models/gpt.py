@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.config import FrozenConfig
 from oar_core.errors import ConfigError
+from oar_core.models.class_config import ClassTransformerConfig
 from oar_core.nn.attention import KeyValueStore, SelfAttention, compute_dtype
 from oar_core.nn.block import Block
 from oar_core.nn.kv_cache import KVCache
@@ -23,28 +23,13 @@ ROTARY_BASE = 10_000.0
 
 
 @dataclass(frozen=True)
-class GptConfig(FrozenConfig):
-    grid: tuple[int, int] = (16, 16)  # h, w in tokens
-    vocab_size: int = 16_384
-    num_classes: int = 1000  # the unconditional one comes behind them
-    width: int = 1024
-    num_heads: int = 16
-    num_layers: int = 24
+class GptConfig(ClassTransformerConfig):
     ffn_width: int = 2816
 
     def __post_init__(self) -> None:
-        if self.width % self.num_heads:
-            raise ConfigError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        super().__post_init__()
         if self.head_width % 4:
             raise ConfigError(f"head width {self.head_width} is not a multiple of 4, which 2-D rotary angles need")
-
-    @property
-    def num_tokens(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def head_width(self) -> int:
-        return self.width // self.num_heads
 
 
 class Gpt(nn.Module):
@@ -81,16 +66,13 @@ class Gpt(nn.Module):
         return self.norm(x)
 
     def new_cache(self, num_slots: int, capacity: int) -> KVCache:
-        """An empty cache on the weights' device and in their dtype; on a CPU in fp32, which is faster for attention."""
-        weight = self.embed_token.weight
-        return KVCache.allocate(
+        return KVCache.beside(
+            self.embed_token.weight,
             num_layers=self.config.num_layers,
             num_slots=num_slots,
             num_heads=self.config.num_heads,
             capacity=capacity,
             head_width=self.config.head_width,
-            dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype,
-            device=weight.device,
         )
 
 

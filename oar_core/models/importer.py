@@ -61,6 +61,13 @@ class Importer:
         return any(key == name or (name.endswith(".") and key.startswith(name)) for name in self.ignored)
 
 
+def reader(
+    rearrange: Callable[..., dict[str, Tensor]], build: Callable[[Config], Any] | None = None
+) -> Callable[[State, Config], dict[str, Tensor]]:
+    """An importer's `native_state` from a function of the state, and of the config that `build` makes, if any."""
+    return lambda state, config: rearrange(state) if build is None else rearrange(state, build(config))
+
+
 class ReadKeys(Mapping[str, Tensor]):
     """A checkpoint that remembers which of its keys were read. A missing one raises WeightsError."""
 
@@ -105,7 +112,7 @@ def count_layers(shapes: Shapes, pattern: str) -> int:
     return count
 
 
-def settle(found: Config, given: Config, assumed: Config | None = None) -> dict[str, Any]:
+def settle_config(found: Config, given: Config, assumed: Config | None = None) -> dict[str, Any]:
     """A config of what the shapes say, of what was given, and else of what is published. Raises WeightsError where the
     shapes say otherwise than what was given."""
     for name, value in found.items():

@@ -16,7 +16,7 @@ from oar_core.host_memory import check_memory
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer
 from oar_core.models.chat import CHAT, ChatConditioner
 from oar_core.models.classes import CLASSES, ClassConditioner
-from oar_core.models.family import Family
+from oar_core.models.family import ModelFamily
 from oar_core.models.features import FEATURES, FeatureConditioner
 from oar_core.models.model import (
     ANY_ORDER_BACKBONE,
@@ -61,8 +61,10 @@ FAMILIES = (
     "llamagen_vq",
     "maskgit_vq",
     "toy_frames",
+    "detailflow",
 )
 NATIVE = FAMILIES[0]
+COARSE_TO_FINE = FAMILIES[-1]
 
 CONDITIONERS: dict[str, type[LoadedConditioner]] = {
     "text": TextTokenizer,
@@ -75,11 +77,11 @@ CONDITIONERS: dict[str, type[LoadedConditioner]] = {
 CONDITIONER_FILES = (TEXT, CLASSES, CHAT, FEATURES, ENCODER, ENCODER_CONFIG, NO_CONDITION)
 
 
-def family(key: str) -> Family:
+def family(key: str) -> ModelFamily:
     """Raises ConfigError for a key that is not registered."""
     if key not in FAMILIES:
         raise ConfigError(f"unknown family {key!r}; there are {', '.join(FAMILIES)}")
-    return cast(Family, import_module(f"oar_core.models.{key}").FAMILY)
+    return cast(ModelFamily, import_module(f"oar_core.models.{key}").FAMILY)
 
 
 def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: torch.dtype = torch.float32) -> Model:
@@ -100,16 +102,21 @@ def load_model(folder: Path, device: str, dtype: torch.dtype, *, decode_dtype: t
         backbone.policy = backbone.new_policy(OrderPolicyConfig.from_dict(config["policy"]))
         _fill(backbone.policy, folder / POLICY)
     backbone.order_tree = load_order_tree(folder, backbone.spec.num_tokens)
-    tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
-    tokenizer.decode_in(decode_dtype)
-    pack_convs(tokenizer)
     return Model(
         backbone=in_number_format(backbone.to(device=device), dtype).eval(),
-        tokenizer=tokenizer,
+        tokenizer=load_decoder(folder, device, decode_dtype),
         decode_dtype=decode_dtype,
         group_tables=_read_tables(config.get(GROUP_TABLES, {}), backbone.spec.num_tokens),
         **_facts(config, folder, device, dtype),
     )
+
+
+def load_decoder(folder: Path, device: str, dtype: torch.dtype) -> ImageTokenizer:
+    """The image tokenizer as it decodes fastest in that number format. Raises as `load_model`."""
+    tokenizer = load_tokenizer(folder).to(device=device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+    tokenizer.decode_in(dtype)
+    pack_convs(tokenizer)
+    return tokenizer
 
 
 def load_frame_model(folder: Path, device: str, dtype: torch.dtype) -> FrameModel:
@@ -124,7 +131,7 @@ def load_frame_model(folder: Path, device: str, dtype: torch.dtype) -> FrameMode
 
 
 def makes_frames(folder: Path) -> bool:
-    """Whether the folder holds a model for `load_frame_model`. Raises WeightsError, ConfigError."""
+    """Tells whether the folder holds a model for `load_frame_model`. Raises WeightsError, ConfigError."""
     return family(read_config(folder)["family"]).frames is not None
 
 

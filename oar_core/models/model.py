@@ -72,7 +72,7 @@ class ModelBase(ABC):
 
     @property
     def max_prompt_tokens(self) -> int:
-        """What the prefix holds beside what is not the prompt's; 0 where no prompt is read."""
+        """Returns what the prefix holds beside what is not the prompt's; 0 where no prompt is read."""
         if self.conditioner.kind not in ("text", "class"):
             return 0
         return max(0, self.max_condition - self.conditioner.num_special_tokens)
@@ -83,7 +83,7 @@ class ModelBase(ABC):
         return self.conditioner.vocabulary if isinstance(self.conditioner, TextTokenizer) else None
 
     def encode_prompt(self, prompt: str) -> Prefix:
-        """The condition; the unconditional prefix for an empty prompt. Raises InvalidPrompt, PromptTooLong."""
+        """The condition; the unconditional prefix for an empty prompt. Raises PromptError, PromptLengthError."""
         if not prompt:
             return self.unconditional_ids
         return self.conditioner.encode(prompt, max_length=self.max_condition)
@@ -140,8 +140,8 @@ class Model(ModelBase):
 
     @property
     def guesses_unknown(self) -> bool:
-        """Whether previews show what the backbone expects at unknown positions: the image tokenizer knows no code for
-        them, and positions can be asked about before their turn."""
+        """Tells whether previews show what the backbone expects at unknown positions: the image tokenizer knows no code
+        for them, and positions can be asked about before their turn."""
         return not self.tokenizer.has_unknown_code and self.backbone.spec.has_free_order
 
     @property
@@ -172,7 +172,7 @@ class Model(ModelBase):
 
     @property
     def has_fixed_steps(self) -> bool:
-        """Whether its pictures take one step for each position, and no other number of steps."""
+        """Tells whether its pictures take one number of steps and no other: one for each position, or each group."""
         return not self.backbone.spec.has_free_order
 
     @torch.inference_mode()

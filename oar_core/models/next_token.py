@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from oar_core.models.base import Backbone, Commit, Condition, Query, valid_places, within
-from oar_core.nn.attention import KeyValueStore
+from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
 from oar_core.nn.kv_cache import KVCache
 from oar_core.nn.tables import moved, offsets_within
 
@@ -38,8 +38,8 @@ class LastStateCache(KVCache):
 
 
 class NextTokenBackbone(Backbone):
-    """`prefill` and `step` of such a backbone. A sequence is `[condition] [token 0] [token 1] ...`, strictly causal, in
-    raster order; a condition has at least one token."""
+    """Everything of such a backbone but its network. A sequence is `[condition] [token 0] [token 1] ...`, causal,
+    in raster order; a condition has at least one token."""
 
     @abstractmethod
     def embed_condition(self, condition: Condition) -> Float[Tensor, "B P D"]: ...
@@ -50,17 +50,32 @@ class NextTokenBackbone(Backbone):
     @abstractmethod
     def states(
         self,
-        x: Float[Tensor, "M D"],
-        positions: Int[Tensor, "M"],
-        entries: Int[Tensor, "M"],
+        x: Float[Tensor, "*S D"],
+        positions: Int[Tensor, "*S"],
+        entries: Int[Tensor, "*S"],
         store: KeyValueStore,
-    ) -> Float[Tensor, "M D"]:
-        """What the network makes of the tokens. Each has a position on the grid (NOWHERE in a condition), and a place
-        in its row's sequence, which begins with 0."""
+    ) -> Float[Tensor, "*S D"]:
+        """Returns what the network makes of the tokens. Each has a position on the grid (NOWHERE in a condition), and a
+        place in its row's sequence, which begins with 0."""
 
     @abstractmethod
-    def logits(self, states: Float[Tensor, "M D"]) -> Float[Tensor, "M V"]:
+    def logits(self, states: Float[Tensor, "*S D"]) -> Float[Tensor, "*S V"]:
         """Of the position behind each token."""
+
+    def forward(
+        self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L V"]:
+        num_condition, num_context = condition.ids.shape[1], positions.shape[1] - 1
+        x = torch.cat([self.embed_condition(condition), self.embed_tokens(token_ids[:, :-1])], dim=1)
+        lengths = condition.lengths.to(x.device)
+        places = torch.cat([torch.full_like(condition.ids, NOWHERE), positions[:, :-1]], dim=1)
+        behind = lengths[:, None] + torch.arange(num_context, device=x.device)
+        entries = torch.cat([torch.arange(num_condition, device=x.device).expand(len(lengths), -1), behind], dim=1)
+        mask = _training_mask(lengths, num_condition, num_context, x.dtype)
+        states = self.states(x, places, entries, Uncached(mask))
+        # Rank 0 is read at each row's last condition token, the others at the token before them.
+        first = states[torch.arange(len(lengths), device=x.device), lengths - 1]
+        return self.logits(torch.cat([first[:, None], states[:, num_condition:]], dim=1))
 
     @torch.no_grad()
     def prefill(self, cache: KVCache, slots: Int[Tensor, "B"], condition: Condition, known: Commit) -> None:
@@ -100,3 +115,13 @@ class NextTokenBackbone(Backbone):
         entries, changed, ends = moved(tables, cache.keys.device)
         states = self.states(x, positions, entries, cache.extend(slots, added.tolist()))
         cache.last[changed] = states[ends].to(cache.last.dtype)
+
+
+def _training_mask(
+    lengths: Int[Tensor, "B"], num_condition: int, num_context: int, dtype: torch.dtype
+) -> Float[Tensor, "B 1 S S"]:
+    """Of `[condition ; tokens]`: each sees itself and those before it, pads of conditions aside."""
+    places = torch.arange(num_condition + num_context, device=lengths.device)
+    is_known = (places < lengths[:, None]) | (places >= num_condition)
+    causal, itself = places <= places[:, None], places == places[:, None]
+    return additive_mask(causal & is_known[:, None] | itself, dtype)[:, None]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal, Self
 
-from oar_core.errors import InvalidPrompt, WeightsError
+from oar_core.errors import PromptError, WeightsError
 
 KIND = "none"
 NO_CONDITION = "no_condition.json"  # in a model's folder
@@ -36,8 +36,8 @@ class NoCondition:
         return json.dumps({"kind": KIND, "unconditional_ids": self.unconditional_ids})
 
     def encode(self, prompt: str, *, max_length: int) -> tuple[int, ...]:  # noqa: ARG002
-        """Raises InvalidPrompt."""
-        raise InvalidPrompt("this model draws without a prompt", field="prompt")
+        """Raises PromptError."""
+        raise PromptError("this model draws without a prompt", field="prompt")
 
     def encode_captions(
         self,

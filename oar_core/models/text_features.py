@@ -11,7 +11,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from oar_core.errors import ConfigError, WeightsError, refusal
+from oar_core.errors import ConfigError, WeightsError, request_error
 from oar_core.host_memory import check_memory
 from oar_core.models.base import Features, Prefix
 from oar_core.tensor_file import save_tensors
@@ -77,13 +77,13 @@ class TextFeatureConditioner:
         return self._tokenizer.to_str()
 
     def encode(self, prompt: str, *, max_length: int) -> Prefix:
-        """Features of the prompt. Raises InvalidPrompt for a prompt of white space only, PromptTooLong."""
+        """Features of the prompt. Raises PromptError for a prompt of white space only, PromptLengthError."""
         try:
             check_prompt(prompt)
             ids = self._tokenizer.encode(prompt).ids
             check_prompt_tokens(len(ids) - self.num_special_tokens, max_length - self.num_special_tokens)
         except BadOption as error:
-            raise refusal(error) from error
+            raise request_error(error) from error
         return self._features(ids)
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> list[Prefix]:

@@ -8,22 +8,23 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from oar_core.models.base import ImageTokenizer
+from oar_core.models.image_tokenizer import GridTokenizer
 from oar_core.models.vq_config import VqConfig
 
 GROUPS, EPS = 32, 1e-6
 
 
-def _norm(width: int) -> nn.GroupNorm:
+def group_norm(width: int) -> nn.GroupNorm:
+    """As the published tokenizers have it."""
     return nn.GroupNorm(GROUPS, width, eps=EPS)
 
 
 class ResidualBlock(nn.Module):
     def __init__(self, width: int, next_width: int) -> None:
         super().__init__()
-        self.norm1 = _norm(width)
+        self.norm1 = group_norm(width)
         self.conv1 = nn.Conv2d(width, next_width, 3, padding=1)
-        self.norm2 = _norm(next_width)
+        self.norm2 = group_norm(next_width)
         self.conv2 = nn.Conv2d(next_width, next_width, 3, padding=1)
         self.nin_shortcut = nn.Conv2d(width, next_width, 1) if width != next_width else nn.Identity()
 
@@ -37,7 +38,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = _norm(width)
+        self.norm = group_norm(width)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
     def forward(self, x: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
@@ -113,7 +114,7 @@ class Encoder(nn.Module):
             )
         )
         self.mid = _middle(widths[-1])
-        self.norm_out = _norm(widths[-1])
+        self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.hidden_width, 3, padding=1)
 
     def forward(self, images: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B D h w"]:
@@ -141,7 +142,7 @@ class Decoder(nn.Module):
                 for level, (before, width) in enumerate(zip([widths[0], *widths], widths, strict=False))
             )
         )
-        self.norm_out = _norm(widths[-1])
+        self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, codes: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 3 Y X"]:
@@ -163,29 +164,17 @@ class Codebook(nn.Module):
         return (F.normalize(vectors, dim=-1) @ rows.T).argmax(-1)
 
 
-class VqTokenizer(ImageTokenizer):
+class VqTokenizer(GridTokenizer):
     """It has no code for "unknown": where a position is not known, a preview decodes a vector of zeros."""
 
     def __init__(self, config: VqConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quantize = Codebook(config.vocab_size, config.code_width)
         self.quant_conv = nn.Conv2d(config.hidden_width, config.code_width, 1)
         self.post_quant_conv = nn.Conv2d(config.code_width, config.hidden_width, 1)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        return self.config.image_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.config.grid
-
-    @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
 
     def encode(self, images: Float[Tensor, "B 3 Y X"]) -> Int[Tensor, "B L"]:
         return self.quantize.nearest(self.quant_conv(self.encoder(images)).flatten(2).transpose(1, 2))

@@ -7,16 +7,12 @@ from oar_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class VqConfig(FrozenConfig):
-    """VQ-16 unless changed; VQ-8 has `multipliers` 1 2 2 4. Pixels per token along an axis: `2 ** (levels - 1)`."""
+class LevelsConfig(FrozenConfig):
+    """Pixels per token along an axis: `2 ** (levels - 1)`."""
 
     grid: tuple[int, int] = (16, 16)  # h, w in tokens
     width: int = 128  # channels at full resolution
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)  # of the width, finest level first
-    encoder_blocks: int = 2  # residual blocks a level
-    vocab_size: int = 16_384
-    code_width: int = 8
-    hidden_width: int = 256  # channels between the quantizer and the networks
 
     def __post_init__(self) -> None:
         if not self.multipliers:
@@ -29,3 +25,13 @@ class VqConfig(FrozenConfig):
     @property
     def image_size(self) -> tuple[int, int]:
         return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
+
+
+@dataclass(frozen=True)
+class VqConfig(LevelsConfig):
+    """VQ-16 unless changed; VQ-8 has `multipliers` 1 2 2 4."""
+
+    encoder_blocks: int = 2  # residual blocks a level
+    vocab_size: int = 16_384
+    code_width: int = 8
+    hidden_width: int = 256  # channels between the quantizer and the networks

@@ -3,7 +3,7 @@
 from typing import Any
 
 from oar_core.errors import WeightsError
-from oar_core.models.importer import Config, Shapes, checked, count_layers, settle, shape
+from oar_core.models.importer import Config, Shapes, checked, count_layers, settle_config, shape
 from oar_core.models.vq_config import VqConfig
 
 
@@ -14,7 +14,7 @@ def infer_vq(shapes: Shapes, given: Config) -> dict[str, Any]:
         "encoder_blocks": count_layers(shapes, "encoder.conv_blocks.0.res.{}.conv1.weight"),
         "hidden_width": shape(shapes, "encoder.conv_out.weight", 4)[0],
     }
-    return checked(VqConfig.from_dict, settle(found, given))
+    return checked(VqConfig.from_dict, settle_config(found, given))
 
 
 def levels_of(shapes: Shapes, pattern: str) -> dict[str, Any]:

@@ -44,6 +44,21 @@ class KVCache:
         keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         return cls(keys, values, torch.zeros(num_slots, dtype=torch.long))
 
+    @classmethod
+    def beside(
+        cls, weight: Tensor, *, num_layers: int, num_slots: int, num_heads: int, capacity: int, head_width: int
+    ) -> "KVCache":
+        """An empty cache on a weight's device and in its dtype; on a CPU in fp32, which is faster for attention."""
+        return cls.allocate(
+            num_layers=num_layers,
+            num_slots=num_slots,
+            num_heads=num_heads,
+            capacity=capacity,
+            head_width=head_width,
+            dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype,
+            device=weight.device,
+        )
+
     @property
     def num_slots(self) -> int:
         return self.keys.shape[1]

@@ -42,8 +42,8 @@ class Packing:
 
     @property
     def in_words(self) -> str:
-        padded = f", at least {self.padded_rows}" if self.padded_rows > 1 else ""
-        return f"{self.least_rows}{padded}" if self.is_ever else "never"
+        padded = f" padded to {self.padded_rows}" if self.padded_rows > 1 else ""
+        return f"{self.least_rows} rows{padded}" if self.is_ever else "never"
 
 
 class PackedLinear(nn.Module):
@@ -56,14 +56,14 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, packing: Packing = Packing()) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
-        self._packing = packing
+        self.packing = packing
         self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous())
 
     def forward(self, x: Float[Tensor, "... K"]) -> Float[Tensor, "... M"]:
         rows = x.reshape(-1, x.shape[-1])
-        if len(rows) < self._packing.least_rows:
+        if len(rows) < self.packing.least_rows:
             return F.linear(x, self.weight, self.bias)
-        wanted = max(rounded_rows(len(rows)), self._packing.padded_rows)
+        wanted = max(rounded_rows(len(rows)), self.packing.padded_rows)
         padded = F.pad(rows, (0, 0, 0, wanted - len(rows)))
         y = torch.ops.mkldnn._linear_pointwise(padded, self._packed, self.bias, "none", [], "")
         return y[: len(rows)].view(*x.shape[:-1], y.shape[-1])
@@ -95,6 +95,14 @@ class Int8Linear(nn.Module):
         sums = torch.ops.aten._int_mm(whole, self.weight)
         y = sums.float().mul_(largest.mul_(1 / INT8_MAX)).mul_(self.scale)
         return (y if self.bias is None else y.add_(self.bias)).view(*x.shape[:-1], y.shape[-1])
+
+
+def layout_of(module: nn.Module) -> str:
+    """How the weights of its linear layers lie, in words."""
+    for layer in module.modules():
+        if isinstance(layer, PackedLinear):
+            return f"weights packed from {layer.packing.in_words}"
+    return "weights as they are"
 
 
 def lay_out(module: nn.Module) -> None:

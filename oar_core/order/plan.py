@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Self
 
-from oar_core.errors import InvalidOrder, InvalidSteps, check_options, refusal
+from oar_core.errors import OrderError, StepsError, check_options, request_error
 from oar_core.order.paths import PATHS, Grid, Order
 from oar_core.order.rules import RULES
-from oar_core.order.seeded import SEEDED, Picture
+from oar_core.order.seeded import SEEDED, SeededPicture
 from oar_wire.edit import edit_steps
 from oar_wire.options import (
     DEFAULT_CANDIDATES,
@@ -51,14 +51,14 @@ def group_sizes(kind: str, steps: int, length: int) -> tuple[int, ...]:
     """How many positions each of `steps` steps decodes: at least 1, never fewer than the step before, sum `length`.
 
     Kinds: `cosine` (few at first and many at the end: unknown share cos(pi/2 t)), `linear` (growing linearly),
-    `constant` (as equal as can be). Raises InvalidSteps.
+    `constant` (as equal as can be). Raises StepsError.
     """
     if kind not in _DECODED_SHARES:
-        raise InvalidSteps(f"group_sizes {kind!r} is not one of {', '.join(SCHEDULES)}", field="group_sizes")
+        raise StepsError(f"group_sizes {kind!r} is not one of {', '.join(SCHEDULES)}", field="group_sizes")
     try:
         check_steps(steps, length)
     except BadOption as error:
-        raise refusal(error) from error
+        raise request_error(error) from error
     share = _DECODED_SHARES[kind]
     return tuple(sorted(_cut([share(step / steps) for step in range(1, steps + 1)], length)))
 
@@ -104,8 +104,8 @@ class PlanSpec:
     `repulsion` is how many cells (Chebyshev) the positions of one step keep from each other where the model or the
     order `spaced` chooses them, as long as there is room; 1 is none. `revise` is how many tokens, the most surprising
     ones, are dropped and drawn again when the picture is whole: a biased sampler as well. `of_rule` are the other
-    options of a plan, by name: the rule of a chosen order reads them, and nothing else. Raises InvalidOrder and
-    InvalidSteps.
+    options of a plan, by name: the rule of a chosen order reads them, and nothing else. Raises OrderError and
+    StepsError.
     """
 
     order: str | tuple[int, ...] = "random"
@@ -134,7 +134,7 @@ class PlanSpec:
                 check_number_of_sizes(self.group_sizes, self.steps)
                 object.__setattr__(self, "steps", len(self.group_sizes))
         except BadOption as error:
-            raise refusal(error) from error
+            raise request_error(error) from error
 
     @property
     def is_adaptive(self) -> bool:
@@ -146,14 +146,14 @@ class PlanSpec:
         return replace(self, steps=steps, group_sizes=SCHEDULES[0] if has_others else self.group_sizes)
 
     def check_fits(self, length: int) -> None:
-        """Raises InvalidOrder or InvalidSteps where an image of `length` positions cannot be decoded so."""
+        """Raises OrderError or StepsError where an image of `length` positions cannot be decoded so."""
         try:
             check_order(self.order, ORDERS, length)
             check_sizes(self.group_sizes, GROUP_SIZES, length)
             if self.steps is not None:
                 check_steps(self.steps, length)
         except BadOption as error:
-            raise refusal(error) from error
+            raise request_error(error) from error
 
 
 class Group(NamedTuple):
@@ -207,7 +207,7 @@ def make_plan(
     """Lays a spec out over a grid. Ranks and groups count only positions that are not `given` (an edit's kept tokens).
 
     An edit that leaves fewer positions than `spec.steps` takes one step for each. `published` are the groups of the
-    model's family, if it has any. Raises InvalidOrder, InvalidSteps.
+    model's family, if it has any. Raises OrderError, StepsError.
     """
     length = grid[0] * grid[1]
     spec.check_fits(length)
@@ -215,7 +215,7 @@ def make_plan(
     if not remaining:
         return Plan(order=(), group_ends=())
     sizes = _sizes(spec, remaining, published)
-    order = _fixed_order(spec, Picture(grid, sizes, seed, image_index, given, spec.repulsion))
+    order = _fixed_order(spec, SeededPicture(grid, sizes, seed, image_index, given, spec.repulsion))
     return Plan(
         order=None if order is None else tuple(position for position in order if position not in given),
         group_ends=tuple(accumulate(sizes)),
@@ -231,7 +231,7 @@ def _sizes(spec: PlanSpec, length: int, published: PublishedGroups | None) -> tu
     return found or group_sizes(spec.group_sizes if spec.group_sizes in SCHEDULES else SCHEDULES[0], steps, length)
 
 
-def _fixed_order(spec: PlanSpec, picture: Picture) -> Order | None:
+def _fixed_order(spec: PlanSpec, picture: SeededPicture) -> Order | None:
     """None where the model chooses step by step."""
     order = spec.order
     if not isinstance(order, str):
@@ -239,5 +239,5 @@ def _fixed_order(spec: PlanSpec, picture: Picture) -> Order | None:
     if order in CHOSEN_ORDERS:
         return None
     if order == PROMPTED:
-        raise InvalidOrder("order is prompted, and this model keeps no orders for its prompts", field="order")
+        raise OrderError("order is prompted, and this model keeps no orders for its prompts", field="order")
     return SEEDED[order](picture) if order in SEEDED else PATHS[order](picture.grid)

@@ -8,7 +8,7 @@ from oar_core.order.spaced import spaced
 
 
 @dataclass(frozen=True)
-class Picture:
+class SeededPicture:
     """What such an order may depend on; its content has no say."""
 
     grid: Grid
@@ -19,7 +19,7 @@ class Picture:
     repulsion: int  # cells that the positions of a group keep from each other
 
 
-SEEDED: dict[str, Callable[[Picture], Order]] = {
+SEEDED: dict[str, Callable[[SeededPicture], Order]] = {
     "random": lambda p: random(p.grid, p.seed, p.image_index),
     "locality": lambda p: locality(p.grid, p.seed, p.image_index, p.given),
     "spaced": lambda p: spaced(p.grid, p.sizes, p.seed, p.image_index, p.given, p.repulsion),

@@ -20,7 +20,7 @@ from oar_core.sampling.rows import DecodedGroup, DecodeRow, Slots
 from oar_core.sampling.sampler import SamplingRows
 from oar_core.sampling.step_batch import Choice, StepBatch
 
-__all__ = ["DecodeRow", "DecodedGroup", "Slots", "StepLoad", "answer", "decode_step"]
+__all__ = ["DecodeRow", "DecodedGroup", "Slots", "StepLoad", "decode_step", "query_logits"]
 
 
 @dataclass
@@ -73,7 +73,7 @@ def _unpack(flat: list[float], limits: Sequence[int]) -> list[DecodedGroup]:
 
 
 def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch, draw: Draw) -> Float[Tensor, "_"]:
-    """What `_unpack` reads, in fp32, which holds integers up to 2**24 exactly: one copy brings it to the host."""
+    """Returns what `_unpack` reads, in fp32, which holds integers up to 2**24 exactly: one copy to the host."""
     commit, queries = batch.commit, batch.queries
     for choice in batch.choices:
         if choice.decider is None:
@@ -85,14 +85,14 @@ def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch, draw: Draw) ->
         logits, queries, owners = logits[selected], queries[selected], owners[selected]
     # A draw is a function of its position: what likelihood drew in order to choose is drawn again here.
     drawn = _draw(draw, logits, queries, owners, batch.params, batch.noise_keys)
-    told = _told(queries, drawn)
+    reported = _reported(queries, drawn)
     if batch.has_surprises:
-        told.append(surprise(logits, drawn.token_ids))
-    return torch.cat([_group_counts(logits, batch).float(), *told])
+        reported.append(surprise(logits, drawn.token_ids))
+    return torch.cat([_group_counts(logits, batch).float(), *reported])
 
 
 @torch.inference_mode()
-def answer(
+def query_logits(
     logits: Float[Tensor, "M V"],
     conditional: Int[Tensor, "Q"],
     unconditional: Int[Tensor, "Q"],
@@ -105,7 +105,7 @@ def answer(
     """A step's draws from the logits of its slots, for a caller that has made these: positions, token ids and
     confidences of all queries, in fp32. Waits for nothing."""
     guided = _guide(logits, conditional, unconditional, params.guidance[owners])
-    return torch.cat(_told(queries, _draw(draw, guided, queries, owners, params, noise_keys)))
+    return torch.cat(_reported(queries, _draw(draw, guided, queries, owners, params, noise_keys)))
 
 
 def _draw(
@@ -119,7 +119,7 @@ def _draw(
     return draw(logits, queries, noise_keys[owners], params.of_queries(owners))
 
 
-def _told(queries: Int[Tensor, "S"], drawn: Drawn) -> list[Float[Tensor, "S"]]:
+def _reported(queries: Int[Tensor, "S"], drawn: Drawn) -> list[Float[Tensor, "S"]]:
     """Positions, token ids and confidences."""
     return [queries.float(), drawn.token_ids.float(), drawn.confidences]
 

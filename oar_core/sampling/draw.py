@@ -60,9 +60,9 @@ class CompiledDraw:
         self._drawn = torch.compile(_drawn, dynamic=True, fullgraph=True)
         nothing = torch.zeros(2, dtype=torch.long, device=device)
         try:
-            for wish in (SamplingParams(), SamplingParams(top_p=0.5)):
+            for params_of in (SamplingParams(), SamplingParams(top_p=0.5)):
                 logits = torch.zeros(2, vocab_size, device=device)
-                rows = SamplingRows.stack([wish], vocab_size, device).of_queries(nothing)
+                rows = SamplingRows.stack([params_of], vocab_size, device).of_queries(nothing)
                 self(logits, nothing.clone(), nothing.clone(), rows)  # one tensor twice would be a case of its own
         except RuntimeError as error:  # as all of the compiler's are; to import their names takes a second and a half
             reason = " ".join(str(error).split("\n\n")[0].split())  # advice follows

@@ -5,6 +5,7 @@ Tokens whose patch the edit touches are made anew in the context of all others; 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import KnownTokens, SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
-from oar_wire.edit import num_redrawn, touched_patches
+from oar_wire.edit import kept_prefix, num_redrawn, touched_patches
 
 Pixels = UInt8[np.ndarray, "Y X 3"]
 Mask = Bool[np.ndarray, "Y X"]
@@ -60,10 +61,12 @@ class Edit:
     @classmethod
     def vary(cls, pipeline: Model, pixels: Pixels, mask: Mask, *, strength: float = 0.5, seed: int = 0) -> Self:
         """Keeps some of what is under the mask: only a share `strength` of its tokens, in (0, 1] and chosen by the
-        seed, is drawn anew. Raises RequestError."""
+        seed, is drawn anew; of a sequence the last groups, and the mask is all of the picture. Raises RequestError."""
         _check_sizes(pipeline, pixels, mask)
         if not 0 < strength <= 1:
             raise RequestError(f"strength is {strength}; it lies above 0 and up to 1", field="strength")
+        if not pipeline.backbone.spec.can_edit:
+            return cls(pixels, mask, _first_groups(pipeline, pixels, mask, strength))
         touched = masked_patches(mask, pipeline.grid)
         inside = [position for position in random(pipeline.grid, seed) if touched[position]]
         redrawn = np.zeros_like(touched)
@@ -150,6 +153,20 @@ def _known(pipeline: Model, canvas: Pixels, redrawn: Bool[np.ndarray, "L"]) -> K
     token_ids = pipeline.encode(canvas[None])[0].tolist()
     positions = np.flatnonzero(~redrawn).tolist()
     return KnownTokens(tuple(positions), tuple(token_ids[position] for position in positions))
+
+
+def _first_groups(pipeline: Model, pixels: Pixels, mask: Mask, strength: float) -> KnownTokens:
+    """The coarse part of a picture's tokens, as if the plan had drawn them."""
+    sizes = pipeline.backbone.spec.fixed_sizes
+    if sizes is None or not pipeline.backbone.spec.can_vary:
+        raise RequestError("this model can keep no part of a picture", field="image")
+    if not mask.all():
+        raise RequestError("this model varies whole pictures, and this one is masked in part", field="mask")
+    kept = kept_prefix(sizes, strength)
+    token_ids = pipeline.encode(pixels[None])[0, :kept].tolist()
+    return KnownTokens(
+        tuple(range(kept)), tuple(token_ids), num_resumed=kept, num_steps=list(accumulate(sizes, initial=0)).index(kept)
+    )
 
 
 def _check_sizes(pipeline: Model, pixels: Pixels, mask: Mask) -> None:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from oar_core.errors import InvalidOrder
+from oar_core.errors import OrderError
 from oar_core.models.base import Backbone, Commit, Condition, Query
 from oar_core.nn.kv_cache import KVCache
 from oar_core.order.plan import DEFAULT_CANDIDATES, PROMPTED, PlanSpec, make_plan
@@ -90,12 +90,12 @@ def by_rule(
     candidates: int = DEFAULT_CANDIDATES,
     of_rule: Mapping[str, float] = NOTHING_SAID,
 ) -> Scorer:
-    """How a rule wants the remaining positions, one a step; `of_rule` is as a plan's. Raises InvalidOrder for a rule
+    """How a rule wants the remaining positions, one a step; `of_rule` is as a plan's. Raises OrderError for a rule
     that looks at draws."""
     if rule.decider is None:
         return by_policy(backbone)
     if rule.decider.looks_at_draws:
-        raise InvalidOrder(f"order {rule.name} looks at draws, and a given picture has none", field="order")
+        raise OrderError(f"order {rule.name} looks at draws, and a given picture has none", field="order")
     options = {name: of_rule.get(name, OPTIONS[name].default) for name in rule.options}
     decide = by_decider(rule.decider, backbone, options)
     if not rule.uses_policy:
@@ -104,9 +104,9 @@ def by_rule(
 
     def score(cache: KVCache, commit: Commit, asked: Query) -> Float[Tensor, "B G"]:
         """The decider's score of the positions that the policy puts first."""
-        wanted = propose(cache, commit, asked)
-        least = wanted.topk(rule.num_asked(wanted.shape[1], 1, 0, candidates), dim=1).values[:, -1:]
-        return decide(cache, commit.emptied, asked).masked_fill(wanted < least, -math.inf)
+        proposed = propose(cache, commit, asked)
+        least = proposed.topk(rule.num_asked(proposed.shape[1], 1, 0, candidates), dim=1).values[:, -1:]
+        return decide(cache, commit.emptied, asked).masked_fill(proposed < least, -math.inf)
 
     return score
 
@@ -123,7 +123,7 @@ def orders_by_name(
 ) -> Int[Tensor, "B L"]:
     """The orders in which pictures number `first` and following would be written under an order of this name.
 
-    Raises InvalidOrder for an order that looks at draws, which are given here.
+    Raises OrderError for an order that looks at draws, which are given here.
     """
     rule = RULES.get(name)
     if rule is not None:

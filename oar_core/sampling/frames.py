@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from oar_core.errors import InvalidSampling, RequestError
+from oar_core.errors import RequestError, SamplingError
 from oar_core.models.base import Condition, Prefix
 from oar_core.models.frames import FrameBackbone, FramesSpec
 from oar_core.nn.kv_cache import KVCache
@@ -28,7 +28,7 @@ Frame = Float[Tensor, "C Y X"]  # in fp32, on the host
 class FrameRequest:
     """One video to make. `known` are its first frames, its own earlier output: it goes on as if it had never stopped.
 
-    Raises InvalidSampling."""
+    Raises SamplingError."""
 
     id: str
     condition_ids: Prefix
@@ -39,7 +39,7 @@ class FrameRequest:
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance < float("inf"):
-            raise InvalidSampling(f"guidance is {self.guidance}; a finite number from 0 is needed", field="guidance")
+            raise SamplingError(f"guidance is {self.guidance}; a finite number from 0 is needed", field="guidance")
 
     @property
     def is_guided(self) -> bool:
@@ -82,23 +82,21 @@ class FrameProgress:
         self.request = request
         self.frames: list[Frame] = list(request.known)
         self._spec = spec
+        self.steps = spec.steps
         self._num_committed = 0
+        self._frame_entries = spec.layout.num_places * (2 if request.is_guided else 1)  # of one frame, in all slots
         self.needs_prefill = True  # whether its slots hold nothing of it yet
         self._stage = 0  # denoising steps of the current frame that are done
         self._guess = torch.zeros(spec.layout.frame_shape)
         self._noise_key = value_noise_key(request.seed, request.image_index)
 
     def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[Prefix, ...]:
-        """What its slots start with: the video's condition, and what guidance steers away from."""
+        """Returns what its slots start with: the video's condition, and what guidance steers away from."""
         return self.request.condition_ids, unconditional_ids
 
     @property
     def is_complete(self) -> bool:
         return len(self.frames) == self._spec.layout.num_frames
-
-    @property
-    def steps(self) -> int:
-        return self._spec.steps
 
     @property
     def step(self) -> int:
@@ -113,11 +111,6 @@ class FrameProgress:
     def owed(self) -> int:
         """How many entries the slots lack before the current frame can be denoised, those of the latest one aside."""
         return self._num_owed * self._frame_entries
-
-    @property
-    def _frame_entries(self) -> int:
-        """Entries of one frame, in all slots."""
-        return self._spec.layout.num_places * (2 if self.request.is_guided else 1)
 
     @property
     def _num_owed(self) -> int:
@@ -135,7 +128,8 @@ class FrameProgress:
         return self._take(chunk // self._frame_entries)
 
     def next_row(self, slots: Slots, chunk: int) -> FrameRow:
-        """What the next step does for this video. The row counts as carried out from here on, but for its guess."""
+        """Returns what the next step does for this video. The row counts as carried out from here on, but for its
+        guess."""
         commits = self.prefill(chunk)
         is_ready = not self._num_owed
         if is_ready:

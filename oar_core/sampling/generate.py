@@ -8,7 +8,7 @@ import torch
 from oar_core.models.base import Backbone
 from oar_core.sampling.decode import Slots, decode_step
 from oar_core.sampling.prefill import prefill
-from oar_core.sampling.progress import Patch, Progress
+from oar_core.sampling.progress import Patch, PictureProgress
 from oar_core.sampling.request import SequenceRequest
 
 OnStep = Callable[[int, int, int, tuple[Patch, ...]], None]  # index of the request, step from 1, steps, patches
@@ -28,7 +28,7 @@ def generate(
     `unconditional_ids` is the condition prefix that guidance steers away from. `on_revision` is told of the steps that
     draw tokens of whole pictures again. Raises a RequestError before any work where a request cannot be served.
     """
-    pictures = [Progress.of(request, backbone) for request in requests]
+    pictures = [PictureProgress.of(request, backbone) for request in requests]
     if not pictures:
         return []
     free = count()
@@ -44,11 +44,11 @@ def generate(
             break
         groups = decode_step(backbone, cache, [pictures[index].next_row(slots[index]) for index in active])
         for index, group in zip(active, groups):
-            picture, step = pictures[index], pictures[index].step
+            picture, step = pictures[index], pictures[index].schedule.step
             patches = picture.accept(group)
             tell = on_revision if picture.is_revising else on_step
             if tell is not None:
                 tell(index, step, picture.steps, patches)
             if picture.is_complete:
                 picture.begin_revision()
-    return [picture.grid_token_ids for picture in pictures]
+    return [picture.tokens.by_position for picture in pictures]

@@ -44,7 +44,7 @@ def gumbel(keys: Int[Tensor, "R"], positions: Int[Tensor, "R G"], vocab_size: in
 
 
 def code_counters(vocab_size: int, device: torch.device) -> Int[Tensor, "V"]:
-    """What tells the codes of a position apart, in their hashes."""
+    """Returns what tells the codes of a position apart, in their hashes."""
     return torch.arange(1, vocab_size + 1, device=device) * as_signed(GAMMA)
 
 

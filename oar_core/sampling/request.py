@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from oar_core.errors import InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError, refusal
+from oar_core.errors import OrderError, PromptError, PromptLengthError, RequestError, StepsError, request_error
 from oar_core.models.base import BackboneSpec, Features, Prefix
 from oar_core.models.frames import FramesSpec
 from oar_core.order.plan import POLICY_ORDERS, PUBLISHED, PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.sampler import SamplingParams
-from oar_wire.options import BadOption, check_raster, check_revise, check_steps
+from oar_wire.options import BadOption, check_fixed_sizes, check_raster, check_revise, check_steps
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class SequenceRequest:
 
     @property
     def is_guided(self) -> bool:
-        """Whether any part of the picture may be."""
+        """Tells whether any part of the picture may be."""
         return self.sampling.is_guided
 
     def conditions(self, unconditional_ids: tuple[int, ...], spec: BackboneSpec) -> tuple[Prefix, Prefix]:
-        """What its slots start with: the picture's condition, and what guidance steers away from."""
+        """Returns what its slots start with: the picture's condition, and what guidance steers away from."""
         unconditional = spec.unconditional_beside(self.condition_ids, unconditional_ids)
         return self.condition_ids, self.negative_ids or unconditional
 
@@ -90,12 +90,12 @@ class SequenceRequest:
         if self.negative_ids is not None:
             check_condition(self.negative_ids, spec, "negative_prompt")
         if not spec.has_free_order:
-            self._check_raster(spec.num_tokens)
+            self._check_raster(spec)
         if self.plan.order in POLICY_ORDERS and not has_policy:
-            raise InvalidOrder(f"order is {self.plan.order}, and this model has no order policy", field="order")
+            raise OrderError(f"order is {self.plan.order}, and this model has no order policy", field="order")
         rule = RULES.get(self.plan.order) if isinstance(self.plan.order, str) else None
         if rule is not None and rule.asks_more and not spec.can_ask_all:
-            raise InvalidOrder(
+            raise OrderError(
                 f"order is {self.plan.order}, which scores all remaining positions; this model's answers depend on what"
                 " is asked together",
                 field="order",
@@ -103,56 +103,59 @@ class SequenceRequest:
         if self.plan.revise:
             self._check_revision(spec)
         if self.plan.is_adaptive and not spec.has_free_groups:
-            raise InvalidSteps("group_sizes is adaptive; this model's groups are fixed beforehand", field="group_sizes")
+            raise StepsError("group_sizes is adaptive; this model's groups are fixed beforehand", field="group_sizes")
         if self.plan.group_sizes == PUBLISHED and spec.published_groups is None:
-            raise InvalidSteps("group_sizes is published; this model's family has none", field="group_sizes")
+            raise StepsError("group_sizes is published; this model's family has none", field="group_sizes")
         if not all(0 <= position < spec.num_tokens for position in self.known.positions):
             raise RequestError(f"known names a position outside 0 to {spec.num_tokens - 1}", field="known")
         if not all(0 <= token_id < spec.vocab_size for token_id in self.known.token_ids):
             raise RequestError(f"known holds a token outside 0 to {spec.vocab_size - 1}", field="known")
 
-    def _check_raster(self, num_tokens: int) -> None:
+    def _check_raster(self, spec: BackboneSpec) -> None:
         """Raises a RequestError for what a model without a choice of positions cannot do."""
         try:
-            check_raster(self.plan.order, num_tokens)
+            check_raster(self.plan.order, spec.num_tokens)
             if self.plan.steps is not None:
-                check_steps(self.plan.steps, num_tokens, is_fixed=True)
+                check_steps(self.plan.steps, spec.num_tokens, fixed=spec.fixed_sizes)
+            check_fixed_sizes(self.plan.group_sizes, spec.fixed_sizes)
         except BadOption as error:
-            raise refusal(error) from error
+            raise request_error(error) from error
         if self.plan.is_adaptive:
-            raise InvalidSteps("group_sizes is adaptive; this model writes one position a step", field="group_sizes")
+            raise StepsError("group_sizes is adaptive; this model's steps are fixed", field="group_sizes")
         if self.known.num_given:
-            raise RequestError("this model writes whole pictures, row by row; no part can be given", field="known")
+            raise RequestError(
+                "this model writes whole pictures, from the first token on; no part can be given", field="known"
+            )
 
     def _check_revision(self, spec: BackboneSpec) -> None:
         """Raises a RequestError where tokens cannot be dropped and drawn again."""
         try:
             check_revise(self.plan.revise, can_revise=spec.can_revise)
         except BadOption as error:
-            raise refusal(error) from error
+            raise request_error(error) from error
         if len(self.known.surprises) != self.known.num_resumed:
             raise RequestError("known resumes a picture that is to be revised, without its surprises", field="known")
 
 
 def check_condition(condition_ids: Prefix, spec: BackboneSpec | FramesSpec, field: str = "prompt") -> None:
-    """Raises InvalidPrompt or PromptTooLong of the field where this is no condition prefix of the model."""
+    """Raises PromptError or PromptLengthError of the field where this is no condition prefix of the model."""
     if not condition_ids:
-        raise InvalidPrompt("the prompt has no tokens", field=field)
+        raise PromptError("the prompt has no tokens", field=field)
     if len(condition_ids) > spec.max_condition:
-        raise PromptTooLong(
+        raise PromptLengthError(
             f"the prompt has {len(condition_ids)} tokens; the model takes up to {spec.max_condition}", field=field
         )
     if isinstance(condition_ids, Features):
         _check_features(condition_ids, spec.feature_width, field)
     elif not all(0 <= token_id < spec.condition_vocab for token_id in condition_ids):
-        raise InvalidPrompt(f"the prompt has a token outside 0 to {spec.condition_vocab - 1}", field=field)
+        raise PromptError(f"the prompt has a token outside 0 to {spec.condition_vocab - 1}", field=field)
 
 
 def _check_features(features: Features, feature_width: int, field: str) -> None:
     width = features.values.shape[1]
     if not feature_width:
-        raise InvalidPrompt("the prompt consists of features, and this model reads ids", field=field)
+        raise PromptError("the prompt consists of features, and this model reads ids", field=field)
     if width != feature_width:
-        raise InvalidPrompt(f"features are {width} wide; the model reads {feature_width}", field=field)
+        raise PromptError(f"features are {width} wide; the model reads {feature_width}", field=field)
     if not features.values.isfinite().all():
-        raise InvalidPrompt("the prompt has features that are no finite numbers", field=field)
+        raise PromptError("the prompt has features that are no finite numbers", field=field)

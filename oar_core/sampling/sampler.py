@@ -15,7 +15,7 @@ from oar_core.sampling.guidance import scale_at
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How one picture's tokens are drawn. Raises InvalidSampling.
+    """How one picture's tokens are drawn. Raises SamplingError.
 
     `temperature` 0 takes the likeliest token. `top_k` keeps that many of the likeliest (0: all); of those, `top_p`
     keeps the fewest whose probability at this temperature reaches it (1: all). `guidance` 1 is off: no second row.
@@ -35,7 +35,7 @@ class SamplingParams:
 
     @property
     def is_guided(self) -> bool:
-        """Whether any part of a picture may be."""
+        """Tells whether any part of a picture may be."""
         return self.guidance != 1.0
 
     def scale_at(self, share: float) -> float:

@@ -188,7 +188,7 @@ def _options(rows: Sequence[DecodeRow], device: torch.device) -> dict[str, Float
 def _repulsion(
     decider: Decider | None, rows: Sequence[DecodeRow], width: int, device: torch.device
 ) -> Repulsion | None:
-    """What a policy proposes to a decider is no group yet, and may lie close together."""
+    """Keeps the positions of a group apart. What a policy proposes to a decider is no group yet, and may lie close."""
     distances = [row.repulsion if row.rule.decider is decider and row.limit + len(row.begun) > 1 else 1 for row in rows]
     if max(distances) == 1:
         return None

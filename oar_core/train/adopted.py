@@ -73,9 +73,9 @@ class AdoptedModel:
             return family(key).build_tokenizer(key, config).image_size
 
     def new_backbone(self) -> OrderedBackbone:
-        """Its network, whose weights are yet to be filled in. Raises ConfigError as `check_order`."""
+        """Its network, whose weights are yet to be filled in. Raises ConfigError as `check_model_order`."""
         backbone = family(self.config["family"]).build_backbone(self.config["family"], self.config["backbone"])
-        return check_order(self.config, backbone)
+        return check_model_order(self.config, backbone)
 
     def tokenizer(self) -> ImageTokenizer:
         return load_tokenizer(self.folder)
@@ -90,12 +90,12 @@ class AdoptedModel:
         (folder / CARD).write_text(f"{before}\n\n{text}\n", encoding="utf-8")
 
 
-def check_order(config: dict[str, Any], backbone: object) -> OrderedBackbone:
+def check_model_order(config: dict[str, Any], backbone: object) -> OrderedBackbone:
     """Raises ConfigError for a network that can be taught no order."""
     if not isinstance(backbone, OrderedBackbone):
         raise ConfigError(
-            f"{config['name']} is of family {config['family']}, which writes row by row: there is no order to distil "
-            "from it or to train it on"
+            f"{config['name']} is of family {config['family']}, which writes in one order alone: there is no order "
+            "to distil from it or to train it on"
         )
     return backbone
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from oar_core.train.avatar_looks import NONE, UNNAMED, Look, look
+from oar_core.train.avatar_looks import NONE, UNNAMED, Look, draw_look
 
 Row = Mapping[str, str]
 COLOUR = "{colour} "  # in a wording: the colour's place, empty where it is not mentioned
@@ -315,7 +315,7 @@ class AvatarCaptions:
         return cls(1.0, 1.0, 1.0, 1.0, 1.0, 0.0, is_loose=False)
 
     def __call__(self, row: Row, rng: random.Random) -> str:
-        shown = look(row)
+        shown = draw_look(row)
         sentence = _Sentence(
             noun=self._noun(shown, YOUNG if row["style"] in YOUNG_STYLES else PEOPLE, rng),
             clothes=self._clothes(shown, rng),
@@ -328,7 +328,7 @@ class AvatarCaptions:
         rng.shuffle(sentence.before)
         if rng.random() < 0.5:
             rng.shuffle(sentence.having)
-        return (_listed if rng.random() < 0.25 else _told)(sentence, rng)
+        return (_listed if rng.random() < 0.25 else _in_prose)(sentence, rng)
 
     def _chosen(self, shown: Look, noun: str, rng: random.Random) -> list[tuple[str, str]]:
         chances = dict.fromkeys(TABLES, self.keep) | {"skin": self.keep_skin}
@@ -405,7 +405,7 @@ class AvatarCaptions:
         return rng.choice(people)
 
 
-def _told(sentence: _Sentence, rng: random.Random) -> str:
+def _in_prose(sentence: _Sentence, rng: random.Random) -> str:
     """A sentence, with what surrounds the portrait behind it or before it."""
     text = " ".join((*sentence.before, sentence.noun))
     if sentence.having:

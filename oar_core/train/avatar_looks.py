@@ -101,10 +101,10 @@ ALIKE = 40.0  # distance of two colours, out of 255 a channel, that are hard to 
 
 def add_look(row: Row) -> dict[str, str]:
     """The row with a column for all that its portrait shows."""
-    return {**row, **{PREFIX + column: value for column, value in look(row).items()}}
+    return {**row, **{PREFIX + column: value for column, value in draw_look(row).items()}}
 
 
-def look(row: Row) -> Look:
+def draw_look(row: Row) -> Look:
     """Every column's value, UNNAMED where the style has no such part. Raises KeyError for a style without a table."""
     return dict.fromkeys(COLUMNS, UNNAMED) | LOOKS[row["style"]](row)
 

@@ -16,7 +16,7 @@ from oar_core.text import TextTokenizer
 from oar_core.train.captions import CAPTION_SOURCES
 from oar_core.train.data import PAD, fit_canvas, keep_rows
 from oar_core.train.layouts import SPLITS, TRAIN, Row, open_layout
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 
 FEW_PICTURES = 1000
 MOST_EXAMPLES = 10
@@ -134,7 +134,7 @@ def _report(
 
 
 def _fills(x: int, y: int, recipe: Recipe) -> bool:
-    """Whether a picture covers the canvas once it is shrunk to fit, but for a pixel of rounding."""
+    """Tells whether a picture covers the canvas once it is shrunk to fit, but for a pixel of rounding."""
     height, width = recipe.tokenizer.image_size
     scale = min(1.0, width / x, height / y)
     return x * scale > width - 1 and y * scale > height - 1
@@ -203,7 +203,7 @@ def _few(names: Sequence[str]) -> str:
     return shown if len(names) <= MOST_EXAMPLES else f"{shown}; ..."
 
 
-def describe(report: DataReport) -> list[str]:
+def report_lines(report: DataReport) -> list[str]:
     """The report as lines for people."""
     lines = [
         f"{report.folder}: {report.layout}, on the canvas {report.canvas[1]}x{report.canvas[0]} of {report.recipe}"

@@ -21,7 +21,7 @@ FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainingCheckpoint:
     """What a file holds, in the present format."""
 
     tensors: dict[str, Tensor]
@@ -32,18 +32,18 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str
     save_tensors(path, tensors, {"format": FORMAT, **meta})
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path) -> TrainingCheckpoint:
     """Raises CheckpointError for a file that is missing or of a later format."""
     tensors, meta = load_tensors(path)
-    return _converted(path, Checkpoint(tensors, meta))
+    return _converted(path, TrainingCheckpoint(tensors, meta))
 
 
 def load_checkpoint_meta(path: Path) -> dict[str, Any]:
     """The metadata alone. Raises as `load_checkpoint`."""
-    return _converted(path, Checkpoint({}, load_meta(path))).meta
+    return _converted(path, TrainingCheckpoint({}, load_meta(path))).meta
 
 
-def _converted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
+def _converted(path: Path, checkpoint: TrainingCheckpoint) -> TrainingCheckpoint:
     version = checkpoint.meta.get("format", 1)
     if version > FORMAT:
         raise CheckpointError(f"{path} has format {version}; this version of the library reads up to {FORMAT}")
@@ -52,13 +52,13 @@ def _converted(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
-def _from_1(checkpoint: Checkpoint) -> Checkpoint:
+def _from_1(checkpoint: TrainingCheckpoint) -> TrainingCheckpoint:
     """Format 1 had no number."""
-    return Checkpoint(checkpoint.tensors, {**checkpoint.meta, "format": 2})
+    return TrainingCheckpoint(checkpoint.tensors, {**checkpoint.meta, "format": 2})
 
 
 # From the format of that number to the next one. Without tensors where the metadata alone were read.
-CONVERTERS: dict[int, Callable[[Checkpoint], Checkpoint]] = {1: _from_1}
+CONVERTERS: dict[int, Callable[[TrainingCheckpoint], TrainingCheckpoint]] = {1: _from_1}
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from oar_core.errors import DataError
 from oar_core.new_file import new_file
-from oar_core.train.layouts import SPLITS, Layout, Row, open_layout
+from oar_core.train.layouts import SPLITS, DataLayout, Row, open_layout
 
 PAD, CROP = "pad", "crop"
 FITS = (PAD, CROP)
@@ -81,9 +81,9 @@ def keep_rows(rows: list[Row], kept: Sequence[tuple[str, str]]) -> list[Row]:
     return [row for row in rows if all(row[column] == value for column, value in kept)]
 
 
-def _key(folder: Path, layout: Layout, rows: list[Row], wanted: list[Any]) -> str:
+def _key(folder: Path, layout: DataLayout, rows: list[Row], params: list[Any]) -> str:
     """Another one when a file was changed, or a row moved: pictures and captions belong together by their place."""
-    facts: list[Any] = [str(folder.resolve()), *wanted, 2]
+    facts: list[Any] = [str(folder.resolve()), *params, 2]
     stamps: dict[Path, tuple[int, int]] = {}
     for row in rows:
         path = layout.files(row)
@@ -118,7 +118,7 @@ def fit_canvas(image: Image.Image, size: tuple[int, int], fit: str = PAD) -> Ima
     return canvas.convert("RGB")
 
 
-def _decode(rows: list[Row], layout: Layout, size: tuple[int, int], fit: str, paths: tuple[Path, Path]) -> None:
+def _decode(rows: list[Row], layout: DataLayout, size: tuple[int, int], fit: str, paths: tuple[Path, Path]) -> None:
     frames: list[np.ndarray] = []
     owners: list[int] = []
     for number, image in _frames(rows, layout):
@@ -129,7 +129,7 @@ def _decode(rows: list[Row], layout: Layout, size: tuple[int, int], fit: str, pa
             np.save(part, array)
 
 
-def _frames(rows: list[Row], layout: Layout) -> Iterator[tuple[int, Image.Image]]:
+def _frames(rows: list[Row], layout: DataLayout) -> Iterator[tuple[int, Image.Image]]:
     for number, row in enumerate(tqdm(rows, desc="decoding", unit="file")):
         for image in layout.read(row):
             yield number, image

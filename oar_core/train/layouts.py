@@ -44,7 +44,7 @@ PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
-class Layout:
+class DataLayout:
     """`rows` have `split` and `caption`; `read` decodes a row's pictures and raises DataError with the file's name."""
 
     kind: str
@@ -53,7 +53,7 @@ class Layout:
     files: Callable[[Row], Path]  # where a row's pictures lie: their folder's file, or the archive
 
 
-def open_layout(folder: Path) -> Layout:
+def open_layout(folder: Path) -> DataLayout:
     """Raises DataError for a folder of no known layout, and for labels that cannot be read."""
     if (folder / "clips.zip").exists():
         return _clips(folder)
@@ -76,7 +76,7 @@ def open_layout(folder: Path) -> Layout:
 # archives
 
 
-def _clips(folder: Path) -> Layout:
+def _clips(folder: Path) -> DataLayout:
     path = folder / "clips.zip"
     archive = _open_zip(path)
 
@@ -88,10 +88,10 @@ def _clips(folder: Path) -> Layout:
             raise DataError(f"{row['file']} in {path} is {size}; a strip's width is a multiple of its height")
         return [strip.crop((left, 0, left + side, side)) for left in range(0, strip.width, side)]
 
-    return Layout("clips.zip", _label_rows(folder, "file"), read, lambda _row: path)
+    return DataLayout("clips.zip", _label_rows(folder, "file"), read, lambda _row: path)
 
 
-def _archives(folder: Path, paths: list[Path]) -> Layout:
+def _archives(folder: Path, paths: list[Path]) -> DataLayout:
     archives = [(path, _open_zip(path)) for path in paths]
     owner = {name: (path, archive) for path, archive in archives for name in archive.namelist()}
     by_stem = {PurePosixPath(name).stem: name for name in owner}
@@ -106,10 +106,10 @@ def _archives(folder: Path, paths: list[Path]) -> Layout:
         name = find(row)
         return [_decoded(name, lambda: Image.open(io.BytesIO(owner[name][1].read(name))))]
 
-    return Layout("images.zip", _label_rows(folder, "id"), read, lambda row: owner[find(row)][0])
+    return DataLayout("images.zip", _label_rows(folder, "id"), read, lambda row: owner[find(row)][0])
 
 
-def _styles(folder: Path) -> Layout:
+def _styles(folder: Path) -> DataLayout:
     rows = _label_rows(folder, "style", "file")
     paths = {style: folder / f"{style}.zip" for style in dict.fromkeys(row["style"] for row in rows)}
     for path in paths.values():
@@ -121,7 +121,7 @@ def _styles(folder: Path) -> Layout:
         name = f"{row['file']} in {paths[row['style']]}"
         return [_decoded(name, lambda: Image.open(io.BytesIO(archives[row["style"]].read(row["file"]))))]
 
-    return Layout("style archives", rows, read, lambda row: paths[row["style"]])
+    return DataLayout("style archives", rows, read, lambda row: paths[row["style"]])
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
@@ -152,7 +152,7 @@ def _find_metadata(folder: Path) -> list[Path]:
     return found[0] or [path for paths in found for path in paths]
 
 
-def _image_folder(folder: Path, metadata: list[Path]) -> Layout:
+def _image_folder(folder: Path, metadata: list[Path]) -> DataLayout:
     rows: list[Row] = []
     for path in metadata:
         read_rows = _csv_rows if path.suffix == ".csv" else _jsonl_rows
@@ -161,7 +161,7 @@ def _image_folder(folder: Path, metadata: list[Path]) -> Layout:
             for row in _checked(path, _captioned(read_rows(path), TEXT), (FILE_NAME, TEXT))
         ]
 
-    return Layout("ImageFolder", rows, _picture_reader(folder), lambda row: folder / row["file"])
+    return DataLayout("ImageFolder", rows, _picture_reader(folder), lambda row: folder / row["file"])
 
 
 def _picture_reader(folder: Path) -> Reader:
@@ -205,7 +205,7 @@ def _pictures_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
 
 
-def _class_folders(folder: Path, classes: list[tuple[str, Path]]) -> Layout:
+def _class_folders(folder: Path, classes: list[tuple[str, Path]]) -> DataLayout:
     names = sorted({path.name for _, path in classes})
     is_imagenet = len(names) == NUM_IMAGENET and all(WORDNET.fullmatch(name) for name in names)
     called = {name: str(number) if is_imagenet else name for number, name in enumerate(names)}
@@ -219,7 +219,7 @@ def _class_folders(folder: Path, classes: list[tuple[str, Path]]) -> Layout:
         for split, path in classes
         for picture in _pictures_in(path)
     ]
-    return Layout("a folder for each class", rows, _picture_reader(folder), lambda row: folder / row["file"])
+    return DataLayout("a folder for each class", rows, _picture_reader(folder), lambda row: folder / row["file"])
 
 
 # tables

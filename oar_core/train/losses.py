@@ -47,7 +47,7 @@ def plackett_luce(scores: Float[Tensor, "B K L"], ranks: Int[Tensor, "B K"]) -> 
 
 
 def top_one(
-    scores: Float[Tensor, "B K L"], wanted: Float[Tensor, "B K L"], ranks: Int[Tensor, "B K"]
+    scores: Float[Tensor, "B K L"], target: Float[Tensor, "B K L"], ranks: Int[Tensor, "B K"]
 ) -> Float[Tensor, "B K"]:
     """Nats of cross-entropy between who comes next by softmax of the wanted scores and by that of the given ones.
 
@@ -55,6 +55,6 @@ def top_one(
     loss of ListNet (Cao et al. 2007, "Learning to rank: from pairwise approach to listwise approach").
     """
     placed = torch.arange(scores.shape[-1], device=scores.device) < ranks[..., None]
-    shares = wanted.masked_fill(placed, -torch.inf).softmax(dim=-1)
+    shares = target.masked_fill(placed, -torch.inf).softmax(dim=-1)
     nats = -scores.masked_fill(placed, -torch.inf).log_softmax(dim=-1)
     return (shares * nats.masked_fill(placed, 0)).sum(dim=-1)

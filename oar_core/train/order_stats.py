@@ -67,7 +67,7 @@ def kendall(a: Int[Tensor, "M L"], b: Int[Tensor, "M L"]) -> Float[Tensor, "M"]:
     return (signs[0] * signs[1]).sum(dim=(1, 2)).double() / (length * (length - 1))
 
 
-def agreement(orders: dict[str, Int[Tensor, "M L"]]) -> dict[str, dict[str, float]]:
+def score_agreement(orders: dict[str, Int[Tensor, "M L"]]) -> dict[str, dict[str, float]]:
     """Mean rank correlations of each pair of ways to order the same pictures, by `a / b`."""
     return {
         f"{first} / {second}": {

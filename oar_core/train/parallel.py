@@ -30,11 +30,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the one that writes."""
+        """Tells whether it is the one that writes."""
         return self.rank == 0
 
     def mine(self, count: int) -> range:
-        """Which of so many parts this process has."""
+        """Tells which of so many parts this process has."""
         return range(self.rank, count, self.count)
 
     def wait(self) -> None:

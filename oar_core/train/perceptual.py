@@ -62,11 +62,11 @@ class PerceptualDistance(nn.Module):
     def forward(self, real: Float[Tensor, "B 3 Y X"], fake: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, ""]:
         """The mean over pictures, 0 where they are equal. The gradient goes to `fake` alone."""
         with torch.no_grad():
-            wanted = self.features(real)
+            expected = self.features(real)
         found = self.features(fake)
         distances = [
             ((a.float() - b.float()).square() * weight[:, None, None]).sum(1).mean()
-            for a, b, weight in zip(wanted, found, self.weights, strict=True)
+            for a, b, weight in zip(expected, found, self.weights, strict=True)
         ]
         return torch.stack(distances).sum()
 

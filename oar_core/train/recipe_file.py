@@ -13,10 +13,12 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from oar_core.detail_config import DetailTokenizerConfig
 from oar_core.errors import ConfigError
 from oar_core.train.captions import CAPTION_SOURCES
 from oar_core.train.columns import COLUMN_SOURCES
-from oar_core.train.recipes import RECIPES, Recipe, recipe
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 
 SUFFIX = ".toml"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # also the name of the model's folder
@@ -32,7 +34,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     if name_or_path not in RECIPES:
         hint = _hint(name_or_path, RECIPES)
         raise ConfigError(f"unknown recipe {name_or_path!r}{hint} (a file of your own ends in {SUFFIX})")
-    return recipe(name_or_path)
+    return find_recipe(name_or_path)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -51,7 +53,7 @@ def read_recipe(path: Path) -> Recipe:
         if base not in RECIPES:
             said = f"unknown base {base!r}" if base else 'no base is named, as in base = "pictures-64"'
             raise ConfigError(said + _hint(base, RECIPES))
-        return _changed(recipe(base), {"name": path.stem, **values})
+        return _changed(find_recipe(base), {"name": path.stem, **values})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -60,13 +62,18 @@ def _changed(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     parts = _parts(base, values, "")
     tokenizer, backbone = parts.get("tokenizer", base.tokenizer), parts.get("backbone", base.backbone)
     follows = {
-        "grid": tokenizer.grid,
         "vocab_size": tokenizer.vocab_size,
         "condition_vocab": parts.get("text_vocab", base.text_vocab),
     }
+    if isinstance(tokenizer, DetailTokenizerConfig):
+        follows |= {name: getattr(tokenizer, name) for name in ("num_tokens", "group_size", "has_causal_first")}
+    else:
+        follows["grid"] = tokenizer.grid
     parts["backbone"] = replace(backbone, **_unsaid(follows, values.get("backbone")))
     defaults = parts.get("defaults", base.defaults)
-    steps = {"steps": min(defaults.steps, parts["backbone"].num_tokens)}
+    is_detail = isinstance(tokenizer, DetailTokenizerConfig)
+    most = len(tokenizer.groups.sizes) if is_detail else min(defaults.steps, parts["backbone"].num_tokens)
+    steps = {"steps": most}
     parts["defaults"] = replace(defaults, **_unsaid(steps, values.get("defaults")))
     changed = replace(base, **parts)
     most = changed.backbone.num_tokens

@@ -1,126 +1,18 @@
-"""Recipes: named, typed settings of a whole training run. A recipe is a function that returns a `Recipe`."""
+"""The named recipes. A recipe is a function that returns a `Recipe`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, make_dataclass, replace
-from typing import Any, Self
+from dataclasses import replace
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
+from oar_core.detail_config import DetailBackboneConfig, DetailTokenizerConfig
 from oar_core.errors import ConfigError
-from oar_core.order.plan import GROUP_SIZES, ORDERS
-from oar_core.train.attributes import ATTRIBUTE_SETS, Attribute
-from oar_core.train.data import FITS, PAD
-from oar_core.train.evaluator import EvaluatorConfig
+from oar_core.train.attributes import ATTRIBUTE_SETS
 from oar_core.train.loop import LoopConfig
 from oar_core.train.optim import OptimConfig
-from oar_core.train.stages.any_order import AnyOrderStageConfig
-from oar_core.train.stages.evaluator import EvaluatorStageConfig
+from oar_core.train.recipe import Recipe, SamplingDefaults
+from oar_core.train.stages.detail_tokenizer import DetailTokenizerStageConfig
 from oar_core.train.stages.order_distill import DistillConfig
-from oar_core.train.stages.order_finetune import OrderFinetuneStageConfig
-from oar_core.train.stages.order_tree import OrderTreeConfig
 from oar_core.train.stages.tokenizer import TokenizerStageConfig
-from oar_wire.options import BadOption, check_all, check_name, check_order, model_options
-
-AUTO = "auto"
-
-
-# Those of `oar_wire.options`; what is named here is a recipe's own. A recipe gives its order by name.
-_OWN = {"order": AUTO, "guidance": 1.5, "top_p": 0.95}
-_KINDS = {"order": str, "group_sizes": str}
-_Options: Any = make_dataclass(
-    "_Options",
-    [
-        (option.name, _KINDS.get(option.name, option.kind), field(default=_OWN.get(option.name, option.default)))
-        for option in model_options()
-    ],
-    frozen=True,
-)
-
-
-@dataclass(frozen=True)
-class SamplingDefaults(_Options):
-    """What a request that says nothing gets from the model that this recipe makes."""
-
-    def __post_init__(self) -> None:
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        try:
-            check_all(values)
-            check_order(values["order"], (AUTO, *ORDERS))
-            check_name("group_sizes", values["group_sizes"], GROUP_SIZES)
-        except BadOption as error:
-            raise ConfigError(str(error)) from error
-
-    def of_model(self, order: str) -> Self:
-        """The same with this order for `auto`."""
-        return self if self.order != AUTO else replace(self, order=order)
-
-
-# Its own seed: no other network starts from the same draw. About five minutes on one core.
-EVALUATOR_LOOP = LoopConfig(
-    num_images=150_000, batch_size=64, seed=90_001, optim=OptimConfig(lr=2e-3, weight_decay=0.02), ema_decay=0.998
-)
-
-
-def _decoder_loop() -> LoopConfig:
-    return LoopConfig(
-        num_images=48_000,
-        batch_size=32,
-        optim=OptimConfig(lr=2e-4, betas=(0.8, 0.95), weight_decay=0.01),
-        ema_decay=0.998,
-    )
-
-
-def _finetune_loop() -> LoopConfig:
-    """On two CPU cores: a quarter of the any-order stage of `sprites_64`, at a third of its learning rate."""
-    return LoopConfig(num_images=60_000, batch_size=32, optim=OptimConfig(lr=3e-4), ema_decay=0.998)
-
-
-def _policy_loop() -> LoopConfig:
-    return LoopConfig(num_images=16_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    name: str
-    licence: str
-    caption_source: str  # a key of `captions.CAPTION_SOURCES`
-    text_vocab: int
-    tokenizer: TokenizerConfig
-    tokenizer_loop: LoopConfig
-    backbone: BackboneConfig
-    any_order_loop: LoopConfig
-    fit: str = PAD  # one of FITS: how a picture of another size comes on the canvas
-    tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
-    decoder_loop: LoopConfig = field(default_factory=_decoder_loop)
-    decoder_stage: TokenizerStageConfig = field(default_factory=lambda: TokenizerStageConfig(perceptual_weight=0.1))
-    decoder_share: float = 0.5  # of the decoder's stage in the decoder that is used; the rest is what it began with
-    any_order_stage: AnyOrderStageConfig = field(default_factory=AnyOrderStageConfig)
-    distill: DistillConfig = field(default_factory=DistillConfig)
-    order_tree: OrderTreeConfig = field(default_factory=OrderTreeConfig)
-    order_finetune_loop: LoopConfig = field(default_factory=_finetune_loop)
-    order_finetune_stage: OrderFinetuneStageConfig = field(default_factory=OrderFinetuneStageConfig)
-    order_policy: OrderPolicyConfig = field(default_factory=OrderPolicyConfig)
-    order_policy_loop: LoopConfig = field(default_factory=_policy_loop)
-    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
-    example_prompts: tuple[str, ...] = ()
-    pixel_art: bool = False  # looks right when it is enlarged pixel by pixel
-    attributes: tuple[Attribute, ...] = ()  # label columns that the evaluator reads
-    column_source: str = ""  # a key of `columns.COLUMN_SOURCES`: label columns that are derived from others, or none
-    evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
-    evaluator_loop: LoopConfig = EVALUATOR_LOOP
-    evaluator_stage: EvaluatorStageConfig = field(default_factory=EvaluatorStageConfig)
-    held_out: str = "test"  # the split that evaluations use; nothing is trained on it
-    kept_rows: tuple[tuple[str, str], ...] = ()  # label columns, and the value that a picture must have there
-
-    def __post_init__(self) -> None:
-        if self.tokenizer.grid != self.backbone.grid:
-            raise ConfigError(f"tokenizer grid {self.tokenizer.grid} differs from the backbone's {self.backbone.grid}")
-        if self.tokenizer.vocab_size != self.backbone.vocab_size:
-            raise ConfigError("tokenizer and backbone differ in vocab_size")
-        if self.text_vocab > self.backbone.condition_vocab:
-            raise ConfigError("the text vocabulary does not fit the backbone's condition_vocab")
-        if self.fit not in FITS:
-            raise ConfigError(f"unknown fit {self.fit!r}; there are {', '.join(FITS)}")
-
 
 SPRITE_PROMPTS = (
     "a person with short red hair, brown shirt and blue trousers, walking, seen from the front",
@@ -403,6 +295,85 @@ def avatars_128() -> Recipe:
     )
 
 
+def avatars_64_detail() -> Recipe:
+    """The portraits at 64x64 pixels from coarse to fine: 32 tokens of 9 bits, in 11 steps. For ablations."""
+    base = avatars_128()
+    return replace(
+        base,
+        name="avatars-64-detail",
+        tokenizer=DetailTokenizerConfig(
+            image_size=(64, 64),
+            patch_size=8,
+            num_tokens=32,
+            group_size=4,
+            vocab_size=512,
+            width=128,
+            num_heads=4,
+            encoder_layers=3,
+            decoder_layers=3,
+        ),
+        tokenizer_loop=LoopConfig(
+            num_images=48_000,
+            batch_size=16,
+            optim=OptimConfig(lr=1e-3, weight_decay=0.01),
+            ema_decay=0.998,
+            checkpoint_every=100,
+        ),
+        backbone=DetailBackboneConfig(
+            num_tokens=32,
+            group_size=4,
+            vocab_size=512,
+            condition_vocab=2048,
+            max_condition=64,
+            width=256,
+            num_heads=4,
+            num_layers=6,
+        ),
+        any_order_loop=LoopConfig(num_images=96_000, batch_size=32, optim=OptimConfig(lr=1e-3), ema_decay=0.998),
+        defaults=SamplingDefaults(order="raster", steps=11, group_sizes="constant"),
+    )
+
+
+def avatars_128_detail() -> Recipe:
+    """The portraits of `avatars_128` from coarse to fine: 64 tokens of 11 bits, in 15 steps."""
+    base = avatars_64_detail()
+    return replace(
+        base,
+        name="avatars-128-detail",
+        tokenizer=DetailTokenizerConfig(
+            image_size=(128, 128),
+            patch_size=8,
+            num_tokens=64,
+            group_size=8,
+            vocab_size=2048,
+            width=192,
+            num_heads=6,
+            encoder_layers=4,
+            decoder_layers=5,
+        ),
+        tokenizer_loop=LoopConfig(
+            num_images=200_000,
+            batch_size=16,
+            optim=OptimConfig(lr=8e-4, weight_decay=0.01),
+            ema_decay=0.999,
+            checkpoint_every=100,
+        ),
+        detail_tokenizer_stage=DetailTokenizerStageConfig(near=12, vgg_crop=64),
+        backbone=DetailBackboneConfig(
+            num_tokens=64,
+            group_size=8,
+            vocab_size=2048,
+            condition_vocab=2048,
+            max_condition=64,
+            width=320,
+            num_heads=5,
+            num_layers=8,
+        ),
+        any_order_loop=LoopConfig(num_images=400_000, batch_size=32, optim=OptimConfig(lr=8e-4), ema_decay=0.999),
+        defaults=SamplingDefaults(order="raster", steps=15, group_sizes="constant"),
+    )
+
+
 IMPORTED = "imported"  # whose networks are those of a model that is taken over
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -411,6 +382,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "sprites-64-fine": sprites_64_fine,
     "sprites-64-gpu": sprites_64_gpu,
     "avatars-128": avatars_128,
+    "avatars-64-detail": avatars_64_detail,
+    "avatars-128-detail": avatars_128_detail,
     "fashion": fashion,
     "fashion-128": fashion_128,
     "large-256": large_256,
@@ -424,7 +397,7 @@ def own_recipes() -> list[Recipe]:
     return [make() for name, make in RECIPES.items() if name != IMPORTED]
 
 
-def recipe(name: str) -> Recipe:
+def find_recipe(name: str) -> Recipe:
     """Raises ConfigError for an unknown name."""
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")

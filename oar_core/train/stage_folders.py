@@ -6,6 +6,7 @@ from oar_core.train.stages.order_finetune import DISTILLED
 TOKENIZER_STAGE, DECODER_STAGE = "tokenizer", "decoder"
 ANY_ORDER_STAGE, FINETUNE_STAGE = "any_order", "order_finetune"
 EVALUATOR_STAGE, SCRATCH_STAGE = "evaluator", "from_scratch"
+VIEWS_STAGE, COARSE_TO_FINE_STAGE = "views", "coarse_to_fine"
 
 
 def finetune_stage(

@@ -1,5 +1,6 @@
-"""Whether the choice of number format and kernels is the same at each start."""
+"""Whether the choice of number format and kernels is right at each start."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from oar_core.engine.calibration import Calibration
+from oar_core.engine.calibration import Calibration, times_best
+from oar_core.engine.contest import MARGIN
 from oar_lab.bench.clock import Clock, Setting
 from oar_lab.bench.table import table
 
@@ -16,44 +18,59 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True)
+class ChoiceRow:
+    """One choice for a network, and how many starts made it."""
+
+    network: str
+    dtype: str
+    packed_from: str
+    starts: int
+    times_best: float  # the seconds of its linear layers over those of the best choice that any start made
+
+    @property
+    def is_right(self) -> bool:
+        """Whether none is better by more than what a choice has to gain over another."""
+        return self.times_best <= math.exp(MARGIN)
+
+
+@dataclass(frozen=True)
 class ChoicesReport:
-    starts: dict[str, list[Calibration]]  # by network
-    seconds: dict[str, float]  # CPU time of one measurement, on average
+    rows: list[ChoiceRow]
+    seconds: dict[str, float]  # CPU time of one measurement, on average, by network
     setting: Setting
 
     @property
-    def alike(self) -> dict[str, int]:
-        """How many starts made the commonest choice."""
-        return {
-            name: max(Counter((each.dtype, each.packing) for each in choices).values())
-            for name, choices in self.starts.items()
-        }
+    def right(self) -> dict[str, int]:
+        """How many starts chose rightly, by network."""
+        return {name: sum(r.starts for r in self.rows if r.network == name and r.is_right) for name in self.seconds}
 
     def table(self) -> str:
-        rows = (
-            (name, start, each.dtype, each.packing.in_words, each.few_rows_ms, each.many_rows_ms)
-            for name, choices in self.starts.items()
-            for start, each in enumerate(choices, 1)
+        headers = ("network", "dtype", "packed from", "starts", "times the best")
+        choices = table(headers, ((r.network, r.dtype, r.packed_from, r.starts, r.times_best) for r in self.rows))
+        counts = table(
+            ("network", "starts that chose rightly", "seconds each"),
+            ((name, count, self.seconds[name]) for name, count in self.right.items()),
         )
-        headers = ("network", "start", "dtype", "packed from rows", "few rows ms", "many rows ms")
-        alike = table(
-            ("network", "starts", "alike", "seconds each"),
-            ((name, len(self.starts[name]), count, self.seconds[name]) for name, count in self.alike.items()),
-        )
-        return f"{table(headers, rows)}\n\n{alike}"
+        return f"{choices}\n\n{counts}"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"alike": self.alike}
+        return asdict(self) | {"right": self.right}
 
 
 def measure_choices(networks: Mapping[str, nn.Module], *, starts: int) -> ChoicesReport:
-    """Measures anew each time."""
+    """Measures anew each time; then all choices that were made in turn."""
     clock = Clock(torch.device("cpu"))
-    chosen: dict[str, list[Calibration]] = {name: [] for name in networks}
-    seconds = dict.fromkeys(networks, 0.0)
-    for _ in range(starts):
-        for name, network in networks.items():
-            begun = clock.now()
-            chosen[name].append(Calibration.measure(network, DTYPES))
-            seconds[name] += (clock.now() - begun) / starts
-    return ChoicesReport(chosen, seconds, clock.setting(torch.float32))
+    rows: list[ChoiceRow] = []
+    seconds: dict[str, float] = {}
+    for name, network in networks.items():
+        begun = clock.now()
+        counts = Counter(
+            (each.dtype, each.packing) for each in (Calibration.measure(network, DTYPES) for _ in range(starts))
+        )
+        seconds[name] = (clock.now() - begun) / starts
+        ratios = times_best(network, [(getattr(torch, dtype), packing) for dtype, packing in counts])
+        rows += [
+            ChoiceRow(name, dtype, packing.in_words, count, ratio)
+            for ((dtype, packing), count), ratio in zip(counts.items(), ratios)
+        ]
+    return ChoicesReport(rows, seconds, clock.setting(torch.float32))

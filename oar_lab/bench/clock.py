@@ -49,12 +49,19 @@ class Clock:
         return self.medians([work], repeats)[0]
 
     def medians(self, works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-        """Of each, after one run that does not count. They take turns, so that a slow minute of the machine falls on
-        all of them alike."""
+        """Of each, as `rounds` measures them."""
+        return [statistics.median(seconds) for seconds in zip(*self.rounds(works, repeats), strict=True)]
+
+    def rounds(self, works: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+        """The seconds of each in every round, after a round that does not count. They take turns, so that a slow minute
+        of the machine falls on all of them alike."""
         for work in works:
             work()
-        rounds = [[self.seconds(work) for work in works] for _ in range(repeats)]
-        return [statistics.median(seconds) for seconds in zip(*rounds, strict=True)]
+        return self.turns(works, repeats)
+
+    def turns(self, works: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+        """The seconds of each in every round. What is slow once is to be done before."""
+        return [[self.seconds(work) for work in works] for _ in range(repeats)]
 
     def least(self, work: Callable[[], object], repeats: int) -> float:
         """What the machine can do: everything that disturbs a run makes it slower."""

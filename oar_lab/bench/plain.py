@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oar_core.models.base import Backbone
+from oar_core.models.janus.backbone import JanusBackbone
 from oar_core.models.llamagen.backbone import LlamaGenBackbone
 from oar_core.models.lpd.backbone import LpdBackbone
 from oar_core.models.oar.backbone import OarBackbone
@@ -71,9 +72,12 @@ class PlainMemory:
 class PlainLoop(ABC):
     """One batch of guided pictures. A family says what a step feeds; the rest is the same for all."""
 
-    def __init__(self, backbone: Backbone, classes: Sequence[int], unconditional: int, guidance: float) -> None:
+    def __init__(
+        self, backbone: Backbone, conditions: Sequence[Sequence[int]], unconditional: Sequence[int], guidance: float
+    ) -> None:
+        """All conditions are equally long, the unconditional one too."""
         self.backbone, self.guidance = backbone, guidance
-        self.condition = torch.tensor([*classes, *(unconditional for _ in classes)])[:, None]
+        self.condition = torch.tensor([*conditions, *(unconditional for _ in conditions)])
 
     @torch.inference_mode()
     def run(self, orders: Int[Tensor, "B L"], sizes: Sequence[int], draw: Draw = multinomial) -> Int[Tensor, "B L"]:
@@ -177,6 +181,31 @@ class PlainLlamaGen(PlainLoop):
         return gpt.head(states)
 
 
+class PlainJanus(PlainLoop):
+    backbone: JanusBackbone
+
+    def start(self, rows: int) -> None:
+        config = self.backbone.config
+        capacity = self.condition.shape[1] + config.num_tokens
+        self.cache = PlainCache(config.num_layers, rows, config.num_heads, capacity, config.head_width)
+
+    def step(
+        self,
+        tokens: Int[Tensor, "B K"],
+        places: Int[Tensor, "B K"],  # noqa: ARG002
+        asked: Int[Tensor, "B G"],  # noqa: ARG002
+    ) -> Float[Tensor, "B G V"]:
+        net, cache = self.backbone, self.cache
+        x = net.align(net.embed_code(tokens)) if cache.length else net.embed_prompt(self.condition)
+        count = x.shape[1]
+        cache.mask = torch.ones(count, count, dtype=torch.bool).tril() if count > 1 else None
+        rotation = net.rotary(torch.arange(cache.length, cache.length + count).expand(len(x), -1), x.dtype)
+        for layer, block in enumerate(net.blocks):
+            x = block(x, rotation, layer, cache)
+        cache.length += count
+        return net.head(net.norm(x[:, -1:]))
+
+
 class PlainTwoStacks(PlainLoop):
     """ARPG, and the native network with commits in groups of its own kind."""
 
@@ -210,6 +239,7 @@ PLAIN_LOOPS: dict[str, type[PlainLoop]] = {
     "lpd": PlainLpd,
     "randar": PlainRandar,
     "llamagen": PlainLlamaGen,
+    "janus": PlainJanus,
 }
 
 

@@ -46,7 +46,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Part:
+class RooflinePart:
     name: str
     calls: int  # a picture
     gflop: float  # a call
@@ -69,7 +69,7 @@ class RooflineReport:
     batch: int
     steps: int
     rates: list[Rate]
-    parts: list[Part]
+    parts: list[RooflinePart]
     picture_ms: float  # measured, a picture
     picture_limit_ms: float
     calibration: Calibration | None  # what a worker would choose here; None where it would not ask
@@ -170,9 +170,9 @@ def _calibration(subject: Subject) -> Calibration | None:
     return Calibration.measure(subject.backbone, (torch.float32, torch.bfloat16))
 
 
-def _part(name: str, calls: int, work: Work, rate: Rate, seconds: float) -> Part:
+def _part(name: str, calls: int, work: Work, rate: Rate, seconds: float) -> RooflinePart:
     compute, memory = work.flops / rate.gflops / 1e6, work.num_bytes / rate.gbytes / 1e6
-    return Part(
+    return RooflinePart(
         name=name,
         calls=calls,
         gflop=work.flops / 1e9,

@@ -19,7 +19,7 @@ from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.draw import CompiledDraw, Draw, plain_draw
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import seeded_init
 from oar_core.weights import Manifest
 
@@ -57,7 +57,7 @@ class Subject:
     @classmethod
     def of_recipe(cls, recipe: Recipe, device: str, dtype: torch.dtype) -> Self:
         with seeded_init(0):
-            backbone, tokenizer = OarBackbone(recipe.backbone), VQGAN(recipe.tokenizer)
+            backbone, tokenizer = OarBackbone(recipe.grid_backbone), VQGAN(recipe.grid_tokenizer)
         defaults = recipe.defaults.of_model("random")
         return cls(
             recipe.name,

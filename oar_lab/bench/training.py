@@ -18,7 +18,7 @@ from oar_core.train.loop import Step
 from oar_core.train.losses import token_cross_entropy
 from oar_core.train.optim import ParamGroup, build_optimizer
 from oar_core.train.precision import autocast
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import seeded_init
 from oar_core.train.stages.tokenizer import TokenizerStage
 from oar_lab.bench.subject import PROMPT_LENGTH
@@ -79,7 +79,7 @@ def _tokenizer_step(recipe: Recipe, batch_size: int) -> tuple[nn.Module, Callabl
     pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8).numpy()
     images = ImageSet(pixels, [{"caption": ""}], np.zeros(len(pixels), dtype=np.int32))
     with seeded_init(0):
-        stage = TokenizerStage(images, recipe.tokenizer, recipe.tokenizer_stage)
+        stage = TokenizerStage(images, recipe.grid_tokenizer, recipe.tokenizer_stage)
     optimizer = build_optimizer(stage.param_groups(), recipe.tokenizer_loop.optim)
     half_way = Step(1, 2, torch.device("cpu"), generator)
 
@@ -93,7 +93,7 @@ def _tokenizer_step(recipe: Recipe, batch_size: int) -> tuple[nn.Module, Callabl
 
 
 def _any_order_step(recipe: Recipe, batch_size: int) -> tuple[nn.Module, Callable[[], None]]:
-    config = recipe.backbone
+    config = recipe.grid_backbone
     with seeded_init(0):
         backbone = OarBackbone(config)
     optimizer = build_optimizer([ParamGroup(list(backbone.parameters()))], recipe.any_order_loop.optim)

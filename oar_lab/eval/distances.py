@@ -22,6 +22,6 @@ def distance_rows(left: Float[Tensor, "M D"], right: Float[Tensor, "N D"]) -> It
         yield (squares + part.square().sum(1, keepdim=True)).clamp_(min=0).sqrt_()
 
 
-def nearest(left: Float[Tensor, "M D"], right: Float[Tensor, "N D"]) -> Float[Tensor, "M"]:
+def nearest_rows(left: Float[Tensor, "M D"], right: Float[Tensor, "N D"]) -> Float[Tensor, "M"]:
     """The distance from each vector on the left to the closest on the right."""
     return torch.cat([rows.amin(1) for rows in distance_rows(left, right)])

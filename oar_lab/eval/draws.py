@@ -38,12 +38,12 @@ class DrawSettings:
     def to_dict(self) -> dict[str, Any]:
         """As plain data. An option that is younger than the first evaluations is left out where it has its usual value:
         what was drawn before it could change keeps its name."""
-        told = asdict(self)
+        reported = asdict(self)
         for group, usual in (("plan", PlanSpec()), ("sampling", SamplingParams())):
-            for name in told[group].keys() - ALWAYS_TOLD:
-                if told[group][name] == getattr(usual, name):
-                    del told[group][name]
-        return told
+            for name in reported[group].keys() - ALWAYS_TOLD:
+                if reported[group][name] == getattr(usual, name):
+                    del reported[group][name]
+        return reported
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def draws_path(folder: Path, pipeline: Model, settings: DrawSettings, prompt_sou
     return folder / f"{name}.safetensors"
 
 
-def draw(pipeline: Model, prompts: Sequence[str], settings: DrawSettings, path: Path, *, batch_size: int = 64) -> Draws:
+def draw_pictures(
+    pipeline: Model, prompts: Sequence[str], settings: DrawSettings, path: Path, *, batch_size: int = 64
+) -> Draws:
     """One picture a prompt; those that `path` holds are not made again. A long prompt is cut, as in training.
 
     Raises a RequestError before any work where the plan does not fit the model.

@@ -13,7 +13,7 @@ from oar_core.digests import module_digest
 from oar_core.models.model import Model
 from oar_core.stored import cached_json, digest
 from oar_lab.eval.bootstrap import FrechetReference, Resampled, resample_counts, resampled_kernel_distance
-from oar_lab.eval.lite0 import WEIGHTS_SHA256, why_unavailable
+from oar_lab.eval.lite0 import WEIGHTS_SHA256, why_no_lite0
 from oar_lab.eval.lite0_features import Lite0Features, picture_digest
 from oar_lab.eval.reconstructed import read_reconstructions, reconstruct
 from oar_lab.eval.reference import Reference
@@ -62,7 +62,7 @@ class Compared:
 
 def measure_figures(compared: Compared, num_resamples: int) -> dict[str, Any]:
     """The part of a report that holds all of FIGURES that can be measured here, and why the rest cannot."""
-    reason = why_unavailable()
+    reason = why_no_lite0()
     key = digest(FORMAT, picture_digest(compared.pixels), compared.reconstruction_key, num_resamples, SEED, reason)
 
     def compute() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from oar_core.errors import ConfigError, InvalidSteps
+from oar_core.errors import ConfigError, StepsError
 from oar_core.models.base import Backbone, Commit, Condition, Prefix, Query
 from oar_core.sampling.forced_order import orders_by_name
 
@@ -39,7 +39,7 @@ def loss_table(
     """A in fp64, zero where r < K: one pass over each picture's ranks, which asks for all later ones at each of them.
 
     `first` is the number of the first picture, of which random orders are a function. Raises ConfigError for a backbone
-    whose queries see each other, InvalidOrder for an order that looks at draws.
+    whose queries see each other, OrderError for an order that looks at draws.
     """
     if not backbone.spec.can_ask_all:
         raise ConfigError("this backbone's positions see each other when they are asked together, so A does not add up")
@@ -91,11 +91,11 @@ def excess(table: LossTable, sizes: Sequence[int]) -> float:
 def best_sizes(table: LossTable, most_steps: int) -> dict[int, tuple[int, ...]]:
     """The sizes that cost the least in exactly 1, 2, ... `most_steps` steps, by dynamic programming.
 
-    Raises InvalidSteps for more steps than there are positions.
+    Raises StepsError for more steps than there are positions.
     """
     length = len(table)
     if not 1 <= most_steps <= length:
-        raise InvalidSteps(f"steps is {most_steps}; this image takes 1 to {length}", field="steps")
+        raise StepsError(f"steps is {most_steps}; this image takes 1 to {length}", field="steps")
     # step_cost[start, end] of one step that decodes ranks start..end - 1; a step decodes one position at least.
     step_cost = torch.full((length + 1, length + 1), torch.inf, dtype=torch.float64)
     for start in range(length):

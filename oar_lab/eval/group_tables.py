@@ -16,7 +16,7 @@ from oar_core.new_file import new_file
 from oar_core.order.plan import SCHEDULES, group_sizes
 from oar_core.weights import Manifest, write_manifest
 from oar_lab.eval.group_loss import LossTable, best_sizes, excess, loss_table
-from oar_lab.eval.reference import Pictures, choose
+from oar_lab.eval.reference import Pictures, choose_pictures
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Halves:
 
 def split_halves(row_of: Int[np.ndarray, "M"], num_fit: int, num_score: int) -> Halves:
     """From the end of the order in which evaluations take pictures. Raises DataError where there are too few."""
-    order = choose(len(row_of), len(row_of)).flip(0)
+    order = choose_pictures(len(row_of), len(row_of)).flip(0)
     rows = torch.from_numpy(np.asarray(row_of)).long()[order]
     fit = order[:num_fit]
     others = (~torch.isin(rows, rows[:num_fit])).nonzero().squeeze(1)[:num_score]
@@ -59,8 +59,8 @@ class SizeTable:
         return self.scored.diagonal().sum().item()
 
     def row(self, steps: int) -> dict[str, Any]:
-        """What each schedule of so many steps costs on the scored pictures, above one position a step; the best sizes
-        also as they were fitted, which flatters them."""
+        """Returns what each schedule of so many steps costs on the scored pictures, above one position a step; the best
+        sizes also as they were fitted, which flatters them."""
         usual = {kind: group_sizes(kind, steps, len(self.scored)) for kind in SCHEDULES}
         costs = {kind: round(excess(self.scored, sizes), 4) for kind, sizes in usual.items()}
         best = self.sizes[steps]

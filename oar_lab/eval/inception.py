@@ -24,22 +24,22 @@ BATCH = 32
 
 def inception_distance(generated: UInt8[np.ndarray, "M Y X 3"], real: UInt8[np.ndarray, "N Y X 3"]) -> dict[str, Any]:
     """`{"fid": ...}` or `{"unavailable": why}`."""
-    reason = why_unavailable(weights_path())
+    reason = why_no_inception(inception_path())
     if reason:
         return {"unavailable": reason}
     module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     network = module.FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights_path())
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(inception_path())
     )
     fitted = [Gaussian.fit(_features(network, pixels)) for pixels in (generated, real)]
     return {"fid": frechet_distance(*fitted), "num_samples": len(generated), "num_real": len(real)}
 
 
-def weights_path() -> Path:
+def inception_path() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
 
 
-def why_unavailable(path: Path) -> str:
+def why_no_inception(path: Path) -> str:
     """Empty where everything is there. The file is a pickle, so only the published one is opened."""
     for module, package in PACKAGES.items():
         if importlib.util.find_spec(module) is None:

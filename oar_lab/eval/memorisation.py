@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from oar_lab.eval.distances import nearest
+from oar_lab.eval.distances import nearest_rows
 
 CLOSE_QUANTILE = 0.01
 PIXEL_CHUNK = 4096  # training pictures a time
@@ -54,7 +54,7 @@ def nearest_pixels(
     best = torch.full((len(vectors),), torch.inf)
     for start in range(0, len(training), PIXEL_CHUNK):
         part = _vectors(training[start : start + PIXEL_CHUNK], pool)
-        best = torch.minimum(best, nearest(vectors, part))
+        best = torch.minimum(best, nearest_rows(vectors, part))
     return best / vectors.shape[1] ** 0.5
 
 

@@ -26,7 +26,7 @@ DARK, LIGHT = np.array([38, 20, 72]), np.array([252, 233, 160])
 
 
 @dataclass(frozen=True)
-class Painting:
+class PaintedPicture:
     """In grid order: `ranks[p]`, from 0, is the rank at which position p was decoded, `steps[p]` the step, from 1."""
 
     token_ids: Int[np.ndarray, "L"]
@@ -34,7 +34,7 @@ class Painting:
     steps: Int[np.ndarray, "L"]
 
 
-def paint(pipeline: Model, prompt: str, seed: int, plan: PlanSpec, sampling: SamplingParams) -> Painting:
+def paint_picture(pipeline: Model, prompt: str, seed: int, plan: PlanSpec, sampling: SamplingParams) -> PaintedPicture:
     """Raises a RequestError for what cannot be served."""
     ranks = np.zeros(pipeline.backbone.spec.num_tokens, dtype=np.int64)
     steps = np.zeros_like(ranks)
@@ -45,10 +45,10 @@ def paint(pipeline: Model, prompt: str, seed: int, plan: PlanSpec, sampling: Sam
 
     request = SequenceRequest("painting", pipeline.encode_prompt(prompt), seed, 0, plan, sampling)
     (token_ids,) = generate(pipeline.backbone, [request], pipeline.unconditional_ids, on_step=note)
-    return Painting(np.array(token_ids), ranks, steps)
+    return PaintedPicture(np.array(token_ids), ranks, steps)
 
 
-def strip(pipeline: Model, painting: Painting, *, num_frames: int = 6, zoom: int = 6) -> Image.Image:
+def strip(pipeline: Model, painting: PaintedPicture, *, num_frames: int = 6, zoom: int = 6) -> Image.Image:
     """`num_frames` canvases from early to finished, then the map of ranks, in one row."""
     counts = np.linspace(len(painting.ranks) / num_frames, len(painting.ranks), num_frames).round().astype(int)
     known = torch.from_numpy(painting.ranks[None] < counts[:, None])
@@ -59,7 +59,9 @@ def strip(pipeline: Model, painting: Painting, *, num_frames: int = 6, zoom: int
     return contact_sheet(tiles, len(tiles))
 
 
-def animate(pipeline: Model, paintings: Mapping[str, Sequence[Painting]], path: Path, *, zoom: int = 3) -> None:
+def write_animation(
+    pipeline: Model, paintings: Mapping[str, Sequence[PaintedPicture]], path: Path, *, zoom: int = 3
+) -> None:
     """An animated WebP: the pictures under each name, all of them a step further in each frame. The patches of a step
     are marked in the frame that shows them; the others show a veiled guess. The finished pictures stay for a while."""
     last = max(int(painting.steps.max()) for row in paintings.values() for painting in row)
@@ -70,7 +72,7 @@ def animate(pipeline: Model, paintings: Mapping[str, Sequence[Painting]], path: 
     first.save(path, save_all=True, append_images=others, duration=durations, loop=0, lossless=True, method=4)
 
 
-def _frame(pipeline: Model, paintings: Mapping[str, Sequence[Painting]], step: int, zoom: int) -> Image.Image:
+def _frame(pipeline: Model, paintings: Mapping[str, Sequence[PaintedPicture]], step: int, zoom: int) -> Image.Image:
     """One row under another; single pictures stand side by side."""
     rows = [_named(name, _canvases(pipeline, row, step, zoom)) for name, row in paintings.items()]
     width, height = max(row.width for row in rows), rows[0].height
@@ -82,7 +84,7 @@ def _frame(pipeline: Model, paintings: Mapping[str, Sequence[Painting]], step: i
     return frame
 
 
-def _canvases(pipeline: Model, row: Sequence[Painting], step: int, zoom: int) -> Image.Image:
+def _canvases(pipeline: Model, row: Sequence[PaintedPicture], step: int, zoom: int) -> Image.Image:
     """The canvases after a step, its own patches in frames."""
     token_ids = torch.from_numpy(np.stack([painting.token_ids for painting in row]))
     steps = np.stack([painting.steps for painting in row])
@@ -116,7 +118,7 @@ def _named(name: str, pictures: Image.Image) -> Image.Image:
     return row
 
 
-def rank_map(pipeline: Model, painting: Painting) -> UInt8[np.ndarray, "Y X 3"]:
+def rank_map(pipeline: Model, painting: PaintedPicture) -> UInt8[np.ndarray, "Y X 3"]:
     """First positions dark, last ones light, at the picture's size."""
     share = painting.ranks.reshape(pipeline.grid) / max(1, len(painting.ranks) - 1)
     colours = (DARK + share[..., None] * (LIGHT - DARK)).round().astype(np.uint8)

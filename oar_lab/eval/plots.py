@@ -3,19 +3,22 @@
 import importlib
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from oar_lab.eval.arms import Arm
 
 # A value above so many times the least is told at the upper edge, or it would squeeze all others into a line.
 REACH = 2.0
 LINES = (("-", "o"), ("--", "s"), (":", "^"))  # with a marker each
 COLOURS = 7
+COSTS = {"mean_steps": "steps", "query_evaluations": "query evaluations per picture"}
 
 
 @dataclass(frozen=True)
-class Curve:
+class PlottedCurve:
     label: str
     points: tuple[tuple[float, float], ...]
 
@@ -26,7 +29,23 @@ def why_no_plots() -> str:
     return "" if found else "matplotlib is not installed (pip install 'oar-server[plot]')"
 
 
-def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, path: Path) -> None:
+def plot_distances(
+    arms: Sequence[Arm], label: Callable[[Arm], str], distance: Callable[[Arm], float], name: str, folder: Path
+) -> list[str]:
+    """FD-eval against each cost, one curve a label, as PNGs in a folder; returns Markdown that shows them."""
+    lines: list[str] = []
+    for figure, axis in COSTS.items():
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for arm in arms:
+            curves.setdefault(label(arm), []).append((arm.mean("cost", figure), distance(arm)))
+        plotted = [PlottedCurve(title, tuple(sorted(points))) for title, points in curves.items()]
+        path = folder / f"{name}-{figure.replace('_', '-')}.png"
+        draw_curves(plotted, axis, "FD-eval", path)
+        lines.append(f"![FD-eval against {axis}]({folder.name}/{path.name})")
+    return lines
+
+
+def draw_curves(curves: Sequence[PlottedCurve], x_label: str, y_label: str, path: Path) -> None:
     """A PNG, the horizontal axis in powers of two. Wants matplotlib; no window and no global figure is involved."""
     figure = importlib.import_module("matplotlib.figure").Figure(figsize=(10.5, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -48,7 +67,7 @@ def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, path: Path)
     figure.savefig(path, dpi=110)
 
 
-def _tell_high(axes: Any, curve: Curve, top: float, colour: str) -> None:
+def _tell_high(axes: Any, curve: PlottedCurve, top: float, colour: str) -> None:
     """Each value above the upper edge as a figure under an arrow."""
     for x, y in curve.points:
         if y > top:

@@ -14,8 +14,8 @@ from oar_core.models.model import Model
 from oar_core.stored import cached_json, digest
 from oar_core.train.evaluator import Reading
 from oar_lab.eval.agreement import agreement, relative
-from oar_lab.eval.distances import nearest
-from oar_lab.eval.draws import Draws, DrawSettings, draw, draws_path
+from oar_lab.eval.distances import nearest_rows
+from oar_lab.eval.draws import Draws, DrawSettings, draw_pictures, draws_path
 from oar_lab.eval.figures import Compared, measure_figures
 from oar_lab.eval.floors import Distances, Sample, distances, measure_floors, real_sample
 from oar_lab.eval.frechet import Gaussian, frechet_distance
@@ -24,7 +24,7 @@ from oar_lab.eval.likelihood import bits_per_token
 from oar_lab.eval.memorisation import closeness, nearest_pixels
 from oar_lab.eval.rank_maps import class_rank_maps, mean_rank_map, pairwise_entropy, rank_entropy
 from oar_lab.eval.reconstructed import read_reconstructions
-from oar_lab.eval.reference import Reference, choose
+from oar_lab.eval.reference import Reference, choose_pictures
 
 FORMAT = 2  # of the report; readers refuse others
 
@@ -47,10 +47,10 @@ class Quality:
 
 
 def measure_quality(
-    pipeline: Model, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+    pipeline: Model, reference: Reference, requested: DrawSettings, settings: QualitySettings, folder: Path
 ) -> Quality:
     """What costs time is kept in `folder` and not done twice: tokens drawn, floors, likelihood."""
-    chosen, draws = _drawn(pipeline, reference, wanted, settings, folder)
+    chosen, draws = _drawn(pipeline, reference, requested, settings, folder)
     pixels = _decode(pipeline, draws.token_ids, settings.batch_size)
     real = reference.held_out.pixels[chosen.numpy()]
     report = {
@@ -58,7 +58,7 @@ def measure_quality(
         "model": {"name": pipeline.name, "hash": pipeline.model_hash},
         "evaluator": {"name": reference.evaluator.name, "digest": reference.evaluator.digest},
         "settings": {
-            **wanted.to_dict(),
+            **requested.to_dict(),
             "num_samples": settings.num_samples,
             "num_likelihood": settings.num_likelihood,
             "dtype": _dtype(pipeline),
@@ -74,24 +74,24 @@ def measure_quality(
 
 
 def measure_distances(
-    pipeline: Model, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+    pipeline: Model, reference: Reference, requested: DrawSettings, settings: QualitySettings, folder: Path
 ) -> Distances:
     """The distances alone, as `measure_quality` finds them: for settings that are tried and left."""
-    chosen, draws = _drawn(pipeline, reference, wanted, settings, folder)
+    chosen, draws = _drawn(pipeline, reference, requested, settings, folder)
     reading = reference.evaluator.read(_decode(pipeline, draws.token_ids, settings.batch_size))
     real = real_sample(reference)
     return distances(Sample(reading.features, real.row_of[chosen]), real)
 
 
 def _drawn(
-    pipeline: Model, reference: Reference, wanted: DrawSettings, settings: QualitySettings, folder: Path
+    pipeline: Model, reference: Reference, requested: DrawSettings, settings: QualitySettings, folder: Path
 ) -> tuple[Int[Tensor, "M"], Draws]:
-    """Which held-out pictures lend their captions, and what was drawn from these."""
-    chosen = choose(len(reference.held_out.pixels), settings.num_samples)
+    """Tells which held-out pictures lend their captions, and what was drawn from these."""
+    chosen = choose_pictures(len(reference.held_out.pixels), settings.num_samples)
     captions = reference.captions
-    path = draws_path(folder, pipeline, wanted, digest(captions))
+    path = draws_path(folder, pipeline, requested, digest(captions))
     prompts = [captions[index] for index in chosen.tolist()]
-    return chosen, draw(pipeline, prompts, wanted, path, batch_size=settings.batch_size)
+    return chosen, draw_pictures(pipeline, prompts, requested, path, batch_size=settings.batch_size)
 
 
 def _figures(
@@ -121,7 +121,7 @@ def _figures(
 def _memorisation(reference: Reference, reading: Reading, pixels: UInt8[np.ndarray, "M Y X 3"]) -> dict[str, Any]:
     """As many generated pictures as the reference has held-out distances."""
     count = len(reference.feature_distances)
-    features = nearest(reading.features[:count], reference.training_reading.features)
+    features = nearest_rows(reading.features[:count], reference.training_reading.features)
     return {
         "features": asdict(closeness(features, reference.feature_distances)),
         "pixels": asdict(
@@ -144,7 +144,7 @@ def _bits(pipeline: Model, reference: Reference, settings: QualitySettings, fold
     key = digest(FORMAT, pipeline.model_hash, reference.key, count, _dtype(pipeline))
 
     def compute() -> float:
-        chosen = choose(len(reference.held_out.pixels), count)
+        chosen = choose_pictures(len(reference.held_out.pixels), count)
         captions = reference.captions
         conditions = pipeline.conditioner.encode_captions(
             [captions[index] for index in chosen.tolist()], max_length=pipeline.backbone.spec.max_condition

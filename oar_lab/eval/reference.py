@@ -14,7 +14,7 @@ from oar_core.stored import digest, fingerprint
 from oar_core.tensor_file import load_tensors, save_tensors
 from oar_core.train.attributes import Row
 from oar_core.train.evaluator import Evaluator, Reading
-from oar_lab.eval.distances import nearest
+from oar_lab.eval.distances import nearest_rows
 from oar_lab.eval.memorisation import nearest_pixels
 
 
@@ -77,7 +77,7 @@ class Reference:
         return [self.held_out.rows[row]["caption"] for row in self.held_out.row_of.tolist()]
 
 
-def choose(size: int, count: int) -> Int[Tensor, "count"]:
+def choose_pictures(size: int, count: int) -> Int[Tensor, "count"]:
     """Indices of held-out pictures in a fixed random order, which starts again where a set is too small.
 
     A longer choice begins with the shorter one.
@@ -88,12 +88,12 @@ def choose(size: int, count: int) -> Int[Tensor, "count"]:
 
 def _read(evaluator: Evaluator, held_out: Pictures, training: Pictures, num_neighbours: int) -> dict[str, Tensor]:
     held_out_reading, training_reading = evaluator.read(held_out.pixels), evaluator.read(training.pixels)
-    chosen = choose(len(held_out.pixels), min(num_neighbours, len(held_out.pixels)))
+    chosen = choose_pictures(len(held_out.pixels), min(num_neighbours, len(held_out.pixels)))
     return {
         "held_out_features": held_out_reading.features,
         "held_out_classes": held_out_reading.classes,
         "training_features": training_reading.features,
         "training_classes": training_reading.classes,
-        "feature_distances": nearest(held_out_reading.features[chosen], training_reading.features),
+        "feature_distances": nearest_rows(held_out_reading.features[chosen], training_reading.features),
         "pixel_distances": nearest_pixels(held_out.pixels[chosen.numpy()], training.pixels),
     }

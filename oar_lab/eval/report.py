@@ -7,7 +7,7 @@ import torch
 
 from oar_lab.eval.arms import Arm, Report, best_guidance, group_arms
 from oar_lab.eval.markdown import markdown_table
-from oar_lab.eval.plots import Curve, draw_curves, why_no_plots
+from oar_lab.eval.plots import plot_distances, why_no_plots
 from oar_lab.eval.rank_maps import heat_map, heat_sheet
 from oar_lab.eval.tables import (
     agreement_table,
@@ -27,7 +27,9 @@ def write_report(reports: Sequence[Report], out: Path) -> list[str]:
     for title, arms in _comparable(group_arms(reports)).items():
         sections += [f"## {title}", quality_table(arms), *_intervals(arms), *_best_section(arms)]
         if not notes:
-            sections += _plots(arms, title, pictures)
+            sections += plot_distances(
+                arms, lambda arm: arm.curve, lambda arm: arm.mean("distances", "fd_eval"), _slug(title), pictures
+            )
         sections += ["### Floors", floors_table(arms[0]), _tokenizer_line(arms[0])]
         sections += ["### Prompt agreement", agreement_table(arms)]
         sections += ["### Likelihood and copying", copying_table(arms), _inception_line(arms)]
@@ -56,19 +58,6 @@ def _comparable(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
         title = f"{first['recipe']}, {first['split']}, evaluator {first['evaluator']['digest'][:8]}"
         groups.setdefault(title, []).append(arm)
     return groups
-
-
-def _plots(arms: Sequence[Arm], title: str, folder: Path) -> list[str]:
-    lines: list[str] = []
-    for name, axis in (("mean_steps", "steps"), ("query_evaluations", "query evaluations per picture")):
-        curves: dict[str, list[tuple[float, float]]] = {}
-        for arm in arms:
-            point = (arm.mean("cost", name), arm.mean("distances", "fd_eval"))
-            curves.setdefault(arm.curve, []).append(point)
-        path = folder / f"{_slug(title)}-{name}.png"
-        draw_curves([Curve(label, tuple(sorted(points))) for label, points in curves.items()], axis, "FD-eval", path)
-        lines.append(f"![FD-eval against {axis}]({folder.name}/{path.name})")
-    return lines
 
 
 def _orders(arms: Sequence[Arm], folder: Path) -> str:

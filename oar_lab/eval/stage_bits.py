@@ -11,6 +11,7 @@ from torch import Tensor
 from oar_core.models.base import Backbone, Prefix
 from oar_core.order.plan import group_sizes
 from oar_core.train.run import Run
+from oar_core.train.run_captions import RunCaptions
 from oar_core.train.stage_folders import taught_order
 from oar_lab.eval.bootstrap import Interval
 from oar_lab.eval.group_loss import best_sizes, loss_table
@@ -67,7 +68,7 @@ def measure_stage(
     stage, _, order = named.partition(":")
     backbone = run.backbone(stage)
     order = order or taught_order(stage, has_policy=backbone.has_policy)
-    token_ids, conditions = run.sample(split, num_images + num_fit)
+    token_ids, conditions = RunCaptions(run).sample(split, num_images + num_fit)
     schedules = [Schedule(ONE_A_STEP)]
     if steps:
         schedules += _schedules(backbone, token_ids[num_images:], conditions[num_images:], order, steps, batch_size)

@@ -9,10 +9,11 @@ import torch
 
 from oar_lab.eval.arms import Arm, group_arms, load_reports, spread
 from oar_lab.eval.markdown import markdown_table
-from oar_lab.eval.plots import Curve, draw_curves, why_no_plots
+from oar_lab.eval.plots import plot_distances, why_no_plots
 from oar_lab.eval.rank_maps import heat_map, heat_sheet
-from oar_lab.study.claims import FD_EVAL, FD_REC, Claim, Figures, claims, distance, is_adaptive
-from oar_lab.study.study import DISTILLATION, LIKELIHOOD, STUDY_ARMS
+from oar_lab.study.claims import FD_EVAL, FD_REC, Figures, StudyClaim, claims, distance, is_adaptive
+from oar_lab.study.study import DISTILLATION, LIKELIHOOD
+from oar_lab.study.study_arms import STUDY_ARMS
 
 NOTES = "notes.md"  # conclusions of people; they stand at the top of the page
 ALL = "one a step"
@@ -64,7 +65,7 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
         _steps_table(arms),
     ]
     if has_plots:
-        sections += _plots(arms, folder.name, pictures)
+        sections += plot_distances(arms, _curve, distance, folder.name, pictures)
     sections += ["### Claims", *_claims_tables(arms)]
     painting = pictures / f"{folder.name}-painting.webp"
     if painting.exists():
@@ -100,30 +101,30 @@ def _sorted(arms: Sequence[Arm]) -> list[Arm]:
 
 def _claims_tables(arms: Sequence[Arm]) -> list[str]:
     """One table of the claims that several arms share, and one of the others."""
-    shared: dict[str, dict[str, Claim]] = {}
-    others: list[Claim] = []
+    shared: dict[str, dict[str, StudyClaim]] = {}
+    others: list[StudyClaim] = []
     for claim in claims(arms):
         label = max((arm.label for arm in STUDY_ARMS if claim.text.startswith(f"{arm.label}, ")), key=len, default=None)
         if label is None or claim.is_met is None:
             others.append(claim)
         else:
             shared.setdefault(label, {})[claim.text.removeprefix(f"{label}, ")] = claim
-    rest = [(claim.text, claim.wanted, claim.measured, VERDICTS[claim.is_met]) for claim in others]
+    rest = [(claim.text, claim.aim, claim.measured, VERDICTS[claim.is_met]) for claim in others]
     growing = {label: row for label, row in shared.items() if label.endswith(GROWING)}
     plain = {label: row for label, row in shared.items() if label not in growing}
     matrices = [_claims_matrix(rows) for rows in (plain, growing) if rows]
     return [*matrices, markdown_table(("claim", "aim", "measured", "met"), rest)]
 
 
-def _claims_matrix(rows: dict[str, dict[str, Claim]]) -> str:
+def _claims_matrix(rows: dict[str, dict[str, StudyClaim]]) -> str:
     """One line an arm, one column a question."""
-    questions = {text: claim.wanted for row in rows.values() for text, claim in row.items()}
-    header = ("arm", *(f"{text}: {wanted}" for text, wanted in questions.items()))
+    questions = {text: claim.aim for row in rows.values() for text, claim in row.items()}
+    header = ("arm", *(f"{text}: {aim}" for text, aim in questions.items()))
     cells = [[label, *(_verdict(row.get(text)) for text in questions)] for label, row in rows.items()]
     return markdown_table(header, cells)
 
 
-def _verdict(claim: Claim | None) -> str:
+def _verdict(claim: StudyClaim | None) -> str:
     """Without the values, which the table of steps has."""
     return "" if claim is None else f"{claim.measured.split(' (')[0]}: {VERDICTS[claim.is_met]}"
 
@@ -153,17 +154,8 @@ def _adaptive_section(arms: Sequence[Arm]) -> list[str]:
     return ["### Adaptive groups", markdown_table(("arm", "bound, nats", "mean steps", "FD-eval", "agreement"), rows)]
 
 
-def _plots(arms: Sequence[Arm], name: str, folder: Path) -> list[str]:
-    lines: list[str] = []
-    for figure, axis in (("mean_steps", "steps"), ("query_evaluations", "query evaluations per picture")):
-        curves: dict[str, list[tuple[float, float]]] = {}
-        for arm in arms:
-            label = f"{arm.label}, adaptive" if is_adaptive(arm) else arm.label
-            curves.setdefault(label, []).append((arm.mean("cost", figure), distance(arm)))
-        path = folder / f"{name}-{figure.replace('_', '-')}.png"
-        draw_curves([Curve(label, tuple(sorted(points))) for label, points in curves.items()], axis, "FD-eval", path)
-        lines.append(f"![FD-eval against {axis}]({folder.name}/{path.name})")
-    return lines
+def _curve(arm: Arm) -> str:
+    return f"{arm.label}, adaptive" if is_adaptive(arm) else arm.label
 
 
 def _orders_section(arms: Sequence[Arm], folder: Path, pictures: Path) -> list[str]:

@@ -36,7 +36,7 @@ PARTS: dict[str, Callable[[Tree, Tree], Part]] = {
 @click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="These parts alone. Default: all.")
 @click.option("--new", "successor", help="Commit to compare with. Default: the files of this folder.")
 @click.pass_context
-def main(context: click.Context, commit: str, only: tuple[str, ...], successor: str | None) -> None:
+def compare_versions(context: click.Context, commit: str, only: tuple[str, ...], successor: str | None) -> None:
     facts: dict[str, object] = {"old": commit, "new": successor}
     with checked_out(commit) as old, checked_out(successor) if successor else nullcontext(THIS) as new:
         for name in only or PARTS:
@@ -50,4 +50,4 @@ def main(context: click.Context, commit: str, only: tuple[str, ...], successor: 
 
 
 if __name__ == "__main__":
-    main()
+    compare_versions()

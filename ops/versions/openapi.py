@@ -62,7 +62,7 @@ def compare_openapi(old: Tree, new: Tree) -> Part:
     counts = {sign: sum(one.sign == sign for one in found) for sign in "+-~"}
     unnamed = sorted({one.names[-1] for one in found if one.names and not is_named(one, changelog)})
     lines = [
-        *listed(found),
+        *list_differences(found),
         "",
         f"{counts['+']} came, {counts['-']} went, {counts['~']} changed; sentences and examples are not compared",
         f"not named in CHANGELOG.md: {', '.join(unnamed) or 'nothing'}",
@@ -71,7 +71,7 @@ def compare_openapi(old: Tree, new: Tree) -> Part:
     return Part("OpenAPI", True, lines, facts)
 
 
-def listed(found: list[Difference]) -> list[str]:
+def list_differences(found: list[Difference]) -> list[str]:
     """A line for each difference, with all the places that have the same."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for one in found:
@@ -86,7 +86,7 @@ def listed(found: list[Difference]) -> list[str]:
 
 
 def is_named(difference: Difference, changelog: str) -> bool:
-    """Whether the changelog has the name that is nearest to the difference as a word of its own."""
+    """Tells whether the changelog has the name that is nearest to the difference as a word of its own."""
     if not difference.names:
         return False
     return re.search(rf"(?<![\w/]){re.escape(difference.names[-1])}(?!\w)", changelog) is not None

@@ -15,7 +15,7 @@ class Part:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+def part_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Columns that line up, as Markdown."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]

@@ -4,9 +4,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ops.versions.part import Part, table
-from ops.versions.requests import NUM_PICTURES, Request, requests_of
-from ops.versions.server import Picture, Server
+from ops.versions.part import Part, part_table
+from ops.versions.requests import NUM_PICTURES, SentRequest, requests_of
+from ops.versions.server import ServedPicture, Server
 from ops.versions.tree import Tree
 
 
@@ -14,10 +14,12 @@ def compare_pictures(old: Tree, new: Tree, models: Sequence[str] = (), count: in
     """`count` of each model; `models` are the old version's, or all that both have."""
     requests, before = _draw(old, models, count)
     _, after = _draw(new, models, count, requests)
-    return answer(requests, before, after)
+    return pictures_part(requests, before, after)
 
 
-def answer(requests: Sequence[Request], before: dict[str, Picture], after: dict[str, Picture]) -> Part:
+def pictures_part(
+    requests: Sequence[SentRequest], before: dict[str, ServedPicture], after: dict[str, ServedPicture]
+) -> Part:
     """Pictures by the names of their requests."""
     rows = [
         (request.name, request.kind, *(_same(flag) for flag in _equal(before[request.name], after[request.name])))
@@ -26,7 +28,7 @@ def answer(requests: Sequence[Request], before: dict[str, Picture], after: dict[
     differ = [request.name for request in requests if before[request.name] != after[request.name]]
     num_equal = len(requests) - len(differ)
     lines = [
-        *table(("request", "what it asks for", "tokens", "pixels", "PNG"), rows),
+        *part_table(("request", "what it asks for", "tokens", "pixels", "PNG"), rows),
         "",
         f"{num_equal} of {len(requests)} pictures are equal to the last bit",
     ]
@@ -34,10 +36,10 @@ def answer(requests: Sequence[Request], before: dict[str, Picture], after: dict[
 
 
 def _draw(
-    tree: Tree, models: Sequence[str], count: int, requests: Sequence[Request] = ()
-) -> tuple[list[Request], dict[str, Picture]]:
+    tree: Tree, models: Sequence[str], count: int, requests: Sequence[SentRequest] = ()
+) -> tuple[list[SentRequest], dict[str, ServedPicture]]:
     """Without `requests`, they are made of the model cards of this tree."""
-    drawn: dict[str, Picture] = {}
+    drawn: dict[str, ServedPicture] = {}
     named = {"OAR_MODELS": ",".join(models or shipped(tree))}
     with tempfile.TemporaryDirectory() as folder, Server(tree, Path(folder), **named) as server:
         asked = list(requests) or [one for model in server.models() for one in requests_of(model, count)]
@@ -51,7 +53,7 @@ def shipped(tree: Tree) -> list[str]:
     return sorted(path.parent.name for path in tree.weights.glob("*/config.json"))
 
 
-def _equal(before: Picture, after: Picture) -> tuple[bool, bool, bool]:
+def _equal(before: ServedPicture, after: ServedPicture) -> tuple[bool, bool, bool]:
     return before.tokens == after.tokens, before.pixels == after.pixels, before.png == after.png
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ops.versions.part import Part, table
+from ops.versions.part import Part, part_table
 from ops.versions.pictures import shipped
-from ops.versions.requests import Request, requests_of
+from ops.versions.requests import SentRequest, requests_of
 from ops.versions.server import Server
 from ops.versions.tree import Tree
 
@@ -43,26 +43,26 @@ def compare_queued(old: Tree, new: Tree, models: Sequence[str] = (), count: int 
             rows.append(
                 (began, "interrupted", interrupted.kind, "running", resumed, *_end(server, began, expected[-1]))
             )
-    return answer(rows)
+    return queued_part(rows)
 
 
-def answer(rows: list[tuple[str, ...]]) -> Part:
+def queued_part(rows: list[tuple[str, ...]]) -> Part:
     num_completed, num_equal = (sum(row[at] == word for row in rows) for at, word in ((5, "completed"), (6, "equal")))
     num_queued = sum(row[3] == "queued" for row in rows)
     header = ("job", "request", "what it asks for", "when the old server died", "how it went on", "end", "PNG")
     said = f"{num_queued} jobs queued and one running in the old version: {num_completed} completed by the new one, "
-    lines = [*table(header, rows), "", f"{said}{num_equal} with the old one's PNGs, byte for byte"]
+    lines = [*part_table(header, rows), "", f"{said}{num_equal} with the old one's PNGs, byte for byte"]
     facts = {"jobs": len(rows), "queued": num_queued, "completed": num_completed, "equal": num_equal}
     return Part("Queued jobs", num_completed == num_equal == len(rows), lines, facts)
 
 
-def _long(model: dict[str, Any]) -> Request:
+def _long(model: dict[str, Any]) -> SentRequest:
     """Many pictures, one position a step."""
     request = requests_of(model, 2)[1]
-    return Request("interrupted", request.path, request.body | {"n": LONG, "steps": model["num_tokens"]})
+    return SentRequest("interrupted", request.path, request.body | {"n": LONG, "steps": model["num_tokens"]})
 
 
-def _begin(server: Server, request: Request) -> str:
+def _begin(server: Server, request: SentRequest) -> str:
     """Returns when some patches of the new job were sent."""
     job_id = server.submit(request.path, request.body)
     with server.client.stream("GET", f"/v1/generations/{job_id}/events", params={"after": 0}) as lines:

@@ -20,26 +20,26 @@ EDITS = ({"mask": True}, {"mask": True, "strength": 0.5}, {"offset": True}, {"ma
 
 
 @dataclass(frozen=True)
-class Request:
+class SentRequest:
     name: str
     path: str
     body: dict[str, Any]
 
     @property
     def kind(self) -> str:
-        """What is special about it, in a few words."""
+        """Returns what is special about it, in a few words."""
         order = self.body["order"]
         words = [order if isinstance(order, str) else "a list of positions", f"{self.body['steps']} steps"]
         words += [self.body["group_sizes"], *(["guidance interval"] if "guidance_interval" in self.body else [])]
         return ", ".join([*words, *(["edit"] if "image" in self.body else [])])
 
 
-def requests_of(model: dict[str, Any], count: int = NUM_PICTURES) -> list[Request]:
+def requests_of(model: dict[str, Any], count: int = NUM_PICTURES) -> list[SentRequest]:
     """`count` requests of a model's entry in GET /v1/models: ten orders, guidance, draws, adaptive groups, edits."""
     return [_request(model, number) for number in range(count)]
 
 
-def _request(model: dict[str, Any], number: int) -> Request:
+def _request(model: dict[str, Any], number: int) -> SentRequest:
     prompts, num_tokens = model["example_prompts"], model["num_tokens"]
     steps = STEPS[number % 5] if number % 7 else None
     body: dict[str, Any] = {
@@ -59,8 +59,8 @@ def _request(model: dict[str, Any], number: int) -> Request:
         body["guidance_interval"] = [0.1, 0.7]
     name = f"{model['id']}/{number}"
     if number % 6:
-        return Request(name, "/v1/generations", body)
-    return Request(name, "/v1/edits", body | _edit(model["image_size"], EDITS[number // 6 % 4]))
+        return SentRequest(name, "/v1/generations", body)
+    return SentRequest(name, "/v1/edits", body | _edit(model["image_size"], EDITS[number // 6 % 4]))
 
 
 def _order(model: dict[str, Any], number: int) -> str | list[int]:
@@ -72,19 +72,19 @@ def _order(model: dict[str, Any], number: int) -> str | list[int]:
     return backwards if order == "distilled" else backwards[::2] + backwards[1::2]
 
 
-def _edit(size: Sequence[int], wishes: dict[str, Any]) -> dict[str, Any]:
+def _edit(size: Sequence[int], changes: dict[str, Any]) -> dict[str, Any]:
     """A drawn picture, and a mask that has its right half and a corner painted anew."""
     height, width = size
     image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
     ImageDraw.Draw(image).ellipse((width // 4, height // 4, width // 2, height // 2), fill=(200, 60, 30))
     body: dict[str, Any] = {"image": _base64(image)}
-    if "offset" in wishes:
+    if "offset" in changes:
         return body | {"offset": [height // 4, -(width // 4)]}
     mask = Image.new("RGBA", (width, height), (0, 0, 0, 255))
     draw = ImageDraw.Draw(mask)
     draw.rectangle((width // 2, 0, width, height), fill=(0, 0, 0, 0))
     draw.rectangle((0, height * 3 // 4, width // 4, height), fill=(0, 0, 0, 0))
-    return body | wishes | {"mask": _base64(mask)}
+    return body | changes | {"mask": _base64(mask)}
 
 
 def _base64(image: Image.Image) -> str:

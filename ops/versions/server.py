@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ServedPicture:
     """A finished picture: its tokens as (position, token) in the order of decoding, and its PNG without metadata."""
 
     tokens: tuple[tuple[int, int], ...]
@@ -99,7 +99,7 @@ class Server:
             frames = [line.partition(":")[2] for line in lines.iter_lines() if line.startswith("data:")]
         return [json.loads(frame) for frame in frames]
 
-    def pictures(self, job_id: str) -> list[Picture]:
+    def pictures(self, job_id: str) -> list[ServedPicture]:
         """Waits for the end. Raises RuntimeError for a job that was not completed."""
         events = self.events(job_id)
         status = self.status(job_id)
@@ -107,11 +107,11 @@ class Server:
             raise RuntimeError(f"{self._tree.name} did not complete {job_id}: {status['error']}")
         return [self._picture(link, events) for link in status["images"]]
 
-    def _picture(self, link: dict[str, Any], events: list[dict[str, Any]]) -> Picture:
+    def _picture(self, link: dict[str, Any], events: list[dict[str, Any]]) -> ServedPicture:
         png = self.client.get(link["url"], params={"metadata": "false"}).raise_for_status().content
         of_image = [event for event in events if event["type"] == "patches" and event["image"] == link["index"]]
         patches = [patch for event in of_image for patch in event["patches"]]
-        return Picture(tuple((patch["position"], patch["token"]) for patch in patches), png)
+        return ServedPicture(tuple((patch["position"], patch["token"]) for patch in patches), png)
 
     def kill_worker(self) -> None:
         """The worker dies, and nobody starts another: the supervisor is held. The API goes on to accept jobs."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import click
 
-from ops.versions.part import Part, table
+from ops.versions.part import Part, part_table
 from ops.versions.tree import Tree
 
 NUM_PAIRS = 10
@@ -26,7 +26,7 @@ MOST = 1.05  # of the earlier version's CPU seconds
 
 
 @dataclass(frozen=True)
-class Run:
+class BenchRun:
     whole: float  # CPU seconds
     pictures: float
 
@@ -56,7 +56,7 @@ def compare_throughput(old: Tree, new: Tree, num_pairs: int = NUM_PAIRS, repeats
             rows.append((batch, name, *(f"{mean:.3f}" for mean in means), found))
             facts[f"{name} {batch}"] = {"ratio": found.value, "interval": [found.low, found.high], "seconds": seconds}
     header = ("pictures at once", "CPU seconds of", f"{old.name}, mean", f"{new.name}, mean", "ratio (95 %)")
-    lines = [*table(header, rows), "", f"{num_pairs} pairs; {'within' if is_good else 'NOT within'} 5 %"]
+    lines = [*part_table(header, rows), "", f"{num_pairs} pairs; {'within' if is_good else 'NOT within'} 5 %"]
     return Part("Throughput", is_good, lines, {"pairs": num_pairs, **facts})
 
 
@@ -69,7 +69,7 @@ def ratio(pairs: Sequence[tuple[float, float]], seed: int = 0) -> Ratio:
     return Ratio(math.exp(math.fsum(logs) / len(logs)), low, high)
 
 
-def _pair(old: Tree, new: Tree, number: int, batch: int, repeats: int) -> tuple[Run, Run]:
+def _pair(old: Tree, new: Tree, number: int, batch: int, repeats: int) -> tuple[BenchRun, BenchRun]:
     if number % 2:
         after, before = _run(new, batch, repeats), _run(old, batch, repeats)
     else:
@@ -78,7 +78,7 @@ def _pair(old: Tree, new: Tree, number: int, batch: int, repeats: int) -> tuple[
     return before, after
 
 
-def _run(tree: Tree, batch: int, repeats: int) -> Run:
+def _run(tree: Tree, batch: int, repeats: int) -> BenchRun:
     """Raises CalledProcessError."""
     words = ("--weights", str(tree.weights), "--batch", str(batch), "--repeats", str(repeats), "--threads", "1")
     start = _children_seconds()
@@ -91,7 +91,7 @@ def _run(tree: Tree, batch: int, repeats: int) -> Run:
         check=True,
     )
     (row,) = json.loads(done.stdout.splitlines()[-1])["rows"]
-    return Run(_children_seconds() - start, row["seconds"])
+    return BenchRun(_children_seconds() - start, row["seconds"])
 
 
 def _children_seconds() -> float:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from fastapi import FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 
-from oar_wire.errors import NotFound, RedisUnavailable
+from oar_wire.errors import RedisUnavailable, ResourceNotFound
 from oar_wire.tenant import open_tenant
 from oar_wire.version import VERSION
 from server.api import (
@@ -33,7 +33,8 @@ from server.api.refusal import deny
 from server.api.request_id import RequestIds
 from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
-from server.observability.tracing import Tracing, open_tracing
+from server.observability.spans import Tracing
+from server.observability.tracing import open_tracing
 from server.settings import Settings
 from server.tasks import stop_tasks
 
@@ -90,7 +91,11 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     app.state.ring = ring
     faults.install(app)
     routed = (generations, painting, edits, images, stream, models, health)
-    for router in (*(module.router for module in routed), pages.make_router(), viewer.make_router(VERSION)):
+    for router in (
+        *(module.router for module in routed),
+        pages.make_studio_router(),
+        viewer.make_viewer_router(VERSION),
+    ):
         app.include_router(router)
     app.add_api_websocket_route("/{path:path}", _no_such_socket)
     document = app.openapi
@@ -126,4 +131,4 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
 
 async def _no_such_socket(socket: WebSocket, path: str) -> None:  # noqa: ARG001
     """Refuses a handshake at any other address. Starlette's own refusal has no body and no name."""
-    await deny(NotFound("there is nothing here"), socket.scope, socket.receive, socket.send)
+    await deny(ResourceNotFound("there is nothing here"), socket.scope, socket.receive, socket.send)

@@ -188,7 +188,8 @@ SUMMARIES = {
     "canceled": "The job was canceled.",
 }
 
-LEFT_OUT = {"surprises"}  # of `patches`, where no revision was asked for
+# Of `patches` where no revision was asked for, of tokens of another layout, and of pictures of the whole resolution.
+LEFT_OUT = {"surprises", "row", "col", "group", "place", "resolution"}
 
 
 def _schemas(kinds: list[type[Sent]]) -> dict[str, Any]:

@@ -55,18 +55,18 @@ def _fields() -> Iterator[ErrorCode]:
 
 
 def close_codes() -> dict[str, str]:
-    """What a websocket is closed with, and why."""
-    told: dict[int, list[str]] = {}
+    """Close codes of websockets, with the reasons."""
+    by_close_code: dict[int, list[str]] = {}
     for error in error_codes():
         if error.close_code is not None:
-            told.setdefault(error.close_code, []).append(error.code)
-    reasons = {str(code): f"After an error frame: {', '.join(codes)}" for code, codes in told.items()}
+            by_close_code.setdefault(error.close_code, []).append(error.code)
+    reasons = {str(code): f"After an error frame: {', '.join(codes)}" for code, codes in by_close_code.items()}
     reasons["1013"] += "; or without a frame after long silence"
     return dict(sorted({"1000": "The terminal event was sent", **reasons}.items()))
 
 
 def as_json() -> list[dict[str, Any]]:
-    """For the documents' `x-error-codes`."""
+    """List of the document's `x-error-codes`."""
     return [
         {"code": error.code, "status": error.status, "type": error.type, "field": error.field, "meaning": error.meaning}
         for error in error_codes()

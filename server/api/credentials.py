@@ -1,4 +1,4 @@
-"""Where a key travels: `Authorization: Bearer KEY`, or as a subprotocol where a browser opens a websocket.
+"""Places where a key travels: `Authorization: Bearer KEY`, or as a subprotocol where a browser opens a websocket.
 
 A browser cannot set headers there, and an address is no place for a secret: it is logged and kept. So the client offers
 `["oar.v1", "oar.key." + base64url(KEY) without padding]`, and the server answers `oar.v1`.

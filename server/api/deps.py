@@ -1,4 +1,4 @@
-"""What the routes share: one bundle of services per application, made when it starts.
+"""Services that the routes share: one bundle of services per application, made when it starts.
 
 A route gets it as the tenant that asks may see it, whichever route that is: no route can forget whose a job is.
 """
@@ -16,7 +16,7 @@ from oar_wire.tenant import Tenant, open_tenant
 from server.api.gate import TENANT
 from server.api.links import PictureLinks
 from server.api.prompts import PromptMeter
-from server.api.room import Room
+from server.api.stream_limits import StreamLimits
 from server.api.thread_pool import FairThreadPool
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters
@@ -31,7 +31,7 @@ from server.jobs.safety import Danger, SafetyWatch
 from server.jobs.store import OutputStore, RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
-from server.observability.tracing import NO_TRACING, Tracing
+from server.observability.spans import NO_TRACING, Tracing
 from server.settings import Settings
 
 NUM_PARSERS = 2  # threads for large bodies: parsers hold Python's lock, and more would only contend for it
@@ -84,7 +84,7 @@ class Services:
     limiter: RateLimiter
     links: PictureLinks
     probe: WriteProbe
-    room: Room
+    stream_limits: StreamLimits
     tracing: Tracing
     threads: PictureThreads
     parsers: ThreadPoolExecutor
@@ -116,7 +116,7 @@ class Services:
             limiter=RateLimiter(connection),
             links=PictureLinks(connection, settings),
             probe=WriteProbe(connection, PROBE_SECONDS),
-            room=Room(settings.max_sockets),
+            stream_limits=StreamLimits(settings.max_sockets),
             tracing=tracing,
             threads=PictureThreads.open(settings, metrics),
             parsers=ThreadPoolExecutor(NUM_PARSERS, thread_name_prefix="body-parser"),
@@ -133,17 +133,17 @@ class Services:
 
     async def find_model(self, name: str | None) -> ModelInfo:
         """Raises ModelNotFound, or ModelNotReady for one that is to be served but is not published now."""
-        wanted = self.settings.model_aliases.get(name, name) if name else await self.default_model()
-        info = await self.recent.model(wanted) if wanted else None
+        requested = self.settings.model_aliases.get(name, name) if name else await self.default_model()
+        info = await self.recent.model(requested) if requested else None
         if info is not None:
             return info
         # One that a worker will serve, or has served: it stays known for a while after its last worker.
-        if not wanted or not name or wanted in self.settings.models or await self._is_to_come(wanted):
+        if not requested or not name or requested in self.settings.models or await self._is_to_come(requested):
             raise ModelNotReady("no worker has loaded the model yet", field="model", retry_after=2)
-        raise ModelNotFound(f"there is no model {wanted[:80]!r}", field="model")
+        raise ModelNotFound(f"there is no model {requested[:80]!r}", field="model")
 
     async def _is_to_come(self, name: str) -> bool:
-        """Whether Redis has lost its data and the model may be one that its worker has yet to publish again."""
+        """Tells whether Redis has lost its data and the model may be one that its worker has yet to publish again."""
         return await self.data.is_fresh() and not await self.registry.was_published(name)
 
 

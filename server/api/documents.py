@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of errors: each route's statuses, with an example of every code."""
+"""Errors in the OpenAPI document: each route's statuses, with an example of every code."""
 
 from typing import Any, cast
 
@@ -118,7 +118,7 @@ def form_body(
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """With its parts in their places: a reference would be looked up in the whole document."""
+    """Puts its parts in their places: a reference would be looked up in the whole document."""
     schema = model.model_json_schema()
     parts = schema.pop("$defs", {})
 

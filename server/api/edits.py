@@ -19,6 +19,7 @@ router = APIRouter(prefix="/v1/edits", tags=["edits"])
 
 @router.post(
     "",
+    name="submit",
     summary="Submit an edit",
     status_code=202,
     response_model=GenerationStatus,
@@ -34,7 +35,7 @@ router = APIRouter(prefix="/v1/edits", tags=["edits"])
     },
     openapi_extra={"requestBody": documents.form_body(EditFields, EditRequest)},
 )
-async def submit(
+async def submit_edit(
     request: Request,
     response: Response,
     services: Shared,

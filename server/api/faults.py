@@ -19,7 +19,7 @@ from oar_wire.errors import (
     InvalidRequest,
     MethodNotAllowed,
     MissingField,
-    NotFound,
+    ResourceNotFound,
     UnknownField,
     UnsupportedMediaType,
 )
@@ -42,7 +42,7 @@ def install(app: FastAPI) -> None:
 
 
 def respond(error: ServerError, path: str) -> JSONResponse:
-    """In the shape that the clients of this address read."""
+    """Answers in the shape that the clients of this address read."""
     if not path.startswith(OPENAI_PATHS):
         return JSONResponse(error.to_json(), status_code=error.status, headers=error.headers)
     return JSONResponse(error.to_openai_json(), status_code=error.openai_status, headers=error.openai_headers)
@@ -74,7 +74,7 @@ async def _on_mistake(request: Request, error: Exception) -> JSONResponse:
 
 
 def allowed_methods(scope: Scope) -> list[str]:
-    """What any route takes at this address; HEAD wherever GET is."""
+    """Methods that any route takes at this address; HEAD wherever GET is."""
     routes = scope["app"].router.routes
     taken = [
         method
@@ -91,7 +91,7 @@ def from_fault(fault: dict[str, Any], content_type: str) -> ServerError:
     if kind == "json_invalid":
         return InvalidJson("the body is no JSON")
     if where[0] == "path":
-        return NotFound()
+        return ResourceNotFound()
     if field is None:
         if "json" not in content_type.lower():
             return UnsupportedMediaType("send the body as JSON, with content-type: application/json")
@@ -122,9 +122,9 @@ def field_code(field: str) -> str:
 
 
 def from_http_exception(error: HTTPException) -> ServerError:
-    """What Starlette and FastAPI raise themselves."""
+    """Makes our error of what Starlette and FastAPI raise themselves."""
     if error.status_code == 404:
-        return NotFound()
+        return ResourceNotFound()
     if error.status_code == 413:
         return BodyTooLarge(str(error.detail))
     if error.status_code == 400:

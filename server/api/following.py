@@ -8,13 +8,13 @@ from dataclasses import replace
 from oar_wire.errors import InvalidAfter
 from server.api.deps import Services
 from server.jobs.events import StoredEvent
-from server.jobs.job import Job
+from server.jobs.job import JobRecord
 
 LINKING = {"frame", "completed"}  # types of events that name addresses
 STALE_SECONDS = 0.25  # after which a preview that waits to be sent is looked up again
 
 
-async def follow(services: Services, job: Job, after: int, silence: float) -> AsyncGenerator[StoredEvent | None]:
+async def follow(services: Services, job: JobRecord, after: int, silence: float) -> AsyncGenerator[StoredEvent | None]:
     """The events numbered above `after`, oldest first, up to the terminal one; None tells of `silence` seconds.
 
     The log is read at the pace at which events are asked for; nothing is buffered beyond one batch. Who is slow misses
@@ -41,7 +41,7 @@ async def follow(services: Services, job: Job, after: int, silence: float) -> As
 
 
 def _as_seen(event: StoredEvent, root_path: str) -> StoredEvent:
-    """With the links as this client has to call them: the log holds them without a proxy's prefix."""
+    """Changes the links to those that this client has to call: the log holds them without a proxy's prefix."""
     if not root_path or event.type not in LINKING:
         return event
     body = json.loads(event.body)
@@ -52,7 +52,7 @@ def _as_seen(event: StoredEvent, root_path: str) -> StoredEvent:
 
 
 async def _is_over(services: Services, job_id: str, seq: int) -> bool:
-    """Whether `seq` is the terminal event or beyond it: there is nothing to wait for."""
+    """Tells whether `seq` is the terminal event or beyond it: there is nothing to wait for."""
     job = await services.queue.load(job_id)
     return job.state.is_terminal and seq >= job.seq
 

@@ -65,7 +65,7 @@ class Form:
 
 @dataclass
 class _Collector:
-    """What the multipart parser found so far; refuses more than a form may have."""
+    """Collects what the multipart parser found so far; refuses more than a form may have."""
 
     model: type[BaseModel]
     max_text_bytes: int

@@ -28,7 +28,7 @@ READING = frozenset({"GET", "HEAD"})
 
 
 def is_open(scope: Scope) -> bool:
-    """Whether it is answered without a key."""
+    """Tells whether it is answered without a key."""
     path = route_path(scope)
     if scope["type"] != "http" or scope["method"] not in READING:
         return False

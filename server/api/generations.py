@@ -1,6 +1,5 @@
 """`/v1/generations`: submit, look, cancel, follow, fetch pictures."""
 
-import hashlib
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -19,26 +18,28 @@ from oar_wire.errors import (
     LinkExpired,
     NoImage,
     NotFinished,
-    NotFound,
     OutputNotFound,
+    ResourceNotFound,
     TooManySockets,
 )
 from oar_wire.events import Completed, Failed
 from oar_wire.job import GenerationList, GenerationStatus, ImageLink, Timings
 from oar_wire.openai import OutputFormat
-from oar_wire.outputs import Output, OutputKind, OutputLink
+from oar_wire.outputs import OutputData, OutputKind, OutputLink
 from oar_wire.request import GenerationRequest
 from server.api import documents
 from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
-from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
+from server.api.etags import is_current, make_etag
+from server.api.event_stream import HEARTBEAT, SCHEMA, EventStreamResponse, check_stream_limits, frame
 from server.api.following import follow, parse_seq
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
 from server.api.submit import losses_told, place_of, submit_generation, wait_for_end
+from server.jobs.admission import Submitted
 from server.jobs.estimate import Fleet, eta
-from server.jobs.job import Job, JobState
-from server.jobs.queue import Place, Submitted
+from server.jobs.job import JobRecord, JobState
+from server.jobs.job_reader import Place
 from server.jobs.store import PNG
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"], route_class=JsonRoute)
@@ -98,7 +99,7 @@ async def submit(
 
 
 async def answer(services: Services, submitted: Submitted, response: Response, prefer: Prefer) -> GenerationStatus:
-    """At once, or when the job has ended within the seconds that the client prefers to wait. Raises JobLost."""
+    """Answers at once, or when the job has ended within the seconds that the client prefers to wait. Raises JobLost."""
     with losses_told():
         return await _answer(services, submitted, response, prefer)
 
@@ -112,7 +113,7 @@ async def _answer(services: Services, submitted: Submitted, response: Response, 
         if job.state.is_terminal:
             response.status_code = 200
         place = await services.queue.look(job.id)
-    status = await describe(services, place)
+    status = await describe_job(services, place)
     response.headers["Location"] = status.url
     return status
 
@@ -143,7 +144,7 @@ async def list_jobs(
 )
 async def look(job_id: JobId, services: Shared) -> GenerationStatus:
     """Its state, its place in the queue, and when it has ended its pictures or its error."""
-    return await describe(services, await services.queue.look(job_id))
+    return await describe_job(services, await services.queue.look(job_id))
 
 
 @router.delete(
@@ -161,7 +162,7 @@ async def cancel(job_id: JobId, response: Response, services: Shared) -> Generat
     state = await services.queue.cancel(job)
     services.metrics.canceled_waiting.inc(job.state is JobState.QUEUED and state is JobState.CANCELED)
     response.status_code = 202 if state is JobState.RUNNING else 200
-    return await describe(services, await services.queue.look(job_id))
+    return await describe_job(services, await services.queue.look(job_id))
 
 
 @router.get(
@@ -198,11 +199,11 @@ async def events(
     job = await services.queue.load(job_id)
     if job.state.is_terminal and known >= job.seq:
         return Response(status_code=204)
-    check_room(services)
-    return EventStream(services, _frames(services, job, known))
+    check_stream_limits(services)
+    return EventStreamResponse(services, _frames(services, job, known))
 
 
-async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[str]:
+async def _frames(services: Services, job: JobRecord, known: int) -> AsyncGenerator[str]:
     heartbeat, quiet = services.settings.stream_heartbeat, 0.0
     async with aclosing(follow(services, job, known, heartbeat)) as followed:
         async for event in followed:
@@ -223,7 +224,7 @@ async def _frames(services: Services, job: Job, known: int) -> AsyncGenerator[st
         **documents.errors(
             *documents.JOB,
             *documents.PICTURES,
-            *(NotFound, ImageNotFound, NotFinished, NoImage, InvalidFormat, InvalidLink, LinkExpired),
+            *(ResourceNotFound, ImageNotFound, NotFinished, NoImage, InvalidFormat, InvalidLink, LinkExpired),
         ),
     },
 )
@@ -240,13 +241,12 @@ async def image(
 ) -> Response:
     """A finished picture. It never changes, so it may be cached for ever."""
     job, png = await finished_png(services, job_id, index)
-    wanted = Rendition(kind, compression, metadata and services.settings.image_metadata)
-    etag = f'"{hashlib.sha256(png + wanted.query.encode()).hexdigest()[:32]}"'
+    rendition = Rendition(kind, compression, metadata and services.settings.image_metadata)
+    etag = make_etag(png, rendition.query.encode())
     headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
-    known = if_none_match or ""
-    if etag in known or known.strip() == "*":
+    if is_current(etag, if_none_match):
         return Response(status_code=304, headers=headers)
-    content = await render_in(services.threads.encoding, services.tenant, png, wanted, recipe_of(job, index))
+    content = await render_in(services.threads.encoding, services.tenant, png, rendition, recipe_of(job, index))
     return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
 
 
@@ -259,7 +259,7 @@ async def image(
         304: {"description": "The client has it already"},
         **documents.errors(
             *documents.JOB,
-            *(NotFound, OutputNotFound, NotFinished, NoImage),
+            *(ResourceNotFound, OutputNotFound, NotFinished, NoImage),
         ),
     },
 )
@@ -273,15 +273,14 @@ async def output(
     """An output as it was made: a frame as soon as its event came, anything else when the job has completed. It never
     changes, so it may be cached for ever."""
     found = await made_output(services, await services.queue.load(job_id), kind, index)
-    etag = f'"{hashlib.sha256(found.data).hexdigest()[:32]}"'
+    etag = make_etag(found.data)
     headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
-    known = if_none_match or ""
-    if etag in known or known.strip() == "*":
+    if is_current(etag, if_none_match):
         return Response(status_code=304, headers=headers)
     return Response(found.data, media_type=found.media_type, headers=headers)
 
 
-async def made_output(services: Services, job: Job, kind: OutputKind, index: int) -> Output:
+async def made_output(services: Services, job: JobRecord, kind: OutputKind, index: int) -> OutputData:
     """Raises OutputNotFound, NotFinished, NoImage, JobExpired."""
     count = job.params.num_outputs(kind)
     if not 0 <= index < count:
@@ -298,7 +297,7 @@ async def made_output(services: Services, job: Job, kind: OutputKind, index: int
     raise JobExpired(f"the outputs of job {job.id} are no longer kept")
 
 
-async def finished_png(services: Services, job_id: str, index: int) -> tuple[Job, bytes]:
+async def finished_png(services: Services, job_id: str, index: int) -> tuple[JobRecord, bytes]:
     """Raises JobNotFound, ImageNotFound, NotFinished, NoImage, JobExpired."""
     job = await services.queue.load(job_id)
     count = job.params.num_outputs("image")
@@ -312,14 +311,17 @@ async def finished_png(services: Services, job_id: str, index: int) -> tuple[Job
     return job, (await made_output(services, job, "image", index)).data
 
 
-async def describe(services: Services, place: Place) -> GenerationStatus:
-    """As it was then: state, place and estimate are of one moment, even if a worker takes the job meanwhile."""
+async def describe_job(services: Services, place: Place) -> GenerationStatus:
+    """Describes it as it was then: state, place and estimate are of one moment, even if a worker takes the job
+    meanwhile."""
     if place.job.state.is_terminal:
         return _status(services, place.job)
     return _status(services, place.job, place, await services.queue.fleet(place.job.params.model))
 
 
-def _status(services: Services, job: Job, place: Place | None = None, fleet: Fleet | None = None) -> GenerationStatus:
+def _status(
+    services: Services, job: JobRecord, place: Place | None = None, fleet: Fleet | None = None
+) -> GenerationStatus:
     url = f"{services.root_path}/v1/generations/{job.id}"
     return GenerationStatus(
         id=job.id,
@@ -345,7 +347,7 @@ def _status(services: Services, job: Job, place: Place | None = None, fleet: Fle
     )
 
 
-def _no_worker(job: Job) -> str:
+def _no_worker(job: JobRecord) -> str:
     return f"no worker serves the model {job.params.model!r} now; the job goes on when one does"
 
 
@@ -356,13 +358,13 @@ def _eta(place: Place, fleet: Fleet) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _images(job: Job, root_path: str) -> tuple[ImageLink, ...]:
+def _images(job: JobRecord, root_path: str) -> tuple[ImageLink, ...]:
     links = Completed.model_validate_json(job.result).images if job.state is JobState.COMPLETED else ()
     return tuple(link.model_copy(update={"url": root_path + link.url}) for link in links)
 
 
-def _outputs(job: Job, root_path: str) -> tuple[OutputLink, ...]:
-    """Also of a job that a worker ended which told of images alone."""
+def _outputs(job: JobRecord, root_path: str) -> tuple[OutputLink, ...]:
+    """Links of all outputs, also where the worker named images alone."""
     if job.state is not JobState.COMPLETED:
         return ()
     ending = Completed.model_validate_json(job.result)

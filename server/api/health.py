@@ -10,7 +10,7 @@ from oar_wire.errors import InvalidKey, ModelNotReady, RedisUnavailable, WritesR
 from server.api import documents
 from server.api.deps import Services, Shared
 from server.jobs.estimate import Fleet
-from server.observability.exposition import Source, expose, own, published
+from server.observability.exposition import MetricSource, expose, own, published
 from server.observability.metrics import FleetMetrics
 
 router = APIRouter(tags=["health"])
@@ -44,7 +44,7 @@ async def ready(services: Shared) -> Readiness:
         raise ModelNotReady("this process is stopping", retry_after=1)
     await services.probe.check()
     model = await services.default_model()
-    if model is None or not Fleet.of(model, await services.registry.workers()).workers:
+    if model is None or not Fleet.of(model, await services.registry.workers.alive()).workers:
         raise ModelNotReady("no worker is ready", retry_after=1)
     warnings = list(services.safety.dangers.values())
     return Readiness(status="degraded" if warnings else "ready", model=model, warnings=warnings)
@@ -65,7 +65,7 @@ async def metrics(request: Request, services: Shared) -> Response:
     return Response(expose(own(services.metrics.registry), *shared), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _gather(services: Services, *, speak: bool) -> list[Source]:
+async def _gather(services: Services, *, speak: bool) -> list[MetricSource]:
     """The queue as of now and the workers' texts; nothing without Redis. `speak` is for people: it takes no lease."""
     facts = services.metrics
     try:
@@ -91,9 +91,9 @@ async def _takes_writes(services: Services) -> bool:
     return True
 
 
-async def _fleet(services: Services) -> list[Source]:
+async def _fleet(services: Services) -> list[MetricSource]:
     fleet = FleetMetrics()
-    workers = await services.registry.workers()
+    workers = await services.registry.workers.alive()
     for name in await services.registry.served_models():
         queue = await services.gauge.read(name)
         fleet.queue_depth.labels(name).set(queue.depth)
@@ -101,6 +101,6 @@ async def _fleet(services: Services) -> list[Source]:
         fleet.oldest_age.labels(name).set(queue.oldest_age)
         fleet.workers.labels(name).set(sum(name in worker.models for worker in workers))
     fleet.dead_letters.set(await services.dead.count())
-    texts = {worker.name: await services.registry.metrics(worker.name) for worker in workers}
+    texts = {worker.name: await services.registry.workers.metrics(worker.name) for worker in workers}
     repeated = texts if services.settings.metrics_workers else {}
     return [own(fleet.registry), *(published(name, text) for name, text in repeated.items())]

@@ -7,7 +7,7 @@ from its beginning, so that a client that sends a byte now and then gains nothin
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, cast
 
 import h11
@@ -58,7 +58,8 @@ class BoundedConnection(h11.Connection):
 
     @property
     def path(self) -> str:
-        """Of the head that came in last, as far as it can be told: it decides in which shape an error is answered."""
+        """Path in the head that came in last, as far as it can be read: it decides in which shape an error is
+        answered."""
         words = self._start.split(b" ", 2)
         if len(words) == 1:
             return ""
@@ -117,6 +118,30 @@ def _split(target: bytes) -> tuple[bytes, bytes]:
     return authority, slash + path or b"/"
 
 
+class PhaseTimer:
+    """Counts the seconds of the phase that a connection is in."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: Mapping[Phase, float], on_end: Callable[[Phase], None]
+    ) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._on_end = on_end
+        self._phase: Phase | None = None
+        self._handle: asyncio.TimerHandle | None = None
+
+    def begin(self, phase: Phase | None) -> None:
+        """Goes on where the phase is the same; stops for None."""
+        if phase == self._phase:
+            return
+        self._phase = phase
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        if phase is not None:
+            self._handle = self._loop.call_later(self._seconds[phase], self._on_end, phase)
+
+
 class HttpProtocol(H11Protocol):
     head_seconds: ClassVar[float]
     body_seconds: ClassVar[float]
@@ -132,8 +157,12 @@ class HttpProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn: BoundedConnection = BoundedConnection(h11.SERVER, MAX_HEAD_BYTES)
-        self._phase: Phase | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        seconds: dict[Phase, float] = {
+            "head": self.head_seconds,
+            "body": self.body_seconds,
+            "idle": self.timeout_keep_alive,
+        }
+        self._timer = PhaseTimer(self.loop, seconds, self._end_waiting)
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -142,7 +171,7 @@ class HttpProtocol(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_for(None)
+        self._timer.begin(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -151,7 +180,7 @@ class HttpProtocol(H11Protocol):
                 return
             super().data_received(data[start : start + SLICE_BYTES])
             if self.transport.get_protocol() is not self:  # a websocket now
-                self._wait_for(None)
+                self._timer.begin(None)
                 return
         self._watch()
 
@@ -160,7 +189,7 @@ class HttpProtocol(H11Protocol):
         self._watch()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """What the websocket's own parser would not read is refused here, where it can be answered."""
+        """Refuses here, where it can be answered, what the websocket's own parser would not read."""
         lines = (event.target, *(name + value for name, value in event.headers))
         has_body = any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
@@ -190,22 +219,11 @@ class HttpProtocol(H11Protocol):
         match self.conn.their_state:
             case h11.IDLE:
                 is_idle = self._has_served() and not self.conn.trailing_data[0]
-                self._wait_for("idle" if is_idle else "head")
+                self._timer.begin("idle" if is_idle else "head")
             case h11.SEND_BODY:
-                self._wait_for("body")
+                self._timer.begin("body")
             case _:
-                self._wait_for(None)
-
-    def _wait_for(self, phase: Phase | None) -> None:
-        if phase == self._phase:
-            return
-        self._phase = phase
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if phase is not None:
-            seconds = {"head": self.head_seconds, "body": self.body_seconds, "idle": self.timeout_keep_alive}
-            self._timer = self.loop.call_later(seconds[phase], self._end_waiting, phase)
+                self._timer.begin(None)
 
     def _end_waiting(self, phase: Phase) -> None:
         has_begun = phase == "body" or bool(self.conn.trailing_data[0])
@@ -220,7 +238,7 @@ class HttpProtocol(H11Protocol):
     def _refuse(self, error: ServerError) -> None:
         """Answers unless an answer has begun, and closes the connection; to the application the client has left."""
         self._is_refused = True
-        self._wait_for(None)
+        self._timer.begin(None)
         if self.conn.our_state in NOT_ANSWERED:
             self._write(error)
         if self._has_served():
@@ -240,20 +258,17 @@ class HttpProtocol(H11Protocol):
         answer = respond(error, route_path(scope))
         request_id = chosen_id(read_header(scope, HEADER)) if is_known else new_id()
         answer.headers[HEADER.decode()] = request_id
-        self._log(error, request_id)
+        token = REQUEST_ID.set(request_id)
+        logger.info("%s: %s client=%s", error.code, error, (self.client or ("unknown",))[0])
+        REQUEST_ID.reset(token)
         reason = STATUS_PHRASES[error.status]
         head = h11.Response(status_code=error.status, headers=[*answer.raw_headers, CLOSE_HEADER], reason=reason)
         body = b"" if is_known and self.scope["method"] == "HEAD" else bytes(answer.body)
         for event in (head, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event))
 
-    def _log(self, error: ServerError, request_id: str) -> None:
-        token = REQUEST_ID.set(request_id)
-        logger.info("%s: %s client=%s", error.code, error, (self.client or ("unknown",))[0])
-        REQUEST_ID.reset(token)
-
     def _has_served(self) -> bool:
-        """Whether a request came; uvicorn declares what it sets then as never None."""
+        """Tells whether a request came; uvicorn declares what it sets then as never None."""
         return self.cycle is not None  # pyright: ignore[reportUnnecessaryComparison]
 
 
@@ -283,7 +298,7 @@ def bounded_http(settings: Settings) -> type[HttpProtocol]:
 
 
 def server_config(app: ASGIApp, settings: Settings, more: Mapping[str, Any] | None = None) -> uvicorn.Config:
-    """How the API is served; `more` are further arguments of uvicorn's."""
+    """Configuration of uvicorn; `more` are further arguments of uvicorn's."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=bounded_http(settings),

@@ -1,4 +1,4 @@
-"""What `/v1/images/edits` and `/v1/images/variations` read: a multipart form with files, or JSON with references."""
+"""Bodies of `/v1/images/edits` and `/v1/images/variations`: a multipart form with files, or JSON with references."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ DATA = "data:"
 
 @dataclass(frozen=True)
 class ReadEdit:
-    wanted: ImageEditFields
+    requested: ImageEditFields
     image: Upload
     mask: Upload | None = None
 
@@ -32,9 +32,9 @@ async def read_edit(request: Request, services: Services) -> ReadEdit:
 def _decode(fields: dict[str, Any]) -> ReadEdit:
     """Raises InvalidRequest, RequestValidationError. Takes CPU time: to be run in a thread."""
     body = check(ImageEditBody, fields)
-    wanted = ImageEditFields(**body.model_dump(exclude={"images", "image", "mask"}, exclude_unset=True))
+    requested = ImageEditFields(**body.model_dump(exclude={"images", "image", "mask"}, exclude_unset=True))
     mask = None if body.mask is None else _referred(body.mask, "mask")
-    return ReadEdit(wanted, _image(body), mask)
+    return ReadEdit(requested, _image(body), mask)
 
 
 async def read_variation(request: Request, services: Services) -> ReadEdit:

@@ -38,7 +38,7 @@ from oar_wire.openai import (
 from server.api import documents
 from server.api.bodies import JsonRoute
 from server.api.deps import Services, Shared
-from server.api.event_stream import HEARTBEAT, SCHEMA, EventStream, check_room, frame
+from server.api.event_stream import HEARTBEAT, SCHEMA, EventStreamResponse, check_stream_limits, frame
 from server.api.following import follow
 from server.api.image_edits import ReadEdit, read_edit, read_variation
 from server.api.pictures import Rendition, recipe_of, reencode, render_in
@@ -53,10 +53,10 @@ from server.api.submit import (
     wait_while_connected,
 )
 from server.api.substitutes import HEADER, check_sense, substitutes
-from server.api.uploads import Source, prepare
+from server.api.uploads import EditSource, prepare
 from server.api.validation import check_makes
-from server.jobs.job import Job, JobState
-from server.jobs.queue import Idempotency
+from server.jobs.admission import Idempotency
+from server.jobs.job import JobRecord, JobState
 
 router = APIRouter(prefix="/v1/images", tags=["images (OpenAI)"], route_class=JsonRoute)
 
@@ -101,10 +101,10 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Delivery:
-    """What was asked for, as far as the answer depends on it."""
+    """Request, as far as the answer depends on it."""
 
     kind: str  # image_generation or image_edit: the prefix of the events' types
-    wanted: ImagesRequest
+    requested: ImagesRequest
     model: ModelInfo
     text_tokens: int
     has_metadata: bool
@@ -113,10 +113,10 @@ class Delivery:
 
     @property
     def rendition(self) -> Rendition:
-        compression = 100 if self.wanted.output_compression is None else self.wanted.output_compression
-        return Rendition(self.wanted.output_format or "png", compression, self.has_metadata)
+        compression = 100 if self.requested.output_compression is None else self.requested.output_compression
+        return Rendition(self.requested.output_format or "png", compression, self.has_metadata)
 
-    def facts(self, job: Job, index: int | None = None) -> JobFacts:
+    def facts(self, job: JobRecord, index: int | None = None) -> JobFacts:
         return JobFacts(
             job_id=job.id,
             model=job.params.model,
@@ -126,23 +126,26 @@ class Delivery:
             index=index,
         )
 
-    def usage(self, job: Job, images: int) -> Usage:
+    def usage(self, job: JobRecord, images: int) -> Usage:
         kept = job.params.edit.num_kept if job.params.edit else 0
         return Usage.of(text=self.text_tokens, kept=kept, drawn=images * (self.model.num_tokens - kept))
 
 
 @router.post(
     "/generations",
+    name="generate",
     summary="Make pictures, as OpenAI's images.generate",
     response_model=ImagesResponse,
     responses={**ANSWER, **ERRORS},
     openapi_extra={"requestBody": {"content": {"application/json": {"examples": EXAMPLES}}}},
 )
-async def generate(wanted: ImagesRequest, request: Request, services: Shared, idempotency_key: Key = None) -> Response:
+async def generate_images(
+    requested: ImagesRequest, request: Request, services: Shared, idempotency_key: Key = None
+) -> Response:
     """Makes pictures from a prompt, as OpenAI's `images.generate`."""
     with rejections_counted(services):
-        key = idempotency(idempotency_key, wanted)
-        delivery, job = await _submit(services, "image_generation", wanted, key)
+        key = idempotency(idempotency_key, requested)
+        delivery, job = await _submit(services, "image_generation", requested, key)
     return await _deliver(services, request, delivery, job)
 
 
@@ -180,15 +183,15 @@ async def vary(request: Request, services: Shared, idempotency_key: Key = None) 
     """
     with rejections_counted(services):
         read = await read_variation(request, services)
-        strength = STRENGTH if read.wanted.strength is None else read.wanted.strength
-        varied = ReadEdit(read.wanted.model_copy(update={"strength": strength}), read.image)
+        strength = STRENGTH if read.requested.strength is None else read.requested.strength
+        varied = ReadEdit(read.requested.model_copy(update={"strength": strength}), read.image)
         delivery, job = await _submit_edit(services, varied, idempotency_key)
     return await _deliver(services, request, delivery, job)
 
 
-async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str | None) -> tuple[Delivery, Job]:
-    key = idempotency(idempotency_key, edit.wanted, edit.image.data, edit.mask.data if edit.mask else b"")
-    model = await services.find_model(edit.wanted.model)
+async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str | None) -> tuple[Delivery, JobRecord]:
+    key = idempotency(idempotency_key, edit.requested, edit.image.data, edit.mask.data if edit.mask else b"")
+    model = await services.find_model(edit.requested.model)
     warnings: tuple[str, ...] = ()
     try:
         source = await _prepare(services, edit, model)
@@ -197,60 +200,60 @@ async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str 
         if services.settings.openai_strict or not is_open:
             raise
         # OpenAI's newer models take a picture without any mask, and change what the prompt asks for.
-        edit = ReadEdit(edit.wanted.model_copy(update={"strength": STRENGTH}), edit.image)
+        edit = ReadEdit(edit.requested.model_copy(update={"strength": STRENGTH}), edit.image)
         source = await _prepare(services, edit, model)
         warnings = (f"mask: none was sent, so that {STRENGTH:.0%} of the whole picture are drawn anew (strength)",)
-    return await _submit(services, "image_edit", edit.wanted, key, source, warnings)
+    return await _submit(services, "image_edit", edit.requested, key, source, warnings)
 
 
-async def _prepare(services: Services, edit: ReadEdit, model: ModelInfo) -> Source:
+async def _prepare(services: Services, edit: ReadEdit, model: ModelInfo) -> EditSource:
     """Raises InvalidRequest."""
     return await services.threads.decoding.run(
-        services.tenant, prepare, edit.image, edit.mask, edit.wanted, model, services.settings
+        services.tenant, prepare, edit.image, edit.mask, edit.requested, model, services.settings
     )
 
 
 async def _submit(
     services: Services,
     kind: str,
-    wanted: ImagesRequest,
+    requested: ImagesRequest,
     key: Idempotency | None,
-    source: Source | None = None,
+    source: EditSource | None = None,
     warnings: tuple[str, ...] = (),
-) -> tuple[Delivery, Job]:
-    model = await services.find_model(wanted.model)
+) -> tuple[Delivery, JobRecord]:
+    model = await services.find_model(requested.model)
     check_makes(model, "image")
-    check_sense(wanted)
-    warnings += substitutes(wanted, model, is_strict=services.settings.openai_strict)
-    if wanted.stream:
-        check_room(services)
-    elif wanted.response_format != "b64_json":
+    check_sense(requested)
+    warnings += substitutes(requested, model, is_strict=services.settings.openai_strict)
+    if requested.stream:
+        check_stream_limits(services)
+    elif requested.response_format != "b64_json":
         await services.links.prepare(services.tenant)  # before anything is drawn that could then not be linked to
     submitted = await accept(
         services,
-        wanted.to_generation(model),
+        requested.to_generation(model),
         model,
         idempotency=key,
-        partial_images=(wanted.partial_images or 0) if wanted.stream else 0,
+        partial_images=(requested.partial_images or 0) if requested.stream else 0,
         source=source,
-        needs_prompt=not isinstance(wanted, VariationFields),
+        needs_prompt=not isinstance(requested, VariationFields),
     )
     job = (await place_of(services, submitted)).job
     drawn = job.params.drawn_class
     if drawn is not None and not drawn.is_exact:
         warnings += (f"prompt: it names no class of {model.name}; the nearest is {drawn.name!r}",)
-    text_tokens = await services.prompts.count(wanted.prompt, model) or 0
-    has_metadata = wanted.metadata and services.settings.image_metadata
+    text_tokens = await services.prompts.count(requested.prompt, model) or 0
+    has_metadata = requested.metadata and services.settings.image_metadata
     warnings += job.warnings
-    return Delivery(kind, wanted, model, text_tokens, has_metadata, warnings, can_come_back=key is not None), job
+    return Delivery(kind, requested, model, text_tokens, has_metadata, warnings, can_come_back=key is not None), job
 
 
-async def _deliver(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
-    if not delivery.wanted.stream:
+async def _deliver(services: Services, request: Request, delivery: Delivery, job: JobRecord) -> Response:
+    if not delivery.requested.stream:
         with losses_told():
             response = await _answer(services, request, delivery, job)
     else:
-        response = EventStream(
+        response = EventStreamResponse(
             services,
             frames_or_loss(_frames(services, delivery, job)),
             error_body=ServerError.to_openai_json,
@@ -261,7 +264,7 @@ async def _deliver(services: Services, request: Request, delivery: Delivery, job
     return response
 
 
-async def _answer(services: Services, request: Request, delivery: Delivery, job: Job) -> Response:
+async def _answer(services: Services, request: Request, delivery: Delivery, job: JobRecord) -> Response:
     seconds = services.settings.images_wait
     ended = await wait_while_connected(services, request, job, seconds)
     if ended is None or not ended.state.is_terminal:
@@ -277,7 +280,7 @@ async def _answer(services: Services, request: Request, delivery: Delivery, job:
         created=int(ended.finished_at or time.time()),
         data=data,
         output_format=delivery.rendition.format,
-        quality=delivery.wanted.wanted_quality,
+        quality=delivery.requested.quality_level,
         size=delivery.model.size,
         usage=delivery.usage(ended, ended.params.n),
         oar=delivery.facts(ended),
@@ -285,23 +288,23 @@ async def _answer(services: Services, request: Request, delivery: Delivery, job:
     return JSONResponse(response.model_dump(mode="json", exclude_none=True))
 
 
-async def _data(services: Services, request: Request, delivery: Delivery, job: Job, index: int) -> ImageData:
+async def _data(services: Services, request: Request, delivery: Delivery, job: JobRecord, index: int) -> ImageData:
     """A picture, or its address, or both. Raises JobExpired."""
-    only = delivery.wanted.response_format
+    only = delivery.requested.response_format
     return ImageData(
         b64_json=None if only == "url" else await _finished(services, delivery, job, index),
         url=None if only == "b64_json" else await _link(services, request, delivery, job, index),
     )
 
 
-async def _link(services: Services, request: Request, delivery: Delivery, job: Job, index: int) -> str:
+async def _link(services: Services, request: Request, delivery: Delivery, job: JobRecord, index: int) -> str:
     """A whole address that opens without a key."""
     path = f"/v1/generations/{job.id}/images/{index}"
     query = await services.links.sign(services.tenant, path, delivery.rendition.query)
     return f"{str(request.base_url).rstrip('/')}{path}?{query}"
 
 
-async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGenerator[str]:
+async def _frames(services: Services, delivery: Delivery, job: JobRecord) -> AsyncGenerator[str]:
     """Partial images as they come, then the finished ones."""
     deadline = time.monotonic() + services.settings.images_wait
     silence = min(services.settings.stream_heartbeat, services.settings.images_wait)
@@ -323,7 +326,7 @@ async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGene
             b64_json=await _finished(services, delivery, ended, index),
             created_at=int(ended.finished_at or time.time()),
             size=delivery.model.size,
-            quality=delivery.wanted.wanted_quality,
+            quality=delivery.requested.quality_level,
             output_format=delivery.rendition.format,
             oar=delivery.facts(ended, index),
             usage=whole if index == 0 else Usage.of(text=0, kept=0, drawn=whole.output_tokens),
@@ -331,11 +334,11 @@ async def _frames(services: Services, delivery: Delivery, job: Job) -> AsyncGene
         yield frame(event.type, event.model_dump_json())
 
 
-async def _partial(services: Services, delivery: Delivery, job: Job, partial: Partial) -> str:
-    wanted = delivery.rendition
+async def _partial(services: Services, delivery: Delivery, job: JobRecord, partial: Partial) -> str:
+    requested = delivery.rendition
     stored = base64.b64decode(partial.data)
     picture = await services.threads.encoding.run_accepted(
-        services.tenant, reencode, stored, wanted.format, wanted.compression
+        services.tenant, reencode, stored, requested.format, requested.compression
     )
     event = PartialImage(
         type=f"{delivery.kind}.partial_image",  # pyright: ignore[reportArgumentType]
@@ -343,14 +346,14 @@ async def _partial(services: Services, delivery: Delivery, job: Job, partial: Pa
         b64_json=base64.b64encode(picture).decode(),
         created_at=int(partial.at),
         size=delivery.model.size,
-        quality=delivery.wanted.wanted_quality,
-        output_format=wanted.format,
+        quality=delivery.requested.quality_level,
+        output_format=requested.format,
         oar=delivery.facts(job, partial.image),
     )
     return frame(event.type, event.model_dump_json())
 
 
-async def _finished(services: Services, delivery: Delivery, job: Job, index: int) -> str:
+async def _finished(services: Services, delivery: Delivery, job: JobRecord, index: int) -> str:
     """Base64 of a finished picture. Raises JobExpired."""
     stored = await services.outputs.read(job.id, "image", index)
     if stored is None:
@@ -365,8 +368,8 @@ def _too_long(seconds: float) -> WaitTooLong:
     return WaitTooLong(f"the pictures were not finished within {seconds:g} s; the job was canceled")
 
 
-def _fault(job: Job) -> ServerError:
-    """Why a job has no pictures, as an error of the request that made it."""
+def _fault(job: JobRecord) -> ServerError:
+    """Error of the request whose job has no pictures."""
     if job.state is not JobState.FAILED:
         return NoImage(f"the job was {job.state}")
     failure = Failed.model_validate_json(job.result).error

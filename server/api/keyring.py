@@ -109,7 +109,7 @@ class KeyRing:
 
 
 def _owners(file: KeyFile) -> Mapping[str, Tenant]:
-    """By hash."""
+    """Owners by hash."""
     return {key: tenant for name, entry in file.tenants.items() for tenant in [file.tenant(name)] for key in entry.keys}
 
 

@@ -35,7 +35,7 @@ TRUST_SECONDS = 1.0  # that the secret in Redis is remembered: data that was los
 
 
 def is_signed(scope: Scope) -> bool:
-    """Whether a request comes with a signature, good or bad."""
+    """Tells whether a request comes with a signature, good or bad."""
     is_reading = scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}
     return is_reading and SIGNATURE in scope["query_string"] and PICTURE.fullmatch(route_path(scope)) is not None
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from oar_wire.errors import BodyTooLarge, TooManyUploads
 from server.api.proxy import route_path
 from server.api.refusal import refuse
-from server.observability.tracing import Tracing
+from server.observability.spans import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,10 @@ class CountAnswers:
 
 
 class TraceRequests:
-    """A span for each HTTP request but those of probes."""
+    """A span for each HTTP request but those of probes.
+
+    OpenTelemetry's own middleware would write the query into the span, and with it the signature of a link.
+    """
 
     def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
         self.app = app
@@ -177,11 +180,11 @@ class TraceRequests:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        with self.tracing.request(scope["method"], headers) as span:
+        with self.tracing.request(scope["method"], headers) as answered:
 
-            async def told(message: Message) -> None:
+            async def recorded(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    span.answered(getattr(scope.get("route"), "path", "unmatched"), message["status"])
+                    answered(getattr(scope.get("route"), "path", "unmatched"), message["status"])
                 await send(message)
 
-            await self.app(scope, receive, told)
+            await self.app(scope, receive, recorded)

@@ -1,4 +1,4 @@
-"""Which pages may use the server from a browser: its own, and those of `OAR_ALLOWED_ORIGINS`.
+"""Pages that may use the server from a browser: its own, and those of `OAR_ALLOWED_ORIGINS`.
 
 A browser lets any page send requests to any address, a local server's among them, and tells in `Origin` whose page it
 is; a websocket it lets the page read as well. So a foreign origin is refused. A client without the header is no page
@@ -21,10 +21,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oar_wire.error import ServerError
 from oar_wire.errors import HostNotAllowed, OriginNotAllowed
+from oar_wire.loopback import is_address, is_loopback
 from server.api.credentials import read_header
 from server.api.proxy import DIRECT_HOST
 from server.api.refusal import deny
-from server.loopback import is_address, is_loopback
 from server.observability.metrics import ApiMetrics
 from server.settings import DEFAULT_PORTS
 
@@ -79,7 +79,7 @@ class OriginCheck:
 
 
 def _is_same(origin: str, host: str | None) -> bool:
-    """Whether host and port agree. The scheme need not: a proxy may speak TLS for us."""
+    """Tells whether host and port agree. The scheme need not: a proxy may speak TLS for us."""
     port = DEFAULT_PORTS.get(origin.partition(":")[0], 0)
     return host is not None and _authority(origin, port) == _authority(f"//{host}", port) != ("", 0)
 

@@ -17,7 +17,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from oar_wire.errors import NotFound
+from oar_wire.errors import ResourceNotFound
+from server.api.etags import is_current
 
 WEB = Path(__file__).parents[1] / "web"
 HOME = "index.html"
@@ -76,7 +77,7 @@ class Page:
         compressed = self.compressed if wants_gzip else None
         etag = f'"{self.etag}{"-gzip" if compressed else ""}"'
         headers = {**HEADERS, "Content-Security-Policy": self.policy, "ETag": etag}
-        if etag in if_none_match or if_none_match.strip() == "*":
+        if is_current(etag, if_none_match):
             return Response(status_code=304, headers=headers)
         if compressed is not None:
             headers["Content-Encoding"] = "gzip"
@@ -95,7 +96,7 @@ def read_home(folder: Path) -> Page:
     return Page.make(folder / HOME, text.encode(), policy)
 
 
-def make_router(folder: Path = WEB) -> APIRouter:
+def make_studio_router(folder: Path = WEB) -> APIRouter:
     """Routes for `/` and for every file of the studio; a name that is not there is 404."""
     pages = {f"studio/{path.name}": Page.read(path) for path in (folder / "studio").iterdir()}
     pages[HOME] = read_home(folder)
@@ -109,7 +110,7 @@ def make_router(folder: Path = WEB) -> APIRouter:
     async def asset(request: Request, name: str, if_none_match: Annotated[str, Header()] = "") -> Response:
         page = pages.get(f"studio/{name}")
         if page is None:
-            raise NotFound()
+            raise ResourceNotFound()
         return page.answer(request, if_none_match)
 
     return router

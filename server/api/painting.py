@@ -1,4 +1,4 @@
-"""How a finished picture was painted, as an animated WebP or GIF: made from its events and its PNG, by Pillow alone.
+"""Animation of how a finished picture was painted, as WebP or GIF: made from its events and its PNG, by Pillow alone.
 
 Each frame is one decode step, or several where there are too many for `MAX_FRAMES` or `MAX_PIXELS`. Patches that are
 written show their final pixels; the others show the stored preview that was the newest by then, veiled, or a plain
@@ -7,7 +7,6 @@ without loss, so that their pixels stay crisp.
 """
 
 import base64
-import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from oar_wire.events import Partial, Patches, Preview, Restarted
 from oar_wire.model import ModelInfo
 from server.api import documents
 from server.api.deps import Services, Shared
-from server.api.generations import ImageIndex, JobId, finished_png
+from server.api.etags import is_current, make_etag
+from server.api.generations import CACHE_FOR_EVER, ImageIndex, JobId, finished_png
 from server.jobs.events import StoredEvent
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
@@ -58,7 +58,7 @@ class Painting:
 
     @classmethod
     def read(cls, events: Sequence[StoredEvent], image: int) -> "Painting":
-        """From the event log of a job that has ended. What a restart threw away is not part of the picture."""
+        """Reads the event log of a job that has ended. What a restart threw away is not part of the picture."""
         steps: list[tuple[int, ...]] = []
         canvases: list[Preview | Partial] = []
         for event in (stored.parse() for stored in events if stored.type not in {"queued", "started"}):
@@ -82,7 +82,7 @@ class Painting:
         return frozenset(position for step in self.steps for position in step)
 
     def gathered(self, most: int) -> "Painting":
-        """With at most so many steps: neighbours are taken together."""
+        """Joins neighbours, so that there are at most so many steps."""
         size = -(-len(self.steps) // most) if self.steps else 1
         groups = (self.steps[start : start + size] for start in range(0, len(self.steps), size))
         return Painting(tuple(tuple(position for step in group for position in step) for group in groups), self.guesses)
@@ -103,26 +103,26 @@ def animate(
     is_pixel_art: bool = True,
 ) -> bytes:
     """`grid` is (h, w) in tokens, `side` the longest side in pixels that the animation may have."""
-    easel = _Easel(_opened(png), grid, side, is_pixel_art)
-    painting = painting.gathered(max(1, min(MAX_FRAMES, MAX_PIXELS // easel.num_pixels) - 2))
-    easel.cover(painting.written)
+    canvas = _FrameCanvas(_opened(png), grid, side, is_pixel_art)
+    painting = painting.gathered(max(1, min(MAX_FRAMES, MAX_PIXELS // canvas.num_pixels) - 2))
+    canvas.cover(painting.written)
     written = 0
-    frames = [easel.frame(painting.guess(0))]
+    frames = [canvas.frame(painting.guess(0))]
     for step in painting.steps:
         written += len(step)
-        frames.append(easel.frame(painting.guess(written), step))
-    frames.append(easel.finished())
+        frames.append(canvas.frame(painting.guess(written), step))
+    frames.append(canvas.finished())
     pace = min(MOST_MILLISECONDS, max(LEAST_MILLISECONDS, PAINT_MILLISECONDS // max(1, len(painting.steps))))
     durations = [BLANK_MILLISECONDS, *[pace // 10 * 10] * len(painting.steps), HOLD_MILLISECONDS]
     first, *others = _with_one_palette(frames) if kind == "gif" else frames
     buffer = io.BytesIO()
     first.save(
-        buffer, kind.upper(), save_all=True, append_images=others, duration=durations, loop=0, **easel.options(kind)
+        buffer, kind.upper(), save_all=True, append_images=others, duration=durations, loop=0, **canvas.options(kind)
     )
     return buffer.getvalue()
 
 
-class _Easel:
+class _FrameCanvas:
     """Draws the frames of one picture, one after the other."""
 
     def __init__(self, final: Image.Image, grid: tuple[int, int], side: int, is_pixel_art: bool) -> None:
@@ -142,7 +142,7 @@ class _Easel:
             self._is_written.putpixel(self._place(position), 0)
 
     def frame(self, guess: Guess | None, fresh: Sequence[int] = ()) -> Image.Image:
-        """What is written by now, with the `fresh` positions written and framed."""
+        """Draws what is written by now, with the `fresh` positions written and framed."""
         for position in fresh:
             self._is_written.putpixel(self._place(position), 255)
         mask = self._is_written.resize(self._size, Image.Resampling.NEAREST)
@@ -249,10 +249,9 @@ async def painting(
     job, png = await finished_png(services, job_id, index)
     info = await services.find_model(job.params.model)
     words = f"{VERSION}:{kind}:{size}:{job.id}:{index}".encode()
-    etag = f'"{hashlib.sha256(png + words).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
-    known = if_none_match or ""
-    if etag in known or known.strip() == "*":
+    etag = make_etag(png, words)
+    headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
+    if is_current(etag, if_none_match):
         return Response(status_code=304, headers=headers)
     content = await _animated(services, job_id, index, png, info, kind, size)
     name = f"{job_id}-{index}.{kind}"

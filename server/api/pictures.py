@@ -14,7 +14,7 @@ from oar_wire.job import GenerationParams
 from oar_wire.openai import OutputFormat
 from oar_wire.tenant import Tenant
 from server.api.thread_pool import FairThreadPool
-from server.jobs.job import Job
+from server.jobs.job import JobRecord
 
 KEYWORD = "oar"  # of the text chunk
 # What others call it. The rest has its own name.
@@ -34,7 +34,7 @@ MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "webp": "image/webp"
 
 @dataclass(frozen=True)
 class Rendition:
-    """How a picture is wanted: `compression` is the quality of WebP and JPEG, `metadata` text chunks in PNGs."""
+    """Format of a picture: `compression` is the quality of WebP and JPEG, `metadata` text chunks in PNGs."""
 
     format: OutputFormat = "png"
     compression: int = 100
@@ -46,30 +46,30 @@ class Rendition:
         return f"format={self.format}&{option}"
 
 
-def render(png: bytes, wanted: Rendition, recipe: dict[str, Any]) -> bytes:
+def render(png: bytes, rendition: Rendition, recipe: dict[str, Any]) -> bytes:
     """`recipe` goes into the text chunks of a PNG, and nowhere else."""
-    if wanted.format == "png":
-        return _with_texts(png, recipe) if wanted.metadata else png
-    return reencode(png, wanted.format, wanted.compression)
+    if rendition.format == "png":
+        return _with_texts(png, recipe) if rendition.metadata else png
+    return reencode(png, rendition.format, rendition.compression)
 
 
 async def render_in(
     threads: FairThreadPool,
     tenant: Tenant,
     png: bytes,
-    wanted: Rendition,
+    rendition: Rendition,
     recipe: dict[str, Any],
     *,
     is_accepted: bool = False,
 ) -> bytes:
-    """As `render`, in a thread unless it is a PNG, whose pixels are not encoded again.
+    """Renders in a thread unless it is a PNG, whose pixels are not encoded again.
 
     Raises PictureShareFull and PictureQueueFull, but for an answer to a request whose job was accepted before.
     """
-    if wanted.format == "png":
-        return render(png, wanted, recipe)
+    if rendition.format == "png":
+        return render(png, rendition, recipe)
     run = threads.run_accepted if is_accepted else threads.run
-    return await run(tenant, render, png, wanted, recipe)
+    return await run(tenant, render, png, rendition, recipe)
 
 
 def reencode(picture: bytes, kind: Literal["png", "webp", "jpeg"], compression: int) -> bytes:
@@ -89,8 +89,8 @@ def recipe(params: GenerationParams, index: int, fingerprint: Fingerprint | None
     }
 
 
-def recipe_of(job: Job, index: int) -> dict[str, Any]:
-    """Of a completed job's picture."""
+def recipe_of(job: JobRecord, index: int) -> dict[str, Any]:
+    """Recipe of a completed job's picture."""
     return recipe(job.params, index, Completed.model_validate_json(job.result).fingerprint)
 
 
@@ -99,9 +99,9 @@ def parameters(recipe: dict[str, Any]) -> str:
     the negative prompt where there is one, and one of pairs."""
     pairs = {label: recipe[name] for name, label in LABELS.items() if name in recipe}
     rest = {name.replace("_", " ").capitalize(): value for name, value in recipe.items() if name not in TOLD_APART}
-    told = {**pairs, **rest, **({"Fingerprint": _one_line(recipe["fingerprint"])} if "fingerprint" in recipe else {})}
+    labels = {**pairs, **rest, **({"Fingerprint": _one_line(recipe["fingerprint"])} if "fingerprint" in recipe else {})}
     negative = [f"Negative prompt: {recipe['negative_prompt']}"] if recipe.get("negative_prompt") else []
-    words = ", ".join(f"{name}: {_one_line(value)}" for name, value in told.items())
+    words = ", ".join(f"{name}: {_one_line(value)}" for name, value in labels.items())
     return "\n".join((recipe["prompt"], *negative, words))
 
 

@@ -10,7 +10,7 @@ from oar_wire.model import ModelInfo
 from oar_wire.options import BadOption, check_prompt_tokens, prompts_of
 from oar_wire.request import Condition
 from oar_wire.vocabulary import Vocabulary
-from server.api.validation import refusal
+from server.api.validation import option_error
 from server.jobs.store import Registry
 
 Reader = ClassNames | Tokenizer
@@ -33,8 +33,8 @@ class PromptMeter:
         self._vocabularies: dict[str, Vocabulary] = {}  # by the model's hash
 
     async def read(self, params: GenerationParams, model: ModelInfo, condition: Condition | None = None) -> ReadPrompts:
-        """With the class that is to be drawn, for a model of classes. Raises InvalidRequest for a prompt or a condition
-        that names none, and for a prompt of more tokens than the model reads."""
+        """Finds the class that is to be drawn, for a model of classes. Raises InvalidRequest for a prompt or a
+        condition that names none, and for a prompt of more tokens than the model reads."""
         reader = await self._reader(model)
         try:
             if isinstance(reader, ClassNames):
@@ -43,7 +43,7 @@ class PromptMeter:
                 for field, prompt in prompts_of(params).items():
                     check_prompt_tokens(_count(reader, prompt), model.max_prompt_tokens, model.name, field)
         except BadOption as error:
-            raise refusal(error) from error
+            raise option_error(error) from error
         return ReadPrompts(params, await self._warnings(params, model))
 
     async def classes(self, model: ModelInfo) -> ClassNames | None:

@@ -1,4 +1,4 @@
-"""What proxies in front say of a request: the path prefix, scheme, host and client address that they replaced.
+"""Facts that proxies in front add to a request: the path prefix, scheme, host and client address that they replaced.
 
 `X-Forwarded-Prefix`, `-Proto`, `-Host` and `-For` count where the connection comes from `OAR_TRUSTED_PROXIES`, and are
 ignored from anybody else, who could write what they like into links and logs. Of a list the last entry counts, which

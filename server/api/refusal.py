@@ -16,7 +16,8 @@ DRAIN_SECONDS = 5.0
 
 
 async def refuse(error: ServerError, scope: Scope, receive: Receive, send: Send) -> None:
-    """With the error's status; on a websocket as a frame and a close code, as the page that opened it can read."""
+    """Answers with the error's status; on a websocket as a frame and a close code, as the page that opened it can
+    read."""
     if scope["type"] == "websocket":
         await _refuse_socket(WebSocket(scope, receive, send), error)
         return
@@ -31,7 +32,7 @@ async def refuse(error: ServerError, scope: Scope, receive: Receive, send: Send)
 
 
 async def deny(error: ServerError, scope: Scope, receive: Receive, send: Send) -> None:
-    """As `refuse`, but a websocket is not even opened: who opened it is to learn nothing."""
+    """Refuses, but a websocket is not even opened: who opened it is to learn nothing."""
     if scope["type"] != "websocket":
         await refuse(error, scope, receive, send)
         return

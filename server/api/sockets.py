@@ -31,7 +31,7 @@ class _Handshake(ServerProtocol):
         return super().accept(request)
 
     def reject(self, status: HTTPStatus | int, text: str) -> Response:
-        """As JSON. Who calls adds `Allow`; the status stays the library's."""
+        """Refuses as JSON. Who calls adds `Allow`; the status stays the library's."""
         reason = text.removeprefix(LIBRARYS_WORDS).strip()
         error: ServerError = InvalidHttp(f"this is no websocket's handshake that can be read: {reason[:200]}")
         if status == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -30,7 +30,7 @@ IDLE_CLOSE_CODE = 1013
 
 @dataclass
 class Reader:
-    """How far a client is: the number of the last event that it was sent."""
+    """Progress of a client: the number of the last event that it was sent."""
 
     job_id: str
     seq: int = 0
@@ -59,8 +59,8 @@ async def no_stream(job_id: str) -> None:
 async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
     reader = Reader(job_id)
     try:
-        services.room.check(services.tenant, "websocket")
-        with services.room.taken(services.tenant):
+        services.stream_limits.check(services.tenant, "websocket")
+        with services.stream_limits.hold(services.tenant):
             await until_one_ends(_pump(socket, services, reader), _listen(socket))
     except ServerError as error:
         await _close_with(socket, services, error, reader)
@@ -98,7 +98,7 @@ async def _send(socket: WebSocket, services: Services, text: str) -> None:
 
 
 async def _listen(socket: WebSocket) -> None:
-    """What clients say is ignored; that they leave is not."""
+    """Ignores what clients say, and notices that they leave."""
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":

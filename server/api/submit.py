@@ -19,12 +19,13 @@ from oar_wire.request import GenerationRequest
 from oar_wire.tenant import Tenant
 from server.api.deps import Services
 from server.api.event_stream import wait_until_left
-from server.api.uploads import Source, with_edit
+from server.api.uploads import EditSource, with_edit
 from server.api.validation import resolve
+from server.jobs.admission import Idempotency, Submitted
 from server.jobs.estimate import output_bytes
-from server.jobs.job import Job
+from server.jobs.job import JobRecord
+from server.jobs.job_reader import Place
 from server.jobs.keys import PRIORITIES
-from server.jobs.queue import Idempotency, Place, Submitted
 from server.tasks import until_one_ends
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ async def accept(
     *,
     idempotency: Idempotency | None = None,
     partial_images: int = 0,
-    source: Source | None = None,
+    source: EditSource | None = None,
     needs_prompt: bool = True,
 ) -> Submitted:
     """Raises a ServerError for what cannot be served."""
@@ -95,8 +96,9 @@ async def accept(
     params = read.params.model_copy(update={"partial_images": partial_images})
     if source is not None:
         params = with_edit(params, source, model)
-    submitted = await services.queue.submit(
+    submitted = await services.queue.admission.submit(
         params,
+        services.tenant,
         idempotency,
         source=None if source is None else source.png,
         output_bytes=output_bytes(params, model),
@@ -142,7 +144,7 @@ def idempotency(key: str | None, request: BaseModel, *uploads: bytes) -> Idempot
     return Idempotency(key, request.model_dump_json(exclude_defaults=True) + digests)
 
 
-async def wait_for_end(services: Services, job: Job, seconds: float) -> Job:
+async def wait_for_end(services: Services, job: JobRecord, seconds: float) -> JobRecord:
     """The job as it is when it has ended, or after `seconds`."""
     deadline = time.monotonic() + seconds
     seq = job.seq
@@ -156,9 +158,11 @@ async def wait_for_end(services: Services, job: Job, seconds: float) -> Job:
     return await services.queue.load(job.id)
 
 
-async def wait_while_connected(services: Services, request: Request, job: Job, seconds: float) -> Job | None:
-    """As `wait_for_end`; None when the client has left before."""
-    ended: list[Job] = []
+async def wait_while_connected(
+    services: Services, request: Request, job: JobRecord, seconds: float
+) -> JobRecord | None:
+    """Waits as `wait_for_end`; None when the client has left before."""
+    ended: list[JobRecord] = []
 
     async def wait() -> None:
         ended.append(await wait_for_end(services, job, seconds))
@@ -168,7 +172,7 @@ async def wait_while_connected(services: Services, request: Request, job: Job, s
 
 
 async def cancel_unfinished(services: Services, job_id: str) -> None:
-    """For nobody waits for it any more; a job that has ended stays as it is."""
+    """Cancels a job that nobody waits for any more; one that has ended stays as it is."""
     try:
         job = await services.queue.load(job_id)
         if not job.state.is_terminal:

@@ -1,4 +1,4 @@
-"""What OpenAI documents and a model here cannot do: it is told in the answer what was done instead, or refused."""
+"""Fields of OpenAI's that a model here cannot keep: the answer says what was done instead, or refuses."""
 
 from oar_wire.errors import InvalidField, InvalidRequest
 from oar_wire.model import ModelInfo
@@ -7,34 +7,34 @@ from oar_wire.openai import ImageEditFields, ImagesRequest
 HEADER = "OAR-Warning"
 
 
-def substitutes(wanted: ImagesRequest, model: ModelInfo, *, is_strict: bool) -> tuple[str, ...]:
+def substitutes(requested: ImagesRequest, model: ModelInfo, *, is_strict: bool) -> tuple[str, ...]:
     """One sentence for each field whose value is not kept. Raises InvalidRequest for the first where `is_strict`."""
-    found = _unkept(wanted, model)
+    found = _unkept(requested, model)
     if found and is_strict:
         field, sentence = next(iter(found.items()))
         raise _refusal(field, sentence)
     return tuple(f"{field}: {sentence}" for field, sentence in found.items())
 
 
-def check_sense(wanted: ImagesRequest) -> None:
+def check_sense(requested: ImagesRequest) -> None:
     """Raises InvalidRequest for fields that contradict one another."""
-    if (wanted.output_format or "png") == "png" and wanted.output_compression not in {None, 100}:
+    if (requested.output_format or "png") == "png" and requested.output_compression not in {None, 100}:
         raise _refusal("output_compression", "a PNG loses nothing; ask for webp or jpeg")
-    if wanted.partial_images and not wanted.stream:
+    if requested.partial_images and not requested.stream:
         raise _refusal("partial_images", "partial images come with stream")
-    if wanted.stream and wanted.response_format == "url":
+    if requested.stream and requested.response_format == "url":
         raise _refusal("response_format", "a stream carries the pictures themselves, as b64_json")
 
 
-def _unkept(wanted: ImagesRequest, model: ModelInfo) -> dict[str, str]:
+def _unkept(requested: ImagesRequest, model: ModelInfo) -> dict[str, str]:
     found: dict[str, str] = {}
-    if wanted.size not in {None, "auto", model.size}:
-        found["size"] = f"{model.name} makes pictures of {model.size} pixels, not of {wanted.size}"
-    if wanted.background == "transparent":
+    if requested.size not in {None, "auto", model.size}:
+        found["size"] = f"{model.name} makes pictures of {model.size} pixels, not of {requested.size}"
+    if requested.background == "transparent":
         found["background"] = "pictures are opaque here"
-    if wanted.style is not None:
-        found["style"] = f"{wanted.style} means nothing here; describe the style in the prompt"
-    if isinstance(wanted, ImageEditFields) and wanted.input_fidelity == "high":
+    if requested.style is not None:
+        found["style"] = f"{requested.style} means nothing here; describe the style in the prompt"
+    if isinstance(requested, ImageEditFields) and requested.input_fidelity == "high":
         found["input_fidelity"] = "what the mask leaves is kept exactly, and nothing else can be chosen"
     return found
 

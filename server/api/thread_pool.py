@@ -4,25 +4,18 @@ Each kind of work has its own pool, so that slow work of one kind never delays a
 """
 
 import asyncio
-from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from oar_wire.errors import PictureQueueFull, PictureShareFull
 from oar_wire.tenant import Tenant
+from server.api.fair_turns import FairTurns
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 SMOOTHING = 0.2  # weight of the newest call in the mean duration
-
-
-@dataclass
-class _Turn:
-    tenant: Tenant
-    begins: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class FairThreadPool:
@@ -37,27 +30,26 @@ class FairThreadPool:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
         self._num_threads = num_threads
         self._max_waiting = max_waiting
-        self._waiting: OrderedDict[str, deque[_Turn]] = OrderedDict()
-        self._running: Counter[str] = Counter()
+        self._turns = FairTurns(num_threads)
         self._mean_seconds = 0.0
 
     @property
     def num_waiting(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return self._turns.num_waiting
 
     @property
     def num_running(self) -> int:
-        return self._running.total()
+        return self._turns.num_running
 
     async def run(self, tenant: Tenant, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Raises PictureShareFull, PictureQueueFull, and what `work` raises."""
-        if self.num_running >= self._num_threads or not self._has_share(tenant):
+        if not self._turns.has_place(tenant):
             self._check_queue(tenant)
         return await self.run_accepted(tenant, work, *args, **kwargs)
 
     async def run_accepted(self, tenant: Tenant, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `run`, but waits however long the queue is: for requests whose job was accepted and made before."""
-        await self._begin(tenant)
+        """Runs as `run`, but waits however long the queue is: for requests whose job was accepted and made before."""
+        await self._turns.begin(tenant)
         loop = asyncio.get_running_loop()
         start = loop.time()
         call = self._threads.submit(work, *args, **kwargs)
@@ -73,22 +65,8 @@ class FairThreadPool:
         """Waits for what is running."""
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
-    async def _begin(self, tenant: Tenant) -> None:
-        """Returns when one of the threads is this caller's."""
-        turn = _Turn(tenant)
-        self._waiting.setdefault(tenant.name, deque()).append(turn)
-        self._start_waiting()
-        try:
-            await turn.begins
-        except asyncio.CancelledError:
-            if turn.begins.done() and not turn.begins.cancelled():
-                self._release(tenant)
-            else:
-                self._forget(turn)
-            raise
-
     def _check_queue(self, tenant: Tenant) -> None:
-        num_own = len(self._waiting.get(tenant.name, ()))
+        num_own = self._turns.num_waiting_of(tenant)
         if self.num_waiting >= self._max_waiting:
             message = f"{self.num_waiting} pictures wait to be decoded or encoded already"
             raise PictureQueueFull(message, retry_after=self._wait_seconds(self.num_waiting, self._num_threads))
@@ -99,43 +77,7 @@ class FairThreadPool:
     def _wait_seconds(self, num_waiting: int, num_threads: int) -> float:
         return num_waiting * self._mean_seconds / num_threads
 
-    def _has_share(self, tenant: Tenant) -> bool:
-        return self._running[tenant.name] < tenant.share_of(self._num_threads)
-
-    def _start_waiting(self) -> None:
-        while self.num_running < self._num_threads:
-            turn = self._next()
-            if turn is None:
-                return
-            self._running[turn.tenant.name] += 1
-            turn.begins.set_result(None)
-
-    def _next(self) -> _Turn | None:
-        """Takes the oldest call of the tenant that was served longest ago and has a free share."""
-        for name, turns in self._waiting.items():
-            if self._has_share(turns[0].tenant):
-                turn = turns.popleft()
-                self._waiting.move_to_end(name)
-                self._drop_if_empty(name)
-                return turn
-        return None
-
-    def _forget(self, turn: _Turn) -> None:
-        name = turn.tenant.name
-        self._waiting[name].remove(turn)
-        self._drop_if_empty(name)
-
-    def _drop_if_empty(self, name: str) -> None:
-        if not self._waiting[name]:
-            del self._waiting[name]
-
     def _end(self, tenant: Tenant, start: float) -> None:
         seconds = asyncio.get_running_loop().time() - start
         self._mean_seconds += SMOOTHING * (seconds - self._mean_seconds)
-        self._release(tenant)
-
-    def _release(self, tenant: Tenant) -> None:
-        self._running[tenant.name] -= 1
-        if not self._running[tenant.name]:
-            del self._running[tenant.name]
-        self._start_waiting()
+        self._turns.end(tenant)

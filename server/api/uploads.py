@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from PIL import Image, ImageChops
 
-from oar_wire.edit import EditOptions, edit_steps, num_redrawn, touched_patches
+from oar_wire.edit import EditSettings, edit_steps, kept_prefix, num_redrawn, touched_patches
 from oar_wire.errors import InvalidField, InvalidRequest, MissingField
 from oar_wire.job import EditParams, GenerationParams
 from oar_wire.model import ModelInfo
@@ -49,7 +49,7 @@ SLICE_BYTES = 64 << 10  # of base64 that is decoded at a time; whole groups of f
 
 
 @dataclass(frozen=True)
-class Source:
+class EditSource:
     """The picture that an edit starts from."""
 
     png: bytes
@@ -95,7 +95,7 @@ def from_base64(text: str, field: str) -> Upload:
 
 
 def _unescape(text: str) -> str:
-    """In slices: the pieces between two escapes take many times the memory of the text."""
+    """Works in slices: the pieces between two escapes take many times the memory of the text."""
     parts: list[str] = []
     start = 0
     while start < len(text):
@@ -108,7 +108,7 @@ def _unescape(text: str) -> str:
 
 
 def _decode_base64(sent: bytes) -> bytes:
-    """In slices: a call holds Python's lock from its beginning to its end, and others wait for it.
+    """Works in slices: a call holds Python's lock from its beginning to its end, and others wait for it.
 
     Raises ValueError.
     """
@@ -125,23 +125,28 @@ def _slices(data: bytes) -> Iterator[bytes]:
 
 
 def _has_lost_plus(text: bytes) -> bool:
-    """Whether the spaces of one line lie elsewhere than between pieces of one length, as a shell joins lines."""
+    """Tells whether the spaces of one line lie elsewhere than between pieces of one length, as a shell joins lines."""
     piece = text.find(b" ")
     return piece >= 0 and b"\n" not in text and text[piece :: piece + 1].count(b" ") != text.count(b" ")
 
 
-def with_edit(params: GenerationParams, source: Source, model: ModelInfo) -> GenerationParams:
-    """The parameters of an edit: it has no more steps than it has tokens to draw."""
+def with_edit(params: GenerationParams, source: EditSource, model: ModelInfo) -> GenerationParams:
+    """The parameters of an edit: it has no more steps than it has tokens to draw, unless their number is fixed."""
+    if model.has_fixed_steps:
+        return params.model_copy(update={"edit": source.params})
     steps = edit_steps(params.steps, model.num_tokens - source.params.num_kept)
     return params.model_copy(update={"edit": source.params, "steps": steps})
 
 
-def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: ModelInfo, settings: Settings) -> Source:
+def prepare(
+    image: Upload, mask: Upload | None, options: EditSettings, model: ModelInfo, settings: Settings
+) -> EditSource:
     """Raises InvalidRequest. Takes CPU time: to be run in a thread.
 
     Sizes are checked before a pixel is decoded: but for an outpainting, only pictures of the model's size are.
     """
-    check_edits(model)
+    is_variation = options.strength is not None and options.offset is None and mask is None
+    check_edits(model, is_variation=is_variation)
     if options.offset is not None:
         return _outpaint(image, mask, options, model, settings)
     height, width = model.image_size
@@ -154,6 +159,8 @@ def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: Mod
     if mask is not None and mask_file is not None and mask_file.upright_size != file.upright_size:
         raise mask.refuse(f"has {_size(mask_file)} pixels, the image {_size(file)}")
     picture = _decode(image, file)
+    if not model.can_edit:
+        return _whole_variation(image, picture, options, model)
     if mask is None or mask_file is None:
         region = _own_region(picture, options)
     else:
@@ -165,7 +172,7 @@ def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: Mod
     drawn = num_redrawn(touched, options.strength)
     picture.putalpha(ImageChops.invert(region))
     mode = "inpaint" if options.strength is None else "vary"
-    return Source(
+    return EditSource(
         _png(picture),
         EditParams(
             mode=mode,
@@ -176,7 +183,17 @@ def prepare(image: Upload, mask: Upload | None, options: EditOptions, model: Mod
     )
 
 
-def _own_region(picture: Image.Image, options: EditOptions) -> Image.Image:
+def _whole_variation(image: Upload, picture: Image.Image, options: EditSettings, model: ModelInfo) -> EditSource:
+    """Raises InvalidRequest."""
+    if picture.getchannel("A").point(NOT_OPAQUE).getbbox() is not None:
+        raise image.refuse(f"has transparent pixels, and {model.name} varies whole pictures")
+    strength = options.strength or 1.0
+    kept = kept_prefix(model.known_layout.shape, strength)
+    picture.putalpha(0)
+    return EditSource(_png(picture), EditParams(mode="vary", strength=strength, feather=options.feather, num_kept=kept))
+
+
+def _own_region(picture: Image.Image, options: EditSettings) -> Image.Image:
     """255 where the picture is not opaque, else 0; all 255 for a variation of an opaque one."""
     region = picture.getchannel("A").point(NOT_OPAQUE)
     if region.getbbox() is not None:
@@ -196,7 +213,9 @@ def _mask_region(mask: Upload, file: ImageFile) -> Image.Image:
     return region
 
 
-def _outpaint(image: Upload, mask: Upload | None, options: EditOptions, model: ModelInfo, settings: Settings) -> Source:
+def _outpaint(
+    image: Upload, mask: Upload | None, options: EditSettings, model: ModelInfo, settings: Settings
+) -> EditSource:
     assert options.offset is not None
     for field, value in (("mask", mask), ("strength", options.strength)):
         if value is not None:
@@ -218,7 +237,7 @@ def _outpaint(image: Upload, mask: Upload | None, options: EditOptions, model: M
     touched = _count_patches(region, model)
     if not touched:
         raise InvalidField("the image fills the whole canvas: nothing is left to paint", field="offset")
-    return Source(
+    return EditSource(
         _png(visible),
         EditParams(mode="outpaint", offset=(down, right), feather=options.feather, num_kept=model.num_tokens - touched),
     )

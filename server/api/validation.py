@@ -28,7 +28,7 @@ def resolve(
         drawing = options.settle(request, model.defaults, model.group_tables)
         _check_asked(request, model)
     except BadOption as error:
-        raise refusal(error) from error
+        raise option_error(error) from error
     return GenerationParams(
         model=model.name,
         prompt=request.prompt,
@@ -43,7 +43,7 @@ def resolve(
     )
 
 
-def refusal(error: BadOption) -> InvalidRequest:
+def option_error(error: BadOption) -> InvalidRequest:
     """A broken rule of the wire as an HTTP error."""
     return error.kind(str(error), field=error.field)
 
@@ -53,19 +53,19 @@ def check_makes(model: ModelInfo, kind: OutputKind) -> None:
     try:
         model.check_makes(kind)
     except BadOption as error:
-        raise refusal(error) from error
+        raise option_error(error) from error
 
 
-def check_edits(model: ModelInfo) -> None:
+def check_edits(model: ModelInfo, *, is_variation: bool = False) -> None:
     """Raises InvalidRequest where the model cannot begin with a picture."""
     try:
-        model.check_edits()
+        model.check_edits(is_variation=is_variation)
     except BadOption as error:
-        raise refusal(error) from error
+        raise option_error(error) from error
 
 
 def _check_limits(request: GenerationRequest, settings: Settings) -> None:
-    """What the operator allows."""
+    """Checks what the operator allows."""
     if request.n > settings.max_n:
         raise InvalidField(f"n is {request.n}; the limit is {settings.max_n}", field="n")
     if request.deadline is not None and request.deadline > settings.max_deadline:
@@ -74,23 +74,16 @@ def _check_limits(request: GenerationRequest, settings: Settings) -> None:
 
 
 def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
-    """What the request names, against what the model can do. The model's own defaults are the model's to know."""
+    """Checks what the request names against what the model can do. The model's own defaults are the model's to know."""
     asked = options.take(vars(request), options.OPTIONS)
     if "order" in asked:
         options.check_order(asked["order"], model.orders, model.num_tokens)
         if model.has_fixed_steps:
-            options.check_raster(asked["order"], model.num_tokens)
+            options.check_raster(asked["order"], model.num_tokens, model.how)
     if "steps" in asked:
-        options.check_steps(asked["steps"], model.num_tokens, is_fixed=model.has_fixed_steps)
+        options.check_steps(asked["steps"], model.num_tokens, fixed=model.fixed_sizes)
     if "revise" in asked:
         options.check_revise(asked["revise"], can_revise=model.can_revise)
     if "group_sizes" in asked:
         options.check_sizes(asked["group_sizes"], model.group_sizes, model.num_tokens)
-        _check_size_list(asked["group_sizes"], model)
-
-
-def _check_size_list(sizes: str | tuple[int, ...], model: ModelInfo) -> None:
-    """Raises BadOption."""
-    if model.has_fixed_steps and not isinstance(sizes, str) and len(sizes) != model.num_tokens:
-        message = f"group_sizes has {len(sizes)} steps; this model writes one position a step"
-        raise options.OPTIONS["group_sizes"].refuse(message)
+        options.check_fixed_sizes(asked["group_sizes"], model.fixed_sizes)

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from oar_wire.errors import NotFound
+from oar_wire.errors import ResourceNotFound
 from server.api import asyncapi
 from server.api.pages import WEB, Page
 
 HOME = "index.html"
 
 
-def make_router(version: str, folder: Path = WEB / "docs") -> APIRouter:
+def make_viewer_router(version: str, folder: Path = WEB / "docs") -> APIRouter:
     """Routes for both documents, `/docs`, `/redoc` and the viewer's files."""
     files = {path.name: Page.read(path) for path in folder.iterdir()}
     router = APIRouter(include_in_schema=False)
@@ -46,7 +46,7 @@ def make_router(version: str, folder: Path = WEB / "docs") -> APIRouter:
     async def asset(request: Request, name: str, if_none_match: Annotated[str, Header()] = "") -> Response:
         page = files.get(name)
         if page is None:
-            raise NotFound()
+            raise ResourceNotFound()
         return page.answer(request, if_none_match)
 
     return router

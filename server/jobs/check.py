@@ -1,4 +1,4 @@
-"""What the server needs of the Redis that REDIS_URL names, looked at before anything is served.
+"""Needs of the server from the Redis that REDIS_URL names, looked at before anything is served.
 
 What no retry can mend is `RedisRefused`, with a sentence that says what is wrong and what is supported. A server that
 is away may come back: that is `RedisAway`.
@@ -159,7 +159,7 @@ def _look_at_database(client: Redis) -> None:
 
 
 def _look_at_rights(client: Redis) -> None:
-    """Whether every kind of command and key may be used: a server that finds out later answers 500."""
+    """Tells whether every kind of command and key may be used: a server that finds out later answers 500."""
     try:
         digest: bytes = _execute(client, "SCRIPT", "LOAD", PROBE)
         fault = _text(_execute(client, "EVALSHA", _text(digest), 1, keys.RIGHTS_PROBE))
@@ -178,7 +178,7 @@ def _look_at_rights(client: Redis) -> None:
 
 
 def _look_at_safety(client: Redis) -> None:
-    """Where Redis may lose jobs by itself; a user that may not look is not told."""
+    """Finds where Redis may lose jobs by itself; a user that may not look is not told."""
     try:
         info = "\n".join(_text(_execute(client, "INFO", section)) for section in SECTIONS)
     except ResponseError:

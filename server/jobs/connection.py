@@ -136,7 +136,7 @@ class RedisConnection:
         return await self.retry(lambda: self.evaluate_once(calls, texts))
 
     async def evaluate_once(self, calls: Sequence[Sequence[Word]], texts: Sequence[str]) -> list[Any]:
-        """As `evaluate`, never repeated. Raises redis-py's errors.
+        """Evaluates once, never repeated. Raises redis-py's errors.
 
         A script that Redis does not know is skipped, and those behind it would run without it. So what is called
         together is loaded before its first call.
@@ -175,7 +175,7 @@ class RedisConnection:
 
 
 def is_refusal(error: ResponseError) -> bool:
-    """Whether Redis refuses now what it may take later: the command is not at fault."""
+    """Tells whether Redis refuses now what it may take later: the command is not at fault."""
     return _fault(error) is not None
 
 

@@ -9,7 +9,7 @@ from server.jobs.connection import RedisConnection
 class ControlStream:
     def __init__(self, connection: RedisConnection, worker: str) -> None:
         self._connection = connection
-        self._key = keys.control(worker)
+        self._key = keys.control_key(worker)
         self._cursor = "0-0"
 
     async def read(self, block_seconds: float) -> list[str]:

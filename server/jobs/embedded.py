@@ -97,7 +97,7 @@ class EmbeddedRedis:
             raise EmbeddedRedisError(f"{message}: set OAR_DATA_DIR to another, or REDIS_URL to a server") from error
 
     def _attach_or_start(self, binary: Path) -> bool:
-        """Whether it was running already."""
+        """Tells whether it was running already."""
         with (self.folder / "start.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._users = (self.folder / "users.lock").open("ab")
@@ -166,7 +166,7 @@ class EmbeddedRedis:
         return f"{said}: copy the folder, then cut off what cannot be read, in bash: {command}"
 
     def _is_ours(self) -> bool:
-        """Whether a server answers at the socket and keeps its data in our folder."""
+        """Tells whether a server answers at the socket and keeps its data in our folder."""
         if not self.socket.exists():
             return False
         client = Redis(unix_socket_path=str(self.socket), protocol=2, socket_timeout=2, retry=Retry(NoBackoff(), 0))
@@ -181,7 +181,7 @@ class EmbeddedRedis:
 
 
 def _damage(log: Path, offset: int) -> str:
-    """What Valkey says about its append-only file since `offset` in the log; empty where it says nothing bad."""
+    """Sentence of Valkey's about its append-only file since `offset` in the log; empty where it says nothing bad."""
     with log.open("rb") as file:
         file.seek(offset)
         lines = file.read().decode(errors="replace").splitlines()

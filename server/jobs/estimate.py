@@ -1,4 +1,5 @@
-"""How long things take, and how much they write: the lengths of all jobs are known, and workers measure their steps.
+"""Estimates of how long things take, and how much they write: the lengths of all jobs are known, and workers measure
+their steps.
 
 Pure arithmetic.
 
@@ -43,7 +44,7 @@ class Speed:
         return cls(worker.slots, worker.step_seconds, worker.base_seconds, worker.row_seconds, worker.picture_seconds)
 
     def seconds_of(self, rows: int) -> float:
-        """Of a step that so many rows share; 0 before the first."""
+        """Seconds of a step that so many rows share; 0 before the first."""
         return self.base_seconds + min(rows, self.slots) * self.row_seconds or self.step_seconds
 
 
@@ -55,7 +56,7 @@ class Fleet:
 
     @classmethod
     def of(cls, model: str, workers: Iterable[WorkerInfo]) -> "Fleet":
-        """Those that serve `model` and are not stopping."""
+        """Workers that serve `model` and are not stopping."""
         serving = (worker for worker in workers if model in worker.models and not worker.is_draining)
         return cls(tuple(map(Speed.of, serving)))
 
@@ -69,7 +70,7 @@ class Fleet:
 
     @property
     def step_seconds(self) -> float:
-        """Of the slowest worker that measured it: which one a job will meet is not known."""
+        """Seconds of the slowest worker that measured it: which one a job will meet is not known."""
         return max((worker.step_seconds for worker in self.workers), default=0.0) or ASSUMED_STEP_SECONDS
 
     @property
@@ -123,7 +124,7 @@ def output_bytes(params: GenerationParams, model: ModelInfo) -> int:
 
 
 class StepTimes:
-    """What a step of an engine takes: `base_seconds`, and `row_seconds` for each row that shares it.
+    """Time of an engine's step: `base_seconds`, and `row_seconds` for each row that shares it.
 
     A line through the steps so far, by least squares; a step counts less with every one that follows.
     """

@@ -48,7 +48,7 @@ class EventLog:
         self._reads: SharedReads[tuple[str, int, int], Sequence[StoredEvent]] = SharedReads(self._read)
 
     async def read(self, job_id: str, after: int = 0, count: int = 64) -> Sequence[StoredEvent]:
-        """Up to `count` events with a number above `after`, and the previews between them; returns at once.
+        """Reads up to `count` events with a number above `after`, and the previews between them; returns at once.
 
         Readers who are at the same place share one read.
         """
@@ -59,8 +59,8 @@ class EventLog:
         behind = (f"({after}-0", "+")
         replies = await self._connection.again_many(
             [
-                ("XRANGE", keys.previews(job_id), *behind),
-                ("XRANGE", keys.events(job_id), *behind, "COUNT", count),
+                ("XRANGE", keys.previews_key(job_id), *behind),
+                ("XRANGE", keys.events_key(job_id), *behind, "COUNT", count),
             ]
         )
         # Whatever was numbered before one of these previews was in the log when it was read, which was afterwards.
@@ -76,9 +76,9 @@ class EventLog:
         return events
 
     async def read_checkpoint(self, job_id: str, after: int = 0) -> list[StoredEvent]:
-        """What a resumed job goes on from: its `patches` or `frame`s, what was `revised`, and the `partial` images that
-        need not be made again."""
-        reply: list[Any] = await self._connection.again("XRANGE", keys.events(job_id), f"({after}-0", "+")
+        """Reads what a resumed job goes on from: its `patches` or `frame`s, what was `revised`, and the `partial`
+        images that need not be made again."""
+        reply: list[Any] = await self._connection.again("XRANGE", keys.events_key(job_id), f"({after}-0", "+")
         stored = (stored_event(job_id, entry, fields) for entry, fields in reply)
         return [event for event in stored if event.type in {"patches", "revised", "frame", "partial"}]
 

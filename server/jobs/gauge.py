@@ -1,4 +1,4 @@
-"""How full a model's queue is, and which of several API processes says so in `/metrics`."""
+"""Fill of a model's queue, and which of several API processes says so in `/metrics`."""
 
 import contextlib
 import secrets
@@ -23,7 +23,7 @@ class QueueGauge:
 
     async def read(self, model: str) -> QueueFacts:
         """Raises RedisUnavailable."""
-        reply = await scripts.run(self._connection, "gauge", keys.queues(model), {})
+        reply = await scripts.run(self._connection, "gauge", keys.queue_keys(model), {})
         return QueueFacts(int(reply[0]), int(reply[1]), int(reply[2]) / 1000)
 
 

@@ -31,7 +31,7 @@ RESTART_SECONDS = 0.5
 LEFTOVER_SECONDS = 5.0
 
 
-def main(folder: Path, socket_path: Path, binary: Path, fsync: str) -> None:
+def guard(folder: Path, socket_path: Path, binary: Path, fsync: str) -> None:
     if os.fork():
         os._exit(0)  # who started us goes on, and never has to wait for us
     _stop_leftover(socket_path)
@@ -90,4 +90,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+    guard(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

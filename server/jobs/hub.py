@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from oar_wire.errors import JobLost, RedisUnavailable
 from server.jobs import keys
+from server.jobs.activity import ActivityStream
 from server.jobs.connection import UNREACHABLE, RedisConnection
 from server.jobs.events import StoredEvent, stored_event
 from server.jobs.keys import Field
@@ -25,9 +26,6 @@ from server.jobs.shared_reads import SharedReads
 
 logger = logging.getLogger(__name__)
 
-# All watched logs are read this often, whatever the activity stream says: for workers that write none, and for entries
-# that a slow process finds trimmed.
-SWEEP_SECONDS = 2.0
 ENDING_SECONDS = 5.0  # that workers have to end their jobs when Redis has lost its data
 MOST_LOGS = 128  # of one read
 PAUSE_PER_LOG = 5e-5  # seconds; where many logs are watched, what is new in several is read at a time
@@ -44,9 +42,24 @@ class _Watched:
     latest_after: int = -1
     is_lost: bool = False  # Redis has lost its data, and the job with it
 
+    def notify(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def advance(self, after: int, events: Sequence[StoredEvent]) -> None:
+        """Takes the events that were read above the number `after`."""
+        newest = events[-1].seq
+        if newest <= self.seq:
+            return
+        # Where a number is missing, the log has to tell whether it was a preview.
+        is_whole = len(events) == newest - after
+        self.latest = events if is_whole and len(events) <= MOST_LATEST else ()
+        self.latest_after, self.seq = after, newest
+        self.notify()
+
 
 class EventHub:
-    """It tells that there is more. Readers that have kept up find it in the latest read, which is all that is held
+    """Tells readers that there is more. Those that have kept up find it in the latest read, which is all that is held
     here; others fetch from their own place in the log as fast as their clients take it. So a slow client costs no
     memory, and nothing can be skipped.
     """
@@ -55,8 +68,7 @@ class EventHub:
         self._connection = connection
         self._watched: dict[str, _Watched] = {}
         self._is_watched = asyncio.Event()
-        self._cursor: str | None = None  # in the activity stream; None: all logs have to be looked at
-        self._sweep_at = 0.0  # monotonic
+        self._activity = ActivityStream(connection)
         self._is_down = False
         self._newest_seqs: SharedReads[str, int] = SharedReads(self._newest_seq)
         self._lost_at: float | None = None  # monotonic, when Redis had lost its data
@@ -68,7 +80,8 @@ class EventHub:
     def note_loss(self) -> None:
         """Redis has lost its data. Whoever watches a job that is gone is told, after its worker had time to end it."""
         self._lost_at = time.monotonic()
-        self._is_down, self._cursor = False, None
+        self._is_down = False
+        self._activity.forget()
 
     @asynccontextmanager
     async def watch(self, job_id: str, after: int) -> AsyncGenerator[None]:
@@ -82,7 +95,7 @@ class EventHub:
             self._is_down = False
             if seq > watched.seq:
                 watched.seq = seq
-                self._notify(watched)
+                watched.notify()
             yield
         finally:
             watched.watchers -= 1
@@ -92,7 +105,7 @@ class EventHub:
                 self._is_watched.clear()
 
     async def _newest_seq(self, job_id: str) -> int:
-        return int(await self._connection.again("HGET", keys.job(job_id), Field.SEQ) or 0)
+        return int(await self._connection.again("HGET", keys.job_key(job_id), Field.SEQ) or 0)
 
     async def wait(self, job_id: str, after: int, timeout: float) -> bool:
         """Waits inside `watch` until there is an event with a number above `after`; False after `timeout` seconds.
@@ -117,7 +130,7 @@ class EventHub:
         return True
 
     def latest(self, job_id: str, after: int) -> Sequence[StoredEvent]:
-        """Inside `watch`: the events above `after` as `EventLog.read` gives them, where the latest read began there."""
+        """Events above `after`, inside `watch`, as `EventLog.read` gives them, where the latest read began there."""
         watched = self._watched[job_id]
         return watched.latest if watched.latest_after == after else ()
 
@@ -126,34 +139,18 @@ class EventHub:
         while True:
             await self._is_watched.wait()
             try:
-                await self._look(await self._find_active())
+                found = await self._activity.read()
+                if found is None:
+                    await self._find_lost()
+                await self._look(tuple(self._watched) if found is None else found & self._watched.keys())
                 self._is_down = False
                 await asyncio.sleep(min(MOST_PAUSE, max(LEAST_PAUSE, len(self._watched) * PAUSE_PER_LOG)))
             except (*UNREACHABLE, RedisError, RedisUnavailable) as error:
                 logger.warning("event hub: %s", error)
-                self._is_down, self._cursor = True, None
+                self._is_down = True
+                self._activity.forget()
                 self._notify_all()
                 await asyncio.sleep(0.5)
-
-    async def _find_active(self) -> Collection[str]:
-        """The watched jobs that may have something new."""
-        if self._cursor is None:
-            self._cursor = await self._newest()
-            self._sweep_at = 0.0
-        remaining = self._sweep_at - time.monotonic()
-        if remaining <= 0:
-            self._sweep_at = time.monotonic() + SWEEP_SECONDS
-            await self._find_lost()
-            return tuple(self._watched)
-        words = ("XREAD", "BLOCK", max(1, int(1000 * remaining)), "STREAMS", keys.ACTIVITY, self._cursor)
-        streams: list[Any] = await self._connection.block(remaining, *words) or []
-        entries: list[tuple[bytes, list[bytes]]] = streams[0][1] if streams else []
-        if not entries:
-            return ()
-        self._cursor = entries[-1][0].decode()
-        if len(entries) >= keys.ACTIVITY_LENGTH:
-            return tuple(self._watched)  # older ones may be trimmed
-        return {words[1].decode() for _, words in entries} & self._watched.keys()
 
     async def _find_lost(self) -> None:
         """Marks the watched jobs that went with the data, once their workers had time to end them."""
@@ -161,16 +158,12 @@ class EventHub:
             return
         self._lost_at = None
         job_ids = tuple(self._watched)
-        found = await self._connection.again_many([("EXISTS", keys.job(job_id)) for job_id in job_ids])
+        found = await self._connection.again_many([("EXISTS", keys.job_key(job_id)) for job_id in job_ids])
         for job_id, is_there in zip(job_ids, found):
             watched = self._watched.get(job_id)
             if watched is not None and not is_there:
                 watched.is_lost = True
-                self._notify(watched)
-
-    async def _newest(self) -> str:
-        entries: list[Any] = await self._connection.again("XREVRANGE", keys.ACTIVITY, "+", "-", "COUNT", 1)
-        return entries[0][0].decode() if entries else "0-0"
+                watched.notify()
 
     async def _look(self, job_ids: Collection[str]) -> None:
         """Reads what is new in these logs."""
@@ -181,7 +174,7 @@ class EventHub:
 
     async def _read(self, watched: dict[str, int]) -> None:
         """`watched` tells the newest number that is known of each."""
-        streams = [key for job_id in watched for key in (keys.events(job_id), keys.previews(job_id))]
+        streams = [key for job_id in watched for key in (keys.events_key(job_id), keys.previews_key(job_id))]
         cursors = [f"{seq}-0" for seq in watched.values() for _ in range(2)]
         replies: list[Any] = await self._connection.again("XREAD", "STREAMS", *streams, *cursors) or []
         found: defaultdict[str, list[StoredEvent]] = defaultdict(list)
@@ -189,26 +182,12 @@ class EventHub:
             job_id = name.decode().partition(":")[2]
             found[job_id] += (stored_event(job_id, entry, fields) for entry, fields in items)
         for job_id, events in found.items():
-            self._advance(job_id, watched[job_id], sorted(events, key=lambda event: event.seq))
-
-    def _advance(self, job_id: str, after: int, events: list[StoredEvent]) -> None:
-        watched = self._watched.get(job_id)
-        newest = events[-1].seq
-        if watched is None or newest <= watched.seq:
-            return
-        # Where a number is missing, the log has to tell whether it was a preview.
-        is_whole = len(events) == newest - after
-        watched.latest = events if is_whole and len(events) <= MOST_LATEST else ()
-        watched.latest_after, watched.seq = after, newest
-        self._notify(watched)
-
-    def _notify(self, watched: _Watched) -> None:
-        watched.changed.set()
-        watched.changed = asyncio.Event()
+            if job_id in self._watched:
+                self._watched[job_id].advance(watched[job_id], sorted(events, key=lambda event: event.seq))
 
     def _notify_all(self) -> None:
         for watched in self._watched.values():
-            self._notify(watched)
+            watched.notify()
 
 
 def _parts(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:

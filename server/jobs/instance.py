@@ -23,7 +23,7 @@ LOOK_SECONDS = 2.0
 
 
 class DataWatch:
-    """What one process knows of the data's id."""
+    """Knowledge of one process about the data's id."""
 
     def __init__(self, connection: RedisConnection, settings: Settings) -> None:
         self._connection = connection
@@ -33,7 +33,8 @@ class DataWatch:
         self._lost_at = -math.inf  # monotonic
 
     async def is_fresh(self) -> bool:
-        """Whether the data was lost less than a lease ago, so that workers may yet have to publish what they serve.
+        """Tells whether the data was lost less than a lease ago, so that workers may yet have to publish what they
+        serve.
 
         Raises RedisUnavailable.
         """
@@ -42,7 +43,7 @@ class DataWatch:
         return self._id is not None and await self._connection.again("GET", keys.DATA_ID) != self._id
 
     async def look(self, count_jobs: Callable[[], int]) -> bool:
-        """Whether the data was lost since the last look; then it is logged with the number of jobs known here.
+        """Tells whether the data was lost since the last look; then it is logged with the number of jobs known here.
 
         Raises RedisUnavailable.
         """

@@ -1,4 +1,4 @@
-"""A job: its states, the transitions that are legal, and its record as read from Redis."""
+"""A job: its states, and its record as read from Redis."""
 
 import json
 from collections.abc import Mapping
@@ -22,30 +22,11 @@ class JobState(StrEnum):
         return self in TERMINAL
 
 
-ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELED})
-TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    # A queued job fails when its deadline has passed or its attempts are used up.
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELED, JobState.FAILED}),
-    # A running job is queued again when its worker hands it back.
-    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.RUNNING, *TERMINAL}),
-    JobState.COMPLETED: frozenset(),
-    JobState.FAILED: frozenset(),
-    JobState.CANCELED: frozenset(),
-}
-
-
-class IllegalTransition(RuntimeError):
-    """Our own mistake: the scripts let no job go this way."""
-
-
-def check_transition(before: JobState, after: JobState) -> None:
-    if after not in TRANSITIONS[before]:
-        raise IllegalTransition(f"a job that is {before} cannot become {after}")
 
 
 @dataclass(frozen=True)
-class Job:
+class JobRecord:
     """The hash of a job. Times are Unix seconds by Redis' clock."""
 
     id: str
@@ -67,7 +48,7 @@ class Job:
     result: str  # JSON body of the terminal event; empty before
 
     @classmethod
-    def from_hash(cls, job_id: str, fields: Mapping[str, str]) -> "Job":
+    def from_hash(cls, job_id: str, fields: Mapping[str, str]) -> "JobRecord":
         params = GenerationParams.model_validate_json(fields[Field.PARAMS])
         if model_hash := fields.get(Field.MODEL_HASH):
             # The model may have been replaced since the job was accepted: the one that draws it counts.

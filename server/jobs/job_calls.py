@@ -1,14 +1,14 @@
-"""What a worker writes about the jobs that it has claimed, as calls of scripts: every write stands behind a fence."""
+"""Writes of a worker about the jobs that it has claimed, as calls of scripts: every write stands behind a fence."""
 
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 from server.jobs import keys, scripts
+from server.jobs.durations import lifetimes, milliseconds
 from server.jobs.job import JobState
 from server.jobs.keys import Field
 from server.jobs.log import LOST, Claim, Kept, NewEvent
-from server.jobs.queue import lifetimes, milliseconds
 from server.settings import Settings
 
 
@@ -19,34 +19,34 @@ class JobCalls:
         self._settings = settings
         self._worker = worker
 
-    def release(self, claim: Claim) -> scripts.Call:
+    def release(self, claim: Claim) -> scripts.ScriptCall:
         """Hands the job back, to be taken next. Answers 1, or -1 when lost."""
-        return scripts.Call(scripts.script("release"), _keys_of(claim), self._fence(claim))
+        return scripts.ScriptCall(scripts.script("release"), _keys_of(claim), self._fence(claim))
 
-    def renew(self, claim: Claim) -> scripts.Call:
+    def renew(self, claim: Claim) -> scripts.ScriptCall:
         """Answers 0 go on, 1 cancel, 2 too late, or -1 lost."""
-        return scripts.Call(scripts.script("renew"), _keys_of(claim), self._fence(claim))
+        return scripts.ScriptCall(scripts.script("renew"), _keys_of(claim), self._fence(claim))
 
-    def emit(self, claim: Claim, seq: int, events: Sequence[NewEvent]) -> scripts.Call:
+    def emit(self, claim: Claim, seq: int, events: Sequence[NewEvent]) -> scripts.ScriptCall:
         """Writes events after number `seq`. Answers [seq or -1 when lost, as `renew`]."""
         heads = [{"type": event.type, "image": event.image, "steps": event.steps} for event in events]
         args = {**self._fence(claim), "seq": seq, "events": heads}
-        return scripts.Call(scripts.script("emit"), _keys_of(claim), args, [event.body for event in events])
+        return scripts.ScriptCall(scripts.script("emit"), _keys_of(claim), args, [event.body for event in events])
 
-    def keep(self, claim: Claim, kept: Sequence[Kept]) -> scripts.Call:
+    def keep(self, claim: Claim, kept: Sequence[Kept]) -> scripts.ScriptCall:
         """Stores what events speak of. Answers 1, or -1 when lost."""
-        names = [*_keys_of(claim), keys.outputs(claim.job_id), keys.values(claim.job_id)]
+        names = [*_keys_of(claim), keys.outputs_key(claim.job_id), keys.values_key(claim.job_id)]
         items = [{"field": item.field, "is_output": item.is_output} for item in kept]
         args = {**self._fence(claim), "items": items}
-        return scripts.Call(scripts.script("keep"), names, args, [item.data for item in kept])
+        return scripts.ScriptCall(scripts.script("keep"), names, args, [item.data for item in kept])
 
-    def finish(self, claim: Claim, state: JobState, body: str, images: Sequence[bytes] = ()) -> scripts.Call:
+    def finish(self, claim: Claim, state: JobState, body: str, images: Sequence[bytes] = ()) -> scripts.ScriptCall:
         """Ends the job with its terminal event and its PNGs. Answers 1, or -1 when lost."""
-        names = [*_keys_of(claim), *(keys.image(claim.job_id, index) for index in range(len(images)))]
+        names = [*_keys_of(claim), *(keys.image_key(claim.job_id, index) for index in range(len(images)))]
         args = {**self._fence(claim), "state": state.value, "body": body, **lifetimes(self._settings)}
-        return scripts.Call(scripts.script("finish"), names, args, images)
+        return scripts.ScriptCall(scripts.script("finish"), names, args, images)
 
-    def end_lost(self, claim: Claim, seq: int, age: float) -> scripts.Call:
+    def end_lost(self, claim: Claim, seq: int, age: float) -> scripts.ScriptCall:
         """Ends a job as failed if Redis knows nothing of it any more. `seq` numbers the terminal event; nobody has seen
         a higher one. Answers 1, or 0 where Redis knows of it."""
         fields: dict[str, str] = {
@@ -65,11 +65,11 @@ class JobCalls:
             "fields": list(chain.from_iterable(fields.items())),
             **lifetimes(self._settings),
         }
-        return scripts.Call(scripts.script("lost"), _keys_of(claim), args)
+        return scripts.ScriptCall(scripts.script("lost"), _keys_of(claim), args)
 
     def _fence(self, claim: Claim) -> dict[str, Any]:
         return {"worker": self._worker, "epoch": claim.epoch}
 
 
 def _keys_of(claim: Claim) -> list[str]:
-    return keys.of_job(claim.job_id, claim.model, claim.priority)
+    return keys.job_keys(claim.job_id, claim.model, claim.priority)

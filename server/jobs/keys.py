@@ -62,26 +62,8 @@ SINGLE = (MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, EXPORTER, LINK_SEC
 
 # Before the first colon of the keys that are made below.
 PREFIXES = (
-    "job",
-    "tomb",
-    "ev",
-    "pv",
-    "img",
-    "out",
-    "val",
-    "src",
-    "q",
-    "share",
-    "line",
-    "storage",
-    "idem",
-    "rate",
-    "ctl",
-    "model",
-    "text",
-    "vocabulary",
-    "worker",
-    "metrics",
+    *("job", "tomb", "ev", "pv", "img", "out", "val", "src", "q", "share", "line", "storage", "idem", "rate", "ctl"),
+    *("model", "text", "vocabulary", "worker", "metrics"),
 )
 
 
@@ -119,36 +101,36 @@ class Field(StrEnum):
     SOURCE = "source"  # key of the picture that an edit starts from
 
 
-def job(job_id: str) -> str:
+def job_key(job_id: str) -> str:
     return f"job:{job_id}"
 
 
-def tombstone(job_id: str) -> str:
+def tombstone_key(job_id: str) -> str:
     return f"tomb:{job_id}"
 
 
-def events(job_id: str) -> str:
+def events_key(job_id: str) -> str:
     return f"ev:{job_id}"
 
 
-def previews(job_id: str) -> str:
+def previews_key(job_id: str) -> str:
     return f"pv:{job_id}"
 
 
-def image(job_id: str, index: int) -> str:
+def image_key(job_id: str, index: int) -> str:
     return f"img:{job_id}:{index}"
 
 
-def outputs(job_id: str) -> str:
+def outputs_key(job_id: str) -> str:
     return f"out:{job_id}"
 
 
 def output_fields(kind: str, index: int) -> tuple[str, str]:
-    """Of the bytes and of the media type."""
+    """Fields of the bytes and of the media type."""
     return f"{kind}:{index}", f"{kind}:{index}:type"
 
 
-def values(job_id: str) -> str:
+def values_key(job_id: str) -> str:
     return f"val:{job_id}"
 
 
@@ -161,85 +143,87 @@ def parse_values_field(name: str) -> tuple[int, int]:
     return int(image), int(frame)
 
 
-def source(job_id: str) -> str:
+def source_key(job_id: str) -> str:
     return f"src:{job_id}"
 
 
-def queue(model: str, priority: str = DEFAULT_PRIORITY) -> str:
+def queue_key(model: str, priority: str = DEFAULT_PRIORITY) -> str:
     return f"q:{model}:{priority}"
 
 
-def queues(model: str) -> list[str]:
+def queue_keys(model: str) -> list[str]:
     """All queues of a model, the highest priority first."""
-    return [queue(model, priority) for priority in PRIORITIES]
+    return [queue_key(model, priority) for priority in PRIORITIES]
 
 
-def idempotency(key: str, tenant: str = OPEN_TENANT) -> str:
+def idempotency_key(key: str, tenant: str = OPEN_TENANT) -> str:
     return f"idem:{tenant}:{key}"
 
 
-def share(model: str, tenant: str) -> str:
+def share_key(model: str, tenant: str) -> str:
     return f"share:{model}:{tenant}"
 
 
-def line(model: str, tenant: str = "") -> str:
-    """Of those who were refused: by the model's queue, or by a tenant's share of it."""
+def line_key(model: str, tenant: str = "") -> str:
+    """Key of those who were refused: by the model's queue, or by a tenant's share of it."""
     return f"line:{model}:{tenant}"
 
 
-def storage(tenant: str) -> str:
+def storage_key(tenant: str) -> str:
     return f"storage:{tenant}"
 
 
-def rate(tenant: str, *, by_link: bool = False) -> str:
+def rate_key(tenant: str, *, by_link: bool = False) -> str:
     return f"rate:{tenant}:links" if by_link else f"rate:{tenant}"
 
 
-def control(worker: str) -> str:
+def control_key(worker: str) -> str:
     return f"ctl:{worker}"
 
 
-def model(name: str) -> str:
+def model_key(name: str) -> str:
     return f"model:{name}"
 
 
-def vocabulary(model_name: str) -> str:
+def vocabulary_key(model_name: str) -> str:
     return f"vocabulary:{model_name}"
 
 
-def text_tokenizer(model_name: str) -> str:
+def text_tokenizer_key(model_name: str) -> str:
     return f"text:{model_name}"
 
 
-def worker(name: str) -> str:
+def worker_key(name: str) -> str:
     return f"worker:{name}"
 
 
-def metrics(worker_name: str) -> str:
+def metrics_key(worker_name: str) -> str:
     return f"metrics:{worker_name}"
 
 
-def of_job(job_id: str, model: str, priority: str) -> list[str]:
-    """What every script about one job is given first."""
-    return [job(job_id), events(job_id), queue(model, priority), tombstone(job_id), previews(job_id), DUE]
+def job_keys(job_id: str, model: str, priority: str) -> list[str]:
+    """Keys that every script about one job is given first."""
+    names = [
+        job_key(job_id),
+        events_key(job_id),
+        queue_key(model, priority),
+        tombstone_key(job_id),
+        previews_key(job_id),
+    ]
+    return [*names, DUE]
 
 
 # What scripts make keys of by themselves, from parts that they alone know.
-_MADE_BY_SCRIPTS: tuple[Callable[..., str], ...] = (job, outputs, values, storage, control, queue)
-_KNOWN_TO_SCRIPTS = {
-    "GROUP": GROUP,
-    "RELEASED": RELEASED,
-    "OPEN_TENANT": OPEN_TENANT,
-    "ACTIVITY": ACTIVITY,
-}
+_MAKERS: tuple[Callable[..., str], ...] = (job_key, outputs_key, values_key, storage_key, control_key, queue_key)
+_NAMES = {"GROUP": GROUP, "RELEASED": RELEASED, "OPEN_TENANT": OPEN_TENANT, "ACTIVITY": ACTIVITY}
 
 
 def lua_names() -> str:
     """Names and makers of keys as Lua, which is joined in front of every script."""
-    lines = [f"local {name} = '{value}'" for name, value in _KNOWN_TO_SCRIPTS.items()]
+    lines = [f"local {name} = '{value}'" for name, value in _NAMES.items()]
     lines.append(f"local ACTIVITY_LENGTH = {ACTIVITY_LENGTH}")
     lines.append(f"local PRIORITIES = {{{', '.join(repr(name) for name in PRIORITIES)}}}")
-    for make in _MADE_BY_SCRIPTS:
+    for make in _MAKERS:
         pattern = make(*["%s"] * make.__code__.co_argcount)
-        lines.append(f"local function {make.__name__}_key(...)\n  return string.format('{pattern}', ...)\nend")
+        lines.append(f"local function {make.__name__}(...)\n  return string.format('{pattern}', ...)\nend")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Whether whoever holds a lease is alive, judged by the reader's own monotonic clock.
+"""Tells whether whoever holds a lease is alive, judged by the reader's own monotonic clock.
 
 A holder renews by raising a number. A reader notes what it has read and how long that has stood still by its own
 monotonic clock; after a whole lease the holder counts as dead. No clock of Redis is asked, so one that is set back
@@ -19,7 +19,7 @@ class _Noted:
 
 
 class LeaseWatch:
-    """What one reader knows of leases, each by a key of the reader's choice.
+    """Knowledge of one reader about leases, each by a key of the reader's choice.
 
     Time between two readings counts as at most `max_gap` seconds: while Redis is away nobody can renew, and that must
     not be held against the holders.

@@ -1,4 +1,4 @@
-"""How often a tenant may ask: one token bucket for each, in Redis, so that all API processes share it."""
+"""Limit of how often a tenant may ask: one token bucket for each, in Redis, so that all API processes share it."""
 
 import time
 
@@ -18,7 +18,7 @@ class RateLimiter:
         not shut out its owner. Raises RateLimited, with the seconds until there is a token, or RedisUnavailable."""
         if not tenant.rate:
             return
-        key = keys.rate(tenant.name, by_link=by_link)
+        key = keys.rate_key(tenant.name, by_link=by_link)
         try:
             wait = await scripts.run(self._connection, "rate", [key], {"rate": tenant.rate, "bucket": tenant.bucket})
             seconds = wait / 1e6
@@ -29,7 +29,7 @@ class RateLimiter:
             raise RateLimited(f"{message}; come back in {seconds:.2g} s", retry_after=seconds)
 
     def _take_here(self, tenant: Tenant, key: str) -> float:
-        """As the script does, for this process alone: whoever only reads needs no Redis that takes writes."""
+        """Takes as the script does, for this process alone: whoever only reads needs no Redis that takes writes."""
         gap, moment = 1 / tenant.rate, time.monotonic()
         most = gap * tenant.bucket
         full = max(moment, min(self._full_at.get(key, 0.0), moment + most)) + gap

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from oar_wire.errors import AttemptsExhausted, DataLost, DeadlineExceeded
 from oar_wire.events import Failed
 from oar_wire.job import Failure, GenerationParams
-from oar_wire.outputs import Output
+from oar_wire.outputs import OutputData
 from oar_wire.tenant import OPEN_TENANT
 from server.jobs import keys
 from server.jobs.events import StoredEvent
@@ -63,7 +63,7 @@ class Kept(NamedTuple):
     data: bytes | str
 
 
-def kept_output(output: Output) -> tuple[Kept, ...]:
+def kept_output(output: OutputData) -> tuple[Kept, ...]:
     """An output as it is stored beside the event log."""
     data, media_type = keys.output_fields(output.kind, output.index)
     return Kept(True, data, output.data), Kept(True, media_type, output.media_type)
@@ -79,7 +79,7 @@ class Ending:
     kept: tuple[Kept, ...] = ()  # outputs of other kinds
 
     @classmethod
-    def completed(cls, body: str, outputs: Sequence[Output]) -> "Ending":
+    def completed(cls, body: str, outputs: Sequence[OutputData]) -> "Ending":
         """Images are stored with the ending, other outputs before it."""
         images = tuple(output.data for output in outputs if output.kind == "image")
         kept = tuple(item for output in outputs if output.kind != "image" for item in kept_output(output))
@@ -87,7 +87,7 @@ class Ending:
 
 
 class Order(IntEnum):
-    """What the log tells the worker of a job, as the Lua scripts encode it."""
+    """Answer of the log to the worker of a job, as the Lua scripts encode it."""
 
     LOST = -1  # another worker has the job, or the log knows nothing of it
     GO_ON = 0
@@ -108,14 +108,14 @@ class Write:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a job goes on from."""
+    """State that a job goes on from."""
 
     events: Sequence[StoredEvent] = ()
     values: Mapping[tuple[int, int], bytes] = field(default_factory=dict[tuple[int, int], bytes])  # by video and frame
 
 
 class JobLog(Protocol):
-    """Where a worker reads and writes its jobs. All methods raise RedisUnavailable where Redis is away."""
+    """Log where a worker reads and writes its jobs. All methods raise RedisUnavailable where Redis is away."""
 
     async def checkpoint(self, claim: Claim) -> Checkpoint:
         """Reads what the claim's job goes on from; it is empty for a first attempt."""

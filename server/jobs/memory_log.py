@@ -66,7 +66,7 @@ class _Record:
 
 
 class MemoryJobLog:
-    """To be used on one event loop; `cancel` may be called on any thread."""
+    """Belongs to one event loop; `cancel` may be called on any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """`clock` counts Unix seconds."""

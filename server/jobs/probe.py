@@ -1,4 +1,5 @@
-"""Whether Redis takes writes: it goes on reading when its memory is full, when it cannot save, and as a replica."""
+"""Tells whether Redis takes writes: it goes on reading when its memory is full, when it cannot save, and as a
+replica."""
 
 import math
 import time
@@ -30,7 +31,7 @@ class WriteProbe:
             raise WritesRefused(self._refusal, retry_after=self._seconds)
 
     async def _write(self, key: str) -> str:
-        """Why it was refused; empty where it was not."""
+        """Writes, and returns why it was refused; empty where it was not."""
         try:
             await self._connection.again("SET", key, 1, "PX", PROBE_MS)
         except WritesRefused as error:

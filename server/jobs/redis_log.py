@@ -30,7 +30,7 @@ class RedisJobLog:
         return await self._outputs.read_source(claim.job_id)
 
     async def traceparent(self, claim: Claim) -> str:
-        trace: bytes | None = await self._connection.again("HGET", keys.job(claim.job_id), Field.TRACE)
+        trace: bytes | None = await self._connection.again("HGET", keys.job_key(claim.job_id), Field.TRACE)
         return (trace or b"").decode()
 
     async def write(self, writes: Sequence[Write]) -> list[Order]:
@@ -46,7 +46,7 @@ class RedisJobLog:
             orders.append(Order.LOST if is_lost else Order.GO_ON if write.ending else Order(order))
         return orders
 
-    def _calls(self, write: Write) -> list[scripts.Call]:
+    def _calls(self, write: Write) -> list[scripts.ScriptCall]:
         claim, ending = write.claim, write.ending
         job = self._queues[claim.model].calls
         calls = [job.keep(claim, write.kept)] if write.kept else []

@@ -20,7 +20,7 @@ SAFE_POLICY = "noeviction"
 
 
 class Danger(StrEnum):
-    """Also the values of a metric's label."""
+    """Dangers, which are the values of a metric's label too."""
 
     EVICTION = "eviction"
     NO_APPEND_ONLY_FILE = "no_append_only_file"
@@ -43,7 +43,7 @@ def find_dangers(info: str) -> Dangers:
 
 
 class SafetyWatch:
-    """What one process knows of these dangers; each is logged when it comes and when it goes."""
+    """Watches these dangers for one process; each is logged when it comes and when it goes."""
 
     def __init__(self, connection: RedisConnection, on_look: Callable[[Dangers], None]) -> None:
         """`on_look` hears what each look found, and of nothing before the first one."""

@@ -23,7 +23,7 @@ class Script:
 
 
 @dataclass(frozen=True)
-class Call:
+class ScriptCall:
     script: Script
     keys: Sequence[str]
     args: Mapping[str, Any]
@@ -66,21 +66,21 @@ async def run(
 
     (`rate` may take a second token and `line` a second place, which is the lesser evil.)
     """
-    return (await run_many(connection, [Call(script(name), keys, args, data)]))[0]
+    return (await run_many(connection, [ScriptCall(script(name), keys, args, data)]))[0]
 
 
-async def run_many(connection: RedisConnection, calls: Sequence[Call]) -> list[Any]:
+async def run_many(connection: RedisConnection, calls: Sequence[ScriptCall]) -> list[Any]:
     """Runs scripts in one round trip. Raises RedisUnavailable, or the first error that a script raised."""
     return await connection.evaluate([call.words for call in calls], _texts(calls))
 
 
 async def run_once(connection: RedisConnection, name: str, keys: Sequence[str], args: Mapping[str, Any]) -> Any:
     """Runs one script that must not be repeated. Raises redis-py's errors."""
-    call = Call(script(name), keys, args)
+    call = ScriptCall(script(name), keys, args)
     return (await connection.evaluate_once([call.words], _texts([call])))[0]
 
 
-def _texts(calls: Sequence[Call]) -> tuple[str, ...]:
-    """What is loaded where Redis does not know one of these scripts: all of the log's, in their order, for where Redis
-    knows one of them, it knows those before it, whoever loaded it."""
+def _texts(calls: Sequence[ScriptCall]) -> tuple[str, ...]:
+    """Texts that are loaded where Redis does not know one of these scripts: all of the log's, in their order, for where
+    Redis knows one of them, it knows those before it, whoever loaded it."""
     return tuple(script(name).text for name in dict.fromkeys((*LOG_SCRIPTS, *(call.script.name for call in calls))))

@@ -39,6 +39,7 @@ class SharedReads(Generic[K, V]):
 
 
 def _look_at_error(task: "asyncio.Task[Any]") -> None:
-    """Perhaps everybody has left who asked; asyncio would log the error as one that nobody has seen."""
+    """Looks at the error: perhaps everybody has left who asked, and asyncio would log it as one that nobody has
+    seen."""
     if not task.cancelled():
         task.exception()

@@ -18,9 +18,10 @@ from redis.exceptions import RedisError
 from oar_wire.errors import RedisUnavailable
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection
+from server.jobs.durations import lifetimes, milliseconds
 from server.jobs.lease import LeaseWatch
 from server.jobs.log import LATE
-from server.jobs.queue import LOOKS_A_LEASE, lifetimes, milliseconds
+from server.jobs.queue import LOOKS_A_LEASE
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -97,9 +98,9 @@ class Sweeper:
 
     async def _look_at(self, job_id: str) -> None:
         asked_at = self._workers.clock()
-        where = await self._connection.again("HMGET", keys.job(job_id), keys.Field.MODEL, keys.Field.PRIORITY)
+        where = await self._connection.again("HMGET", keys.job_key(job_id), keys.Field.MODEL, keys.Field.PRIORITY)
         model, priority = ((word or b"").decode() for word in where)
-        names = keys.of_job(job_id, model, priority)
+        names = keys.job_keys(job_id, model, priority)
         reply, is_ended, holder = await self._expire(job_id, names, "")
         if holder and self._workers.note(job_id, holder.decode(), asked_at):
             reply, is_ended, holder = await self._expire(job_id, names, holder.decode())

@@ -13,10 +13,10 @@ from oar_wire.job import GenerationParams
 from oar_wire.tenant import OPEN_TENANT
 from server.jobs import keys, scripts
 from server.jobs.connection import RedisConnection, is_refusal, unavailable
+from server.jobs.durations import lifetimes, milliseconds
 from server.jobs.job_calls import JobCalls
 from server.jobs.lease import LeaseWatch
 from server.jobs.log import LATE, WORN_OUT, Claim
-from server.jobs.queue import lifetimes, milliseconds
 from server.settings import Settings
 
 MOST_HELD = 10_000  # entries of one queue that are watched
@@ -33,7 +33,7 @@ class Taken:
 
 
 class WorkerQueue:
-    """What one worker does with one model's jobs."""
+    """Queue of one model as one worker uses it."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class WorkerQueue:
         self._settings = settings
         self._worker = worker
         self._model_hash = model_hash
-        self._streams = keys.queues(model)
+        self._streams = keys.queue_keys(model)
         # Twice the time between two looks: one that came late counts, Redis' absence does not.
         self.leases = LeaseWatch(settings.lease_seconds, max_gap=2 * settings.heartbeat_seconds, clock=clock)
         self.calls = JobCalls(settings, worker)  # for the jobs that it has claimed
@@ -128,7 +128,7 @@ class WorkerQueue:
         reply = await scripts.run(
             self._connection,
             "claim",
-            [*keys.of_job(taken.job_id, self.model, taken.priority), keys.DEAD],
+            [*keys.job_keys(taken.job_id, self.model, taken.priority), keys.DEAD],
             {
                 "worker": self._worker,
                 "nonce": taken.nonce,

@@ -10,20 +10,20 @@ from prometheus_client.registry import Collector
 
 
 @dataclass(frozen=True)
-class Source:
+class MetricSource:
     families: Iterable[Metric]
     labels: Mapping[str, str]  # added to every sample
 
 
-def own(registry: CollectorRegistry, **labels: str) -> Source:
-    return Source(registry.collect(), labels)
+def own(registry: CollectorRegistry, **labels: str) -> MetricSource:
+    return MetricSource(registry.collect(), labels)
 
 
-def published(worker: str, text: str) -> Source:
-    return Source(text_string_to_metric_families(text), {"worker": worker})
+def published(worker: str, text: str) -> MetricSource:
+    return MetricSource(text_string_to_metric_families(text), {"worker": worker})
 
 
-def expose(*sources: Source) -> bytes:
+def expose(*sources: MetricSource) -> bytes:
     """Every family once, with the samples of all sources."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Merged(sources))
@@ -46,7 +46,7 @@ class Labelled(Collector):
 
 
 class _Merged(Collector):
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[MetricSource]) -> None:
         self._sources = sources
 
     def collect(self) -> Iterator[Metric]:

@@ -42,7 +42,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(log_format: Literal["text", "json"], level: str) -> None:
-    """Also lets `kill -USR1` write where every thread of a process is, for one that hangs."""
+    """Sets up logging, and lets `kill -USR1` write where every thread of a process is, for one that hangs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()

@@ -26,7 +26,7 @@ SWEPT_OUTCOMES = ("failed", "canceled")
 
 
 class ApiMetrics(Families):
-    """What one API process knows of itself."""
+    """Metrics of one API process."""
 
     def __init__(self, tenants: Iterable[str] = ()) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class ApiMetrics(Families):
 
 
 class FleetMetrics(Families):
-    """What is true of the whole system: made anew for each scrape, by the one API process that speaks for all."""
+    """Metrics of the whole system: made for each scrape, by the one API process that speaks for all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class FleetMetrics(Families):
 
 
 class WorkerMetrics(Families):
-    """What one worker knows of itself, for each of its models."""
+    """Metrics of one worker, for each of its models."""
 
     def __init__(self, models: Sequence[str] = ()) -> None:
         """Counters of the models start at 0: a rate is known from the first event on."""

@@ -1,11 +1,10 @@
 """Traces by OpenTelemetry. Import it only where traces are asked for."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -15,8 +14,9 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from requests import Session
 
+from oar_wire.loopback import is_loopback_url
 from oar_wire.version import VERSION
-from server.loopback import is_loopback
+from server.observability.spans import Tracing
 
 EXPORT_SECONDS = 2.0
 PROPAGATOR = TraceContextTextMapPropagator()
@@ -28,20 +28,7 @@ class _JobSpans:
     phase: Span  # the engine's, then the encoding's
 
 
-@dataclass(frozen=True)
-class _HttpSpan:
-    span: Span
-    method: str
-
-    def answered(self, route: str, status: int) -> None:
-        self.span.update_name(f"{self.method} {route}")
-        self.span.set_attribute("http.route", route)
-        self.span.set_attribute("http.response.status_code", status)
-        if status >= 500:
-            self.span.set_status(StatusCode.ERROR)
-
-
-class OtelTracing:
+class OtelTracing(Tracing):
     """Times are Unix nanoseconds: spans of several machines are laid side by side."""
 
     is_on = True
@@ -56,17 +43,25 @@ class OtelTracing:
         """Sends spans in the background; what cannot be sent is dropped and logged."""
         provider = TracerProvider(resource=Resource.create({"service.name": service}))
         session = Session()
-        session.trust_env = not is_loopback(urlsplit(endpoint).hostname or "")  # else proxies of the environment count
+        session.trust_env = not is_loopback_url(endpoint)  # else proxies of the environment count
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS, session=session)
         provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider)
 
     @contextmanager
-    def request(self, method: str, headers: Mapping[str, str]) -> Generator[_HttpSpan]:
+    def request(self, method: str, headers: Mapping[str, str]) -> Generator[Callable[[str, int], None]]:
         parent = PROPAGATOR.extract(headers)
         attributes = {"http.request.method": method}
         with self._tracer.start_as_current_span(method, parent, SpanKind.SERVER, attributes) as span:
-            yield _HttpSpan(span, method)
+
+            def answered(route: str, status: int) -> None:
+                span.update_name(f"{method} {route}")
+                span.set_attribute("http.route", route)
+                span.set_attribute("http.response.status_code", status)
+                if status >= 500:
+                    span.set_status(StatusCode.ERROR)
+
+            yield answered
 
     def traceparent(self) -> str:
         carrier: dict[str, str] = {}

@@ -4,81 +4,12 @@ The trace travels with the job, in its hash. No span is made for a step. Nothing
 `OAR_OTLP_ENDPOINT` asks for traces.
 """
 
-from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
-
+from server.observability.spans import NO_TRACING, Tracing
 from server.settings import Settings
 
 
 class TracingUnavailable(RuntimeError):
     """Traces are asked for, and OpenTelemetry is not installed."""
-
-
-class RequestSpan(Protocol):
-    def answered(self, route: str, status: int) -> None: ...
-
-
-class Tracing(Protocol):
-    """What API and workers tell of. A job's calls come from one thread, in the order of its life."""
-
-    @property
-    def is_on(self) -> bool: ...
-
-    def request(self, method: str, headers: Mapping[str, str]) -> AbstractContextManager[RequestSpan]:
-        """Around the serving of a request; its `traceparent` header makes the span a part of the client's trace."""
-        ...
-
-    def traceparent(self) -> str:
-        """Of the request that is served in this context; empty outside of one."""
-        ...
-
-    def begin(self, job_id: str, model: str, traceparent: str, age: float, attempt: int) -> None:
-        """A worker begins a job that was accepted `age` seconds ago."""
-        ...
-
-    def drawn(self, job_id: str) -> None:
-        """The engine is done with all of a job's images."""
-        ...
-
-    def end(self, job_id: str, outcome: str) -> None:
-        """The worker is done with a job, or lost it. An unknown job is nothing new."""
-        ...
-
-    def close(self) -> None:
-        """Sends what was not sent yet."""
-        ...
-
-
-class NoTracing:
-    """Tells nobody."""
-
-    is_on = False
-
-    @contextmanager
-    def request(self, method: str, headers: Mapping[str, str]) -> Generator[RequestSpan]:  # noqa: ARG002
-        yield self
-
-    def answered(self, route: str, status: int) -> None:
-        pass
-
-    def traceparent(self) -> str:
-        return ""
-
-    def begin(self, job_id: str, model: str, traceparent: str, age: float, attempt: int) -> None:
-        pass
-
-    def drawn(self, job_id: str) -> None:
-        pass
-
-    def end(self, job_id: str, outcome: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-NO_TRACING = NoTracing()
 
 
 def open_tracing(settings: Settings, service: str) -> Tracing:

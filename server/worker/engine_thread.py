@@ -62,7 +62,7 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Refused:
+class SequenceRefused:
     """The engine cannot serve this sequence."""
 
     sequence_id: str
@@ -76,7 +76,7 @@ class Crashed:
     error: BaseException
 
 
-Report = Stepped | Refused | Crashed
+Report = Stepped | SequenceRefused | Crashed
 
 
 class EngineThread(threading.Thread):
@@ -126,7 +126,7 @@ class EngineThread(threading.Thread):
         try:
             engine.add(command.request)
         except RequestError as error:
-            self._report(Refused(command.request.id, error))
+            self._report(SequenceRefused(command.request.id, error))
 
     def _expect(self, command: Expect, engine: Engine) -> None:
         if not command.answer.set_running_or_notify_cancel():

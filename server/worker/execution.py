@@ -1,4 +1,4 @@
-"""What runs jobs in this process: engine, runner, outputs, previews and outbox, over one job log."""
+"""Execution of jobs in this process: engine, runner, outputs, previews and outbox, over one job log."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from oar_core.errors import RequestError
 from server.jobs.log import Claim, JobLog, Order
 from server.observability.metrics import WorkerMetrics
-from server.observability.tracing import NO_TRACING, Tracing
+from server.observability.spans import NO_TRACING, Tracing
 from server.settings import Settings
 from server.tasks import BackgroundTasks, stop_tasks
 from server.worker.engine_thread import Crashed, EngineThread, Report, Stop
@@ -24,7 +24,7 @@ JOIN_SECONDS = 10.0  # for the engine to end its step; the thread is a daemon
 
 
 class Execution:
-    """To be made inside a running event loop."""
+    """Has to be made inside a running event loop."""
 
     def __init__(
         self,

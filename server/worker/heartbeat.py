@@ -1,4 +1,4 @@
-"""What a worker says of itself: that it is alive, how fast it is, which models it has."""
+"""Heartbeats of a worker: that it is alive, how fast it is, which models it has."""
 
 import asyncio
 import contextlib
@@ -92,7 +92,7 @@ class Heartbeat:
                 logger.warning("no heartbeat: %s", error)
 
     async def announce_stop(self) -> None:
-        """From now on nobody counts on this worker."""
+        """Announces that nobody can count on this worker from now on."""
         self._is_draining = True
         try:
             await self._beat()
@@ -101,21 +101,21 @@ class Heartbeat:
 
     async def end(self) -> None:
         """The worker is no longer known. Raises RedisUnavailable."""
-        await self._registry.leave(self._name)
+        await self._registry.workers.leave(self._name)
         await self._control.remove()
 
     def _count_jobs(self) -> int:
         return len(self._execution.table.jobs) + self._execution.runner.num_vanished
 
     async def _restore(self) -> None:
-        """What Redis has lost and a worker can tell it again; jobs that run here end with their next renewal."""
+        """Publishes again what Redis has lost; jobs that run here end with their next renewal."""
         self._control.rewind()
         for queue in self._queues.values():
             await queue.open()
 
     @property
     def _model_seconds(self) -> float:
-        """How long a model is known after this worker's latest heartbeat."""
+        """Seconds that a model is known after this worker's latest heartbeat."""
         return self._settings.lease_seconds + self._settings.model_grace
 
     async def _keep_models(self) -> None:
@@ -152,7 +152,7 @@ class Heartbeat:
             beats=self._num_beats,
             lease_seconds=self._settings.lease_seconds,
         )
-        await self._registry.publish_metrics(
+        await self._registry.workers.publish_metrics(
             self._name, expose(own(self._metrics.registry)), self._settings.lease_seconds
         )
-        await self._registry.beat(info, self._settings.lease_seconds)
+        await self._registry.workers.beat(info, self._settings.lease_seconds)

@@ -68,7 +68,7 @@ class JobTaker:
         return [taken for taken in unfinished if taken.entry not in known and table.find(taken.job_id) is None]
 
     async def _take_one(self) -> None:
-        """What this worker held when it died goes first, then what others left, then new jobs."""
+        """Takes first what this worker held when it died, then what others left, then new jobs."""
         if self._is_stopping:
             return
         if not self._backlog:

@@ -10,12 +10,15 @@ import torch
 
 from oar_core.engine.calibration import Calibration, words
 from oar_core.engine.config import EngineConfig
+from oar_core.engine.decoder_calibration import DecoderCalibration
 from oar_core.engine.engine import Engine
 from oar_core.engine.threads import ThreadGuard, usable_cores
+from oar_core.models.base import ImageTokenizer
 from oar_core.models.frames import FramesSpec
-from oar_core.models.load import load_frame_model, load_model, makes_frames
+from oar_core.models.load import load_decoder, load_frame_model, load_model, makes_frames
 from oar_core.models.model import BACKBONE, FrameModel, Model, in_number_format
 from oar_core.nn.packed import Packing
+from oar_core.nn.rounded_conv import has_bf16
 from oar_core.order.plan import PlanSpec
 from oar_core.order.rules import RULES
 from oar_core.sampling.frames import FrameRequest
@@ -54,6 +57,7 @@ class LoadedModel:
             device=str(self.pipeline.device),
             dtype=self.dtype if self.pipeline.decode_dtype is torch.float32 else f"{self.dtype}, decoded in bfloat16",
             mode=self.mode,
+            kernels="; ".join(filter(None, (*_machine(self.pipeline.device), self.engine.kernels))),
         )
 
     @property
@@ -62,13 +66,13 @@ class LoadedModel:
 
     @property
     def drawing(self) -> Model:
-        """For what is asked of models of tokens alone."""
+        """Drawing model, for what is asked of models of tokens alone."""
         assert isinstance(self.pipeline, Model), f"{self.name} makes no pictures"
         return self.pipeline
 
     @property
     def filming(self) -> FrameModel:
-        """For what is asked of models of frames alone."""
+        """Frame model, for what is asked of models of frames alone."""
         assert isinstance(self.pipeline, FrameModel), f"{self.name} makes no frames"
         return self.pipeline
 
@@ -80,7 +84,7 @@ class LoadedModel:
             defaults["steps"] = spec.steps
             layout = LayoutInfo(kind=spec.layout.kind, shape=spec.layout.extent, channels=spec.layout.channels)
         else:
-            defaults.setdefault("steps", spec.num_tokens)
+            defaults.setdefault("steps", len(spec.fixed_sizes or range(spec.num_tokens)))
             layout = LayoutInfo(kind=spec.layout.kind, shape=spec.layout.extent)
         orders = self.pipeline.orders if isinstance(self.pipeline, Model) else ()
         return ModelInfo(
@@ -89,6 +93,7 @@ class LoadedModel:
             outputs=("frame", "video") if isinstance(spec, FramesSpec) else ("image",),
             accepts=spec.options,
             can_edit=spec.can_edit,
+            can_vary=not isinstance(spec, FramesSpec) and spec.can_vary,
             has_previews=isinstance(self.pipeline, Model),
             grid=self.pipeline.grid,
             image_size=self.pipeline.image_size,
@@ -141,8 +146,16 @@ class LoadedModel:
         model.decode_partial(token_ids, torch.zeros(1, num_tokens, dtype=torch.bool))
 
 
+def _machine(device: torch.device) -> tuple[str, ...]:
+    """What of the machine decides how numbers round."""
+    if device.type == "cuda":
+        return (torch.cuda.get_device_name(device),)
+    threads = torch.get_num_threads()
+    return torch.backends.cpu.get_cpu_capability(), f"{threads} thread{'s' if threads > 1 else ''}"
+
+
 def load_models(settings: Settings) -> list[LoadedModel]:
-    """The wanted models, the default one first. Raises WeightsError, and ConfigError where slots exceed the memory."""
+    """The models to serve, the default one first. Raises WeightsError, and ConfigError for too many slots."""
     torch.set_num_threads(settings.threads or _share(settings))
     manifest = Manifest.load(settings.weights_dir)
     device = _device(settings.device)
@@ -155,8 +168,8 @@ def _share(settings: Settings) -> int:
 
 
 def thread_guard(settings: Settings) -> ThreadGuard | None:
-    """For the thread that computes, where OAR_CALIBRATE=true asks for it: pixels on another number of threads may round
-    differently, so a picture that is made again or resumed would not be the same to the byte."""
+    """Guards the thread that computes, where OAR_CALIBRATE=true asks for it: pixels on another number of threads may
+    round differently, so a picture that is made again or resumed would not be the same to the byte."""
     is_measured = settings.calibrate is True and not settings.deterministic
     is_free = is_measured and not settings.threads and _device(settings.device) == "cpu"
     return ThreadGuard(torch.get_num_threads()) if is_free else None
@@ -189,31 +202,49 @@ def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> Loa
     return replace(model, load_seconds=seconds)
 
 
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
+def _device(requested: str) -> str:
+    if requested != "auto":
+        return requested
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _pipeline(folder: Path, device: str, settings: Settings) -> tuple[Model | FrameModel, Packing | None]:
     """A model in its number format, and which calls take packed weights, where that was measured."""
-    wanted = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    requested = _DTYPES.get(settings.dtype, torch.bfloat16 if device.startswith("cuda") else torch.float32)
     if makes_frames(folder):
-        return load_frame_model(folder, device, wanted), None
-    decode_dtype = _DTYPES[settings.decode_dtype]
-    can_measure = device == "cpu" and not settings.deterministic and wanted is not torch.int8
+        return load_frame_model(folder, device, requested), None
+    decode_dtype = _DTYPES.get(settings.decode_dtype, torch.float32)
+    can_measure = device == "cpu" and not settings.deterministic and requested is not torch.int8
     if not can_measure or not _measures(settings, folder):
-        return load_model(folder, device, wanted, decode_dtype=decode_dtype), None
+        return load_model(folder, device, requested, decode_dtype=decode_dtype), None
     pipeline = load_model(folder, device, torch.float32, decode_dtype=decode_dtype)
-    dtypes = (_DTYPES["float32"], _DTYPES["bfloat16"]) if settings.dtype == "fastest" else (wanted,)
+    dtypes = (_DTYPES["float32"], _DTYPES["bfloat16"]) if settings.dtype == "fastest" else (requested,)
     best = Calibration.stored(settings.data_dir / "calibration", pipeline.backbone, dtypes)
     logger.info("calibrated model=%s %s", pipeline.name, words(best))
     in_number_format(pipeline.backbone, _DTYPES[best.dtype])
-    return replace(pipeline, dtype=_DTYPES[best.dtype]), best.packing
+    pipeline = replace(pipeline, dtype=_DTYPES[best.dtype])
+    return (_decoding(pipeline, folder, settings) if settings.decode_dtype == "auto" else pipeline), best.packing
+
+
+def _decoding(pipeline: Model, folder: Path, settings: Settings) -> Model:
+    """The model with its image decoder in the number format that was measured to suit it."""
+    if not has_bf16(pipeline.device):
+        return pipeline
+
+    def rounded() -> ImageTokenizer:
+        return load_decoder(folder, str(pipeline.device), torch.bfloat16)
+
+    best = DecoderCalibration.stored(
+        settings.data_dir / "calibration", pipeline.model_hash, pipeline.tokenizer, rounded
+    )
+    logger.info("calibrated model=%s %s", pipeline.name, best.words)
+    if best.dtype == "float32":
+        return pipeline
+    return replace(pipeline, tokenizer=rounded(), decode_dtype=torch.bfloat16)
 
 
 def _measures(settings: Settings, folder: Path) -> bool:
-    """Whether it is measured what suits this network. For a small one that changes little."""
+    """Tells whether it is measured what suits this network. For a small one that changes little."""
     if settings.dtype == "fastest" or settings.calibrate is True:
         return True
     return settings.calibrate == "auto" and FP32_BYTES * count_numbers(folder / BACKBONE) >= LARGE_NETWORK

@@ -1,4 +1,4 @@
-"""What is written to the log about running jobs: gathered while a write is under way, then sent as one."""
+"""Writes to the log about running jobs: gathered while a write is under way, then sent as one."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What a job makes, rendered beside the engine and written to the log: partial images, frames, finished outputs."""
+"""Outputs of a job, rendered beside the engine and written to the log: partial images, frames, finished outputs."""
 
 import time
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from oar_core.engine.events import FrameMade
 from oar_wire.events import Completed
 from oar_wire.events import Frame as FrameEvent
 from oar_wire.job import ImageLink
-from oar_wire.outputs import Output, link
+from oar_wire.outputs import OutputData, link
 from server.jobs import keys
 from server.jobs.log import Ending, Kept, kept_output
 from server.jobs.store import PNG
 from server.observability.metrics import WorkerMetrics
-from server.observability.tracing import NO_TRACING, Tracing
+from server.observability.spans import NO_TRACING, Tracing
 from server.tasks import BackgroundTasks
 from server.worker.models import LoadedModel
 from server.worker.outbox import Outbox
@@ -48,7 +48,7 @@ class OutputWriter:
         self._tracing = tracing
 
     def add_partial(self, job: RunningJob, image: int, index: int) -> None:
-        """It shows the picture as it is now, however late it is rendered."""
+        """Adds the picture as it is now, however late it is rendered."""
         self._background.start(self._write_partial(job, job.snapshot(image, index)))
 
     async def _write_partial(self, job: RunningJob, snapshot: Snapshot) -> None:
@@ -69,7 +69,7 @@ class OutputWriter:
         model, count = self._models[job.claim.model].filming, job.claim.params.frames
         async with job.partials:
             png = await self._renderer.frame(model, event.values)
-            output = Output("frame", video * count + event.number, PNG, png)
+            output = OutputData("frame", video * count + event.number, PNG, png)
             body = describe_frame(job, video, event, output).body()
             values = Kept(False, keys.values_field(video, event.number), write_values(event.values))
             steps = len(model.backbone.spec.sigmas)
@@ -99,18 +99,18 @@ class OutputWriter:
         ).body()
         self._outbox.end(job, Ending.completed(body, outputs))
 
-    async def _images(self, job: RunningJob) -> list[Output]:
+    async def _images(self, job: RunningJob) -> list[OutputData]:
         token_ids = [picture.finished for picture in job.pictures if picture.finished is not None]
         pngs = await self._renderer.finish(self._models[job.claim.model].drawing, token_ids, job.edit)
-        return [Output("image", index, PNG, png) for index, png in enumerate(pngs)]
+        return [OutputData("image", index, PNG, png) for index, png in enumerate(pngs)]
 
-    async def _videos(self, job: RunningJob) -> list[Output]:
+    async def _videos(self, job: RunningJob) -> list[OutputData]:
         frames = [video.frames for video in job.videos]
         videos = await self._renderer.videos(self._models[job.claim.model].filming, frames)
-        return [Output("video", index, WEBP, video) for index, video in enumerate(videos)]
+        return [OutputData("video", index, WEBP, video) for index, video in enumerate(videos)]
 
 
-def describe_frame(job: RunningJob, video: int, event: FrameMade, output: Output) -> FrameEvent:
+def describe_frame(job: RunningJob, video: int, event: FrameMade, output: OutputData) -> FrameEvent:
     return FrameEvent(
         image=video,
         frame=event.number,

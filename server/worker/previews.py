@@ -35,7 +35,7 @@ class PreviewBudget:
         self._spent = 0.0  # in this round
 
     def most(self, model: str) -> int:
-        """How many of the model's pictures the round may draw: one as long as nobody knows what they cost."""
+        """Number of the model's pictures that the round may draw: one as long as nobody knows what they cost."""
         cost = self._picture_seconds.get(model)
         return 1 if cost is None else min(self._batch, max(1, math.floor(ROUND_SECONDS / max(cost, 1e-6))))
 
@@ -48,13 +48,13 @@ class PreviewBudget:
             self._picture_seconds[model] = previous + SMOOTHING * (each - previous)
 
     def end_round(self) -> float:
-        """How many seconds to wait before the next round."""
+        """Returns the seconds to wait before the next round."""
         spent, self._spent = self._spent, 0.0
         return max(self._interval, spent * (1 / SHARE - 1))
 
 
 class Expectations:
-    """What a model expects at unknown positions, for image tokenizers that have no code for "unknown".
+    """Expectations of a model at unknown positions, for image tokenizers that have no code for "unknown".
 
     Asks about one picture at a time, between two steps of its engine, which therefore waits for one query at the most.
     """
@@ -65,7 +65,7 @@ class Expectations:
         self.seconds = 0.0  # that engines have spent on it so far
 
     async def of(self, job: RunningJob, image: int) -> Expectation | None:
-        """For all positions that were unknown when the engine answered. None where there is nothing to ask: the
+        """Expects all positions that were unknown when the engine answered. None where there is nothing to ask: the
         tokenizer needs no expectation, the backbone cannot be asked, or the picture does not run."""
         model = self._models[job.claim.model]
         if not model.drawing.guesses_unknown:
@@ -131,7 +131,8 @@ class Previews:
         return seconds, len(due)
 
     def _due(self, model: str) -> list[tuple[RunningJob, int, RunningPicture]]:
-        """Where there are too many for one round, those that were left out are first in the next."""
+        """Finds the due ones. Where there are too many for one round, those that were left out are first in the
+        next."""
         due = [
             (job, image, picture)
             for job in self._table.jobs

@@ -116,18 +116,19 @@ def render_previews(pipeline: Model, snapshots: Sequence[Snapshot]) -> list[Prev
         mask[row, list(snapshot.positions)] = True
     pixels = pipeline.decode_partial(token_ids, mask)
     return [
-        _preview(snapshot, snapshot.edit.lay(picture[None])[0] if snapshot.edit else picture, height * width)
+        _preview(pipeline, snapshot, snapshot.edit.lay(picture[None])[0] if snapshot.edit else picture)
         for snapshot, picture in zip(snapshots, pixels)
     ]
 
 
-def _preview(snapshot: Snapshot, picture: UInt8[np.ndarray, "Y X 3"], total: int) -> Preview | Partial:
+def _preview(pipeline: Model, snapshot: Snapshot, picture: UInt8[np.ndarray, "Y X 3"]) -> Preview | Partial:
     # A partial image may be sent on in another format: it loses nothing here.
     options = {"quality": WEBP_QUALITY} if snapshot.partial_index is None else {"lossless": True}
     preview = Preview(
         image=snapshot.image,
         known=len(snapshot.positions),
-        total=total,
+        total=pipeline.backbone.spec.num_tokens,
+        resolution=_resolution(pipeline, len(snapshot.positions)),
         width=picture.shape[1],
         height=picture.shape[0],
         data=base64.b64encode(_encode(picture, "WEBP", **options)).decode(),
@@ -135,6 +136,12 @@ def _preview(snapshot: Snapshot, picture: UInt8[np.ndarray, "Y X 3"], total: int
     if snapshot.partial_index is None:
         return preview
     return Partial(**preview.model_dump(exclude={"type"}), index=snapshot.partial_index)
+
+
+def _resolution(pipeline: Model, known: int) -> tuple[int, int] | None:
+    """Width and height, where the known tokens tell of less than the whole."""
+    height, width = pipeline.tokenizer.resolution(known)
+    return None if (height, width) == pipeline.image_size else (width, height)
 
 
 def _encode(picture: UInt8[np.ndarray, "Y X 3"], kind: str, **options: int) -> bytes:

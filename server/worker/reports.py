@@ -1,4 +1,4 @@
-"""What the engine reports becomes events of the jobs."""
+"""Turns what the engine reports into events of the jobs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from oar_core.engine.events import (
 from oar_core.models.base import TokenLayout
 from oar_wire.events import Patches, PatchInfo, Revised
 from server.observability.metrics import WorkerMetrics
-from server.worker.engine_thread import Refused, Stepped
+from server.worker.engine_thread import SequenceRefused, Stepped
 from server.worker.models import LoadedModel
 from server.worker.outputs import OutputWriter
 from server.worker.runner import Runner
@@ -25,7 +25,7 @@ from server.worker.table import JobTable
 
 
 class ReportReader:
-    """To be used on the event loop's thread alone."""
+    """Belongs to the event loop's thread."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class ReportReader:
         self._metrics = metrics
         self._speed = speed
 
-    def read(self, report: Stepped | Refused) -> None:
+    def read(self, report: Stepped | SequenceRefused) -> None:
         if isinstance(report, Stepped):
             self._count_step(report)
             for event in report.events:
@@ -134,15 +134,13 @@ def describe_patches(image: int, event: PatchesDecoded, layout: TokenLayout) -> 
 def _describe_each(patches: Sequence[Patch], layout: TokenLayout) -> tuple[PatchInfo, ...]:
     infos: list[PatchInfo] = []
     for patch in patches:
-        row, col = layout.place(patch.position)
         infos.append(
             PatchInfo(
                 rank=patch.rank,
                 position=patch.position,
-                row=row,
-                col=col,
                 token=patch.token_id,
                 confidence=round(patch.confidence, 4),
+                **layout.address(patch.position),
             )
         )
     return tuple(infos)

@@ -1,4 +1,4 @@
-"""What the engine is asked for: a job's prompts as its model reads them, and one request for each picture or video."""
+"""Requests to the engine: a job's prompts as its model reads them, and one request for each picture or video."""
 
 from dataclasses import dataclass, fields
 

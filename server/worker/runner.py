@@ -11,7 +11,7 @@ from oar_wire.job import Failure
 from server.jobs.job import JobState
 from server.jobs.log import LATE, Claim, Ending, JobLog, Order
 from server.observability.metrics import WorkerMetrics
-from server.observability.tracing import NO_TRACING, Tracing
+from server.observability.spans import NO_TRACING, Tracing
 from server.tasks import BackgroundTasks
 from server.worker.engine_thread import Abort, Add, Command
 from server.worker.models import LoadedModel

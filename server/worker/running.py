@@ -37,7 +37,7 @@ class RunningPicture:
 
     @property
     def num_kept(self) -> int:
-        """How much of it a restart keeps."""
+        """Number of positions, or frames, that a restart keeps."""
         return len(self.positions)
 
     @property
@@ -66,8 +66,8 @@ class RunningPicture:
         return KnownTokens(
             (*self.given.positions, *self.positions),
             (*self.given.token_ids, *self.token_ids),
-            num_resumed=len(self.positions),
-            num_steps=self.num_steps,
+            num_resumed=self.given.num_resumed + len(self.positions),
+            num_steps=self.given.num_steps + self.num_steps,
             surprises=tuple(self.surprises),
             redrawn=tuple(self.redrawn.values()),
         )
@@ -82,7 +82,7 @@ class RunningVideo:
 
     @property
     def num_kept(self) -> int:
-        """How much of it a restart keeps."""
+        """Number of positions, or frames, that a restart keeps."""
         return len(self.frames)
 
     def go_on(self, number: int, frame: Frame | None) -> None:
@@ -154,7 +154,7 @@ class RunningJob:
 
     @property
     def works(self) -> Sequence[RunningPicture | RunningVideo]:
-        """Its pictures or its videos, by image index."""
+        """Pictures or videos, by image index."""
         return self.videos or self.pictures
 
     def add(self, event: NewEvent) -> None:

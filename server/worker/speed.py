@@ -1,4 +1,4 @@
-"""How fast this worker is, as its heartbeats tell it to whoever estimates."""
+"""Speed of this worker, as its heartbeats send it to whoever estimates."""
 
 from server.jobs.estimate import StepTimes
 

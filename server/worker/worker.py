@@ -1,6 +1,7 @@
 """The worker process: loads models, serves jobs, stops within a bound on SIGTERM or SIGINT."""
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,8 @@ from server.jobs.redis_log import RedisJobLog
 from server.jobs.worker_queue import WorkerQueue
 from server.observability.exposition import Labelled
 from server.observability.metrics import WorkerMetrics
-from server.observability.tracing import NO_TRACING, Tracing, open_tracing
+from server.observability.spans import NO_TRACING, Tracing
+from server.observability.tracing import open_tracing
 from server.settings import Settings
 from server.tasks import stop_tasks
 from server.worker.execution import Execution
@@ -38,7 +40,7 @@ class WorkerCrashed(RuntimeError):
 
 
 class Worker:
-    """To be made inside a running event loop."""
+    """Has to be made inside a running event loop."""
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class Worker:
 
     @property
     def jobs(self) -> tuple[RunningJob, ...]:
-        """Those that run now."""
+        """Jobs that run now."""
         return self._execution.table.jobs
 
     def stop(self) -> None:
@@ -144,7 +146,7 @@ async def _serve(
     try:
         worker = Worker(settings, connection, name, models, tracing)
         for model in models:
-            describe(worker.metrics, model)
+            set_model_facts(worker.metrics, model)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
@@ -152,6 +154,9 @@ async def _serve(
             registry = CollectorRegistry(auto_describe=False)
             registry.register(Labelled(worker.metrics.registry, worker=name))
             start_http_server(settings.worker_metrics_port, registry=registry)
+        # What is there now stays: a full collection would look at all of it, and stop every step for 100 ms.
+        gc.collect()
+        gc.freeze()
         logger.info("worker ready name=%s models=%s", name, ",".join(model.name for model in models))
         await worker.run(on_ready)
     finally:
@@ -160,7 +165,7 @@ async def _serve(
     logger.info("worker stopped name=%s", name)
 
 
-def describe(metrics: WorkerMetrics, model: LoadedModel) -> None:
+def set_model_facts(metrics: WorkerMetrics, model: LoadedModel) -> None:
     """The facts about a loaded model that do not change."""
     weight = next(model.pipeline.backbone.parameters())
     metrics.set_build(torch.__version__, weight.device.type, model.dtype, torch.get_num_threads())

@@ -67,5 +67,7 @@ def expect_pixels(page: Page, expected: list[list[int]], **where: Any) -> None:
     waiting.wait_for(lambda: pixels(page, **where) == expected)
 
 
-def pixels(page: Page, rows: int = 4, columns: int = 5, selector: str = ".viewer canvas.easel") -> list[list[int]]:
+def pixels(
+    page: Page, rows: int = 4, columns: int = 5, selector: str = ".viewer canvas.canvas-view"
+) -> list[list[int]]:
     return page.evaluate(PIXELS, [selector, rows, columns])

@@ -25,9 +25,9 @@ def test_orders_are_compared_at_once(page: Page, live: LiveServer) -> None:
     assert len({(job["params"]["seed"], job["params"]["prompt"]) for job in jobs}) == 1
     slider = page.locator(".timeline:visible input")
     slider.fill("0")
-    blank = [pixels(page, selector=f".card:nth-child({number}) canvas.easel") for number in (1, 2, 3)]
+    blank = [pixels(page, selector=f".card:nth-child({number}) canvas.canvas-view") for number in (1, 2, 3)]
     slider.fill("8")
-    painted = [pixels(page, selector=f".card:nth-child({number}) canvas.easel") for number in (1, 2, 3)]
+    painted = [pixels(page, selector=f".card:nth-child({number}) canvas.canvas-view") for number in (1, 2, 3)]
     assert all(one != other for one, other in zip(blank, painted)), "one slider moves them all"
 
 
@@ -56,7 +56,7 @@ def test_a_comparison_has_an_address(page: Page) -> None:
     assert sorted(ids) == sorted(job_ids(page))
     slider = page.locator(".timeline:visible input")
     expect(slider).to_have_js_property("value", "8")
-    painted = [pixels(page, selector=f".card:nth-child({number}) canvas.easel") for number in (1, 2, 3)]
+    painted = [pixels(page, selector=f".card:nth-child({number}) canvas.canvas-view") for number in (1, 2, 3)]
     page.get_by_role("link", name="Create").click()
     page.get_by_role("link", name="Compare").click()
     expect(page).to_have_url(address)
@@ -65,7 +65,7 @@ def test_a_comparison_has_an_address(page: Page) -> None:
     expect(slider).to_have_js_property("value", "8")
     assert page.locator(".card h2").all_inner_texts() == ["raster", "spiral", "halton"]
     for number, expected in zip((1, 2, 3), painted):
-        expect_pixels(page, expected, selector=f".card:nth-child({number}) canvas.easel")
+        expect_pixels(page, expected, selector=f".card:nth-child({number}) canvas.canvas-view")
     expect(page.get_by_label("Prompt")).to_have_value(PROMPT)
     expect(page.get_by_label("Seed", exact=True)).to_have_value("7")
     ticked = page.locator(".tile:visible:has(:checked)")

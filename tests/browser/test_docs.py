@@ -70,7 +70,7 @@ def test_the_studio_works_below_a_prefix(below: Page) -> None:
     wait_for(below)
     below.reload()
     below.get_by_role("link", name="Gallery").click()
-    expect(below.locator(".shelf-item img")).to_have_count(1)
+    expect(below.locator(".gallery-item img")).to_have_count(1)
     below.get_by_role("link", name="API").click()
     expect(below.locator(".opblock").first).to_be_visible()
 

@@ -69,7 +69,7 @@ def test_frames_are_shown_as_they_come_and_replayed(page: Page, live: LiveServer
     wait_for_end_of_painting(page)
     assert np.array_equal(shown(page), frame(live, job_id, NUM_FRAMES - 1))
     slider.fill("2")
-    expect(page.locator(".easel:visible")).to_have_attribute("aria-label", f"{PROMPT}, after frame 2")
+    expect(page.locator(".canvas-view:visible")).to_have_attribute("aria-label", f"{PROMPT}, after frame 2")
     assert np.array_equal(shown(page), frame(live, job_id, 1))
     expect(viewer(page).get_by_role("link", name="Edit")).to_have_count(0)
 
@@ -85,7 +85,7 @@ def test_a_film_has_its_page_its_file_and_its_place_in_the_gallery(page: Page, l
     wanted = live.client.get(f"/v1/generations/{job_id}/outputs/video/0").content
     assert download.value.path().read_bytes() == wanted
     page.goto("/#/gallery")
-    image = page.locator(".shelf-item img")
+    image = page.locator(".gallery-item img")
     expect(image).to_have_js_property("naturalWidth", SIZE[1])
     page.goto(f"/#/p/{job_id}/0")
     facts = page.locator(".facts-panel")

@@ -167,7 +167,7 @@ def test_a_phone_shows_it_whole(browser: Browser, live: LiveServer, view: str) -
     if not view:
         submit(page)
         wait_for(page)
-        expect(page.locator("canvas.easel").first).to_be_in_viewport()
+        expect(page.locator("canvas.canvas-view").first).to_be_in_viewport()
     assert page.evaluate("document.documentElement.scrollWidth") == 375
     context.close()
 

@@ -27,7 +27,7 @@ from server.api.validation import resolve
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog, StoredEvent
-from server.jobs.job import Job
+from server.jobs.job import JobRecord
 from server.jobs.queue import JobQueue
 from server.jobs.store import OutputStore, Registry
 from server.settings import Settings
@@ -161,8 +161,8 @@ class House:
         params = resolve(request, model, self.settings)
         return (await self.queue.submit(params)).job_id
 
-    async def end_of(self, job_id: str, seconds: float = 60) -> Job:
-        async def ended() -> Job | None:
+    async def end_of(self, job_id: str, seconds: float = 60) -> JobRecord:
+        async def ended() -> JobRecord | None:
             job = await self.queue.load(job_id)
             return job if job.state.is_terminal else None
 
@@ -174,7 +174,7 @@ class House:
 
         await until(enough)
 
-    async def pngs(self, job: Job) -> list[bytes | None]:
+    async def pngs(self, job: JobRecord) -> list[bytes | None]:
         found = [await self.outputs.read(job.id, "image", index) for index in range(job.params.n)]
         return [output and output.data for output in found]
 

@@ -127,8 +127,8 @@ async def test_an_openai_stream_outlives_its_workers(house: House, atelier: Atel
             for seed in range(count):
                 # A submit is refused where no worker is heard of: the dead one is forgotten, the next one awaited.
                 await until(lambda: gone(house._workers[-1]))
-                for worker in await registry.workers():
-                    await registry.leave(worker.name)
+                for worker in await registry.workers.alive():
+                    await registry.workers.leave(worker.name)
                 working = asyncio.create_task(workers())
                 await until(registry.workers)
                 partial, finished = Counter[int](), dict[int, bytes]()

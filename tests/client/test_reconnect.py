@@ -221,7 +221,7 @@ def studio(request: pytest.FixtureRequest, loop: Loop, redis_server: EmbeddedRed
         await connection.once("FLUSHALL")
         registry = Registry(connection)
         await registry.publish_models([model], {}, 60)
-        await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
+        await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
         worker = WorkerQueue(connection, settings, "test", "tiny")
         await worker.open()
         return connection, worker

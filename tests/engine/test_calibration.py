@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from oar_core.engine import calibration
-from oar_core.engine.calibration import PADDED_ROWS, ROWS, Calibration, words
+from oar_core.engine import kept
+from oar_core.engine.calibration import PADDED_ROWS, ROWS, Calibration, times_best, words
 from oar_core.nn.packed import NEVER, PackedLinear, Packing, can_pack
 from tests.engine.backbones import tiny_backbone
 
@@ -30,7 +30,7 @@ class FakeClock:
             return x
 
         monkeypatch.setattr(nn.Linear, "forward", lambda self, x: run(self, x, packed=None))
-        monkeypatch.setattr(PackedLinear, "forward", lambda self, x: run(self, x, packed=self._packing))
+        monkeypatch.setattr(PackedLinear, "forward", lambda self, x: run(self, x, packed=self.packing))
 
     def __call__(self):
         return self._time
@@ -73,10 +73,28 @@ def test_packed_weights_are_taken_from_where_they_pay(monkeypatch, packed_pays, 
     assert chosen.packing == Packing(least)
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("gains", "padded"), [({2: 0.7, 4: 0.97}, PADDED_ROWS), ({2: 0.8, 4: 1.3}, 1)])
+def test_rows_are_padded_where_few_rows_gain_together(monkeypatch, seed, gains, padded):
+    """One of them may gain next to nothing: then it says nothing either."""
+
+    def speed(_, packed, rows):
+        return 2.0 if packed is None else 1.0 if packed == Packing() else gains.get(rows, 1.0)
+
+    assert measured(monkeypatch, speed, seed, noise=0.15).packing == Packing(1, padded)
+
+
 def test_a_large_network_is_measured_in_every_number_format(monkeypatch):
     """A call of an hour: what bounds the measurement is its rounds, not its time."""
     chosen = measured(monkeypatch, lambda dtype, *_: 3600.0 if dtype is torch.float32 else 1800.0)
     assert chosen.dtype == "bfloat16"
+
+
+def test_choices_of_several_starts_are_judged(monkeypatch):
+    """bf16 takes half as long, and packed weights twice as long."""
+    clock = FakeClock(monkeypatch, lambda dtype, packed, _: (1 + (packed is not None)) / (1 + (dtype is BOTH[1])))
+    choices = [(BOTH[0], Packing(NEVER)), (BOTH[1], Packing(1)), (BOTH[1], Packing(NEVER))]
+    assert times_best(tiny_backbone(), choices, clock) == pytest.approx([2, 2, 1])
 
 
 def test_a_measurement_leaves_the_threads_as_they_were():
@@ -102,5 +120,5 @@ def test_the_first_measurement_holds_for_all(tmp_path, monkeypatch):
     (path,) = (tmp_path / "new").iterdir()
     assert json.loads(path.read_text())["least_packed_rows"] == 10
     assert Calibration.stored(tmp_path / "new", tiny_backbone(), BOTH) != first
-    monkeypatch.setattr(calibration, "_processor", lambda: "another")
+    monkeypatch.setattr(kept, "_processor", lambda: "another")
     assert Calibration.stored(tmp_path / "new", tiny_backbone(), (torch.float32,)) != first

@@ -5,7 +5,7 @@ import pytest
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceAborted, SequenceFinished, SequenceStarted
-from oar_core.errors import ConfigError, InvalidOrder, InvalidPrompt, InvalidSteps, PromptTooLong, RequestError
+from oar_core.errors import ConfigError, OrderError, PromptError, PromptLengthError, RequestError, StepsError
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import KnownTokens, SequenceRequest
@@ -158,11 +158,11 @@ REQUEST = SequenceRequest("x", (1,), 0, 0, PlanSpec(), SamplingParams())
 @pytest.mark.parametrize(
     ("changes", "error", "field"),
     [
-        ({"plan": PlanSpec(steps=TINY.num_tokens + 1)}, InvalidSteps, "steps"),
-        ({"plan": PlanSpec(order=(1, 0))}, InvalidOrder, "order"),
-        ({"condition_ids": ()}, InvalidPrompt, "prompt"),
-        ({"condition_ids": (TINY.condition_vocab,)}, InvalidPrompt, "prompt"),
-        ({"condition_ids": (1,) * (TINY.max_condition + 1)}, PromptTooLong, "prompt"),
+        ({"plan": PlanSpec(steps=TINY.num_tokens + 1)}, StepsError, "steps"),
+        ({"plan": PlanSpec(order=(1, 0))}, OrderError, "order"),
+        ({"condition_ids": ()}, PromptError, "prompt"),
+        ({"condition_ids": (TINY.condition_vocab,)}, PromptError, "prompt"),
+        ({"condition_ids": (1,) * (TINY.max_condition + 1)}, PromptLengthError, "prompt"),
         ({"known": KnownTokens((TINY.num_tokens,), (0,))}, RequestError, "known"),
         ({"known": KnownTokens((0,), (TINY.vocab_size,))}, RequestError, "known"),
         ({"plan": PlanSpec("raster"), "known": KnownTokens((3,), (0,), 1)}, RequestError, "known"),
@@ -201,10 +201,10 @@ def test_a_distilled_order_needs_a_policy():
     backbone = HashBackbone()
     backbone.is_able_to_score = False
     request = make_request(order="distilled")
-    with pytest.raises(InvalidOrder, match="this model has no order policy") as error:
+    with pytest.raises(OrderError, match="this model has no order policy") as error:
         make_engine(backbone=backbone).add(request)
     assert error.value.field == "order"
-    with pytest.raises(InvalidOrder, match="this model has no order policy"):
+    with pytest.raises(OrderError, match="this model has no order policy"):
         generate(backbone, [request], UNCONDITIONAL)
 
 

@@ -7,7 +7,7 @@ from oar_core.engine.scheduler import Scheduler
 from oar_core.engine.sequence import Phase, Sequence
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.decode import Slots
-from oar_core.sampling.progress import Progress
+from oar_core.sampling.progress import PictureProgress
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from tests.engine.backbones import HashBackbone
@@ -18,7 +18,7 @@ SPEC = HashBackbone().spec
 def make_sequence(name: str, *, guided: bool = False, priority: int = 0) -> Sequence:
     sampling = SamplingParams(guidance=2.0 if guided else 1.0)
     request = SequenceRequest(name, (1,), 0, 0, PlanSpec(steps=4), sampling)
-    return Sequence(request, Progress(request, SPEC), priority=priority)
+    return Sequence(request, PictureProgress(request, SPEC), priority=priority)
 
 
 def scheduler_with(num_slots: int, *sequences: Sequence) -> Scheduler:

@@ -10,7 +10,7 @@ from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.errors import RequestError
-from oar_core.models.base import Commit, Condition, Features, Query
+from oar_core.models.base import Commit, Condition, Features, Query, StaticBackbone
 from oar_core.models.features import FeatureConditioner
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
@@ -253,3 +253,14 @@ def test_pictures_are_decoded_whole_and_in_part(model):
     pixels = model.decode(token_ids)
     assert pixels.shape == (1, *model.image_size, 3)
     assert (model.decode_partial(token_ids, torch.ones_like(token_ids, dtype=torch.bool)) == pixels).all()
+
+
+def test_static_steps_draw_what_the_loop_draws(model):
+    """Of a family that can do them. Commits that see their group see it there too."""
+    if not isinstance(model.backbone, StaticBackbone):
+        pytest.skip("this family has no static step")
+    requests = [replace(request, sampling=SAMPLINGS[0], known=KnownTokens()) for request in requests_of(model)]
+    finished, _ = run(model, requests, is_static=True)
+    for request in requests:
+        (alone,) = generate(model.backbone, [request], model.unconditional_ids)
+        assert finished[request.id] == alone

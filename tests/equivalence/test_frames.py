@@ -9,7 +9,7 @@ import torch
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import FrameMade, SequenceAborted, SequenceFinished, SequenceStarted
-from oar_core.errors import ConfigError, InvalidPrompt, InvalidSampling, RequestError
+from oar_core.errors import ConfigError, PromptError, RequestError, SamplingError
 from oar_core.models.base import Condition
 from oar_core.models.frames import FramesSpec
 from oar_core.models.load import load_frame_model, load_model
@@ -191,13 +191,13 @@ def test_the_noise_of_values_is_normal_and_of_its_own():
 
 def test_what_the_model_cannot_make_is_refused(model):
     spec, frame = model.backbone.spec, torch.zeros(1, 8, 8)
-    with pytest.raises(InvalidPrompt):
+    with pytest.raises(PromptError):
         FrameProgress(FrameRequest("a", (), 0, 0), spec)
     with pytest.raises(RequestError, match="known holds 9 frames; this model makes 8"):
         FrameProgress(FrameRequest("a", (1,), 0, 0, known=(frame,) * 9), spec)
     with pytest.raises(RequestError, match="another shape"):
         FrameProgress(FrameRequest("a", (1,), 0, 0, known=(frame[:, :4],)), spec)
-    with pytest.raises(InvalidSampling):
+    with pytest.raises(SamplingError):
         FrameRequest("a", (1,), 0, 0, guidance=-1.0)
     with pytest.raises(ConfigError, match="do not fall"):
         FramesSpec(spec.layout, (1.0, 1.0), 2, 1)

@@ -9,7 +9,7 @@ import torch
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import EngineEvent, PatchesDecoded, PatchesRevised, SequenceFinished, SequenceStarted
-from oar_core.errors import InvalidSteps, RequestError
+from oar_core.errors import RequestError, StepsError
 from oar_core.models.base import Commit, Condition, Query
 from oar_core.order.certainty import entropy
 from oar_core.sampling.generate import generate
@@ -177,7 +177,7 @@ def test_a_revision_can_be_aborted_and_leaves_its_slots():
 
 
 def test_what_cannot_be_revised_is_refused():
-    with pytest.raises(InvalidSteps, match="revise"):
+    with pytest.raises(StepsError, match="revise"):
         make_request(1, order="random", revise=-1)
     known = KnownTokens((3,), (1,), num_resumed=1)
     with pytest.raises(RequestError, match="surprises"):

@@ -46,11 +46,11 @@ CASES = {
     "randar": Case("randar", BACKBONES["randar"], "output.weight", GPT_LAYER, GPT_TABLES),
     "llamagen": Case("llamagen", BACKBONES["llamagen"], "output.weight", GPT_LAYER, GPT_TABLES),
     "llamagen_t2i": Case(
-        "llamagen", (CAPTIONS, llamagen.native_state), "output.weight", GPT_LAYER, GPT_TABLES,
+        "llamagen", (CAPTIONS, llamagen.llamagen_state), "output.weight", GPT_LAYER, GPT_TABLES,
         {"backbone": CONFIG["backbone"]}, has_classes=False,
     ),
     "janus": Case(
-        "janus", (BACKBONE_CONFIG, janus.native_state), "model.generation_head.vision_head.weight",
+        "janus", (BACKBONE_CONFIG, janus.janus_state), "model.generation_head.vision_head.weight",
         "model.language_model.layers.1.input_layernorm.weight",
         ("model.generation_embeddings.weight", "model.generation_head.vision_head.weight",
          "model.generation_head.vision_head.bias"),

@@ -22,9 +22,12 @@ from oar_core.errors import WeightsError
 from oar_core.train.attributes import Attribute
 from oar_core.train.evaluator import Evaluator, EvaluatorConfig
 from oar_core.train.loop import LoopConfig
-from oar_core.train.recipes import Recipe, recipe
+from oar_core.train.model_export import ModelExport
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import find_recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import EVALUATOR_STAGE
+from oar_core.train.stage_trainer import StageTrainer
 from oar_core.weights import write_manifest
 from oar_lab.eval import figures as figures_module
 from oar_lab.eval import lite0_features
@@ -32,7 +35,7 @@ from oar_lab.eval import quality as quality_module
 from oar_lab.eval import report as report_module
 from oar_lab.eval.arms import best_guidance, group_arms, load_reports
 from oar_lab.eval.comparison import changes
-from oar_lab.eval.plots import Curve, draw_curves
+from oar_lab.eval.plots import PlottedCurve, draw_curves
 from oar_lab.eval.report import write_report
 
 Evaluate = Callable[..., Result]
@@ -42,10 +45,10 @@ Evaluate = Callable[..., Result]
 def trained(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path, module_recipe: Recipe) -> Run:
     folder = tmp_path_factory.mktemp("quality")
     run = Run(module_recipe, picture_folder, folder / "run", torch.device("cpu"))
-    run.train_tokenizer()
-    run.train_any_order()
-    run.train_evaluator()
-    run.export(folder / "weights" / "tiny")
+    StageTrainer(run).train_tokenizer()
+    StageTrainer(run).train_any_order()
+    StageTrainer(run).train_evaluator()
+    ModelExport(run).export(folder / "weights" / "tiny")
     write_manifest(folder / "weights", "tiny", {"tiny": "CC0-1.0"})
     return run
 
@@ -63,7 +66,7 @@ def module_recipe(base_recipe: Recipe) -> Recipe:
 @pytest.fixture(autouse=True)
 def _no_lite0(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the package is installed or not: its network takes seconds."""
-    monkeypatch.setattr(figures_module, "why_unavailable", lambda: "not here")
+    monkeypatch.setattr(figures_module, "why_no_lite0", lambda: "not here")
 
 
 class FakeLite0:
@@ -81,7 +84,7 @@ class FakeLite0:
 
 @pytest.fixture
 def _fake_lite0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures_module, "why_unavailable", lambda: "")
+    monkeypatch.setattr(figures_module, "why_no_lite0", lambda: "")
     monkeypatch.setattr(lite0_features, "Lite0", FakeLite0)
 
 
@@ -261,7 +264,7 @@ def test_plots_are_drawn_where_matplotlib_is(measured: list[dict[str, Any]], tmp
     assert len(plots) == 2
     assert all(f"arms/{path.name}" in text for path in plots)
     plot = tmp_path / "plot.png"
-    draw_curves([Curve("one", ((8.0, 2.0), (16.0, 1.0)))], "steps", "FD-eval", plot)
+    draw_curves([PlottedCurve("one", ((8.0, 2.0), (16.0, 1.0)))], "steps", "FD-eval", plot)
     with Image.open(plot) as image:
         assert image.width > 300
 
@@ -269,10 +272,10 @@ def test_plots_are_drawn_where_matplotlib_is(measured: list[dict[str, Any]], tmp
 def test_a_plot_with_one_far_value_tells_it_at_the_edge(tmp_path: Path) -> None:
     """The other curves are where they were: the axis does not reach as far."""
     pytest.importorskip("matplotlib")
-    near = [Curve("near", ((8.0, 1.9), (16.0, 1.0))), Curve("other", ((8.0, 1.5), (16.0, 1.4)))]
+    near = [PlottedCurve("near", ((8.0, 1.9), (16.0, 1.0))), PlottedCurve("other", ((8.0, 1.5), (16.0, 1.4)))]
     plots = tmp_path / "50.png", tmp_path / "5000.png"
     for plot, far in zip(plots, (50.0, 5000.0)):
-        draw_curves([*near, Curve("far", ((8.0, far),))], "steps", "FD-eval", plot)
+        draw_curves([*near, PlottedCurve("far", ((8.0, far),))], "steps", "FD-eval", plot)
     images = [np.asarray(Image.open(plot).convert("L")) for plot in plots]
     differs = np.flatnonzero((images[0] != images[1]).any(axis=1))
     assert 0 < len(differs) < 40  # the rows of the figure that is told
@@ -299,7 +302,7 @@ def test_a_run_without_an_evaluator_takes_the_shipped_one(
 
 def test_the_shipped_evaluator_reads_what_its_recipe_names() -> None:
     evaluator = Evaluator.load(Path(__file__).parents[2] / EVALUATORS / "sprites-64", torch.device("cpu"))
-    assert evaluator.vocabulary.names == tuple(attribute.column for attribute in recipe("sprites-64").attributes)
+    assert evaluator.vocabulary.names == tuple(attribute.column for attribute in find_recipe("sprites-64").attributes)
 
 
 @pytest.mark.usefixtures("_fake_lite0")

@@ -16,17 +16,21 @@ from oar_cli.lab import commands
 from oar_core.errors import ConfigError
 from oar_core.models.load import load_model
 from oar_core.models.model import ANY_ORDER_BACKBONE
+from oar_core.train.adoption import adopt
 from oar_core.train.attributes import Attribute
 from oar_core.train.evaluator import Evaluator, EvaluatorConfig
 from oar_core.train.loop import CHECKPOINT, LoopConfig
-from oar_core.train.recipes import Recipe
+from oar_core.train.model_export import ModelExport
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import CACHE, Run
 from oar_core.train.stage_folders import ANY_ORDER_STAGE, EVALUATOR_STAGE, TOKENIZER_STAGE
+from oar_core.train.stage_trainer import StageTrainer
 from oar_lab.eval.arms import group_arms
 from oar_lab.eval.reference import Reference
 from oar_lab.study.claims import claims
 from oar_lab.study.report import write_study_report
-from oar_lab.study.study import (
+from oar_lab.study.study import LOCKS, Study, figures, locked
+from oar_lab.study.study_arms import (
     ANY_ORDER,
     CONSENSUS,
     HALTON,
@@ -35,13 +39,10 @@ from oar_lab.study.study import (
     RASTER,
     SCRATCH,
     STUDY_ARMS,
-    Figure,
-    Study,
-    StudyConfig,
     Training,
-    figures,
     growing,
 )
+from oar_lab.study.tuning import StudyConfig, StudyFigure
 
 CPU = torch.device("cpu")
 LABELS = (ANY_ORDER, RASTER, OAR_POLICY, OAR, SCRATCH, growing(RASTER))
@@ -69,10 +70,10 @@ def study(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path, base_r
     )
     folder = tmp_path_factory.mktemp("study")
     run = Run(recipe, picture_folder, folder / "run", CPU)
-    run.train_tokenizer()
-    run.train_any_order()
-    run.train_evaluator()
-    run.distill()
+    StageTrainer(run).train_tokenizer()
+    StageTrainer(run).train_any_order()
+    StageTrainer(run).train_evaluator()
+    StageTrainer(run).distill()
     arms = tuple(replace(arm, entropy_bounds=arm.entropy_bounds[:1]) for arm in STUDY_ARMS if arm.label in LABELS)
     made = Study(run, CONFIG, folder / "figures" / "tiny", arms)
     made.train()
@@ -129,7 +130,7 @@ def test_a_policy_of_its_own_comes_after_a_backbone_that_is_trained(study: Study
     assert (run.folder / "order_finetune" / CHECKPOINT).read_bytes() == before
     assert beside is not None
     for own_policy, same in ((False, True), (True, False)):
-        policy = run.pipeline("order_finetune", torch.float32, own_policy=own_policy).backbone.policy
+        policy = ModelExport(run).pipeline("order_finetune", torch.float32, own_policy=own_policy).backbone.policy
         assert policy is not None
         assert torch.equal(policy.head.weight, beside.head.weight) == same
 
@@ -190,7 +191,7 @@ def test_what_is_measured_is_not_measured_again(study: Study, reference: Referen
 def test_a_figure_that_another_process_is_at_is_left_to_it(study: Study, reference: Reference, tmp_path: Path) -> None:
     beside = replace(study, out=tmp_path, config=replace(CONFIG, num_seeds=1, steps=(2,)), arms=study.arms[:1])
     (figure,) = beside.missing()
-    with beside._claimed(figure) as is_ours:
+    with locked(beside.run.folder / LOCKS / figure.name) as is_ours:
         assert is_ours
         assert list(beside.measure(reference)) == []
     assert len(list(beside.measure(reference))) == 1
@@ -353,32 +354,32 @@ def test_the_commands_train_and_measure(
 
 @pytest.fixture
 def exported(study: Study, tmp_path: Path) -> Path:
-    study.run.export(tmp_path / "model", "order_finetune")
+    ModelExport(study.run).export(tmp_path / "model", "order_finetune")
     return tmp_path / "model"
 
 
 def test_a_run_adopts_a_model_and_goes_on_from_it(study: Study, exported: Path, tmp_path: Path) -> None:
     adopting = replace(study.run, folder=tmp_path / "adopted")
-    adopting.adopt(exported)
+    adopt(adopting, exported)
     assert adopting.is_trained(ANY_ORDER_STAGE)
     ours, theirs = adopting.backbone(ANY_ORDER_STAGE), study.run.backbone("order_finetune")
     assert not ours.has_policy
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, theirs.state_dict()[name], atol=2e-3, rtol=2e-3)
-    adopting.distill()
-    adopting.train_order_finetune()
+    StageTrainer(adopting).distill()
+    StageTrainer(adopting).train_order_finetune()
     with pytest.raises(ConfigError, match="before anything is trained"):
-        adopting.adopt(exported)
+        adopt(adopting, exported)
 
 
 def test_a_run_begins_with_the_backbone_before_fine_tuning_where_a_model_has_it(study: Study, tmp_path: Path) -> None:
-    study.run.export(tmp_path / "model", "order_finetune", with_any_order=True)
+    ModelExport(study.run).export(tmp_path / "model", "order_finetune", with_any_order=True)
     adopting = replace(study.run, folder=tmp_path / "adopted")
-    adopting.adopt(tmp_path / "model")
+    adopt(adopting, tmp_path / "model")
     for name, value in adopting.backbone(ANY_ORDER_STAGE).state_dict().items():
         torch.testing.assert_close(value, study.run.backbone(ANY_ORDER_STAGE).state_dict()[name].half().float())
     drawing = load_model(tmp_path / "model", "cpu", torch.float32)
-    study.run.export(tmp_path / "model", "order_finetune")
+    ModelExport(study.run).export(tmp_path / "model", "order_finetune")
     assert not (tmp_path / "model" / ANY_ORDER_BACKBONE).exists(), "a model that is exported anew leaves nothing behind"
     assert load_model(tmp_path / "model", "cpu", torch.float32).model_hash == drawing.model_hash
 
@@ -388,7 +389,7 @@ def test_a_model_of_another_shape_is_not_adopted(study: Study, exported: Path, t
     wider = replace(recipe, backbone=replace(recipe.backbone, width=32))
     other = replace(study.run, recipe=wider, folder=tmp_path / "other")
     with pytest.raises(ConfigError, match="not that of recipe tiny"):
-        other.adopt(exported)
+        adopt(other, exported)
     assert not other.is_trained(TOKENIZER_STAGE), "nothing is taken of what does not fit"
 
 
@@ -398,17 +399,17 @@ def test_a_model_draws_by_its_policy_unless_its_recipe_says_otherwise(study: Stu
     for number, (run, stage, order) in enumerate(
         ((study.run, "order_finetune", "distilled"), (study.run, ANY_ORDER_STAGE, "random"), (spiral, None, "spiral"))
     ):
-        run.export(tmp_path / str(number), stage)
+        ModelExport(run).export(tmp_path / str(number), stage)
         assert json.loads((tmp_path / str(number) / "config.json").read_text())["defaults"]["order"] == order
 
 
 def test_a_tokenizer_alone_is_exported_and_adopted(study: Study, tmp_path: Path) -> None:
-    study.run.export(tmp_path / "alone", TOKENIZER_STAGE)
+    ModelExport(study.run).export(tmp_path / "alone", TOKENIZER_STAGE)
     assert {path.name for path in (tmp_path / "alone").iterdir()} == {"config.json", "tokenizer.safetensors"}
     recipe = study.run.recipe
     wider = replace(recipe, backbone=replace(recipe.backbone, width=32))
     other = replace(study.run, recipe=wider, folder=tmp_path / "other")
-    other.adopt(tmp_path / "alone", only_tokenizer=True)
+    adopt(other, tmp_path / "alone", only_tokenizer=True)
     assert other.is_trained(TOKENIZER_STAGE)
     assert not other.is_trained(ANY_ORDER_STAGE)
     images = other.images("train").images(torch.arange(4))
@@ -417,5 +418,5 @@ def test_a_tokenizer_alone_is_exported_and_adopted(study: Study, tmp_path: Path)
 
 def test_figures_are_named_by_what_they_are() -> None:
     arm = STUDY_ARMS[2]
-    assert Figure(arm, 1, None).name == "oar-order-policy.all.seed1"
-    assert Figure(arm, 0, None, 4.0).name == "oar-order-policy.bound4.seed0"
+    assert StudyFigure(arm, 1, None).name == "oar-order-policy.all.seed1"
+    assert StudyFigure(arm, 0, None, 4.0).name == "oar-order-policy.bound4.seed0"

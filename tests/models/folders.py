@@ -32,10 +32,10 @@ CLASS_NAMES = (
 )
 SIZES = {"grid": GRID, "vocab_size": NUM_CODES, "num_classes": NUM_CLASSES, "width": 64, "num_heads": 4}
 BACKBONES = {
-    "arpg": (ArpgConfig(**SIZES, num_layers=2, ffn_width=256), arpg.native_state),
-    "lpd": (LpdConfig(**SIZES, num_layers=2), lpd.native_state),
-    "randar": (GptConfig(**SIZES, num_layers=2, ffn_width=256), randar.native_state),
-    "llamagen": (LlamaGenConfig(**SIZES, num_layers=2, ffn_width=256), llamagen.native_state),
+    "arpg": (ArpgConfig(**SIZES, num_layers=2, ffn_width=256), arpg.arpg_state),
+    "lpd": (LpdConfig(**SIZES, num_layers=2), lpd.lpd_state),
+    "randar": (GptConfig(**SIZES, num_layers=2, ffn_width=256), randar.randar_state),
+    "llamagen": (LlamaGenConfig(**SIZES, num_layers=2, ffn_width=256), llamagen.llamagen_state),
 }
 GOLDEN = {"llamagen": "llamagen_c2i"}  # where a golden folder has another name than its family
 RASTER_ONLY = ("llamagen",)
@@ -57,7 +57,7 @@ def write_golden_model(family: str, folder: Path) -> None:
 
 def write_caption_model(folder: Path, conditioner: Conditioner, kind: str, example_prompts: Sequence[str] = ()) -> None:
     """The golden network that reads features of captions, with this conditioner."""
-    state = llamagen.native_state(Golden.load("llamagen_t2i").state, CAPTIONS)
+    state = llamagen.llamagen_state(Golden.load("llamagen_t2i").state, CAPTIONS)
     _write(folder, "llamagen", CAPTIONS, state, conditioner=kind, example_prompts=list(example_prompts))
     conditioner.save(folder)
 
@@ -74,7 +74,7 @@ def write_unconditional_model(folder: Path) -> None:
 def _write(folder: Path, family: str, config: FrozenConfig, state: Mapping[str, Tensor], **others: object) -> None:
     folder.mkdir(parents=True)
     save_file(dict(state), folder / BACKBONE)
-    save_file(llamagen_vq.native_state(Golden.load("vq_llamagen").state), folder / TOKENIZER)
+    save_file(llamagen_vq.llamagen_vq_state(Golden.load("vq_llamagen").state), folder / TOKENIZER)
     drawing = RASTER if family in RASTER_ONLY else ANY_ORDER
     stored = {
         "format": FORMAT,

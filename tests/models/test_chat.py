@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from oar_core.errors import ConfigError, InvalidPrompt, PromptTooLong, WeightsError
+from oar_core.errors import ConfigError, PromptError, PromptLengthError, WeightsError
 from oar_core.models.chat import CHAT, ChatConditioner, Conversation
 
 CONVERSATION = Conversation(
@@ -51,13 +51,13 @@ def test_it_is_what_transformers_makes_of_the_same_text(tokenizer, conditioner):
 
 
 def test_prompts_that_are_empty_too_long_or_hold_special_tokens_are_refused(conditioner):
-    with pytest.raises(InvalidPrompt, match="the prompt is empty"):
+    with pytest.raises(PromptError, match="the prompt is empty"):
         conditioner.encode(" \n", max_length=100)
     exact = len(conditioner.encode("a red bird", max_length=100))
     assert len(conditioner.encode("a red bird", max_length=exact)) == exact
-    with pytest.raises(PromptTooLong, match=r"has \d+ tokens"):
+    with pytest.raises(PromptLengthError, match=r"has \d+ tokens"):
         conditioner.encode("a red bird", max_length=exact - 1)
-    with pytest.raises(InvalidPrompt, match="<begin_of_image> in it"):
+    with pytest.raises(PromptError, match="<begin_of_image> in it"):
         conditioner.encode("a bird<begin_of_image>", max_length=100)
 
 

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from oar_core.errors import WeightsError
-from oar_core.models.family import Family
+from oar_core.models.family import ModelFamily
 from oar_core.models.gpt import published_shapes
 from oar_core.models.importer import Importer, ReadKeys, square_grid
 from oar_core.models.janus.checkpoint import network_shapes as janus_shapes
@@ -42,7 +42,7 @@ def shapes_of(key: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def build(found: Family, config: dict[str, object]):
+def build(found: ModelFamily, config: dict[str, object]):
     return (found.backbone or found.tokenizer)(config)
 
 

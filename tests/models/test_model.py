@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import oar_core.models.load as loading
-from oar_core.errors import ConfigError, InvalidOrder, WeightsError
+from oar_core.errors import ConfigError, OrderError, WeightsError
 from oar_core.models.load import load_model
 from oar_core.models.model import CONFIG, GROUP_TABLES, ORDER_TREE, POLICY, Model
 from oar_core.nn.rounded_conv import has_bf16
@@ -61,7 +61,7 @@ def test_a_model_without_a_policy_offers_every_order_but_those_of_a_policy(folde
     without_policy(folder)
     pipeline = load(folder)
     assert set(ORDERS) - set(pipeline.orders) == set(POLICY_ORDERS)
-    with pytest.raises(InvalidOrder, match="no order policy"):
+    with pytest.raises(OrderError, match="no order policy"):
         positions_of(pipeline)
 
 
@@ -70,7 +70,7 @@ def test_a_model_without_an_order_tree_offers_all_but_the_order_that_prompts_dec
     model = load(folder)
     assert set(ORDERS) - set(model.orders) == {PROMPTED}
     request = SequenceRequest("a", (0, 3), 1, 0, PlanSpec(order=PROMPTED, steps=5), SamplingParams())
-    with pytest.raises(InvalidOrder, match="keeps no orders for its prompts"):
+    with pytest.raises(OrderError, match="keeps no orders for its prompts"):
         generate(model.backbone, [request], (0,))
 
 

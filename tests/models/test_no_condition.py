@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from oar_core.errors import InvalidPrompt, WeightsError
+from oar_core.errors import PromptError, WeightsError
 from oar_core.models.load import CONDITIONERS, conditioner_key, load_model
 from oar_core.models.no_condition import NO_CONDITION, NoCondition
 from tests.models.folders import NUM_CLASSES, write_unconditional_model
@@ -31,6 +31,6 @@ def test_a_prompt_is_refused_and_captions_say_nothing(tmp_path: Path) -> None:
     model = load_model(tmp_path / "model", "cpu", torch.float32)
     assert model.encode_prompt("") == model.unconditional_ids == (NUM_CLASSES,)
     assert model.max_prompt_tokens == 0
-    with pytest.raises(InvalidPrompt, match="without a prompt"):
+    with pytest.raises(PromptError, match="without a prompt"):
         model.encode_prompt("a hen")
     assert model.conditioner.encode_captions(["a hen", ""], max_length=1) == [(NUM_CLASSES,)] * 2

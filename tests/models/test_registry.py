@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oar_core.errors import ConfigError
-from oar_core.models.family import Family
+from oar_core.models.family import ModelFamily
 from oar_core.models.load import FAMILIES, NATIVE, family
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def test_no_script_names_a_family(key: str) -> None:
 @pytest.mark.parametrize("key", FAMILIES)
 def test_every_key_has_a_folder_that_builds_something(key: str) -> None:
     found = family(key)
-    assert isinstance(found, Family)
+    assert isinstance(found, ModelFamily)
     assert found.backbone or found.tokenizer or found.frames
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from oar_core.train.layouts import Row, open_layout
-from ops.avatars import main
+from ops.avatars import pack_avatars
 from tests.train.avatar_rows import PARTS, draw_row
 
 EACH = 30  # portraits a style
@@ -57,7 +57,7 @@ def picture(name: str) -> Image.Image:
 
 
 def pack(drawn: Path, out: Path, *options: str) -> Result:
-    result = CliRunner().invoke(main, [str(drawn), str(out), "--published", "20", *options])
+    result = CliRunner().invoke(pack_avatars, [str(drawn), str(out), "--published", "20", *options])
     assert result.exit_code == 0, result.output
     return result
 

@@ -59,7 +59,7 @@ def test_cycles_of_imports() -> None:
 
 def test_the_command_prints_each_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    result = CliRunner().invoke(house.main, [])
+    result = CliRunner().invoke(house.print_house, [])
     assert result.exit_code == 0, result.output
     for part in ("words in all", "lines of README.md", "lines of oar_wire", "lines of oar_lab", "import cycles"):
         assert part in result.output

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.load import Load
-from ops.panels import PANELS, VARIABLES, Query, fill
-from ops.prometheus import Prometheus, find_binary
+from ops.panels import PANELS, VARIABLES, PanelQuery, fill
+from tests.ops.load import OfferedLoad
+from tests.ops.prometheus import Prometheus, find_prometheus
 from tests.ops.test_dashboard import RULES
 from tests.ports import free_port
 from tests.server.live import LiveServer
@@ -18,7 +18,7 @@ from tests.server.tiny import PROMPTS, write_tiny_weights
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(
-    find_binary() is None, reason="no binary `prometheus` (Debian: apt-get install prometheus)"
+    find_prometheus() is None, reason="no binary `prometheus` (Debian: apt-get install prometheus)"
 )
 
 ROOT = Path(__file__).parents[2]
@@ -37,14 +37,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         jobs = {"oar-api": [live.url.removeprefix("http://")], "oar-worker": [f"127.0.0.1:{port}"]}
         with Prometheus(folder, jobs, RULES_FILE) as prometheus:
             wait_for(lambda: len(prometheus.query("up == 1")) == 2)
-            load = Load(live.url, PROMPTS, steps=8)
+            load = OfferedLoad(live.url, PROMPTS, steps=8)
             load.run(seconds=4, jobs_a_second=6)
             assert load.num_completed > 0
             yield prometheus
 
 
 @pytest.mark.parametrize(("title", "query"), QUERIES, ids=[f"{title}-{query.legend}" for title, query in QUERIES])
-def test_every_panel_has_data(prometheus: Prometheus, title: str, query: Query) -> None:
+def test_every_panel_has_data(prometheus: Prometheus, title: str, query: PanelQuery) -> None:
     def has_data() -> bool:
         return any(math.isfinite(series["value"]) for series in prometheus.query(fill(query.expr, **VALUES)))
 

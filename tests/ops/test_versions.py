@@ -9,12 +9,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from ops.versions import queued
-from ops.versions.__main__ import main
-from ops.versions.openapi import Difference, compare_openapi, differences, is_named, listed
-from ops.versions.pictures import answer, compare_pictures
+from ops.versions.__main__ import compare_versions
+from ops.versions.openapi import Difference, compare_openapi, differences, is_named, list_differences
+from ops.versions.pictures import compare_pictures, pictures_part
 from ops.versions.queued import compare_queued
-from ops.versions.requests import ORDERS, Request, requests_of
-from ops.versions.server import Picture
+from ops.versions.requests import ORDERS, SentRequest, requests_of
+from ops.versions.server import ServedPicture
 from ops.versions.throughput import compare_throughput, ratio
 from ops.versions.tree import ROOT, Tree, checked_out
 from tests.server.tiny import NAME, NUM_TOKENS, PROMPTS, write_tiny_weights
@@ -94,16 +94,16 @@ def test_a_version_inherits_no_settings(trees: tuple[Tree, Tree], monkeypatch: p
 # what differs
 
 
-def picture(token: int, colour: int) -> Picture:
+def picture(token: int, colour: int) -> ServedPicture:
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2), (colour, 0, 0)).save(buffer, "PNG")
-    return Picture(((0, token),), buffer.getvalue())
+    return ServedPicture(((0, token),), buffer.getvalue())
 
 
 def test_pictures_that_differ_are_named() -> None:
-    requests = [Request(name, "/v1/generations", requests_of(CARD, 1)[0].body) for name in ("a", "b", "c")]
+    requests = [SentRequest(name, "/v1/generations", requests_of(CARD, 1)[0].body) for name in ("a", "b", "c")]
     before = {"a": picture(1, 1), "b": picture(1, 1), "c": picture(1, 1)}
-    part = answer(requests, before, {"a": picture(1, 1), "b": picture(2, 1), "c": picture(1, 2)})
+    part = pictures_part(requests, before, {"a": picture(1, 1), "b": picture(2, 1), "c": picture(1, 2)})
     assert not part.is_good
     assert part.facts["differ"] == ["b", "c"]
     told = [[cell.strip() for cell in line.split("|")[3:6]] for line in part.lines[2:5]]
@@ -112,9 +112,9 @@ def test_pictures_that_differ_are_named() -> None:
 
 def test_a_job_that_was_lost_or_differs_is_no_success() -> None:
     row = ("gen-1", "tiny/0", "raster", "queued", "queued")
-    assert queued.answer([(*row, "completed", "equal")]).is_good
-    assert not queued.answer([(*row, "completed", "DIFFERS")]).is_good
-    assert not queued.answer([(*row, "failed", "none")]).is_good
+    assert queued.queued_part([(*row, "completed", "equal")]).is_good
+    assert not queued.queued_part([(*row, "completed", "DIFFERS")]).is_good
+    assert not queued.queued_part([(*row, "failed", "none")]).is_good
 
 
 def test_the_ratio_is_that_of_pairs() -> None:
@@ -132,10 +132,10 @@ def test_differences_of_documents_are_told_once_for_all_places() -> None:
         return {"info": {"version": "1"}, "components": {"schemas": {"A": schema, "B": schema}}}
 
     added = list(differences(document(), document(revise={"type": "integer", "title": "Revise", "maximum": 3})))
-    assert listed(added) == ['+ A, B . revise: {"type": "integer", "maximum": 3}']
+    assert list_differences(added) == ['+ A, B . revise: {"type": "integer", "maximum": 3}']
     nullable = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
     changed = list(differences(document(top={"type": "string"}), document(top=nullable)))
-    assert listed(changed) == ["+ A, B . top null: true", "~ A, B . top type: string -> integer"]
+    assert list_differences(changed) == ["+ A, B . top null: true", "~ A, B . top type: string -> integer"]
     assert list(differences(document(), document() | {"info": {"version": "2"}})) == []
 
 
@@ -162,6 +162,6 @@ def test_requests_are_of_all_kinds() -> None:
 
 
 def test_the_command_line_knows_its_parts(tmp_path: Path) -> None:
-    answered = CliRunner().invoke(main, ["HEAD", "--only", "none"])
+    answered = CliRunner().invoke(compare_versions, ["HEAD", "--only", "none"])
     assert answered.exit_code == 2
     assert "pictures" in answered.output

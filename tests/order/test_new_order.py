@@ -32,7 +32,7 @@ OPTION = """    boldness: Annotated[
     ] = 1.0
 
 
-class Sampling(Sent):"""
+class SamplingOptions(Sent):"""
 LOOK = """
 import json, sys
 from pathlib import Path
@@ -40,7 +40,7 @@ import torch
 from click.testing import CliRunner
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.errors import InvalidSteps
+from oar_core.errors import StepsError
 from oar_core.models.base import Condition
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
@@ -90,7 +90,7 @@ def forced(token_ids, boldness):
 def refusal(**values):
     try:
         PlanSpec.of({"order": "bold", **values})
-    except InvalidSteps as error:
+    except StepsError as error:
         return str(error)
 
 def plan(one):
@@ -122,8 +122,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     add(rules / "__init__.py", "import Asked, Decider, OrderRule\n", "from oar_core.order.rules.bold import BOLD\n")
     options = folder / "oar_wire" / "options.py"
     text = options.read_text(encoding="utf-8")
-    assert text.count("\n\nclass Sampling(Sent):") == 1
-    options.write_text(text.replace("\n\nclass Sampling(Sent):", OPTION), encoding="utf-8")
+    assert text.count("\n\nclass SamplingOptions(Sent):") == 1
+    options.write_text(text.replace("\n\nclass SamplingOptions(Sent):", OPTION), encoding="utf-8")
     script = [sys.executable, "-W", "error", "-c", LOOK, str(folder / "weights")]
     done = subprocess.run(script, cwd=folder, env={"PYTHONPATH": str(folder)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

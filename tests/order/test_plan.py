@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oar_core.errors import InvalidOrder, InvalidSteps
+from oar_core.errors import OrderError, StepsError
 from oar_core.order.paths import random
 from oar_core.order.plan import ORDERS, PROMPTED, SCHEDULES, PlanSpec, group_sizes, make_plan, shrink_sizes
 
@@ -39,14 +39,14 @@ def test_the_shapes_of_the_three_kinds():
     [("quadratic", 4, "group_sizes"), ("cosine", 0, "steps"), ("cosine", 65, "steps")],
 )
 def test_impossible_group_sizes_name_the_field(kind, steps, field):
-    with pytest.raises(InvalidSteps) as error:
+    with pytest.raises(StepsError) as error:
         group_sizes(kind, steps, 64)
     assert error.value.field == field
 
 
 @pytest.mark.parametrize("order", ["zigzag", "", (0, 0, 1), (1, 2), (), (-1, 0)])
 def test_an_order_that_is_none_is_refused(order):
-    with pytest.raises(InvalidOrder) as error:
+    with pytest.raises(OrderError) as error:
         PlanSpec(order=order)
     assert error.value.field == "order"
 
@@ -64,15 +64,15 @@ def test_an_order_that_is_none_is_refused(order):
     ],
 )
 def test_impossible_steps_are_refused(values, field):
-    with pytest.raises(InvalidSteps) as error:
+    with pytest.raises(StepsError) as error:
         PlanSpec(**values)
     assert error.value.field == field
 
 
 def test_what_depends_on_the_grid_is_checked_when_the_plan_is_laid_out():
-    with pytest.raises(InvalidOrder, match="names 3 positions; this model has 4"):
+    with pytest.raises(OrderError, match="names 3 positions; this model has 4"):
         make_plan(PlanSpec(order=(0, 1, 2)), (2, 2), seed=0)
-    with pytest.raises(InvalidSteps, match="steps is 5; this model takes 1 to 4"):
+    with pytest.raises(StepsError, match="steps is 5; this model takes 1 to 4"):
         make_plan(PlanSpec(steps=5), (2, 2), seed=0)
 
 
@@ -149,10 +149,10 @@ def test_sizes_may_fall_and_an_edit_takes_the_same_shares():
 
 
 def test_sizes_of_another_sum_or_number_are_refused():
-    with pytest.raises(InvalidSteps, match="group_sizes sums to 15; this model has 16 positions") as error:
+    with pytest.raises(StepsError, match="group_sizes sums to 15; this model has 16 positions") as error:
         make_plan(PlanSpec(group_sizes=(10, 5)), (4, 4), seed=0)
     assert error.value.field == "group_sizes"
-    with pytest.raises(InvalidSteps, match="group_sizes lists 2 steps, and steps is 3: give one of them"):
+    with pytest.raises(StepsError, match="group_sizes lists 2 steps, and steps is 3: give one of them"):
         PlanSpec(group_sizes=(10, 6), steps=3)
     assert PlanSpec(group_sizes=(10, 6)).with_steps(4) == PlanSpec(steps=4)
     assert PlanSpec(group_sizes=(10, 6)).with_steps(2).group_sizes == (10, 6)

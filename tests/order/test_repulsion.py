@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.errors import InvalidSteps
+from oar_core.errors import StepsError
 from oar_core.order.plan import PlanSpec
 from oar_core.order.repulsion import Repulsion, surest, surest_apart
 from oar_core.order.rules import RULES
@@ -150,5 +150,5 @@ def test_a_picture_that_was_interrupted_inside_a_group_keeps_apart_from_its_firs
 
 @pytest.mark.parametrize("distance", [0, 129])
 def test_a_distance_outside_the_bounds_is_refused(distance):
-    with pytest.raises(InvalidSteps, match="repulsion"):
+    with pytest.raises(StepsError, match="repulsion"):
         PlanSpec(order="confidence", repulsion=distance)

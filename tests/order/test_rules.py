@@ -5,14 +5,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from oar_core.errors import InvalidOrder
+from oar_core.errors import OrderError
 from oar_core.models.base import Condition
 from oar_core.order.certainty import entropy
 from oar_core.order.plan import PlanSpec
 from oar_core.order.rules import FIXED, RULES, Asked, Decider, OrderRule
 from oar_core.sampling.forced_order import by_rule, forced_orders
 from oar_core.sampling.generate import generate
-from oar_core.sampling.progress import Progress
+from oar_core.sampling.progress import PictureProgress
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from tests.engine.backbones import UNCONDITIONAL, tiny_backbone
@@ -66,7 +66,7 @@ def test_the_order_that_is_drawn_is_the_order_that_is_forced(name):
 
 
 def test_an_order_that_looks_at_draws_cannot_be_forced():
-    with pytest.raises(InvalidOrder, match="looks at draws"):
+    with pytest.raises(OrderError, match="looks at draws"):
         by_rule(RULES["likelihood"], tiny_backbone())
 
 
@@ -81,5 +81,7 @@ def test_what_a_rule_asks():
 def test_every_rule_has_a_sentence_and_is_known_to_a_picture(name):
     assert RULES[name].sentence
     spec = tiny_backbone().spec
-    progress = Progress(SequenceRequest("x", (1,), 0, 0, PlanSpec(name), SamplingParams()), spec, has_policy=True)
+    progress = PictureProgress(
+        SequenceRequest("x", (1,), 0, 0, PlanSpec(name), SamplingParams()), spec, has_policy=True
+    )
     assert progress.steps == spec.num_tokens

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oar_core.models.lpd.groups import published_groups
+from oar_core.models.lpd.groups import lpd_groups
 from oar_core.order.hashing import hash_positions, hash_words
 from oar_core.order.plan import PlanSpec, group_sizes, make_plan
 from oar_core.order.spaced import _LPD_ORDER, spaced
@@ -63,7 +63,7 @@ def test_it_is_the_published_rule(grid, steps, seed, repulsion, data):
 
 @pytest.mark.parametrize(("side", "steps", "repulsion"), [(16, 20, 3), (16, 32, 3), (16, 20, 4), (32, 48, 5)])
 def test_with_published_groups_each_group_is_near_what_is_known_and_apart(side, steps, repulsion):
-    sizes = published_groups(steps, side * side)
+    sizes = lpd_groups(steps, side * side)
     order = spaced((side, side), sizes, 7, 0, (), repulsion)
     assert is_permutation(order)
     cells = [divmod(position, side) for position in order]
@@ -84,7 +84,7 @@ def least_distance(cells):
 
 def test_orders_of_the_published_table_are_pinned():
     """The authors' own generator gives this order where its shuffle is ours."""
-    order = spaced((16, 16), published_groups(20, 256), 0, 0, (), 3)
+    order = spaced((16, 16), lpd_groups(20, 256), 0, 0, (), 3)
     assert order[:12] == (125, 126, 240, 141, 241, 0, 9, 142, 225, 8, 16, 249)
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oar_core.errors import ConfigError, InvalidOrder
+from oar_core.errors import ConfigError, OrderError
 from oar_core.order.paths import halton, raster
 from oar_core.order.plan import PROMPTED, PlanSpec, make_plan
 from oar_core.order.tree import LEAF, OrderTree, fit_tree, token_presence
@@ -76,5 +76,5 @@ def test_nonsense_is_refused(nodes: list[list[int]], orders: list[list[int]], me
 
 
 def test_a_plan_alone_does_not_know_it() -> None:
-    with pytest.raises(InvalidOrder, match="keeps no orders for its prompts"):
+    with pytest.raises(OrderError, match="keeps no orders for its prompts"):
         make_plan(PlanSpec(PROMPTED), GRID, seed=0)

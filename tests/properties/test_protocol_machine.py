@@ -19,17 +19,18 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 
 from oar_wire.tenant import OPEN_TENANT
 from server.jobs import keys, scripts
+from server.jobs.admission import Idempotency
 from server.jobs.connection import RedisConnection
 from server.jobs.dead import DeadLetters
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog, StoredEvent
-from server.jobs.job import TRANSITIONS, Job, JobState
+from server.jobs.job import JobRecord, JobState
 from server.jobs.log import Claim, NewEvent
-from server.jobs.queue import Idempotency, JobQueue
+from server.jobs.queue import JobQueue
 from server.jobs.sweeper import Sweeper
 from server.jobs.worker_queue import Taken, WorkerQueue
 from server.settings import Settings
-from tests.server.jobs.protocol import ManualClock, end_leases, params
+from tests.server.jobs.protocol import TRANSITIONS, ManualClock, end_leases, params
 
 T = TypeVar("T")
 WORKERS = ("one", "two", "three")
@@ -80,10 +81,10 @@ class ProtocolMachine(RuleBasedStateMachine):
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    def call(self, call: scripts.Call) -> Any:
+    def call(self, call: scripts.ScriptCall) -> Any:
         return self.do(scripts.run_many(self.connection, [call]))[0]
 
-    def load(self, job_id: str) -> Job:
+    def load(self, job_id: str) -> JobRecord:
         return self.do(self.queue.load(job_id))
 
     def may_write(self, claim: Claim, worker: str) -> bool:
@@ -241,7 +242,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     @rule(job_id=jobs)
     def deadline_passes(self, job_id: str) -> None:
         if not self.records[job_id].state.is_terminal:
-            self.do(self.connection.once("HSET", keys.job(job_id), keys.Field.DEADLINE, 1))
+            self.do(self.connection.once("HSET", keys.job_key(job_id), keys.Field.DEADLINE, 1))
             for _ in range(2):  # a holder has to be seen twice to be taken for dead
                 if not self.records[job_id].state.is_terminal:
                     self.do(self.connection.once("ZADD", keys.DUE, 1, job_id))
@@ -250,7 +251,7 @@ class ProtocolMachine(RuleBasedStateMachine):
                 self.others_renew()
             # A living worker's job is that worker's to end: the deadline is taken back, as it is not the point here.
             if not self.records[job_id].state.is_terminal:
-                self.do(self.connection.once("HSET", keys.job(job_id), keys.Field.DEADLINE, 0))
+                self.do(self.connection.once("HSET", keys.job_key(job_id), keys.Field.DEADLINE, 0))
 
     @rule()
     def sweep(self) -> None:
@@ -276,12 +277,12 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_kept_is_counted(self) -> None:
-        words = self.do(self.connection.once("HGETALL", keys.storage(OPEN_TENANT)))
+        words = self.do(self.connection.once("HGETALL", keys.storage_key(OPEN_TENANT)))
         counted = {name.decode(): int(value) for name, value in zip(words[::2], words[1::2])}
         total = counted.pop("total", 0)
         counted.pop("next", None)
         assert sum(counted.values()) == total
-        reads = [("HGET", keys.job(job_id), keys.Field.STORAGE) for job_id in self.records]
+        reads = [("HGET", keys.job_key(job_id), keys.Field.STORAGE) for job_id in self.records]
         held = sum(int(value or 0) for value in self.do(self.connection.again_many(reads))) if reads else 0
         assert counted.get("active:tiny", 0) == held
 
@@ -299,8 +300,8 @@ class ProtocolMachine(RuleBasedStateMachine):
             if terminal:
                 assert terminal[0].seq == job.seq == seqs[-1]
 
-    async def read_all(self) -> list[tuple[Job, list[StoredEvent]]]:
-        async def read(job_id: str) -> tuple[Job, list[StoredEvent]]:
+    async def read_all(self) -> list[tuple[JobRecord, list[StoredEvent]]]:
+        async def read(job_id: str) -> tuple[JobRecord, list[StoredEvent]]:
             return await self.queue.load(job_id), await EventLog(self.connection).read(job_id, count=1000)
 
         return list(await asyncio.gather(*(read(job_id) for job_id in self.records)))

@@ -6,7 +6,7 @@ import pytest
 
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.errors import InvalidPrompt, PromptTooLong
+from oar_core.errors import PromptError, PromptLengthError
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import KnownTokens
 from oar_core.sampling.sampler import SamplingParams
@@ -58,7 +58,7 @@ def test_a_picture_that_was_interrupted_goes_on_as_the_same_one(rank: int) -> No
 
 def test_ids_that_are_no_condition_name_the_field() -> None:
     engine = Engine(tiny_backbone(), UNCONDITIONAL, EngineConfig(2))
-    for ids, kind in (((), InvalidPrompt), ((99,), InvalidPrompt), ((1,) * (TINY.max_condition + 1), PromptTooLong)):
+    for ids, kind in (((), PromptError), ((99,), PromptError), ((1,) * (TINY.max_condition + 1), PromptLengthError)):
         with pytest.raises(kind) as error:
             engine.add(replace(PLAIN, negative_ids=ids))
         assert error.value.field == "negative_prompt"

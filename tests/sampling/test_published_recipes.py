@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from oar_core.errors import InvalidSteps
+from oar_core.errors import StepsError
 from oar_core.models.base import BackboneSpec, GridLayout, GuidanceShare
 from oar_core.models.load import family
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.decode import DecodedGroup, Slots
 from oar_core.sampling.generate import generate
-from oar_core.sampling.progress import Progress
+from oar_core.sampling.progress import PictureProgress
 from oar_core.sampling.request import KnownTokens, SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from tests.models.folders import BACKBONES
@@ -23,7 +23,7 @@ def decoded(spec: BackboneSpec, steps: int, *, schedule: str = "linear", known: 
     """Sizes of the groups, and the guidance of each position by rank."""
     plan = PlanSpec("random", steps, "published")
     sampling = SamplingParams(guidance=SCALE, guidance_schedule=schedule)
-    progress = Progress(SequenceRequest("r", (0,), 3, 0, plan, sampling, known), spec)
+    progress = PictureProgress(SequenceRequest("r", (0,), 3, 0, plan, sampling, known), spec)
     sizes, scales = [], []
     while not progress.is_complete:
         row = progress.next_row(Slots(0, 1))
@@ -74,7 +74,7 @@ def test_an_edit_or_another_number_of_steps_falls_back_to_the_cosine():
 
 def test_a_family_without_published_groups_refuses_them():
     spec = BackboneSpec(GridLayout(4, 4), 64, 11, 1)
-    with pytest.raises(InvalidSteps, match="family has none"):
+    with pytest.raises(StepsError, match="family has none"):
         decoded(spec, 4)
 
 

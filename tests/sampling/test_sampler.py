@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oar_core.errors import InvalidSampling
+from oar_core.errors import SamplingError
 from oar_core.sampling.guidance import guide
 from oar_core.sampling.noise import gumbel, noise_key
 from oar_core.sampling.sampler import SamplingParams, SamplingRows, ranked, sample, truncated
@@ -130,7 +130,7 @@ def test_guidance_extrapolates_from_the_unconditional_row():
     ],
 )
 def test_parameters_out_of_range_are_refused_by_name(field, value):
-    with pytest.raises(InvalidSampling) as error:
+    with pytest.raises(SamplingError) as error:
         SamplingParams(**{field: value})
     assert error.value.field == field
 

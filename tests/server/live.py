@@ -20,6 +20,7 @@ from tests.server.processes import find_processes
 from tests.waiting import HANG_SECONDS, wait_for
 
 ROOT = Path(__file__).parents[2]
+SLOW = {"OAR_SLOTS": "2", "OAR_THREADS": "1"}
 
 
 class LiveServer:
@@ -173,3 +174,11 @@ class Stream:
     @property
     def close_code(self) -> int | None:
         return self._socket.protocol.close_code
+
+
+def wait_for_patches(server: LiveServer, job_id: str, count: int) -> None:
+    with server.stream(job_id) as stream:
+        for event in stream:
+            count -= event["type"] == "patches"
+            if not count:
+                return

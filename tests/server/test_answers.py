@@ -45,7 +45,7 @@ def url(redis_server: EmbeddedRedis) -> Iterator[str]:
 async def client(url: str, connection: RedisConnection, model_info: ModelInfo) -> AsyncIterator[httpx.AsyncClient]:
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 600)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
     async with httpx.AsyncClient(base_url=url, timeout=10) as client:
         yield client
 

@@ -10,9 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.live import LiveServer
+from tests.server.live import LiveServer, wait_for_patches
 from tests.server.test_generations import check_log
-from tests.server.test_processes import wait_for_patches
 from tests.server.tiny import NUM_TOKENS
 from tests.waiting import HANG_SECONDS, wait_for
 

@@ -22,10 +22,9 @@ from oar_core.sampling.edit import Edit, paint_edit
 from oar_core.sampling.sampler import SamplingParams
 from server.api.app import create_app
 from server.settings import Settings
-from tests.server.live import LiveServer
+from tests.server.live import SLOW, LiveServer
 from tests.server.test_bad_input import check
 from tests.server.test_generations import previews_of_a_held_job
-from tests.server.test_processes import SLOW
 from tests.server.tiny import NAME
 from tests.server.uploads import BOX, SIZE, bomb, broken, encode, mask, picture, refused, webp_bomb
 from tests.waiting import wait_for

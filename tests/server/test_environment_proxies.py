@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from oar_cli import main
 from oar_client import AsyncClient, BadRequest, Client
-from oar_client.address import is_loopback
+from oar_wire.loopback import is_loopback_url
 from tests.server.live import LiveServer
 
 LOWER = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "no_proxy")
@@ -127,4 +127,4 @@ def test_other_hosts_go_through_it(proxy: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_what_this_machine_is_called(url: str, expected: bool) -> None:
-    assert is_loopback(url) is expected
+    assert is_loopback_url(url) is expected

@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.live import LiveServer
+from tests.server.live import SLOW, LiveServer, wait_for_patches
 from tests.server.test_bad_input import check
-from tests.server.test_processes import SLOW, wait_for_patches
 from tests.server.test_stream import lasting
 from tests.server.tiny import NUM_TOKENS
 from tests.waiting import HANG_SECONDS, wait_for

@@ -23,9 +23,9 @@ from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import write_manifest
 from tests.importing.command import Importing
 from tests.models.folders import BACKBONES, CLASS_NAMES, NUM_TOKENS, RASTER_ONLY
-from tests.server.live import ROOT, LiveServer
-from tests.server.test_processes import wait_for, wait_for_patches
+from tests.server.live import ROOT, LiveServer, wait_for_patches
 from tests.server.tiny import NAME, write_tiny_weights
+from tests.waiting import wait_for
 
 FAMILIES = sorted(BACKBONES)
 SHIPPED = "sprites-64"

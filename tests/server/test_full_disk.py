@@ -62,7 +62,7 @@ async def publish(url: str, model: ModelInfo) -> None:
     connection = RedisConnection(url)
     registry = Registry(connection)
     await registry.publish_models([model], {}, 3600)
-    await registry.beat(WorkerInfo(name="test", models=(model.name,), slots=2, step_seconds=0.5), 3600)
+    await registry.workers.beat(WorkerInfo(name="test", models=(model.name,), slots=2, step_seconds=0.5), 3600)
     await connection.close()
 
 

@@ -37,7 +37,7 @@ async def job_id(connection: RedisConnection, settings: Settings, model_info: Mo
     """Of a job that waits for a worker that never comes."""
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 600)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
     return (await JobQueue(connection, settings).submit(params())).job_id
 
 

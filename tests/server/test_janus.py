@@ -19,9 +19,9 @@ from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import write_manifest
 from tests.importing.command import Importing
 from tests.models.janus.reference import NUM_TOKENS
-from tests.server.live import LiveServer
-from tests.server.test_processes import wait_for, wait_for_patches
+from tests.server.live import LiveServer, wait_for_patches
 from tests.server.tiny import NAME, write_tiny_weights
+from tests.waiting import wait_for
 
 JANUS = "janus"
 PROMPTS = ("a red hen", "an orc with golden boots", "a green bird on snow", "a blue bird")

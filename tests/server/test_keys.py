@@ -67,7 +67,7 @@ async def other(url: str, keys: Keys, connection: RedisConnection) -> AsyncItera
 async def worker(connection: RedisConnection, settings: Settings, model_info: ModelInfo) -> WorkerQueue:
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 60)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
     worker = WorkerQueue(connection, settings, "test", "tiny")
     await worker.open()
     return worker

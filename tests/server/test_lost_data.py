@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from oar_wire.errors import JobNotFound
 from oar_wire.model import ModelInfo, WorkerInfo
 from server.jobs import keys
+from server.jobs.admission import Admission
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.events import EventLog
@@ -161,13 +162,13 @@ async def test_a_model_that_was_evicted_is_published_again(
     options = options_of(str(settings.redis_url), tmp_path, weights_dir)
     registry = Registry(connection)
     async with worker_of(options):
-        for name in (keys.model("tiny"), keys.text_tokenizer("tiny"), keys.MODELS, keys.DEFAULT_MODEL):
+        for name in (keys.model_key("tiny"), keys.text_tokenizer_key("tiny"), keys.MODELS, keys.DEFAULT_MODEL):
             await connection.once("DEL", name)
             await until(registry.models)
             await until(registry.default_model)
             assert await until(lambda: registry.text_tokenizer("tiny"))
     assert (await registry.models())[0].name == "tiny", "it is still known for a while"
-    assert 0 < await connection.once("PTTL", keys.model("tiny")) <= 1000 * (1.5 + options.model_grace)
+    assert 0 < await connection.once("PTTL", keys.model_key("tiny")) <= 1000 * (1.5 + options.model_grace)
 
 
 @pytest.mark.running
@@ -230,7 +231,7 @@ async def test_a_redis_that_comes_back_with_an_empty_folder(tmp_path: Path, weig
             await asyncio.to_thread(server.start)
 
             async def is_back() -> Any:
-                return await connection.is_alive() and await registry.models() and await registry.workers()
+                return await connection.is_alive() and await registry.models() and await registry.workers.alive()
 
             await until(is_back)
             job_id = (await queue.submit(LONG)).job_id
@@ -248,7 +249,7 @@ async def test_a_redis_that_comes_back_with_an_empty_folder(tmp_path: Path, weig
 async def served(connection: RedisConnection, model_info: ModelInfo) -> Registry:
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 600)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
     return registry
 
 
@@ -272,14 +273,14 @@ SUBMITS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture
 def _loses_what_it_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
-    submit = JobQueue.submit
+    submit = Admission.submit
 
-    async def submit_and_lose(self: JobQueue, *args: Any, **options: Any) -> Any:
+    async def submit_and_lose(self: Admission, *args: Any, **options: Any) -> Any:
         accepted = await submit(self, *args, **options)
         await self._connection.once("FLUSHALL")
         return accepted
 
-    monkeypatch.setattr(JobQueue, "submit", submit_and_lose)
+    monkeypatch.setattr(Admission, "submit", submit_and_lose)
 
 
 @pytest.mark.usefixtures("served", "_loses_what_it_accepts")
@@ -374,14 +375,14 @@ async def test_a_job_that_ends_while_it_is_looked_for_has_not_expired(
     """Its worker wrote its end, and its tombstone, between the two reads."""
     queue = JobQueue(connection, settings)
     job_id = (await queue.submit(params())).job_id
-    kept = await connection.once("DUMP", keys.job(job_id))
-    await connection.once("DEL", keys.job(job_id))
+    kept = await connection.once("DUMP", keys.job_key(job_id))
+    await connection.once("DEL", keys.job_key(job_id))
     again = RedisConnection.again
 
     async def write_before_the_tombstone_is_read(self: RedisConnection, *words: Any) -> Any:
-        if words == ("GET", keys.tombstone(job_id)):
-            await self.once("SET", keys.tombstone(job_id), "failed ")
-            await self.once("RESTORE", keys.job(job_id), 0, kept, "REPLACE")
+        if words == ("GET", keys.tombstone_key(job_id)):
+            await self.once("SET", keys.tombstone_key(job_id), "failed ")
+            await self.once("RESTORE", keys.job_key(job_id), 0, kept, "REPLACE")
         return await again(self, *words)
 
     monkeypatch.setattr(RedisConnection, "again", write_before_the_tombstone_is_read)

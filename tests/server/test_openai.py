@@ -21,9 +21,8 @@ from openai.types import ImageEditCompletedEvent, ImageEditPartialImageEvent, Im
 from openai.types import ImageGenPartialImageEvent as PartialEvent
 from PIL import Image
 
-from tests.server.live import LiveServer
+from tests.server.live import SLOW, LiveServer
 from tests.server.test_edits import MASK
-from tests.server.test_processes import SLOW
 from tests.server.tiny import NAME, NUM_TOKENS
 from tests.server.uploads import encode, mask, picture
 from tests.waiting import HANG_SECONDS, wait_for

@@ -28,7 +28,7 @@ PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-He
 @pytest.fixture
 async def _model(connection: RedisConnection, model_info: ModelInfo) -> None:
     await Registry(connection).publish_models([model_info], {}, 600)
-    await Registry(connection).beat(WorkerInfo(name="w", models=("tiny",), slots=4), 600)
+    await Registry(connection).workers.beat(WorkerInfo(name="w", models=("tiny",), slots=4), 600)
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ class Switch:
 def switch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
     switch = Switch()
 
-    def prepare(image: uploads.Upload, *args: Any) -> uploads.Source:
+    def prepare(image: uploads.Upload, *args: Any) -> uploads.EditSource:
         if image.data == b"held":
             switch.hold()
         return uploads.prepare(image, *args)
@@ -94,7 +94,7 @@ async def other(url: str, keys: Keys) -> AsyncIterator[httpx.AsyncClient]:
 async def worker(connection: RedisConnection, settings: Settings, model_info: ModelInfo) -> WorkerQueue:
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 60)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
     worker = WorkerQueue(connection, settings, "test", "tiny")
     await worker.open()
     return worker

@@ -36,7 +36,7 @@ PROXY, STRANGER = "127.0.0.1", "127.0.0.2"
 async def _model(connection: RedisConnection, model_info: ModelInfo) -> None:
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 600)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
 
 
 @pytest.fixture(scope="module")

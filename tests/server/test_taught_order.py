@@ -8,7 +8,9 @@ from oar_core.models.load import load_model
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
+from oar_core.train.model_export import ModelExport
 from oar_core.train.run import Run
+from oar_core.train.stage_trainer import StageTrainer
 from oar_core.weights import write_manifest
 from tests.models.folders import CLASS_NAMES, NUM_TOKENS
 from tests.server.live import LiveServer
@@ -20,11 +22,11 @@ __all__ = ["class_folder"]
 def test_a_model_that_was_taught_an_order_is_served_with_it(class_folder: Path, tmp_path: Path) -> None:
     begun = adopted("randar", class_folder, tmp_path)
     run = Run(short_settings(), begun.data, begun.folder, begun.device)
-    run.distill()
-    run.train_order_finetune()
+    StageTrainer(run).distill()
+    StageTrainer(run).train_order_finetune()
     weights = tmp_path / "taught"
-    run.export(weights / "tiny")
-    write_manifest(weights, "tiny", {"tiny": run.licence})
+    ModelExport(run).export(weights / "tiny")
+    write_manifest(weights, "tiny", {"tiny": ModelExport(run).licence})
     model = load_model(weights / "tiny", "cpu", torch.float32)
     plan, sampling = default_plan(model), default_sampling(model)
     assert plan.order == "distilled"

@@ -305,9 +305,9 @@ async def test_a_worker_that_is_started_again_under_its_name_is_alive_at_once(
         run = asyncio.create_task(Worker(settings, connection, "w", models).run(ready.set))
         await ready.wait()
         await stop_tasks([run])  # it dies, and says nothing
-        assert [worker.name for worker in await registry.workers()] == ["w"]
+        assert [worker.name for worker in await registry.workers.alive()] == ["w"]
         clock.advance(2 * settings.lease_seconds)
-    assert not await registry.workers(), "the second one has not been heard since"
+    assert not await registry.workers.alive(), "the second one has not been heard since"
 
 
 @pytest.mark.running

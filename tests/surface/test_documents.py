@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from oar_wire.events import EVENTS, TERMINAL_TYPES, Event
 from oar_wire.version import VERSION
-from ops.documents import GENERATED, TABLES, build
+from ops.documents import GENERATED, TABLES, build_documents
 from server.api import asyncapi
 from server.api.app import create_app
 from server.api.codes import close_codes, error_codes
@@ -31,7 +31,7 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_written_is_what_the_code_says() -> None:
-    stale = [str(path) for path, text in build().items() if path.read_text() != text]
+    stale = [str(path) for path, text in build_documents().items() if path.read_text() != text]
     assert not stale, f"run `make documents`: {', '.join(stale)}"
 
 

@@ -16,7 +16,7 @@ from oar_cli.failure import CommandFailed
 from oar_client.errors import Conflict, NotFound, OarError, Overloaded, Unauthorized, refusal
 from oar_wire import errors
 from oar_wire.error import ServerError, all_errors
-from oar_wire.errors import FIELD_CODE, InvalidField, InvalidOrder, JobFailed, find_error, restore
+from oar_wire.errors import FIELD_CODE, InvalidField, InvalidOrder, JobFailure, find_error, restore
 from oar_wire.job import Failure
 from server.api.codes import error_codes
 from server.api.faults import respond
@@ -149,7 +149,7 @@ def test_a_failure_of_a_job_is_its_error_again() -> None:
         assert type(again) is type(error)
         assert again.to_json() == error.to_json()
     later = restore("of_a_later_version", "it broke", None)
-    assert (type(later), later.code, later.status) == (JobFailed, "of_a_later_version", 500)
+    assert (type(later), later.code, later.status) == (JobFailure, "of_a_later_version", 500)
 
 
 # codes are spelled in their classes alone

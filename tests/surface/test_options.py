@@ -24,8 +24,8 @@ from oar_wire import options
 
 about = options.About("How sharp edges are", ge=0, le=5, usual=(0, 5, 0.5))
 kind = Annotated[float, about]
-options.Sampling = create_model("Sampling", __base__=options.Sampling, sharpness=(kind, 1.5))
-options.OPTIONS.update(options.collect("sampling", options.Sampling))
+options.SamplingOptions = create_model("SamplingOptions", __base__=options.SamplingOptions, sharpness=(kind, 1.5))
+options.OPTIONS.update(options.collect("sampling", options.SamplingOptions))
 """
 LOOK = """
 import json, sys
@@ -34,7 +34,7 @@ from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from oar_core.errors import ConfigError, RequestError, check_options
 from oar_core.train.recipe_file import read_recipe
-from oar_core.train.recipes import SamplingDefaults
+from oar_core.train.recipe import SamplingDefaults
 from oar_wire.job import GenerationParams
 from oar_wire.model import GenerationDefaults, ModelInfo, describe_options
 from oar_wire.openai import ImagesRequest
@@ -44,7 +44,7 @@ from ops.documents import TABLES
 from server.api.app import create_app
 from server.api.codes import error_codes
 from server.api.validation import resolve
-from oar_cli.generate import generate
+from oar_cli.generate import generate_command as generate
 from server.settings import Settings
 
 def refusal(call):
@@ -77,7 +77,7 @@ print(json.dumps({
     "recipe": [SamplingDefaults().sharpness, recipe(3.5), refusal(lambda: recipe(9.0))],
     "library": refusal(lambda: check_options({"sharpness": 9.0})),
     "help": CliRunner().invoke(generate, ["--help"]).output,
-    "client": client_options.source(),
+    "client": client_options.options_source(),
     "table": TABLES["request fields"](),
 }))
 """

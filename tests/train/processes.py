@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run, together
+from oar_core.train.stage_trainer import StageTrainer
 from tests.train.test_families import settings
 
 NUM_IMAGES = 48
@@ -21,9 +22,9 @@ def sharded(num_shards: int) -> Recipe:
 
 
 def train_all(run: Run) -> None:
-    run.distill()
-    run.train_order_finetune()
-    run.train_order_policy()
+    StageTrainer(run).distill()
+    StageTrainer(run).train_order_finetune()
+    StageTrainer(run).train_order_policy()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from oar_core.train.discriminator import Discriminator
 from oar_core.train.loop import Step
 from oar_core.train.losses import feature_distance, paired_logistic
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
 from oar_core.train.stages.tokenizer import TokenizerStage
 
@@ -53,7 +53,7 @@ def test_a_discriminator_that_says_nothing_is_smooth_and_stays_at_chance(
 ) -> None:
     images = Run(tiny_recipe, picture_folder, tmp_path, CPU).images("train")
     stage = TokenizerStage(images, tiny_recipe.tokenizer, tiny_recipe.tokenizer_stage)
-    for parameter in stage.discriminator.to_logit.parameters():
+    for parameter in stage.adversary.network.to_logit.parameters():
         parameter.data.zero_()
     step = Step(5, 10, CPU, torch.Generator().manual_seed(0))
     losses = stage.loss(torch.arange(8), step)

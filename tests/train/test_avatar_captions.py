@@ -10,7 +10,7 @@ import pytest
 from oar_core.train import avatar_captions as captions
 from oar_core.train.attributes import ATTRIBUTE_SETS, AVATAR_LOOKS
 from oar_core.train.avatar_captions import AvatarCaptions, wordings
-from oar_core.train.avatar_looks import COLUMNS, NONE, PALETTES, UNNAMED, add_look, colour_name, look
+from oar_core.train.avatar_looks import COLUMNS, NONE, PALETTES, UNNAMED, add_look, colour_name, draw_look
 from tests.train.avatar_rows import draw_row
 
 ROWS = [draw_row(random.Random(seed)) for seed in range(1600)]
@@ -47,7 +47,7 @@ def spans(patterns: list[re.Pattern[str]], caption: str) -> Iterator[tuple[int, 
 
 
 def shown(row: dict[str, str]) -> dict[str, str]:
-    return {column: value for column, value in look(row).items() if value != UNNAMED}
+    return {column: value for column, value in draw_look(row).items() if value != UNNAMED}
 
 
 @pytest.mark.parametrize("source", [AvatarCaptions(), AvatarCaptions.complete()], ids=["random", "complete"])
@@ -149,7 +149,7 @@ def test_words_that_are_a_values_own_are_no_others() -> None:
 def test_gender_is_a_matter_of_what_is_drawn() -> None:
     rng, source = random.Random(0), AvatarCaptions()
     for row in ROWS:
-        if look(row)["facial_hair"] not in {NONE, UNNAMED}:
+        if draw_look(row)["facial_hair"] not in {NONE, UNNAMED}:
             assert not re.search(r"\b(woman|lady|girl)\b", source(row, rng))
 
 
@@ -173,22 +173,22 @@ def test_the_documents_list_what_a_prompt_decides_in_each_style() -> None:
 
 def test_what_is_covered_is_not_named() -> None:
     row = next(row for row in ROWS if row["style"] == "bigSmile") | {"mouth": "braces", "eyes": "angry"}
-    assert look(row | {"accessories": ""})["mouth"] == "braces"
-    assert look(row | {"accessories": "faceMask"})["mouth"] == UNNAMED
-    assert look(row | {"accessories": "sunglasses"})["eyes"] == UNNAMED
-    assert look(row | {"accessories": "glasses"})["eyes"] == "angry"
+    assert draw_look(row | {"accessories": ""})["mouth"] == "braces"
+    assert draw_look(row | {"accessories": "faceMask"})["mouth"] == UNNAMED
+    assert draw_look(row | {"accessories": "sunglasses"})["eyes"] == UNNAMED
+    assert draw_look(row | {"accessories": "glasses"})["eyes"] == "angry"
 
 
 def test_a_white_mohawk_before_white_is_not_seen() -> None:
     row = next(row for row in ROWS if row["style"] == "micah") | {"hair": "mrT", "hairColor": "#ffffff"}
-    assert look(row | {"background": "lavender"})["hair"] == "mohawk"
-    assert look(row | {"background": "white"})["hair"] == UNNAMED
+    assert draw_look(row | {"background": "lavender"})["hair"] == "mohawk"
+    assert draw_look(row | {"background": "white"})["hair"] == UNNAMED
 
 
 def test_cropped_hair_of_the_skins_colour_is_not_seen() -> None:
     row = next(row for row in ROWS if row["style"] == "bigSmile") | {"hair": "shavedHead", "hairColor": "#e2ba87"}
-    assert look(row | {"skinColor": "#643d19"})["hair"] == "buzz cut"
-    assert look(row | {"skinColor": "#e2ba87"})["hair"] == UNNAMED
+    assert draw_look(row | {"skinColor": "#643d19"})["hair"] == "buzz cut"
+    assert draw_look(row | {"skinColor": "#e2ba87"})["hair"] == UNNAMED
 
 
 def test_the_evaluator_reads_columns_that_are_added() -> None:

@@ -10,8 +10,8 @@ from PIL import Image
 from oar_cli.lab import commands
 from oar_core.errors import DataError
 from oar_core.train.check import check_data
+from oar_core.train.recipe import Recipe
 from oar_core.train.recipe_file import load_recipe
-from oar_core.train.recipes import Recipe
 
 RECIPE = 'base = "pictures-64"\ntokenizer.image_size = [16, 16]\nbackbone.max_condition = 8\ntext_vocab = 300\n'
 

@@ -12,12 +12,12 @@ from PIL import Image
 
 from oar_core.errors import ConfigError, DataError
 from oar_core.train.attributes import AttributeVocabulary
-from oar_core.train.avatar_looks import look
+from oar_core.train.avatar_looks import draw_look
 from oar_core.train.captions import CAPTION_SOURCES
 from oar_core.train.check import check_data
 from oar_core.train.columns import COLUMN_SOURCES, add_columns
 from oar_core.train.recipe_file import load_recipe
-from oar_core.train.recipes import RECIPES, recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 from oar_core.train.run import Run
 from tests.train.avatar_rows import draw_row
 
@@ -52,17 +52,17 @@ def avatars(tmp_path: Path) -> Path:
 
 
 def test_a_runs_rows_have_the_columns_that_its_evaluator_reads(avatars: Path, tmp_path: Path) -> None:
-    made = recipe("avatars-128")
+    made = find_recipe("avatars-128")
     images = Run(made, avatars, tmp_path / "run", torch.device("cpu")).images("train")
     assert len(images) == 54
-    assert all(row["look_hair"] == look(row)["hair"] for row in images.rows)
+    assert all(row["look_hair"] == draw_look(row)["hair"] for row in images.rows)
     vocabulary = AttributeVocabulary.build(made.attributes, images.rows)
     assert vocabulary.encode(images.rows).shape == (54, len(made.attributes))
     assert "" not in vocabulary.classes["look_hair"]
 
 
 def test_a_recipe_that_adds_no_columns_reads_them_as_they_are(avatars: Path, tmp_path: Path) -> None:
-    plain = replace(recipe("avatars-128"), column_source="")
+    plain = replace(find_recipe("avatars-128"), column_source="")
     images = Run(plain, avatars, tmp_path / "run", torch.device("cpu")).images("test")
     assert not any(column.startswith("look_") for column in images.rows[0])
     with pytest.raises(DataError, match="no column 'look_skin'"):
@@ -90,7 +90,7 @@ def test_recipes_name_sources_that_exist() -> None:
 
 
 def test_avatars_are_checked_before_hours_are_spent(avatars: Path) -> None:
-    made = recipe("avatars-128")
+    made = find_recipe("avatars-128")
     report = check_data(avatars, made)
     assert report.problems == ()
     assert report.layout == "style archives"

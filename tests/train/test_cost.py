@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from oar_cli.lab import commands
-from oar_core.train.recipes import recipe
+from oar_core.train.recipes import find_recipe
 from oar_lab.training_cost import STATE_BYTES, Machine, taught_cost, usual_backbones
 from tests.models.folders import write_golden_model
 
-RECIPE, MACHINE = recipe("imported"), Machine()
+RECIPE, MACHINE = find_recipe("imported"), Machine()
 
 
 @pytest.mark.parametrize("name", ["arpg", "lpd", "randar"])
@@ -48,4 +48,4 @@ def test_the_command_computes_it_for_a_model_and_refuses_one_without_an_order(tm
     assert told["num_parameters"] < 1e6
     refused = CliRunner().invoke(commands["train"], ["cost", "--model", str(tmp_path / "llamagen")])
     assert refused.exit_code == 1
-    assert "which writes row by row" in refused.output
+    assert "which writes in one order alone" in refused.output

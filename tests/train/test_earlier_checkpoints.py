@@ -24,6 +24,7 @@ from oar_core.train.checkpoint import (
 from oar_core.train.loop import CHECKPOINT, RunState, Step
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import ANY_ORDER_STAGE, TOKENIZER_STAGE
+from oar_core.train.stage_trainer import StageTrainer
 from oar_core.train.stages.any_order import AnyOrderStage
 from tests.golden.checkpoints.make import END, NUM_STEPS, STOPPED_AT, open_run, write_pictures
 
@@ -70,7 +71,7 @@ def resumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, T
         patch.setattr(RunState, "__init__", keep)
         patch.setattr(AnyOrderStage, "before_step", look)
         with pytest.raises(Seen):
-            run.train_any_order()
+            StageTrainer(run).train_any_order()
     return numbers[0], found
 
 
@@ -87,7 +88,7 @@ def test_it_goes_on_at_its_step_with_its_weights_averages_and_moments(
 
 
 def test_it_comes_to_the_end_that_it_would_have_come_to(begun: Run) -> None:
-    begun.train_any_order()
+    StageTrainer(begun).train_any_order()
     ended, expected = load_checkpoint(path_of(begun)), load_checkpoint(EARLIER / END)
     younger = {"num_shards": 1}  # a field that the loop got later
     assert ended.meta == {**expected.meta, "loop": {**expected.meta["loop"], **younger}}
@@ -98,7 +99,7 @@ def test_it_comes_to_the_end_that_it_would_have_come_to(begun: Run) -> None:
 
 
 def test_what_is_written_has_the_present_format(begun: Run) -> None:
-    begun.train_any_order()
+    StageTrainer(begun).train_any_order()
     assert load_tensors(path_of(begun))[1]["format"] == FORMAT
     assert begun.is_trained(ANY_ORDER_STAGE)
     assert begun.is_trained(TOKENIZER_STAGE)
@@ -108,7 +109,7 @@ def test_a_later_format_is_a_sentence(begun: Run) -> None:
     tensors, meta = load_tensors(path_of(begun))
     save_tensors(path_of(begun), tensors, {**meta, "format": FORMAT + 1})
     sentence = f"has format {FORMAT + 1}; this version of the library reads up to {FORMAT}"
-    for read in (begun.train_any_order, begun.backbone, lambda: begun.is_trained(ANY_ORDER_STAGE)):
+    for read in (StageTrainer(begun).train_any_order, begun.backbone, lambda: begun.is_trained(ANY_ORDER_STAGE)):
         with pytest.raises(CheckpointError, match=sentence):
             read()
     with pytest.raises(CheckpointError, match=sentence):
@@ -127,4 +128,4 @@ def test_a_field_that_the_loop_got_later_has_its_default(begun: Run, monkeypatch
     assert resumed(begun, monkeypatch)[0] == STOPPED_AT
     other = replace(begun.recipe, any_order_loop=replace(begun.recipe.any_order_loop, ema_decay=0.5))
     with pytest.raises(CheckpointError, match="another config"):
-        replace(begun, recipe=other).train_any_order()
+        StageTrainer(replace(begun, recipe=other)).train_any_order()

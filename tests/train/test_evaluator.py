@@ -11,8 +11,10 @@ from oar_core.train.attributes import UNKNOWN, Attribute, AttributeVocabulary
 from oar_core.train.evaluator import Evaluator, EvaluatorConfig
 from oar_core.train.loop import LoopConfig, Step
 from oar_core.train.optim import OptimConfig
-from oar_core.train.recipes import RECIPES, Recipe, recipe
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 from oar_core.train.run import Run
+from oar_core.train.stage_trainer import StageTrainer
 from oar_core.train.stages.evaluator import EvaluatorStage, EvaluatorStageConfig, augment
 from oar_lab.eval.agreement import agreement
 
@@ -35,7 +37,7 @@ def test_a_trained_evaluator_reads_held_out_pictures(
     tmp_path: Path, picture_folder: Path, evaluator_recipe: Recipe
 ) -> None:
     run = Run(evaluator_recipe, picture_folder, tmp_path / "run", CPU)
-    evaluator = Evaluator.load(run.train_evaluator(), CPU)
+    evaluator = Evaluator.load(StageTrainer(run).train_evaluator(), CPU)
     images = run.images("test")
     read = evaluator.read(images.pixels).classes
     labels = evaluator.vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
@@ -46,7 +48,7 @@ def test_a_trained_evaluator_reads_held_out_pictures(
 
 def test_a_recipe_without_attributes_is_refused(tmp_path: Path, picture_folder: Path, tiny_recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match="names no attributes"):
-        Run(tiny_recipe, picture_folder, tmp_path / "run", CPU).train_evaluator()
+        StageTrainer(Run(tiny_recipe, picture_folder, tmp_path / "run", CPU)).train_evaluator()
 
 
 def test_shifts_bring_in_white_and_leave_the_rest() -> None:
@@ -83,7 +85,7 @@ def test_unknown_labels_teach_nothing(tmp_path: Path, picture_folder: Path, eval
     assert all(not parameter.grad.any() for parameter in stage.net.parameters() if parameter.grad is not None)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in RECIPES if recipe(name).attributes))
+@pytest.mark.parametrize("name", sorted(name for name in RECIPES if find_recipe(name).attributes))
 def test_no_evaluator_shares_its_seed_with_what_it_measures(name: str) -> None:
-    chosen = recipe(name)
+    chosen = find_recipe(name)
     assert chosen.evaluator_loop.seed not in {chosen.tokenizer_loop.seed, chosen.any_order_loop.seed}

@@ -12,17 +12,23 @@ from PIL import Image
 
 from oar_cli.lab import commands
 from oar_core.config import OrderPolicyConfig
-from oar_core.errors import ConfigError, InvalidPrompt
+from oar_core.errors import ConfigError, PromptError
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.train.adopted import AdoptedModel
+from oar_core.train.adoption import adopt
+from oar_core.train.kept_orders import KeptOrders
 from oar_core.train.loop import Curve, LoopConfig
+from oar_core.train.model_export import ModelExport
 from oar_core.train.optim import OptimConfig
-from oar_core.train.recipes import RECIPES, Recipe, recipe
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 from oar_core.train.run import Run
+from oar_core.train.run_captions import RunCaptions
+from oar_core.train.stage_trainer import StageTrainer
 from oar_core.train.stages.order_distill import DistillConfig
 from oar_core.weights import Manifest, write_manifest
 from oar_lab.eval.likelihood import bits_per_token
@@ -52,7 +58,7 @@ def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings() -> Recipe:
     loop = LoopConfig(num_images=480, batch_size=8, log_every=1, checkpoint_every=20, optim=OptimConfig(lr=1e-3))
     return replace(
-        recipe("imported"),
+        find_recipe("imported"),
         name="tiny",
         distill=DistillConfig(num_images=24, batch_size=8, block_size=8),
         order_finetune_loop=loop,
@@ -74,12 +80,12 @@ def adopted(family: str, data: Path, folder: Path) -> Run:
     assert importing.run(importing.golden).exit_code == 0
     (model,) = (path for path in importing.weights.iterdir() if path.is_dir())
     run = Run(settings(), data, folder / "run", CPU)
-    run.adopt(model)
+    adopt(run, model)
     return run
 
 
 def held_out_bits(run: Run, stage: str, order: str) -> float:
-    token_ids, conditions = run.sample("test", 12)
+    token_ids, conditions = RunCaptions(run).sample("test", 12)
     return bits_per_token(run.backbone(stage), token_ids, conditions, order)
 
 
@@ -90,9 +96,9 @@ def losses(run: Run, stage: str) -> list[float]:
 @pytest.fixture(scope="module", params=FAMILIES)
 def taught(request: pytest.FixtureRequest, class_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = adopted(request.param, class_folder, tmp_path_factory.mktemp(request.param))
-    run.distill()
-    run.train_order_policy("any_order")
-    run.train_order_finetune()
+    StageTrainer(run).distill()
+    StageTrainer(run).train_order_policy("any_order")
+    StageTrainer(run).train_order_finetune()
     return run
 
 
@@ -105,7 +111,7 @@ def test_the_loss_falls_and_so_do_held_out_bits_in_the_new_order(taught: Run) ->
 
 
 def test_the_taught_model_is_a_folder_that_draws_in_its_own_order(taught: Run, tmp_path: Path) -> None:
-    taught.export(tmp_path / "tiny")
+    ModelExport(taught).export(tmp_path / "tiny")
     model = load_model(tmp_path / "tiny", "cpu", torch.float32)
     config = taught.adopted
     assert config is not None
@@ -125,9 +131,9 @@ def test_a_policy_learns_from_its_backbone_what_to_ask_next(taught: Run) -> None
 
 def test_a_class_may_decide_the_order_of_an_imported_model(class_folder: Path, tmp_path: Path) -> None:
     run = adopted("randar", class_folder, tmp_path)
-    run.distill()
-    fitted = run.fit_order_tree()
-    run.export(tmp_path / "tiny", "any_order")
+    StageTrainer(run).distill()
+    fitted = KeptOrders(run).fit()
+    ModelExport(run).export(tmp_path / "tiny", "any_order")
     model = load_model(tmp_path / "tiny", "cpu", torch.float32)
     assert "prompted" in model.orders
     assert f"keeps {len(fitted.tree)} orders, which prompts decide" in (tmp_path / "tiny" / "card.md").read_text()
@@ -165,19 +171,26 @@ def test_an_order_that_is_no_policys_is_taught_too(
 
 @pytest.mark.parametrize("family", ["llamagen", "janus"])
 def test_a_model_that_writes_row_by_row_is_refused(family: str, class_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"of family {family}, which writes row by row: there is no order to distil"):
+    with pytest.raises(
+        ConfigError, match=f"of family {family}, which writes in one order alone: there is no order to distil"
+    ):
         adopted(family, class_folder, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
 def test_stages_that_the_model_brings_are_not_repeated(class_folder: Path, tmp_path: Path) -> None:
     run = adopted("lpd", class_folder, tmp_path)
-    stages = (run.train_tokenizer, run.train_decoder, run.train_any_order, lambda: run.train_from_scratch("raster"))
+    stages = (
+        StageTrainer(run).train_tokenizer,
+        StageTrainer(run).train_decoder,
+        StageTrainer(run).train_any_order,
+        lambda: StageTrainer(run).train_from_scratch("raster"),
+    )
     for stage in stages:
         with pytest.raises(ConfigError, match="whose stages are done"):
             stage()
     with pytest.raises(ConfigError, match="a run adopts a model before anything is trained in it"):
-        run.adopt(tmp_path / "weights" / next(iter(Manifest.load(tmp_path / "weights").models)))
+        adopt(run, tmp_path / "weights" / next(iter(Manifest.load(tmp_path / "weights").models)))
 
 
 def test_a_class_that_the_model_does_not_know_is_named(class_folder: Path, tmp_path: Path) -> None:
@@ -186,8 +199,8 @@ def test_a_class_that_the_model_does_not_know_is_named(class_folder: Path, tmp_p
     for name in ("goldfish", "teapot"):
         (other / "train" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), "red").save(other / "train" / name / "1.png")
-    with pytest.raises(InvalidPrompt, match="'teapot' is no class of this model"):
-        replace(run, data=other).distill()
+    with pytest.raises(PromptError, match="'teapot' is no class of this model"):
+        StageTrainer(replace(run, data=other)).distill()
 
 
 def test_a_run_knows_what_it_began_with(class_folder: Path, tmp_path: Path) -> None:
@@ -198,8 +211,8 @@ def test_a_run_knows_what_it_began_with(class_folder: Path, tmp_path: Path) -> N
     assert (found.spec.grid, found.image_size, found.licence) == ((4, 4), (8, 8), "MIT")
     write_golden_model("arpg", tmp_path / "bare" / "arpg")
     other = replace(run, folder=tmp_path / "other")
-    other.adopt(tmp_path / "bare" / "arpg")
-    assert other.licence == "unknown", "no manifest lies beside the folder"
+    adopt(other, tmp_path / "bare" / "arpg")
+    assert ModelExport(other).licence == "unknown", "no manifest lies beside the folder"
     names: Sequence[str] = [path.name for path in (other.folder / "model").iterdir()]
     assert sorted(names) == ["classes.json", "config.json", "origin.json", "tokenizer.safetensors"]
     write_manifest(tmp_path / "bare", "arpg", {"arpg": "CC0-1.0"})

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from oar_core.order.permutation import invert
-from oar_core.train.order_stats import agreement, foreground_patches, kendall, order_stats, position_entropy, spearman
+from oar_core.train.order_stats import (
+    foreground_patches,
+    kendall,
+    order_stats,
+    position_entropy,
+    score_agreement,
+    spearman,
+)
 
 
 def random_orders(count: int, length: int, seed: int = 0) -> torch.Tensor:
@@ -33,7 +40,7 @@ def test_kendall_counts_pairs():
 
 def test_agreement_names_every_pair():
     orders = {"a": random_orders(2, 6), "b": random_orders(2, 6), "c": random_orders(2, 6, seed=3)}
-    result = agreement(orders)
+    result = score_agreement(orders)
     assert set(result) == {"a / b", "a / c", "b / c"}
     assert result["a / b"] == {"spearman": pytest.approx(1.0), "kendall": pytest.approx(1.0)}
 

@@ -13,8 +13,9 @@ from oar_core.train.checkpoint import load_tensors
 from oar_core.train.loop import LoopConfig, Step
 from oar_core.train.optim import OptimConfig
 from oar_core.train.perceptual import PACKAGE, PerceptualDistance
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
+from oar_core.train.stage_trainer import StageTrainer
 from oar_core.train.stages.tokenizer import TokenizerStage, TokenizerStageConfig
 
 CPU = torch.device("cpu")
@@ -101,7 +102,7 @@ def test_without_an_adversary_the_loss_falls_and_no_discriminator_is_kept(
 ) -> None:
     loop = LoopConfig(num_images=480, batch_size=8, log_every=1, checkpoint_every=20, optim=OptimConfig(lr=3e-3))
     recipe = replace(tiny_recipe, tokenizer_loop=loop, tokenizer_stage=NO_ADVERSARY)
-    path = Run(recipe, picture_folder, tmp_path, CPU).train_tokenizer()
+    path = StageTrainer(Run(recipe, picture_folder, tmp_path, CPU)).train_tokenizer()
     header, *lines = (path.parent / "curve.csv").read_text().splitlines()
     pixel = [float(line.split(",")[header.split(",").index("pixel")]) for line in lines]
     assert sum(pixel[-5:]) < 0.6 * sum(pixel[:5])
@@ -113,7 +114,7 @@ def test_a_training_without_an_adversary_goes_on_where_it_was_stopped(
     tiny_recipe: Recipe, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = replace(tiny_recipe, tokenizer_stage=NO_ADVERSARY)
-    whole = Run(recipe, picture_folder, tmp_path / "whole", CPU).train_tokenizer()
+    whole = StageTrainer(Run(recipe, picture_folder, tmp_path / "whole", CPU)).train_tokenizer()
     before_step = TokenizerStage.before_step
 
     def stop(stage: TokenizerStage, step: Step) -> None:
@@ -124,8 +125,8 @@ def test_a_training_without_an_adversary_goes_on_where_it_was_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(TokenizerStage, "before_step", stop)
         with pytest.raises(KeyboardInterrupt):
-            Run(recipe, picture_folder, tmp_path / "broken", CPU).train_tokenizer()
-    broken = Run(recipe, picture_folder, tmp_path / "broken", CPU).train_tokenizer()
+            StageTrainer(Run(recipe, picture_folder, tmp_path / "broken", CPU)).train_tokenizer()
+    broken = StageTrainer(Run(recipe, picture_folder, tmp_path / "broken", CPU)).train_tokenizer()
     expected, found = load_tensors(whole)[0], load_tensors(broken)[0]
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -12,8 +12,9 @@ from oar_cli.lab_options import recipe_option
 from oar_core.errors import ConfigError
 from oar_core.train.attributes import Attribute
 from oar_core.train.loop import LoopConfig
+from oar_core.train.recipe import Recipe
 from oar_core.train.recipe_file import load_recipe
-from oar_core.train.recipes import RECIPES, Recipe, recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 
 MINE = """
 base = "pictures-64"
@@ -38,7 +39,7 @@ def write(folder: Path, text: str) -> str:
 
 
 def test_a_file_changes_its_base_and_nothing_else(tmp_path: Path) -> None:
-    base, mine = recipe("pictures-64"), load_recipe(write(tmp_path, MINE))
+    base, mine = find_recipe("pictures-64"), load_recipe(write(tmp_path, MINE))
     optim = replace(base.any_order_loop.optim, lr=1.0, betas=(0.8, 0.9))
     assert mine == replace(
         base,
@@ -64,7 +65,7 @@ def test_what_follows_from_the_tokenizer_and_the_texts_is_filled_in(tmp_path: Pa
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_file_that_only_names_its_base_is_the_base(name: str, tmp_path: Path) -> None:
-    assert load_recipe(write(tmp_path, f'base = "{name}"\nname = "{name}"')) == recipe(name) == load_recipe(name)
+    assert load_recipe(write(tmp_path, f'base = "{name}"\nname = "{name}"')) == find_recipe(name) == load_recipe(name)
 
 
 @pytest.mark.parametrize(

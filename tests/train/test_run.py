@@ -20,10 +20,16 @@ from oar_core.sampling.defaults import default_plan
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
+from oar_core.train.adoption import adopt
 from oar_core.train.checkpoint import load_tensors, save_tensors
-from oar_core.train.recipes import RECIPES, Recipe, recipe
-from oar_core.train.run import STATS, Run
+from oar_core.train.kept_orders import KeptOrders
+from oar_core.train.model_export import ModelExport
+from oar_core.train.recipe import Recipe
+from oar_core.train.recipes import RECIPES, find_recipe
+from oar_core.train.run import Run
+from oar_core.train.run_captions import RunCaptions
 from oar_core.train.stage_folders import finetune_stage, scratch_stage, taught_order
+from oar_core.train.stage_trainer import STATS, StageTrainer
 from oar_core.train.stages.cheapest_order import CheapestOrderConfig
 from oar_core.train.stages.order_distill import DistillConfig, load_orders
 from oar_core.train.stages.order_finetune import arm
@@ -38,13 +44,13 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def trained(tmp_path: Path, picture_folder: Path, tiny_recipe: Recipe) -> Run:
     run = Run(tiny_recipe, picture_folder, tmp_path / "run", CPU)
-    run.train_tokenizer()
-    run.train_any_order()
+    StageTrainer(run).train_tokenizer()
+    StageTrainer(run).train_any_order()
     return run
 
 
 def test_a_run_exports_a_model_that_generates(trained: Run, tmp_path: Path) -> None:
-    trained.export(tmp_path / "weights" / "tiny")
+    ModelExport(trained).export(tmp_path / "weights" / "tiny")
     write_manifest(tmp_path / "weights", "tiny", {"tiny": "CC0-1.0"})
     pipeline = load_model(Manifest.load(tmp_path / "weights").folder("tiny"), "cpu", torch.float32)
     request = SequenceRequest(
@@ -59,7 +65,7 @@ def test_a_run_exports_a_model_that_generates(trained: Run, tmp_path: Path) -> N
 
 
 def test_a_file_that_was_changed_is_not_loaded(trained: Run, tmp_path: Path) -> None:
-    trained.export(tmp_path / "weights" / "tiny")
+    ModelExport(trained).export(tmp_path / "weights" / "tiny")
     write_manifest(tmp_path / "weights", "tiny", {"tiny": "CC0-1.0"})
     path = tmp_path / "weights" / "tiny" / "backbone.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
@@ -70,15 +76,15 @@ def test_a_file_that_was_changed_is_not_loaded(trained: Run, tmp_path: Path) -> 
 def test_a_model_tells_whether_it_makes_pixel_art(trained: Run, tmp_path: Path) -> None:
     for pixel_art in (True, False):
         folder = tmp_path / str(pixel_art)
-        replace(trained, recipe=replace(trained.recipe, pixel_art=pixel_art)).export(folder)
+        ModelExport(replace(trained, recipe=replace(trained.recipe, pixel_art=pixel_art))).export(folder)
         assert load_model(folder, "cpu", torch.float32).pixel_art is pixel_art
 
 
 def test_the_exported_text_tokenizer_is_the_one_that_was_trained_with(trained: Run, tmp_path: Path) -> None:
-    trained.export(tmp_path / "tiny")
+    ModelExport(trained).export(tmp_path / "tiny")
     rows = trained.images("train").rows
     pipeline = load_model(tmp_path / "tiny", "cpu", torch.float32)
-    assert pipeline.encode_prompt("A  blue square") == trained.text_tokenizer(list(rows)).encode(
+    assert pipeline.encode_prompt("A  blue square") == RunCaptions(trained).text_tokenizer(list(rows)).encode(
         "a  BLUE square", max_length=8
     )
 
@@ -102,7 +108,7 @@ def test_tokens_are_computed_anew_for_another_tokenizer(trained: Run, tmp_path: 
 def test_a_later_decoder_paints_the_same_tokens_in_another_way(trained: Run) -> None:
     before, token_ids = trained.tokenizer(), trained.tokens("train").token_ids.long()
     stamp = (trained.folder / "cache" / "tokens-train.safetensors").stat().st_mtime_ns
-    trained.train_decoder()
+    StageTrainer(trained).train_decoder()
     after = trained.tokenizer()
     for part in ("encoder", "quantizer"):
         same = zip(getattr(before, part).state_dict().values(), getattr(after, part).state_dict().values())
@@ -114,10 +120,12 @@ def test_a_later_decoder_paints_the_same_tokens_in_another_way(trained: Run) -> 
 
 def test_one_order_for_all_pictures_is_that_of_the_distilled_ones(trained: Run) -> None:
     trained = replace(trained, recipe=replace(trained.recipe, distill=DistillConfig(num_images=5)))
-    own = trained.distill()
+    own = StageTrainer(trained).distill()
     for share, count in ((0.0, 5), (0.5, 5), (1.0, len(trained.tokens("train")))):
         stage = replace(trained.recipe.order_finetune_stage, consensus=share)
-        found = replace(trained, recipe=replace(trained.recipe, order_finetune_stage=stage)).finetuning_orders()
+        found = StageTrainer(
+            replace(trained, recipe=replace(trained.recipe, order_finetune_stage=stage))
+        ).finetuning_orders()
         assert len(found) == count
         assert torch.equal(found.orders[:5], own.drawn_together(share).orders)
         assert torch.equal(found.indices[:5], own.indices) or share == 1
@@ -126,7 +134,7 @@ def test_one_order_for_all_pictures_is_that_of_the_distilled_ones(trained: Run) 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_decoder_lies_between_what_it_began_with_and_what_it_became(trained: Run, share: float) -> None:
-    trained.train_decoder()
+    StageTrainer(trained).train_decoder()
     first, last, between = (
         replace(trained, recipe=replace(trained.recipe, decoder_share=value)).tokenizer().state_dict()
         for value in (0.0, 1.0, share)
@@ -138,17 +146,17 @@ def test_the_decoder_lies_between_what_it_began_with_and_what_it_became(trained:
 
 def test_a_decoder_that_is_not_trained_to_its_end_is_not_used(trained: Run) -> None:
     before = trained.tokenizer().state_dict()
-    path = trained.train_decoder()
+    path = StageTrainer(trained).train_decoder()
     tensors, meta = load_tensors(path)
     save_tensors(path, tensors, meta | {"step": meta["step"] - 1})
     assert all(torch.equal(value, before[name]) for name, value in trained.tokenizer().state_dict().items())
 
 
 def test_an_adopted_tokenizer_gets_a_decoder_against_a_new_adversary(trained: Run, tmp_path: Path) -> None:
-    trained.export(tmp_path / "tiny")
+    ModelExport(trained).export(tmp_path / "tiny")
     run = replace(trained, folder=tmp_path / "other")
-    run.adopt(tmp_path / "tiny", only_tokenizer=True)
-    run.train_decoder()
+    adopt(run, tmp_path / "tiny", only_tokenizer=True)
+    StageTrainer(run).train_decoder()
     assert not torch.equal(run.tokenizer().decoder.to_pixels.weight, trained.tokenizer().decoder.to_pixels.weight)
 
 
@@ -167,22 +175,22 @@ def test_an_untrained_stage_is_named(tmp_path: Path, picture_folder: Path, tiny_
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_is_consistent_and_named_after_itself(name: str) -> None:
-    assert recipe(name).name == name
+    assert find_recipe(name).name == name
 
 
 def test_distillation_fine_tuning_and_a_policy_make_a_model_that_paints_by_it(trained: Run, tmp_path: Path) -> None:
-    orders = trained.distill()
+    orders = StageTrainer(trained).distill()
     assert len(orders) == 20
     stats = json.loads((trained.orders_folder / STATS).read_text())
     assert np.array(stats["mean_rank"]).shape == (4, 4)
     assert set(stats["agreement"]["max_probability / margin"]) == {"spearman", "kendall"}
     assert stats["background_rank"] is not None
     before = trained.backbone("any_order").state_dict()
-    assert trained.train_order_finetune() == trained.folder / "order_finetune" / "checkpoint.safetensors"
+    assert StageTrainer(trained).train_order_finetune() == trained.folder / "order_finetune" / "checkpoint.safetensors"
     tuned = trained.backbone()
     assert tuned.has_policy
     assert not torch.equal(tuned.state_dict()["embed_token.token.weight"], before["embed_token.token.weight"])
-    trained.export(tmp_path / "tiny")
+    ModelExport(trained).export(tmp_path / "tiny")
     pipeline = load_model(tmp_path / "tiny", "cpu", torch.float32)
     request = SequenceRequest("a", (0,), 1, 0, PlanSpec(order="distilled", steps=4), SamplingParams(guidance=2.0))
     assert len(generate(pipeline.backbone, [request], pipeline.unconditional_ids)[0]) == 16
@@ -191,24 +199,24 @@ def test_distillation_fine_tuning_and_a_policy_make_a_model_that_paints_by_it(tr
 
 
 def test_a_policy_trained_alone_leaves_the_backbone_and_replaces_the_one_beside_it(trained: Run) -> None:
-    trained.distill()
+    StageTrainer(trained).distill()
     before = trained.backbone()
     assert not before.has_policy
-    assert trained.train_order_policy() == trained.folder / "any_order-policy" / "checkpoint.safetensors"
+    assert StageTrainer(trained).train_order_policy() == trained.folder / "any_order-policy" / "checkpoint.safetensors"
     after = trained.backbone()
     assert after.has_policy
     assert all(torch.equal(after.state_dict()[name], value) for name, value in before.state_dict().items())
-    trained.train_order_finetune()
+    StageTrainer(trained).train_order_finetune()
     beside = trained.backbone().state_dict()["policy.head.weight"]
-    trained.train_order_policy("order_finetune")
+    StageTrainer(trained).train_order_policy("order_finetune")
     assert not torch.equal(trained.backbone().state_dict()["policy.head.weight"], beside)
 
 
 def test_an_arm_has_a_folder_of_its_own_and_no_policy(trained: Run) -> None:
     recipe_ = replace(trained.recipe, order_finetune_stage=arm("raster", trained.recipe.order_finetune_stage))
-    path = replace(trained, recipe=recipe_).train_order_finetune()
+    path = StageTrainer(replace(trained, recipe=recipe_)).train_order_finetune()
     assert path.parent.name == "order_finetune-raster"
-    assert default_plan(trained.pipeline("order_finetune-raster", torch.float32)).order == "raster"
+    assert default_plan(ModelExport(trained).pipeline("order_finetune-raster", torch.float32)).order == "raster"
     assert not trained.backbone("order_finetune-raster").has_policy
     assert trained.latest_stage == "any_order"
 
@@ -239,18 +247,18 @@ def test_orders_that_prompts_decide_are_fitted_taught_and_served(trained: Run, t
         order_finetune_stage=arm("prompted", trained.recipe.order_finetune_stage),
     )
     run = replace(trained, recipe=recipe_)
-    run.distill()
+    StageTrainer(run).distill()
     with pytest.raises(CheckpointError, match="oar train order_tree"):
-        run.train_order_finetune()
-    fitted = run.fit_order_tree()
+        StageTrainer(run).train_order_finetune()
+    fitted = KeptOrders(run).fit()
     assert (fitted.num_pictures, 1 <= len(fitted.tree) <= 3) == (20, True)
-    stage = run.train_order_finetune().parent.name
+    stage = StageTrainer(run).train_order_finetune().parent.name
     assert stage == "order_finetune-prompted"
-    replace(run, recipe=replace(recipe_, order_tree=OrderTreeConfig(num_leaves=1))).fit_order_tree()
+    KeptOrders(replace(run, recipe=replace(recipe_, order_tree=OrderTreeConfig(num_leaves=1)))).fit()
     kept = run.backbone(stage).order_tree
     assert kept is not None
     assert torch.equal(kept.orders, fitted.tree.orders), "a later tree is not the one that it was taught"
-    run.export(tmp_path / "tiny", stage)
+    ModelExport(run).export(tmp_path / "tiny", stage)
     model = load_model(tmp_path / "tiny", "cpu", torch.float32)
     assert default_plan(model).order == "prompted"
     assert model.backbone.order_tree is not None
@@ -263,26 +271,26 @@ def test_orders_that_prompts_decide_are_fitted_taught_and_served(trained: Run, t
     assert all(sum(row["sizes"]) == 16 and len(row["sizes"]) == 4 for row in rows[1:])
     assert all(row["interval"][0] < row["difference"] < row["interval"][1] for row in rows)
     (run.orders_folder / ORDER_TREE).unlink()
-    run.export(tmp_path / "tiny", "any_order")
+    ModelExport(run).export(tmp_path / "tiny", "any_order")
     assert "prompted" not in load_model(tmp_path / "tiny", "cpu", torch.float32).orders, "nothing is left of the other"
 
 
 def test_the_cheapest_order_is_one_order_for_all_prompts(trained: Run) -> None:
-    found = trained.search_order(CheapestOrderConfig(steps=4, num_trials=200))
+    found = KeptOrders(trained).search(CheapestOrderConfig(steps=4, num_trials=200))
     assert found.excess <= found.halton_excess
     assert sum(found.sizes) == len(found.order) == 16
-    again = trained.search_order(CheapestOrderConfig(sizes=found.sizes, num_trials=200))
+    again = KeptOrders(trained).search(CheapestOrderConfig(sizes=found.sizes, num_trials=200))
     assert again == found, "of the same pictures"
     tree = trained.backbone("any_order").order_tree
     assert tree is not None
     assert tree.order(()) == found.order
     with pytest.raises(ConfigError, match="sizes sum to 6; a picture has 16 positions"):
-        trained.search_order(CheapestOrderConfig(sizes=(2, 4)))
+        KeptOrders(trained).search(CheapestOrderConfig(sizes=(2, 4)))
 
 
 def test_fine_tuning_without_orders_says_what_to_run(trained: Run) -> None:
     with pytest.raises(CheckpointError, match="oar distill"):
-        trained.train_order_finetune()
+        StageTrainer(trained).train_order_finetune()
 
 
 def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

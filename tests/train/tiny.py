@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
 from oar_core.train.loop import LoopConfig
-from oar_core.train.recipes import Recipe, SamplingDefaults
+from oar_core.train.recipe import Recipe, SamplingDefaults
 from oar_core.train.stages.order_distill import DistillConfig
 
 COLOURS = ("red", "green", "blue")

@@ -7,8 +7,9 @@ import torch
 
 from oar_core.config import BackboneConfig, TokenizerConfig
 from oar_core.train.loop import LoopConfig
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
+from oar_core.train.stage_trainer import StageTrainer
 
 loop = LoopConfig(num_images=96, batch_size=8, log_every=1, checkpoint_every=2)
 recipe = Recipe(
@@ -22,4 +23,4 @@ recipe = Recipe(
     any_order_loop=loop,
 )
 torch.set_num_threads(1)
-Run(recipe, Path(sys.argv[1]), Path(sys.argv[2]), torch.device("cpu")).train_tokenizer()
+StageTrainer(Run(recipe, Path(sys.argv[1]), Path(sys.argv[2]), torch.device("cpu"))).train_tokenizer()

@@ -3,21 +3,21 @@
 from dataclasses import replace
 
 from oar_core.models.arpg.config import ArpgConfig
-from oar_core.models.arpg.groups import published_groups
+from oar_core.models.arpg.groups import arpg_groups
 from oar_core.models.arpg.importer import IMPORTER
 from oar_core.models.base import BackboneSpec, GuidanceShare
-from oar_core.models.family import Config, Family
+from oar_core.models.family import Config, ModelFamily
 from oar_core.models.oar.backbone import OarBackbone
 
 
 class ArpgBackbone(OarBackbone):
     @property
     def spec(self) -> BackboneSpec:
-        return replace(super().spec, guidance_share=GuidanceShare.END, published_groups=published_groups)
+        return replace(super().spec, guidance_share=GuidanceShare.END, published_groups=arpg_groups)
 
 
 def _backbone(config: Config) -> ArpgBackbone:
     return ArpgBackbone(ArpgConfig.from_dict(config).native)
 
 
-FAMILY = Family(backbone=_backbone, importer=IMPORTER)
+FAMILY = ModelFamily(backbone=_backbone, importer=IMPORTER)

@@ -12,7 +12,7 @@ from oar_core.nn.rope import halved
 State = Mapping[str, Tensor]
 
 
-def native_state(state: State, config: ArpgConfig) -> dict[str, Tensor]:
+def arpg_state(state: State, config: ArpgConfig) -> dict[str, Tensor]:
     """The tensors of an `OarBackbone` of `config.native`. Raises WeightsError for a key that is missing."""
     try:
         return _native_state(state, config)

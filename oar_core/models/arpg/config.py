@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass
 
-from oar_core.config import BackboneConfig, FrozenConfig
+from oar_core.config import BackboneConfig
+from oar_core.models.class_config import ClassTransformerConfig
 
 
 @dataclass(frozen=True)
-class ArpgConfig(FrozenConfig):
-    grid: tuple[int, int] = (16, 16)  # h, w in tokens
-    vocab_size: int = 16_384
-    num_classes: int = 1000  # the unconditional one comes behind them
-    width: int = 1024
-    num_heads: int = 16
+class ArpgConfig(ClassTransformerConfig):
     num_layers: int = 12  # of each of the two stacks
     ffn_width: int = 2816
 

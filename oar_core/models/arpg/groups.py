@@ -3,7 +3,7 @@
 from math import acos, pi
 
 
-def published_groups(steps: int, length: int) -> tuple[int, ...]:
+def arpg_groups(steps: int, length: int) -> tuple[int, ...]:
     """Sizes that do not grow evenly: each step leaves `acos(t) / (pi / 2)` of the positions, cut to an integer."""
     sizes: list[int] = []
     left = length

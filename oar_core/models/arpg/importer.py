@@ -1,12 +1,9 @@
 """Import of published ARPG checkpoints."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from oar_core.errors import WeightsError
-from oar_core.models.arpg.checkpoint import native_state
+from oar_core.models.arpg.checkpoint import arpg_state
 from oar_core.models.arpg.config import ArpgConfig
 from oar_core.models.importer import (
     PUBLISHED_GRID,
@@ -18,7 +15,8 @@ from oar_core.models.importer import (
     count_layers,
     has_all,
     heads,
-    settle,
+    reader,
+    settle_config,
     shape,
 )
 
@@ -49,11 +47,7 @@ def _infer(shapes: Shapes, given: Config) -> dict[str, Any]:
         "num_layers": num_layers,
         "ffn_width": shape(shapes, "layers.self_dec.0.ffn.w1.weight", 2)[0],
     }
-    return checked(ArpgConfig.from_dict, settle(found, given, {"grid": PUBLISHED_GRID}))
-
-
-def _native_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    return native_state(state, ArpgConfig.from_dict(config))
+    return checked(ArpgConfig.from_dict, settle_config(found, given, {"grid": PUBLISHED_GRID}))
 
 
 def _publication(config: Config) -> Publication:
@@ -76,4 +70,4 @@ def _publication(config: Config) -> Publication:
     )
 
 
-IMPORTER = Importer(_recognises, _infer, _native_state, _publication)
+IMPORTER = Importer(_recognises, _infer, reader(arpg_state, ArpgConfig.from_dict), _publication)

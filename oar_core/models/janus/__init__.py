@@ -1,6 +1,6 @@
 """Janus and Janus-Pro (arXiv 2410.13848, 2501.17811): a language model that also writes the codes of a picture."""
 
-from oar_core.models.family import Config, Family
+from oar_core.models.family import Config, ModelFamily
 from oar_core.models.janus.backbone import JanusBackbone
 from oar_core.models.janus.config import JanusConfig
 from oar_core.models.janus.importer import IMPORTER, TOKENIZER_IMPORTER
@@ -16,4 +16,4 @@ def _tokenizer(config: Config) -> VqTokenizer:
     return VqTokenizer(VqConfig.from_dict(config))
 
 
-FAMILY = Family(backbone=_backbone, tokenizer=_tokenizer, importer=IMPORTER, tokenizer_importer=TOKENIZER_IMPORTER)
+FAMILY = ModelFamily(backbone=_backbone, tokenizer=_tokenizer, importer=IMPORTER, tokenizer_importer=TOKENIZER_IMPORTER)

@@ -1,6 +1,5 @@
 """The Janus network: a language model that reads a prompt and then codes, and has a head of its own for codes."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -8,7 +7,7 @@ from oar_core.config import OrderScore
 from oar_core.models.base import BackboneSpec, Condition, GridLayout, Queries, Unconditional
 from oar_core.models.janus.config import JanusConfig
 from oar_core.models.next_token import LastStateCache, NextTokenBackbone
-from oar_core.nn.attention import KeyValueStore, SelfAttention, Uncached, additive_mask, compute_dtype
+from oar_core.nn.attention import KeyValueStore, SelfAttention, compute_dtype
 from oar_core.nn.block import Block
 from oar_core.nn.kv_cache import KVCache
 from oar_core.nn.norm import make_norm
@@ -52,31 +51,15 @@ class JanusBackbone(NextTokenBackbone):
             unconditional=Unconditional.PADDED,
         )
 
-    def forward(
-        self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]
-    ) -> Float[Tensor, "B L V"]:
-        num_condition, num_context = condition.ids.shape[1], positions.shape[1] - 1
-        lengths = condition.lengths.to(condition.ids.device)
-        x = torch.cat([self.embed_condition(condition), self.embed_tokens(token_ids[:, :-1])], dim=1)
-        places = torch.arange(num_condition, device=x.device).expand(len(lengths), -1)
-        codes = lengths[:, None] + torch.arange(num_context, device=x.device)
-        mask = _training_mask(lengths, num_condition, num_context, x.dtype)
-        states = self._trunk(x, torch.cat([places, codes], dim=1), Uncached(mask))
-        # Rank 0 is read at each row's last condition token, the others at the token before them.
-        first = states[torch.arange(len(lengths), device=x.device), lengths - 1]
-        return self.logits(torch.cat([first[:, None], states[:, num_condition:]], dim=1))
-
     def new_cache(self, num_slots: int) -> LastStateCache:
-        """An empty cache on the weights' device and in their dtype; on a CPU in fp32, which is faster for attention."""
         config, weight = self.config, self.embed_prompt.weight
-        cache = KVCache.allocate(
+        cache = KVCache.beside(
+            weight,
             num_layers=config.num_layers,
             num_slots=num_slots,
             num_heads=config.num_heads,
             capacity=config.max_cached,
             head_width=config.head_width,
-            dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype,
-            device=weight.device,
         )
         return LastStateCache.of(cache, config.width, weight.dtype)
 
@@ -88,11 +71,11 @@ class JanusBackbone(NextTokenBackbone):
 
     def states(
         self,
-        x: Float[Tensor, "M D"],
-        positions: Int[Tensor, "M"],
-        entries: Int[Tensor, "M"],
+        x: Float[Tensor, "*S D"],
+        positions: Int[Tensor, "*S"],
+        entries: Int[Tensor, "*S"],
         store: KeyValueStore,
-    ) -> Float[Tensor, "M D"]:
+    ) -> Float[Tensor, "*S D"]:
         del positions
         return self._trunk(x, entries, store)
 
@@ -111,13 +94,3 @@ class JanusBackbone(NextTokenBackbone):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.trunc_normal_(module.weight, std=INIT_STD)
-
-
-def _training_mask(
-    lengths: Int[Tensor, "B"], num_condition: int, num_context: int, dtype: torch.dtype
-) -> Float[Tensor, "B 1 S S"]:
-    """Of `[condition ; tokens]`: each sees itself and those before it, pads of conditions aside."""
-    places = torch.arange(num_condition + num_context, device=lengths.device)
-    is_known = (places < lengths[:, None]) | (places >= num_condition)
-    causal, itself = places <= places[:, None], places == places[:, None]
-    return additive_mask(causal & is_known[:, None] | itself, dtype)[:, None]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from oar_core.models.checkpoint import Shapes, read_tensors
+from oar_core.models.checkpoint import Shapes, read_fitting
 from oar_core.models.janus.config import JanusConfig
 
 State = Mapping[str, Tensor]
@@ -51,11 +51,11 @@ OUTER = {
 }
 
 
-def native_state(state: State, config: JanusConfig) -> dict[str, Tensor]:
+def janus_state(state: State, config: JanusConfig) -> dict[str, Tensor]:
     """The tensors of a `JanusBackbone`, in fp32, from a checkpoint of either layout. Raises WeightsError for one of
     other keys or sizes."""
     keys = {name: key for name, key in names(state).items() if not name.startswith(TOKENIZER)}
-    found = read_tensors(Renamed(state, keys), network_shapes(config), PROJECT)
+    found = read_fitting(Renamed(state, keys), network_shapes(config), PROJECT)
     native = {ours: found[theirs] for theirs, ours in OUTER.items()}
     for layer in range(config.num_layers):
         native |= _block(found, f"{LANGUAGE}layers.{layer}.", f"blocks.{layer}.")

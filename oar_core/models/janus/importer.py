@@ -1,23 +1,31 @@
 """Import of published Janus checkpoints, which hold the backbone and the image tokenizer."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from oar_core.errors import ConfigError, WeightsError
 from oar_core.models.base import Conditioner
 from oar_core.models.chat import ChatConditioner, Conversation, read_tokenizer
-from oar_core.models.importer import Config, Importer, Publication, Shapes, checked, count_layers, heads, settle, shape
+from oar_core.models.importer import (
+    Config,
+    Importer,
+    Publication,
+    Shapes,
+    checked,
+    count_layers,
+    heads,
+    reader,
+    settle_config,
+    shape,
+)
 from oar_core.models.janus.checkpoint import (
     DEEPSEEK,
     LANGUAGE,
     STATISTICS,
     TOKENIZER,
     UNUSED,
+    janus_state,
     names,
-    native_state,
     tokenizer_names,
     tokenizer_state,
 )
@@ -56,11 +64,7 @@ def _infer(shapes: Shapes, given: Config) -> dict[str, Any]:
         "num_layers": count_layers(renamed, LANGUAGE + "layers.{}.self_attn.q_proj.weight"),
         "ffn_width": shape(renamed, f"{LANGUAGE}layers.0.mlp.up_proj.weight", 2)[0],
     }
-    return checked(JanusConfig.from_dict, settle(found, given))
-
-
-def _native_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    return native_state(state, JanusConfig.from_dict(config))
+    return checked(JanusConfig.from_dict, settle_config(found, given))
 
 
 def _publication(config: Config) -> Publication:
@@ -107,14 +111,17 @@ def _infer_tokenizer(shapes: Shapes, given: Config) -> dict[str, Any]:
     return infer_vq({name: shapes[key] for name, key in tokenizer_names(shapes).items()}, given)
 
 
-def _tokenizer_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:  # noqa: ARG001
-    return tokenizer_state(state)
-
-
-IMPORTER = Importer(_recognises, _infer, _native_state, _publication, _conditioner, ignored=(*UNUSED, *TOKENIZER_KEYS))
+IMPORTER = Importer(
+    _recognises,
+    _infer,
+    reader(janus_state, JanusConfig.from_dict),
+    _publication,
+    _conditioner,
+    ignored=(*UNUSED, *TOKENIZER_KEYS),
+)
 TOKENIZER_IMPORTER = Importer(
     _recognises_tokenizer,
     _infer_tokenizer,
-    _tokenizer_state,
+    reader(tokenizer_state),
     ignored=(*UNUSED, *BACKBONE_KEYS, *(start + name for start in TOKENIZER_KEYS for name in STATISTICS)),
 )

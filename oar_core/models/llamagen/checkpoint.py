@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from oar_core.models.checkpoint import read_tensors
+from oar_core.models.checkpoint import read_fitting
 from oar_core.models.gpt import native_tensors, published_shapes
 from oar_core.models.llamagen.config import LlamaGenConfig
 
@@ -17,7 +17,7 @@ CAPTIONS = {
 IGNORED = ("freqs_cis",)  # angles, which follow from the config
 
 
-def native_state(state: Mapping[str, Tensor], config: LlamaGenConfig) -> dict[str, Tensor]:
+def llamagen_state(state: Mapping[str, Tensor], config: LlamaGenConfig) -> dict[str, Tensor]:
     """The tensors of a `LlamaGenBackbone`. Raises WeightsError for a checkpoint of other keys or sizes."""
     width = config.width
     sizes = (
@@ -27,7 +27,7 @@ def native_state(state: Mapping[str, Tensor], config: LlamaGenConfig) -> dict[st
     )
     names = CAPTIONS if config.reads_captions else CLASSES
     project = "LlamaGen text-to-image" if config.reads_captions else "LlamaGen class-to-image"
-    found = read_tensors(state, {**published_shapes(config), **dict(zip(names, sizes))}, project, IGNORED)
+    found = read_fitting(state, {**published_shapes(config), **dict(zip(names, sizes))}, project, IGNORED)
     return {
         **{f"gpt.{name}": tensor.clone() for name, tensor in native_tensors(found, config).items()},
         **{ours: found[theirs].clone() for theirs, ours in names.items()},

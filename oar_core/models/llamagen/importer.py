@@ -1,10 +1,7 @@
 """Import of published LlamaGen checkpoints: of classes, and of captions."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from oar_core.models.base import Conditioner
 from oar_core.models.features import FeatureConditioner
@@ -16,10 +13,11 @@ from oar_core.models.importer import (
     Publication,
     Shapes,
     checked,
-    settle,
+    reader,
+    settle_config,
     shape,
 )
-from oar_core.models.llamagen.checkpoint import IGNORED, native_state
+from oar_core.models.llamagen.checkpoint import IGNORED, llamagen_state
 from oar_core.models.llamagen.config import LlamaGenConfig
 from oar_core.models.text_features import TextFeatureConditioner
 
@@ -45,11 +43,7 @@ def _infer(shapes: Shapes, given: Config) -> dict[str, Any]:
     else:
         found["num_classes"] = num_classes(shapes)
         grid = LARGE_GRID if found["width"] in LARGE_ALONE else grid
-    return checked(LlamaGenConfig.from_dict, settle(found, given, {"grid": grid}))
-
-
-def _native_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    return native_state(state, LlamaGenConfig.from_dict(config))
+    return checked(LlamaGenConfig.from_dict, settle_config(found, given, {"grid": grid}))
 
 
 def _publication(config: Config) -> Publication:
@@ -82,4 +76,6 @@ def _conditioner(config: Config, text: Path | None) -> Conditioner | None:
     return TextFeatureConditioner.published(text, config["max_caption"], config["caption_width"])
 
 
-IMPORTER = Importer(_recognises, _infer, _native_state, _publication, _conditioner, ignored=IGNORED)
+IMPORTER = Importer(
+    _recognises, _infer, reader(llamagen_state, LlamaGenConfig.from_dict), _publication, _conditioner, ignored=IGNORED
+)

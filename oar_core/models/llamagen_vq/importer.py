@@ -1,11 +1,7 @@
 """Import of published LlamaGen tokenizers: VQ-16 and VQ-8."""
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
-from oar_core.models.importer import Config, Importer, Shapes, has_all
-from oar_core.models.llamagen_vq.checkpoint import STATISTICS, native_state
+from oar_core.models.importer import Importer, Shapes, has_all, reader
+from oar_core.models.llamagen_vq.checkpoint import STATISTICS, llamagen_vq_state
 from oar_core.models.vq_sizes import infer_vq
 
 
@@ -15,8 +11,4 @@ def _recognises(shapes: Shapes) -> bool:
     )
 
 
-def _native_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:  # noqa: ARG001
-    return native_state(state)
-
-
-IMPORTER = Importer(_recognises, infer_vq, _native_state, ignored=STATISTICS)
+IMPORTER = Importer(_recognises, infer_vq, reader(llamagen_vq_state), ignored=STATISTICS)

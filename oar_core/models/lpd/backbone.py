@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from oar_core.config import OrderPolicyConfig
 from oar_core.models.base import (
     BackboneSpec,
     Commit,
@@ -20,14 +19,12 @@ from oar_core.models.base import (
     within,
 )
 from oar_core.models.lpd.config import LpdConfig
-from oar_core.models.lpd.groups import published_groups
-from oar_core.models.order_policy import OrderPolicy
+from oar_core.models.lpd.groups import lpd_groups
 from oar_core.models.ordered import Memory, TrainingPass, TrunkBackbone
 from oar_core.models.seen import listed_seen, seen_after
 from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask, compute_dtype
 from oar_core.nn.beside import Recording
 from oar_core.nn.kv_cache import KVCache, Window
-from oar_core.nn.rope import Rotation
 from oar_core.nn.tables import moved, places_within, starts_of
 
 INIT_STD = 0.02
@@ -60,7 +57,7 @@ class LpdBackbone(TrunkBackbone):
     """
 
     def __init__(self, config: LpdConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.embed_class = nn.Embedding(config.num_classes + 1, config.width)
         self.embed_token = nn.Embedding(config.vocab_size, config.width)
@@ -70,7 +67,7 @@ class LpdBackbone(TrunkBackbone):
         self.blocks = nn.ModuleList(LpdBlock(config.width, config.num_heads) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.width, eps=EPS)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
-        self._initialise()
+        _initialise(self)
 
     @property
     def spec(self) -> BackboneSpec:
@@ -83,7 +80,7 @@ class LpdBackbone(TrunkBackbone):
             commits=Commits.GROUP,
             queries=Queries.GROUP,
             guidance_share=GuidanceShare.RANK,
-            published_groups=published_groups,
+            published_groups=lpd_groups,
         )
 
     def forward(
@@ -94,11 +91,13 @@ class LpdBackbone(TrunkBackbone):
         groups: Int[Tensor, "L"] | None = None,
     ) -> Float[Tensor, "B L V"]:
         """Training pass. `groups`: the step that decodes each rank; unless given, each has its own."""
-        return self._forward(condition, token_ids, positions, Uncached(self._mask(positions, groups)))
+        return self._forward(
+            condition, token_ids, positions, Uncached(_additive_mask(positions, groups, self.mask_token))
+        )
 
     def read(self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> TrainingPass:
         length = positions.shape[1]
-        store = Recording(self._mask(positions))
+        store = Recording(_additive_mask(positions, None, self.mask_token))
         logits = self._forward(condition, token_ids, positions, store)
         # Of `[class ; tokens ; queries]` the class and all tokens but the last, which no query sees.
         keys, values = ([table[:, :, :length] for table in tables] for tables in (store.keys, store.values))
@@ -111,46 +110,23 @@ class LpdBackbone(TrunkBackbone):
         positions: Int[Tensor, "B L"],
         store: KeyValueStore,
     ) -> Float[Tensor, "B L V"]:
-        tokens, queries = self._tokens(token_ids, positions), self.embed_questions(positions)
-        x = torch.cat([self._condition(condition.ids), tokens, queries], dim=1)
+        tokens, queries = self._tokens(token_ids, positions), self._questions(positions)
+        x = torch.cat([self.input_norm(self.embed_class(condition.ids) + self.place[0]), tokens, queries], dim=1)
         return self.head(self._trunk(x, store)[:, 1 + positions.shape[1] :])
 
-    def _mask(self, positions: Int[Tensor, "B L"], groups: Int[Tensor, "L"] | None = None) -> Float[Tensor, "B 1 S S"]:
-        groups = torch.arange(positions.shape[1], device=positions.device) if groups is None else groups
-        mask = additive_mask(_training_mask(groups), compute_dtype(self.mask_token))
-        return mask.expand(len(positions), 1, -1, -1)
-
-    def trunk(
-        self,
-        x: Float[Tensor, "*S D"],
-        positions: Int[Tensor, "*S"],  # noqa: ARG002
-        store: KeyValueStore,
-    ) -> Float[Tensor, "*S D"]:
+    def ask(self, positions: Int[Tensor, "*S"], store: KeyValueStore) -> Float[Tensor, "*S V"]:
         """Positions are in what is embedded."""
-        return self._trunk(x, store)
-
-    def predict(self, states: Float[Tensor, "*S D"]) -> Float[Tensor, "*S V"]:
-        return self.head(states)
-
-    def query_rotation(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
-        """None: keys do not turn."""
-        cos = torch.ones(*positions.shape, self.config.head_width, dtype=dtype, device=positions.device)
-        return Rotation(cos, torch.zeros_like(cos))
-
-    def new_policy(self, config: OrderPolicyConfig) -> OrderPolicy:
-        return OrderPolicy(config, self.config)
+        return self.head(self._trunk(self._questions(positions), store))
 
     def new_cache(self, num_slots: int) -> KVCache:
-        """An empty cache on the weights' device and in their dtype; on a CPU in fp32, which is faster for attention."""
-        config, weight = self.config, self.mask_token
-        return KVCache.allocate(
+        config = self.config
+        return KVCache.beside(
+            self.mask_token,
             num_layers=config.num_layers,
             num_slots=num_slots,
             num_heads=config.num_heads,
             capacity=1 + config.num_tokens,
             head_width=config.head_width,
-            dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype,
-            device=weight.device,
         )
 
     @torch.no_grad()
@@ -159,7 +135,8 @@ class LpdBackbone(TrunkBackbone):
         cache.reset(slots)
         counts = [length + added for length, added in zip(lengths, known.counts.tolist())]
         window = cache.extend(slots, counts, seen_after(lengths, known))
-        x = torch.cat([self._condition(condition.ids), self._tokens(known.token_ids, known.positions)], dim=1)
+        classes = self.input_norm(self.embed_class(condition.ids) + self.place[0])
+        x = torch.cat([classes, self._tokens(known.token_ids, known.positions)], dim=1)
         valid = torch.cat([within(condition.lengths, condition.ids.shape[1]), known.valid], dim=1)
         self._trunk(x.flatten(0, 1)[valid_places(valid, x.device)], window)
 
@@ -172,7 +149,7 @@ class LpdBackbone(TrunkBackbone):
         window = cache.extend(slots, (committed + asked).tolist(), _seen(commit, asked))
         places = valid_places(commit.valid, cache.keys.device)
         tokens = self._tokens(commit.token_ids.flatten()[places], commit.positions.flatten()[places])
-        listed = torch.cat([tokens, self.embed_questions(query.positions)])
+        listed = torch.cat([tokens, self._questions(query.positions)])
         # From tokens before queries to each row's tokens before its queries, and back.
         starts = starts_of(committed + asked)
         where = np.concatenate([places_within(starts, committed), places_within(starts + committed, asked)])
@@ -186,21 +163,19 @@ class LpdBackbone(TrunkBackbone):
             x = block(x, layer, store)
         return self.norm(x)
 
-    def _condition(self, ids: Int[Tensor, "B P"]) -> Float[Tensor, "B P D"]:
-        return self.input_norm(self.embed_class(ids) + self.place[0])
-
     def _tokens(self, token_ids: Int[Tensor, "*S"], positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
         return self.input_norm(self.embed_token(token_ids) + self.place[positions + 1])
 
-    def embed_questions(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
+    def _questions(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
         return self.input_norm(self.mask_token + self.place[positions + 1])
 
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.trunc_normal_(module.weight, std=INIT_STD)
-        for parameter in (self.mask_token, self.place):
-            nn.init.trunc_normal_(parameter, std=INIT_STD)
+
+def _initialise(network: LpdBackbone) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.trunc_normal_(module.weight, std=INIT_STD)
+    for parameter in (network.mask_token, network.place):
+        nn.init.trunc_normal_(parameter, std=INIT_STD)
 
 
 def _seen(commit: Commit, asked: Int[np.ndarray, "B"]) -> Int[np.ndarray, "M"]:
@@ -212,6 +187,15 @@ def _seen(commit: Commit, asked: Int[np.ndarray, "B"]) -> Int[np.ndarray, "M"]:
     listed = listed_seen(commit)
     seen[tokens] = places_within(np.ones_like(committed), committed) if listed is None else listed
     return seen
+
+
+def _additive_mask(
+    positions: Int[Tensor, "B L"], groups: Int[Tensor, "L"] | None, weight: Tensor
+) -> Float[Tensor, "B 1 S S"]:
+    """The training mask in the number format of a weight; unless groups are given, each rank has its own."""
+    groups = torch.arange(positions.shape[1], device=positions.device) if groups is None else groups
+    mask = additive_mask(_training_mask(groups), compute_dtype(weight))
+    return mask.expand(len(positions), 1, -1, -1)
 
 
 def _training_mask(groups: Int[Tensor, "L"]) -> Bool[Tensor, "1 1 S S"]:

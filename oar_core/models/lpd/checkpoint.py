@@ -19,7 +19,7 @@ BLOCK = {
 }
 
 
-def native_state(state: Mapping[str, Tensor], config: LpdConfig) -> dict[str, Tensor]:
+def lpd_state(state: Mapping[str, Tensor], config: LpdConfig) -> dict[str, Tensor]:
     """The tensors of an `LpdBackbone`. Raises WeightsError for a key that is missing."""
     try:
         found = {

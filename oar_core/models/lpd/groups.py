@@ -236,6 +236,6 @@ _TABLES: dict[tuple[int, int], tuple[int, ...]] = {
 }
 
 
-def published_groups(steps: int, length: int) -> tuple[int, ...] | None:
+def lpd_groups(steps: int, length: int) -> tuple[int, ...] | None:
     """None where there is no list for that many steps and positions; the network takes any."""
     return _TABLES.get((length, steps))

@@ -1,9 +1,6 @@
 """Import of published LPD checkpoints."""
 
-from collections.abc import Mapping
 from typing import Any
-
-from torch import Tensor
 
 from oar_core.errors import WeightsError
 from oar_core.models.importer import (
@@ -15,11 +12,12 @@ from oar_core.models.importer import (
     count_layers,
     has_all,
     heads,
-    settle,
+    reader,
+    settle_config,
     shape,
     square_grid,
 )
-from oar_core.models.lpd.checkpoint import native_state
+from oar_core.models.lpd.checkpoint import lpd_state
 from oar_core.models.lpd.config import LpdConfig
 
 HEADS = {1024: 16, 1280: 20, 1536: 24}  # of the published widths
@@ -51,11 +49,7 @@ def _infer(shapes: Shapes, given: Config) -> dict[str, Any]:
         "num_heads": heads(width, given, HEADS),
         "num_layers": count_layers(shapes, "blocks.{}.attn.qkv.weight"),
     }
-    return checked(LpdConfig.from_dict, settle(found, given))
-
-
-def _native_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    return native_state(state, LpdConfig.from_dict(config))
+    return checked(LpdConfig.from_dict, settle_config(found, given))
 
 
 def _publication(config: Config) -> Publication:
@@ -81,4 +75,4 @@ def _publication(config: Config) -> Publication:
     )
 
 
-IMPORTER = Importer(_recognises, _infer, _native_state, _publication)
+IMPORTER = Importer(_recognises, _infer, reader(lpd_state, LpdConfig.from_dict), _publication)

@@ -1,12 +1,9 @@
 """Import of published MaskGIT tokenizers."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from oar_core.models.importer import Config, Importer, Shapes, checked, count_layers, has_all, settle
-from oar_core.models.maskgit_vq.checkpoint import native_state
+from oar_core.models.importer import Config, Importer, Shapes, checked, count_layers, has_all, reader, settle_config
+from oar_core.models.maskgit_vq.checkpoint import maskgit_vq_state
 from oar_core.models.maskgit_vq.config import MaskGitVqConfig
 from oar_core.models.vq_sizes import levels_of
 
@@ -21,11 +18,7 @@ def _infer(shapes: Shapes, given: Config) -> dict[str, Any]:
         **levels_of(shapes, "encoder.down.{}.block.0.conv1.weight"),
         "num_blocks": count_layers(shapes, "encoder.down.0.block.{}.conv1.weight"),
     }
-    return checked(MaskGitVqConfig.from_dict, settle(found, given))
+    return checked(MaskGitVqConfig.from_dict, settle_config(found, given))
 
 
-def _native_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:  # noqa: ARG001
-    return native_state(state)
-
-
-IMPORTER = Importer(_recognises, _infer, _native_state)
+IMPORTER = Importer(_recognises, _infer, reader(maskgit_vq_state))

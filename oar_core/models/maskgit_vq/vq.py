@@ -7,24 +7,19 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from oar_core.models.base import ImageTokenizer
+from oar_core.models.image_tokenizer import GridTokenizer
 from oar_core.models.maskgit_vq.config import MaskGitVqConfig
-
-GROUPS, EPS = 32, 1e-6
-
-
-def _norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(GROUPS, width, eps=EPS)
+from oar_core.models.vq import group_norm
 
 
-class ResidualBlock(nn.Module):
+class MaskGitBlock(nn.Module):
     """Where widths differ, the shortcut reads what the block makes, not its input. The published weights want it so."""
 
     def __init__(self, width: int, next_width: int) -> None:
         super().__init__()
-        self.norm1 = _norm(width)
+        self.norm1 = group_norm(width)
         self.conv1 = nn.Conv2d(width, next_width, 3, padding=1, bias=False)
-        self.norm2 = _norm(next_width)
+        self.norm2 = group_norm(next_width)
         self.conv2 = nn.Conv2d(next_width, next_width, 3, padding=1, bias=False)
         self.nin_shortcut = nn.Conv2d(next_width, next_width, 1, bias=False) if width != next_width else None
 
@@ -35,7 +30,7 @@ class ResidualBlock(nn.Module):
 
 def _blocks(width: int, next_width: int, count: int) -> nn.Sequential:
     widths = [width, *[next_width] * count]
-    return nn.Sequential(*(ResidualBlock(*pair) for pair in pairwise(widths)))
+    return nn.Sequential(*(MaskGitBlock(*pair) for pair in pairwise(widths)))
 
 
 class DownLevel(nn.Module):
@@ -66,7 +61,7 @@ class UpLevel(nn.Module):
         return self.upsample_conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class Encoder(nn.Module):
+class MaskGitEncoder(nn.Module):
     def __init__(self, config: MaskGitVqConfig) -> None:
         super().__init__()
         widths = [config.width * multiplier for multiplier in config.multipliers]
@@ -79,14 +74,14 @@ class Encoder(nn.Module):
             )
         )
         self.mid = _blocks(widths[-1], widths[-1], config.num_blocks)
-        self.norm_out = _norm(widths[-1])
+        self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.code_width, 1)
 
     def forward(self, images: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B C h w"]:
         return self.conv_out(F.silu(self.norm_out(self.mid(self.down(self.conv_in(images))))))
 
 
-class Decoder(nn.Module):
+class MaskGitDecoder(nn.Module):
     """Levels are numbered by resolution, the finest is 0, and applied from the last to the first."""
 
     def __init__(self, config: MaskGitVqConfig) -> None:
@@ -99,7 +94,7 @@ class Decoder(nn.Module):
             UpLevel(before, width, config.num_blocks, is_last=level == 0)
             for level, (before, width) in enumerate(zip(befores, widths, strict=True))
         )
-        self.norm_out = _norm(widths[0])
+        self.norm_out = group_norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 Y X"]:
@@ -109,7 +104,7 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class Codebook(nn.Module):
+class MaskGitCodebook(nn.Module):
     """Vectors as they are; the nearest one by Euclidean distance is a vector's code."""
 
     def __init__(self, vocab_size: int, width: int) -> None:
@@ -130,30 +125,18 @@ class Codebook(nn.Module):
         return self.embedding.weight.mean(0)
 
 
-class MaskGitVqTokenizer(ImageTokenizer):
+class MaskGitVqTokenizer(GridTokenizer):
     """Its networks have pixels in [0, 1].
 
     It has no code for "unknown": where a position is not known, a preview decodes the mean of the codebook.
     """
 
     def __init__(self, config: MaskGitVqConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
-        self.quantize = Codebook(config.vocab_size, config.code_width)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        return self.config.image_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.config.grid
-
-    @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
+        self.encoder = MaskGitEncoder(config)
+        self.decoder = MaskGitDecoder(config)
+        self.quantize = MaskGitCodebook(config.vocab_size, config.code_width)
 
     def encode(self, images: Float[Tensor, "B 3 Y X"]) -> Int[Tensor, "B L"]:
         vectors = self.encoder(images.add(1).mul(0.5).contiguous(memory_format=torch.channels_last))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.config import BackboneConfig, OrderPolicyConfig
+from oar_core.config import BackboneConfig
 from oar_core.models.base import (
     BackboneSpec,
     Commit,
@@ -20,7 +20,6 @@ from oar_core.models.base import (
     valid_places,
     within,
 )
-from oar_core.models.order_policy import OrderPolicy
 from oar_core.models.ordered import Memory, OrderedBackbone, TrainingPass
 from oar_core.models.seen import listed_seen, seen_after
 from oar_core.nn.attention import (
@@ -93,7 +92,7 @@ class OarBackbone(OrderedBackbone):
     """
 
     def __init__(self, config: BackboneConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         has_table = config.has_place_tables
         self.embed_condition = ConditionEmbedding(
@@ -106,7 +105,7 @@ class OarBackbone(OrderedBackbone):
         )
         self.context = ContextStack(config)
         self.query = QueryStack(config)
-        self._initialise()
+        _initialise(self)
 
     @property
     def spec(self) -> BackboneSpec:
@@ -116,39 +115,27 @@ class OarBackbone(OrderedBackbone):
             GridLayout(*config.grid), config.vocab_size, config.condition_vocab, config.max_condition, commits
         )
 
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters())
-
-    def forward(
-        self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]
-    ) -> Float[Tensor, "B L V"]:
-        """Training pass, all ranks at once; tokens and positions are in decode order.
-
-        `logits[:, i]` predicts the token at `positions[:, i]` from the condition and the tokens of rank below i.
-        `token_ids` are context alone, so the caller may corrupt them; the last one of each row is never read.
-        """
-        return self.read(condition, token_ids, positions).logits
-
     def read(self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> TrainingPass:
+        """`logits[:, i]` predicts the token at `positions[:, i]` from the condition and the tokens of rank below i. The
+        last token of each row is never read."""
         memory = self.remember(condition, token_ids, positions)
-        return TrainingPass(self.answer(memory, positions), memory)
+        return TrainingPass(self._answer(positions, memory, memory.mask), memory)
 
     def remember(self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> Memory:
-        """The first half of `forward`: the context stack, which leaves one layer."""
+        """The first half of `read`: the context stack, which leaves one layer."""
         num_condition, num_context = condition.ids.shape[1], positions.shape[1] - 1
         dtype = compute_dtype(self.embed_query.shared)
         context_mask, query_mask = training_masks(
             condition.lengths.to(positions.device), num_condition, num_context, dtype
         )
-        x = self._embed_context(condition, token_ids[:, :-1], positions[:, :-1])
-        rotation = self._rotate_context(num_condition, positions, dtype)
+        x = torch.cat(
+            [self.embed_condition(condition.ids), self.embed_token(token_ids[:, :-1], positions[:, :-1])], dim=1
+        )
+        # The condition does not turn.
+        nowhere = positions.new_full((positions.shape[0], num_condition), self.rotary.nowhere)
+        rotation = self.rotary(torch.cat([nowhere, positions], dim=1), dtype)
         keys, values = self.context(x, rotation.slice(0, num_condition + num_context), Uncached(context_mask))
         return Memory([keys.transpose(1, 2)], [values.transpose(1, 2)], query_mask)
-
-    def answer(self, memory: Memory, positions: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        """The second half of `forward`: the query stack."""
-        return self._answer(positions, memory, memory.mask)
 
     def ask_at(
         self, memory: Memory, positions: Int[Tensor, "B L"], ranks: Int[Tensor, "B K"]
@@ -160,21 +147,19 @@ class OarBackbone(OrderedBackbone):
     def _answer(
         self, positions: Int[Tensor, "B G"], memory: Memory, mask: Float[Tensor, "B 1 G T"]
     ) -> Float[Tensor, "B G V"]:
+        """The second half of `read`: the query stack."""
         keys, values = memory.keys[-1], memory.values[-1]
         rotation = self.query_rotation(positions, compute_dtype(self.embed_query.shared))
         return self.query(self.embed_query(positions), rotation, DenseMemory(keys, values, mask))
 
     def new_cache(self, num_slots: int) -> KVCache:
-        """An empty cache on the weights' device and in their dtype; on a CPU in fp32, which is faster for attention."""
-        weight = self.embed_query.shared
-        return KVCache.allocate(
+        return KVCache.beside(
+            self.embed_query.shared,
             num_layers=self.config.num_context_layers + 1,  # the last is the shared memory
             num_slots=num_slots,
             num_heads=self.config.num_heads,
             capacity=self.config.max_cached,
             head_width=self.config.head_width,
-            dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype,
-            device=weight.device,
         )
 
     @torch.no_grad()
@@ -193,7 +178,8 @@ class OarBackbone(OrderedBackbone):
         num_condition = condition.ids.shape[1]
         valid = torch.cat([within(condition.lengths, num_condition), known.valid], dim=1)
         places = valid_places(valid, device)
-        x = self._embed_context(condition, known.token_ids, known.positions).flatten(0, 1)[places]
+        parts = [self.embed_condition(condition.ids), self.embed_token(known.token_ids, known.positions)]
+        x = torch.cat(parts, dim=1).flatten(0, 1)[places]
         nowhere = known.positions.new_full((len(lengths), num_condition), self.rotary.nowhere)
         positions = torch.cat([nowhere, known.positions], dim=1).flatten()[places]
         self._commit(x, positions, window)
@@ -210,7 +196,7 @@ class OarBackbone(OrderedBackbone):
         dtype = compute_dtype(self.embed_query.shared)
         if not len(query.positions):
             return torch.empty(0, self.config.vocab_size, dtype=dtype, device=cache.keys.device)
-        memory = self._memory(cache, slots, query)
+        memory = CachedMemory(cache.look(slots, query.counts), self.config.num_context_layers)
         return self.query(self.embed_query(query.positions), self.rotary(query.positions, dtype), memory)
 
     @torch.no_grad()
@@ -227,42 +213,23 @@ class OarBackbone(OrderedBackbone):
         rotation = self.rotary(queries, compute_dtype(self.embed_query.shared))
         return self.query(self.embed_query(queries), rotation, CachedMemory(memory, self.config.num_context_layers))
 
-    def ask_alone(self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Query) -> Float[Tensor, "M V"]:
-        """Queries never see each other."""
-        return self.step(cache, slots, commit, query)
-
     def query_rotation(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
         return self.rotary(positions, dtype)
-
-    def new_policy(self, config: OrderPolicyConfig) -> OrderPolicy:
-        return OrderPolicy(config, self.config)
-
-    def _memory(self, cache: KVCache, slots: Int[Tensor, "B"], query: Query) -> CachedMemory:
-        return CachedMemory(cache.look(slots, query.counts), self.config.num_context_layers)
-
-    def _embed_context(
-        self, condition: Condition, token_ids: Int[Tensor, "B S"], positions: Int[Tensor, "B S"]
-    ) -> Float[Tensor, "B P+S D"]:
-        return torch.cat([self.embed_condition(condition.ids), self.embed_token(token_ids, positions)], dim=1)
-
-    def _rotate_context(self, num_condition: int, positions: Int[Tensor, "B S"], dtype: torch.dtype) -> Rotation:
-        """Rotation of `[condition ; tokens]`, in which the condition does not turn."""
-        nowhere = positions.new_full((positions.shape[0], num_condition), self.rotary.nowhere)
-        return self.rotary(torch.cat([nowhere, positions], dim=1), dtype)
 
     def _commit(self, x: Float[Tensor, "M D"], positions: Int[Tensor, "M"], window: Window | FixedWindow) -> None:
         rotation = self.rotary(positions, compute_dtype(self.embed_query.shared))
         window.write(self.config.num_context_layers, *self.context(x, rotation, window))
 
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.trunc_normal_(module.weight, std=INIT_STD)
-        nn.init.trunc_normal_(self.embed_query.shared, std=INIT_STD)
-        if self.embed_query.position is not None:
-            nn.init.zeros_(self.embed_query.position.weight)
-        for blocks in (self.context.blocks, self.query.blocks):
-            _shrink_outputs(blocks)
+
+def _initialise(network: OarBackbone) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.trunc_normal_(module.weight, std=INIT_STD)
+    nn.init.trunc_normal_(network.embed_query.shared, std=INIT_STD)
+    if network.embed_query.position is not None:
+        nn.init.zeros_(network.embed_query.position.weight)
+    for blocks in (network.context.blocks, network.query.blocks):
+        _shrink_outputs(blocks)
 
 
 def _block(config: BackboneConfig, attention: nn.Module) -> Block:

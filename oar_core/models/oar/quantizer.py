@@ -108,7 +108,7 @@ def _spread_seeds(unit: Float[Tensor, "M C"], count: int, generator: torch.Gener
     batches = 16
     while len(seeds) < count:
         distance = (1 - (unit @ seeds.T).amax(-1)).clamp_min(0) + 1e-8
-        wanted = min(-(-count // batches), count - len(seeds))
-        picked = torch.multinomial(distance.cpu(), wanted, replacement=wanted > len(unit), generator=generator)
+        needed = min(-(-count // batches), count - len(seeds))
+        picked = torch.multinomial(distance.cpu(), needed, replacement=needed > len(unit), generator=generator)
         seeds = torch.cat([seeds, unit[picked.to(unit.device)]])
     return seeds

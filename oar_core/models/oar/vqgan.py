@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import TokenizerConfig
-from oar_core.models.base import ImageTokenizer
+from oar_core.models.image_tokenizer import GridTokenizer
 from oar_core.models.oar.quantizer import Quantized, Quantizer
 
 
@@ -19,7 +19,7 @@ class Reconstruction:
     quantized: Quantized
 
 
-class ResidualBlock(nn.Module):
+class VqganBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(_groups(width), width)
@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.silu(self.norm2(hidden)))
 
 
-class Encoder(nn.Module):
+class VqganEncoder(nn.Module):
     """Strided convolutions halve the picture once per width; residual blocks follow each halving."""
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         width = 3
         for next_width in config.widths:
             layers.append(nn.Conv2d(width, next_width, 4, stride=2, padding=1))
-            layers += [ResidualBlock(next_width) for _ in range(config.encoder_blocks)]
+            layers += [VqganBlock(next_width) for _ in range(config.encoder_blocks)]
             width = next_width
         self.stages = nn.Sequential(*layers)
         self.norm = nn.GroupNorm(_groups(width), width)
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         return self.project(F.silu(self.norm(self.stages(images))))
 
 
-class Decoder(nn.Module):
+class VqganDecoder(nn.Module):
     """The encoder's mirror: residual blocks, then twice the resolution, once per width."""
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -60,9 +60,9 @@ class Decoder(nn.Module):
         widths = config.widths[::-1]
         layers: list[nn.Module] = [nn.Conv2d(config.code_width, widths[0], 3, padding=1)]
         for width, next_width in zip(widths, (*widths[1:], config.head_width), strict=True):
-            layers += [ResidualBlock(width) for _ in range(config.decoder_blocks)]
+            layers += [VqganBlock(width) for _ in range(config.decoder_blocks)]
             layers.append(_upsample(config.upsample, width, next_width))
-        layers += [ResidualBlock(config.head_width) for _ in range(config.full_blocks)]
+        layers += [VqganBlock(config.head_width) for _ in range(config.full_blocks)]
         self.stages = nn.Sequential(*layers)
         self.to_pixels = nn.Conv2d(config.head_width, 3, 3, padding=1)
 
@@ -70,30 +70,18 @@ class Decoder(nn.Module):
         return self.to_pixels(F.silu(self.stages(codes)))
 
 
-class VQGAN(ImageTokenizer):
+class VQGAN(GridTokenizer):
     """Image tokenizer; see `ImageTokenizer` for the contract of the public methods."""
 
     has_unknown_code = True
 
     def __init__(self, config: TokenizerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = VqganEncoder(config)
         self.quantizer = Quantizer(config.vocab_size, config.code_width)
-        self.decoder = Decoder(config)
+        self.decoder = VqganDecoder(config)
         self.unknown_code = nn.Parameter(torch.zeros(config.code_width))
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        return self.config.image_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.config.grid
-
-    @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
 
     def encode(self, images: Float[Tensor, "B 3 Y X"]) -> Int[Tensor, "B L"]:
         return self.quantizer(self.encode_vectors(images)).token_ids

@@ -5,20 +5,18 @@ a position is read at its instruction.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.config import OrderPolicyConfig
 from oar_core.models.base import BackboneSpec, Commit, Condition, GridLayout, Queries, Query, valid_places
 from oar_core.models.gpt import INIT_STD, Gpt, GptConfig, initialise
-from oar_core.models.order_policy import OrderPolicy
 from oar_core.models.ordered import Memory, TrainingPass, TrunkBackbone
 from oar_core.models.randar.cache import NONE, InstructedCache
-from oar_core.models.randar.groups import published_groups
+from oar_core.models.randar.groups import randar_groups
 from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
 from oar_core.nn.beside import Recording
 from oar_core.nn.kv_cache import KVCache
@@ -35,7 +33,7 @@ class RandarBackbone(TrunkBackbone):
     """
 
     def __init__(self, config: GptConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.embed_class = nn.Embedding(config.num_classes + 1, config.width)
         self.instruction = nn.Parameter(torch.empty(config.width))  # rotary pairs half a head apart
@@ -52,16 +50,16 @@ class RandarBackbone(TrunkBackbone):
             condition_vocab=config.num_classes + 1,
             max_condition=1,
             queries=Queries.EARLIER,
-            published_groups=published_groups,
+            published_groups=randar_groups,
         )
 
     def forward(
         self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L V"]:
-        return self._forward(condition, token_ids, positions, Uncached(self._training_mask(positions)))
+        return self._forward(condition, token_ids, positions, Uncached(_training_mask(positions, self.gpt.dtype)))
 
     def read(self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> TrainingPass:
-        store = Recording(self._training_mask(positions))
+        store = Recording(_training_mask(positions, self.gpt.dtype))
         logits = self._forward(condition, token_ids, positions, store)
         # The question of rank i sees the class and i pairs; the last pair is seen by none.
         length = positions.shape[1]
@@ -84,35 +82,14 @@ class RandarBackbone(TrunkBackbone):
         places = torch.cat([nowhere, positions.repeat_interleave(2, dim=1)], dim=1)
         return self.gpt.head(self.gpt(x, places, store)[:, 1::2])
 
-    def _training_mask(self, positions: Int[Tensor, "B L"]) -> Float[Tensor, "B 1 S S"]:
-        batch, size = len(positions), 1 + 2 * positions.shape[1]
-        causal = torch.ones(size, size, dtype=torch.bool, device=positions.device).tril()
-        return additive_mask(causal, self.gpt.dtype).expand(batch, 1, -1, -1)
-
-    def embed_questions(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
-        return self.instructions(positions)
-
-    def trunk(
-        self, x: Float[Tensor, "*S D"], positions: Int[Tensor, "*S"], store: KeyValueStore
-    ) -> Float[Tensor, "*S D"]:
-        return self.gpt(x, positions, store)
-
-    def predict(self, states: Float[Tensor, "*S D"]) -> Float[Tensor, "*S V"]:
-        return self.gpt.head(states)
+    def ask(self, positions: Int[Tensor, "*S"], store: KeyValueStore) -> Float[Tensor, "*S V"]:
+        return self.gpt.head(self.gpt(self.instructions(positions), positions, store))
 
     def query_rotation(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
         return self.gpt.rotary(positions, dtype)
 
-    def new_policy(self, config: OrderPolicyConfig) -> OrderPolicy:
-        return OrderPolicy(config, self.config)
-
-    def ask_alone(self, cache: KVCache, slots: Int[Tensor, "B"], commit: Commit, query: Query) -> Float[Tensor, "M V"]:
-        with _without_questions(cache, slots[commit.counts == 0]):
-            return super().ask_alone(cache, slots, commit, query)
-
-    def score(self, cache: KVCache, slots: Int[Tensor, "B"], candidates: Query) -> Float[Tensor, "M"]:
-        with _without_questions(cache, slots):
-            return super().score(cache, slots, candidates)
+    def committed_only(self, cache: KVCache, slots: Int[Tensor, "B"]) -> AbstractContextManager[None]:
+        return _without_questions(cache, slots)
 
     def new_cache(self, num_slots: int) -> InstructedCache:
         """An empty cache; each position has two entries."""
@@ -141,7 +118,7 @@ class RandarBackbone(TrunkBackbone):
         is_aside = (committed == 0) & (asked > 0) & (cache.asked.numpy()[rows] != NONE)
         aside = cache.set_aside(rows[is_aside]) if is_aside.any() else None
         kept = _take_asked(cache, rows, commit)
-        x, positions, answers = self._listed(commit, query, kept)
+        x, positions, answers = _listed(self, commit, query, kept)
         window = cache.extend(slots, (2 * committed + asked - kept).tolist())
         states = self.gpt(x, positions, window)
         stays = (asked > 0) & ~is_aside
@@ -152,23 +129,30 @@ class RandarBackbone(TrunkBackbone):
             cache.put_back(aside)
         return self.gpt.head(states[answers])
 
-    def _listed(
-        self, commit: Commit, query: Query, kept: Int[np.ndarray, "B"]
-    ) -> tuple[Float[Tensor, "T D"], Int[Tensor, "T"], Int[Tensor, "M"]]:
-        """What the rows feed, one behind the other, with the positions of it; and where the questions are."""
-        places = valid_places(commit.valid, query.positions.device)
-        token_ids, positions = (table.flatten()[places] for table in (commit.token_ids, commit.positions))
-        every = torch.cat([positions, query.positions])
-        listed = torch.cat([self.gpt.embed_token(token_ids), self.instructions(every)])
-        asked = np.asarray(query.counts, dtype=np.int64)
-        order, answers = moved(_laid_out(commit.counts.numpy(), asked, kept), every.device)
-        return listed[order], torch.cat([positions, every])[order], answers
-
     def instructions(self, positions: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
         """One vector for all positions, turned by the angles of each."""
         heads = self.instruction.float().view(self.config.num_heads, -1).expand(*positions.shape, -1, -1)
         turned = rotate(heads, self.gpt.rotary(positions, torch.float32))
         return neighboured(turned).flatten(-2).to(self.instruction.dtype)
+
+
+def _listed(
+    network: RandarBackbone, commit: Commit, query: Query, kept: Int[np.ndarray, "B"]
+) -> tuple[Float[Tensor, "T D"], Int[Tensor, "T"], Int[Tensor, "M"]]:
+    """Returns what the rows feed, one behind the other, with the positions of it; and where the questions are."""
+    places = valid_places(commit.valid, query.positions.device)
+    token_ids, positions = (table.flatten()[places] for table in (commit.token_ids, commit.positions))
+    every = torch.cat([positions, query.positions])
+    listed = torch.cat([network.gpt.embed_token(token_ids), network.instructions(every)])
+    asked = np.asarray(query.counts, dtype=np.int64)
+    order, answers = moved(_laid_out(commit.counts.numpy(), asked, kept), every.device)
+    return listed[order], torch.cat([positions, every])[order], answers
+
+
+def _training_mask(positions: Int[Tensor, "B L"], dtype: torch.dtype) -> Float[Tensor, "B 1 S S"]:
+    batch, size = len(positions), 1 + 2 * positions.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool, device=positions.device).tril()
+    return additive_mask(causal, dtype).expand(batch, 1, -1, -1)
 
 
 @contextmanager
@@ -184,7 +168,7 @@ def _without_questions(cache: KVCache, slots: Int[Tensor, "B"]) -> Iterator[None
 
 
 def _take_asked(cache: InstructedCache, rows: Int[np.ndarray, "B"], commit: Commit) -> Int[np.ndarray, "B"]:
-    """Which rows have the instruction of their first token already, 0 or 1."""
+    """Tells which rows have the instruction of their first token already, 0 or 1."""
     kept = np.zeros_like(rows)
     has_new = commit.counts.numpy() > 0
     if has_new.any():

@@ -38,8 +38,8 @@ class InstructedCache(KVCache):
         self.asked = torch.cat([self.asked, added])
 
     def take_asked(self, slots: Int[np.ndarray, "B"], firsts: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
-        """Whether each slot ends with the instruction of that position, 0 or 1, as one that is committed from here on.
-        Any other instruction is forgotten."""
+        """Tells whether each slot ends with the instruction of that position, 0 or 1, as one that is committed from
+        here on. Any other instruction is forgotten."""
         asked = self.asked.numpy()
         is_kept = asked[slots] == firsts
         self.lengths.numpy()[slots[(asked[slots] != NONE) & ~is_kept]] -= 1

@@ -4,7 +4,7 @@ from itertools import pairwise
 from math import cos, pi
 
 
-def published_groups(steps: int, length: int) -> tuple[int, ...]:
+def randar_groups(steps: int, length: int) -> tuple[int, ...]:
     """`1 - cos(pi/2 k/S)` of the positions are known after step k of S, counted from 1, and at least one more than
     before it. Sizes do not grow evenly."""
     ends = [0]

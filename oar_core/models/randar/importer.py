@@ -1,9 +1,6 @@
 """Import of published RandAR checkpoints."""
 
-from collections.abc import Mapping
 from typing import Any
-
-from torch import Tensor
 
 from oar_core.models.gpt import GptConfig
 from oar_core.models.gpt_sizes import SIZES, TOKENS, gpt_sizes, num_classes
@@ -15,9 +12,10 @@ from oar_core.models.importer import (
     Shapes,
     checked,
     has_all,
-    settle,
+    reader,
+    settle_config,
 )
-from oar_core.models.randar.checkpoint import CLASSES, INSTRUCTION, native_state
+from oar_core.models.randar.checkpoint import CLASSES, INSTRUCTION, randar_state
 
 GUIDANCE = {(1024, 16_384): 3.4}  # by width and number of codes, with which FID was measured
 OTHER_GUIDANCE = 4.0  # with all others
@@ -29,11 +27,7 @@ def _recognises(shapes: Shapes) -> bool:
 
 def _infer(shapes: Shapes, given: Config) -> dict[str, Any]:
     found = {**gpt_sizes(shapes, given), "num_classes": num_classes(shapes)}
-    return checked(GptConfig.from_dict, settle(found, given, {"grid": PUBLISHED_GRID}))
-
-
-def _native_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    return native_state(state, GptConfig.from_dict(config))
+    return checked(GptConfig.from_dict, settle_config(found, given, {"grid": PUBLISHED_GRID}))
 
 
 def _publication(config: Config) -> Publication:
@@ -55,4 +49,4 @@ def _publication(config: Config) -> Publication:
     )
 
 
-IMPORTER = Importer(_recognises, _infer, _native_state, _publication)
+IMPORTER = Importer(_recognises, _infer, reader(randar_state, GptConfig.from_dict), _publication)

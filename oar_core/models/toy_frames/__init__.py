@@ -1,7 +1,7 @@
 """A toy of the kind that Self Forcing (arXiv 2506.08009) trains: grey frames, each denoised in a few steps over a KV
 cache of clean ones. It shows what the contract of frames asks; what it makes is not worth seeing."""
 
-from oar_core.models.family import Config, Family
+from oar_core.models.family import Config, ModelFamily
 from oar_core.models.toy_frames.backbone import ToyFrameBackbone
 from oar_core.models.toy_frames.config import ToyFramesConfig
 
@@ -10,4 +10,4 @@ def _frames(config: Config) -> ToyFrameBackbone:
     return ToyFrameBackbone(ToyFramesConfig.from_dict(config))
 
 
-FAMILY = Family(frames=_frames)
+FAMILY = ModelFamily(frames=_frames)

@@ -41,11 +41,11 @@ class ToyFrameBackbone(FrameBackbone):
         super().__init__()
         self.config = config
         width = config.width
-        num_places = config.frame_size[0] * config.frame_size[1]
+        self._num_places = config.frame_size[0] * config.frame_size[1]
         self.embed_class = nn.Embedding(config.num_classes + 1, width)
         self.embed_value = nn.Linear(1, width)
         self.embed_noise = nn.Linear(2 * NUM_FREQUENCIES, width)
-        self.place = nn.Parameter(torch.empty(num_places, width))
+        self.place = nn.Parameter(torch.empty(self._num_places, width))
         self.frame = nn.Parameter(torch.empty(config.num_frames, width))
         self.blocks = nn.ModuleList(ToyBlock(width, config.num_heads) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(width)
@@ -85,16 +85,14 @@ class ToyFrameBackbone(FrameBackbone):
         return self.head(x[:, -count * self._num_places :]).view(shape)
 
     def new_cache(self, num_slots: int) -> KVCache:
-        """An empty cache on the weights' device and in their dtype; on a CPU in fp32, which is faster for attention."""
-        config, weight = self.config, self.place
-        return KVCache.allocate(
+        config = self.config
+        return KVCache.beside(
+            self.place,
             num_layers=config.num_layers,
             num_slots=num_slots,
             num_heads=config.num_heads,
             capacity=1 + config.num_frames * self._num_places,
             head_width=config.width // config.num_heads,
-            dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype,
-            device=weight.device,
         )
 
     @torch.no_grad()
@@ -118,10 +116,6 @@ class ToyFrameBackbone(FrameBackbone):
 
     def show(self, frames: Float[Tensor, "B 1 Y X"]) -> Float[Tensor, "B 3 Y X"]:
         return frames.expand(-1, 3, -1, -1)
-
-    @property
-    def _num_places(self) -> int:
-        return self.place.shape[0]
 
     def _see_frames(
         self, cache: KVCache, slots: Int[Tensor, "B"], frames: Float[Tensor, "B 1 Y X"], sigmas: Float[Tensor, "B"]

@@ -57,7 +57,7 @@ class DistillConfig:
 
     @property
     def order_score(self) -> OrderScore:
-        """What comes nearest to the score where a picture is made and its tokens are not known."""
+        """Returns what comes nearest to the score where a picture is made and its tokens are not known."""
         return OrderScore("max_probability" if self.score == TRUE_LOG_PROBABILITY else self.score, self.distance_weight)
 
 

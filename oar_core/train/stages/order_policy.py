@@ -72,9 +72,9 @@ class OrderPolicyStage:
             return {"total": nats.mean()}
         ranks = _draw_ranks(positions, self.num_ranks, step)
         with torch.no_grad():
-            wanted = backbone_scores(self.backbone, memory, positions, ranks) / TEACHER_NATS
+            target = backbone_scores(self.backbone, memory, positions, ranks) / TEACHER_NATS
         found = self.backbone.scores_at(self.policy, memory, positions, ranks)
-        return {"total": top_one(found, wanted, ranks).mean()}
+        return {"total": top_one(found, target, ranks).mean()}
 
 
 def policy_nats(

@@ -7,20 +7,16 @@ from typing import ClassVar
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from oar_core.config import TokenizerConfig
 from oar_core.models.oar.vqgan import VQGAN
+from oar_core.train.adversary import Adversary, draw_cut
 from oar_core.train.data import ImageSet
-from oar_core.train.discriminator import Discriminator
 from oar_core.train.loop import Step
-from oar_core.train.losses import feature_distance, paired_logistic
 from oar_core.train.optim import ParamGroup
 from oar_core.train.perceptual import PerceptualDistance
 
 ADVERSARY_BETAS = (0.0, 0.99)  # without momentum, which lets two players chase each other
-NOISE = 0.1  # standard deviation; pixels lie in [-1, 1]
-MAX_CUT = 7  # pixels
 
 
 @dataclass(frozen=True)
@@ -50,9 +46,9 @@ class TokenizerStage:
         self.config = config
         self.tokenizer = VQGAN(model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.module: nn.Module = nn.ModuleDict({"tokenizer": self.tokenizer})
-        self.discriminator = Discriminator().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.adversary = Adversary(config.roughness_weight)
         if config.has_adversary:
-            self.module.add_module("discriminator", self.discriminator)
+            self.module.add_module("discriminator", self.adversary.network)
         # Not a part of `module`: it is not trained, and a checkpoint need not hold it.
         self.perceptual = PerceptualDistance.pretrained() if config.vgg_weight else None
 
@@ -62,7 +58,7 @@ class TokenizerStage:
     def param_groups(self) -> list[ParamGroup]:
         groups = [ParamGroup(self.trained_parameters())]
         if self.config.has_adversary:
-            parameters = list(self.discriminator.parameters())
+            parameters = list(self.adversary.network.parameters())
             groups.append(ParamGroup(parameters, self.config.discriminator_lr_scale, ADVERSARY_BETAS))
         return groups
 
@@ -81,8 +77,8 @@ class TokenizerStage:
         moved = self.tokenizer.quantizer.update(result.encoded, result.quantized.token_ids, step.generator)
         losses = self.picture_losses(real, result.images, known, step)
         losses["total"] = losses["total"] + self.config.commitment_weight * result.quantized.commitment
-        told = {"commitment": result.quantized.commitment, "moved_codes": torch.tensor(float(moved))}
-        return losses | told
+        reported = {"commitment": result.quantized.commitment, "moved_codes": torch.tensor(float(moved))}
+        return losses | reported
 
     def picture_losses(
         self,
@@ -91,14 +87,14 @@ class TokenizerStage:
         known: Bool[Tensor, "B L"],
         step: Step,
     ) -> dict[str, Tensor]:
-        """What pictures cost that were painted with positions unknown; the adversary sees the whole ones."""
+        """Returns what pictures cost that were painted with positions unknown; the adversary sees the whole ones."""
         pixel, whole = self._pixel_loss(real, painted, known), known.all(-1)
         losses = {"total": pixel, "pixel": pixel}
         if self.perceptual is not None:
             losses["vgg"] = self._perceptual_loss(real[whole], painted[whole], step)
             losses["total"] = losses["total"] + self.config.vgg_weight * losses["vgg"]
         if self.config.has_adversary:
-            perceptual, adversarial, discriminator = self._adversary(real[whole], painted[whole], step)
+            perceptual, adversarial, discriminator = self.adversary.losses(real[whole], painted[whole], step)
             strength = 1.0 if step.progress >= self.config.adversarial_start else 0.0
             losses["total"] = (
                 losses["total"]
@@ -114,7 +110,7 @@ class TokenizerStage:
         assert self.perceptual is not None
         self.perceptual.to(real.device)
         crop = self.config.vgg_crop
-        cut = _draw_square(step, (real.shape[-2], real.shape[-1]), crop) if crop else _draw_cut(step)
+        cut = _draw_square(step, (real.shape[-2], real.shape[-1]), crop) if crop else draw_cut(step)
         return self.perceptual(real[cut], fake[cut])
 
     def real(self, indices: Int[Tensor, "B"], device: torch.device) -> Float[Tensor, "B 3 Y X"]:
@@ -135,29 +131,6 @@ class TokenizerStage:
         weight = weight.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
         return (error * weight).mean()
 
-    def _adversary(self, real: Tensor, fake: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
-        """Perceptual and generator losses, which move only the tokenizer, and the discriminator's own loss.
-
-        The first two go through a copy of the discriminator whose weights take no gradient, so that one backward pass
-        serves both players.
-        """
-        cut = _draw_cut(step)
-        real, fake = real[cut], fake[cut]
-        frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
-        fake_logits, fake_features = functional_call(self.discriminator, frozen, (fake,))
-        real_logits, real_features = self.discriminator(real)
-        seen_logits, _ = self.discriminator(fake.detach())
-        roughness = self._roughness(real, real_logits, step) + self._roughness(fake.detach(), seen_logits, step)
-        discriminator = paired_logistic(real_logits, seen_logits) + self.config.roughness_weight * roughness
-        generator = paired_logistic(fake_logits, real_logits.detach())
-        return feature_distance(real_features, fake_features), generator, discriminator
-
-    def _roughness(self, images: Tensor, logits: Tensor, step: Step) -> Float[Tensor, ""]:
-        """How much faint noise changes the logits: the squared gradient, on average (Mescheder et al. 2018, arXiv
-        1801.04406), without a second derivative (Lin et al. 2025, arXiv 2501.08316)."""
-        noise = torch.randn(images.shape, generator=step.generator).to(images.device)
-        return (self.discriminator(images + NOISE * noise)[0].float() - logits.float()).square().mean()
-
     @torch.no_grad()
     def _seed_codebook(self, step: Step) -> None:
         picked = torch.randint(len(self.images), (self.config.init_sample,), generator=step.generator)
@@ -174,9 +147,3 @@ def _draw_square(step: Step, size: tuple[int, int], side: int) -> tuple[slice | 
     top = int(torch.randint(size[0] - height + 1, (), generator=step.generator))
     left = int(torch.randint(size[1] - width + 1, (), generator=step.generator))
     return ..., slice(top, top + height), slice(left, left + width)
-
-
-def _draw_cut(step: Step) -> tuple[slice | EllipsisType, ...]:
-    """Pictures lose some pixels at the top and on the left: no grid that is painted always meets the same strides."""
-    top, left = torch.randint(MAX_CUT + 1, (2,), generator=step.generator).tolist()
-    return ..., slice(top, None), slice(left, None)

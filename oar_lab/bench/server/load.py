@@ -15,7 +15,7 @@ TOO_MANY = 429
 
 
 @dataclass
-class Outcome:
+class LoadOutcome:
     """All that happened. Latencies are seconds from a request's arrival, of those that completed."""
 
     first_patch: list[float] = field(default_factory=list[float])
@@ -32,10 +32,10 @@ class Load:
     wanted: Sequence[Wish]
     concurrency: int | None = None  # most requests under way
 
-    async def put(self, times: Sequence[float]) -> Outcome:
+    async def put(self, times: Sequence[float]) -> LoadOutcome:
         """Sends each wish at its time, in seconds from now, whatever became of those before. One that has to wait for
         others to end arrives when it is sent."""
-        outcome = Outcome(last_arrival=times[-1])
+        outcome = LoadOutcome(last_arrival=times[-1])
         gate = asyncio.Semaphore(self.concurrency or len(self.wanted))
         async with AsyncClient(self.url, api_key=self.api_key, patience=Patience.none()) as client:
             start = time.perf_counter()
@@ -46,7 +46,7 @@ class Load:
         return outcome
 
 
-async def _live(client: AsyncClient, wish: Wish, due: float, gate: asyncio.Semaphore, outcome: Outcome) -> None:
+async def _live(client: AsyncClient, wish: Wish, due: float, gate: asyncio.Semaphore, outcome: LoadOutcome) -> None:
     await asyncio.sleep(due - time.perf_counter())
     is_late = gate.locked()
     async with gate:
@@ -58,7 +58,7 @@ async def _live(client: AsyncClient, wish: Wish, due: float, gate: asyncio.Semap
         outcome.ends[end] += 1
 
 
-async def _follow(client: AsyncClient, wish: Wish, arrived: float, outcome: Outcome) -> str:
+async def _follow(client: AsyncClient, wish: Wish, arrived: float, outcome: LoadOutcome) -> str:
     """The type of the job's last event."""
     job = await client.submit(wish.prompt, **wish.options)
     first, end = None, ""

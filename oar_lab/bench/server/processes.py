@@ -11,7 +11,7 @@ class ServerProcesses:
     """`oar serve` with what it started, and its data folder's Valkey."""
 
     def __init__(self, pid: int, data_dir: Path) -> None:
-        self._pid = pid
+        self.pid = pid
         self._guard = data_dir / "redis" / "guard.pid"
 
     def cpu_seconds(self) -> dict[str, float]:
@@ -25,7 +25,7 @@ class ServerProcesses:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             parent = int(facts[1])
-            if parent == self._pid:
+            if parent == self.pid:
                 part = next((verb for verb in ("api", "worker") if verb in command), None)
             else:
                 part = "redis" if parent == guard else None

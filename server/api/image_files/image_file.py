@@ -1,4 +1,4 @@
-"""What the bytes of an image file say of themselves, before a pixel is decoded."""
+"""Facts in the bytes of an image file, before a pixel is decoded."""
 
 from dataclasses import dataclass
 from typing import Literal

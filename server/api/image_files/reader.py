@@ -18,7 +18,7 @@ def read_image_file(data: bytes) -> ImageFile:
 
 
 def _looks_like(head: bytes) -> str:
-    """What it is instead, for the kinds that people send most."""
+    """Names what it is instead, for the kinds that people send most."""
     names = {
         b"GIF8": "a GIF",
         b"BM": "a BMP",

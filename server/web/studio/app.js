@@ -47,8 +47,8 @@ class Router {
   }
 
   show() {
-    const [wanted = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean);
-    const name = wanted in this.makers ? wanted : "";
+    const [requested = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean);
+    const name = requested in this.makers ? requested : "";
     const shown = this.view(name);
     for (const view of this.views.values()) view.element.hidden = view !== shown;
     for (const link of document.querySelectorAll("nav a")) {

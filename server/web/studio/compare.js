@@ -2,7 +2,7 @@
 
 import { announce } from "./announcer.js";
 import { comparison, copyButton, permalink } from "./downloads.js";
-import { Easel } from "./easel.js";
+import { CanvasView } from "./canvas_view.js";
 import { el, heading } from "./dom.js";
 import { HeatMap } from "./heatmap.js";
 import { orderIcon } from "./icons.js";
@@ -43,7 +43,7 @@ export class CompareView {
   }
 
   onOrders() {
-    this.options.clearFault("order");
+    this.options.controls.clearFault("order");
     if (!this.isRunning) this.preview();
   }
 
@@ -169,7 +169,7 @@ class Card {
     this.onChange = onChange;
     this.job = null;
     this.painting = new Painting(model);
-    this.easel = new Easel({ label: order ? `Painted in ${order} order` : "No picture" });
+    this.view = new CanvasView({ label: order ? `Painted in ${order} order` : "No picture" });
     this.map = new HeatMap("rank");
     this.status = new StatusLine();
     this.status.set("idle", "Not painted yet");
@@ -178,7 +178,7 @@ class Card {
     this.element = el("article", { class: "card", "aria-label": name },
       el("header", {}, el("h2", {}, order ? orderIcon(order) : null, el("span", { text: name })), this.link),
       el("p", { class: "hint", text: orderWords(order) }),
-      el("div", { class: "frame" }, this.easel.canvas), this.status.element, this.map.element);
+      el("div", { class: "frame" }, this.view.canvas), this.status.element, this.map.element);
     this.show(0, false);
   }
 
@@ -206,7 +206,7 @@ class Card {
 
   show(t, isForward) {
     const moment = Math.min(t, this.painting.length);
-    this.easel.show(this.painting, moment, { mark: isForward && moment === t });
+    this.view.show(this.painting, moment, { mark: isForward && moment === t });
     this.map.show(this.painting, moment);
   }
 
@@ -218,7 +218,7 @@ class Card {
       this.link.href = permalink(this.job, 0);
       this.link.hidden = false;
     }
-    this.easel.draw();
+    this.view.draw();
   }
 }
 

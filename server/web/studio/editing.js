@@ -10,7 +10,7 @@ import { explain, Notice, warn } from "./notice.js";
 import { Options } from "./options.js";
 import { Retouch } from "./retouch.js";
 import { RunButton, runOnEnter } from "./run.js";
-import { shelf } from "./shelf.js";
+import { storedPictures } from "./gallery_store.js";
 import { onFreeKey } from "./shortcuts.js";
 import { KINDS, openPicture, toBase64 } from "./upload.js";
 import { Viewer } from "./viewer.js";
@@ -49,7 +49,7 @@ export class EditView {
         type: "radio", name: group, value: mode, props: { checked: mode === this.mode }, on: { change: () => this.setMode(mode) },
       }), el("span", { text: label })));
     this.about = el("p", { class: "hint" });
-    this.strength = this.options.slider("strength", "Strength", {
+    this.strength = this.options.controls.slider("strength", "Strength", {
       min: 0.05, max: 1, step: 0.05, format: (value) => `${Math.round(value * 100)} % drawn anew`,
     });
     this.strength.set(0.5);
@@ -114,7 +114,7 @@ export class EditView {
   async openResult(id, index) {
     if (this.loaded === `${id}/${index}`) return;
     this.loaded = `${id}/${index}`;
-    const known = shelf().find((entry) => entry.job === id && String(entry.index) === index);
+    const known = storedPictures().find((entry) => entry.job === id && String(entry.index) === index);
     if (known) this.options.set({ model: known.model, prompt: known.prompt });
     try {
       await this.load(await getBlob(`v1/generations/${id}/images/${index}`));
@@ -160,7 +160,7 @@ export class EditView {
   }
 
   showRecent() {
-    const entries = shelf().slice(0, NUM_RECENT);
+    const entries = storedPictures().slice(0, NUM_RECENT);
     const first = el("a", { class: "button solid", href: "#/", text: "Paint one first" });
     this.recent.replaceChildren(...(entries.length ? entries.map((entry) => this.makeRecent(entry)) : [first]));
   }

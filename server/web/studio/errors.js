@@ -34,7 +34,7 @@ export const ErrorCode = {
   OriginNotAllowed: "origin_not_allowed",
   PriorityNotAllowed: "priority_not_allowed",
   HostNotAllowed: "host_not_allowed",
-  NotFound: "not_found",
+  ResourceNotFound: "not_found",
   ModelNotFound: "model_not_found",
   JobNotFound: "job_not_found",
   ImageNotFound: "image_not_found",

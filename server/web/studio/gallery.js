@@ -4,7 +4,7 @@ import { ApiError, getBlob } from "./api.js";
 import { button, el } from "./dom.js";
 import { ErrorCode } from "./errors.js";
 import { icon } from "./icons.js";
-import { forget, shelf } from "./shelf.js";
+import { forget, storedPictures } from "./gallery_store.js";
 
 const UNFINISHED = ErrorCode.NotFinished;
 const WORDS = {
@@ -28,7 +28,7 @@ export class GalleryView {
   }
 
   enter() {
-    const entries = shelf();
+    const entries = storedPictures();
     this.gone = [];
     this.tidy.hidden = true;
     this.count.textContent = entries.length
@@ -46,7 +46,7 @@ export class GalleryView {
     });
     const when = new Date(entry.at);
     const item = el("li", {},
-      el("a", { href: `#/p/${entry.job}/${entry.index}`, class: "shelf-item" },
+      el("a", { href: `#/p/${entry.job}/${entry.index}`, class: "gallery-item" },
         el("span", { class: "frame" }, image),
         el("span", { class: "caption", text: entry.prompt }),
         el("span", { class: "facts" },

@@ -43,7 +43,7 @@ export class HeatMap {
     const pen = this.canvas.getContext("2d");
     for (const patch of painting.patches.slice(0, painting.countAt(t))) {
       pen.fillStyle = colour(this.kind.ramp, this.kind.value(patch, painting));
-      pen.fillRect(patch.col, patch.row, 1, 1);
+      pen.fillRect(patch.col ?? patch.position, patch.row ?? 0, 1, 1); // a sequence is a line
     }
   }
 

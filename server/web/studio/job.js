@@ -3,7 +3,7 @@
 import { ApiError, getBlob, getJson, postJson, remove } from "./api.js";
 import { canvasOf } from "./film.js";
 import { findModel } from "./models.js";
-import { forget, remember } from "./shelf.js";
+import { forget, remember } from "./gallery_store.js";
 import { follow } from "./stream.js";
 
 const GATHER = 30; // milliseconds

@@ -1,8 +1,10 @@
 /** The controls of a request: everything that they offer comes from what the models say of themselves. */
 
+import { Controls, fill } from "./controls.js";
 import { el, button, setAttributes, uniqueId } from "./dom.js";
 import { icon, orderIcon } from "./icons.js";
 import { loadClasses } from "./models.js";
+import { hasOneValue, optionWords, stops } from "./option_words.js";
 import { contrasting, CUSTOM, orderName, orderWords } from "./orders.js";
 import { store, stored } from "./storage.js";
 
@@ -15,17 +17,7 @@ const GROUP_WORDS = {
   adaptive: "As many as are safe together.", published: "As the model's authors decode it.",
   fitted: "As the model was measured to do best.",
 };
-const ABOUT = { seed: "The same seed and settings make the same picture." };
 const FRONT = ["steps", "candidates", "guidance"]; // beside the prompt; the others are under "Sampling"
-const MOST_STOPS = 4096; // of a slider over all whole numbers of an option
-const WORDS = {
-  top_k: (value) => (value === 0 ? "all" : String(value)),
-  candidates: (value) => `${value} for each patch`,
-  guidance: (value) => (value === 1 ? "off" : value.toFixed(2)),
-  repulsion: (value) => (value === 1 ? "none" : patches(value)),
-  revise: (value) => (value === 0 ? "none" : patches(value)),
-};
-const UNITS = { share: (value) => `${Math.round(100 * value)} %`, nats: (value) => `${value} nats` };
 
 export class Options {
   /** `orders` is "one" or "several"; without `hasCount` one picture is made. */
@@ -35,7 +27,7 @@ export class Options {
     this.orders = orders;
     this.custom = null; // the positions of an order that has no name
     this.onModel = onModel;
-    this.controls = new Map(); // field -> { input, fault }
+    this.controls = new Controls();
     this.element = el("div", { class: "options" });
     this.build(hasCount);
     this.prompt.input.value = stored(PROMPT) ?? "";
@@ -45,18 +37,18 @@ export class Options {
   }
 
   build(hasCount) {
-    this.modelSelect = this.select("model", "Model", this.models.map(({ id }) => [id, id]));
+    this.modelSelect = this.controls.select("model", "Model", this.models.map(({ id }) => [id, id]));
     this.modelSelect.input.addEventListener("change", () => this.setModel(this.modelSelect.input.value));
-    this.prompt = this.area("prompt", "Prompt", "What the picture shows");
+    this.prompt = this.controls.area("prompt", "Prompt", "What the picture shows");
     this.classes = this.classSearch();
     this.chips = el("div", { class: "chips", role: "group", "aria-label": "Examples" });
     this.orderTiles = el("div", { class: "tiles", on: { change: () => this.showOrderWords() } });
     this.orderHint = el("p", { class: "hint", id: uniqueId("order-hint"), "aria-live": "polite", hidden: this.orders === "several" });
-    this.orderField = this.fieldset("order", this.orders === "several" ? "Orders, two to four" : "Order", this.orderTiles, this.orderHint);
+    this.orderField = this.controls.fieldset("order", this.orders === "several" ? "Orders, two to four" : "Order", this.orderTiles, this.orderHint);
     this.groupHint = el("p", { class: "hint" });
     this.described = this.buildDescribed();
     this.seed = this.seedField();
-    this.count = hasCount ? this.number("n", "Pictures", { min: 1, max: MOST_PICTURES, value: 1 }) : null;
+    this.count = hasCount ? this.controls.number("n", "Pictures", { min: 1, max: MOST_PICTURES, value: 1 }) : null;
     this.lay();
   }
 
@@ -98,7 +90,7 @@ export class Options {
 
   sliderControl(option) {
     const [min, max, step] = stops(option);
-    const control = this.slider(option.name, option.label, { min, max, step, title: option.description, format: this.format(option) });
+    const control = this.controls.slider(option.name, option.label, { min, max, step, title: option.description, format: this.format(option) });
     const limit = (other) => setAttributes(control.input, { min: stops(other)[0], max: stops(other)[1] });
     return { fields: [control.field], get: () => Number(control.input.value), set: control.set, limit };
   }
@@ -107,7 +99,7 @@ export class Options {
     const [min, max, step] = option.usual;
     const label = option.label.replace(/ interval$/, "");
     const ends = [["from", option.name], ["until", `${option.name}_until`]].map(([word, name]) =>
-      this.slider(name, `${label} ${word}`, { min, max, step, title: option.description, format: this.format(option) }));
+      this.controls.slider(name, `${label} ${word}`, { min, max, step, title: option.description, format: this.format(option) }));
     return {
       fields: ends.map(({ field }) => field),
       get: () => ends.map(({ input }) => Number(input.value)),
@@ -116,7 +108,7 @@ export class Options {
   }
 
   choiceControl(option) {
-    const control = this.select(option.name, option.label, option.choices.map((choice) => [choice, choice]), option.description);
+    const control = this.controls.select(option.name, option.label, option.choices.map((choice) => [choice, choice]), option.description);
     control.input.addEventListener("change", () => this.showOnly());
     const limit = ({ choices }) => fill(control.input, choices.map((choice) => [choice, choice]));
     const get = () => (control.input.value.startsWith("[") ? JSON.parse(control.input.value) : control.input.value);
@@ -129,7 +121,7 @@ export class Options {
 
   numberControl(option) {
     const { minimum: min, maximum: max } = option;
-    const control = this.number(option.name, option.label, { min, max, title: option.description, placeholder: min === 0 ? "0 is all" : "" });
+    const control = this.controls.number(option.name, option.label, { min, max, title: option.description, placeholder: min === 0 ? "0 is all" : "" });
     const get = () => (control.input.value === "" ? undefined : Number(control.input.value));
     /** Empty where the model's own 0 stands for all, as the placeholder says. */
     const set = (value) => {
@@ -141,7 +133,7 @@ export class Options {
 
   /** Nothing is said where the text is the model's own. */
   textControl(option) {
-    const control = this.field(option.name, option.label, el("input", { type: "text", autocomplete: "off", title: option.description }));
+    const control = this.controls.field(option.name, option.label, el("input", { type: "text", autocomplete: "off", title: option.description }));
     const get = () => (control.input.value === (this.option(option.name)?.default ?? "") ? undefined : control.input.value);
     return { fields: [control.field], get, set: (value) => (control.input.value = value ?? "") };
   }
@@ -169,65 +161,14 @@ export class Options {
     return chosen.some((value) => values.includes(value));
   }
 
-  // the controls
-
-  field(name, label, input, ...extras) {
-    const id = input.id || uniqueId(name);
-    const fault = el("p", { class: "fault", id: `${id}-fault`, hidden: true });
-    setAttributes(input, { id, name });
-    if (ABOUT[name]) setAttributes(input, { title: ABOUT[name] });
-    const field = el("div", { class: "field" }, el("div", { class: "field-head" }, el("label", { for: id, text: label }), ...extras), input, fault);
-    const control = { field, input, fault };
-    this.controls.set(name, control);
-    return control;
-  }
-
-  fieldset(name, label, ...content) {
-    const fault = el("p", { class: "fault", id: uniqueId(`${name}-fault`), hidden: true });
-    const field = el("fieldset", { class: "field" }, el("legend", { text: label }), content, fault);
-    const control = { field, input: field, fault };
-    this.controls.set(name, control);
-    return control;
-  }
-
-  select(name, label, choices, title) {
-    const control = this.field(name, label, el("select", { title }));
-    fill(control.input, choices);
-    return control;
-  }
-
-  area(name, label, placeholder) {
-    return this.field(name, label, el("textarea", { rows: "3", placeholder, spellcheck: "false" }));
-  }
-
-  number(name, label, { min, max, title, value = "", placeholder = "" }) {
-    return this.field(name, label, el("input", { type: "number", inputmode: "numeric", min, max, step: "1", title, value, placeholder }));
-  }
-
-  slider(name, label, { min, max, step, title, format }) {
-    const id = uniqueId(name);
-    const output = el("output", { for: id });
-    const control = this.field(name, label, el("input", { type: "range", id, min, max, step, title }), output);
-    control.render = () => {
-      const value = Number(control.input.value);
-      const share = (value - control.input.min) / Math.max(1e-9, control.input.max - control.input.min);
-      output.textContent = format(value);
-      control.input.setAttribute("aria-valuetext", format(value));
-      control.input.style.setProperty("--share", `${100 * share}%`);
-    };
-    control.set = (value) => {
-      control.input.value = String(value);
-      control.render();
-    };
-    control.input.addEventListener("input", control.render);
-    return control;
-  }
-
   seedField() {
-    const input = el("input", { type: "text", inputmode: "numeric", pattern: "[0-9]*", placeholder: "random", autocomplete: "off" });
+    const input = el("input", {
+      type: "text", inputmode: "numeric", pattern: "[0-9]*", placeholder: "random", autocomplete: "off",
+      title: "The same seed and settings make the same picture.",
+    });
     this.seedAgain = el("button", { type: "button", class: "again", title: "Use this seed again", hidden: true });
     this.seedAgain.addEventListener("click", () => this.setSeed(this.lastSeed));
-    const control = this.field("seed", "Seed", input, this.seedAgain);
+    const control = this.controls.field("seed", "Seed", input, this.seedAgain);
     const roll = button("Roll a seed", { symbol: icon("dice"), quiet: true, on: { click: () => this.rollSeed() } });
     const holder = el("div", { class: "with-button" });
     input.replaceWith(holder);
@@ -249,14 +190,14 @@ export class Options {
   setSeed(seed) {
     this.seed.input.value = String(seed);
     this.seedAgain.hidden = true;
-    this.clearFault("seed");
+    this.controls.clearFault("seed");
   }
 
   /** For models of classes: their names, searched while one types. What stands in it is the prompt. */
   classSearch() {
     const list = el("datalist", { id: uniqueId("classes") });
     const input = el("input", { type: "search", list: list.id, placeholder: "Search its classes", autocomplete: "off", spellcheck: "false" });
-    const control = this.field("class", "Class", input);
+    const control = this.controls.field("class", "Class", input);
     control.list = list;
     control.field.append(list);
     control.field.hidden = true;
@@ -320,8 +261,8 @@ export class Options {
   setPrompt(text) {
     this.prompt.input.value = text;
     if (this.classes.input.value !== text) this.classes.input.value = text;
-    this.clearFault("prompt");
-    this.clearFault("class");
+    this.controls.clearFault("prompt");
+    this.controls.clearFault("class");
     this.prompt.input.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
@@ -393,55 +334,20 @@ export class Options {
     return Array.isArray(order) ? order.length === this.model.num_tokens : this.model.orders.includes(order);
   }
 
-  // faults
-
   /** Marks the field that an error names. Returns whether there is one. */
   fail(error) {
     const isOfClass = error.field === "prompt" && this.model.condition === "class";
-    const control = this.controls.get(isOfClass ? "class" : error.field);
-    if (!control) return false;
-    if (this.more.contains(control.field)) this.more.open = true;
-    control.fault.textContent = error.sentence;
-    control.fault.hidden = false;
-    setAttributes(control.input, { "aria-invalid": "true", "aria-describedby": control.fault.id });
-    const focused = control.input.matches("fieldset") ? control.input.querySelector("input") : control.input;
-    focused.focus();
-    return true;
-  }
-
-  clearFault(name) {
-    const control = this.controls.get(name);
-    control.fault.hidden = true;
-    setAttributes(control.input, { "aria-invalid": null, "aria-describedby": null });
+    return this.controls.fail(isOfClass ? "class" : error.field, error.sentence, this.more);
   }
 
   clearFaults() {
-    for (const name of this.controls.keys()) this.clearFault(name);
+    this.controls.clearFaults();
   }
-}
-
-/** A value of an option as its form and a picture's page show it. */
-export function optionWords(option, value) {
-  if (Array.isArray(value)) return value.map((part) => optionWords(option, part)).join(option.is_pair ? " to " : " ");
-  if (typeof value !== "number") return String(value);
-  const words = WORDS[option.name] ?? UNITS[option.unit] ?? (option.kind === "number" ? (number) => number.toFixed(2) : String);
-  return words(value);
 }
 
 export function randomSeed() {
   const [bits] = crypto.getRandomValues(new Uint32Array(1));
   return bits >>> (32 - SEED_BITS);
-}
-
-function patches(count) {
-  return `${count} ${count === 1 ? "patch" : "patches"}`;
-}
-
-/** The least, the most and the step of a slider; null where a number has too many values for one. */
-function stops({ kind, usual, minimum, maximum }) {
-  if (usual) return usual;
-  const isShort = kind === "integer" && minimum !== null && maximum !== null && maximum - minimum < MOST_STOPS;
-  return isShort ? [minimum, maximum, 1] : null;
 }
 
 /** A list of numbers is a choice by its JSON. */
@@ -453,13 +359,4 @@ function choiceText(value) {
 function offer(select, numbers) {
   const value = choiceText(numbers);
   if (![...select.options].some((choice) => choice.value === value)) select.append(el("option", { value, text: numbers.join(" ") }));
-}
-
-/** Whether there is nothing to choose. */
-function hasOneValue({ choices = [], minimum = null, maximum = null }) {
-  return choices.length === 1 || (minimum !== null && minimum === maximum);
-}
-
-function fill(select, choices) {
-  select.replaceChildren(...choices.map(([value, text]) => el("option", { value, text })));
 }

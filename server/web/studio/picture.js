@@ -5,7 +5,7 @@ import { button, el } from "./dom.js";
 import { icon } from "./icons.js";
 import { Job } from "./job.js";
 import { explain, Notice } from "./notice.js";
-import { optionWords } from "./options.js";
+import { optionWords } from "./option_words.js";
 import { orderName } from "./orders.js";
 import { curlText, recipeText } from "./recipe.js";
 import { seconds } from "./status.js";

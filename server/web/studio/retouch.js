@@ -23,7 +23,7 @@ export class Retouch {
     this.pointer = null;
     this.cursor = null; // patch under the keyboard
     this.last = null;
-    this.canvas = el("canvas", { class: "easel retouch", tabindex: "0", role: "application" });
+    this.canvas = el("canvas", { class: "canvas-view retouch", tabindex: "0", role: "application" });
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     this.setModel(model);

@@ -1,6 +1,6 @@
 /** A job on the wall: its picture as it is painted, the others of the same request, the time slider, the heat maps. */
 
-import { Easel } from "./easel.js";
+import { CanvasView } from "./canvas_view.js";
 import { HeatMap } from "./heatmap.js";
 import { button, el, wantsLessMotion } from "./dom.js";
 import { icon } from "./icons.js";
@@ -19,7 +19,7 @@ export class Viewer {
     this.job = null;
     this.selected = 0;
     this.thumbs = [];
-    this.easel = new Easel();
+    this.view = new CanvasView();
     this.timeline = new Timeline((t, isForward) => this.move(t, isForward));
     this.status = new StatusLine();
     this.maps = [new HeatMap("rank"), new HeatMap("confidence")];
@@ -35,7 +35,7 @@ export class Viewer {
     this.strip = el("div", { class: "strip", role: "radiogroup", "aria-label": "Pictures of this request", hidden: true });
     this.side = el("div", { class: "maps", hidden: true }, this.maps.map((map) => map.element));
     this.empty = el("div", { class: "empty" }, empty ?? []);
-    this.frame = el("div", { class: "frame" }, this.easel.canvas, this.empty);
+    this.frame = el("div", { class: "frame" }, this.view.canvas, this.empty);
     this.element = el(
       "section", { class: "viewer", "aria-label": "Picture" },
       el("div", { class: "viewer-head" }, this.status.element, this.heatButton),
@@ -70,7 +70,7 @@ export class Viewer {
 
   /** The ground that a model paints on, before there is a job. */
   prepare(painting) {
-    if (!this.job) this.easel.show(painting, 0);
+    if (!this.job) this.view.show(painting, 0);
     if (!this.job) this.offerMaps(painting);
     if (!this.job) this.maps.forEach((map) => map.show(painting, 0));
   }
@@ -115,9 +115,9 @@ export class Viewer {
   move(t, isForward, keepMarks = false) {
     const { painting } = this;
     if (!painting) return;
-    if (keepMarks) this.easel.draw();
-    else this.easel.show(painting, t, { mark: isForward });
-    this.easel.label = describe(this.job, this.selected, t, painting);
+    if (keepMarks) this.view.draw();
+    else this.view.show(painting, t, { mark: isForward });
+    this.view.label = describe(this.job, this.selected, t, painting);
     if (!this.side.hidden) this.maps.forEach((map) => map.show(painting, t));
   }
 
@@ -126,7 +126,7 @@ export class Viewer {
   buildStrip() {
     const { paintings } = this.job;
     this.strip.hidden = paintings.length < 2;
-    this.thumbs = paintings.length < 2 ? [] : paintings.map((_, index) => new Easel({ label: `Picture ${index + 1}` }));
+    this.thumbs = paintings.length < 2 ? [] : paintings.map((_, index) => new CanvasView({ label: `Picture ${index + 1}` }));
     const buttons = this.thumbs.map((thumb, index) =>
       el("button", {
         type: "button", class: "thumb", role: "radio", "aria-label": `Picture ${index + 1} of ${paintings.length}`,
@@ -162,8 +162,8 @@ export class Viewer {
 
 /** As it was last time; else where there is room for them. */
 function wantsMaps() {
-  const wish = stored(HEAT);
-  return wish === null ? !narrow.matches : wish === "on";
+  const choice = stored(HEAT);
+  return choice === null ? !narrow.matches : choice === "on";
 }
 
 function describe(job, index, t, painting) {

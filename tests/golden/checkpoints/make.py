@@ -13,10 +13,13 @@ from PIL import Image, ImageDraw
 
 from oar_core.config import BackboneConfig, TokenizerConfig
 from oar_core.train import precision
+from oar_core.train.adoption import adopt
 from oar_core.train.loop import CHECKPOINT, LoopConfig, Step
-from oar_core.train.recipes import Recipe
+from oar_core.train.model_export import ModelExport
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import ANY_ORDER_STAGE
+from oar_core.train.stage_trainer import StageTrainer
 from oar_core.train.stages.any_order import AnyOrderStage
 
 STOPPED_AT, NUM_STEPS = 4, 6
@@ -79,10 +82,10 @@ def main(target: Path) -> None:
         work = Path(name)
         pictures = write_pictures(work / "pictures")
         first = open_run(pictures, work / "first")
-        first.train_tokenizer()
-        first.export(work / "model", "tokenizer")
+        StageTrainer(first).train_tokenizer()
+        ModelExport(first).export(work / "model", "tokenizer")
         run = open_run(pictures, work / "run")
-        run.adopt(work / "model", only_tokenizer=True)  # without the adversary, which is large
+        adopt(run, work / "model", only_tokenizer=True)  # without the adversary, which is large
         before_step = AnyOrderStage.before_step
 
         def stop(stage: AnyOrderStage, step: Step) -> None:
@@ -92,11 +95,11 @@ def main(target: Path) -> None:
 
         AnyOrderStage.before_step = stop
         try:
-            run.train_any_order()
+            StageTrainer(run).train_any_order()
         except Stopped:
             AnyOrderStage.before_step = before_step
         shutil.copytree(run.folder, target, ignore=shutil.ignore_patterns("cache"))
-        run.train_any_order()
+        StageTrainer(run).train_any_order()
         shutil.copy(run.folder / ANY_ORDER_STAGE / CHECKPOINT, target / END)
 
 

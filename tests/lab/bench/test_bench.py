@@ -17,7 +17,7 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
-from oar_core.train.recipes import RECIPES, recipe
+from oar_core.train.recipes import RECIPES, find_recipe
 from oar_lab.bench import peak
 from oar_lab.bench.clock import Clock, quantile
 from oar_lab.bench.eager import as_trained
@@ -219,7 +219,7 @@ def test_depth_has_a_row_for_each_depth(weights_dir):
 
 
 def test_a_recipe_is_measured_with_random_weights(monkeypatch):
-    usual = recipe("sprites-64")
+    usual = find_recipe("sprites-64")
     defaults = replace(usual.defaults, steps=8)
     small = replace(usual, backbone=TINY, tokenizer=TINY_TOKENIZER, text_vocab=8, defaults=defaults)
     monkeypatch.setitem(RECIPES, "sprites-64", lambda: small)

@@ -38,6 +38,8 @@ def test_a_server_of_its_own_is_compared_with_the_engine_alone(weights_dir):
         assert set(row["cpu_seconds"]) == {"api", "worker", "redis", "client"}
     best = max(row["completed"] for row in report["rows"])
     assert report["ratio"] == pytest.approx(best / report["engine"]["images_per_second"])
+    least = min(row["cpu_seconds"]["worker"] for row in report["rows"])
+    assert report["cpu_ratio"] == (pytest.approx(report["engine"]["cpu_seconds"] / least) if least else None)
     assert report["first_patch_aim"] == pytest.approx(2 * report["engine"]["step_seconds"] + 0.02)
 
 

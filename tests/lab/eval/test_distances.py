@@ -6,7 +6,7 @@ import torch
 
 from oar_lab.eval import distances as distances_module
 from oar_lab.eval import memorisation
-from oar_lab.eval.distances import distance_rows, nearest
+from oar_lab.eval.distances import distance_rows, nearest_rows
 from oar_lab.eval.manifold import kth_neighbour, precision_recall
 from oar_lab.eval.memorisation import closeness, nearest_pixels
 
@@ -21,7 +21,7 @@ def test_pieces_make_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = points(0, 8, shift=1000), points(1, 5, shift=1000)
     expected = torch.cdist(left, right)
     torch.testing.assert_close(torch.cat(list(distance_rows(left, right))), expected)
-    torch.testing.assert_close(nearest(left, right), expected.amin(1))
+    torch.testing.assert_close(nearest_rows(left, right), expected.amin(1))
 
 
 def test_the_kth_neighbour_is_never_the_sample_itself() -> None:
@@ -58,9 +58,9 @@ def test_lost_variety_shows_in_recall_alone() -> None:
 
 def test_copies_are_found_and_new_pictures_are_not() -> None:
     training, new, others = points(0, 200), points(1, 200), points(2, 200)
-    real = nearest(others, training)
-    copies = closeness(nearest(training[:50], training), real)
-    honest = closeness(nearest(new, training), real)
+    real = nearest_rows(others, training)
+    copies = closeness(nearest_rows(training[:50], training), real)
+    honest = closeness(nearest_rows(new, training), real)
     assert copies.distance_ratio == pytest.approx(0, abs=1e-6)
     assert copies.share_closer == 1.0
     assert honest.distance_ratio == pytest.approx(1, abs=0.2)

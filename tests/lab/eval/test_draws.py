@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from oar_core.errors import InvalidSteps
+from oar_core.errors import StepsError
 from oar_core.models.model import Model
 from oar_core.order.paths import spiral
 from oar_core.order.plan import PlanSpec
@@ -16,7 +16,7 @@ from oar_core.sampling.sampler import SamplingParams
 from oar_core.tensor_file import save_tensors
 from oar_lab.eval import draws as draws_module
 from oar_lab.eval.arms import guidance_text
-from oar_lab.eval.draws import Draws, DrawSettings, counted_positions, draw, draws_path
+from oar_lab.eval.draws import Draws, DrawSettings, counted_positions, draw_pictures, draws_path
 
 PROMPTS = ["a red circle", "a blue square", "a red square", "a blue circle", "a circle"]
 SETTINGS = DrawSettings(PlanSpec(order="random", steps=8), SamplingParams(guidance=2.0), seed=5)
@@ -30,7 +30,7 @@ def same(first: Draws, second: Draws) -> bool:
 def test_an_interrupted_draw_goes_on_to_the_same_pictures(
     tiny_pipeline: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = draw(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "whole.safetensors", batch_size=2)
+    whole = draw_pictures(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "whole.safetensors", batch_size=2)
     made: list[int] = []
     generate = draws_module.generate
 
@@ -42,9 +42,9 @@ def test_an_interrupted_draw_goes_on_to_the_same_pictures(
 
     monkeypatch.setattr(draws_module, "generate", dies_later)
     with pytest.raises(KeyboardInterrupt):
-        draw(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "broken.safetensors", batch_size=2)
+        draw_pictures(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "broken.safetensors", batch_size=2)
     made.clear()
-    resumed = draw(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "broken.safetensors", batch_size=2)
+    resumed = draw_pictures(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "broken.safetensors", batch_size=2)
     assert made == [1]
     assert same(whole, resumed)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.safetensors", "whole.safetensors"]
@@ -62,28 +62,28 @@ def test_every_picture_is_written_twice_however_many_batches_there_are(
         save(path, tensors, meta)
 
     monkeypatch.setattr(draws_module, "save_tensors", count)
-    draw(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "draws.safetensors", batch_size=1)
+    draw_pictures(tiny_pipeline, PROMPTS, SETTINGS, tmp_path / "draws.safetensors", batch_size=1)
     assert written == [1, 1, 1, 1, 1, 5]
 
 
 def test_batches_that_the_whole_file_holds_already_are_not_read_again(tiny_pipeline: Model, tmp_path: Path) -> None:
     """A draw that was killed between its last two acts."""
     path = tmp_path / "draws.safetensors"
-    drawn = draw(tiny_pipeline, PROMPTS[:3], SETTINGS, path, batch_size=2)
+    drawn = draw_pictures(tiny_pipeline, PROMPTS[:3], SETTINGS, path, batch_size=2)
     for start, stale in ((0, drawn.head(2)), (2, drawn.head(1))):
         save_tensors(path.with_suffix(draws_module.PARTS) / f"{start}.safetensors", vars(stale), {})
-    assert same(drawn, draw(tiny_pipeline, PROMPTS[:3], SETTINGS, path, batch_size=2))
-    assert len(draw(tiny_pipeline, PROMPTS, SETTINGS, path, batch_size=2)) == 5
+    assert same(drawn, draw_pictures(tiny_pipeline, PROMPTS[:3], SETTINGS, path, batch_size=2))
+    assert len(draw_pictures(tiny_pipeline, PROMPTS, SETTINGS, path, batch_size=2)) == 5
     assert [entry.name for entry in tmp_path.iterdir()] == ["draws.safetensors"]
 
 
 def test_a_larger_draw_begins_with_the_smaller(tiny_pipeline: Model, tmp_path: Path) -> None:
     path = tmp_path / "draws.safetensors"
-    small = draw(tiny_pipeline, PROMPTS[:2], SETTINGS, path, batch_size=2)
-    large = draw(tiny_pipeline, PROMPTS, SETTINGS, path, batch_size=2)
+    small = draw_pictures(tiny_pipeline, PROMPTS[:2], SETTINGS, path, batch_size=2)
+    large = draw_pictures(tiny_pipeline, PROMPTS, SETTINGS, path, batch_size=2)
     assert (len(small), len(large)) == (2, 5)
     assert same(small, large.head(2))
-    assert same(small, draw(tiny_pipeline, PROMPTS[:2], SETTINGS, path))
+    assert same(small, draw_pictures(tiny_pipeline, PROMPTS[:2], SETTINGS, path))
 
 
 def test_what_was_drawn_outlives_its_tokenizer_and_no_other_part(tiny_pipeline: Model, tmp_path: Path) -> None:
@@ -99,7 +99,9 @@ def test_what_was_drawn_outlives_its_tokenizer_and_no_other_part(tiny_pipeline: 
 def test_pictures_differ_within_a_seed_and_between_seeds(tiny_pipeline: Model, tmp_path: Path) -> None:
     prompts = ["a red circle"] * 2
     drawn = [
-        draw(tiny_pipeline, prompts, DrawSettings(SETTINGS.plan, SETTINGS.sampling, seed), tmp_path / str(seed))
+        draw_pictures(
+            tiny_pipeline, prompts, DrawSettings(SETTINGS.plan, SETTINGS.sampling, seed), tmp_path / str(seed)
+        )
         for seed in (0, 1)
     ]
     pictures = torch.cat([part.token_ids for part in drawn])
@@ -108,7 +110,7 @@ def test_pictures_differ_within_a_seed_and_between_seeds(tiny_pipeline: Model, t
 
 def test_ranks_are_those_of_the_order(tiny_pipeline: Model, tmp_path: Path) -> None:
     settings = DrawSettings(PlanSpec(order="spiral", steps=3), SamplingParams())
-    drawn = draw(tiny_pipeline, PROMPTS[:2], settings, tmp_path / "spiral.safetensors")
+    drawn = draw_pictures(tiny_pipeline, PROMPTS[:2], settings, tmp_path / "spiral.safetensors")
     order = torch.tensor(spiral(tiny_pipeline.grid))
     assert torch.equal(order[drawn.ranks[0].long()], torch.arange(20))
     assert drawn.steps.tolist() == [3, 3]
@@ -121,7 +123,7 @@ def test_queries_are_counted_with_guidance_and_with_every_candidate(
     tiny_pipeline: Model, tmp_path: Path, order: str, guidance: float, queries: int
 ) -> None:
     settings = DrawSettings(PlanSpec(order=order, steps=20), SamplingParams(guidance=guidance))
-    drawn = draw(tiny_pipeline, PROMPTS[:3], settings, tmp_path / "draws.safetensors")
+    drawn = draw_pictures(tiny_pipeline, PROMPTS[:3], settings, tmp_path / "draws.safetensors")
     assert drawn.query_evaluations.tolist() == [queries] * 3
     assert drawn.policy_evaluations.tolist() == [0] * 3
     assert drawn.seconds.min() > 0
@@ -153,14 +155,14 @@ def test_each_setting_has_a_file_of_its_own(tiny_pipeline: Model, tmp_path: Path
 
 def test_a_long_caption_is_cut_as_in_training(tiny_pipeline: Model, tmp_path: Path) -> None:
     longest = tiny_pipeline.backbone.spec.max_condition
-    drawn = draw(tiny_pipeline, ["a red circle " * longest], SETTINGS, tmp_path / "draws.safetensors")
+    drawn = draw_pictures(tiny_pipeline, ["a red circle " * longest], SETTINGS, tmp_path / "draws.safetensors")
     assert len(drawn) == 1
 
 
 def test_a_plan_that_does_not_fit_is_refused(tiny_pipeline: Model, tmp_path: Path) -> None:
     settings = DrawSettings(PlanSpec(steps=21), SamplingParams())
-    with pytest.raises(InvalidSteps):
-        draw(tiny_pipeline, PROMPTS, settings, tmp_path / "draws.safetensors")
+    with pytest.raises(StepsError):
+        draw_pictures(tiny_pipeline, PROMPTS, settings, tmp_path / "draws.safetensors")
     assert not (tmp_path / "draws.safetensors").exists()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from oar_core.errors import ConfigError, InvalidSteps
+from oar_core.errors import ConfigError, StepsError
 from oar_core.models.base import Commit, Condition, Query
 from oar_core.models.model import Model
 from oar_core.order.paths import halton
@@ -84,5 +84,5 @@ def test_the_best_sizes_are_the_best_of_all(seed: int) -> None:
 
 
 def test_more_steps_than_positions_are_refused() -> None:
-    with pytest.raises(InvalidSteps, match="1 to 3"):
+    with pytest.raises(StepsError, match="1 to 3"):
         best_sizes(torch.zeros(3, 3, dtype=torch.float64), 4)

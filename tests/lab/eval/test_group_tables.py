@@ -17,11 +17,11 @@ from oar_core.config import BackboneConfig, TokenizerConfig
 from oar_core.errors import DataError
 from oar_core.models.load import load_model
 from oar_core.models.model import CONFIG, GROUP_TABLES
-from oar_core.train.recipes import Recipe
+from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
 from oar_core.weights import Manifest
 from oar_lab.eval.group_tables import split_halves
-from oar_lab.eval.reference import choose
+from oar_lab.eval.reference import choose_pictures
 from tests.server.tiny import GRID, NAME, NUM_TOKENS
 
 
@@ -83,10 +83,10 @@ def test_no_label_row_is_on_both_sides_nor_among_the_first_that_are_drawn() -> N
     row_of = np.repeat(np.arange(50), 8)
     halves = split_halves(row_of, 30, 40)
     assert not set(row_of[halves.fit.numpy()]) & set(row_of[halves.score.numpy()])
-    drawn = set(choose(400, halves.num_clear).tolist())
+    drawn = set(choose_pictures(400, halves.num_clear).tolist())
     assert 0 < halves.num_clear < 400 - 70
     assert not drawn & {*halves.fit.tolist(), *halves.score.tolist()}
-    assert {*choose(400, halves.num_clear + 1).tolist()} & {*halves.fit.tolist(), *halves.score.tolist()}
+    assert {*choose_pictures(400, halves.num_clear + 1).tolist()} & {*halves.fit.tolist(), *halves.score.tolist()}
 
 
 def test_too_few_pictures_are_refused() -> None:

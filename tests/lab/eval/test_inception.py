@@ -27,14 +27,14 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_installed")
 def test_missing_weights_are_named(tmp_path: Path) -> None:
-    assert "is not in torch.hub's folder" in inception.why_unavailable(tmp_path / "weights.pth")
+    assert "is not in torch.hub's folder" in inception.why_no_inception(tmp_path / "weights.pth")
 
 
 @pytest.mark.usefixtures("_installed")
 def test_a_file_that_is_not_the_published_one_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / inception.WEIGHTS
     path.write_bytes(b"cos\nsystem\n")
-    monkeypatch.setattr(inception, "weights_path", lambda: path)
+    monkeypatch.setattr(inception, "inception_path", lambda: path)
     pictures = np.zeros((2, 4, 4, 3), dtype=np.uint8)
     assert "not the published file" in inception.inception_distance(pictures, pictures)["unavailable"]
 
@@ -54,7 +54,7 @@ def test_distances_are_measured_on_the_networks_features(tmp_path: Path, monkeyp
     stand_in.FeatureExtractorInceptionV3 = Network  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
     monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    monkeypatch.setattr(inception, "why_unavailable", lambda path: "")
+    monkeypatch.setattr(inception, "why_no_inception", lambda path: "")
     real = np.random.default_rng(0).integers(0, 200, (40, 4, 4, 3), dtype=np.uint8)
     shifted = real + np.array([3, 4, 50], dtype=np.uint8)
     result = inception.inception_distance(shifted, real)

@@ -20,7 +20,7 @@ TRAIN = Path(train.__path__[0])
 GOLDEN_AT = [0, 342, 539, 808, 1013]
 GOLDEN = [[0.84594, 0.36359, 0.85098, 2.81869, 0.47564], [0.67368, 0.42595, 0.8014, 2.78808, 0.81219]]
 
-needs_weights = pytest.mark.skipif(bool(lite0.why_unavailable()), reason="the weights are not installed")
+needs_weights = pytest.mark.skipif(bool(lite0.why_no_lite0()), reason="the weights are not installed")
 
 
 def stored_state(seed: int) -> dict[str, torch.Tensor]:
@@ -77,7 +77,7 @@ def test_pictures_are_resized_as_pillow_does_before_it_rounds() -> None:
     bands = [Image.fromarray(pixels[0, :, :, band].astype(np.float32)) for band in range(3)]
     size = (lite0.SIDE, lite0.SIDE)
     pillow = np.stack([np.asarray(band.resize(size, Image.Resampling.BICUBIC)) for band in bands], axis=-1)
-    prepared = lite0.prepare(pixels, torch.device("cpu"))[0].permute(1, 2, 0) * 128 + 127
+    prepared = lite0.prepare_pixels(pixels, torch.device("cpu"))[0].permute(1, 2, 0) * 128 + 127
     np.testing.assert_allclose(prepared.numpy(), pillow.clip(0, 255), atol=1e-2)
     assert prepared.min() >= 0
     assert prepared.max() <= 255
@@ -85,17 +85,17 @@ def test_pictures_are_resized_as_pillow_does_before_it_rounds() -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert lite0.why_unavailable() == f"the package {lite0.PACKAGE} is not installed"
+    assert lite0.why_no_lite0() == f"the package {lite0.PACKAGE} is not installed"
     with pytest.raises(WeightsError, match=lite0.PACKAGE):
         lite0.Lite0.load(torch.device("cpu"))
 
 
 def test_a_file_that_is_not_the_published_one_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / lite0.WEIGHTS.name
-    monkeypatch.setattr(lite0, "weights_path", lambda: path)
-    assert "holds no" in lite0.why_unavailable()
+    monkeypatch.setattr(lite0, "lite0_path", lambda: path)
+    assert "holds no" in lite0.why_no_lite0()
     path.write_bytes(b"cos\nsystem\n")
-    assert "not the published file" in lite0.why_unavailable()
+    assert "not the published file" in lite0.why_no_lite0()
 
 
 @needs_weights

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from oar_core.models.arpg.checkpoint import native_state
+from oar_core.models.arpg.checkpoint import arpg_state
 from oar_core.models.arpg.config import ArpgConfig
 from oar_core.models.base import Commits, Condition
 from oar_core.models.load import family
@@ -21,7 +21,7 @@ def golden():
 @pytest.fixture(scope="module")
 def backbone(golden):
     network = family("arpg").build_backbone("arpg", CONFIG.to_dict()).eval()
-    network.load_state_dict(native_state(golden.state, CONFIG))
+    network.load_state_dict(arpg_state(golden.state, CONFIG))
     return network
 
 

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 
 from oar_core.models.chat import ChatConditioner
 from oar_core.models.janus.checkpoint import TOKENIZER as THEIR_TOKENIZER
-from oar_core.models.janus.checkpoint import native_state, tokenizer_state
+from oar_core.models.janus.checkpoint import janus_state, tokenizer_state
 from oar_core.models.janus.config import JanusConfig
 from oar_core.models.janus.importer import CONVERSATION
 from oar_core.models.load import FORMAT, family
@@ -75,7 +75,7 @@ def write_janus_model(folder: Path, name: str = "janus") -> None:
     tokenizer = {"family": "janus", **TOKENIZER_CONFIG}
     whole = family("janus").build_tokenizer("janus", TOKENIZER_CONFIG).state_dict()
     zeros = {key: torch.zeros_like(tensor) for key, tensor in whole.items()}
-    save_file(native_state(state, BACKBONE_CONFIG), folder / BACKBONE)
+    save_file(janus_state(state, BACKBONE_CONFIG), folder / BACKBONE)
     save_file({**zeros, **tokenizer_state(state)}, folder / TOKENIZER)
     ChatConditioner(text_tokenizer(), CONVERSATION).save(folder)
     stored = {

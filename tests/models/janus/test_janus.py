@@ -6,7 +6,7 @@ import torch
 
 from oar_core.errors import WeightsError
 from oar_core.models.base import Commit, Condition, Queries, Query
-from oar_core.models.janus.checkpoint import DEEPSEEK, LANGUAGE, TOKENIZER, native_state, tokenizer_state
+from oar_core.models.janus.checkpoint import DEEPSEEK, LANGUAGE, TOKENIZER, janus_state, tokenizer_state
 from oar_core.models.janus.config import JanusConfig
 from oar_core.models.load import family
 from tests.models.golden import Golden
@@ -40,7 +40,7 @@ def live():
 
 def built(state: Mapping[str, torch.Tensor]):
     network = family("janus").build_backbone("janus", BACKBONE_CONFIG.to_dict()).eval()
-    network.load_state_dict(native_state(state, BACKBONE_CONFIG))
+    network.load_state_dict(janus_state(state, BACKBONE_CONFIG))
     return network
 
 
@@ -128,7 +128,7 @@ def test_deepseek_s_own_layout_is_the_same_model(backbone, golden):
     state["gen_vision_model.quantize.codebook_used"] = torch.zeros(8)
     state["vision_model.vision_tower.norm.weight"] = state["aligner.layers.0.weight"] = torch.zeros(2)
     state["language_model.lm_head.weight"] = torch.zeros(2, 2)
-    found = native_state(state, BACKBONE_CONFIG)
+    found = janus_state(state, BACKBONE_CONFIG)
     assert all(torch.equal(found[name], tensor) for name, tensor in backbone.state_dict().items())
     theirs, ours = tokenizer_state(state), tokenizer_state(golden.state)
     assert set(theirs) == set(ours)
@@ -154,11 +154,11 @@ def test_a_checkpoint_of_other_keys_or_sizes_is_refused_with_a_sentence(golden):
     with pytest.raises(
         WeightsError, match=r"no Janus checkpoint of that size: it has no model\.language_model\.layers"
     ):
-        native_state(without, BACKBONE_CONFIG)
+        janus_state(without, BACKBONE_CONFIG)
     with pytest.raises(WeightsError, match=r"also has model\.oddity"):
-        native_state({**golden.state, "model.oddity": torch.zeros(1)}, BACKBONE_CONFIG)
+        janus_state({**golden.state, "model.oddity": torch.zeros(1)}, BACKBONE_CONFIG)
     with pytest.raises(WeightsError, match=r"is \[64, 32\] and not \[48, 32\]"):
-        native_state(golden.state, JanusConfig(**{**BACKBONE_CONFIG.to_dict(), "ffn_width": 48}))
+        janus_state(golden.state, JanusConfig(**{**BACKBONE_CONFIG.to_dict(), "ffn_width": 48}))
 
 
 def test_it_says_that_it_writes_in_raster_order_alone(backbone):
@@ -183,7 +183,7 @@ def test_a_checkpoint_of_a_published_size_fits(size):
         state = reference.published(config).state_dict()
         network = family("janus").build_backbone("janus", config.to_dict())
         tokenizer = family("janus").build_tokenizer("janus", {"grid": [24, 24]})
-    for found, built in ((native_state(state, config), network), (tokenizer_state(state), tokenizer)):
+    for found, built in ((janus_state(state, config), network), (tokenizer_state(state), tokenizer)):
         shapes = {name: tensor.shape for name, tensor in built.state_dict().items()}
         assert {name: tensor.shape for name, tensor in found.items()} == shapes
     assert tokenizer.image_size == (384, 384)

@@ -3,7 +3,7 @@ import torch
 
 from oar_core.errors import WeightsError
 from oar_core.models.base import Commit, Condition, Features, Queries, Query
-from oar_core.models.llamagen.checkpoint import native_state
+from oar_core.models.llamagen.checkpoint import llamagen_state
 from oar_core.models.llamagen.config import LlamaGenConfig
 from oar_core.models.load import family
 from tests.models.golden import Golden, logits_by_steps
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 def built(golden, config):
     network = family("llamagen").build_backbone("llamagen", config.to_dict()).eval()
-    network.load_state_dict(native_state(golden.state, config))
+    network.load_state_dict(llamagen_state(golden.state, config))
     return network
 
 
@@ -171,8 +171,8 @@ def test_a_checkpoint_of_another_kind_is_refused_with_its_first_fault(golden, ca
         ({**golden.state, "norm.weight": torch.ones(32)}, CLASSES, r"norm.weight is \[32\] and not \[64\]"),
     ]:
         with pytest.raises(WeightsError, match=sentence):
-            native_state(found, config)
+            llamagen_state(found, config)
 
 
 def test_angles_that_a_checkpoint_also_holds_are_passed_over(golden):
-    assert native_state({**golden.state, "freqs_cis": torch.zeros(17, 8, 2)}, CLASSES)
+    assert llamagen_state({**golden.state, "freqs_cis": torch.zeros(17, 8, 2)}, CLASSES)

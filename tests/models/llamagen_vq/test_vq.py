@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from oar_core.models.llamagen_vq.checkpoint import native_state
+from oar_core.models.llamagen_vq.checkpoint import llamagen_vq_state
 from oar_core.models.llamagen_vq.config import VqConfig
 from oar_core.models.load import family
 from tests.models.golden import Golden, stage_outputs
@@ -20,7 +20,7 @@ def golden():
 @pytest.fixture(scope="module")
 def tokenizer(golden):
     network = family("llamagen_vq").build_tokenizer("llamagen_vq", CONFIG.to_dict()).eval()
-    network.load_state_dict(native_state(golden.state))
+    network.load_state_dict(llamagen_vq_state(golden.state))
     return network
 
 

@@ -3,7 +3,7 @@ import torch
 
 from oar_core.models.base import Condition, Queries
 from oar_core.models.load import family
-from oar_core.models.lpd.checkpoint import native_state
+from oar_core.models.lpd.checkpoint import lpd_state
 from oar_core.models.lpd.config import LpdConfig
 from oar_core.sampling.sampler import SamplingParams
 from tests.models.golden import Golden, assert_scales, logits_after_resuming, logits_by_steps
@@ -21,7 +21,7 @@ def golden():
 @pytest.fixture(scope="module")
 def backbone(golden):
     network = family("lpd").build_backbone("lpd", CONFIG.to_dict()).eval()
-    network.load_state_dict(native_state(golden.state, CONFIG))
+    network.load_state_dict(lpd_state(golden.state, CONFIG))
     return network
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from oar_core.models.load import family
-from oar_core.models.maskgit_vq.checkpoint import native_state
+from oar_core.models.maskgit_vq.checkpoint import maskgit_vq_state
 from oar_core.models.maskgit_vq.config import MaskGitVqConfig
 from oar_core.nn.packed_conv import pack_convs
 from tests.models.golden import Golden, stage_outputs
@@ -21,7 +21,7 @@ def golden():
 @pytest.fixture(scope="module")
 def tokenizer(golden):
     network = family("maskgit_vq").build_tokenizer("maskgit_vq", CONFIG.to_dict()).eval()
-    network.load_state_dict(native_state(golden.state))
+    network.load_state_dict(maskgit_vq_state(golden.state))
     return network
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from oar_core.models.randar.groups import published_groups
+from oar_core.models.randar.groups import randar_groups
 
 # fmt: off
 SIZES = {
@@ -18,11 +18,11 @@ SIZES = {
 
 @pytest.mark.parametrize("steps", SIZES)
 def test_groups_are_those_that_its_authors_decode_with(steps: int) -> None:
-    assert published_groups(steps, 256) == SIZES[steps]
+    assert randar_groups(steps, 256) == SIZES[steps]
 
 
 @pytest.mark.parametrize("length", [1, 2, 16, 256])
 def test_every_number_of_steps_decodes_every_position(length: int) -> None:
     for steps in range(1, length + 1):
-        sizes = published_groups(steps, length)
+        sizes = randar_groups(steps, length)
         assert (len(sizes), sum(sizes), min(sizes) >= 1) == (steps, length, True)

@@ -7,7 +7,7 @@ from oar_core.errors import WeightsError
 from oar_core.models.base import Commit, Condition, Queries, Query
 from oar_core.models.gpt import GptConfig
 from oar_core.models.load import family
-from oar_core.models.randar.checkpoint import native_state
+from oar_core.models.randar.checkpoint import randar_state
 from oar_core.sampling.sampler import SamplingParams
 from tests.models.golden import Golden, assert_scales, logits_after_resuming, logits_by_steps
 
@@ -24,7 +24,7 @@ def golden():
 @pytest.fixture(scope="module")
 def backbone(golden):
     network = family("randar").build_backbone("randar", CONFIG.to_dict()).eval()
-    network.load_state_dict(native_state(golden.state, CONFIG))
+    network.load_state_dict(randar_state(golden.state, CONFIG))
     return network
 
 
@@ -138,4 +138,4 @@ def test_a_checkpoint_of_another_kind_is_refused_with_its_first_fault(golden):
     for sentence, found in wrong.items():
         config = replace(CONFIG, num_layers=1) if "also" in sentence else CONFIG
         with pytest.raises(WeightsError, match=f"no RandAR checkpoint.*{sentence}"):
-            native_state(found, config)
+            randar_state(found, config)

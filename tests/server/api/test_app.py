@@ -64,7 +64,7 @@ async def client(url: str, connection: RedisConnection) -> AsyncIterator[httpx.A
 async def worker(connection: RedisConnection, settings: Settings, model_info: ModelInfo) -> WorkerQueue:
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 60)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 60)
     worker = WorkerQueue(connection, settings.model_copy(update=LIMITS), "test", "tiny")
     await worker.open()
     return worker
@@ -225,7 +225,7 @@ async def test_a_full_queue_without_workers_is_503(
 ) -> None:
     for _ in range(3):
         assert (await client.post("/v1/generations", json=BODY)).status_code == 202
-    await Registry(connection).leave("test")
+    await Registry(connection).workers.leave("test")
     refused = await client.post("/v1/generations", json=BODY)
     assert (refused.status_code, code(refused)) == (503, "model_not_ready")
     assert int(refused.headers["Retry-After"]) >= 5
@@ -330,7 +330,7 @@ async def test_a_worker_that_stops_is_not_ready(
 ) -> None:
     assert (await client.get("/ready")).status_code == 200
     stopping = WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5, is_draining=True)
-    await Registry(connection).beat(stopping, 5)
+    await Registry(connection).workers.beat(stopping, 5)
     assert (await client.get("/ready")).status_code == 503
 
 
@@ -526,7 +526,7 @@ async def test_a_model_that_no_worker_serves_takes_no_jobs_and_says_so(
     headers = {"Idempotency-Key": "once"}
     waiting = (await client.post("/v1/generations", json=BODY, headers=headers)).json()
     assert (waiting["workers"], waiting["notice"]) == (1, None)
-    await registry.leave("test")
+    await registry.workers.leave("test")
     refused = await client.post("/v1/generations", json=BODY)
     assert (refused.status_code, code(refused), refused.headers["Retry-After"]) == (503, "model_not_ready", "5")
     assert refused.json()["error"]["message"] == "no worker serves the model 'tiny' now"
@@ -538,7 +538,7 @@ async def test_a_model_that_no_worker_serves_takes_no_jobs_and_says_so(
     (entry,) = (await client.get("/v1/models")).json()["data"]
     assert (entry["id"], entry["workers"]) == ("tiny", 0)
     assert (await client.get("/ready")).status_code == 503
-    await connection.once("DEL", keys.model("tiny"), keys.DEFAULT_MODEL)  # its grace is over
+    await connection.once("DEL", keys.model_key("tiny"), keys.DEFAULT_MODEL)  # its grace is over
     assert (await client.get("/v1/models")).json()["data"] == []
     unknown = await client.post("/v1/generations", json={**BODY, "model": "tiny"})
     assert (unknown.status_code, code(unknown)) == (404, "model_not_found")
@@ -552,7 +552,7 @@ async def test_a_draining_worker_serves_no_model(
     client: httpx.AsyncClient, connection: RedisConnection, worker: WorkerQueue
 ) -> None:
     info = WorkerInfo(name="test", models=("tiny",), slots=2, is_draining=True)
-    await Registry(connection).beat(info, 60)
+    await Registry(connection).workers.beat(info, 60)
     assert (await client.get("/v1/models/tiny")).json()["workers"] == 0
     assert code(await client.post("/v1/generations", json=BODY)) == "model_not_ready"
 
@@ -562,9 +562,9 @@ async def test_a_silent_worker_is_not_ready(
 ) -> None:
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 60)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
     assert (await client.get("/ready")).status_code == 200
-    await connection.once("PEXPIRE", keys.worker("test"), 1)
+    await connection.once("PEXPIRE", keys.worker_key("test"), 1)
     await asyncio.sleep(0.1)
     assert (await client.get("/ready")).status_code == 503
 
@@ -575,7 +575,7 @@ async def test_without_redis_the_api_lives_and_says_so(tmp_path: Path, model_inf
     connection = RedisConnection(server.url)
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 60)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
     with ApiThread(Settings(redis_url=server.url, **LIMITS)) as url:
         async with httpx.AsyncClient(base_url=url, timeout=HANG_SECONDS) as client:
             job = (await client.post("/v1/generations", json=BODY)).json()

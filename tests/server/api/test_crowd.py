@@ -35,7 +35,7 @@ def url(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -
 async def worker(connection: RedisConnection, settings: Settings, model_info: ModelInfo) -> WorkerQueue:
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 60)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
     worker = WorkerQueue(connection, settings, "test", "tiny")
     await worker.open()
     return worker

@@ -118,8 +118,8 @@ async def paint(client: httpx.AsyncClient, redis: RedisConnection, settings: Set
     """A finished job, and one that waits; a worker lives."""
     registry = Registry(redis)
     await registry.publish_models([model_info], {}, 60)
-    await registry.beat(WorkerInfo(name="gone", models=("tiny",), slots=2), 0.001)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
+    await registry.workers.beat(WorkerInfo(name="gone", models=("tiny",), slots=2), 0.001)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
     worker = await open_worker(redis, settings)
     finished = (await client.post("/v1/generations", json=BODY)).json()
     await finish(redis, worker, await take(worker))
@@ -175,7 +175,7 @@ async def test_what_is_there_can_be_read_and_nothing_new_is_taken(
             assert (answer.status_code, code(answer)) == (503, "writes_refused")
             assert STATES[state] in answer.json()["error"]["message"]
             assert int(answer.headers["Retry-After"]) >= 1
-        assert await redis.once("SCARD", keys.share("tiny", "one")) == 1, "nothing of them is left"
+        assert await redis.once("SCARD", keys.share_key("tiny", "one")) == 1, "nothing of them is left"
 
     async def is_ready() -> bool:
         return (await client.get("/ready")).status_code == 200

@@ -41,7 +41,7 @@ def url(redis_server: EmbeddedRedis, tenants: Keys, tmp_path_factory: pytest.Tem
 async def client(url: str, connection: RedisConnection, model_info: ModelInfo) -> AsyncIterator[httpx.AsyncClient]:
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 600)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
     async with httpx.AsyncClient(base_url=url, timeout=20) as client:
         yield client
 

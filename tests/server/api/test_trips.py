@@ -68,7 +68,7 @@ async def url(connection: RedisConnection, settings: Settings, model_info: Model
     """It knows which models and workers there are, and Redis knows the scripts."""
     registry = Registry(connection)
     await registry.publish_models([model_info], {"tiny": Tokenizer(BPE()).to_str()}, 600)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 600)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 600)
     with ApiThread(settings.model_copy(update={"registry_seconds": 3600.0})) as url:
         async with httpx.AsyncClient(base_url=url, timeout=HANG_SECONDS) as client:
             job_id = (await client.post("/v1/generations", json=BODY)).json()["id"]

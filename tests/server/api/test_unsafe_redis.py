@@ -44,7 +44,7 @@ async def redis(own_redis: EmbeddedRedis, model_info: ModelInfo) -> AsyncIterato
     connection = RedisConnection(own_redis.url)
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 600)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 600)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 600)
     yield connection
     await connection.close()
 

@@ -15,11 +15,11 @@ from urllib.parse import quote
 import pytest
 from PIL import Image, ImageCms
 
-from oar_wire.edit import EditOptions
+from oar_wire.edit import EditSettings
 from oar_wire.errors import InvalidRequest
 from oar_wire.model import GenerationDefaults, ModelInfo
 from server.api.image_files.reader import read_image_file
-from server.api.uploads import MAX_ESCAPES, SLICE_BYTES, Source, Upload, from_base64, prepare
+from server.api.uploads import MAX_ESCAPES, SLICE_BYTES, EditSource, Upload, from_base64, prepare
 from server.settings import Settings
 from tests.server.hostile import json_bodies
 from tests.server.oriented import CORNERS, corners, oriented
@@ -65,9 +65,9 @@ ORIENTED = oriented()
 TOUCHED = 9  # patches of 4 x 4 pixels that BOX touches
 
 
-def put(image: bytes, mask: bytes | None = None, settings: Settings = SETTINGS, **options: Any) -> Source:
+def put(image: bytes, mask: bytes | None = None, settings: Settings = SETTINGS, **options: Any) -> EditSource:
     upload = None if mask is None else Upload(mask, "mask")
-    return prepare(Upload(image, "image"), upload, EditOptions(**options), MODEL, settings)
+    return prepare(Upload(image, "image"), upload, EditSettings(**options), MODEL, settings)
 
 
 def refusal(*args: Any, **options: Any) -> InvalidRequest:
@@ -76,7 +76,7 @@ def refusal(*args: Any, **options: Any) -> InvalidRequest:
     return caught.value
 
 
-def stored(source: Source) -> Image.Image:
+def stored(source: EditSource) -> Image.Image:
     return Image.open(io.BytesIO(source.png))
 
 

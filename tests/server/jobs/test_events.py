@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def append(connection: RedisConnection, job_id: str, seq: int, kind: str = "patches") -> None:
-    words = ("XADD", keys.events(job_id), f"{seq}-0", "type", kind, "at", 1000 + seq, "body", "{}")
+    words = ("XADD", keys.events_key(job_id), f"{seq}-0", "type", kind, "at", 1000 + seq, "body", "{}")
     await connection.once(*words)
 
 

@@ -9,11 +9,10 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from oar_wire.errors import RedisUnavailable
-from server.jobs import hub as hubs
-from server.jobs import keys, scripts
+from server.jobs import activity, keys, scripts
 from server.jobs.connection import RedisConnection, Word
 from server.jobs.events import EventLog
-from server.jobs.hub import EventHub
+from server.jobs.hub import MOST_LOGS, EventHub
 from server.jobs.job import JobState
 from server.jobs.keys import Field
 from server.jobs.log import NewEvent
@@ -31,7 +30,7 @@ TELL_OF_THREE = "for i = 1, 3 do redis.call('XADD', KEYS[1], '*', 'job', 'other'
 @pytest.fixture
 async def hub(connection: RedisConnection, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EventHub]:
     """It lives by the news alone."""
-    monkeypatch.setattr(hubs, "SWEEP_SECONDS", 10 * HANG_SECONDS)
+    monkeypatch.setattr(activity, "SWEEP_SECONDS", 10 * HANG_SECONDS)
     async with running(EventHub(connection)) as hub:
         yield hub
 
@@ -53,8 +52,8 @@ async def write(connection: RedisConnection, job_id: str, seq: int) -> None:
     """An event that nobody is told of."""
     await connection.pipeline(
         [
-            ("HSET", keys.job(job_id), Field.SEQ, seq),
-            ("XADD", keys.events(job_id), f"{seq}-0", "type", "patches", "at", 1000 + seq, "body", "{}"),
+            ("HSET", keys.job_key(job_id), Field.SEQ, seq),
+            ("XADD", keys.events_key(job_id), f"{seq}-0", "type", "patches", "at", 1000 + seq, "body", "{}"),
         ]
     )
 
@@ -187,9 +186,9 @@ async def test_what_no_news_told_of_is_found_by_the_sweep(
     connection: RedisConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker of before there were news, for one."""
-    monkeypatch.setattr(hubs, "SWEEP_SECONDS", 0.2)
+    monkeypatch.setattr(activity, "SWEEP_SECONDS", 0.2)
     async with running(EventHub(connection)) as hub, AsyncExitStack() as stack:
-        jobs = [f"job{number}" for number in range(2 * hubs.MOST_LOGS + 1)]
+        jobs = [f"job{number}" for number in range(2 * MOST_LOGS + 1)]
         for job in jobs:
             await stack.enter_async_context(hub.watch(job, 0))
         for job in jobs:

@@ -18,7 +18,7 @@ from tests.server.jobs.protocol import PARAMS, open_worker, run, take
 pytestmark = pytest.mark.anyio
 
 MAKERS = [made for made in vars(keys).values() if inspect.isfunction(made) and made.__module__ == keys.__name__]
-OTHERS = {"output_fields", "values_field", "parse_values_field", "queues", "of_job", "lua_names"}
+OTHERS = {"output_fields", "values_field", "parse_values_field", "queue_keys", "job_keys", "lua_names"}
 SCRIPTS = sorted(path for path in (resources.files("server.jobs") / "lua").iterdir() if path.name.endswith(".lua"))
 
 
@@ -40,8 +40,8 @@ async def test_a_script_makes_the_keys_that_python_makes(connection: RedisConnec
     made = f"return {{{', '.join(calls)}, queue_key('m', 'low')}}"
     reply = await connection.once("EVAL", keys.lua_names() + made, 0)
     assert [name.decode() for name in reply] == [
-        *(keys.job("a"), keys.outputs("a"), keys.values("a")),
-        *(keys.storage("t"), keys.control("w"), keys.queue("m", "low")),
+        *(keys.job_key("a"), keys.outputs_key("a"), keys.values_key("a")),
+        *(keys.storage_key("t"), keys.control_key("w"), keys.queue_key("m", "low")),
     ]
 
 

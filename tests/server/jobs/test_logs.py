@@ -61,7 +61,7 @@ class InRedis:
         await make_late(self._connection, self.claim.job_id)
 
     async def images(self) -> tuple[Any, ...]:
-        names = [keys.image(self.claim.job_id, index) for index in range(PARAMS.n)]
+        names = [keys.image_key(self.claim.job_id, index) for index in range(PARAMS.n)]
         return tuple(await self._connection.once("MGET", *names))
 
 

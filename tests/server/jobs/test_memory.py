@@ -50,7 +50,9 @@ async def test_memory_of_a_job_is_bounded_however_many_previews_it_sends(
     sizes: dict[int, int] = {}
     for previews in (8, 64, 512):
         job_id = (await paint(connection, settings, previews)).job_id
-        sizes[previews] = await size(connection, keys.job(job_id), keys.events(job_id), keys.previews(job_id))
+        sizes[previews] = await size(
+            connection, keys.job_key(job_id), keys.events_key(job_id), keys.previews_key(job_id)
+        )
     assert max(sizes.values()) < BOUND, sizes
     assert sizes[512] < 1.1 * sizes[8], sizes
     # Before, all events were in one log: this is what 512 previews of each image took.

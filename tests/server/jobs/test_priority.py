@@ -37,13 +37,13 @@ async def test_the_highest_is_taken_first_and_the_oldest_of_it(connection: Redis
 
 async def make_older(connection: RedisConnection, job_id: str, seconds: int) -> None:
     """Moves the time at which the only job of its queue came; before there is a worker."""
-    queue = keys.queue("tiny", "low")
+    queue = keys.queue_key("tiny", "low")
     ((entry, fields),) = await connection.once("XRANGE", queue, "-", "+")
     milliseconds, number = map(int, entry.decode().split("-"))
     older = f"{milliseconds - 1000 * seconds}-{number}"
     await connection.once("DEL", queue)
     await connection.once("XADD", queue, older, *fields)
-    await connection.once("HSET", keys.job(job_id), "entry", older)
+    await connection.once("HSET", keys.job_key(job_id), "entry", older)
 
 
 async def test_waiting_raises_a_job_by_one_level_at_a_time(connection: RedisConnection, young: Settings) -> None:

@@ -10,16 +10,17 @@ from oar_wire.errors import IdempotencyConflict, JobExpired, JobNotFound, ModelN
 from oar_wire.job import GenerationParams
 from oar_wire.model import WorkerInfo
 from server.jobs import keys, scripts
+from server.jobs.admission import MARGIN, Idempotency
 from server.jobs.connection import RedisConnection, Word
 from server.jobs.control import ControlStream
 from server.jobs.events import EventLog
-from server.jobs.job import TRANSITIONS, JobState
+from server.jobs.job import JobState
 from server.jobs.log import Claim, Kept, NewEvent
-from server.jobs.queue import MARGIN, Idempotency, JobQueue
+from server.jobs.queue import JobQueue
 from server.jobs.store import OutputStore, Registry
 from server.jobs.worker_queue import WorkerQueue
 from server.settings import Settings
-from tests.server.jobs.protocol import end_leases, set_clock
+from tests.server.jobs.protocol import TRANSITIONS, end_leases, set_clock
 from tests.server.jobs.protocol import open_worker as open_observer
 from tests.waiting import HANG_SECONDS
 
@@ -55,7 +56,7 @@ async def take(worker: WorkerQueue) -> Claim:
     return claim
 
 
-async def run(connection: RedisConnection, call: scripts.Call) -> Any:
+async def run(connection: RedisConnection, call: scripts.ScriptCall) -> Any:
     return (await scripts.run_many(connection, [call]))[0]
 
 
@@ -85,7 +86,7 @@ async def test_a_job_goes_from_submit_to_its_pictures(
     found = [await outputs.read(job_id, "image", index) for index in range(3)]
     assert [output and output.data for output in found] == [b"\x89PNG0", b"\xff1", None]
     assert await queue.depth("tiny") == 0
-    assert await connection.once("XLEN", keys.queue("tiny")) == 0
+    assert await connection.once("XLEN", keys.queue_key("tiny")) == 0
 
 
 async def test_the_source_of_an_edit_lives_as_long_as_its_job(
@@ -94,9 +95,9 @@ async def test_the_source_of_an_edit_lives_as_long_as_its_job(
     worker = await open_worker(connection, settings)
     job_id = (await queue.submit(PARAMS, source=b"a png")).job_id
     assert await OutputStore(connection).read_source(job_id) == b"a png"
-    assert await connection.once("PTTL", keys.source(job_id)) == -1, "a job may wait for long"
+    assert await connection.once("PTTL", keys.source_key(job_id)) == -1, "a job may wait for long"
     await run(connection, worker.calls.finish(await take(worker), JobState.COMPLETED, "{}", [b"1"]))
-    left = [await connection.once("PTTL", key) for key in (keys.source(job_id), keys.job(job_id))]
+    left = [await connection.once("PTTL", key) for key in (keys.source_key(job_id), keys.job_key(job_id))]
     assert all(0 < milliseconds <= settings.result_ttl * 1000 for milliseconds in left)
 
 
@@ -105,7 +106,7 @@ async def test_the_source_of_a_refused_edit_is_not_stored(connection: RedisConne
     await queue.submit(PARAMS, source=b"first")
     with pytest.raises(ModelNotReady):
         await queue.submit(PARAMS, source=b"second")
-    assert len(await connection.once("KEYS", keys.source("*"))) == 1
+    assert len(await connection.once("KEYS", keys.source_key("*"))) == 1
 
 
 async def test_repeated_calls_change_nothing(
@@ -288,7 +289,7 @@ async def test_the_depth_limit_counts_waiting_and_running_jobs(connection: Redis
     await queue.submit(PARAMS)
     with pytest.raises(ModelNotReady, match="no worker is alive"):
         await queue.submit(PARAMS)
-    await Registry(connection).beat(WorkerInfo(name="one", models=("tiny",), slots=2, step_seconds=1.0), 5)
+    await Registry(connection).workers.beat(WorkerInfo(name="one", models=("tiny",), slots=2, step_seconds=1.0), 5)
     with pytest.raises(QueueFull) as refusal:
         await queue.submit(PARAMS)
     work = 2 * PARAMS.n * PARAMS.steps * PARAMS.rows_per_image
@@ -302,7 +303,7 @@ async def test_those_who_are_refused_come_back_one_after_the_other(
 ) -> None:
     """All were told the same moment: two found room, and the others had used up one of their attempts."""
     queue = JobQueue(connection, settings.model_copy(update={"queue_depth": 2}))
-    await Registry(connection).beat(WorkerInfo(name="one", models=("tiny",), slots=2, step_seconds=1.0), 5)
+    await Registry(connection).workers.beat(WorkerInfo(name="one", models=("tiny",), slots=2, step_seconds=1.0), 5)
     steady = PARAMS.model_copy(update={"steps": 100})
     work = 2 * steady.n * steady.steps * steady.rows_per_image
     for _ in range(2):
@@ -318,7 +319,7 @@ async def test_those_who_are_refused_come_back_one_after_the_other(
     assert told[:5] == pytest.approx([first * share for share in (1, 1.5, 2, 2.5, 3)], rel=0.05)
     assert first * 0.95 <= min(told) <= max(told) <= first * 3
     assert len({round(seconds / first, 1) for seconds in told}) >= 4
-    ttl = await connection.once("PTTL", keys.line("tiny"))
+    ttl = await connection.once("PTTL", keys.line_key("tiny"))
     assert 0 < ttl <= first * 3000
 
 
@@ -326,10 +327,10 @@ async def test_a_deadline_below_a_millisecond_is_one(connection: RedisConnection
     """It was cut off to 0, which stands for none."""
     for seconds in (1e-9, 0.0004, 0.001, 5e-324):
         job = await queue.submit(PARAMS.model_copy(update={"deadline": seconds}))
-        created, deadline = await connection.once("HMGET", keys.job(job.job_id), "created", "deadline")
+        created, deadline = await connection.once("HMGET", keys.job_key(job.job_id), "created", "deadline")
         assert int(deadline) == int(created) + 1
     never = await queue.submit(PARAMS)
-    assert await connection.once("HGET", keys.job(never.job_id), "deadline") == b"0"
+    assert await connection.once("HGET", keys.job_key(never.job_id), "deadline") == b"0"
 
 
 async def test_an_idempotency_key_gives_the_first_job_again(connection: RedisConnection, queue: JobQueue) -> None:
@@ -352,7 +353,7 @@ async def test_expired_is_not_unknown(connection: RedisConnection, settings: Set
     with pytest.raises(JobNotFound):
         await queue.load("gen-never")
     left = {key.decode() for key in await connection.once("KEYS", f"*{job_id}*")}
-    assert left == {keys.tombstone(job_id)}
+    assert left == {keys.tombstone_key(job_id)}
 
 
 async def test_the_place_counts_jobs_and_work_ahead(
@@ -381,7 +382,7 @@ async def test_a_place_and_the_job_in_it_are_of_one_moment(
     await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
     place = await queue.look(job.id)
     assert (place.job.state, place.waiting_ahead) == (JobState.COMPLETED, None)
-    await connection.once("DEL", keys.job(job.id))
+    await connection.once("DEL", keys.job_key(job.id))
     with pytest.raises(JobExpired):
         await queue.look(job.id)
 
@@ -426,7 +427,7 @@ async def test_scripts_of_one_round_trip_run_in_their_order_whichever_redis_know
     assert (await scripts.run_many(watched, calls))[-1] == 1
     await watched.close()
     assert not watched.has_skipped
-    assert await connection.once("HGET", keys.outputs(job.job_id), "frame:0") == b"png"
+    assert await connection.once("HGET", keys.outputs_key(job.job_id), "frame:0") == b"png"
     assert await kinds(log, job.job_id) == ["queued", "started", "frame", "completed"]
 
 
@@ -488,7 +489,7 @@ async def test_the_work_of_a_long_queue_is_known_when_a_job_is_refused(
     for number in range(500):
         await queue.submit(PARAMS.model_copy(update={"steps": 1 + number % 3}))
     worker = WorkerInfo(name="one", models=("tiny",), slots=4, step_seconds=0.1)
-    await Registry(connection).beat(worker, 15)
+    await Registry(connection).workers.beat(worker, 15)
     with pytest.raises(QueueFull, match="500 jobs wait or run already") as caught:
         await queue.submit(PARAMS)
     assert caught.value.retry_after is not None

@@ -49,7 +49,7 @@ async def test_the_rights_that_the_docs_name_are_enough(
     try:
         registry = Registry(limited)
         await registry.publish_models([model_info], {}, 60)
-        await registry.beat(WorkerInfo(name="w", models=("tiny",), slots=4), ttl=30)
+        await registry.workers.beat(WorkerInfo(name="w", models=("tiny",), slots=4), ttl=30)
         queue, worker = JobQueue(limited, settings), WorkerQueue(limited, settings, "w", "tiny")
         await worker.open()
         submitted = await queue.submit(PARAMS)

@@ -114,11 +114,11 @@ async def test_every_ending_lets_it_expire(
 ) -> None:
     worker = await open_worker(connection, settings)
     job_id = (await JobQueue(connection, settings).submit(EDIT, source=b"a png")).job_id
-    assert await connection.once("PTTL", keys.source(job_id)) == -1, "a job may wait for long"
+    assert await connection.once("PTTL", keys.source_key(job_id)) == -1, "a job may wait for long"
     house = House(connection, settings, worker, job_id)
     await end(house)
     assert (await house.queue.load(job_id)).state is state
-    left = [await connection.once("PTTL", key) for key in (keys.source(job_id), keys.job(job_id))]
+    left = [await connection.once("PTTL", key) for key in (keys.source_key(job_id), keys.job_key(job_id))]
     if end is canceled_while_it_waited:
         assert left.pop(0) == -2, "nothing came of it: it goes at once"
     assert all(0 < milliseconds <= settings.result_ttl * 1000 for milliseconds in left), left

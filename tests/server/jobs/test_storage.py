@@ -8,10 +8,11 @@ from oar_wire.errors import JobExpired, StorageShareFull
 from oar_wire.job import EditParams
 from oar_wire.tenant import OPEN_TENANT, Tenant
 from server.jobs import keys
+from server.jobs.admission import Idempotency
 from server.jobs.connection import RedisConnection
 from server.jobs.job import JobState
 from server.jobs.log import NewEvent
-from server.jobs.queue import Idempotency, JobQueue
+from server.jobs.queue import JobQueue
 from server.settings import Settings
 from tests.server.jobs.protocol import PARAMS, open_worker, params, run, take
 
@@ -30,7 +31,7 @@ def queue(connection: RedisConnection, settings: Settings) -> JobQueue:
 
 
 async def counted(connection: RedisConnection, tenant: str) -> dict[str, int]:
-    facts: list[bytes] = await connection.once("HGETALL", keys.storage(tenant))
+    facts: list[bytes] = await connection.once("HGETALL", keys.storage_key(tenant))
     return {name.decode(): int(value) for name, value in zip(facts[::2], facts[1::2])}
 
 
@@ -161,7 +162,7 @@ async def test_what_has_expired_does_not_count(connection: RedisConnection, sett
     job = await one.load((await one.submit(PARAMS)).job_id)
     facts = await counted(connection, "one")
     assert facts == {"total": facts["total"], "active:tiny": facts["total"]}, "of the others nothing is left"
-    assert facts["total"] == int(await connection.once("HGET", keys.job(job.id), keys.Field.STORAGE))
+    assert facts["total"] == int(await connection.once("HGET", keys.job_key(job.id), keys.Field.STORAGE))
 
 
 async def test_jobs_that_are_gone_do_not_count(connection: RedisConnection, settings: Settings) -> None:
@@ -170,8 +171,8 @@ async def test_jobs_that_are_gone_do_not_count(connection: RedisConnection, sett
     jobs = [(await queue.submit(PARAMS, output_bytes=150_000)).job_id for _ in range(3)]
     with pytest.raises(StorageShareFull):
         await queue.submit(PARAMS, output_bytes=150_000)
-    await connection.once("DEL", keys.job(jobs[0]))
-    await connection.once("HSET", keys.job(jobs[1]), keys.Field.STATE, "completed")
+    await connection.once("DEL", keys.job_key(jobs[0]))
+    await connection.once("HSET", keys.job_key(jobs[1]), keys.Field.STATE, "completed")
     for _ in range(2):
         await queue.submit(PARAMS, output_bytes=150_000)
     with pytest.raises(StorageShareFull):
@@ -212,7 +213,7 @@ async def test_a_canceled_job_tells_so_as_long_as_somebody_may_ask(
     await queue.cancel(await queue.load(job_id))
     assert (await queue.load(job_id)).state is JobState.CANCELED
     most = 1000 * min(settings.canceled_ttl, settings.result_ttl)
-    assert 0 < await connection.once("PTTL", keys.job(job_id)) <= most, "never longer than a result"
+    assert 0 < await connection.once("PTTL", keys.job_key(job_id)) <= most, "never longer than a result"
 
 
 async def test_a_job_that_was_begun_is_kept_when_it_is_canceled(
@@ -224,7 +225,7 @@ async def test_a_job_that_was_begun_is_kept_when_it_is_canceled(
     job_id = (await queue.submit(PARAMS)).job_id
     assert await run(connection, worker.calls.release(await take(worker))) == 1
     await queue.cancel(await queue.load(job_id))
-    assert await connection.once("PTTL", keys.job(job_id)) > 20_000
+    assert await connection.once("PTTL", keys.job_key(job_id)) > 20_000
 
 
 async def test_a_job_that_ends_after_redis_lost_its_data_is_counted_as_what_is_kept_of_it(

@@ -10,6 +10,7 @@ from server.jobs import keys
 from server.jobs.connection import RedisConnection
 from server.jobs.embedded import EmbeddedRedis
 from server.jobs.store import RecentRegistry, Registry
+from server.jobs.worker_registry import WorkerRegistry
 from tests.server.jobs.protocol import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -22,53 +23,57 @@ async def test_what_is_known_is_asked_for_again_after_a_while(
     recent = RecentRegistry(registry, 60)
     assert (await recent.default_model(), await recent.model("tiny"), await recent.workers()) == (None, None, [])
     await registry.publish_models([model_info], {}, 60)
-    await registry.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
+    await registry.workers.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
     assert await recent.default_model() == "tiny", "what was not there is not remembered"
     assert await recent.model("tiny") == model_info
     assert [worker.name for worker in await recent.workers()] == ["one"]
-    await registry.leave("one")
+    await registry.workers.leave("one")
     assert [worker.name for worker in await recent.workers()] == ["one"]
     brief = RecentRegistry(registry, 0.05)
-    await registry.beat(WorkerInfo(name="two", models=("tiny",), slots=2), 60)
+    await registry.workers.beat(WorkerInfo(name="two", models=("tiny",), slots=2), 60)
     assert [worker.name for worker in await brief.workers()] == ["two"]
-    await registry.leave("two")
+    await registry.workers.leave("two")
     await asyncio.sleep(0.1)
     assert await brief.workers() == []
 
 
-class CountingRegistry(Registry):
+class CountingWorkers(WorkerRegistry):
     """Tells how often Redis was asked; an answer takes a moment."""
 
-    def __init__(self, connection: RedisConnection) -> None:
-        super().__init__(connection)
-        self.num_asked = 0
+    num_asked = 0
 
-    async def workers(self) -> list[WorkerInfo]:
+    async def alive(self) -> list[WorkerInfo]:
         self.num_asked += 1
-        found = await super().workers()
+        found = await super().alive()
         await asyncio.sleep(0.05)
         return found
 
 
+def counting(connection: RedisConnection) -> tuple[Registry, CountingWorkers]:
+    registry, workers = Registry(connection), CountingWorkers(connection)
+    registry.workers = workers
+    return registry, workers
+
+
 async def test_many_who_ask_at_once_are_one_question(connection: RedisConnection) -> None:
-    registry = CountingRegistry(connection)
-    await registry.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
+    registry, workers = counting(connection)
+    await registry.workers.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
     for seconds, most in ((60, 1), (0, 2)):
-        registry.num_asked = 0
+        workers.num_asked = 0
         recent = RecentRegistry(registry, seconds)
         answers = await asyncio.gather(*(recent.workers() for _ in range(50)))
-        assert {workers[0].name for workers in answers} == {"one"}
-        assert 1 <= registry.num_asked <= most
+        assert {alive[0].name for alive in answers} == {"one"}
+        assert 1 <= workers.num_asked <= most
 
 
 async def test_under_a_steady_load_nobody_waits(connection: RedisConnection) -> None:
     """Once a second one of many requests paid for the questions of all; on a busy machine that was the slowest."""
-    registry = CountingRegistry(connection)
-    await registry.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
+    registry, workers = counting(connection)
+    await registry.workers.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
     recent = RecentRegistry(registry, 20)
     await recent.workers()
     recent._known["workers"].asked_at -= 11  # older than half of it
-    await registry.beat(WorkerInfo(name="two", models=("tiny",), slots=2), 60)
+    await registry.workers.beat(WorkerInfo(name="two", models=("tiny",), slots=2), 60)
     answering = asyncio.create_task(recent.workers())
     await asyncio.sleep(0)
     assert answering.done(), "what is known is said before Redis has answered"
@@ -76,7 +81,7 @@ async def test_under_a_steady_load_nobody_waits(connection: RedisConnection) -> 
     assert [worker.name for worker in await recent.workers()] == ["one"]
     await asyncio.gather(*recent._asking.values())
     assert [worker.name for worker in await recent.workers()] == ["one", "two"]
-    assert registry.num_asked == 2
+    assert workers.num_asked == 2
 
 
 async def test_a_question_that_fails_in_the_background_is_heard_of_when_it_matters(
@@ -84,10 +89,10 @@ async def test_a_question_that_fails_in_the_background_is_heard_of_when_it_matte
 ) -> None:
     lost = RedisConnection("unix:///nowhere/redis.sock", command_timeout=0.1)
     registry = Registry(connection)
-    await registry.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
+    await registry.workers.beat(WorkerInfo(name="one", models=("tiny",), slots=2), 60)
     recent = RecentRegistry(registry, 20)
     await recent.workers()
-    registry._connection = lost
+    registry.workers._connection = lost
     recent._known["workers"].asked_at -= 11
     assert [worker.name for worker in await recent.workers()] == ["one"]
     await asyncio.wait(recent._asking.values())
@@ -103,15 +108,15 @@ async def test_a_dead_worker_is_not_alive_though_redis_clock_was_set_back(connec
     registry, other = Registry(connection, clock), Registry(connection)
     for beats in range(3):
         info = WorkerInfo(name="one", models=("tiny",), slots=2, beats=beats, lease_seconds=15)
-        await registry.beat(info, 1800)
-        assert [worker.name for worker in await registry.workers()] == ["one"]
+        await registry.workers.beat(info, 1800)
+        assert [worker.name for worker in await registry.workers.alive()] == ["one"]
         clock.advance(14)
-    assert [worker.name for worker in await registry.workers()] == ["one"]
+    assert [worker.name for worker in await registry.workers.alive()] == ["one"]
     clock.advance(14)
-    assert await registry.workers() == []
-    assert [worker.name for worker in await other.workers()] == ["one"], "which has not watched it for so long"
-    await registry.beat(info.model_copy(update={"beats": 9}), 1800)
-    assert [worker.name for worker in await registry.workers()] == ["one"], "it was frozen, and is back"
+    assert await registry.workers.alive() == []
+    assert [worker.name for worker in await other.workers.alive()] == ["one"], "which has not watched it for so long"
+    await registry.workers.beat(info.model_copy(update={"beats": 9}), 1800)
+    assert [worker.name for worker in await registry.workers.alive()] == ["one"], "it was frozen, and is back"
 
 
 async def test_workers_that_are_gone_are_not_remembered(connection: RedisConnection) -> None:
@@ -119,17 +124,17 @@ async def test_workers_that_are_gone_are_not_remembered(connection: RedisConnect
     registry = Registry(connection)
     for number in range(20):
         info = WorkerInfo(name=f"worker-{number}", models=("tiny",), slots=2, beats=1, lease_seconds=15)
-        await registry.beat(info, 60)
-        assert [worker.name for worker in await registry.workers()] == [info.name]
-        await registry.leave(info.name)
-    assert await registry.workers() == []
-    assert registry._beats == {}
+        await registry.workers.beat(info, 60)
+        assert [worker.name for worker in await registry.workers.alive()] == [info.name]
+        await registry.workers.leave(info.name)
+    assert await registry.workers.alive() == []
+    assert registry.workers._beats == {}
 
 
 async def test_models_expire_with_their_last_worker(connection: RedisConnection, model_info: ModelInfo) -> None:
     registry = Registry(connection)
     await registry.publish_models([model_info], {"tiny": "{}"}, 60)
-    names = (keys.model("tiny"), keys.text_tokenizer("tiny"), keys.DEFAULT_MODEL)
+    names = (keys.model_key("tiny"), keys.text_tokenizer_key("tiny"), keys.DEFAULT_MODEL)
     assert await registry.keep_models(["tiny"], 600)
     assert all([60_000 < await connection.once("PTTL", name) <= 600_000 for name in names])
     second = model_info.model_copy(update={"name": "second"})

@@ -19,8 +19,7 @@ from server.jobs.job import JobState
 from server.jobs.limiter import RateLimiter
 from server.jobs.queue import JobQueue
 from server.settings import Settings
-from tests.server.jobs.protocol import PARAMS, open_worker, params, run, take
-from tests.server.jobs.test_dead import bury
+from tests.server.jobs.protocol import PARAMS, bury, open_worker, params, run, take
 
 pytestmark = pytest.mark.anyio
 
@@ -88,19 +87,19 @@ async def test_jobs_that_are_gone_do_not_count(
     jobs = [(await one.submit(PARAMS)).job_id for _ in range(3)]
     claim = await take(worker)
     assert claim.job_id == jobs[0]
-    await connection.once("DEL", keys.job(jobs[1]))
-    await connection.once("HDEL", keys.job(jobs[0]), keys.Field.SHARE)
+    await connection.once("DEL", keys.job_key(jobs[1]))
+    await connection.once("HDEL", keys.job_key(jobs[0]), keys.Field.SHARE)
     await run(connection, worker.calls.finish(claim, JobState.COMPLETED, "{}", [b"png", b"png"]))
-    assert await connection.once("SCARD", keys.share("tiny", "one")) == 3
+    assert await connection.once("SCARD", keys.share_key("tiny", "one")) == 3
     assert await fill(one) == 2
-    assert await connection.once("SISMEMBER", keys.share("tiny", "one"), jobs[2])
+    assert await connection.once("SISMEMBER", keys.share_key("tiny", "one"), jobs[2])
 
 
 async def test_nothing_is_left_of_a_tenant_whose_jobs_have_ended(connection: RedisConnection, queue: JobQueue) -> None:
     one = queue.of(ONE)
     for _ in range(3):
         await one.cancel(await one.load((await one.submit(PARAMS)).job_id))
-    assert await connection.once("EXISTS", keys.share("tiny", "one")) == 0
+    assert await connection.once("EXISTS", keys.share_key("tiny", "one")) == 0
 
 
 async def test_the_least_share_is_one_job(queue: JobQueue) -> None:
@@ -116,7 +115,7 @@ async def test_a_job_is_seen_by_its_tenant_and_the_operator(
     with pytest.raises(JobNotFound):
         await other.load(job_id)
     await one.cancel(await one.load(job_id))
-    await connection.once("DEL", keys.job(job_id))
+    await connection.once("DEL", keys.job_key(job_id))
     for view in (one, queue):
         with pytest.raises(JobExpired, match="was canceled"):
             await view.load(job_id)
@@ -130,12 +129,12 @@ async def test_jobs_of_before_there_were_tenants_are_the_open_ones(
     """A rolling update finds jobs and tombstones without a tenant."""
     job_id = (await queue.submit(PARAMS)).job_id
     everybody = queue.of(Tenant(name=OPEN_TENANT))
-    await connection.once("HDEL", keys.job(job_id), keys.Field.TENANT)
+    await connection.once("HDEL", keys.job_key(job_id), keys.Field.TENANT)
     assert (await everybody.load(job_id)).tenant == OPEN_TENANT
     with pytest.raises(JobNotFound):
         await queue.of(ONE).load(job_id)
-    await connection.once("DEL", keys.job(job_id))
-    await connection.once("SET", keys.tombstone(job_id), "completed")
+    await connection.once("DEL", keys.job_key(job_id))
+    await connection.once("SET", keys.tombstone_key(job_id), "completed")
     with pytest.raises(JobExpired, match="was completed"):
         await everybody.load(job_id)
     with pytest.raises(JobNotFound):
@@ -151,7 +150,7 @@ async def test_a_dead_job_is_repeated_for_its_own_tenant(
 ) -> None:
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     job_id = await bury(connection, settings)
-    await connection.once("HSET", keys.job(job_id), keys.Field.TENANT, "one")
+    await connection.once("HSET", keys.job_key(job_id), keys.Field.TENANT, "one")
     (letter,) = await DeadLetters(connection).list()
     assert letter.tenant == OPEN_TENANT
     worker, one = await open_worker(connection, settings), queue.of(ONE)
@@ -229,19 +228,19 @@ async def test_tenants_have_buckets_of_their_own_and_processes_share_them(
 
 async def test_no_rate_is_no_limit_and_no_question_to_redis(connection: RedisConnection) -> None:
     assert await allowed(RateLimiter(connection), Tenant(name="free", rate=0), 500) == 500
-    assert await connection.once("EXISTS", keys.rate("free")) == 0
+    assert await connection.once("EXISTS", keys.rate_key("free")) == 0
 
 
 async def test_a_bucket_is_forgotten_when_it_is_full(connection: RedisConnection) -> None:
     for most in (1_000_000, 2_000_000):
         await RateLimiter(connection).take(Tenant(name="brief", rate=0.001, burst=3))
-        assert most - 1_000_000 < await connection.once("PTTL", keys.rate("brief")) <= most
+        assert most - 1_000_000 < await connection.once("PTTL", keys.rate_key("brief")) <= most
 
 
 async def test_a_clock_that_was_set_back_does_not_lock_a_tenant_out(connection: RedisConnection) -> None:
     """The bucket would be full only in a year: it counts as empty, and fills from now on."""
     limiter, tenant = RateLimiter(connection), Tenant(name="late", rate=10, burst=2)
-    await connection.once("SET", keys.rate("late"), str(int((time.time() + 3e7) * 1e6)))
+    await connection.once("SET", keys.rate_key("late"), str(int((time.time() + 3e7) * 1e6)))
     with pytest.raises(RateLimited) as caught:
         await limiter.take(tenant)
     assert caught.value.retry_after is not None

@@ -224,8 +224,8 @@ async def test_of_two_apis_one_speaks_for_the_queue(
     await registry.publish_models([model_info], {}, 60)
     worker = WorkerMetrics(["tiny"])
     worker.patches.labels("tiny").inc(5)
-    await registry.beat(WorkerInfo(name="w", models=("tiny",), slots=4), ttl=30)
-    await registry.publish_metrics("w", expose(own(worker.registry)).decode(), ttl=30)
+    await registry.workers.beat(WorkerInfo(name="w", models=("tiny",), slots=4), ttl=30)
+    await registry.workers.publish_metrics("w", expose(own(worker.registry)).decode(), ttl=30)
     await JobQueue(connection, settings).submit(params())
     options = settings.model_copy(update={"metrics_lease": 30.0})
     async with serving(options) as one, serving(options) as other:
@@ -247,8 +247,8 @@ async def test_workers_that_are_scraped_themselves_are_not_repeated(
 ) -> None:
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 60)
-    await registry.beat(WorkerInfo(name="w", models=("tiny",), slots=4), ttl=30)
-    await registry.publish_metrics("w", expose(own(WorkerMetrics(["tiny"]).registry)).decode(), ttl=30)
+    await registry.workers.beat(WorkerInfo(name="w", models=("tiny",), slots=4), ttl=30)
+    await registry.workers.publish_metrics("w", expose(own(WorkerMetrics(["tiny"]).registry)).decode(), ttl=30)
     async with serving(settings.model_copy(update={"metrics_workers": False})) as client:
         text = (await client.get("/metrics")).text
     assert value(text, "oar_patches_generated_total") is None
@@ -379,7 +379,7 @@ async def test_a_cancel_before_a_worker_has_the_job_is_counted_once(
     connection: RedisConnection, settings: Settings, model_info: ModelInfo
 ) -> None:
     await Registry(connection).publish_models([model_info], {}, 60)
-    await Registry(connection).beat(WorkerInfo(name="w", models=("tiny",), slots=4), ttl=30)
+    await Registry(connection).workers.beat(WorkerInfo(name="w", models=("tiny",), slots=4), ttl=30)
     async with serving(settings) as client:
         job = (await client.post("/v1/generations", json={"prompt": "x"})).json()
         for _ in range(2):

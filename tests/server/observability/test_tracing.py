@@ -18,7 +18,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from server.api.app import create_app
 from server.jobs.connection import RedisConnection
 from server.observability.otel import OtelTracing
-from server.observability.tracing import NO_TRACING, TracingUnavailable, open_tracing
+from server.observability.spans import NO_TRACING
+from server.observability.tracing import TracingUnavailable, open_tracing
 from server.settings import Settings
 from server.worker.models import load_models
 from server.worker.worker import Worker
@@ -100,11 +101,13 @@ async def test_a_prompt_is_in_no_span_and_a_failed_job_is_an_error(traced: Trace
         body = {**BODY, "prompt": secret}
         job = (await client.post("/v1/generations", json=body, headers={"Prefer": "wait=60"})).json()
         assert job["status"] == "completed"
+        await client.get("/v1/generations/gen-x/images/0?expires=1&signature=a-signature")
         traced.tracing.begin("gen-x", "tiny", "no traceparent", 0.1, 1)
         traced.tracing.end("gen-x", "failed")
         traced.tracing.end("gen-x", "failed")
     text = " ".join(span.to_json() for span in traced.spans())
     assert secret not in text
+    assert "a-signature" not in text, "which opens a picture without a key"
     (failed,) = [span for span in traced.spans() if (span.attributes or {}).get("oar.job.id") == "gen-x"]
     assert failed.name == "job"
     assert failed.status.status_code is StatusCode.ERROR

@@ -7,7 +7,7 @@ const NAME = "oar.shelf";
 const MOST = 240;
 
 /** Newest first. */
-export function shelf() {
+export function storedPictures() {
   try {
     const entries = JSON.parse(stored(NAME) ?? "[]");
     return Array.isArray(entries) ? entries : [];
@@ -23,13 +23,13 @@ export function remember(job) {
     job: job.id, index, prompt, model, seed, at: job.timings.created_at * 1000,
     order: isFilm ? "video" : orderName(order), edit: edit?.mode ?? null, width, height, isCrisp, isFilm,
   }));
-  const others = shelf().filter((other) => other.job !== job.id);
+  const others = storedPictures().filter((other) => other.job !== job.id);
   save([...entries, ...others].slice(0, MOST));
 }
 
 export function forget(entries) {
   const gone = new Set(entries.map(({ job, index }) => `${job}/${index}`));
-  save(shelf().filter(({ job, index }) => !gone.has(`${job}/${index}`)));
+  save(storedPictures().filter(({ job, index }) => !gone.has(`${job}/${index}`)));
 }
 
 function save(entries) {

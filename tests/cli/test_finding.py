@@ -109,7 +109,7 @@ async def serve_model(connection: RedisConnection, model_info: ModelInfo) -> Non
     """As a worker does."""
     registry = Registry(connection)
     await registry.publish_models([model_info], {}, 600)
-    await registry.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
+    await registry.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2, step_seconds=0.5), 600)
 
 
 @pytest.mark.anyio

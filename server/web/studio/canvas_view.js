@@ -6,9 +6,9 @@ const MARK_MILLISECONDS = 700;
 const VEILED = 0.4; // opacity of a guess at what is not written yet
 const GRID_UP_TO = 1024; // patches; more would be a moire
 
-export class Easel {
+export class CanvasView {
   constructor({ label = "The picture", interactive = false } = {}) {
-    this.canvas = el("canvas", { class: "easel", role: "img", "aria-label": label });
+    this.canvas = el("canvas", { class: "canvas-view", role: "img", "aria-label": label });
     this.interactive = interactive;
     this.painting = null;
     this.t = 0;

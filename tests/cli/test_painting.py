@@ -13,13 +13,13 @@ from PIL import Image
 from oar_cli.painting import (
     EMPTY,
     RANKS,
+    Arrangement,
     Ground,
-    Layout,
     Pace,
     arrange,
     choose_colours,
     half_blocks,
-    lay_out,
+    join_blocks,
     nearest_256,
     open_picture,
     paint_canvas,
@@ -101,13 +101,13 @@ def test_a_layout_fits_into_the_terminal(count: int, size: tuple[int, int], colu
 
 
 def test_pictures_stand_side_by_side_as_the_terminal_is_wide() -> None:
-    assert arrange(3, (64, 64), 79, 22) == Layout(3, 3, 25, 24)
-    assert arrange(3, (64, 64), 200, 40) == Layout(3, 3, 64, 64)
+    assert arrange(3, (64, 64), 79, 22) == Arrangement(3, 3, 25, 24)
+    assert arrange(3, (64, 64), 200, 40) == Arrangement(3, 3, 64, 64)
     assert arrange(1, (16, 20), 80, 22).width == 40, "small ones are enlarged, by whole factors"
     assert arrange(4, (64, 64), 40, 40).rows == 2
     few = arrange(200, (64, 64), 79, 22)
     assert few.shown < 200, "they would be too small"
-    lines = lay_out([["x"] * (few.height // 2)] * few.shown, few, 200)
+    lines = join_blocks([["x"] * (few.height // 2)] * few.shown, few, 200)
     assert lines[-1] == f"and {200 - few.shown} more"
 
 
@@ -174,8 +174,8 @@ def test_a_picture_is_scaled_to_its_place() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (20, 16), (9, 9, 9, 255)).save(buffer, "PNG")
     picture = open_picture(buffer.getvalue())
-    assert scale(picture, Layout(1, 1, 40, 32)).size == (40, 32)
-    assert scale(picture, Layout(1, 1, 10, 8)).getcolors() == [(80, (9, 9, 9))]
+    assert scale(picture, Arrangement(1, 1, 40, 32)).size == (40, 32)
+    assert scale(picture, Arrangement(1, 1, 10, 8)).getcolors() == [(80, (9, 9, 9))]
 
 
 def test_the_line_tells_steps_rank_and_time() -> None:

@@ -1,4 +1,4 @@
-"""How many websockets and event streams one process holds open: of all, and of each tenant."""
+"""Limits of websockets and event streams that one process holds open: of all, and of each tenant."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -10,7 +10,7 @@ from oar_wire.tenant import Tenant
 RETRY_SECONDS = 5
 
 
-class Room:
+class StreamLimits:
     def __init__(self, most: int) -> None:
         self._most = most
         self._taken: Counter[str] = Counter()
@@ -24,7 +24,7 @@ class Room:
             raise TooManySockets(message, retry_after=RETRY_SECONDS)
 
     @contextmanager
-    def taken(self, tenant: Tenant) -> Generator[None]:
+    def hold(self, tenant: Tenant) -> Generator[None]:
         """One more, for as long as the context lasts."""
         self._taken[tenant.name] += 1
         try:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from oar_cli import main
-from oar_cli.top import Look, ModelRow, Snapshot, WorkerRow, look, median, render, summarise
+from oar_cli.top import Look, ModelRow, ServerSnapshot, WorkerRow, median, read_look, screen_lines, summarise
 from tests.ports import nowhere
 from tests.server.live import LiveServer
 from tests.server.tiny import NAME, NUM_TOKENS
@@ -20,11 +20,11 @@ PATCHES = "oar_patches_generated_total"
 def test_one_snapshot_of_a_live_server(live: LiveServer) -> None:
     """Between two looks that know what was done: how fast that was is no matter."""
     live.wait_until_idle()
-    before = look(live.client)
+    before = read_look(live.client)
     for _ in range(4):
         assert live.post(wait=60).json()["status"] == "completed"
-    wait_for(lambda: look(live.client).total(PATCHES) - before.total(PATCHES) >= 4 * NUM_TOKENS)
-    now = look(live.client)
+    wait_for(lambda: read_look(live.client).total(PATCHES) - before.total(PATCHES) >= 4 * NUM_TOKENS)
+    now = read_look(live.client)
     result = CliRunner().invoke(main, ["top", "--json", "--url", live.url, "--interval", "0.1"])
     assert result.exit_code == 0, result.output
     told = json.loads(result.output)
@@ -87,10 +87,10 @@ def test_rates_are_over_the_interval_and_survive_a_restart() -> None:
 def test_the_screen_fits_the_terminal() -> None:
     model = ModelRow("sprites-64", 1, 3, 12, 1.5, 32, 64, 1234.5, 12.25, 0.0312, 1.5, 0.081)
     worker = WorkerRow("worker-0123", 12, 32, 64, 80.0, 1234.5, 0.0125)
-    snapshot = Snapshot("http://127.0.0.1:8000", 0.0, 10, 1, 3, (model,), (worker,))
-    lines = render(snapshot, 200)
+    snapshot = ServerSnapshot("http://127.0.0.1:8000", 0.0, 10, 1, 3, (model,), (worker,))
+    lines = screen_lines(snapshot, 200)
     assert any("sprites-64" in line and "32/64" in line and "31.2 ms" in line and "8%" in line for line in lines)
     assert any("worker-0123" in line and "██████░░░░░░" in line and "12.5 ms" in line for line in lines)
-    narrow = render(snapshot, 40)
+    narrow = screen_lines(snapshot, 40)
     assert max(len(line.replace("\x1b[1m", "").replace("\x1b[0m", "")) for line in narrow) <= 40
-    assert "no worker is alive" in render(Snapshot("u", 0.0, 0, 0, 0, (), ()), 80)
+    assert "no worker is alive" in screen_lines(ServerSnapshot("u", 0.0, 0, 0, 0, (), ()), 80)

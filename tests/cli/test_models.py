@@ -41,17 +41,17 @@ async def test_a_model_is_forgotten_when_nobody_needs_it(
     registry, queue = Registry(connection), JobQueue(connection, settings)
     assert "there is no model 'tiny'" in await oar("forget", "tiny", code=1)
     await registry.publish_models([model_info], {"tiny": "{}"}, 600)
-    await registry.beat(WorkerInfo(name="w", models=("tiny",), slots=4), 60)
+    await registry.workers.beat(WorkerInfo(name="w", models=("tiny",), slots=4), 60)
     worker = await open_worker(connection, settings)
     assert "1 workers serve tiny; stop them first" in await oar("forget", "tiny", code=1)
-    await registry.leave("w")
+    await registry.workers.leave("w")
     waiting = (await queue.submit(PARAMS)).job_id
     assert "1 jobs wait for tiny; `--cancel-jobs` cancels them" in await oar("forget", "tiny", code=1)
     assert await oar("forget", "tiny", "--cancel-jobs", "--json") == {"name": "tiny", "canceled": 1}
     assert (await queue.load(waiting)).state is JobState.CANCELED
     assert await registry.models() == []
     assert await registry.default_model() is None
-    assert await connection.once("EXISTS", keys.text_tokenizer("tiny"), *keys.queues("tiny")) == 0
+    assert await connection.once("EXISTS", keys.text_tokenizer_key("tiny"), *keys.queue_keys("tiny")) == 0
     await registry.publish_models([model_info], {}, 600)
     await worker.open()
     running = (await queue.submit(PARAMS)).job_id

@@ -15,7 +15,7 @@ NUM_THREADS = 64  # most jobs that are followed at a time
 TIMEOUT = 60.0
 
 
-class Load:
+class OfferedLoad:
     """An open loop: requests come by a Poisson process, whether or not the server keeps up."""
 
     def __init__(self, url: str, prompts: Sequence[str], steps: int, seed: int = 0) -> None:

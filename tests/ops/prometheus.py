@@ -1,9 +1,7 @@
 """A Prometheus of one's own beside a running server, and its HTTP API."""
 
 import json
-import math
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -12,19 +10,15 @@ from typing import Any, Self
 
 import httpx
 
+from tests.ports import free_port
+
 READY_SECONDS = 30.0
 Series = dict[str, Any]
 
 
-def find_binary() -> str | None:
+def find_prometheus() -> str | None:
     """Debian's package is `prometheus`."""
     return shutil.which("prometheus")
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 class Prometheus:
@@ -43,7 +37,7 @@ class Prometheus:
         self._config.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
 
     def __enter__(self) -> Self:
-        binary = find_binary()
+        binary = find_prometheus()
         assert binary is not None, "prometheus is not installed"
         port = free_port()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
@@ -76,19 +70,6 @@ class Prometheus:
             {"metric": series["metric"], "value": float(series["value"][1])}
             for series in self._ask("/api/v1/query", query=expr)["result"]
         ]
-
-    def query_range(self, expr: str, start: float, end: float, step: float) -> list[Series]:
-        """The series over time: `metric`, `times` in Unix seconds, and `values`, without what is no number."""
-        found: list[Series] = []
-        for series in self._ask("/api/v1/query_range", query=expr, start=start, end=end, step=step)["result"]:
-            points = [(at, float(text)) for at, text in series["values"] if math.isfinite(float(text))]
-            if points:
-                times, values = zip(*points)
-                found.append({"metric": series["metric"], "times": times, "values": values})
-        return found
-
-    def targets(self) -> list[dict[str, Any]]:
-        return self._ask("/api/v1/targets")["activeTargets"]
 
     def rules(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = self._ask("/api/v1/rules")["groups"]
