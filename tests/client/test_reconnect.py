@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from oar_client import Canvas, Client, Completed, ConnectionFailed, Patience, UnknownEvent
+from oar_wire.events import ENVELOPE
 from oar_wire.job import ImageLink
 from oar_wire.model import GenerationDefaults, ModelInfo, WorkerInfo
 from server.jobs import scripts
@@ -37,9 +38,8 @@ SHORT = {"n": 3, "steps": NUM_TOKENS, "seed": 5}
 
 
 def facts(event: Any) -> Any:
-    """As it is sent: without surprises where no revision was asked for."""
-    told = event.model_dump(mode="json")
-    return {name: value for name, value in told.items() if name != "surprises" or value}
+    """As it is sent."""
+    return event.model_dump(mode="json", include=ENVELOPE) | json.loads(event.body())
 
 
 def check(live: LiveServer, job_id: str, events: list[Any]) -> None:

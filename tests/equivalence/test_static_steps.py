@@ -13,7 +13,7 @@ from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
 from oar_core.engine.events import PatchesDecoded, SequenceFinished
 from oar_core.engine.static_steps import StaticSteps
-from oar_core.models.lpd.groups import published_groups
+from oar_core.models.lpd.groups import lpd_groups
 from oar_core.models.oar.backbone import OarBackbone
 from oar_core.order.plan import PlanSpec, make_plan
 from oar_core.sampling.decode import DecodedGroup, DecodeRow, StepLoad
@@ -112,7 +112,7 @@ def test_few_tokens_have_few_buckets():
     assert Buckets.plan(num_slots=1, num_tokens=1, capacity=3) == Buckets((1,), (1,), {1: (3,)})
 
 
-@pytest.mark.parametrize("published", [None, published_groups])
+@pytest.mark.parametrize("published", [None, lpd_groups])
 @pytest.mark.parametrize("pictures", [1, 8, 32])
 def test_all_twenty_steps_of_256_positions_have_a_bucket(published, pictures):
     """With few pads, whose linear layers cost what those of tokens do."""

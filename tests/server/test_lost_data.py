@@ -132,7 +132,7 @@ async def test_a_worker_publishes_again_and_ends_what_it_held(
             await connection.once("FLUSHALL")
             await until(registry.models)
             assert await until(registry.default_model) == "tiny"
-            assert await until(registry.workers)
+            assert await until(registry.workers.alive)
 
             async def ended() -> bool:
                 with contextlib.suppress(JobNotFound):
@@ -365,7 +365,7 @@ async def test_a_named_model_is_awaited_after_a_loss(
                 answer = await client.post(path, json=body)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_ready")
             await served.publish_models([model_info], {}, 600)
-            await served.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
+            await served.workers.beat(WorkerInfo(name="test", models=("tiny",), slots=2), 60)
             assert (await client.post("/v1/generations", json=named)).status_code == 202
 
 
