@@ -12,6 +12,10 @@ from oar_wire.edit import EditFields
 picture = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=False)
 
 
+def _about(name: str) -> str:
+    return f"{EditFields.model_fields[name].description}."
+
+
 @click.command("edit")
 @click.argument("image", type=picture)
 @click.argument("prompt")
@@ -19,8 +23,8 @@ picture = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=Fal
 @click.option(
     "--offset", nargs=2, type=int, metavar="DOWN RIGHT", help="Paint around IMAGE, which lies there (pixels)."
 )
-@click.option("--strength", type=float, help="Vary: share of the tokens under the mask that is drawn again.")
-@click.option("--feather", type=int, help="Width of the mask's soft edge in pixels.")
+@click.option("--strength", type=float, help=_about("strength"))
+@click.option("--feather", type=int, help=_about("feather"))
 @with_drawing_options
 def edit_command(image: Path, mask: Path | None, offset: tuple[int, int] | None, **values: Any) -> None:
     """Paint a part of IMAGE anew, as PROMPT says."""

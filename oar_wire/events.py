@@ -44,7 +44,7 @@ class PatchInfo(Sent):
     """
 
     rank: int = Field(description="When it was decoded, counted from 0")
-    position: int = Field(description="Where it is in the grid, row by row")
+    position: int = Field(description="Where it is: in a grid row by row, in a sequence from the first token on")
     row: int | None = None
     col: int | None = None
     group: int | None = Field(None, description="Of a sequence: the step of the model's layout that draws it, from 0")

@@ -10,6 +10,7 @@ from oar_wire.errors import UnsupportedByModel
 from oar_wire.options import (
     CHOSEN,
     FITTED,
+    WAYS,
     BadOption,
     ConditionKind,
     Option,
@@ -24,9 +25,6 @@ GroupTables = Annotated[
     dict[str, dict[int, tuple[int, ...]]],
     Field(description="Its own group sizes, by order and number of steps; a request that names none gets them"),
 ]
-
-
-COARSE_TO_FINE = "from coarse to fine"
 
 
 class GenerationDefaults(SamplingOptions, PlanOptions):
@@ -68,7 +66,7 @@ class ModelInfo(Sent):
     outputs: tuple[OutputKind, ...] = ("image",)
     accepts: tuple[str, ...] | None = None  # options of a drawing that mean something to it; None: all
     can_edit: bool = True
-    can_vary: bool = False  # a whole picture by strength, where parts cannot be edited
+    can_vary: bool = False  # by strength; where parts cannot be edited, whole pictures
     has_previews: bool = True
 
     @property
@@ -87,11 +85,6 @@ class ModelInfo(Sent):
         if not self.has_fixed_steps:
             return None
         return self.known_layout.shape if self.is_sequence else (1,) * self.num_tokens
-
-    @property
-    def how(self) -> str:
-        """In which way it writes its pictures where it has one order."""
-        return COARSE_TO_FINE if self.is_sequence else "row by row"
 
     @property
     def is_sequence(self) -> bool:
@@ -144,9 +137,14 @@ class ModelInfo(Sent):
     def _makes(self) -> str:
         if self.has_fixed_steps and not self.is_sequence:
             return "writes its pictures row by row from the first position on"
-        return {"grid": "makes pictures", "sequence": f"writes pictures {COARSE_TO_FINE}", "frames": "makes frames"}[
-            self.known_layout.kind
-        ]
+        kind = self.known_layout.kind
+        return (
+            "makes frames"
+            if kind == "frames"
+            else f"writes pictures {WAYS[kind]}"
+            if self.is_sequence
+            else "makes pictures"
+        )
 
     @property
     def size(self) -> str:
@@ -192,7 +190,7 @@ class ModelEntry(Sent):
     layout: LayoutInfo
     outputs: tuple[OutputKind, ...] = Field(description="The kinds of outputs that it makes")
     can_edit: bool = Field(description="Whether edits, variations and outpaints can be asked of it")
-    can_vary: bool = Field(False, description="Whether variations of whole pictures can be, where edits cannot")
+    can_vary: bool = Field(False, description="Whether variations of whole pictures can be asked of it")
     has_previews: bool = Field(description="Whether it shows half-done pictures on the way")
     num_tokens: int
     sizes: tuple[str, ...]  # width x height in pixels

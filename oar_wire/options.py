@@ -412,12 +412,16 @@ def check_order(order: str | Sequence[int], known: Collection[str], num_tokens: 
         )
 
 
-def check_raster(order: str | Sequence[int], num_tokens: int, how: str = "row by row") -> None:
+# How a model of each layout writes its pictures where it has one order.
+WAYS = {"grid": "row by row", "sequence": "from coarse to fine"}
+
+
+def check_raster(order: str | Sequence[int], num_tokens: int, layout: str = "grid") -> None:
     """Raises BadOption for any order but raster, by name or as positions: of a model that writes so alone."""
     if order == "raster" or (not isinstance(order, str) and list(order) == list(range(num_tokens))):
         return
     name = order if isinstance(order, str) else "a permutation"
-    raise OPTIONS["order"].refuse(f"order is {name}; this model writes {how}, in order raster alone")
+    raise OPTIONS["order"].refuse(f"order is {name}; this model writes {WAYS[layout]}, in order raster alone")
 
 
 def check_sizes(sizes: str | Sequence[int], known: Collection[str], num_tokens: int | None = None) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from oar_core.engine.contest import MOST_ROUNDS, decide
-from oar_core.engine.kept import kept, machine, one_thread
+from oar_core.engine.measurements import machine, one_thread, read_or_measure
 from oar_core.nn.packed import NEVER, PackedLinear, Packing, can_pack
 
 ROWS = (1, 2, 4, 8, 64)  # tokens of a step: of one picture, of a few, of many
@@ -64,7 +64,7 @@ class Calibration:
     @classmethod
     def stored(cls, folder: Path, network: nn.Module, dtypes: Sequence[torch.dtype]) -> Self:
         """What the folder holds for such a network on this machine and build; else it is measured, and kept there."""
-        return kept(folder / f"{_key(network, dtypes)}.json", cls, lambda: cls.measure(network, dtypes))
+        return read_or_measure(folder / f"{_key(network, dtypes)}.json", cls, lambda: cls.measure(network, dtypes))
 
 
 def times_best(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oar_core.engine.contest import decide
-from oar_core.engine.kept import kept, machine, one_thread
+from oar_core.engine.measurements import machine, one_thread, read_or_measure
 from oar_core.models.base import ImageTokenizer
 
 LEAST_GAIN = 1.2  # times as fast; what a change of pixels has to be worth
@@ -57,7 +57,7 @@ class DecoderCalibration:
         tokenizer that decodes in bf16."""
         digest = hashlib.sha256(repr((FORMAT, machine(), model_hash)).encode()).hexdigest()[:16]
         path = folder / f"{platform.machine()}-{digest}-decoder.json"
-        return kept(path, cls, lambda: cls.measure(exact, load()))
+        return read_or_measure(path, cls, lambda: cls.measure(exact, load()))
 
 
 def _seconds(tokenizer: ImageTokenizer, codes: Tensor, clock: Clock) -> float:

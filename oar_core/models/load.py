@@ -64,7 +64,7 @@ FAMILIES = (
     "detailflow",
 )
 NATIVE = FAMILIES[0]
-COARSE_TO_FINE = FAMILIES[-1]
+COARSE_TO_FINE = "detailflow"
 
 CONDITIONERS: dict[str, type[LoadedConditioner]] = {
     "text": TextTokenizer,

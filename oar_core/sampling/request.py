@@ -114,7 +114,7 @@ class SequenceRequest:
     def _check_raster(self, spec: BackboneSpec) -> None:
         """Raises a RequestError for what a model without a choice of positions cannot do."""
         try:
-            check_raster(self.plan.order, spec.num_tokens)
+            check_raster(self.plan.order, spec.num_tokens, spec.layout.kind)
             if self.plan.steps is not None:
                 check_steps(self.plan.steps, spec.num_tokens, fixed=spec.fixed_sizes)
             check_fixed_sizes(self.plan.group_sizes, spec.fixed_sizes)

@@ -52,7 +52,7 @@ class ModelExport:
         return self.run.recipe.licence if adopted is None else adopted.licence
 
     def export(self, folder: Path, stage: str | None = None, *, with_any_order: bool = False) -> None:
-        """Writes the model folder that `Model.load` reads, weights in half precision, with the backbone of a stage
+        """Writes the model folder that `load_model` reads, weights in half precision, with the backbone of a stage
         (the latest unless named) and its order policy, if it has one; where it is wanted, beside it the any-order
         backbone that `adopt` begins with. Of the tokenizer's stage, the tokenizer alone."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class ModelExport:
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
     def pipeline(self, stage: str, dtype: torch.dtype, *, own_policy: bool = True) -> Model:
-        """A stage's backbone with all that drawing needs, as `export` would write it and `Model.load` read it."""
+        """A stage's backbone with all that drawing needs, as `export` would write it and `load_model` read it."""
         backbone, tokenizer = self.run.drawing_backbone(stage, own_policy=own_policy), self.run.tokenizer()
         model_hash = digest(module_digest(backbone), module_digest(tokenizer))
         drawing, adopted = self._drawing(stage, backbone.has_policy), self.run.adopted

@@ -7,7 +7,7 @@ from oar_core.config import BackboneConfig, OrderPolicyConfig, TokenizerConfig
 from oar_core.detail_config import DetailBackboneConfig, DetailTokenizerConfig
 from oar_core.errors import ConfigError
 from oar_core.models.load import COARSE_TO_FINE, NATIVE
-from oar_core.order.plan import GROUP_SIZES, ORDERS
+from oar_core.order.plan import GROUP_SIZES, ORDERS, RASTER
 from oar_core.train.attributes import Attribute
 from oar_core.train.data import FITS, PAD
 from oar_core.train.evaluator import EvaluatorConfig
@@ -133,8 +133,17 @@ class Recipe:
             raise ConfigError("the text vocabulary does not fit the backbone's condition_vocab")
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; there are {', '.join(FITS)}")
-        if (details := self.details) is not None and details[0].groups != details[1].groups:
+        if (details := self.details) is not None:
+            self._check_details(*details)
+
+    def _check_details(self, tokenizer: DetailTokenizerConfig, backbone: DetailBackboneConfig) -> None:
+        if tokenizer.groups != backbone.groups:
             raise ConfigError("tokenizer and backbone differ in their groups")
+        steps = len(tokenizer.groups.sizes)
+        if (self.defaults.order, self.defaults.steps) not in {(RASTER, steps), (AUTO, steps)}:
+            raise ConfigError(
+                f"pictures from coarse to fine are drawn in order {RASTER}, one group a step: {steps} steps"
+            )
 
     @property
     def family(self) -> str:

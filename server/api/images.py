@@ -17,6 +17,7 @@ from oar_wire.errors import (
     MissingField,
     NoImage,
     TooManySockets,
+    UnsupportedByModel,
     UnsupportedMediaType,
     WaitTooLong,
     restore,
@@ -195,15 +196,21 @@ async def _submit_edit(services: Services, edit: ReadEdit, idempotency_key: str 
     warnings: tuple[str, ...] = ()
     try:
         source = await _prepare(services, edit, model)
-    except MissingField as error:
-        is_open = error.field == "mask"
-        if services.settings.openai_strict or not is_open:
+    except (MissingField, UnsupportedByModel) as error:
+        if services.settings.openai_strict or not _is_open(error, edit, model):
             raise
         # OpenAI's newer models take a picture without any mask, and change what the prompt asks for.
         edit = ReadEdit(edit.requested.model_copy(update={"strength": STRENGTH}), edit.image)
         source = await _prepare(services, edit, model)
         warnings = (f"mask: none was sent, so that {STRENGTH:.0%} of the whole picture are drawn anew (strength)",)
     return await _submit(services, "image_edit", edit.requested, key, source, warnings)
+
+
+def _is_open(error: Exception, edit: ReadEdit, model: ModelInfo) -> bool:
+    """Tells whether an edit was refused since it says nothing of what to draw again."""
+    if isinstance(error, MissingField):
+        return error.field == "mask"
+    return model.can_vary and edit.mask is None and edit.requested.strength is None
 
 
 async def _prepare(services: Services, edit: ReadEdit, model: ModelInfo) -> EditSource:

@@ -48,8 +48,9 @@ async def show_model(name: Annotated[str, Path(examples=["sprites-64"])], servic
 def _entry(services: Services, info: ModelInfo, default: str | None, workers: Sequence[WorkerInfo]) -> ModelEntry:
     aliases = services.settings.model_aliases
     return ModelEntry(
-        **info.model_dump(exclude={"name", "accepts", "layout"}),
+        **info.model_dump(exclude={"name", "accepts", "layout", "can_vary"}),
         layout=info.known_layout,
+        can_vary=info.can_edit or info.can_vary,
         id=info.name,
         is_default=info.name == default,
         aliases=tuple(sorted(alias for alias, name in aliases.items() if name == info.name)),

@@ -187,7 +187,8 @@ def _whole_variation(image: Upload, picture: Image.Image, options: EditSettings,
     """Raises InvalidRequest."""
     if picture.getchannel("A").point(NOT_OPAQUE).getbbox() is not None:
         raise image.refuse(f"has transparent pixels, and {model.name} varies whole pictures")
-    strength = options.strength or 1.0
+    strength = options.strength
+    assert strength is not None, "anything else was refused"
     kept = kept_prefix(model.known_layout.shape, strength)
     picture.putalpha(0)
     return EditSource(_png(picture), EditParams(mode="vary", strength=strength, feather=options.feather, num_kept=kept))

@@ -79,7 +79,7 @@ def _check_asked(request: GenerationRequest, model: ModelInfo) -> None:
     if "order" in asked:
         options.check_order(asked["order"], model.orders, model.num_tokens)
         if model.has_fixed_steps:
-            options.check_raster(asked["order"], model.num_tokens, model.how)
+            options.check_raster(asked["order"], model.num_tokens, model.known_layout.kind)
     if "steps" in asked:
         options.check_steps(asked["steps"], model.num_tokens, fixed=model.fixed_sizes)
     if "revise" in asked:

@@ -48,6 +48,7 @@ class LoadedModel:
     licence: str
     load_seconds: float
     mode: Literal["batched", "deterministic"] = "batched"
+    threads: str = ""  # as `_threads` says
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -57,7 +58,7 @@ class LoadedModel:
             device=str(self.pipeline.device),
             dtype=self.dtype if self.pipeline.decode_dtype is torch.float32 else f"{self.dtype}, decoded in bfloat16",
             mode=self.mode,
-            kernels="; ".join(filter(None, (*_machine(self.pipeline.device), self.engine.kernels))),
+            kernels="; ".join(filter(None, (*_machine(self.pipeline.device), self.threads, self.engine.kernels))),
         )
 
     @property
@@ -150,8 +151,17 @@ def _machine(device: torch.device) -> tuple[str, ...]:
     """What of the machine decides how numbers round."""
     if device.type == "cuda":
         return (torch.cuda.get_device_name(device),)
+    return (torch.backends.cpu.get_cpu_capability(),)
+
+
+def _threads(device: torch.device, settings: Settings) -> str:
+    """How many threads share its kernels, where that decides how numbers round."""
+    if device.type == "cuda":
+        return ""
+    if thread_guard(settings) is not None:
+        return "threads vary"
     threads = torch.get_num_threads()
-    return torch.backends.cpu.get_cpu_capability(), f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def load_models(settings: Settings) -> list[LoadedModel]:
@@ -195,7 +205,8 @@ def _load(name: str, manifest: Manifest, device: str, settings: Settings) -> Loa
     created = int((folder / "config.json").stat().st_mtime)
     licence = manifest.entries[name].licence
     mode = "deterministic" if settings.deterministic else "batched"
-    model = LoadedModel(name, pipeline, engine, settings.slots, created, licence, load_seconds=0.0, mode=mode)
+    threads = _threads(pipeline.device, settings)
+    model = LoadedModel(name, pipeline, engine, settings.slots, created, licence, 0.0, mode, threads)
     model.warm_up()
     seconds = time.monotonic() - start
     logger.info("model loaded model=%s hash=%s device=%s seconds=%.2f", name, pipeline.model_hash, device, seconds)

@@ -22,7 +22,7 @@ class Prompts:
 
 
 def read_prompts(params: GenerationParams, pipeline: ModelBase) -> Prompts:
-    """Raises InvalidPrompt, PromptTooLong."""
+    """Raises PromptError, PromptLengthError."""
     negative = (params.negative_prompt or "").strip()
     # Two classes may have one name: the number is what was chosen.
     prompt = params.prompt if params.drawn_class is None else str(params.drawn_class.index)

@@ -28,7 +28,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 def test_classes_are_searched_where_the_model_has_them(page: Page, live: LiveServer) -> None:
     open_view(page)
-    search, prompt = page.get_by_label("Class", exact=True), page.get_by_label("Prompt")
+    search, prompt = page.get_by_label("Class", exact=True), page.get_by_label("Prompt", exact=True)
     expect(prompt).to_be_visible()
     expect(search).to_be_hidden()
     page.get_by_label("Model").select_option(CLASSES)
@@ -76,7 +76,7 @@ def test_words_that_are_like_no_class_are_marked(page: Page, watched: object) ->
 
 def test_a_model_without_a_condition_asks_for_nothing(page: Page, live: LiveServer) -> None:
     open_view(page)
-    page.get_by_label("Prompt").fill("what stays in the form")
+    page.get_by_label("Prompt", exact=True).fill("what stays in the form")
     page.get_by_label("Model").select_option(NOTHING)
     for label in ("Prompt", "Class", "Guidance"):
         expect(page.get_by_label(label, exact=True)).to_be_hidden()

@@ -66,7 +66,7 @@ def test_a_comparison_has_an_address(page: Page) -> None:
     assert page.locator(".card h2").all_inner_texts() == ["raster", "spiral", "halton"]
     for number, expected in zip((1, 2, 3), painted):
         expect_pixels(page, expected, selector=f".card:nth-child({number}) canvas.canvas-view")
-    expect(page.get_by_label("Prompt")).to_have_value(PROMPT)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(PROMPT)
     expect(page.get_by_label("Seed", exact=True)).to_have_value("7")
     ticked = page.locator(".tile:visible:has(:checked)")
     assert ticked.all_inner_texts() == ["raster", "spiral", "halton"]

@@ -46,7 +46,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 def test_one_click_paints(page: Page, live: LiveServer) -> None:
     open_view(page)
-    expect(page.get_by_label("Prompt")).to_have_value(PROMPTS[0])
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(PROMPTS[0])
     page.get_by_role("button", name="Paint").click()
     wait_for(page)
     assert job_of(live, page)["params"]["prompt"] == PROMPTS[0]
@@ -62,7 +62,7 @@ def test_a_number_that_is_0_for_all_says_so_in_words(page: Page) -> None:
 
 def test_an_example_follows_the_model_and_what_was_typed_stays(page: Page) -> None:
     open_view(page)
-    prompt, model = page.get_by_label("Prompt"), page.get_by_label("Model")
+    prompt, model = page.get_by_label("Prompt", exact=True), page.get_by_label("Model")
     model.select_option(OTHER)
     expect(prompt).to_have_value(OTHER_PROMPTS[0])
     model.select_option(NAME)
@@ -73,8 +73,8 @@ def test_an_example_follows_the_model_and_what_was_typed_stays(page: Page) -> No
     page.reload()
     expect(prompt).to_have_value("my own words")
     page.get_by_role("link", name="Compare").click()
-    expect(page.locator("form.panel:visible").get_by_label("Prompt")).to_have_value("my own words")
-    page.locator("form.panel:visible").get_by_label("Prompt").fill("")
+    expect(page.locator("form.panel:visible").get_by_label("Prompt", exact=True)).to_have_value("my own words")
+    page.locator("form.panel:visible").get_by_label("Prompt", exact=True).fill("")
     open_view(page)
     page.reload()
     expect(prompt).to_have_value(PROMPTS[0])
@@ -82,11 +82,11 @@ def test_an_example_follows_the_model_and_what_was_typed_stays(page: Page) -> No
 
 def test_a_word_that_the_model_has_never_seen_is_told(page: Page) -> None:
     open_view(page)
-    page.get_by_label("Prompt").fill("a red cat")
+    page.get_by_label("Prompt", exact=True).fill("a red cat")
     page.get_by_role("button", name="Paint").click()
     expect(page.get_by_role("alert")).to_have_text("'cat' is not in this model's vocabulary.")
     wait_for(page)
-    page.get_by_label("Prompt").fill("a red circle")
+    page.get_by_label("Prompt", exact=True).fill("a red circle")
     page.get_by_role("button", name="Paint").click()
     expect(page.get_by_role("alert")).to_have_count(0)
     wait_for(page)
@@ -224,7 +224,7 @@ def test_settings_are_taken_from_a_file(page: Page, live: LiveServer) -> None:
     ):
         open_view(page)
         page.evaluate(DROP, ["main", name, kind, base64.b64encode(data).decode()])
-        expect(page.get_by_label("Prompt")).to_have_value(prompt)
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value(prompt)
         expect(page.locator(".tile:visible:has(:checked)")).to_have_text(order)
     expect(page.get_by_label("Seed", exact=True)).to_have_value(str(2**60 + 1))
     page.evaluate(DROP, ["main", "b.png", "image/png", base64.b64encode(encode(picture())).decode()])
@@ -249,7 +249,7 @@ def test_keys_of_the_page(page: Page, live: LiveServer) -> None:
     expect(reading).to_have_text("0 / 8")
     page.keyboard.press("Space")
     expect(reading).to_have_text("8 / 8")
-    page.get_by_label("Prompt").focus()
+    page.get_by_label("Prompt", exact=True).focus()
     page.keyboard.type("?")
     expect(dialog).to_have_count(0)
     page.locator(".viewer:visible").get_by_role("link", name="Edit").click()

@@ -176,7 +176,7 @@ def test_all_can_be_done_from_the_keyboard(page: Page, live: LiveServer) -> None
     open_view(page)
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
-    prompt = page.get_by_label("Prompt")
+    prompt = page.get_by_label("Prompt", exact=True)
     prompt.focus()
     page.keyboard.press("Control+a")
     page.keyboard.type(PROMPT)

@@ -25,7 +25,7 @@ def test_an_example_is_painted_and_a_long_one_is_canceled(page: Page, live: Live
     page.get_by_role("button", name="Paint").click()
     wait_for_end_of_painting(page)
     job = job_of(live, page)
-    assert job["params"]["prompt"] == page.get_by_label("Prompt").input_value()
+    assert job["params"]["prompt"] == page.get_by_label("Prompt", exact=True).input_value()
     page.locator(".tile", has_text="confidence").click()
     page.get_by_label("Steps").fill("64")
     page.get_by_label("Pictures", exact=True).fill("16")

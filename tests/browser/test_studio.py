@@ -135,7 +135,7 @@ def test_a_fault_is_told_beside_its_field(page: Page, watched: Watched) -> None:
     watched.expected = ["422"]
     open_view(page)
     submit(page, prompt=" ")
-    prompt = page.get_by_label("Prompt")
+    prompt = page.get_by_label("Prompt", exact=True)
     expect(prompt).to_have_attribute("aria-invalid", "true")
     expect(prompt).to_be_focused()
     described = prompt.get_attribute("aria-describedby")
@@ -296,7 +296,7 @@ def test_the_gallery_keeps_what_was_painted(page: Page, live: LiveServer) -> Non
     expect(page).to_have_url(f"{live.url}/#/p/{job}/0")
     wait_for(page)
     page.get_by_role("button", name="Paint another like it").click()
-    expect(page.get_by_label("Prompt")).to_have_value(PROMPT)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(PROMPT)
     expect(page.get_by_label("Seed", exact=True)).to_have_value("7")
 
 

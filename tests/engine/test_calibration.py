@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from oar_core.engine import kept
+from oar_core.engine import measurements
 from oar_core.engine.calibration import PADDED_ROWS, ROWS, Calibration, times_best, words
 from oar_core.nn.packed import NEVER, PackedLinear, Packing, can_pack
 from tests.engine.backbones import tiny_backbone
@@ -120,5 +120,10 @@ def test_the_first_measurement_holds_for_all(tmp_path, monkeypatch):
     (path,) = (tmp_path / "new").iterdir()
     assert json.loads(path.read_text())["least_packed_rows"] == 10
     assert Calibration.stored(tmp_path / "new", tiny_backbone(), BOTH) != first
-    monkeypatch.setattr(kept, "_processor", lambda: "another")
+    path.write_text("")
+    again = Calibration.stored(tmp_path / "new", tiny_backbone(), (torch.float32,))
+    assert again.least_packed_rows > 11, "a broken file is measured once more"
+    assert Calibration.stored(tmp_path / "new", tiny_backbone(), (torch.float32,)) == again
+    assert [file.suffix for file in (tmp_path / "new").iterdir()] == [".json"] * 2, "no draft is left"
+    monkeypatch.setattr(measurements, "_processor", lambda: "another")
     assert Calibration.stored(tmp_path / "new", tiny_backbone(), (torch.float32,)) != first

@@ -261,5 +261,8 @@ def test_a_file_changes_the_groups_of_both_networks(tmp_path: Path) -> None:
     path.write_text('base = "avatars-64-detail"\ntokenizer.num_tokens = 16\ntokenizer.group_size = 2\n')
     mine = load_recipe(str(path))
     assert (mine.backbone.num_tokens, mine.backbone.group_size, mine.defaults.steps) == (16, 2, 2 + 16 // 2 - 1)
+    path.write_text('base = "avatars-64-detail"\ndefaults.steps = 8\n')
+    with pytest.raises(ConfigError, match="one group a step: 11 steps"):
+        load_recipe(str(path))
     path.write_text('base = "avatars-128-detail"\ntokenizer.has_causal_first = false\n')
     assert load_recipe(str(path)).defaults.steps == 8

@@ -103,7 +103,7 @@ def test_patches_never_see_tokens() -> None:
         assert all(old.equal(new) for old, new in zip(before, network.read(images).keys))
 
 
-def test_a_second_pass_sees_the_given_prefix_in_the_same_order() -> None:
+def test_a_second_pass_answers_for_what_follows_the_given_prefix() -> None:
     network, images = tokenizer(), torch.randn(2, 3, 16, 16)
     prefix = torch.nn.functional.normalize(torch.randn(2, 4, 8), dim=-1)
     with torch.no_grad():
@@ -111,7 +111,8 @@ def test_a_second_pass_sees_the_given_prefix_in_the_same_order() -> None:
         rest = network.describe_again(memory, prefix)
         assert rest.shape == (2, 4, 8)
         assert (network.describe_again(memory, -prefix) - rest).abs().max() > 1e-3
-        # A longer prefix leaves the later tokens alone where it says nothing new to them: a token is its slot's.
+        swapped = torch.stack([prefix[:, 1], prefix[:, 0], *prefix[:, 2:].unbind(1)], dim=1)
+        assert (network.describe_again(memory, swapped) - rest).abs().max() > 1e-3, "each stands in its place"
         assert network.describe_again(memory, prefix[:, :2]).shape == (2, 6, 8)
 
 
