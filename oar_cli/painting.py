@@ -128,7 +128,7 @@ def _look(canvas: ImageCanvas, grid: tuple[int, int], size: tuple[int, int], gro
     if preview is None:
         return ground.picture.copy() if ground else empty
     picture = open_picture(preview).resize((width, height))
-    if ground is not None:
+    if ground is not None or any(patch.row is None for patch in canvas.patches.values()):  # a sequence has no places
         return picture
     written = Image.new("L", (columns, rows))
     for position in canvas.patches:

@@ -3,7 +3,8 @@
 Each frame is one decode step, or several where there are too many for `MAX_FRAMES` or `MAX_PIXELS`. Patches that are
 written show their final pixels; the others show the stored preview that was the newest by then, veiled, or a plain
 ground. The patches of a frame are framed in it. Pictures that are small are enlarged by a whole factor, and sent
-without loss, so that their pixels stay crisp.
+without loss, so that their pixels stay crisp. A token of a sequence has no place in the picture: each frame of such a
+picture is the newest preview as it is.
 """
 
 import base64
@@ -37,7 +38,7 @@ LEAST_MILLISECONDS, MOST_MILLISECONDS = 40, 200
 GROUND, MARK = (228, 229, 233), (242, 97, 12)
 VEIL = 0.62  # share of the ground over what is not written yet
 PALETTE_STRIP = 8  # pixels of the mark in the sample that a palette is made of
-VERSION = "1"  # to be changed with the drawing: it is part of the ETag
+VERSION = "2"  # to be changed with the drawing: it is part of the ETag
 WEBP_QUALITY = 85  # of pictures that had to be made smaller
 
 
@@ -96,16 +97,19 @@ class Painting:
 def animate(
     painting: Painting,
     png: bytes,
-    grid: tuple[int, int],
+    grid: tuple[int, int] | None,
     kind: PaintingFormat,
     side: int = DEFAULT_SIDE,
     *,
     is_pixel_art: bool = True,
 ) -> bytes:
-    """`grid` is (h, w) in tokens, `side` the longest side in pixels that the animation may have."""
-    canvas = _FrameCanvas(_opened(png), grid, side, is_pixel_art)
+    """`grid` is (h, w) in tokens, None for a sequence; `side` the most pixels that the longest side may have."""
+    final = _opened(png)
+    if grid is None:
+        canvas = _FrameCanvas(final, side, is_pixel_art)
+    else:
+        canvas = _GridCanvas(final, side, is_pixel_art, grid, painting.written)
     painting = painting.gathered(max(1, min(MAX_FRAMES, MAX_PIXELS // canvas.num_pixels) - 2))
-    canvas.cover(painting.written)
     written = 0
     frames = [canvas.frame(painting.guess(0))]
     for step in painting.steps:
@@ -123,21 +127,56 @@ def animate(
 
 
 class _FrameCanvas:
-    """Draws the frames of one picture, one after the other."""
+    """Draws the frames of one picture, one after the other: the newest guess as it is."""
 
-    def __init__(self, final: Image.Image, grid: tuple[int, int], side: int, is_pixel_art: bool) -> None:
-        self._grid = grid
+    def __init__(self, final: Image.Image, side: int, is_pixel_art: bool) -> None:
         self._size = _fitted(final.size, side)
         self._is_crisp = is_pixel_art and self._size[0] >= final.width
         self._final = self._resized(final)
-        self._is_written = Image.new("L", (grid[1], grid[0]), 255)
-        self._veiled: tuple[Guess | None, Image.Image] = (None, Image.new("RGB", self._size, GROUND))
+        self._shown: tuple[Guess | None, Image.Image] = (None, self._ground())
 
     @property
     def num_pixels(self) -> int:
         return self._size[0] * self._size[1]
 
-    def cover(self, positions: Iterable[int]) -> None:
+    def frame(self, guess: Guess | None, fresh: Sequence[int] = ()) -> Image.Image:  # noqa: ARG002 - they have no places
+        """Draws what is known by now; the `fresh` positions have just been written."""
+        return self._background(guess)
+
+    def finished(self) -> Image.Image:
+        return self._final
+
+    def options(self, kind: PaintingFormat) -> dict[str, Any]:
+        if kind == "gif":
+            return {"optimize": False, "disposal": 1}
+        return {"lossless": True, "method": 2} if self._is_crisp else {"quality": WEBP_QUALITY, "method": 2}
+
+    def _background(self, guess: Guess | None) -> Image.Image:
+        """The guess, or what was shown last."""
+        if guess is not None and guess is not self._shown[0]:
+            self._shown = (guess, self._look(guess))
+        return self._shown[1]
+
+    def _look(self, guess: Guess) -> Image.Image:
+        return self._resized(guess.image)
+
+    def _ground(self) -> Image.Image:
+        return Image.new("RGB", self._size, GROUND)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        return image.resize(self._size, Image.Resampling.NEAREST if self._is_crisp else Image.Resampling.LANCZOS)
+
+
+class _GridCanvas(_FrameCanvas):
+    """Draws the final pixels of the patches that are written upon the veiled guess."""
+
+    def __init__(
+        self, final: Image.Image, side: int, is_pixel_art: bool, grid: tuple[int, int], positions: Iterable[int]
+    ) -> None:
+        """`positions` will be written; the others of the `grid` are there from the start."""
+        super().__init__(final, side, is_pixel_art)
+        self._grid = grid
+        self._is_written = Image.new("L", (grid[1], grid[0]), 255)
         for position in positions:
             self._is_written.putpixel(self._place(position), 0)
 
@@ -146,30 +185,15 @@ class _FrameCanvas:
         for position in fresh:
             self._is_written.putpixel(self._place(position), 255)
         mask = self._is_written.resize(self._size, Image.Resampling.NEAREST)
-        frame = Image.composite(self._final, self._behind(guess), mask)
+        frame = Image.composite(self._final, self._background(guess), mask)
         pen = ImageDraw.Draw(frame)
         for position in fresh:
             left, top, right, bottom = self._box(position)
             pen.rectangle((left, top, right - 1, bottom - 1), outline=MARK, width=2 if right - left >= 16 else 1)
         return frame
 
-    def options(self, kind: PaintingFormat) -> dict[str, Any]:
-        if kind == "gif":
-            return {"optimize": False, "disposal": 1}
-        return {"lossless": True, "method": 2} if self._is_crisp else {"quality": WEBP_QUALITY, "method": 2}
-
-    def finished(self) -> Image.Image:
-        return self._final
-
-    def _behind(self, guess: Guess | None) -> Image.Image:
-        """The veiled guess, or what was veiled last."""
-        if guess is not None and guess is not self._veiled[0]:
-            ground = Image.new("RGB", self._size, GROUND)
-            self._veiled = (guess, Image.blend(self._resized(guess.image), ground, VEIL))
-        return self._veiled[1]
-
-    def _resized(self, image: Image.Image) -> Image.Image:
-        return image.resize(self._size, Image.Resampling.NEAREST if self._is_crisp else Image.Resampling.LANCZOS)
+    def _look(self, guess: Guess) -> Image.Image:
+        return Image.blend(super()._look(guess), self._ground(), VEIL)
 
     def _place(self, position: int) -> tuple[int, int]:
         """Column and row."""
@@ -245,7 +269,10 @@ async def painting(
     size: Annotated[int, Query(ge=16, le=MAX_SIDE, description="Pixels of the longest side, at most")] = DEFAULT_SIDE,
     if_none_match: Annotated[str | None, Header(description="An ETag; 304 if it still holds")] = None,
 ) -> Response:
-    """A finished picture painting itself again, patch by patch in the order that was chosen. It never changes."""
+    """A finished picture painting itself again, patch by patch in the order that was chosen. It never changes.
+
+    A picture that was written from coarse to fine is shown as its stored previews, each whole.
+    """
     job, png = await finished_png(services, job_id, index)
     info = await services.find_model(job.params.model)
     words = f"{VERSION}:{kind}:{size}:{job.id}:{index}".encode()
@@ -269,6 +296,7 @@ async def _animated(
         painting = Painting.read(events, index)
         if any(position >= info.num_tokens for position in painting.written):
             raise NoImage("the model has changed since, and has another grid")
-        return animate(painting, png, info.grid, kind, size, is_pixel_art=info.pixel_art)
+        grid = None if info.is_sequence else info.grid
+        return animate(painting, png, grid, kind, size, is_pixel_art=info.pixel_art)
 
     return await services.threads.animating.run(services.tenant, animated)

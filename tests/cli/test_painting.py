@@ -137,6 +137,17 @@ def test_what_is_a_guess_is_dim_and_what_is_new_is_coloured() -> None:
     assert picture.getpixel((4, 0))[0] < 100, "written since"
 
 
+def test_a_sequence_is_shown_as_its_newest_preview() -> None:
+    """Its tokens have no places: none is dim or coloured."""
+    canvas = ImageCanvas(0)
+    told = [PatchInfo(rank=rank, position=rank, group=rank, place=0, token=0, confidence=0.5) for rank in range(2)]
+    canvas.take(Patches(image=0, step=1, steps=8, patches=(told[0],)))
+    assert paint_canvas(canvas, (1, 8), SIZE).getcolors() == [(SIZE[0] * SIZE[1], EMPTY)]
+    canvas.show(preview(1))
+    canvas.take(Patches(image=0, step=2, steps=8, patches=(told[1],)))
+    assert paint_canvas(canvas, (1, 8), SIZE).getcolors() == [(SIZE[0] * SIZE[1], (200, 100, 0))]
+
+
 def png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")

@@ -45,6 +45,7 @@ def write_detail_model(folder: Path, kind: str = "text") -> None:
         "backbone": config.to_dict(),
         "tokenizer": {"family": COARSE_TO_FINE, **TOKENS.to_dict()},
         "conditioner": kind,
+        "pixel_art": True,  # so that what is shown can be compared pixel by pixel
         "defaults": {**DRAWING, "temperature": 1.0, "top_k": 0, "top_p": 1.0},
         "example_prompts": PROMPTS if kind == "text" else ["thing 1", "thing 2"],
     }

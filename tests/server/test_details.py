@@ -2,16 +2,18 @@
 
 import base64
 import io
+import json
 import os
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from oar_core.models.load import load_model
 from oar_core.order.plan import PlanSpec
@@ -19,6 +21,7 @@ from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.weights import write_manifest
+from server.api.painting import GROUND
 from server.worker.render import WEBP_QUALITY
 from tests.models.details import GROUPS, NUM_STEPS, NUM_TOKENS, PROMPTS, SIZE, write_detail_model
 from tests.models.details import NAME as DETAIL
@@ -115,6 +118,39 @@ def test_a_preview_is_the_prefix_at_its_resolution(server: LiveServer, both_weig
     same = encode(Image.fromarray(shown), "WEBP", quality=WEBP_QUALITY)
     assert np.array_equal(pixels(base64.b64decode(event["data"])), pixels(same))
     assert server.events(job["id"])[-1]["type"] == "completed"
+
+
+def test_an_animation_shows_the_decoded_prefixes_whole(server: LiveServer, both_weights: Path) -> None:
+    """Tokens of a sequence have no place in the picture: none is uncovered, framed or veiled."""
+    body = asked(seed=5, stream=True, partial_images=3, size=f"{SIZE[1]}x{SIZE[0]}")
+    answer = server.client.post("/v1/images/generations", json=body)
+    assert answer.status_code == 200, answer.text
+    data = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line.startswith("data: {")]
+    job_id = data[-1]["oar"]["job_id"]
+    events = server.events(job_id)
+    tokens = [patch["token"] for event in patches_of(events) for patch in event["patches"]]
+    model = load_model(both_weights / DETAIL, "cpu", torch.float32)
+    known = [event["known"] for event in events if event["type"] == "partial"]
+    assert known == [sum(GROUPS[:steps]) for steps in (2, 4, 6)]
+    prefixes = [
+        model.decode_partial(torch.tensor([tokens]), torch.arange(NUM_TOKENS)[None] < count)[0] for count in known
+    ]
+    plain = np.full((*SIZE, 3), GROUND, np.uint8)
+    expected = [plain, *prefixes, pixels(server.png(job_id))]
+    assert len({picture.tobytes() for picture in expected}) == len(expected)
+    for size in (SIZE[0], 3 * SIZE[0]):
+        animation = server.client.get(f"/v1/generations/{job_id}/images/0/painting", params={"size": size})
+        shown = frames_of(animation.content)
+        enlarged = [picture.repeat(size // SIZE[0], 0).repeat(size // SIZE[0], 1) for picture in expected]
+        assert len(shown) == len(enlarged)
+        assert all(map(np.array_equal, shown, enlarged))
+
+
+def frames_of(animation: bytes) -> list[np.ndarray]:
+    """Those that differ from the one before."""
+    with Image.open(io.BytesIO(animation)) as opened:
+        frames = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(opened)]
+    return frames[:1] + [after for before, after in pairwise(frames) if not np.array_equal(before, after)]
 
 
 @pytest.mark.running

@@ -36,6 +36,7 @@ export class CanvasView {
   }
 
   mark(painting, from, to) {
+    if (painting.isSequence) return;
     const now = performance.now();
     for (let step = Math.max(0, from) + 1; step <= to; step += 1) {
       for (const { position } of painting.patchesOf(step)) this.marked.set(position, now);
@@ -68,14 +69,14 @@ export class CanvasView {
       pen.drawImage(whole, 0, 0, canvas.width, canvas.height);
       return;
     }
-    this.drawGround(pen);
     const guess = painting.guessAt(t);
+    if (!painting.isSequence) this.drawGround(pen);
     if (guess) {
-      pen.globalAlpha = VEILED;
+      pen.globalAlpha = painting.isSequence ? 1 : VEILED;
       pen.drawImage(guess.bitmap, 0, 0, canvas.width, canvas.height);
       pen.globalAlpha = 1;
     }
-    this.drawWritten(pen, guess);
+    if (!painting.isSequence) this.drawWritten(pen, guess);
   }
 
   /** A quiet lattice: the patches that will be written. */

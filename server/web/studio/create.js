@@ -74,7 +74,8 @@ export class CreateView {
   }
 }
 
-function howItComes({ orders }, { isFilm }) {
+function howItComes({ orders }, { isFilm, isSequence }) {
   if (isFilm) return "it comes frame by frame";
+  if (isSequence) return "it comes from coarse to fine";
   return orders.length > 1 ? "it comes patch by patch, in the order that you choose" : "it comes patch by patch";
 }

@@ -6,6 +6,8 @@ import { el } from "./dom.js";
 const RANK = [[38, 20, 72], [104, 40, 110], [190, 68, 92], [240, 134, 80], [252, 233, 160]];
 const CONFIDENCE = [[20, 36, 52], [22, 84, 100], [38, 142, 134], [120, 200, 150], [226, 245, 190]];
 
+const LINE = "8 / 1"; // aspect ratio of the map of a sequence, which has not the shape of the picture
+
 const KINDS = {
   rank: {
     title: "Order", ramp: RANK, low: "first", high: "last",
@@ -38,7 +40,7 @@ export class HeatMap {
 
   show(painting, t) {
     this.painting = painting;
-    this.canvas.style.aspectRatio = `${painting.width} / ${painting.height}`;
+    this.canvas.style.aspectRatio = painting.isSequence ? LINE : `${painting.width} / ${painting.height}`;
     [this.canvas.width, this.canvas.height] = [painting.columns, painting.rows];
     const pen = this.canvas.getContext("2d");
     for (const patch of painting.patches.slice(0, painting.countAt(t))) {

@@ -8,6 +8,7 @@ export class Painting {
     [this.rows, this.columns] = model.grid;
     [this.height, this.width] = model.image_size;
     this.isCrisp = model.pixel_art;
+    this.isSequence = model.layout.kind === "sequence"; // its tokens have no places in the picture
     this.numGiven = numGiven;
     this.source = source;
     this.final = null;
