@@ -256,10 +256,14 @@ def order_finetune(
     **options: Any,
 ) -> Answer:
     """Stage 3: the backbone and its order policy, on distilled orders (or the backbone on another order)."""
-    run = _scored(make_run(**options), None, distance_weight)
+    # An order tree is of the distilled orders that it was fitted to: their score names its folder, and not the stage.
+    tree_score, stage_score = (score, None) if orders == PROMPTED else (None, score)
+    run = _scored(make_run(**options), tree_score, distance_weight)
     run = _changed(run, "order_finetune_loop", num_images=num_images, seed=seed)
     recipe_ = replace(run.recipe, order_finetune_stage=arm(orders, run.recipe.order_finetune_stage))
-    changes = {"random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": score}
+    changes = {
+        "random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": stage_score
+    }  # fmt: skip
     run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **changes)
     with together(run) as own:
         return _written(StageTrainer(own).train_order_finetune())

@@ -1,7 +1,7 @@
 """What tells two networks apart, whatever files they came from."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -10,7 +10,12 @@ from oar_core.stored import digest
 
 def module_digest(module: nn.Module) -> str:
     """Of names and values, in fp32."""
-    state: Sequence[tuple[str, Tensor]] = sorted(module.state_dict().items())
+    return tensors_digest(module.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of names and values, in fp32."""
+    state: Sequence[tuple[str, Tensor]] = sorted(tensors.items())
     return digest([(name, _bytes_digest(value)) for name, value in state])
 
 

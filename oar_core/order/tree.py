@@ -18,6 +18,7 @@ from oar_core.order.paths import Order
 from oar_core.order.permutation import invert
 
 LEAF = -1  # in the place of a node's token
+NODE_WIDTH = 3  # a token, and where to go without it and with it
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,16 @@ class OrderTree:
     orders: Int[Tensor, "K L"]
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for orders that are no permutations, and for nodes that lead nowhere or back."""
-        length = self.orders.shape[-1]
-        if self.orders.ndim != 2 or not torch.equal(self.orders.sort(dim=1).values, _all(length, len(self.orders))):
+        """Raises ConfigError for orders that are no permutations, and for nodes that are no rows of three, ask for what
+        is no token, or lead nowhere or back."""
+        if self.orders.ndim != 2 or not torch.equal(self.orders.sort(dim=1).values, _all(*reversed(self.orders.shape))):
             raise ConfigError("the orders of an order tree are not permutations of all positions")
+        if self.nodes.ndim != 2 or self.nodes.shape[1] != NODE_WIDTH:
+            raise ConfigError(
+                f"the nodes of an order tree are rows of {NODE_WIDTH}; got shape {list(self.nodes.shape)}"
+            )
+        if bool((self.nodes[:, 0] < LEAF).any()):
+            raise ConfigError(f"a node of an order tree asks for token {int(self.nodes[:, 0].min())}")
         numbers = torch.arange(len(self.nodes))
         is_leaf = self.nodes[:, 0] == LEAF
         rows, children = self.nodes[is_leaf, 1:], self.nodes[~is_leaf, 1:]
@@ -45,11 +52,17 @@ class OrderTree:
         """Raises ConfigError."""
         if set(tensors) != {"nodes", "orders"}:
             raise ConfigError(f"an order tree has nodes and orders, and this one has {', '.join(tensors) or 'nothing'}")
+        if any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors.values()):
+            raise ConfigError("the nodes and orders of an order tree are whole numbers")
         return cls(tensors["nodes"].long(), tensors["orders"].long())
 
     def tensors(self) -> dict[str, Tensor]:
         """As a model's folder keeps it."""
         return {"nodes": self.nodes.int(), "orders": self.orders.to(torch.int16)}
+
+    def is_same(self, other: "OrderTree") -> bool:
+        """Tells whether both have the same nodes and orders."""
+        return torch.equal(self.nodes, other.nodes) and torch.equal(self.orders, other.orders)
 
     def __len__(self) -> int:
         """How many orders there are."""

@@ -7,7 +7,8 @@ from oar_core.models.model import ORDER_TREE
 from oar_core.models.oar.vqgan import VQGAN
 from oar_core.order.tree import OrderTree
 from oar_core.train.checkpoint import save_tensors
-from oar_core.train.parallel import first_alone
+from oar_core.train.loop import CHECKPOINT
+from oar_core.train.parallel import Processes, first_alone
 from oar_core.train.run import Run
 from oar_core.train.run_captions import RunCaptions
 from oar_core.train.stages.cheapest_order import CheapestOrder, CheapestOrderConfig, search_order
@@ -40,11 +41,23 @@ class KeptOrders:
         return found
 
     def keep(self, stage: str) -> OrderTree:
-        """In the folder of a stage that is trained on it: a tree that is fitted later is another. Raises
-        CheckpointError where none was fitted."""
+        """The latest tree, in the folder of a stage that is trained on it: a tree that is fitted later is another.
+
+        A stage that was trained on its tree keeps it. Raises CheckpointError where the latest one is another, and where
+        none was fitted."""
+        folder = self.run.folder / stage
         with first_alone():
-            tree = self.run.order_tree(stage)
-            if tree is None:
+            own, latest = self.run.own_order_tree(stage), self.run.latest_order_tree
+            is_begun = (folder / CHECKPOINT).exists()
+            if is_begun and own is not None and (latest is None or latest.is_same(own)):
+                return own
+            if latest is None:
                 raise CheckpointError(f"{self.run.orders_folder} holds no order tree; run `oar train order_tree` first")
-            save_tensors(self.run.folder / stage / ORDER_TREE, tree.tensors(), {})
-        return tree
+            if is_begun:
+                raise CheckpointError(
+                    f"{folder} was trained on other orders than those of {self.run.orders_folder / ORDER_TREE}; "
+                    f"to train on these, remove {folder} or take another run folder"
+                )
+            if Processes.current().is_first:
+                save_tensors(folder / ORDER_TREE, latest.tensors(), {})
+        return latest

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from oar_core.digests import module_digest
+from oar_core.digests import module_digest, tensors_digest
+from oar_core.models.base import Backbone
 from oar_core.models.load import FORMAT
 from oar_core.models.model import (
     ANY_ORDER_BACKBONE,
@@ -22,6 +23,7 @@ from oar_core.models.model import (
     in_number_format,
 )
 from oar_core.models.ordered import OrderedBackbone
+from oar_core.order.tree import OrderTree
 from oar_core.stored import digest
 from oar_core.text import TextTokenizer
 from oar_core.train.recipes import RECIPES
@@ -60,7 +62,7 @@ class ModelExport:
         config = self._config()
         parts: list[tuple[nn.Module, str]] = [(self.run.tokenizer(), TOKENIZER)]
         if stage != TOKENIZER_STAGE:
-            backbone, policy = self.run.drawing_backbone(stage), None
+            backbone, policy = self._backbone(stage), None
             if isinstance(backbone, OrderedBackbone):
                 policy, backbone.policy = backbone.policy, None
             parts.append((backbone, BACKBONE))
@@ -84,8 +86,10 @@ class ModelExport:
 
     def pipeline(self, stage: str, dtype: torch.dtype, *, own_policy: bool = True) -> Model:
         """A stage's backbone with all that drawing needs, as `export` would write it and `load_model` read it."""
-        backbone, tokenizer = self.run.drawing_backbone(stage, own_policy=own_policy), self.run.tokenizer()
-        model_hash = digest(module_digest(backbone), module_digest(tokenizer))
+        backbone, tokenizer = self._backbone(stage, own_policy=own_policy), self.run.tokenizer()
+        digests = [module_digest(backbone), module_digest(tokenizer)]
+        if backbone.order_tree is not None:
+            digests.append(tensors_digest(backbone.order_tree.tensors()))
         drawing, adopted = self._drawing(stage, backbone.has_policy), self.run.adopted
         return Model(
             name=self.model_name,
@@ -96,10 +100,20 @@ class ModelExport:
             defaults=drawing["defaults"],
             example_prompts=tuple(drawing["example_prompts"]),
             pixel_art=drawing.get("pixel_art", False),
-            model_hash=model_hash,
+            model_hash=digest(*digests),
             dtype=dtype,
             device=self.run.device,
         )
+
+    def _backbone(self, stage: str, *, own_policy: bool = True) -> Backbone:
+        backbone = self.run.drawing_backbone(stage, own_policy=own_policy)
+        backbone.order_tree = self._order_tree(stage)
+        return backbone
+
+    def _order_tree(self, stage: str) -> OrderTree | None:
+        """The orders that the stage was taught. One that was taught any order takes the latest tree; one that was
+        taught others takes none."""
+        return self.run.latest_order_tree if stage == ANY_ORDER_STAGE else self.run.own_order_tree(stage)
 
     def _config(self) -> dict[str, Any]:
         """Returns what a model's config says beside its backbone and drawing."""
@@ -129,7 +143,7 @@ class ModelExport:
             TextTokenizer.load(self.run.folder).save(folder)
             return
         adopted.conditioner().save(folder)
-        tree = self.run.order_tree(stage)
+        tree = self._order_tree(stage)
         orders = "" if tree is None else f" `{ORDER_TREE}` keeps {len(tree)} orders, which prompts decide."
         adopted.write_card(
             folder,

@@ -90,15 +90,23 @@ class Run:
 
     @property
     def orders_folder(self) -> Path:
-        """Of the score that fine-tuning names, or of the recipe's."""
+        """Of the score that distillation goes by: its orders, and the tree that is fitted to them."""
+        return self.folder / ORDERS / self.recipe.distill.name
+
+    @property
+    def finetuning_orders_folder(self) -> Path:
+        """Of the score whose distilled orders fine-tuning names, or of the recipe's."""
         distill, score = self.recipe.distill, self.recipe.order_finetune_stage.score
         return self.folder / ORDERS / replace(distill, score=score or distill.score).name
 
-    def order_tree(self, stage: str | None = None) -> OrderTree | None:
-        """The one that a stage was fine-tuned on, else the latest that was fitted, if any."""
-        folders = [self.orders_folder] if stage is None else [self.folder / stage, self.orders_folder]
-        trees = (load_order_tree(folder, self.spec.num_tokens) for folder in folders)
-        return next((tree for tree in trees if tree is not None), None)
+    @property
+    def latest_order_tree(self) -> OrderTree | None:
+        """The latest that was fitted or searched, if any."""
+        return load_order_tree(self.orders_folder, self.spec.num_tokens)
+
+    def own_order_tree(self, stage: str) -> OrderTree | None:
+        """The one that a stage was fine-tuned on, if any."""
+        return load_order_tree(self.folder / stage, self.spec.num_tokens)
 
     @property
     def latest_stage(self) -> str:
@@ -140,7 +148,8 @@ class Run:
             module.policy = module.new_policy(self.recipe.order_policy)
         module.load_state_dict(state)
         module.order_score = self.recipe.distill.order_score
-        module.order_tree = self.order_tree(stage)
+        # The latest tree serves a stage that was taught none, so that its orders can be measured along any backbone.
+        module.order_tree = self.own_order_tree(stage) or self.latest_order_tree
         return module.to(self.device).eval()
 
     def drawing_backbone(self, stage: str, *, own_policy: bool = True) -> Backbone:

@@ -161,7 +161,7 @@ class StageTrainer:
     def finetuning_orders(self) -> OrderSet:
         """Returns what stage 3 trains on. One order for all pictures is one for those that were not distilled too."""
         share = self.run.recipe.order_finetune_stage.consensus
-        distilled = load_orders(self.run.orders_folder).drawn_together(share)
+        distilled = load_orders(self.run.finetuning_orders_folder).drawn_together(share)
         if share < 1:
             return distilled
         everything = torch.arange(len(self.run.tokens("train")))

@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from oar_core.errors import ConfigError
 from oar_core.models.base import Backbone, Prefix
 from oar_core.order.plan import group_sizes
 from oar_core.train.run import Run
@@ -23,7 +24,7 @@ NORMAL_95 = 1.96  # standard errors of a mean
 
 
 @dataclass(frozen=True)
-class Schedule:
+class StepSizes:
     """So many steps of so many positions; no sizes: one position a step."""
 
     name: str
@@ -35,7 +36,7 @@ class StageBits:
     """Of one stage in one order: by schedule, the bits a token of each picture."""
 
     label: str
-    schedules: tuple[Schedule, ...]
+    schedules: tuple[StepSizes, ...]
     bits: tuple[Float[Tensor, "M"], ...]
 
     def rows(self, base: "StageBits") -> list[dict[str, Any]]:
@@ -63,13 +64,20 @@ def measure_stage(
 ) -> StageBits:
     """`named` is a stage, or a stage and an order with a colon between; alone, it is in the order that it was taught.
 
-    Best sizes are fitted on `num_fit` other pictures. Raises as `picture_bits` and `loss_table`.
+    Best sizes are fitted on `num_fit` other pictures, where there are steps. Raises ConfigError where the split has
+    fewer pictures than that takes; and as `picture_bits` and `loss_table`.
     """
     stage, _, order = named.partition(":")
     backbone = run.backbone(stage)
     order = order or taught_order(stage, has_policy=backbone.has_policy)
+    num_fit = num_fit if steps else 0
     token_ids, conditions = RunCaptions(run).sample(split, num_images + num_fit)
-    schedules = [Schedule(ONE_A_STEP)]
+    if len(token_ids) < num_images + num_fit:
+        raise ConfigError(
+            f"split {split!r} has {len(token_ids)} pictures; {num_images} are to be measured, and group sizes to be "
+            f"fitted on {num_fit} others"
+        )
+    schedules = [StepSizes(ONE_A_STEP)]
     if steps:
         schedules += _schedules(backbone, token_ids[num_images:], conditions[num_images:], order, steps, batch_size)
     bits = [
@@ -93,12 +101,12 @@ def _schedules(
     order: str,
     steps: Sequence[int],
     batch_size: int,
-) -> list[Schedule]:
+) -> list[StepSizes]:
     fitted = best_sizes(loss_table(backbone, token_ids, conditions, order, batch_size=batch_size), max(steps))
-    found: list[Schedule] = []
+    found: list[StepSizes] = []
     for count in steps:
-        found.append(Schedule(f"{count} {COSINE}", group_sizes(COSINE, count, token_ids.shape[1])))
-        found.append(Schedule(f"{count} {BEST}", fitted[count]))
+        found.append(StepSizes(f"{count} {COSINE}", group_sizes(COSINE, count, token_ids.shape[1])))
+        found.append(StepSizes(f"{count} {BEST}", fitted[count]))
     return found
 
 

@@ -1,5 +1,6 @@
 """Backbones for tests: a tiny real one, and an honest fake whose logits are a hash of all that they may depend on."""
 
+import copy
 import zlib
 from functools import lru_cache
 
@@ -11,6 +12,8 @@ from oar_core.models.base import Backbone, BackboneSpec, Commit, Condition, Grid
 from oar_core.models.oar.backbone import OarBackbone
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.nn.kv_cache import KVCache
+from oar_core.order.paths import halton, spiral
+from oar_core.order.tree import LEAF, OrderTree
 
 UNCONDITIONAL = (0,)
 TINY = BackboneConfig(
@@ -38,6 +41,19 @@ def tiny_backbone() -> OarBackbone:
                 parameter.normal_(0, 0.1, generator=generator)
         backbone.query.head.weight.mul_(2.5)
         backbone.policy.head.weight.mul_(5)
+    return backbone
+
+
+# Of conditions without the token 2, and of those with it.
+PROMPTED_ORDERS = halton(TINY.grid), spiral(TINY.grid)
+
+
+@lru_cache(maxsize=1)
+def tree_backbone() -> OarBackbone:
+    """The tiny one with orders that its conditions decide."""
+    backbone = copy.deepcopy(tiny_backbone())
+    nodes = torch.tensor([[2, 1, 2], [LEAF, 0, 0], [LEAF, 1, 1]])
+    backbone.order_tree = OrderTree(nodes, torch.tensor(PROMPTED_ORDERS))
     return backbone
 
 

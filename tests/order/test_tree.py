@@ -75,6 +75,29 @@ def test_nonsense_is_refused(nodes: list[list[int]], orders: list[list[int]], me
         OrderTree(torch.tensor(nodes, dtype=torch.long).view(-1, 3), torch.tensor(orders))
 
 
+LEAF_NODE = torch.tensor([[LEAF, 0, 0]])
+ORDER = torch.arange(3)[None]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "orders", "message"),
+    [
+        (torch.tensor([[LEAF, 0]]), ORDER, r"rows of 3; got shape \[1, 2\]"),
+        (torch.tensor([[LEAF, 0, 0, 0]]), ORDER, r"rows of 3; got shape \[1, 4\]"),
+        (torch.tensor([LEAF, 0, 0]), ORDER, r"rows of 3; got shape \[3\]"),
+        (torch.tensor(LEAF), ORDER, r"rows of 3; got shape \[\]"),
+        (torch.tensor([[-2, 1, 1], [LEAF, 0, 0]]), ORDER, "asks for token -2"),
+        (LEAF_NODE, torch.arange(3), "permutations"),
+        (LEAF_NODE, torch.tensor(0), "permutations"),
+        (LEAF_NODE.float(), ORDER, "whole numbers"),
+        (LEAF_NODE, ORDER.half(), "whole numbers"),
+    ],
+)
+def test_tensors_that_are_no_tree_are_refused(nodes: torch.Tensor, orders: torch.Tensor, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        OrderTree.from_tensors({"nodes": nodes, "orders": orders})
+
+
 def test_a_plan_alone_does_not_know_it() -> None:
     with pytest.raises(OrderError, match="keeps no orders for its prompts"):
         make_plan(PlanSpec(PROMPTED), GRID, seed=0)

@@ -24,6 +24,7 @@ from oar_core.train.adoption import adopt
 from oar_core.train.checkpoint import load_tensors, save_tensors
 from oar_core.train.kept_orders import KeptOrders
 from oar_core.train.model_export import ModelExport
+from oar_core.train.parallel import Processes
 from oar_core.train.recipe import Recipe
 from oar_core.train.recipes import RECIPES, find_recipe
 from oar_core.train.run import Run
@@ -275,6 +276,64 @@ def test_orders_that_prompts_decide_are_fitted_taught_and_served(trained: Run, t
     assert "prompted" not in load_model(tmp_path / "tiny", "cpu", torch.float32).orders, "nothing is left of the other"
 
 
+def test_a_stage_is_taught_one_tree_of_orders(trained: Run, tmp_path: Path) -> None:
+    run = replace(
+        trained,
+        recipe=replace(trained.recipe, order_finetune_stage=arm("prompted", trained.recipe.order_finetune_stage)),
+    )
+    kept = KeptOrders(run)
+    folder = run.folder / "order_finetune-prompted"
+    searched = [kept.search(CheapestOrderConfig(steps=4, num_trials=trials)).tree for trials in (1, 400)]
+    assert not searched[0].is_same(searched[1])
+    save_tensors(folder / ORDER_TREE, searched[0].tensors(), {})
+    assert kept.keep(folder.name).is_same(searched[1]), "nothing was trained on the copy yet"
+    before = StageTrainer(run).train_order_finetune().read_bytes()
+    assert StageTrainer(run).train_order_finetune().read_bytes() == before, "the same tree: nothing is left to do"
+    kept.search(CheapestOrderConfig(steps=4, num_trials=1))
+    with pytest.raises(
+        CheckpointError, match=r"was trained on other orders .* remove .*order_finetune-prompted or take"
+    ):
+        StageTrainer(run).train_order_finetune()
+    own = run.own_order_tree(folder.name)
+    assert own is not None
+    assert own.is_same(searched[1])
+    (run.orders_folder / ORDER_TREE).unlink()
+    StageTrainer(run).train_order_finetune()
+
+
+def test_one_process_alone_writes_the_copy_of_a_tree(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    KeptOrders(trained).search(CheapestOrderConfig(steps=4, num_trials=1))
+    monkeypatch.setattr(Processes, "current", lambda: Processes(1, 2))
+    monkeypatch.setattr(Processes, "wait", lambda _: None)
+    KeptOrders(trained).keep("order_finetune-prompted")
+    assert not (trained.folder / "order_finetune-prompted").exists()
+
+
+def test_a_model_offers_the_orders_of_a_tree_that_it_was_taught(trained: Run, tmp_path: Path) -> None:
+    """A backbone of any order can be drawn with along any tree; one of the Halton order along none."""
+    taught = replace(
+        trained, recipe=replace(trained.recipe, order_finetune_stage=arm("halton", trained.recipe.order_finetune_stage))
+    )
+    stage = StageTrainer(taught).train_order_finetune().parent.name
+    hashes = {ModelExport(trained).pipeline("any_order", torch.float32).model_hash}
+    for trials in (1, 400):
+        KeptOrders(trained).search(CheapestOrderConfig(steps=4, num_trials=trials))
+        hashes.add(ModelExport(trained).pipeline("any_order", torch.float32).model_hash)
+    assert len(hashes) == 3, "other orders for prompts are another model"
+    for name, is_offered in ((stage, False), ("any_order", True)):
+        ModelExport(trained).export(tmp_path / name, name)
+        assert ("prompted" in load_model(tmp_path / name, "cpu", torch.float32).orders) is is_offered
+        assert ("prompted" in ModelExport(trained).pipeline(name, torch.float32).orders) is is_offered
+
+
+def test_stages_are_not_compared_on_too_few_pictures(trained: Run) -> None:
+    with pytest.raises(ConfigError, match=r"split 'test' has 12 pictures; 8 are .* fitted on 5 others"):
+        measure_stage(trained, "any_order:halton", "test", 8, 5, (4,))
+    with pytest.raises(ConfigError, match="split 'test' has 12 pictures; 13 are"):
+        measure_stage(trained, "any_order:halton", "test", 13, 5, ())
+    assert len(measure_stage(trained, "any_order:halton", "test", 12, 5, ()).bits[0]) == 12
+
+
 def test_the_cheapest_order_is_one_order_for_all_prompts(trained: Run) -> None:
     found = KeptOrders(trained).search(CheapestOrderConfig(steps=4, num_trials=200))
     assert found.excess <= found.halton_excess
@@ -291,6 +350,28 @@ def test_the_cheapest_order_is_one_order_for_all_prompts(trained: Run) -> None:
 def test_fine_tuning_without_orders_says_what_to_run(trained: Run) -> None:
     with pytest.raises(CheckpointError, match="oar distill"):
         StageTrainer(trained).train_order_finetune()
+
+
+def test_a_tree_is_taught_where_fine_tuning_goes_by_another_score(
+    trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe may name one score for distilled orders that are trained on; a tree is of those that are distilled."""
+    stage = replace(trained.recipe.order_finetune_stage, score="margin")
+    recipe_ = replace(trained.recipe, order_finetune_stage=stage)
+    monkeypatch.setitem(RECIPES, "sprites-64", lambda: recipe_)
+    options = ["--data", str(trained.data), "--run", str(trained.folder), "--device", "cpu"]
+    orders = trained.folder / "orders"
+    for words in (
+        ["train", "cheapest_order", "--trials", "1"],
+        ["train", "order_finetune", "--images", "16", "--orders", "prompted"],
+    ):
+        result = CliRunner().invoke(commands[words[0]], [*words[1:], *options])
+        assert result.exit_code == 0, result.output
+    assert [path.name for path in orders.iterdir()] == [trained.recipe.distill.name]
+    for words in (["distill", "--images", "6"], ["train", "order_tree", "--min-pictures", "1"]):
+        result = CliRunner().invoke(commands[words[0]], [*words[1:], *options])
+        assert result.exit_code == 0, result.output
+    assert [path.name for path in orders.iterdir()] == [trained.recipe.distill.name]
 
 
 def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +393,11 @@ def test_the_commands_of_the_stages_run_them(trained: Run, tmp_path: Path, monke
     assert stage.name == "order_finetune-margin-consensus1"
     call("train", "order_finetune", "--images", "16", "--orders", "locality")
     assert call("train", "order_tree", "--leaves", "2", "--min-pictures", "1", *score).endswith("orders.safetensors")
+    taught = call("train", "order_finetune", "--images", "16", "--orders", "prompted", *score)
+    assert Path(taught).parent.name == "order_finetune-prompted"
+    assert "a score is of distilled orders" in CliRunner().invoke(
+        commands["train"], ["order_finetune", "--orders", "raster", "--score", "margin", *options]
+    ).output.replace("\n", " ")
     assert call("train", "decoder", "--images", "16").endswith("decoder/checkpoint.safetensors")
     assert call("train", "cheapest_order", "--sizes", "2,6,8", "--trials", "9").endswith(ORDER_TREE)
     compared = ["stages", "--stage", "any_order:raster", "--stage", "order_finetune-locality", "--images", "6"]
