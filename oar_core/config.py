@@ -65,11 +65,36 @@ class TokenizerConfig(FrozenConfig):
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
 
+def check_heads(width: int, num_heads: int, multiple: int = 1) -> None:
+    """Raises ConfigError where a width does not divide into heads whose width is a multiple of this."""
+    if width % num_heads:
+        raise ConfigError(f"width {width} is not a multiple of num_heads {num_heads}")
+    if width // num_heads % multiple:
+        raise ConfigError(f"head width {width // num_heads} is not a multiple of {multiple}, which rotary angles need")
+
+
+class TransformerSizes(FrozenConfig):
+    """What configs of transformers over a grid of tokens have in common; each declares these fields with its own
+    defaults."""
+
+    grid: tuple[int, int]
+    width: int
+    num_heads: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.num_heads
+
+
 NORMS = ("layer", "rms")
 
 
 @dataclass(frozen=True)
-class BackboneConfig(FrozenConfig):
+class BackboneConfig(TransformerSizes):
     """The decoupled any-order transformer: a causal context stack and a cross-attending query stack."""
 
     grid: tuple[int, int] = (8, 8)  # h, w in tokens
@@ -92,22 +117,11 @@ class BackboneConfig(FrozenConfig):
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise ConfigError(f"unknown norm {self.norm!r}; there are {', '.join(NORMS)}")
-        if self.width % self.num_heads:
-            raise ConfigError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
-        if self.head_width % 4:
-            raise ConfigError(f"head width {self.head_width} is not a multiple of 4, which 2-D rotary angles need")
+        check_heads(self.width, self.num_heads, 4)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout} is outside [0, 1)")
         if self.vocab_size < 2:
             raise ConfigError(f"vocab_size is {self.vocab_size}; there is nothing to draw from fewer than 2 codes")
-
-    @property
-    def num_tokens(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def head_width(self) -> int:
-        return self.width // self.num_heads
 
     @property
     def max_cached(self) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import accumulate
 
-from oar_core.config import FrozenConfig
+from oar_core.config import FrozenConfig, check_heads
 from oar_core.errors import ConfigError
 
 
@@ -42,8 +42,26 @@ class TokenGroups:
         return max((end for end in self.ends if end <= count), default=0)
 
 
+class SequenceSizes(FrozenConfig):
+    """What configs of networks over such a sequence share; each declares these fields with its own defaults."""
+
+    num_tokens: int
+    group_size: int
+    has_causal_first: bool
+
+    @property
+    def groups(self) -> TokenGroups:
+        """Raises ConfigError."""
+        return TokenGroups(self.num_tokens, self.group_size, self.has_causal_first)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The sequence as a grid of one row."""
+        return 1, self.num_tokens
+
+
 @dataclass(frozen=True)
-class DetailTokenizerConfig(FrozenConfig):
+class DetailTokenizerConfig(SequenceSizes):
     """A one-dimensional tokenizer. Raises ConfigError."""
 
     image_size: tuple[int, int] = (64, 64)  # Y, X in pixels
@@ -63,8 +81,7 @@ class DetailTokenizerConfig(FrozenConfig):
     def __post_init__(self) -> None:
         if any(side % self.patch_size for side in self.image_size):
             raise ConfigError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
-        if self.width % self.num_heads or (self.width // self.num_heads) % 4:
-            raise ConfigError(f"width {self.width} has no {self.num_heads} heads of a multiple of 4")
+        check_heads(self.width, self.num_heads, 4)
         if self.alpha <= 0:
             raise ConfigError(f"alpha is {self.alpha}; it has to be positive")
         if min(self.vocab_size, self.code_width, self.encoder_layers, self.decoder_layers) < 1:
@@ -74,22 +91,13 @@ class DetailTokenizerConfig(FrozenConfig):
         _ = self.groups
 
     @property
-    def groups(self) -> TokenGroups:
-        return TokenGroups(self.num_tokens, self.group_size, self.has_causal_first)
-
-    @property
     def patches(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """The sequence as a grid of one row."""
-        return 1, self.num_tokens
-
 
 @dataclass(frozen=True)
-class DetailBackboneConfig(FrozenConfig):
+class DetailBackboneConfig(SequenceSizes):
     """The transformer over such a sequence. Raises ConfigError."""
 
     num_tokens: int = 32
@@ -104,22 +112,12 @@ class DetailBackboneConfig(FrozenConfig):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.width % self.num_heads or self.head_width % 4:
-            raise ConfigError(f"width {self.width} has no {self.num_heads} heads of a multiple of 4")
+        check_heads(self.width, self.num_heads, 4)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout} is outside [0, 1)")
         if self.vocab_size < 2 or min(self.condition_vocab, self.max_condition, self.num_layers) < 1:
             raise ConfigError("vocab_size is at least 2; condition_vocab, max_condition and num_layers are positive")
         _ = self.groups
-
-    @property
-    def groups(self) -> TokenGroups:
-        return TokenGroups(self.num_tokens, self.group_size, self.has_causal_first)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """The sequence as a grid of one row."""
-        return 1, self.num_tokens
 
     @property
     def head_width(self) -> int:

@@ -187,10 +187,8 @@ def repeat(work: Work) -> Work:
 
 
 class Graphs:
-    """Never run on a GPU so far: `tests/gpu` has its tests.
-
-    Makes CUDA graphs of one device that share their memory: one runs at a time, and what it told is read before the
-    next."""
+    """Makes CUDA graphs of one device that share their memory: one runs at a time, and its results are read before the
+    next. Never run on a GPU so far: `tests/gpu` has its tests."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.errors import ConfigError
+from oar_core.config import check_heads
 from oar_core.models.class_config import ClassTransformerConfig
 from oar_core.nn.attention import KeyValueStore, SelfAttention, compute_dtype
 from oar_core.nn.block import Block
@@ -27,9 +27,7 @@ class GptConfig(ClassTransformerConfig):
     ffn_width: int = 2816
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.head_width % 4:
-            raise ConfigError(f"head width {self.head_width} is not a multiple of 4, which 2-D rotary angles need")
+        check_heads(self.width, self.num_heads, 4)
 
 
 class Gpt(nn.Module):

@@ -37,7 +37,7 @@ class RunningPicture:
 
     @property
     def num_kept(self) -> int:
-        """Number of positions, or frames, that a restart keeps."""
+        """Number of positions that a restart keeps."""
         return len(self.positions)
 
     @property
@@ -82,7 +82,7 @@ class RunningVideo:
 
     @property
     def num_kept(self) -> int:
-        """Number of positions, or frames, that a restart keeps."""
+        """Number of frames that a restart keeps."""
         return len(self.frames)
 
     def go_on(self, number: int, frame: Frame | None) -> None:

@@ -6,9 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from oar_core.engine.config import EngineConfig
-from oar_core.engine.engine import Engine
-from oar_core.engine.events import PatchesDecoded, SequenceFinished, SequenceStarted
 from oar_core.errors import RequestError
 from oar_core.models.load import load_model
 from oar_core.models.model import Model
@@ -17,6 +14,7 @@ from oar_core.sampling.edit import Edit
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import KnownTokens, SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
+from tests.equivalence.running import run
 from tests.models.details import GROUPS, NUM_STEPS, NUM_TOKENS, write_detail_model
 
 SAMPLINGS = [
@@ -50,27 +48,10 @@ def requests_of(model: Model, count: int = 8) -> list[SequenceRequest]:
     ]
 
 
-def run(model: Model, requests: list[SequenceRequest], **settings):
-    """Finished pictures by id, and the positions and tokens of each step."""
-    engine = Engine(model.backbone, model.unconditional_ids, EngineConfig(6, **settings))
-    for request in requests:
-        engine.add(request)
-    finished, steps = {}, {request.id: [] for request in requests}
-    while engine.has_work:
-        for event in engine.step():
-            if isinstance(event, SequenceFinished):
-                finished[event.sequence_id] = event.token_ids
-            elif isinstance(event, PatchesDecoded):
-                steps[event.sequence_id].append([(patch.position, patch.token_id) for patch in event.patches])
-            elif isinstance(event, SequenceStarted):
-                assert event.steps == NUM_STEPS
-    return finished, steps
-
-
 @pytest.mark.parametrize("settings", [{}, {"is_deterministic": True}, {"max_prefill": 3}])
 def test_the_engine_draws_what_the_loop_draws_for_each_alone(model, settings):
     requests = requests_of(model)
-    finished, steps = run(model, requests, **settings)
+    finished, steps = run(model, requests, num_steps=NUM_STEPS, **settings)
     for request in requests:
         (alone,) = generate(model.backbone, [request], model.unconditional_ids)
         assert finished[request.id] == alone
@@ -81,12 +62,12 @@ def test_the_engine_draws_what_the_loop_draws_for_each_alone(model, settings):
 @pytest.mark.parametrize("settings", [{}, {"max_prefill": 2}])
 def test_a_picture_that_is_resumed_after_any_step_is_the_same(model, settings):
     requests = requests_of(model, 4)
-    finished, steps = run(model, requests)
+    finished, steps = run(model, requests, num_steps=NUM_STEPS)
     for request in requests:
         for done in range(1, NUM_STEPS):
             drawn = [pair for step in steps[request.id][:done] for pair in step]
             known = KnownTokens(*zip(*drawn), num_resumed=len(drawn), num_steps=done)
-            again, rest = run(model, [replace(request, known=known)], **settings)
+            again, rest = run(model, [replace(request, known=known)], num_steps=NUM_STEPS, **settings)
             assert again[request.id] == finished[request.id], f"after step {done}"
             assert len(rest[request.id]) == NUM_STEPS - done
 
@@ -94,14 +75,14 @@ def test_a_picture_that_is_resumed_after_any_step_is_the_same(model, settings):
 def test_pictures_at_different_prefixes_share_a_step(model):
     """Two that begin, two that go on: each is the picture that it is alone."""
     requests = requests_of(model, 4)
-    _, steps = run(model, requests)
+    _, steps = run(model, requests, num_steps=NUM_STEPS)
     going = []
     for index, request in enumerate(requests):
         drawn = [pair for step in steps[request.id][: 2 * index] for pair in step]
         positions, token_ids = zip(*drawn) if drawn else ((), ())
         known = KnownTokens(positions, token_ids, num_resumed=len(drawn), num_steps=2 * index)
         going.append(replace(request, known=known))
-    together, _ = run(model, going)
+    together, _ = run(model, going, num_steps=NUM_STEPS)
     for request in requests:
         assert together[request.id] == generate(model.backbone, [request], model.unconditional_ids)[0]
 

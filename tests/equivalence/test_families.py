@@ -8,7 +8,7 @@ import torch
 
 from oar_core.engine.config import EngineConfig
 from oar_core.engine.engine import Engine
-from oar_core.engine.events import PatchesDecoded, SequenceFinished
+from oar_core.engine.events import PatchesDecoded
 from oar_core.errors import RequestError
 from oar_core.models.base import Commit, Condition, Features, Query, StaticBackbone
 from oar_core.models.features import FeatureConditioner
@@ -17,6 +17,7 @@ from oar_core.order.plan import PlanSpec
 from oar_core.sampling.generate import generate
 from oar_core.sampling.request import KnownTokens, SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
+from tests.equivalence.running import run
 from tests.models.folders import BACKBONES, NUM_TOKENS, write_caption_model, write_golden_model
 
 PLANS = [
@@ -77,21 +78,6 @@ def requests_of(model, count=12):
         )
         for index in range(count)
     ]
-
-
-def run(model, requests, **settings):
-    """Finished pictures by id, and the positions and tokens of each step."""
-    engine = Engine(model.backbone, model.unconditional_ids, EngineConfig(6, **settings))
-    for request in requests:
-        engine.add(request)
-    finished, steps = {}, {request.id: [] for request in requests}
-    while engine.has_work:
-        for event in engine.step():
-            if isinstance(event, SequenceFinished):
-                finished[event.sequence_id] = event.token_ids
-            elif isinstance(event, PatchesDecoded):
-                steps[event.sequence_id].append([(patch.position, patch.token_id) for patch in event.patches])
-    return finished, steps
 
 
 @pytest.mark.parametrize("settings", [{}, {"is_deterministic": True}, {"max_prefill": 3}])

@@ -31,7 +31,7 @@ from oar_core.train.stages.coarse_to_fine import CoarseToFineStage, CoarseToFine
 from oar_core.train.stages.detail_tokenizer import DetailTokenizerStage, DetailTokenizerStageConfig
 from oar_core.train.stages.views import draw_view
 from oar_core.train.view_net import ViewNet
-from oar_core.train.wrong_codes import draw_wrong_span, near_codes
+from oar_core.train.wrong_codes import correct, draw_wrong_span, near_codes
 from tests.models.detailflow.tiny import TOKENIZER, tokenizer
 
 CPU = torch.device("cpu")
@@ -141,14 +141,13 @@ def test_a_wrong_prefix_is_decoded_beside_the_right_one_and_takes_no_gradient(im
     memory = stage.tokenizer.read(images.images(torch.arange(4)))
     found = stage.tokenizer.quantizer(stage.tokenizer.describe(memory))
     for seed in range(6):
-        step = a_step(seed=seed)
         span = draw_wrong_span(8, 2, generator(seed))
-        codes, again, behind = stage._correct(memory, found, 8, step)
-        assert codes.shape == found.codes.shape
-        assert (codes[:, : span.start] - found.codes[:, : span.start]).abs().max() < 1e-6 if span.start else True
-        assert not codes[:, : span.end].requires_grad or codes.requires_grad
-        assert again.token_ids.shape == (4, 8 - span.end)
-        assert behind.requires_grad
+        corrected = correct(stage.tokenizer, memory, found.token_ids, span, 4, generator(seed))
+        assert corrected.token_ids[:, : span.start].equal(found.token_ids[:, : span.start])
+        assert torch.allclose(corrected.codes[:, : span.start], found.codes[:, : span.start], atol=1e-6)
+        assert not corrected.codes.requires_grad, "what stands before takes none"
+        assert corrected.behind.token_ids.shape == (4, 8 - span.end)
+        assert corrected.vectors.requires_grad
 
 
 def test_what_cannot_be_trained_is_refused(images: ImageSet, detail_recipe: Recipe) -> None:

@@ -20,7 +20,7 @@ from oar_core.models.base import (
     within,
 )
 from oar_core.models.detailflow.cache import GroupCache
-from oar_core.models.detailflow.sequence import CONDITION, Sequence
+from oar_core.models.detailflow.entry_layout import CONDITION, EntryLayout
 from oar_core.nn.attention import KeyValueStore, SelfAttention, Uncached, additive_mask, compute_dtype
 from oar_core.nn.block import Block
 from oar_core.nn.embed import ConditionEmbedding
@@ -40,7 +40,7 @@ class DetailBackbone(Backbone):
         super().__init__()
         self.config = config
         self.order_score = OrderScore()
-        self.sequence = Sequence(config.groups)
+        self.sequence = EntryLayout(config.groups)
         width, size = config.width, config.group_size
         self.embed_condition = ConditionEmbedding(config.condition_vocab, config.max_condition, width)
         self.embed_token = nn.Embedding(config.vocab_size, width)

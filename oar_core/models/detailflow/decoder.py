@@ -6,16 +6,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from oar_core.detail_config import DetailTokenizerConfig
+from oar_core.models.detailflow.encoder import INIT_STD
 from oar_core.models.detailflow.patches import join
 from oar_core.nn.attention import SelfAttention, Uncached, compute_dtype
 from oar_core.nn.block import Block
 from oar_core.nn.norm import make_norm
 from oar_core.nn.rope import RotaryTable
 
-INIT_STD = 0.2  # of places and queries: not lost beside what is added to them, or all tokens say the same
 
-
-class Decoder(nn.Module):
+class DetailDecoder(nn.Module):
     """Canvases are of whole patches. A patch knows its place on its canvas, and how large that is."""
 
     def __init__(self, config: DetailTokenizerConfig) -> None:

@@ -40,7 +40,7 @@ class BesidePatches:
         return attend(queries, seen[0], seen[1], self.mask)
 
 
-class Encoder(nn.Module):
+class DetailEncoder(nn.Module):
     """Patches never see queries, so that what they leave in each layer serves any number of passes of queries."""
 
     def __init__(self, config: DetailTokenizerConfig) -> None:

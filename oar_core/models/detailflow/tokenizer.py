@@ -7,8 +7,8 @@ from torch import Tensor
 
 from oar_core.detail_config import DetailTokenizerConfig
 from oar_core.models.coarse_to_fine import CoarseToFineTokenizer, PatchMemory
-from oar_core.models.detailflow.decoder import Decoder
-from oar_core.models.detailflow.encoder import Encoder
+from oar_core.models.detailflow.decoder import DetailDecoder
+from oar_core.models.detailflow.encoder import DetailEncoder
 from oar_core.models.detailflow.resolution import in_whole_patches, resolution
 from oar_core.models.oar.quantizer import Quantizer
 
@@ -20,9 +20,9 @@ class DetailTokenizer(CoarseToFineTokenizer):
     def __init__(self, config: DetailTokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = DetailEncoder(config)
         self.quantizer = Quantizer(config.vocab_size, config.code_width)
-        self.decoder = Decoder(config)
+        self.decoder = DetailDecoder(config)
 
     @property
     def image_size(self) -> tuple[int, int]:

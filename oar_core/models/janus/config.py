@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from oar_core.config import FrozenConfig
-from oar_core.errors import ConfigError
+from oar_core.config import TransformerSizes, check_heads
 
 
 @dataclass(frozen=True)
-class JanusConfig(FrozenConfig):
+class JanusConfig(TransformerSizes):
     """Janus-Pro-1B unless changed, and Janus-1.3B. Janus-Pro-7B has `width` 4096, 32 heads, 30 layers, and `ffn_width`
     11008."""
 
@@ -23,18 +22,7 @@ class JanusConfig(FrozenConfig):
     rotary_base: float = 10_000.0
 
     def __post_init__(self) -> None:
-        if self.width % self.num_heads:
-            raise ConfigError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
-        if self.head_width % 2:
-            raise ConfigError(f"head width {self.head_width} is not even, which rotary angles need")
-
-    @property
-    def num_tokens(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def head_width(self) -> int:
-        return self.width // self.num_heads
+        check_heads(self.width, self.num_heads, 2)
 
     @property
     def max_cached(self) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from oar_core.config import FrozenConfig
+from oar_core.config import FrozenConfig, check_heads
 from oar_core.errors import ConfigError
 
 
@@ -17,7 +17,6 @@ class ToyFramesConfig(FrozenConfig):
     num_layers: int = 2
 
     def __post_init__(self) -> None:
-        if self.width % self.num_heads:
-            raise ConfigError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        check_heads(self.width, self.num_heads)
         if min((self.num_frames, *self.frame_size, self.num_classes, self.num_layers)) < 1:
             raise ConfigError("num_frames, frame_size, num_classes and num_layers are positive")

@@ -16,7 +16,7 @@ from oar_core.train.loop import Step
 from oar_core.train.losses import token_cross_entropy
 from oar_core.train.optim import ParamGroup
 from oar_core.train.tokens import Captioner
-from oar_core.train.wrong_codes import draw_wrong_span, near_codes
+from oar_core.train.wrong_codes import correct, draw_wrong_span
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class CoarseToFineStage:
         """Nothing to prepare."""
 
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
-        wanted = self.captioner.tokens.token_ids[indices].long().to(step.device)
+        token_ids = self.captioner.tokens.token_ids[indices].long().to(step.device)
         condition = self.captioner.for_training(indices, step)
-        context, wanted = self._with_corrections(wanted, indices, step)
-        positions = torch.arange(wanted.shape[1], device=step.device).expand_as(wanted)
-        return {"total": token_cross_entropy(self.backbone(condition, context, positions), wanted)}
+        context, target = self._with_corrections(token_ids, indices, step)
+        positions = torch.arange(target.shape[1], device=step.device).expand_as(target)
+        return {"total": token_cross_entropy(self.backbone(condition, context, positions), target)}
 
     @torch.no_grad()
     def _with_corrections(
@@ -75,15 +75,11 @@ class CoarseToFineStage:
         if self._images is None or not count:
             return token_ids, token_ids
         tokenizer = self._tokenizer
-        context, wanted = token_ids.clone(), token_ids.clone()
+        context, target = token_ids.clone(), token_ids.clone()
         span = draw_wrong_span(token_ids.shape[1], tokenizer.config.group_size, step.generator)
-        codebook = tokenizer.quantizer.codebook
-        wrong = near_codes(codebook, token_ids[:count, span.start : span.end], self._near, step.generator)
-        context[:count, span.start : span.end] = wrong
-        if span.end < token_ids.shape[1]:
-            memory = tokenizer.read(self._images.images(indices[:count]).to(step.device))
-            behind = tokenizer.describe_again(memory, tokenizer.quantizer.lookup(context[:count, : span.end]))
-            again = tokenizer.quantizer(behind).token_ids
-            context[:count, span.end :] = again
-            wanted[:count, span.end :] = again
-        return context, wanted
+        memory = tokenizer.read(self._images.images(indices[:count]).to(step.device))
+        corrected = correct(tokenizer, memory, token_ids[:count], span, self._near, step.generator)
+        context[:count, : span.end] = corrected.token_ids
+        if corrected.behind is not None:
+            context[:count, span.end :] = target[:count, span.end :] = corrected.behind.token_ids
+        return context, target

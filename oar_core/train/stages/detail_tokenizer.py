@@ -11,14 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oar_core.errors import ConfigError
-from oar_core.models.coarse_to_fine import CoarseToFineTokenizer, PatchMemory
-from oar_core.models.oar.quantizer import Quantized
+from oar_core.models.coarse_to_fine import CoarseToFineTokenizer
 from oar_core.train.data import ImageSet
 from oar_core.train.first_token import FirstTokenHead
 from oar_core.train.loop import Step
 from oar_core.train.optim import ParamGroup
 from oar_core.train.perceptual import PerceptualDistance
-from oar_core.train.wrong_codes import WrongSpan, draw_wrong_span, near_codes
+from oar_core.train.wrong_codes import WrongSpan, correct, draw_wrong_span
 
 Frozen = Callable[[Float[Tensor, "B 3 Y X"]], Float[Tensor, "B D"]]
 
@@ -88,18 +87,21 @@ class DetailTokenizerStage:
         codes, commitment = found.codes[:, :count], found.commitment
         learned = [(vectors, found.token_ids)]
         if self.config.has_correction and count > 1:
-            corrected, again, behind = self._correct(memory, found, count, step)
-            codes = torch.cat([codes, corrected[:, :count]])
+            span, near = self.draw_span(count, step), self.config.near
+            corrected = correct(self.tokenizer, memory, found.token_ids, span, near, step.generator)
+            again, second = corrected.behind, corrected.codes
             if again is not None:
+                second = torch.cat([second, again.codes], dim=1)
                 commitment = _mixed(commitment, again.commitment, found.token_ids.shape[1], again.token_ids.shape[1])
-                learned.append((behind, again.token_ids))
+                learned.append((corrected.vectors, again.token_ids))
+            codes = torch.cat([codes, second[:, :count]])
         losses = self._picture_losses(self.target(real, count), self.tokenizer.paint(codes), step)
         losses["commitment"] = commitment
         losses["total"] = losses["total"] + self.config.commitment_weight * commitment
         if self.head is not None and self.frozen is not None:
             with torch.no_grad():
-                wanted = self.frozen(real)
-            losses["alignment"] = self.head(found.codes[:, 0], wanted)
+                features = self.frozen(real)
+            losses["alignment"] = self.head(found.codes[:, 0], features)
             losses["total"] = losses["total"] + self.config.alignment_weight * losses["alignment"]
         losses["moved_codes"] = torch.tensor(float(self._move_codes(learned, step)))
         return losses
@@ -121,37 +123,20 @@ class DetailTokenizerStage:
         small = F.interpolate(real, resolution, mode="area")
         return F.interpolate(small, canvas, mode="bicubic", align_corners=False).clamp(-1, 1)
 
-    def _correct(
-        self, memory: PatchMemory, found: Quantized, count: int, step: Step
-    ) -> tuple[Float[Tensor, "B L C"], Quantized | None, Float[Tensor, "B rest C"]]:
-        """Codes of which some are wrong, and those behind them computed again by who knows that. No gradient flows to
-        what stands before."""
-        quantizer, span = self.tokenizer.quantizer, self.draw_span(count, step)
-        token_ids = found.token_ids.clone()
-        token_ids[:, span.start : span.end] = near_codes(
-            quantizer.codebook, token_ids[:, span.start : span.end], self.config.near, step.generator
-        )
-        prefix = quantizer.lookup(token_ids[:, : span.end])
-        if span.end == token_ids.shape[1]:
-            return prefix, None, prefix[:, :0]
-        behind = self.tokenizer.describe_again(memory, prefix)
-        again = quantizer(behind)
-        return torch.cat([prefix, again.codes], dim=1), again, behind
-
     def draw_span(self, count: int, step: Step) -> WrongSpan:
         return draw_wrong_span(count, self.tokenizer.config.group_size, step.generator)
 
     def _picture_losses(self, target: Tensor, painted: Tensor, step: Step) -> dict[str, Tensor]:
         """Of once or twice as many painted pictures as there are targets."""
-        wanted = target.repeat(len(painted) // len(target), 1, 1, 1)
-        pixel = (wanted - painted.float()).abs().mean()
+        targets = target.repeat(len(painted) // len(target), 1, 1, 1)
+        pixel = (targets - painted.float()).abs().mean()
         losses = {"total": pixel, "pixel": pixel}
         if self.perceptual is not None and min(target.shape[2:]) >= self.config.vgg_crop:
             self.perceptual.to(target.device)
             shown = max(1, round(self.config.vgg_share * len(painted)))
             rows = torch.randperm(len(painted), generator=step.generator)[:shown].to(target.device)
             cut = self._draw_square(target, step)
-            losses["vgg"] = self.perceptual(wanted[rows][cut], painted[rows][cut])
+            losses["vgg"] = self.perceptual(targets[rows][cut], painted[rows][cut])
             losses["total"] = losses["total"] + self.config.vgg_weight * losses["vgg"]
         else:
             losses["vgg"] = torch.zeros(())

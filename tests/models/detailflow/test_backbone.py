@@ -9,7 +9,7 @@ from torch import Tensor
 from oar_core.detail_config import DetailBackboneConfig, TokenGroups
 from oar_core.models.base import Commit, Condition, Query
 from oar_core.models.detailflow.backbone import DetailBackbone
-from oar_core.models.detailflow.sequence import Sequence
+from oar_core.models.detailflow.entry_layout import EntryLayout
 from tests.models.detailflow.tiny import BACKBONE, NUM_CODES, backbone
 
 CPU = torch.device("cpu")
@@ -134,12 +134,12 @@ def test_a_condition_is_told_from_its_pads_and_from_others(network: DetailBackbo
 
 def test_entries_of_a_tiny_sequence_are_as_written_out() -> None:
     """Groups of 2 of 6 tokens: [c c] [a] [b *] [c d], of which the last row is e f, which nothing reads."""
-    added = Sequence(TokenGroups(6, 2)).added(*(torch.tensor([n]).numpy() for n in (2, 0, 4)))
+    added = EntryLayout(TokenGroups(6, 2)).added(*(torch.tensor([n]).numpy() for n in (2, 0, 4)))
     assert added.counts.tolist() == [7]
     assert added.entries.tolist() == [-1, -1, 1, 2, 3, 4, 5]
     assert added.seen.tolist() == [2, 2, 3, 5, 5, 7, 7]
-    assert Sequence(TokenGroups(6, 2)).is_pad(added.entries).tolist() == [False] * 4 + [True] + [False] * 2
-    together = Sequence(TokenGroups(6, 2, has_causal_first=False)).added(
+    assert EntryLayout(TokenGroups(6, 2)).is_pad(added.entries).tolist() == [False] * 4 + [True] + [False] * 2
+    together = EntryLayout(TokenGroups(6, 2, has_causal_first=False)).added(
         *(torch.tensor([n]).numpy() for n in (1, 0, 2))
     )
     assert together.entries.tolist() == [-1, 1, 2, 3]

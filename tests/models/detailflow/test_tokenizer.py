@@ -165,7 +165,7 @@ def test_the_decoder_alone_changes_its_number_format() -> None:
     ("changes", "sentence"),
     [
         ({"patch_size": 5}, "not a multiple of patch_size 5"),
-        ({"num_heads": 3}, "has no 3 heads"),
+        ({"num_heads": 3}, "is not a multiple of num_heads 3"),
         ({"alpha": 0.0}, "alpha is 0.0"),
         ({"num_tokens": 1, "group_size": 1}, "at least 2 tokens"),
         ({"encoder_layers": 0}, "are positive"),

@@ -27,7 +27,7 @@ class Added:
 
 
 @dataclass(frozen=True)
-class Sequence:
+class EntryLayout:
     groups: TokenGroups
 
     @property
