@@ -16,7 +16,7 @@ from oar_core.sampling.decode import DecodedGroup, StepLoad, decode_step
 from oar_core.sampling.draw import CompiledDraw, plain_draw
 from oar_core.sampling.expectation import Expectation, expect
 from oar_core.sampling.prefill import prefill
-from oar_core.sampling.progress import PictureProgress
+from oar_core.sampling.progress import PictureProgress, begin_picture
 from oar_core.sampling.request import SequenceRequest
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class ModelRunner(Stepper[PictureProgress, DecodedGroup]):
         return "; ".join(filter(None, (layout_of(self._backbone), draw, steps)))
 
     def begin(self, request: SequenceRequest) -> PictureProgress:
-        return PictureProgress.of(request, self._backbone)
+        return begin_picture(request, self._backbone)
 
     def prefill(self, sequences: Sequence[Member[PictureProgress]]) -> None:
         pairs = [

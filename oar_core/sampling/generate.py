@@ -8,7 +8,7 @@ import torch
 from oar_core.models.base import Backbone
 from oar_core.sampling.decode import Slots, decode_step
 from oar_core.sampling.prefill import prefill
-from oar_core.sampling.progress import Patch, PictureProgress
+from oar_core.sampling.progress import Patch, begin_picture
 from oar_core.sampling.request import SequenceRequest
 
 OnStep = Callable[[int, int, int, tuple[Patch, ...]], None]  # index of the request, step from 1, steps, patches
@@ -28,7 +28,7 @@ def generate(
     `unconditional_ids` is the condition prefix that guidance steers away from. `on_revision` is told of the steps that
     draw tokens of whole pictures again. Raises a RequestError before any work where a request cannot be served.
     """
-    pictures = [PictureProgress.of(request, backbone) for request in requests]
+    pictures = [begin_picture(request, backbone) for request in requests]
     if not pictures:
         return []
     free = count()

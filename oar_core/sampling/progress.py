@@ -2,12 +2,10 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self
 
 from oar_core.models.base import Backbone, BackboneSpec, Prefix
 from oar_core.order.plan import PROMPTED
 from oar_core.order.rules import FIXED, RULES
-from oar_core.order.tree import OrderTree
 from oar_core.sampling.decode import DecodedGroup, DecodeRow, Slots
 from oar_core.sampling.noise import noise_key, revision_key
 from oar_core.sampling.picture_tokens import PictureTokens
@@ -52,23 +50,8 @@ class PictureProgress:
     place of the first, and its slots have to be prefilled again.
     """
 
-    @classmethod
-    def of(cls, request: SequenceRequest, backbone: Backbone) -> Self:
-        """Raises a RequestError for a request that the backbone cannot serve."""
-        return cls(request, backbone.spec, has_policy=backbone.has_policy, order_tree=backbone.order_tree)
-
-    def __init__(
-        self,
-        request: SequenceRequest,
-        spec: BackboneSpec,
-        *,
-        has_policy: bool = False,
-        order_tree: OrderTree | None = None,
-    ) -> None:
+    def __init__(self, request: SequenceRequest, spec: BackboneSpec, *, has_policy: bool = False) -> None:
         """Raises a RequestError for a request that the model cannot serve."""
-        if request.plan.order == PROMPTED and order_tree is not None:
-            ids = request.condition_ids if isinstance(request.condition_ids, tuple) else ()
-            request = replace(request, plan=replace(request.plan, order=order_tree.order(ids)))
         request.check_fits(spec, has_policy=has_policy)
         self._spec = spec
         self._lay_out(request)
@@ -160,6 +143,15 @@ class PictureProgress:
         self.schedule.num_made += 1
         decoded = zip(group.positions, group.token_ids, group.confidences, surprises)
         return tuple(Patch(first_rank + offset, *patch) for offset, patch in enumerate(decoded))
+
+
+def begin_picture(request: SequenceRequest, backbone: Backbone) -> PictureProgress:
+    """Looks up the order that the condition decides, where that is asked for. Raises a RequestError for a request that
+    the backbone cannot serve."""
+    if request.plan.order == PROMPTED and backbone.order_tree is not None:
+        ids = request.condition_ids if isinstance(request.condition_ids, tuple) else ()
+        request = replace(request, plan=replace(request.plan, order=backbone.order_tree.order(ids)))
+    return PictureProgress(request, backbone.spec, has_policy=backbone.has_policy)
 
 
 def _chunk_row(picture: PictureProgress, slots: Slots, most: float) -> DecodeRow:

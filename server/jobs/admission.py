@@ -5,7 +5,7 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 from oar_wire.errors import IdempotencyConflict, ModelNotReady, QueueFull, QueueShareFull, StorageShareFull
 from oar_wire.job import GenerationParams
@@ -73,12 +73,7 @@ class Admission:
         params: GenerationParams,
         tenant: Tenant,
         idempotency: Idempotency | None = None,
-        *,
-        source: bytes | None = None,
-        retry_of: str = "",
-        output_bytes: int = 0,
-        warnings: Sequence[str] = (),
-        needs_worker: bool = False,
+        **options: Unpack[SubmitOptions],
     ) -> Submitted:
         """Accepts a job; never enqueues twice.
 
@@ -88,7 +83,8 @@ class Admission:
         depth = self._settings.queue_depth
         job_id = f"gen-{uuid.uuid4().hex}"
         deadline = self._settings.job_deadline if params.deadline is None else params.deadline
-        fields = self._fields(params, retry_of, warnings)
+        fields = self._fields(params, options)
+        source = options.get("source")
         if source is not None:
             fields[Field.SOURCE] = keys.source_key(job_id)
         reply = await scripts.run(
@@ -111,26 +107,26 @@ class Admission:
                 "depth": depth,
                 "share": tenant.max_jobs(depth),
                 "space": tenant.max_bytes(self._settings.storage_mib),
-                "output_bytes": output_bytes,
+                "output_bytes": options.get("output_bytes", 0),
                 "fingerprint": idempotency.fingerprint if idempotency else "",
                 "idempotency_ms": milliseconds(self._settings.idempotency_ttl),
-                "is_served": not needs_worker or bool((await self.fleet(params.model)).workers),
+                "is_served": not options.get("needs_worker", False) or bool((await self.fleet(params.model)).workers),
                 "aging_ms": milliseconds(self._settings.priority_aging_seconds),
             },
             [source or b""],
         )
         return await self._outcome(job_id, params, tenant, reply)
 
-    def _fields(self, params: GenerationParams, retry_of: str, warnings: Sequence[str]) -> dict[Field, str]:
+    def _fields(self, params: GenerationParams, options: SubmitOptions) -> dict[Field, str]:
         """Fields of a new job's hash that come from its request."""
         fields: dict[Field, str] = {
             Field.MODEL: params.model,
             Field.PRIORITY: params.priority,
             Field.PARAMS: params.model_dump_json(),
             Field.ROWS: str(params.rows_per_image),
-            Field.RETRY_OF: retry_of,
+            Field.RETRY_OF: options.get("retry_of", ""),
         }
-        if warnings:
+        if warnings := options.get("warnings"):
             fields[Field.WARNINGS] = json.dumps(warnings)
         if trace := self._traceparent():
             fields[Field.TRACE] = trace
