@@ -43,11 +43,11 @@ def read_or_measure(path: Path, kind: type[Measured], measure: Callable[[], Meas
 
 
 def _read(path: Path, kind: type[Measured]) -> Measured | None:
-    """None where there is no file, or a broken one, which is taken away."""
+    """None where there is no file, or none that can be read, or a broken one, which is taken away."""
     try:
         return kind(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
+    except OSError:
+        return None  # where that is no missing file, the folder cannot be written either, which is said then
     except (ValueError, TypeError):
         logger.warning("%s is broken: it is measured once more", path)
         with suppress(OSError):

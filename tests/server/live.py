@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -67,7 +68,10 @@ class LiveServer:
                 encoding="utf-8",
             )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
+        is_told, _, _ = select.select([self.process.stdout], [], [], HANG_SECONDS)
+        line = self.process.stdout.readline().strip() if is_told else f"nothing in {HANG_SECONDS} s"
+        if not line.startswith("http://"):
+            self.process.kill()
         assert line.startswith("http://"), f"no URL: {line!r}\n{self.log.read_text(encoding='utf-8')}"
         self.url = line
         self.client = httpx.Client(base_url=line, timeout=HANG_SECONDS, trust_env=False)
