@@ -23,6 +23,8 @@ from server.jobs.check import RedisRefused, look_once
 from server.jobs.embedded import EmbeddedRedisError, redis_url
 from server.observability.logging import configure_logging
 from server.observability.tracing import TracingUnavailable
+from server.results.opening import check_results
+from server.results.store import ResultsRefused
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -48,11 +50,12 @@ def api(settings: Settings) -> None:
             "this server answers to any name, a page's that was bound to it too: OAR_ALLOWED_HOSTS is not set"
         )
     try:
+        check_results(settings)
         if settings.redis_url:
             look_once(settings.redis_url, settings.command_timeout)
         with redis_url(settings) as url:
             _serve(settings.model_copy(update={"redis_url": url}), listener)
-    except (TracingUnavailable, KeyFileError, RedisRefused, EmbeddedRedisError) as error:
+    except (TracingUnavailable, KeyFileError, RedisRefused, ResultsRefused, EmbeddedRedisError) as error:
         logger.error("api cannot start: %s", error)
         raise SystemExit(EXIT_CONFIG) from error
 

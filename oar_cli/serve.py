@@ -15,6 +15,8 @@ from oar_cli.supervisor import Child, ChildRefused, Supervisor
 from server.jobs.check import RedisRefused, look_once
 from server.jobs.embedded import EmbeddedRedisError, redis_url
 from server.observability.logging import configure_logging
+from server.results.opening import check_results
+from server.results.store import ResultsRefused
 from server.settings import Settings
 
 TEND_SECONDS = 0.1
@@ -31,8 +33,11 @@ def serve(settings: Settings) -> None:
     Ctrl-C stops all of it; SIGUSR2 replaces API and workers one after another, while they serve.
     """
     configure_logging(settings.log_format, settings.log_level)
+    if "results" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"results": "folder"})
     with listen(settings) as listener:
         try:
+            check_results(settings)
             if settings.redis_url:
                 look_once(settings.redis_url, settings.command_timeout)
             with redis_url(settings) as url:
@@ -44,7 +49,7 @@ def serve(settings: Settings) -> None:
                     _tend(supervisor, signals, address(settings.host, listener.getsockname()[1]))
                 finally:
                     supervisor.stop(settings.drain_seconds + STOP_MARGIN)
-        except (ChildRefused, EmbeddedRedisError, RedisRefused) as error:
+        except (ChildRefused, EmbeddedRedisError, RedisRefused, ResultsRefused) as error:
             raise StartRefused(str(error)) from error
 
 

@@ -13,6 +13,7 @@ from server.jobs.check import RedisRefused
 from server.jobs.embedded import EmbeddedRedisError
 from server.observability.logging import configure_logging
 from server.observability.tracing import TracingUnavailable
+from server.results.store import ResultsRefused
 from server.settings import Settings
 from server.worker.worker import WorkerCrashed, run_worker
 
@@ -33,7 +34,7 @@ def worker_command(settings: Settings) -> None:
     end_with_parent()
     try:
         run_worker(settings, on_ready=tell_ready)
-    except (LibraryError, EmbeddedRedisError, RedisRefused, TracingUnavailable) as error:
+    except (LibraryError, EmbeddedRedisError, RedisRefused, ResultsRefused, TracingUnavailable) as error:
         logger.error("worker cannot start: %s", error)
         raise SystemExit(EXIT_CONFIG) from error
     except WorkerCrashed as error:

@@ -504,6 +504,13 @@ class WritesRefused(RedisUnavailable):
     places = ("submits",)
 
 
+class ResultsUnavailable(_Unavailable):
+    code = "results_unavailable"
+    meaning = "The folder or bucket of finished pictures does not answer, or is full; nothing is lost."
+    example = Example("the store of finished pictures does not answer now")
+    places = ("submits", "job routes", "picture routes")
+
+
 class SlowClient(_Unavailable):
     code = "slow_client"
     meaning = "The client did not read; connect again after `seq` (websockets only)."

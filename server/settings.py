@@ -133,12 +133,22 @@ def _check_aliases(aliases: dict[str, str]) -> dict[str, str]:
     return aliases
 
 
+def _check_results(value: str) -> str:
+    if value in {"redis", "folder"}:
+        return value
+    match = S3_URL.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value[:80]!r} is not redis, folder, or an address such as s3://bucket/prefix")
+    return value.rstrip("/")
+
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # What the first segment of a prefix cannot be: a path that begins with it would be read as one that has the prefix.
 OWN_SEGMENTS = frozenset({"v1", "studio", "docs", "redoc", "live", "ready", "metrics", "openapi.json", "asyncapi.json"})
 SEGMENT = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
 HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)*/?")
 # Whoever sets one of these wants a door to be locked: empty, it must not leave the door open.
 NEVER_EMPTY = frozenset({"api_keys", "metrics_key", "link_secret"})
 
@@ -148,6 +158,7 @@ Aliases = Annotated[dict[str, str], NoDecode, BeforeValidator(_split_pairs), Aft
 Networks = Annotated[Names, AfterValidator(_check_networks)]
 Hosts = Annotated[Names, AfterValidator(_check_hosts)]
 RootPath = Annotated[str, AfterValidator(check_root_path)]
+Results = Annotated[str, AfterValidator(_check_results)]
 RedisUrl = Annotated[str | None, AfterValidator(_check_redis_url)]
 
 
@@ -260,10 +271,21 @@ class Settings(BaseSettings):
     dead_length: int = Field(1000, ge=1, description="Most entries of the list of dead jobs")
     ready_grace: float = Field(0, ge=0, le=600, description="Seconds that a stopping API still serves")
     drain_seconds: float = Field(10, ge=0, le=600, description="Seconds that a stopping worker gives its jobs")
-    result_ttl: float = Field(3600, ge=1, description="Seconds that an ended job and its pictures are kept")
+    result_ttl: float = Field(3600, ge=1, description="Seconds that Redis keeps an ended job and its pictures")
     tombstone_ttl: float = Field(86400, ge=1, description="Seconds that an expired job's id is remembered")
     canceled_ttl: float = Field(60, ge=1, description="Seconds that a job is kept if it was canceled before its start")
     idempotency_ttl: float = Field(86400, ge=1, description="Seconds that an Idempotency-Key is remembered")
+
+    # results
+    results: Results = Field(
+        "redis",
+        description="Store of finished pictures: redis, folder (`results` in OAR_DATA_DIR; default of `oar serve`), or "
+        "s3://BUCKET/PREFIX",
+    )
+    results_mib: int = Field(
+        2048, ge=0, description="MiB of a folder or bucket; the least recently used results go first. 0 is no limit"
+    )
+    results_ttl: float = Field(0, ge=0, description="Seconds that a folder or bucket keeps unused results; 0 is ever")
 
     # limits
     max_body_bytes: int = Field(128 << 10, ge=1024, description="Largest request body without pictures, in bytes")

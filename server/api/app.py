@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
 
 from fastapi import FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
@@ -35,6 +36,9 @@ from server.jobs.embedded import redis_url
 from server.observability.metrics import ApiMetrics
 from server.observability.spans import Tracing
 from server.observability.tracing import open_tracing
+from server.results.archiver import Archiver
+from server.results.opening import open_files
+from server.results.retention import RetentionLoop, Swept
 from server.settings import Settings
 from server.tasks import stop_tasks
 
@@ -64,6 +68,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
             background = [asyncio.create_task(services.hub.run()), asyncio.create_task(services.sweeper.run())]
             watching = services.data.run(lambda: services.hub.num_watched, services.hub.note_loss)
             background += [asyncio.create_task(watching), asyncio.create_task(services.safety.run())]
+            background += [asyncio.create_task(work) for work in _results_work(services)]
             if ring is not None:
                 background.append(asyncio.create_task(ring.run()))
             try:
@@ -127,6 +132,21 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     # Around Starlette's own outermost layer, which answers our mistakes.
     app.middleware_stack = RequestIds(app.build_middleware_stack())
     return app
+
+
+def _results_work(services: Services) -> list[Coroutine[Any, Any, None]]:
+    """Work for results that are kept apart from Redis."""
+    files = open_files(services.settings)
+    if files is None:
+        return []
+    metrics, connection, settings = services.metrics, services.connection, services.settings
+
+    def note(swept: Swept) -> None:
+        metrics.results_bytes.set(swept.num_bytes)
+        metrics.results_deleted.inc(swept.num_deleted)
+
+    archiver = Archiver(connection, settings, services.results, metrics.results_archived.inc)
+    return [archiver.run(), RetentionLoop(connection, settings, files, note).run(), services.results_watch.run()]
 
 
 async def _no_such_socket(socket: WebSocket, path: str) -> None:  # noqa: ARG001

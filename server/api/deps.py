@@ -3,14 +3,15 @@
 A route gets it as the tenant that asks may see it, whichever route that is: no route can forget whose a job is.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from oar_wire.errors import ModelNotFound, ModelNotReady
+from oar_wire.errors import JobExpired, JobNotFound, ModelNotFound, ModelNotReady
 from oar_wire.model import ModelInfo
 from oar_wire.tenant import Tenant, open_tenant
 from server.api.gate import TENANT
@@ -24,28 +25,37 @@ from server.jobs.events import EventLog
 from server.jobs.gauge import ExporterLease, QueueGauge
 from server.jobs.hub import EventHub
 from server.jobs.instance import DataWatch
+from server.jobs.job import JobRecord
+from server.jobs.job_reader import Place
 from server.jobs.limiter import RateLimiter
 from server.jobs.probe import WriteProbe
 from server.jobs.queue import JobQueue
 from server.jobs.safety import Danger, SafetyWatch
-from server.jobs.store import OutputStore, RecentRegistry, Registry
+from server.jobs.store import RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
 from server.observability.metrics import ApiMetrics
 from server.observability.spans import NO_TRACING, Tracing
+from server.results.opening import open_results
+from server.results.store import ResultStore
+from server.results.watch import ResultsWatch
 from server.settings import Settings
+
+T = TypeVar("T")
 
 NUM_PARSERS = 2  # threads for large bodies: parsers hold Python's lock, and more would only contend for it
 NUM_ANIMATORS = 2  # each takes up to a second
+NUM_FETCHERS = 16  # they wait for a disk or for S3
 PROBE_SECONDS = 1.0  # between looks whether Redis takes writes
 
 
 @dataclass(frozen=True)
 class PictureThreads:
-    """A pool for each kind of work: reading uploads, writing finished pictures, drawing animations."""
+    """A pool for each kind of work: reading uploads, encoding pictures, drawing animations, fetching results."""
 
     decoding: FairThreadPool
     encoding: FairThreadPool
     animating: FairThreadPool
+    storing: FairThreadPool
 
     @classmethod
     def open(cls, settings: Settings, metrics: ApiMetrics) -> "PictureThreads":
@@ -58,10 +68,11 @@ class PictureThreads:
             decoding=pool("decode", settings.picture_threads),
             encoding=pool("encode", settings.picture_threads),
             animating=pool("animate", NUM_ANIMATORS),
+            storing=pool("fetch", NUM_FETCHERS),
         )
 
     async def close(self) -> None:
-        for pool in (self.decoding, self.encoding, self.animating):
+        for pool in (self.decoding, self.encoding, self.animating, self.storing):
             await pool.close()
 
 
@@ -73,7 +84,8 @@ class Services:
     queue: JobQueue
     log: EventLog
     hub: EventHub
-    outputs: OutputStore
+    results: ResultStore
+    results_watch: ResultsWatch
     registry: Registry
     recent: RecentRegistry
     prompts: PromptMeter
@@ -98,6 +110,7 @@ class Services:
     def connect(cls, settings: Settings, metrics: ApiMetrics, url: str, tracing: Tracing = NO_TRACING) -> "Services":
         connection = RedisConnection(url, settings.command_timeout, settings.redis_commands)
         registry = Registry(connection)
+        results = open_results(settings, connection)
         return cls(
             settings=settings,
             metrics=metrics,
@@ -105,7 +118,8 @@ class Services:
             queue=JobQueue(connection, settings, tracing.traceparent),
             log=EventLog(connection),
             hub=EventHub(connection),
-            outputs=OutputStore(connection),
+            results=results,
+            results_watch=ResultsWatch(results, metrics.results_up.set),
             registry=registry,
             recent=RecentRegistry(registry, settings.registry_seconds),
             prompts=PromptMeter(registry),
@@ -126,7 +140,31 @@ class Services:
         )
 
     def of(self, tenant: Tenant, root_path: str = "") -> "Services":
-        return replace(self, tenant=tenant, queue=self.queue.of(tenant), root_path=root_path)
+        async def run(work: Callable[[], T]) -> T:
+            return await self.threads.storing.run(tenant, work)
+
+        return replace(
+            self, tenant=tenant, queue=self.queue.of(tenant), results=self.results.of(run), root_path=root_path
+        )
+
+    async def load_job(self, job_id: str) -> JobRecord:
+        """A job of the tenant, from Redis or from the store of results. Raises JobExpired, JobNotFound,
+        ResultsUnavailable."""
+        try:
+            return await self.queue.load(job_id)
+        except (JobExpired, JobNotFound):
+            if (job := await self.results.find(self.tenant.name, job_id)) is not None:
+                return job
+            raise
+
+    async def look(self, job_id: str) -> Place:
+        """As `load_job`, with its place in the queue."""
+        try:
+            return await self.queue.look(job_id)
+        except (JobExpired, JobNotFound):
+            if (job := await self.results.find(self.tenant.name, job_id)) is not None:
+                return Place(job, None, 0, 0)
+            raise
 
     async def default_model(self) -> str | None:
         return self.settings.models[0] if self.settings.models else await self.recent.default_model()

@@ -23,7 +23,7 @@ async def follow(services: Services, job: JobRecord, after: int, silence: float)
     """
     seq = min(after, job.seq)
     async with services.hub.watch(job.id, seq):
-        while True:
+        while not job.is_archived:
             batch = services.hub.latest(job.id, seq) or await services.log.read(job.id, seq)
             start = time.monotonic()
             for event in batch:
@@ -34,10 +34,17 @@ async def follow(services: Services, job: JobRecord, after: int, silence: float)
                 if event.is_terminal:
                     return
             # Whatever else there is, the hub knows of or will hear of: only who finds nothing has to ask why.
-            if not batch and await _is_over(services, job.id, seq):
-                return
+            if not batch:
+                job = await services.load_job(job.id)
+                if job.is_archived:
+                    break  # it has left Redis before its client had read all of it
+                if job.state.is_terminal and seq >= job.seq:
+                    return
             if not await services.hub.wait(job.id, seq, silence):
                 yield None
+    for event in await services.results.events(job):
+        if event.seq > seq:
+            yield _as_seen(event, services.root_path)
 
 
 def _as_seen(event: StoredEvent, root_path: str) -> StoredEvent:
@@ -49,12 +56,6 @@ def _as_seen(event: StoredEvent, root_path: str) -> StoredEvent:
     for link in links:
         link["url"] = root_path + link["url"]
     return replace(event, body=json.dumps(body))
-
-
-async def _is_over(services: Services, job_id: str, seq: int) -> bool:
-    """Tells whether `seq` is the terminal event or beyond it: there is nothing to wait for."""
-    job = await services.queue.load(job_id)
-    return job.state.is_terminal and seq >= job.seq
 
 
 def parse_seq(text: str, field: str) -> int:

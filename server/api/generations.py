@@ -112,7 +112,7 @@ async def _answer(services: Services, submitted: Submitted, response: Response, 
         response.headers["Preference-Applied"] = f"wait={seconds:.0f}"
         if job.state.is_terminal:
             response.status_code = 200
-        place = await services.queue.look(job.id)
+        place = await services.look(job.id)
     status = await describe_job(services, place)
     response.headers["Location"] = status.url
     return status
@@ -144,7 +144,7 @@ async def list_jobs(
 )
 async def look(job_id: JobId, services: Shared) -> GenerationStatus:
     """Its state, its place in the queue, and when it has ended its pictures or its error."""
-    return await describe_job(services, await services.queue.look(job_id))
+    return await describe_job(services, await services.look(job_id))
 
 
 @router.delete(
@@ -156,9 +156,19 @@ async def look(job_id: JobId, services: Shared) -> GenerationStatus:
         **documents.errors(*documents.JOB),
     },
 )
-async def cancel(job_id: JobId, response: Response, services: Shared) -> GenerationStatus:
-    """Ends a waiting job at once and a running one within a step (202); a finished one stays as it is."""
-    job = await services.queue.load(job_id)
+async def cancel(
+    job_id: JobId,
+    response: Response,
+    services: Shared,
+    purge: Annotated[bool, Query(description="Whether a job that has ended is deleted, with all it made")] = False,
+) -> GenerationStatus:
+    """Ends a waiting job at once and a running one within a step (202); a finished one stays, unless it is purged."""
+    job = await services.load_job(job_id)
+    if job.state.is_terminal and purge:
+        await services.results.delete(job.tenant, job.id)
+        await services.queue.delete(job)
+    if job.is_archived or (job.state.is_terminal and purge):
+        return _status(services, job)
     state = await services.queue.cancel(job)
     services.metrics.canceled_waiting.inc(job.state is JobState.QUEUED and state is JobState.CANCELED)
     response.status_code = 202 if state is JobState.RUNNING else 200
@@ -196,7 +206,7 @@ async def events(
     """
     # Clients that keep an id from the start send an empty one until they know any.
     known = parse_seq(last_event_id, "Last-Event-ID") if last_event_id else parse_seq(after, "after")
-    job = await services.queue.load(job_id)
+    job = await services.load_job(job_id)
     if job.state.is_terminal and known >= job.seq:
         return Response(status_code=204)
     check_stream_limits(services)
@@ -272,7 +282,7 @@ async def output(
 ) -> Response:
     """An output as it was made: a frame as soon as its event came, anything else when the job has completed. It never
     changes, so it may be cached for ever."""
-    found = await made_output(services, await services.queue.load(job_id), kind, index)
+    found = await made_output(services, await services.load_job(job_id), kind, index)
     etag = make_etag(found.data)
     headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
     if is_current(etag, if_none_match):
@@ -286,20 +296,23 @@ async def made_output(services: Services, job: JobRecord, kind: OutputKind, inde
     if not 0 <= index < count:
         made = f"{kind}s 0 to {count - 1}" if count else f"no {kind}s"
         raise OutputNotFound(f"this job makes {made}", field="index" if count else "kind")
-    found = await services.outputs.read(job.id, kind, index)
+    found = await services.results.read(job, kind, index)
+    if found is None and not job.state.is_terminal:
+        job = await services.load_job(job.id)  # it may have ended meanwhile, and left Redis
+        found = await services.results.read(job, kind, index)
     if found is not None:
         return found
     if not job.state.is_terminal:
         raise NotFinished(f"{kind} {index} is not there yet", retry_after=1)
     if job.state is not JobState.COMPLETED:
         raise NoImage(f"the job was {job.state}")
-    await services.queue.load(job.id)  # where it has gone altogether, that says why
+    await services.load_job(job.id)  # where it has gone altogether, that says why
     raise JobExpired(f"the outputs of job {job.id} are no longer kept")
 
 
 async def finished_png(services: Services, job_id: str, index: int) -> tuple[JobRecord, bytes]:
     """Raises JobNotFound, ImageNotFound, NotFinished, NoImage, JobExpired."""
-    job = await services.queue.load(job_id)
+    job = await services.load_job(job_id)
     count = job.params.num_outputs("image")
     if not 0 <= index < count:
         made = f"has images 0 to {count - 1}" if count else "makes frames, which are among its outputs"

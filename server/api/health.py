@@ -12,6 +12,7 @@ from server.api.deps import Services, Shared
 from server.jobs.estimate import Fleet
 from server.observability.exposition import MetricSource, expose, own, published
 from server.observability.metrics import FleetMetrics
+from server.results.watch import DANGER
 
 router = APIRouter(tags=["health"])
 
@@ -47,6 +48,8 @@ async def ready(services: Shared) -> Readiness:
     if model is None or not Fleet.of(model, await services.registry.workers.alive()).workers:
         raise ModelNotReady("no worker is ready", retry_after=1)
     warnings = list(services.safety.dangers.values())
+    if not services.results_watch.is_up:
+        warnings.append(DANGER)
     return Readiness(status="degraded" if warnings else "ready", model=model, warnings=warnings)
 
 

@@ -321,9 +321,9 @@ async def _frames(services: Services, delivery: Delivery, job: JobRecord) -> Asy
                 yield HEARTBEAT
             elif stored.type == "partial":
                 yield await _partial(services, delivery, job, Partial.model_validate_json(stored.to_json()))
-            if time.monotonic() > deadline and not (await services.queue.load(job.id)).state.is_terminal:
+            if time.monotonic() > deadline and not (await services.load_job(job.id)).state.is_terminal:
                 raise _too_long(services.settings.images_wait)
-    ended = await services.queue.load(job.id)
+    ended = await services.load_job(job.id)
     if ended.state is not JobState.COMPLETED:
         raise _fault(ended)
     for index in range(ended.params.n):
@@ -362,9 +362,9 @@ async def _partial(services: Services, delivery: Delivery, job: JobRecord, parti
 
 async def _finished(services: Services, delivery: Delivery, job: JobRecord, index: int) -> str:
     """Base64 of a finished picture. Raises JobExpired."""
-    stored = await services.outputs.read(job.id, "image", index)
+    stored = await services.results.read(job, "image", index)
     if stored is None:
-        await services.queue.load(job.id)  # where it has gone altogether, that says why
+        await services.load_job(job.id)  # where it has gone altogether, that says why
         raise JobExpired(f"the images of job {job.id} are no longer kept")
     threads, made_by = services.threads.encoding, recipe_of(job, index)
     picture = await render_in(threads, services.tenant, stored.data, delivery.rendition, made_by, is_accepted=True)

@@ -24,6 +24,7 @@ from server.api.deps import Services, Shared
 from server.api.etags import is_current, make_etag
 from server.api.generations import CACHE_FOR_EVER, ImageIndex, JobId, finished_png
 from server.jobs.events import StoredEvent
+from server.jobs.job import JobRecord
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 
@@ -280,17 +281,17 @@ async def painting(
     headers = {"ETag": etag, "Cache-Control": CACHE_FOR_EVER}
     if is_current(etag, if_none_match):
         return Response(status_code=304, headers=headers)
-    content = await _animated(services, job_id, index, png, info, kind, size)
+    content = await _animated(services, job, index, png, info, kind, size)
     name = f"{job_id}-{index}.{kind}"
     headers["Content-Disposition"] = f'inline; filename="{name}"'
     return Response(content, media_type=f"image/{kind}", headers=headers)
 
 
 async def _animated(
-    services: Services, job_id: str, index: int, png: bytes, info: ModelInfo, kind: PaintingFormat, size: int
+    services: Services, job: JobRecord, index: int, png: bytes, info: ModelInfo, kind: PaintingFormat, size: int
 ) -> bytes:
     """Raises NoImage where the model of that name has another grid by now."""
-    events = await services.log.read_all(job_id)
+    events = await (services.results.events(job) if job.is_archived else services.log.read_all(job.id))
 
     def animated() -> bytes:
         painting = Painting.read(events, index)

@@ -74,7 +74,7 @@ async def _serve(socket: WebSocket, services: Services, job_id: str) -> None:
 async def _pump(socket: WebSocket, services: Services, reader: Reader) -> None:
     """Reads the log at the client's own speed; nothing is buffered here."""
     after = parse_seq(socket.query_params.get("after", "0"), "after")
-    job = await services.queue.load(reader.job_id)
+    job = await services.load_job(reader.job_id)
     reader.seq = min(after, job.seq)
     services.metrics.resumed.inc(after > 0)
     async with aclosing(follow(services, job, after, services.settings.socket_idle)) as events:

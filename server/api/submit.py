@@ -58,7 +58,7 @@ async def place_of(services: Services, submitted: Submitted) -> Place:
     """Where a submitted job stands, by the answer to its submit. Raises JobLost, or JobExpired for a repeated request
     whose job is no longer kept."""
     with losses_told():
-        return submitted.place or await services.queue.look(submitted.job_id)
+        return submitted.place or await services.look(submitted.job_id)
 
 
 async def frames_or_loss(frames: AsyncGenerator[str]) -> AsyncGenerator[str]:
@@ -96,6 +96,7 @@ async def accept(
     params = read.params.model_copy(update={"partial_images": partial_images})
     if source is not None:
         params = with_edit(params, source, model)
+    services.results_watch.require()
     submitted = await services.queue.admission.submit(
         params,
         services.tenant,
@@ -153,9 +154,9 @@ async def wait_for_end(services: Services, job: JobRecord, seconds: float) -> Jo
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not await services.hub.wait(job.id, seq, remaining):
                 break
-            job = await services.queue.load(job.id)
+            job = await services.load_job(job.id)
             seq = job.seq
-    return await services.queue.load(job.id)
+    return await services.load_job(job.id)
 
 
 async def wait_while_connected(

@@ -46,6 +46,7 @@ class JobRecord:
     retry_of: str | None  # the dead job that this one repeats
     warnings: tuple[str, ...]  # sentences about the request
     result: str  # JSON body of the terminal event; empty before
+    is_archived: bool = False  # read from the store of results: Redis may hold nothing of it
 
     @classmethod
     def from_hash(cls, job_id: str, fields: Mapping[str, str]) -> "JobRecord":

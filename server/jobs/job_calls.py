@@ -11,6 +11,8 @@ from server.jobs.keys import Field
 from server.jobs.log import LOST, Claim, Kept, NewEvent
 from server.settings import Settings
 
+ARCHIVE_WAIT_MS = 7 * 86400 * 1000  # that a completed job waits in Redis for the store of results
+
 
 class JobCalls:
     """Several calls can go to Redis in one round trip."""
@@ -40,10 +42,20 @@ class JobCalls:
         args = {**self._fence(claim), "items": items}
         return scripts.ScriptCall(scripts.script("keep"), names, args, [item.data for item in kept])
 
-    def finish(self, claim: Claim, state: JobState, body: str, images: Sequence[bytes] = ()) -> scripts.ScriptCall:
-        """Ends the job with its terminal event and its PNGs. Answers 1, or -1 when lost."""
+    def finish(
+        self, claim: Claim, state: JobState, body: str, images: Sequence[bytes] = (), *, is_archived: bool = False
+    ) -> scripts.ScriptCall:
+        """Ends the job with its terminal event and its PNGs; one that `is_archived` waits in Redis until it is. Answers
+        1, or -1 when lost."""
         names = [*_keys_of(claim), *(keys.image_key(claim.job_id, index) for index in range(len(images)))]
-        args = {**self._fence(claim), "state": state.value, "body": body, **lifetimes(self._settings)}
+        args = {
+            **self._fence(claim),
+            "state": state.value,
+            "body": body,
+            "archive": is_archived,
+            **lifetimes(self._settings),
+            **({"result_ms": ARCHIVE_WAIT_MS} if is_archived else {}),
+        }
         return scripts.ScriptCall(scripts.script("finish"), names, args, images)
 
     def end_lost(self, claim: Claim, seq: int, age: float) -> scripts.ScriptCall:

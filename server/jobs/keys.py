@@ -16,6 +16,7 @@
 | `storage:{tenant}` | hash | bytes of all that is kept of the tenant's jobs, by when it expires |
 | `due` | sorted set | ids of jobs that somebody has to look at, by Redis' milliseconds: deadlines, cancels |
 | `sweeper` | string | the API process that looks at them, for as long as its lease lasts |
+| `archive` | sorted set | ids of completed jobs that are to move to the store of results, by when to look at them |
 | `dead` | stream | jobs that were begun too often, with what a retry needs; bounded length |
 | `idem:{tenant}:{key}` | string | fingerprint and job id of an idempotent submit |
 | `rate:{tenant}` | string | when the tenant's bucket of requests is full again, in Redis' microseconds; expires then |
@@ -29,6 +30,7 @@
 | `probe:writes` | string | what a process writes to learn whether Redis takes writes; expires |
 | `probe:rights` | any | what the look at the user's rights writes and removes |
 | `exporter` | string | the API process whose `/metrics` speaks for the queue and the workers; expires |
+| `retention` | string | the API process that looks what results are to be deleted; expires |
 | `link:secret` | string | a random secret that signs links of pictures, where the settings have none |
 | `data:id` | string | a random id: data that was lost took it along |
 | `data:lost` | string | when that was noticed, in Unix milliseconds; expires |
@@ -50,6 +52,8 @@ WORKERS = "workers"
 DUE = "due"
 SWEEPER = "sweeper"
 DEAD = "dead"
+ARCHIVE = "archive"
+RETENTION = "retention"
 EXPORTER = "exporter"
 LINK_SECRET = "link:secret"
 DATA_ID = "data:id"
@@ -58,7 +62,10 @@ RIGHTS_PROBE = "probe:rights"
 WRITES_PROBE = "probe:writes"
 ACTIVITY = "news"
 ACTIVITY_LENGTH = 4096  # entries that are kept at least
-SINGLE = (MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, EXPORTER, LINK_SECRET, DATA_ID, DATA_LOST, ACTIVITY)
+SINGLE = (
+    *(MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, ARCHIVE, RETENTION, EXPORTER, LINK_SECRET, DATA_ID),
+    *(DATA_LOST, ACTIVITY),
+)
 
 # Before the first colon of the keys that are made below.
 PREFIXES = (
@@ -93,11 +100,13 @@ class Field(StrEnum):
     CANCEL = "cancel"  # 1 when asked for
     DEADLINE = "deadline"  # milliseconds, 0 is none
     TRACE = "trace"  # W3C traceparent of the request, where traces are asked for
+    CALLBACK = "callback"  # address that is told of the end
     CREATED = "created"
     STARTED = "started"
     FINISHED = "finished"
     RESULT = "result"  # body of the terminal event
     STORAGE = "storage"  # bytes that its tenant is charged while it waits or runs
+    CHARGE = "charge"  # when what it keeps expires, and its bytes, as its tenant's storage counts them
     SOURCE = "source"  # key of the picture that an edit starts from
 
 
@@ -215,7 +224,7 @@ def job_keys(job_id: str, model: str, priority: str) -> list[str]:
 
 # What scripts make keys of by themselves, from parts that they alone know.
 _MAKERS: tuple[Callable[..., str], ...] = (job_key, outputs_key, values_key, storage_key, control_key, queue_key)
-_NAMES = {"GROUP": GROUP, "RELEASED": RELEASED, "OPEN_TENANT": OPEN_TENANT, "ACTIVITY": ACTIVITY}
+_NAMES = {"GROUP": GROUP, "RELEASED": RELEASED, "OPEN_TENANT": OPEN_TENANT, "ACTIVITY": ACTIVITY, "ARCHIVE": ARCHIVE}
 
 
 def lua_names() -> str:

@@ -77,13 +77,14 @@ class Ending:
     body: str
     images: tuple[bytes, ...] = ()
     kept: tuple[Kept, ...] = ()  # outputs of other kinds
+    is_archived: bool = False  # the outputs are in a store of their own, and the job is to follow
 
     @classmethod
-    def completed(cls, body: str, outputs: Sequence[OutputData]) -> "Ending":
+    def completed(cls, body: str, outputs: Sequence[OutputData], *, is_archived: bool = False) -> "Ending":
         """Images are stored with the ending, other outputs before it."""
         images = tuple(output.data for output in outputs if output.kind == "image")
         kept = tuple(item for output in outputs if output.kind != "image" for item in kept_output(output))
-        return cls(JobState.COMPLETED, body, images, kept)
+        return cls(JobState.COMPLETED, body, images, kept, is_archived)
 
 
 class Order(IntEnum):

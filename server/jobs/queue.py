@@ -86,6 +86,12 @@ class JobQueue:
         )
         return JobState(reply.decode()) if reply else (await self.load(job.id)).state
 
+    async def delete(self, job: JobRecord) -> None:
+        """Deletes what Redis holds of a job that has ended, but that it was there. Raises RedisUnavailable."""
+        images = (keys.image_key(job.id, index) for index in range(job.params.num_outputs("image")))
+        names = [*keys.job_keys(job.id, job.params.model, job.priority), keys.outputs_key(job.id), *images]
+        await scripts.run(self._connection, "delete", names, {"id": job.id})
+
     async def depth(self, model: str) -> int:
         """Jobs of a model that wait or run."""
         return sum(await self._connection.again_many([("XLEN", queue) for queue in keys.queue_keys(model)]))

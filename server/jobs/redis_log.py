@@ -52,7 +52,7 @@ class RedisJobLog:
         calls = [job.keep(claim, write.kept)] if write.kept else []
         calls.append(job.emit(claim, write.seq, write.events))
         if ending is not None:
-            calls.append(job.finish(claim, ending.state, ending.body, ending.images))
+            calls.append(job.finish(claim, ending.state, ending.body, ending.images, is_archived=ending.is_archived))
         return calls
 
     async def renew(self, claims: Sequence[Claim]) -> list[Order]:

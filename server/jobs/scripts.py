@@ -43,6 +43,7 @@ LIBRARIES = {
     "take": ("queues",),
     "sweep": ("lease",),
     "hold": ("lease",),
+    **dict.fromkeys(("archived", "delete"), ("storage",)),
     **dict.fromkeys(("cancel", "claim", "expire", "finish", "lost"), ENDING),
 }
 

@@ -19,7 +19,7 @@ RATIO_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 REQUEST_OUTCOMES = ("accepted", "replayed", "rejected")
 REFUSALS = tuple(kind.code for kind in (InvalidKey, RateLimited, OriginNotAllowed, HostNotAllowed))
-PICTURE_WORK = ("decode", "encode", "animate")
+PICTURE_WORK = ("decode", "encode", "animate", "fetch")
 TENANT_OUTCOMES = ("let_in", RateLimited.code)
 JOB_OUTCOMES = ("completed", "failed", "canceled")
 SWEPT_OUTCOMES = ("failed", "canceled")
@@ -51,6 +51,14 @@ class ApiMetrics(Families):
         self.redis_writable = self.gauge("oar_redis_writable", "Whether Redis accepted a write at this scrape")
         self._redis_unsafe = self.gauge(
             "oar_redis_unsafe", "Whether a setting of Redis may lose jobs, by danger", "danger"
+        )
+        self.results_up = self.gauge("oar_results_up", "Whether the store of results accepts writes")
+        self.results_bytes = self.gauge(
+            "oar_results_bytes", "Bytes of a folder or bucket of results, when last counted"
+        )
+        self.results_archived = self.counter("oar_results_archived", "Jobs moved from Redis to the store of results")
+        self.results_deleted = self.counter(
+            "oar_results_deleted", "Jobs whose results were deleted, too old or too many"
         )
         self.speaks = self.gauge("oar_fleet_exporter", "Whether this process shows the `fleet` rows")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
@@ -144,6 +152,9 @@ class WorkerMetrics(Families):
         self.slots = self.gauge("oar_cache_slots", "Cache slots of the engine", "model")
         self.cache_bytes = self.gauge("oar_cache_bytes", "Bytes of the cache slots, which grow with the load", "model")
         self.load_seconds = self.gauge("oar_model_load_seconds", "Reading, checking and warming up a model", "model")
+        self.results_failed = self.counter(
+            "oar_results_failed", "Failed writes of finished pictures to their store, which are repeated", "model"
+        )
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
         for model in models:
             self.start("model", model)

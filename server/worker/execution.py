@@ -7,6 +7,7 @@ from oar_core.errors import RequestError
 from server.jobs.log import Claim, JobLog, Order
 from server.observability.metrics import WorkerMetrics
 from server.observability.spans import NO_TRACING, Tracing
+from server.results.store import WITH_THE_ENDING, ResultWriter
 from server.settings import Settings
 from server.tasks import BackgroundTasks, stop_tasks
 from server.worker.engine_thread import Crashed, EngineThread, Report, Stop
@@ -33,6 +34,7 @@ class Execution:
         models: Mapping[str, LoadedModel],
         metrics: WorkerMetrics,
         tracing: Tracing = NO_TRACING,
+        results: ResultWriter = WITH_THE_ENDING,
     ) -> None:
         self._log = log
         self._tracing = tracing
@@ -49,7 +51,10 @@ class Execution:
         outbox, expectations = self.runner.outbox, Expectations(models, send)
         self._renderer = Renderer(is_deterministic=any(model.mode == "deterministic" for model in models.values()))
         self._opener = JobOpener(log, models, self._renderer)
-        outputs = OutputWriter(outbox, self._renderer, expectations, models, metrics, self.speed, background, tracing)
+        outputs = OutputWriter(
+            *(outbox, self._renderer, expectations, models, metrics, self.speed, background, self.table, results),
+            tracing,
+        )
         self._reports = ReportReader(self.runner, outputs, self.table, models, metrics, self.speed)
         self._previews = Previews(self.table, outbox, self._renderer, expectations, models, metrics, settings)
 

@@ -1,9 +1,12 @@
 """Outputs of a job, rendered beside the engine and written to the log: partial images, frames, finished outputs."""
 
+import asyncio
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from oar_core.engine.events import FrameMade
+from oar_wire.errors import ResultsUnavailable
 from oar_wire.events import Completed
 from oar_wire.events import Frame as FrameEvent
 from oar_wire.job import ImageLink
@@ -13,6 +16,7 @@ from server.jobs.log import Ending, Kept, kept_output
 from server.jobs.store import PNG
 from server.observability.metrics import WorkerMetrics
 from server.observability.spans import NO_TRACING, Tracing
+from server.results.store import ResultKey, ResultWriter
 from server.tasks import BackgroundTasks
 from server.worker.models import LoadedModel
 from server.worker.outbox import Outbox
@@ -20,8 +24,12 @@ from server.worker.previews import Expectations
 from server.worker.render import Renderer
 from server.worker.running import RunningJob, Snapshot, write_values
 from server.worker.speed import MeasuredSpeed
+from server.worker.table import JobTable
+
+logger = logging.getLogger(__name__)
 
 WEBP = "image/webp"  # of videos
+SAVE_AGAIN_SECONDS = 1.0
 
 
 class OutputWriter:
@@ -36,6 +44,8 @@ class OutputWriter:
         metrics: WorkerMetrics,
         speed: MeasuredSpeed,
         background: BackgroundTasks,
+        table: JobTable,
+        results: ResultWriter,
         tracing: Tracing = NO_TRACING,
     ) -> None:
         self._outbox = outbox
@@ -45,6 +55,8 @@ class OutputWriter:
         self._metrics = metrics
         self._speed = speed
         self._background = background
+        self._table = table
+        self._results = results
         self._tracing = tracing
 
     def add_partial(self, job: RunningJob, image: int, index: int) -> None:
@@ -97,7 +109,22 @@ class OutputWriter:
             seconds=seconds,
             fingerprint=self._models[job.claim.model].fingerprint,
         ).body()
-        self._outbox.end(job, Ending.completed(body, outputs))
+        rest = await self._save(job, outputs)
+        if rest is not None:
+            self._outbox.end(job, Ending.completed(body, rest, is_archived=self._results.is_apart))
+
+    async def _save(self, job: RunningJob, outputs: Sequence[OutputData]) -> Sequence[OutputData] | None:
+        """Stores outputs, however long the store is away. Returns those that go with the ending; None where the job has
+        ended otherwise meanwhile, or is another worker's."""
+        key = ResultKey(job.claim.tenant, job.claim.job_id, job.claim.epoch)
+        while job.ending is None and self._table.has(job):
+            try:
+                return await self._results.save(key, outputs)
+            except ResultsUnavailable:
+                self._metrics.results_failed.labels(job.claim.model).inc()
+                logger.warning("a finished job waits for the store of results job=%s", job.claim.job_id)
+                await asyncio.sleep(SAVE_AGAIN_SECONDS)
+        return None
 
     async def _images(self, job: RunningJob) -> list[OutputData]:
         token_ids = [picture.finished for picture in job.pictures if picture.finished is not None]

@@ -21,6 +21,8 @@ from server.observability.exposition import Labelled
 from server.observability.metrics import WorkerMetrics
 from server.observability.spans import NO_TRACING, Tracing
 from server.observability.tracing import open_tracing
+from server.results.opening import check_results, open_results
+from server.results.store import WITH_THE_ENDING, ResultWriter
 from server.settings import Settings
 from server.tasks import stop_tasks
 from server.worker.execution import Execution
@@ -49,6 +51,7 @@ class Worker:
         name: str,
         models: Sequence[LoadedModel],
         tracing: Tracing = NO_TRACING,
+        results: ResultWriter = WITH_THE_ENDING,
     ) -> None:
         self.metrics = WorkerMetrics([model.name for model in models])
         self._settings = settings
@@ -58,7 +61,7 @@ class Worker:
             for model in models
         }
         log, control = RedisJobLog(connection, queues), ControlStream(connection, name)
-        self._execution = Execution(settings, log, by_name, self.metrics, tracing)
+        self._execution = Execution(settings, log, by_name, self.metrics, tracing, results)
         self._leases = Leases(log, self._execution, control)
         self._takers = [JobTaker(queue, self._execution, self.metrics) for queue in queues.values()]
         self._heartbeat = Heartbeat(name, settings, connection, by_name, queues, self._execution, control, self.metrics)
@@ -125,8 +128,9 @@ def _raise_crash(futures: Iterable[asyncio.Future[Any]]) -> None:
 def run_worker(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
     """Returns after a signal; calls `on_ready` when it takes jobs.
 
-    Raises WeightsError, EmbeddedRedisError, RedisRefused, TracingUnavailable, WorkerCrashed.
+    Raises WeightsError, EmbeddedRedisError, RedisRefused, ResultsRefused, TracingUnavailable, WorkerCrashed.
     """
+    check_results(settings)
     identity = Identity(settings.data_dir)
     try:
         if settings.redis_url:
@@ -144,7 +148,7 @@ async def _serve(
     connection = RedisConnection(url, settings.command_timeout)
     tracing = open_tracing(settings, "oar-worker")
     try:
-        worker = Worker(settings, connection, name, models, tracing)
+        worker = Worker(settings, connection, name, models, tracing, open_results(settings, connection))
         for model in models:
             set_model_facts(worker.metrics, model)
         loop = asyncio.get_running_loop()

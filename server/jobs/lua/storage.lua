@@ -94,7 +94,7 @@ end
 -- Counts what is kept for `ttl` ms from now.
 local function charge_for(storage, ttl, bytes)
   if bytes == 0 then
-    return
+    return 0
   end
   local span = math.max(1, math.ceil(ttl / SPANS))
   local ends = math.ceil((now + ttl) / span) * span
@@ -104,6 +104,21 @@ local function charge_for(storage, ttl, bytes)
     redis.call('HSET', storage, 'next', string.format('%.0f', ends))
   end
   keep(storage, ttl)
+  return ends
+end
+
+-- Counts what is kept of a job that has ended, so that it can be taken back.
+local function charge_result(storage, ttl, bytes)
+  local ends = charge_for(storage, ttl, bytes)
+  redis.call('HSET', key.job, 'charge', string.format('%.0f %.0f', ends, bytes))
+end
+
+-- Takes back what was counted of a job that has ended, unless it has expired.
+local function release_result(storage)
+  local ends, bytes = string.match(field('charge'), '^(%d+) (%d+)$')
+  if ends and redis.call('HEXISTS', storage, ends) == 1 then
+    add_charge(storage, ends, -tonumber(bytes))
+  end
 end
 
 -- Counts an accepted job, with `reserve` for what it will write.

@@ -42,7 +42,8 @@ async def total(connection: RedisConnection, tenant: str = "one") -> int:
 async def used(connection: RedisConnection, *patterns: str) -> int:
     """Bytes of all keys that match."""
     names = [name for pattern in patterns for name in await connection.once("KEYS", pattern)]
-    return sum([await connection.once("MEMORY", "USAGE", name, "SAMPLES", 0) for name in names])
+    # One of them may have expired meanwhile.
+    return sum([await connection.once("MEMORY", "USAGE", name, "SAMPLES", 0) or 0 for name in names])
 
 
 async def finish(connection: RedisConnection, settings: Settings, *pictures: bytes) -> str:
