@@ -287,6 +287,18 @@ class Settings(BaseSettings):
     )
     results_ttl: float = Field(0, ge=0, description="Seconds that a folder or bucket keeps unused results; 0 is ever")
 
+    # callbacks
+    callback_private: bool = Field(
+        False, description="Whether a callback_url may lead to loopback, private and other addresses of no public host"
+    )
+    callback_attempts: int = Field(8, ge=1, le=20, description="Attempts at a callback before it is given up")
+    callback_retry: float = Field(
+        5,
+        ge=0.01,
+        le=3600,
+        description="Seconds before a callback's second attempt; four times as long before each next",
+    )
+
     # limits
     max_body_bytes: int = Field(128 << 10, ge=1024, description="Largest request body without pictures, in bytes")
     max_upload_bytes: int = Field(8 << 20, ge=1024, description="Largest request body with pictures, in bytes")

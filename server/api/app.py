@@ -12,6 +12,7 @@ from oar_wire.errors import RedisUnavailable, ResourceNotFound
 from oar_wire.tenant import open_tenant
 from oar_wire.version import VERSION
 from server.api import (
+    callbacks,
     documents,
     edits,
     faults,
@@ -68,7 +69,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
             background = [asyncio.create_task(services.hub.run()), asyncio.create_task(services.sweeper.run())]
             watching = services.data.run(lambda: services.hub.num_watched, services.hub.note_loss)
             background += [asyncio.create_task(watching), asyncio.create_task(services.safety.run())]
-            background += [asyncio.create_task(work) for work in _results_work(services)]
+            background += [asyncio.create_task(work) for work in (services.callbacks.run(), *_results_work(services))]
             if ring is not None:
                 background.append(asyncio.create_task(ring.run()))
             try:
@@ -95,7 +96,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     )
     app.state.ring = ring
     faults.install(app)
-    routed = (generations, painting, edits, images, stream, models, health)
+    routed = (generations, painting, edits, images, stream, models, callbacks, health)
     for router in (
         *(module.router for module in routed),
         pages.make_studio_router(),

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from oar_wire.errors import JobExpired, JobNotFound, ModelNotFound, ModelNotReady
 from oar_wire.model import ModelInfo
 from oar_wire.tenant import Tenant, open_tenant
+from server.api.callback_sender import CallbackSender
 from server.api.gate import TENANT
 from server.api.links import PictureLinks
 from server.api.prompts import PromptMeter
@@ -95,6 +96,7 @@ class Services:
     exporter: ExporterLease
     limiter: RateLimiter
     links: PictureLinks
+    callbacks: CallbackSender
     probe: WriteProbe
     stream_limits: StreamLimits
     tracing: Tracing
@@ -111,6 +113,7 @@ class Services:
         connection = RedisConnection(url, settings.command_timeout, settings.redis_commands)
         registry = Registry(connection)
         results = open_results(settings, connection)
+        links = PictureLinks(connection, settings)
         return cls(
             settings=settings,
             metrics=metrics,
@@ -128,7 +131,8 @@ class Services:
             gauge=QueueGauge(connection),
             exporter=ExporterLease(connection, settings.metrics_lease),
             limiter=RateLimiter(connection),
-            links=PictureLinks(connection, settings),
+            links=links,
+            callbacks=CallbackSender(connection, settings, links, results, metrics.count_callback),
             probe=WriteProbe(connection, PROBE_SECONDS),
             stream_limits=StreamLimits(settings.max_sockets),
             tracing=tracing,

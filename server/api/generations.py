@@ -22,10 +22,9 @@ from oar_wire.errors import (
     ResourceNotFound,
     TooManySockets,
 )
-from oar_wire.events import Completed, Failed
-from oar_wire.job import GenerationList, GenerationStatus, ImageLink, Timings
+from oar_wire.job import GenerationList, GenerationStatus
 from oar_wire.openai import OutputFormat
-from oar_wire.outputs import OutputData, OutputKind, OutputLink
+from oar_wire.outputs import OutputData, OutputKind
 from oar_wire.request import GenerationRequest
 from server.api import documents
 from server.api.bodies import JsonRoute
@@ -33,14 +32,13 @@ from server.api.deps import Services, Shared
 from server.api.etags import is_current, make_etag
 from server.api.event_stream import HEARTBEAT, SCHEMA, EventStreamResponse, check_stream_limits, frame
 from server.api.following import follow, parse_seq
+from server.api.job_status import status_of
 from server.api.pictures import MEDIA_TYPES, Rendition, recipe_of, render_in
 from server.api.prefer import preferred_wait
 from server.api.submit import losses_told, place_of, submit_generation, wait_for_end
 from server.jobs.admission import Submitted
-from server.jobs.estimate import Fleet, eta
 from server.jobs.job import JobRecord, JobState
 from server.jobs.job_reader import Place
-from server.jobs.store import PNG
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"], route_class=JsonRoute)
 
@@ -133,7 +131,7 @@ async def list_jobs(
     names = await services.registry.served_models() if model is None else [model]
     ids = [job_id for name in names for job_id in await services.queue.active(name)]
     jobs = sorted(await services.queue.load_many(ids[:MOST_LOADED]), key=lambda job: job.created_at)[:limit]
-    return GenerationList(data=[_status(services, job) for job in jobs])
+    return GenerationList(data=[status_of(job, services.root_path) for job in jobs])
 
 
 @router.get(
@@ -168,7 +166,7 @@ async def cancel(
         await services.results.delete(job.tenant, job.id)
         await services.queue.delete(job)
     if job.is_archived or (job.state.is_terminal and purge):
-        return _status(services, job)
+        return status_of(job, services.root_path)
     state = await services.queue.cancel(job)
     services.metrics.canceled_waiting.inc(job.state is JobState.QUEUED and state is JobState.CANCELED)
     response.status_code = 202 if state is JobState.RUNNING else 200
@@ -328,60 +326,5 @@ async def describe_job(services: Services, place: Place) -> GenerationStatus:
     """Describes it as it was then: state, place and estimate are of one moment, even if a worker takes the job
     meanwhile."""
     if place.job.state.is_terminal:
-        return _status(services, place.job)
-    return _status(services, place.job, place, await services.queue.fleet(place.job.params.model))
-
-
-def _status(
-    services: Services, job: JobRecord, place: Place | None = None, fleet: Fleet | None = None
-) -> GenerationStatus:
-    url = f"{services.root_path}/v1/generations/{job.id}"
-    return GenerationStatus(
-        id=job.id,
-        status=job.state.value,
-        seed=job.params.seed,
-        params=job.params,
-        seq=job.seq,
-        attempts=job.attempts,
-        cancel_requested=job.cancel_requested,
-        position=None if place is None else place.waiting_ahead,
-        eta=None if place is None or fleet is None else _eta(place, fleet),
-        workers=None if fleet is None else len(fleet.workers),
-        notice=None if fleet is None or fleet.workers else _no_worker(job),
-        warnings=job.warnings,
-        timings=Timings(created_at=job.created_at, started_at=job.started_at, finished_at=job.finished_at),
-        images=_images(job, services.root_path),
-        outputs=_outputs(job, services.root_path),
-        retry_of=job.retry_of,
-        error=Failed.model_validate_json(job.result).error if job.state is JobState.FAILED else None,
-        url=url,
-        stream_url=f"{url}/stream",
-        events_url=f"{url}/events",
-    )
-
-
-def _no_worker(job: JobRecord) -> str:
-    return f"no worker serves the model {job.params.model!r} now; the job goes on when one does"
-
-
-def _eta(place: Place, fleet: Fleet) -> float | None:
-    params = place.job.params
-    rows = params.n * params.rows_per_image
-    seconds = eta(place.work_ahead, place.own_work, rows, fleet, params.n)
-    return None if seconds is None else round(seconds, 3)
-
-
-def _images(job: JobRecord, root_path: str) -> tuple[ImageLink, ...]:
-    links = Completed.model_validate_json(job.result).images if job.state is JobState.COMPLETED else ()
-    return tuple(link.model_copy(update={"url": root_path + link.url}) for link in links)
-
-
-def _outputs(job: JobRecord, root_path: str) -> tuple[OutputLink, ...]:
-    """Links of all outputs, also where the worker named images alone."""
-    if job.state is not JobState.COMPLETED:
-        return ()
-    ending = Completed.model_validate_json(job.result)
-    links = ending.outputs or tuple(
-        OutputLink(kind="image", index=image.index, media_type=PNG, url=image.url) for image in ending.images
-    )
-    return tuple(link.model_copy(update={"url": root_path + link.url}) for link in links)
+        return status_of(place.job, services.root_path)
+    return status_of(place.job, services.root_path, place, await services.queue.fleet(place.job.params.model))

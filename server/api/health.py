@@ -104,6 +104,7 @@ async def _fleet(services: Services) -> list[MetricSource]:
         fleet.oldest_age.labels(name).set(queue.oldest_age)
         fleet.workers.labels(name).set(sum(name in worker.models for worker in workers))
     fleet.dead_letters.set(await services.dead.count())
+    fleet.callbacks_waiting.set(await services.callbacks.waiting.count())
     texts = {worker.name: await services.registry.workers.metrics(worker.name) for worker in workers}
     repeated = texts if services.settings.metrics_workers else {}
     return [own(fleet.registry), *(published(name, text) for name, text in repeated.items())]

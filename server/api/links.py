@@ -81,6 +81,10 @@ class PictureLinks:
             raise LinkExpired("this link has expired; whoever has the key can still fetch the picture")
         return owner
 
+    async def derive(self, purpose: bytes, tenant: str) -> bytes:
+        """A secret of a tenant's own, for another purpose. Raises RedisUnavailable."""
+        return hmac.digest(await self._secret(), b"\n".join((purpose, tenant.encode())), hashlib.sha256)
+
     async def _secret(self) -> bytes:
         if self._given is not None:
             return self._given

@@ -17,6 +17,7 @@ from oar_wire.errors import InvalidField, InvalidIdempotencyKey, JobLost, JobNot
 from oar_wire.model import ModelInfo
 from oar_wire.request import GenerationRequest
 from oar_wire.tenant import Tenant
+from server.api.callback_address import check_callback
 from server.api.deps import Services
 from server.api.event_stream import wait_until_left
 from server.api.uploads import EditSource, with_edit
@@ -104,6 +105,7 @@ async def accept(
         source=None if source is None else source.png,
         output_bytes=output_bytes(params, model),
         warnings=read.warnings,
+        callback=check_callback(request.callback_url, services.settings),
         needs_worker=True,
     )
     services.metrics.requests.labels("replayed" if submitted.is_replay else "accepted").inc()

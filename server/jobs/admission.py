@@ -48,6 +48,7 @@ class SubmitOptions(TypedDict, total=False):
     """Facts of a job beside its parameters."""
 
     source: bytes | None  # the PNG that an edit starts from
+    callback: str  # address that is told of the end; empty is none
     retry_of: str  # the ended job that this one repeats
     output_bytes: int  # about what it will write, counted until it has
     warnings: Sequence[str]  # kept with the job for whoever looks at it
@@ -128,6 +129,8 @@ class Admission:
         }
         if warnings := options.get("warnings"):
             fields[Field.WARNINGS] = json.dumps(warnings)
+        if callback := options.get("callback"):
+            fields[Field.CALLBACK] = callback
         if trace := self._traceparent():
             fields[Field.TRACE] = trace
         return fields

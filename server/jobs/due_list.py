@@ -21,6 +21,10 @@ class DueList:
         taken: list[bytes] = await scripts.run(self._connection, "take_due", [self._key], args)
         return [entry.decode() for entry in taken]
 
+    async def postpone(self, entry: str, seconds: float) -> None:
+        """Makes an entry due after so long, and no sooner."""
+        await scripts.run(self._connection, "postpone", [self._key], {"id": entry, "wait_ms": milliseconds(seconds)})
+
     async def remove(self, entry: str) -> None:
         await self._connection.again("ZREM", self._key, entry)
 

@@ -17,6 +17,8 @@
 | `due` | sorted set | ids of jobs that somebody has to look at, by Redis' milliseconds: deadlines, cancels |
 | `sweeper` | string | the API process that looks at them, for as long as its lease lasts |
 | `archive` | sorted set | ids of completed jobs that are to move to the store of results, by when to look at them |
+| `callbacks` | sorted set | ids of ended jobs whose callback is to be sent, by when |
+| `callback:{id}` | hash | its address, tenant, body and attempts; expires |
 | `dead` | stream | jobs that were begun too often, with what a retry needs; bounded length |
 | `idem:{tenant}:{key}` | string | fingerprint and job id of an idempotent submit |
 | `rate:{tenant}` | string | when the tenant's bucket of requests is full again, in Redis' microseconds; expires then |
@@ -53,6 +55,7 @@ DUE = "due"
 SWEEPER = "sweeper"
 DEAD = "dead"
 ARCHIVE = "archive"
+CALLBACKS = "callbacks"
 RETENTION = "retention"
 EXPORTER = "exporter"
 LINK_SECRET = "link:secret"
@@ -63,13 +66,27 @@ WRITES_PROBE = "probe:writes"
 ACTIVITY = "news"
 ACTIVITY_LENGTH = 4096  # entries that are kept at least
 SINGLE = (
-    *(MODELS, DEFAULT_MODEL, WORKERS, DUE, SWEEPER, DEAD, ARCHIVE, RETENTION, EXPORTER, LINK_SECRET, DATA_ID),
+    *(
+        MODELS,
+        DEFAULT_MODEL,
+        WORKERS,
+        DUE,
+        SWEEPER,
+        DEAD,
+        ARCHIVE,
+        CALLBACKS,
+        RETENTION,
+        EXPORTER,
+        LINK_SECRET,
+        DATA_ID,
+    ),
     *(DATA_LOST, ACTIVITY),
 )
 
 # Before the first colon of the keys that are made below.
 PREFIXES = (
     *("job", "tomb", "ev", "pv", "img", "out", "val", "src", "q", "share", "line", "storage", "idem", "rate", "ctl"),
+    *("callback", "usage"),
     *("model", "text", "vocabulary", "worker", "metrics"),
 )
 
@@ -186,6 +203,15 @@ def rate_key(tenant: str, *, by_link: bool = False) -> str:
     return f"rate:{tenant}:links" if by_link else f"rate:{tenant}"
 
 
+def callback_key(job_id: str) -> str:
+    return f"callback:{job_id}"
+
+
+def usage_key(tenant: str, day: str) -> str:
+    """`day` is a date of UTC, such as 2026-12-01."""
+    return f"usage:{tenant}:{day}"
+
+
 def control_key(worker: str) -> str:
     return f"ctl:{worker}"
 
@@ -223,8 +249,18 @@ def job_keys(job_id: str, model: str, priority: str) -> list[str]:
 
 
 # What scripts make keys of by themselves, from parts that they alone know.
-_MAKERS: tuple[Callable[..., str], ...] = (job_key, outputs_key, values_key, storage_key, control_key, queue_key)
-_NAMES = {"GROUP": GROUP, "RELEASED": RELEASED, "OPEN_TENANT": OPEN_TENANT, "ACTIVITY": ACTIVITY, "ARCHIVE": ARCHIVE}
+_MAKERS: tuple[Callable[..., str], ...] = (
+    *(job_key, outputs_key, values_key, storage_key, control_key, queue_key),
+    *(callback_key, usage_key),
+)
+_NAMES = {
+    "GROUP": GROUP,
+    "RELEASED": RELEASED,
+    "OPEN_TENANT": OPEN_TENANT,
+    "ACTIVITY": ACTIVITY,
+    "ARCHIVE": ARCHIVE,
+    "CALLBACKS": CALLBACKS,
+}
 
 
 def lua_names() -> str:

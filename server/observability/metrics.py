@@ -20,6 +20,7 @@ METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 REQUEST_OUTCOMES = ("accepted", "replayed", "rejected")
 REFUSALS = tuple(kind.code for kind in (InvalidKey, RateLimited, OriginNotAllowed, HostNotAllowed))
 PICTURE_WORK = ("decode", "encode", "animate", "fetch")
+CALLBACK_OUTCOMES = ("delivered", "failed", "given_up")
 TENANT_OUTCOMES = ("let_in", RateLimited.code)
 JOB_OUTCOMES = ("completed", "failed", "canceled")
 SWEPT_OUTCOMES = ("failed", "canceled")
@@ -60,6 +61,9 @@ class ApiMetrics(Families):
         self.results_deleted = self.counter(
             "oar_results_deleted", "Jobs whose results were deleted, too old or too many"
         )
+        self._callbacks = self.counter(
+            "oar_callbacks", "Attempts at callbacks: delivered, failed (and repeated), given_up", "outcome"
+        )
         self.speaks = self.gauge("oar_fleet_exporter", "Whether this process shows the `fleet` rows")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
         self._build.labels(VERSION, "none", "none", "none", "none").set(1)
@@ -74,6 +78,8 @@ class ApiMetrics(Families):
         )
         for outcome in REQUEST_OUTCOMES:
             self.requests.labels(outcome)
+        for outcome in CALLBACK_OUTCOMES:
+            self._callbacks.labels(outcome)
         for work in PICTURE_WORK:
             self.pictures_waiting.labels(work)
         for code in REFUSALS:
@@ -86,6 +92,9 @@ class ApiMetrics(Families):
 
     def count_swept(self, outcome: str) -> None:
         self._swept.labels(outcome).inc()
+
+    def count_callback(self, outcome: str) -> None:
+        self._callbacks.labels(outcome).inc()
 
     def set_dangers(self, known: Iterable[str], found: Collection[str]) -> None:
         for danger in known:
@@ -114,6 +123,7 @@ class FleetMetrics(Families):
         self.oldest_age = self.gauge("oar_queue_oldest_age_seconds", "Age of the oldest job that waits", "model")
         self.workers = self.gauge("oar_workers", "Live workers of a model", "model")
         self.dead_letters = self.gauge("oar_dead_letters", "Dead letters of all models")
+        self.callbacks_waiting = self.gauge("oar_callbacks_waiting", "Callbacks that wait for their next attempt")
 
 
 class WorkerMetrics(Families):

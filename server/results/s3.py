@@ -64,6 +64,7 @@ class S3Files:
         """S3 does not know it."""
 
     def delete(self, job: str) -> None:
+        check_name(job)  # an empty name would be all
         with self._faults():
             names = [file.name for file in self.list(job)]
             # The record goes first: a job of which a part is gone must not be found.

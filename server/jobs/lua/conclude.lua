@@ -3,6 +3,17 @@
 -- What nobody asks for of a job that has ended.
 local OF_ACTIVE_JOBS = {'share', 'rows', 'work', 'done', 'nonce', 'base', 'anew', 'trace'}
 
+local CALLBACK_MS = 86400 * 1000
+local CALLBACK_BYTES = 4096 -- of its body, which is written when it is sent first
+
+local function note_callback(state, storage)
+  local callback = callback_key(field('id'))
+  redis.call('HSET', callback, 'url', field('callback'), 'tenant', field('tenant'), 'state', state)
+  redis.call('PEXPIRE', callback, CALLBACK_MS)
+  redis.call('ZADD', CALLBACKS, now, field('id'))
+  charge_for(storage, CALLBACK_MS, bytes_of(callback) + CALLBACK_BYTES)
+end
+
 -- The one way for a job to end: out of the queue, terminal event, result, lifetimes, tombstone. `num_bytes` is what was
 -- stored besides for as long as the result. It leaves the queue first, since that takes no memory: what has begun to
 -- write is not stopped by a Redis that is full.
@@ -28,6 +39,9 @@ local function conclude(state, body, result_ttl, tombstone_ttl, num_bytes)
   local storage = storage_of(field('tenant'))
   forget_expired(storage)
   release_active(storage)
+  if field('callback') ~= '' then
+    note_callback(state, storage)
+  end
   charge_result(storage, result_ttl, bytes_of(key.job, key.events, key.previews, source, outputs) + (num_bytes or 0))
   charge_for(storage, tombstone_ttl, bytes_of(key.tombstone))
   redis.call('PEXPIRE', key.job, result_ttl)
