@@ -19,6 +19,7 @@ VERBS = {
     "generate": ("oar_cli.generate", "generate_command", "Make pictures, in this process or on a server."),
     "edit": ("oar_cli.edit", "edit_command", "Paint a part of a picture anew."),
     "jobs": ("oar_cli.jobs", "jobs_group", "See what waits, runs and failed; cancel and repeat."),
+    "results": ("oar_cli.results", "results_group", "Export finished pictures."),
     "keys": ("oar_cli.keys", "keys", "Make, hash, list and check API keys."),
     "import": ("oar_cli.importing", "import_checkpoint", "Make a model of a published checkpoint."),
     "models": ("oar_cli.models", "models_group", "List, pull, remove and forget models."),

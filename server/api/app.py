@@ -23,6 +23,7 @@ from server.api import (
     pages,
     painting,
     stream,
+    usage,
     viewer,
 )
 from server.api.deps import Services
@@ -96,7 +97,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     )
     app.state.ring = ring
     faults.install(app)
-    routed = (generations, painting, edits, images, stream, models, callbacks, health)
+    routed = (generations, painting, edits, images, stream, models, callbacks, usage, health)
     for router in (
         *(module.router for module in routed),
         pages.make_studio_router(),

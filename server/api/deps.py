@@ -34,6 +34,7 @@ from server.jobs.queue import JobQueue
 from server.jobs.safety import Danger, SafetyWatch
 from server.jobs.store import RecentRegistry, Registry
 from server.jobs.sweeper import Sweeper
+from server.jobs.usage import UsageReader
 from server.observability.metrics import ApiMetrics
 from server.observability.spans import NO_TRACING, Tracing
 from server.results.opening import open_results
@@ -96,6 +97,7 @@ class Services:
     exporter: ExporterLease
     limiter: RateLimiter
     links: PictureLinks
+    usage: UsageReader
     callbacks: CallbackSender
     probe: WriteProbe
     stream_limits: StreamLimits
@@ -132,6 +134,7 @@ class Services:
             exporter=ExporterLease(connection, settings.metrics_lease),
             limiter=RateLimiter(connection),
             links=links,
+            usage=UsageReader(connection),
             callbacks=CallbackSender(connection, settings, links, results, metrics.count_callback),
             probe=WriteProbe(connection, PROBE_SECONDS),
             stream_limits=StreamLimits(settings.max_sockets),

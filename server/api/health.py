@@ -1,5 +1,6 @@
 """`/live`: this process answers. `/ready`: a request would be served. `/metrics`: Prometheus' text format."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -9,10 +10,13 @@ from pydantic import BaseModel, Field
 from oar_wire.errors import InvalidKey, ModelNotReady, RedisUnavailable, WritesRefused
 from server.api import documents
 from server.api.deps import Services, Shared
+from server.api.keyring import KeyRing
 from server.jobs.estimate import Fleet
 from server.observability.exposition import MetricSource, expose, own, published
 from server.observability.metrics import FleetMetrics
 from server.results.watch import DANGER
+
+USAGE_UNITS = ("pictures", "steps", "seconds")
 
 router = APIRouter(tags=["health"])
 
@@ -64,18 +68,20 @@ async def ready(services: Shared) -> Readiness:
 )
 async def metrics(request: Request, services: Shared) -> Response:
     """Of this process; and of the queue and the workers if this is the one API process that speaks for them."""
-    shared = await _gather(services, speak="all" in request.query_params)
+    ring: KeyRing | None = request.app.state.ring
+    tenants = [tenant.name for tenant in (ring.tenants if ring else (services.tenant,))]
+    shared = await _gather(services, tenants, speak="all" in request.query_params)
     return Response(expose(own(services.metrics.registry), *shared), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _gather(services: Services, *, speak: bool) -> list[MetricSource]:
+async def _gather(services: Services, tenants: Sequence[str], *, speak: bool) -> list[MetricSource]:
     """The queue as of now and the workers' texts; nothing without Redis. `speak` is for people: it takes no lease."""
     facts = services.metrics
     try:
         facts.redis_up.set(0)
         facts.redis_writable.set(await _takes_writes(services))
         is_speaker = not speak and await services.exporter.hold()
-        sources = await _fleet(services) if speak or is_speaker else []
+        sources = await _fleet(services, tenants) if speak or is_speaker else []
         facts.speaks.set(is_speaker)
         facts.redis_up.set(1)
     except RedisUnavailable:
@@ -94,7 +100,7 @@ async def _takes_writes(services: Services) -> bool:
     return True
 
 
-async def _fleet(services: Services) -> list[MetricSource]:
+async def _fleet(services: Services, tenants: Sequence[str]) -> list[MetricSource]:
     fleet = FleetMetrics()
     workers = await services.registry.workers.alive()
     for name in await services.registry.served_models():
@@ -105,6 +111,9 @@ async def _fleet(services: Services) -> list[MetricSource]:
         fleet.workers.labels(name).set(sum(name in worker.models for worker in workers))
     fleet.dead_letters.set(await services.dead.count())
     fleet.callbacks_waiting.set(await services.callbacks.waiting.count())
+    for tenant, used in zip(tenants, await services.usage.read_today(tenants)):
+        for unit in USAGE_UNITS:
+            fleet.usage.labels(tenant, unit).set(getattr(used, unit))
     texts = {worker.name: await services.registry.workers.metrics(worker.name) for worker in workers}
     repeated = texts if services.settings.metrics_workers else {}
     return [own(fleet.registry), *(published(name, text) for name, text in repeated.items())]

@@ -19,6 +19,7 @@
 | `archive` | sorted set | ids of completed jobs that are to move to the store of results, by when to look at them |
 | `callbacks` | sorted set | ids of ended jobs whose callback is to be sent, by when |
 | `callback:{id}` | hash | its address, tenant, body and attempts; expires |
+| `usage:{tenant}:{day}` | hash | what a tenant's jobs that ended on a day have cost; expires |
 | `dead` | stream | jobs that were begun too often, with what a retry needs; bounded length |
 | `idem:{tenant}:{key}` | string | fingerprint and job id of an idempotent submit |
 | `rate:{tenant}` | string | when the tenant's bucket of requests is full again, in Redis' microseconds; expires then |
@@ -208,7 +209,7 @@ def callback_key(job_id: str) -> str:
 
 
 def usage_key(tenant: str, day: str) -> str:
-    """`day` is a date of UTC, such as 2026-12-01."""
+    """`day` counts days of UTC since 1970."""
     return f"usage:{tenant}:{day}"
 
 

@@ -123,6 +123,9 @@ class FleetMetrics(Families):
         self.oldest_age = self.gauge("oar_queue_oldest_age_seconds", "Age of the oldest job that waits", "model")
         self.workers = self.gauge("oar_workers", "Live workers of a model", "model")
         self.dead_letters = self.gauge("oar_dead_letters", "Dead letters of all models")
+        self.usage = self.gauge(
+            "oar_tenant_usage", "Use since midnight UTC: pictures, steps, seconds", "tenant", "unit"
+        )
         self.callbacks_waiting = self.gauge("oar_callbacks_waiting", "Callbacks that wait for their next attempt")
 
 

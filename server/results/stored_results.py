@@ -56,7 +56,7 @@ class StoredResults:
 
     async def save(self, key: ResultKey, outputs: Sequence[OutputData]) -> Sequence[OutputData]:
         await asyncio.gather(
-            *(self._write(_output_name(key, output.kind, output.index), output.data) for output in outputs)
+            *(self._write(output_name(key, output.kind, output.index), output.data) for output in outputs)
         )
         return ()
 
@@ -69,7 +69,7 @@ class StoredResults:
         if not job.state.is_terminal:
             return None
         folder = _folder(job.tenant, job.id)
-        name = _output_name(ResultKey(job.tenant, job.id, job.epoch), kind, index)
+        name = output_name(ResultKey(job.tenant, job.id, job.epoch), kind, index)
 
         def read() -> bytes | None:
             data = self.files.read(name)
@@ -95,7 +95,7 @@ class StoredResults:
     async def archive(self, job: Archive) -> None:
         folder, key = _folder(job.tenant, job.job_id), ResultKey(job.tenant, job.job_id, int(job.fields[Field.EPOCH]))
         for output in job.outputs:
-            await self._write(_output_name(key, output.kind, output.index), output.data)
+            await self._write(output_name(key, output.kind, output.index), output.data)
         await self._write(f"{folder}/{EVENTS}", await self._call(lambda: _pack_events(job.events)))
         record = {"format": FORMAT, "id": job.job_id, "fields": dict(job.fields)}
         await self._write(f"{folder}/{RECORD}", json.dumps(record).encode())
@@ -132,7 +132,7 @@ def _folder(tenant: str, job_id: str) -> str:
     return f"{tenant}/{job_id}"
 
 
-def _output_name(key: ResultKey, kind: OutputKind, index: int) -> str:
+def output_name(key: ResultKey, kind: OutputKind, index: int) -> str:
     suffix = TYPES[MEDIA_TYPES[kind]]
     return f"{_folder(key.tenant, key.job_id)}/{key.epoch}-{kind}-{index}.{suffix}"
 

@@ -44,7 +44,7 @@ def both_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, both_weights: Path) -> Iterator[LiveServer]:
-    settings = {"OAR_MODELS": MODELS, "OAR_DETERMINISTIC": "true"}
+    settings = {"OAR_MODELS": MODELS, "OAR_DETERMINISTIC": "true", "OAR_RESULTS": "redis"}
     with LiveServer(tmp_path_factory.mktemp("frames"), both_weights, is_gated=True, **settings) as live:
         yield live
 

@@ -155,6 +155,7 @@ def test_who_opens_links_does_not_use_up_the_owners_requests(locked: LiveServer,
 def test_any_api_process_opens_what_another_one_signed(locked: LiveServer, keys: Keys, link: str) -> None:
     def opened(**settings: Any) -> httpx.Response:
         redis = EmbeddedRedis(locked.data_dir / "data")
+        settings |= {"results": "folder", "data_dir": locked.data_dir / "data"}
         with ApiThread(Settings(redis_url=redis.url, api_keys=keys.path, **settings)) as url:
             return fetch(link.replace(locked.url, url))
 

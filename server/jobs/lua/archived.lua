@@ -7,7 +7,7 @@ end
 redis.call('DEL', KEYS[7])
 local source, storage = field('source'), storage_of(field('tenant'))
 release_result(storage)
-charge_result(storage, args.ended_ms, bytes_of(key.job, key.events, key.previews, source))
+charge_result(storage, args.ended_ms, 0, key.job, key.events, key.previews, source)
 for _, name in ipairs({key.job, key.events, key.previews, source}) do
   if name ~= '' then
     redis.call('PEXPIRE', name, args.ended_ms)

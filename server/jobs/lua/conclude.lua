@@ -14,6 +14,27 @@ local function note_callback(state, storage)
   charge_for(storage, CALLBACK_MS, bytes_of(callback) + CALLBACK_BYTES)
 end
 
+local DAY_MS = 86400 * 1000
+local USAGE_DAYS = 40
+
+-- Counts what the job has cost its tenant today, by UTC.
+local function note_usage(state)
+  local tenant = field('tenant') ~= '' and field('tenant') or OPEN_TENANT
+  local usage = usage_key(tenant, string.format('%.0f', math.floor(now / DAY_MS)))
+  local begun, rows = number('started'), number('rows')
+  redis.call('HINCRBY', usage, state, 1)
+  if begun > 0 then
+    redis.call('HINCRBY', usage, 'milliseconds', string.format('%.0f', math.max(0, now - begun)))
+  end
+  if rows > 0 then
+    redis.call('HINCRBY', usage, 'steps', string.format('%.0f', math.floor(number('done') / rows)))
+  end
+  if state == 'completed' then
+    redis.call('HINCRBY', usage, 'pictures', cjson.decode(field('params')).n or 0)
+  end
+  redis.call('PEXPIRE', usage, USAGE_DAYS * DAY_MS)
+end
+
 -- The one way for a job to end: out of the queue, terminal event, result, lifetimes, tombstone. `num_bytes` is what was
 -- stored besides for as long as the result. It leaves the queue first, since that takes no memory: what has begun to
 -- write is not stopped by a Redis that is full.
@@ -32,6 +53,7 @@ local function conclude(state, body, result_ttl, tombstone_ttl, num_bytes)
   end
   local outputs = outputs_key(field('id'))
   redis.call('DEL', values_key(field('id'))) -- nobody goes on from them
+  note_usage(state)
   redis.call('HSET', key.job, 'state', state, 'finished', now, 'result', body)
   redis.call('HDEL', key.job, unpack(OF_ACTIVE_JOBS))
   append(state, body)
@@ -42,7 +64,7 @@ local function conclude(state, body, result_ttl, tombstone_ttl, num_bytes)
   if field('callback') ~= '' then
     note_callback(state, storage)
   end
-  charge_result(storage, result_ttl, bytes_of(key.job, key.events, key.previews, source, outputs) + (num_bytes or 0))
+  charge_result(storage, result_ttl, num_bytes or 0, key.job, key.events, key.previews, source, outputs)
   charge_for(storage, tombstone_ttl, bytes_of(key.tombstone))
   redis.call('PEXPIRE', key.job, result_ttl)
   redis.call('PEXPIRE', key.events, result_ttl)

@@ -107,15 +107,18 @@ local function charge_for(storage, ttl, bytes)
   return ends
 end
 
--- Counts what is kept of a job that has ended, so that it can be taken back.
-local function charge_result(storage, ttl, bytes)
-  local ends = charge_for(storage, ttl, bytes)
-  redis.call('HSET', key.job, 'charge', string.format('%.0f %.0f', ends, bytes))
+local CHARGE = '%014.0f %014.0f'
+
+-- Counts what is kept of a job that has ended, so that it can be taken back: these keys, and so many bytes besides.
+local function charge_result(storage, ttl, num_bytes, ...)
+  redis.call('HSET', key.job, 'charge', string.format(CHARGE, 0, 0)) -- it takes room itself
+  local bytes = bytes_of(...) + num_bytes
+  redis.call('HSET', key.job, 'charge', string.format(CHARGE, charge_for(storage, ttl, bytes), bytes))
 end
 
 -- Takes back what was counted of a job that has ended, unless it has expired.
 local function release_result(storage)
-  local ends, bytes = string.match(field('charge'), '^(%d+) (%d+)$')
+  local ends, bytes = string.match(field('charge'), '^0*(%d+) (%d+)$')
   if ends and redis.call('HEXISTS', storage, ends) == 1 then
     add_charge(storage, ends, -tonumber(bytes))
   end

@@ -13,9 +13,12 @@ import httpx
 import pytest
 from redis import Redis
 
+from oar_cli import main
 from server.jobs.embedded import EmbeddedRedis
 from server.settings import Settings
+from tests.models.videos import NAME as VIDEO
 from tests.server.api_thread import ApiThread
+from tests.server.films import MODELS, write_both
 from tests.server.live import LiveServer
 from tests.server.results.s3_server import BUCKET, S3Server, s3_server
 from tests.server.tenants import Keys, bearer, write_keys
@@ -149,6 +152,54 @@ def test_a_purge_in_redis_too(tmp_path: Path, weights_dir: Path) -> None:
             assert [key for key in redis.keys("*gen-*") if not key.startswith(b"tomb:")] == []
             assert int(redis.hget("storage:-", "total") or 0) < before, "its bytes are the tenant's again"
         assert server.client.get(f"/v1/generations/{job_id}/images/0").status_code == 410
+
+
+def test_a_video_and_its_frames_stay(tmp_path: Path, stored: dict[str, str]) -> None:
+    (tmp_path / "weights").mkdir()
+    write_both(tmp_path / "weights")
+    with LiveServer(tmp_path, tmp_path / "weights", OAR_MODELS=MODELS, **stored) as server:
+        job = finish(server, model=VIDEO, prompt="thing 3")
+        links = [output["url"] for output in job["outputs"]]
+        assert {output["kind"] for output in job["outputs"]} == {"frame", "video"}
+        known = [server.client.get(link).raise_for_status().content for link in links]
+        wait_until_forgotten(server, job["id"])
+        found = [server.client.get(link).raise_for_status() for link in links]
+        assert [answer.content for answer in found] == known
+        assert [answer.headers["Content-Type"] for answer in found] == [
+            output["media_type"] for output in job["outputs"]
+        ]
+
+
+@pytest.mark.parametrize("store", ["folder", "redis"])
+def test_an_export_has_all_pictures_with_their_recipes(
+    tmp_path: Path, weights_dir: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LiveServer(tmp_path, weights_dir, OAR_RESULTS=store, OAR_SWEEP_SECONDS="0.05") as server:
+        job = finish(server, n=2, seed=7)
+        failed = server.submit(deadline=0.001)["id"]
+        wait_for(lambda: ended(server, failed))
+        pictures = [server.png(job["id"], index) for index in range(2)]
+        data_dir = server.data_dir / "data"
+        if store == "folder":
+            wait_for((data_dir / "results/-" / job["id"] / "record.json").exists)
+        monkeypatch.setenv("OAR_DATA_DIR", str(data_dir))
+        out = tmp_path / "out"
+        first = export(out)
+        assert first == {"jobs": 1, "written": 2, "folder": str(out)}
+        assert [(out / f"-/{job['id']}-image-{index}.png").read_bytes() for index in range(2)] == pictures
+        (line,) = (json.loads(line) for line in (out / "results.jsonl").read_text().splitlines())
+        assert (line["id"], line["tenant"], len(line["files"])) == (job["id"], "-", 2)
+        assert line["params"]["seed"] == 7
+        assert export(out)["written"] == 0
+        assert export(tmp_path / "none", "--tenant", "nobody")["jobs"] == 0
+    if store == "folder":
+        assert export(tmp_path / "again")["written"] == 2, "no server is needed"
+
+
+def export(*words: Path | str) -> dict[str, Any]:
+    done = CliRunner().invoke(main, ["results", "export", *map(str, words), "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
 
 
 def test_another_tenant_finds_nothing(tmp_path: Path, weights_dir: Path, stored: dict[str, str]) -> None:
