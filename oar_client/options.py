@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     condition: dict[str, str | int] | None
     model: str | None
     n: int
+    callback_url: str | None
     previews: bool
 
 

@@ -506,7 +506,7 @@ class WritesRefused(RedisUnavailable):
 
 class ResultsUnavailable(_Unavailable):
     code = "results_unavailable"
-    meaning = "The folder or bucket of finished pictures does not answer, or is full; nothing is lost."
+    meaning = "The store of results does not answer, or is full."
     example = Example("the store of finished pictures does not answer now")
     places = ("submits", "job routes", "picture routes")
 

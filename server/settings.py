@@ -279,24 +279,23 @@ class Settings(BaseSettings):
     # results
     results: Results = Field(
         "redis",
-        description="Store of finished pictures: redis, folder (`results` in OAR_DATA_DIR; default of `oar serve`), or "
-        "s3://BUCKET/PREFIX",
+        description="Store of results: redis, folder (default of `oar serve`) or s3://BUCKET/PREFIX",
     )
-    results_mib: int = Field(
-        2048, ge=0, description="MiB of a folder or bucket; the least recently used results go first. 0 is no limit"
+    results_mib: int = Field(2048, ge=0, description="Most MiB of a folder or bucket; 0 is no limit")
+    results_ttl: float = Field(
+        0, ge=0, description="Seconds that a folder or bucket keeps unused results; 0 is no limit"
     )
-    results_ttl: float = Field(0, ge=0, description="Seconds that a folder or bucket keeps unused results; 0 is ever")
 
     # callbacks
     callback_private: bool = Field(
-        False, description="Whether a callback_url may lead to loopback, private and other addresses of no public host"
+        False, description="Whether a callback_url may lead to addresses that are not public"
     )
-    callback_attempts: int = Field(8, ge=1, le=20, description="Attempts at a callback before it is given up")
+    callback_attempts: int = Field(8, ge=1, le=10, description="Most attempts at a callback")
     callback_retry: float = Field(
         5,
         ge=0.01,
-        le=3600,
-        description="Seconds before a callback's second attempt; four times as long before each next",
+        le=60,
+        description="Seconds before a callback's second attempt; each next waits four times as long",
     )
 
     # limits

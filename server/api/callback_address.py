@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+
 from oar_wire.errors import InvalidField
 from server.settings import Settings
 
@@ -42,6 +44,11 @@ def check_callback(url: str | None, settings: Settings) -> str:
         return ""
     try:
         host, _ = _split(url)
+        httpx.URL(url)
+    except httpx.InvalidURL:
+        raise InvalidField(
+            "callback_url is no address such as https://host.example/path", field="callback_url"
+        ) from None
     except ValueError as error:
         raise InvalidField(f"callback_url is {error}", field="callback_url") from None
     address = _literal(host)

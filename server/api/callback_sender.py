@@ -122,8 +122,9 @@ class CallbackSender:
         words: list[bytes] = await self._connection.again("HGETALL", keys.callback_key(job_id))
         fields = {name.decode(): value.decode() for name, value in zip(words[::2], words[1::2])}
         tenant = fields.get("tenant") or OPEN_TENANT
-        if "url" not in fields:
+        if "url" not in fields:  # it has expired
             await self.waiting.remove(job_id)
+            self._count("given_up")
             return
         if self._of_tenants[tenant] >= MOST_OF_A_TENANT:
             await self.waiting.postpone(job_id, BUSY_SECONDS)

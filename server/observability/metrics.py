@@ -53,17 +53,11 @@ class ApiMetrics(Families):
         self._redis_unsafe = self.gauge(
             "oar_redis_unsafe", "Whether a setting of Redis may lose jobs, by danger", "danger"
         )
-        self.results_up = self.gauge("oar_results_up", "Whether the store of results accepts writes")
-        self.results_bytes = self.gauge(
-            "oar_results_bytes", "Bytes of a folder or bucket of results, when last counted"
-        )
-        self.results_archived = self.counter("oar_results_archived", "Jobs moved from Redis to the store of results")
-        self.results_deleted = self.counter(
-            "oar_results_deleted", "Jobs whose results were deleted, too old or too many"
-        )
-        self._callbacks = self.counter(
-            "oar_callbacks", "Attempts at callbacks: delivered, failed (and repeated), given_up", "outcome"
-        )
+        self.results_up = self.gauge("oar_results_up", "Whether results can be stored")
+        self.results_bytes = self.gauge("oar_results_bytes", "Bytes of stored results")
+        self.results_archived = self.counter("oar_results_archived", "Jobs moved to the store of results")
+        self.results_deleted = self.counter("oar_results_deleted", "Jobs whose results were deleted")
+        self._callbacks = self.counter("oar_callbacks", "Attempts at callbacks", "outcome")
         self.speaks = self.gauge("oar_fleet_exporter", "Whether this process shows the `fleet` rows")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
         self._build.labels(VERSION, "none", "none", "none", "none").set(1)
@@ -123,10 +117,8 @@ class FleetMetrics(Families):
         self.oldest_age = self.gauge("oar_queue_oldest_age_seconds", "Age of the oldest job that waits", "model")
         self.workers = self.gauge("oar_workers", "Live workers of a model", "model")
         self.dead_letters = self.gauge("oar_dead_letters", "Dead letters of all models")
-        self.usage = self.gauge(
-            "oar_tenant_usage", "Use since midnight UTC: pictures, steps, seconds", "tenant", "unit"
-        )
-        self.callbacks_waiting = self.gauge("oar_callbacks_waiting", "Callbacks that wait for their next attempt")
+        self.usage = self.gauge("oar_tenant_usage", "Use since midnight UTC", "tenant", "unit")
+        self.callbacks_waiting = self.gauge("oar_callbacks_waiting", "Callbacks that wait")
 
 
 class WorkerMetrics(Families):
@@ -165,9 +157,7 @@ class WorkerMetrics(Families):
         self.slots = self.gauge("oar_cache_slots", "Cache slots of the engine", "model")
         self.cache_bytes = self.gauge("oar_cache_bytes", "Bytes of the cache slots, which grow with the load", "model")
         self.load_seconds = self.gauge("oar_model_load_seconds", "Reading, checking and warming up a model", "model")
-        self.results_failed = self.counter(
-            "oar_results_failed", "Failed writes of finished pictures to their store, which are repeated", "model"
-        )
+        self.results_failed = self.counter("oar_results_failed", "Failed writes to the store of results", "model")
         self._build = self.gauge("oar_build_info", "Always 1", "version", "torch", "device", "dtype", "threads")
         for model in models:
             self.start("model", model)

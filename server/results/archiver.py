@@ -58,13 +58,16 @@ class Archiver:
             await asyncio.sleep(self._settings.sweep_seconds)
 
     async def archive(self) -> int:
-        """Moves `BATCH` jobs at most; returns how many were due. Raises RedisUnavailable, ResultsUnavailable."""
+        """Moves `BATCH` jobs at most; returns how many were moved. Raises RedisUnavailable, ResultsUnavailable."""
         ids = await self.waiting.take(BATCH, HOLD_SECONDS)
         outcomes = await asyncio.gather(*map(self._move, ids), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return len(ids)
+        failures = [(job_id, outcome) for job_id, outcome in zip(ids, outcomes) if isinstance(outcome, BaseException)]
+        for job_id, failure in failures:
+            if isinstance(failure, RedisUnavailable | RedisError | ResultsUnavailable):
+                raise failure
+            # One job must not keep the others in Redis. It is tried again.
+            logger.error("cannot archive job=%s", job_id, exc_info=failure)
+        return len(ids) - len(failures)
 
     async def _move(self, job_id: str) -> None:
         words: list[bytes] = await self._connection.again("HGETALL", keys.job_key(job_id))

@@ -54,6 +54,7 @@ export const ErrorCode = {
   JobLost: "job_lost",
   RedisUnavailable: "redis_unavailable",
   WritesRefused: "writes_refused",
+  ResultsUnavailable: "results_unavailable",
   SlowClient: "slow_client",
   DeadlineExceeded: "deadline_exceeded",
   AttemptsExhausted: "attempts_exhausted",
