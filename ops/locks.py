@@ -69,9 +69,9 @@ class Lock:
 
 
 ALL = (
-    Lock("api", ("otel",)),
-    Lock("worker-cpu", ("worker", "otel"), is_cpu=True),
-    Lock("worker-cuda", ("worker", "otel")),
+    Lock("api", ("otel", "s3")),
+    Lock("worker-cpu", ("worker", "otel", "s3"), is_cpu=True),
+    Lock("worker-cuda", ("worker", "otel", "s3")),
 )
 
 

@@ -16,8 +16,8 @@ from tests.surface.test_docker import DOCKERFILES, ROOT, instructions
 
 LOCKS = ROOT / "docker" / "locks"
 PROJECT: Mapping[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = {"api": ["otel"], "worker-cpu": ["worker", "otel"], "worker-cuda": ["worker", "otel"]}
-NOT_IN_IMAGES = set(PROJECT["optional-dependencies"]) - {"worker", "otel"}
+EXTRAS = {"api": ["otel", "s3"], "worker-cpu": ["worker", "otel", "s3"], "worker-cuda": ["worker", "otel", "s3"]}
+NOT_IN_IMAGES = set(PROJECT["optional-dependencies"]) - {"worker", "otel", "s3"}
 PLATFORM = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64",
             "python_version": "3.11", "python_full_version": "3.11.13"}  # fmt: skip
 # What the wheels of torch from the package index bring, and the ones without CUDA do not.
