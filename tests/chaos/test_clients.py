@@ -131,7 +131,7 @@ async def test_an_openai_stream_outlives_its_workers(house: House, atelier: Atel
                     await registry.workers.leave(worker.name)
                 working = asyncio.create_task(workers())
                 await until(registry.workers.alive)
-                partial, finished = Counter[int](), dict[int, bytes]()
+                partial, finished, facts = Counter[int](), dict[int, bytes](), dict[str, Any]()
                 stream = await client.images.generate(**body, extra_body={"seed": seed, "steps": NUM_TOKENS})
                 async for event in stream:
                     facts = (event.model_extra or {})["oar"]
