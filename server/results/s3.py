@@ -5,6 +5,7 @@ profile, or the role of the machine.
 """
 
 import contextlib
+import logging
 from collections.abc import Generator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -122,6 +123,7 @@ def _connect() -> Any:
         from botocore.exceptions import BotoCoreError  # pyright: ignore[reportMissingTypeStubs]
     except ImportError as error:
         raise ResultsRefused("results in S3 need boto3: pip install 'oar-server[s3]'") from error
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # it would tell of each client where it found what
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,

@@ -43,7 +43,7 @@ from tests.waiting import HANG_SECONDS
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[3]
-LABELS = {"method", "route", "status", "code", "outcome", "tenant", "model", "worker", "work", "danger"}
+LABELS = {"unit", "method", "route", "status", "code", "outcome", "tenant", "model", "worker", "work", "danger"}
 LABELS |= {"version", "torch", "device", "dtype", "threads"}
 WHERE = {"api": ApiMetrics, "fleet": FleetMetrics, "worker": WorkerMetrics}
 
