@@ -30,6 +30,8 @@ def test_routes() -> None:
         ("GET", "/v1/models"),
         ("GET", "/v1/models/{name}"),
         ("GET", "/v1/models/{name}/classes"),
+        ("GET", "/v1/callbacks/secret"),
+        ("GET", "/v1/usage"),
         ("GET", "/live"),
         ("GET", "/ready"),
         ("GET", "/metrics"),
@@ -40,7 +42,7 @@ def test_request_and_status_fields() -> None:
     assert set(GenerationRequest.model_fields) == {
         "model", "prompt", "seed", "n", "order", "steps", "group_sizes", "guidance", "temperature", "top_k", "top_p",
         "previews", "priority", "deadline", "entropy_bound", "candidates", "guidance_interval", "guidance_schedule",
-        "negative_prompt", "condition", "repulsion", "revise",
+        "negative_prompt", "condition", "repulsion", "revise", "callback_url",
     }  # fmt: skip
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
@@ -106,6 +108,7 @@ def test_error_codes_and_statuses() -> None:
         "job_lost": 503,
         "redis_unavailable": 503,
         "writes_refused": 503,
+        "results_unavailable": 503,
         "slow_client": 503,
         "deadline_exceeded": 500,
         "attempts_exhausted": 500,

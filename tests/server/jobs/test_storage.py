@@ -198,7 +198,7 @@ async def test_of_jobs_that_were_canceled_before_they_began_next_to_nothing_is_k
     while await connection.once("KEYS", "job:*") or await connection.once("KEYS", "ev:*"):
         await asyncio.sleep(0.1)
     left: list[bytes] = sorted(await connection.once("KEYS", "*"))
-    assert {name.decode().partition(":")[0] for name in left} <= {"tomb", "storage", "news", "q", "due"}
+    assert {name.decode().partition(":")[0] for name in left} <= {"tomb", "storage", "usage", "news", "q", "due"}
     assert await used(connection, "tomb:*") < 160 * len(ids)
     for name in await connection.once("KEYS", "tomb:*"):
         assert 0 < await connection.once("PTTL", name) <= 3_600_000, "not as long as that of a result"
