@@ -170,6 +170,13 @@ class InvalidLimit(InvalidRequest):
     example = Example("limit: Input should be at most 100", "limit")
 
 
+class InvalidDays(InvalidRequest):
+    code = "invalid_days"
+    names = "days"
+    meaning = "Usage is told of 1 to 31 days."
+    example = Example("days: Input should be less than or equal to 31", "days")
+
+
 class InvalidFormat(InvalidRequest):
     code = "invalid_format"
     names = "format"

@@ -41,9 +41,7 @@ class GenerationRequest(DrawingOptions):
     condition: Condition | None = Field(None, description="A class instead of a prompt, for a model of classes")
     model: str | None = Field(None, max_length=200, description="A name from GET /v1/models; absent: the default model")
     n: int = Field(1, ge=1, description="Number of images; index 0 to n-1")
-    callback_url: str | None = Field(
-        None, max_length=2000, description="Address that is told of the job's end"
-    )
+    callback_url: str | None = Field(None, max_length=2000, description="Address that is told of the job's end")
     previews: bool = Field(True, description="Whether to send `preview` events")
 
     def check_says_what(self, condition: ConditionKind, model: str) -> None:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from oar_wire.base import Sent
-from oar_wire.errors import InvalidField
+from oar_wire.errors import InvalidDays
 from server.api import documents
 from server.api.deps import Shared
 from server.jobs.usage import DayUsage
@@ -37,7 +37,7 @@ class UsageList(Sent):
     "",
     summary="See what you have used",
     response_model=UsageList,
-    responses=documents.errors(InvalidField("days: Input should be less than or equal to 31", field="days")),
+    responses=documents.errors(InvalidDays),
 )
 async def usage(
     services: Shared,

@@ -18,6 +18,7 @@ export const ErrorCode = {
   InvalidForm: "invalid_form",
   InvalidAfter: "invalid_after",
   InvalidLimit: "invalid_limit",
+  InvalidDays: "invalid_days",
   InvalidFormat: "invalid_format",
   UnsupportedByModel: "unsupported_by_model",
   InvalidCompression: "invalid_compression",
