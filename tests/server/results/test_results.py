@@ -1,6 +1,7 @@
 """Results that stay: in a folder and in S3, when Redis has forgotten their job."""
 
 import contextlib
+import json
 import os
 import re
 import signal
