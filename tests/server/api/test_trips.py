@@ -56,11 +56,11 @@ class Monitor:
 def name_of(command: str) -> str:
     """A script by its name."""
     words = command.split()
-    names = {scripts.script(name).digest: name for name in ("submit", "look", "cancel", "sweep")}
+    names = {scripts.script(name).digest: name for name in ("submit", "look", "cancel", "sweep", "take_due")}
     return names.get(words[1], command) if words[0] == "EVALSHA" else command
 
 
-BESIDE = {"sweep", f"GET {keys.DATA_ID}"}
+BESIDE = {"sweep", "take_due", f"GET {keys.DATA_ID}"}
 
 
 @pytest.fixture
