@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     model: str | None
     n: int
     previews: bool
+    kept_previews: int
 
 
 class EditOptions(Options, total=False):

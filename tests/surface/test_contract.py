@@ -40,7 +40,7 @@ def test_request_and_status_fields() -> None:
     assert set(GenerationRequest.model_fields) == {
         "model", "prompt", "seed", "n", "order", "steps", "group_sizes", "guidance", "temperature", "top_k", "top_p",
         "previews", "priority", "deadline", "entropy_bound", "candidates", "guidance_interval", "guidance_schedule",
-        "negative_prompt", "condition", "repulsion", "revise",
+        "negative_prompt", "condition", "repulsion", "revise", "kept_previews",
     }  # fmt: skip
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",
