@@ -77,7 +77,7 @@ class Nursery:
 
 
 class House:
-    """One Redis with all that works on it. Workers of one `room` have one name, one after the other."""
+    """One Redis with all that works on it. Workers of one `folder` have one name, one after the other."""
 
     def __init__(self, folder: Path, weights_dir: Path, nursery: Nursery) -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ class House:
         self._nursery = nursery
         self._workers: list[int] = []
         self._apis: list[subprocess.Popen[bytes]] = []
-        self.settings = Settings(
+        self.settings = Settings(  # pyright: ignore[reportCallIssue]: the others come from the environment
             redis_url=self.redis.url,
             weights_dir=weights_dir,
             data_dir=folder / "data",
@@ -115,7 +115,7 @@ class House:
 
     def worker(
         self,
-        room: str = "one",
+        folder: str = "one",
         *,
         step_seconds: float = 0.0,
         die_after: int | None = None,
@@ -123,7 +123,7 @@ class House:
         **changes: Any,
     ) -> int:
         """The process id of a new worker."""
-        settings = self.settings.model_copy(update={"data_dir": self.folder / room, **changes})
+        settings = self.settings.model_copy(update={"data_dir": self.folder / folder, **changes})
         given = Settings.model_construct(_fields_set=self.settings.model_fields_set | changes.keys(), **dict(settings))
         pid = self._nursery.start(given, step_seconds, die_after, die_late=die_late)
         self._workers.append(pid)
@@ -154,10 +154,10 @@ class House:
     async def model_is_known(self) -> None:
         await until(lambda: Registry(self.connection).models())
 
-    async def submit(self, **wish: Any) -> GenerationParams | Any:
-        """Accepts a job as the API would; its id is `.job_id`."""
+    async def submit(self, **changes: Any) -> str:
+        """Accepts a job as the API would; returns its id."""
         (model,) = await Registry(self.connection).models()
-        request = GenerationRequest(**{"prompt": "a red circle", "steps": NUM_TOKENS, **wish})
+        request = GenerationRequest(**{"prompt": "a red circle", "steps": NUM_TOKENS, **changes})
         params = resolve(request, model, self.settings)
         return (await self.queue.submit(params)).job_id
 

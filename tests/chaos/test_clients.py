@@ -130,8 +130,8 @@ async def test_an_openai_stream_outlives_its_workers(house: House, atelier: Atel
                 for worker in await registry.workers.alive():
                     await registry.workers.leave(worker.name)
                 working = asyncio.create_task(workers())
-                await until(registry.workers)
-                partial, finished = Counter[int](), dict[int, bytes]()
+                await until(registry.workers.alive)
+                partial, finished, facts = Counter[int](), dict[int, bytes](), dict[str, Any]()
                 stream = await client.images.generate(**body, extra_body={"seed": seed, "steps": NUM_TOKENS})
                 async for event in stream:
                     facts = (event.model_extra or {})["oar"]

@@ -204,7 +204,7 @@ async def heals(house: House, api: Api) -> None:
 
 async def test_a_redis_that_is_emptied_amid_everything(house: House, figures: dict[str, Any]) -> None:
     chance, rounds = dice(24), scaled(40, 6)
-    workers = {room: house.worker(room, slots=4, step_seconds=0.03) for room in ("one", "two")}
+    workers = {folder: house.worker(folder, slots=4, step_seconds=0.03) for folder in ("one", "two")}
     await house.model_is_known()
     kills: Counter[str] = Counter()
     known: list[int] = []
@@ -219,10 +219,10 @@ async def test_a_redis_that_is_emptied_amid_everything(house: House, figures: di
                 await api.restart_after_kill()
                 kills["api"] += 1
             else:
-                room = chance.choice(list(workers))
-                kill(workers[room], signal.SIGKILL)
-                await until(lambda: gone(workers[room]))
-                workers[room] = house.worker(room, slots=4, step_seconds=0.03)
+                folder = chance.choice(list(workers))
+                kill(workers[folder], signal.SIGKILL)
+                await until(lambda: gone(workers[folder]))
+                workers[folder] = house.worker(folder, slots=4, step_seconds=0.03)
                 kills["worker"] += 1
 
         async def is_told(before: int) -> Callable[[], Awaitable[bool]]:

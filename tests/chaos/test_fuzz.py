@@ -34,7 +34,8 @@ async def ask(client: httpx.AsyncClient, request: FuzzedRequest) -> int:
     """The status; httpx refuses to send some of them as they are, so that the target goes out raw."""
     target = request.url.encode("utf-8", "surrogatepass")
     url = client.base_url.copy_with(raw_path=b"/")
-    sent = client.build_request(request.method, url, content=request.content, headers=list(request.headers.items()))
+    headers = [(name.encode(), value) for name, value in request.headers.items()]
+    sent = client.build_request(request.method, url, content=request.content, headers=headers)
     sent.extensions["target"] = quote(target, safe=PRINTABLE).encode()
     return (await client.send(sent)).status_code
 

@@ -84,31 +84,32 @@ class Visitor:
 
     async def _do_something(self, ours: AsyncClient, theirs: openai.AsyncOpenAI, plain: httpx.AsyncClient) -> str:
         chance = self._chance
-        prompt, wish = "a red circle", {"steps": chance.randint(1, NUM_TOKENS), "seed": chance.randrange(1 << 40)}
+        prompt = "a red circle"
+        options: dict[str, Any] = {"steps": chance.randint(1, NUM_TOKENS), "seed": chance.randrange(1 << 40)}
         kind = chance.choice(("watched", "left", "canceled", "edited", "openai", "events", "asked twice", "refused"))
         match kind:
             case "watched":
-                generation = await ours.generate(prompt, **wish, n=chance.randint(1, 3))
+                generation = await ours.generate(prompt, **options, n=chance.randint(1, 3))
                 assert generation.status.status == "completed"
             case "left":
-                job = await ours.submit(prompt, **wish)
+                job = await ours.submit(prompt, **options)
                 async with job.events() as events:
                     async for _ in events:
                         break
             case "canceled":
-                await (await ours.submit(prompt, **wish, n=3)).cancel()
+                await (await ours.submit(prompt, **options, n=3)).cancel()
             case "edited":
                 await ours.edit(encode(picture()), encode(mask()), "a blue square", steps=2)
             case "openai":
                 stream = await theirs.images.generate(prompt=prompt, stream=True, partial_images=2)
                 assert [event.type async for event in stream][-1] == "image_generation.completed"
             case "events":
-                answer = (await plain.post("/v1/generations", json={"prompt": prompt, **wish})).json()
+                answer = (await plain.post("/v1/generations", json={"prompt": prompt, **options})).json()
                 assert "event: completed" in (await plain.get(answer["events_url"])).text
             case "asked twice":
                 headers = {"Idempotency-Key": str(chance.randrange(1 << 60)), "Prefer": "wait=30"}
                 twice = [
-                    await plain.post("/v1/generations", json={"prompt": prompt, **wish}, headers=headers)
+                    await plain.post("/v1/generations", json={"prompt": prompt, **options}, headers=headers)
                     for _ in range(2)
                 ]
                 assert twice[0].json()["id"] == twice[1].json()["id"]
@@ -121,10 +122,11 @@ class Visitor:
 async def test_ten_minutes_of_everything(house: House, figures: dict[str, Any]) -> None:
     """Results are kept for seconds only, so that what expires is a part of it."""
     seconds = scaled(600, 20)
-    kept = {"result_ttl": 10, "tombstone_ttl": 20, "idempotency_ttl": 20}
+    kept: dict[str, Any] = {"result_ttl": 10, "tombstone_ttl": 20, "idempotency_ttl": 20}
     worker = house.worker(slots=16, **kept)
     await house.model_is_known()
-    async with house.api(**{f"OAR_{name.upper()}": str(value) for name, value in kept.items()}) as api:
+    environment: dict[str, Any] = {f"OAR_{name.upper()}": str(value) for name, value in kept.items()}
+    async with house.api(**environment) as api:
         watch = Watch(house, {"api": api.process.pid, "worker": worker, "redis": house.valkey})
         end = time.monotonic() + seconds
         visitors = [Visitor(api.url, number, end) for number in range(6)]

@@ -65,8 +65,8 @@ async def test_a_frozen_worker_that_wakes_writes_nothing(
 
 
 async def test_two_workers_share_a_queue(house: House, atelier: Atelier, figures: dict[str, Any]) -> None:
-    for room in ("one", "two"):
-        house.worker(room, step_seconds=0.005, slots=8)
+    for folder in ("one", "two"):
+        house.worker(folder, step_seconds=0.005, slots=8)
     await house.model_is_known()
     count = scaled(200, 20)
     ids = [await house.submit(seed=index, guidance=1.0 + index % 2) for index in range(count)]
@@ -113,7 +113,7 @@ async def test_a_cancel_is_seen_within_a_step_and_disturbs_nobody(
 async def test_many_jobs_under_random_kills(house: House, figures: dict[str, Any]) -> None:
     """Nothing is lost, and every job has one terminal event, whenever and however often its workers die."""
     chance, count = dice(7), scaled(2000, 100)
-    rooms = {room: house.worker(room, slots=16) for room in ("one", "two", "three")}
+    workers = {folder: house.worker(folder, slots=16) for folder in ("one", "two", "three")}
     await house.model_is_known()
     ids: list[str] = []
     kills = 0
@@ -133,10 +133,10 @@ async def test_many_jobs_under_random_kills(house: House, figures: dict[str, Any
     # A worker lives for about a second, long enough to finish something; then kills stop, and all has to end.
     while not submits.done() or (len(await active()) and kills < scaled(600, 30)):
         await asyncio.sleep(chance.uniform(0.2, 0.6))
-        room = chance.choice(list(rooms))
-        kills += kill(rooms[room], signal.SIGKILL)
-        await until(lambda room=room: gone(rooms[room]))
-        rooms[room] = house.worker(room, slots=16)
+        folder = chance.choice(list(workers))
+        kills += kill(workers[folder], signal.SIGKILL)
+        await until(lambda folder=folder: gone(workers[folder]))
+        workers[folder] = house.worker(folder, slots=16)
 
     await submits
     jobs = [await house.end_of(job_id, 120) for job_id in ids]
