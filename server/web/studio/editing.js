@@ -77,7 +77,8 @@ export class EditView {
     const foot = el("div", { class: "count-row" }, this.count, other);
     this.invitation = el("p", { class: "invitation", "aria-hidden": "true", text: "Brush over what is to change" });
     const frame = el("div", { class: "frame" }, this.retouch.canvas, this.invitation);
-    this.editor = el("div", { class: "stack" }, this.buildToolbar(), frame, foot);
+    this.toolbar = this.buildToolbar();
+    this.editor = el("div", { class: "stack" }, this.toolbar, frame, foot);
     this.stage = el("section", { class: "stage", "aria-label": "Picture to edit" },
       this.picker, this.drop, this.editor, this.viewer.element);
   }
@@ -97,14 +98,13 @@ export class EditView {
     ].map(([symbol, label, act]) => button(label, {
       symbol: icon(symbol), quiet: true, on: { click: () => { act(); this.retouch.change(); } },
     }));
-    this.snapping = el("label", { class: "inline" }, snap, el("span", { text: "Snap to patches" }));
     this.maskTools = el("div", { class: "row" }, ...this.brushes,
       el("label", { class: "inline", for: size.id }, el("span", { text: "Size" }), size), ...steps);
     this.setBrush(1);
     document.addEventListener("keydown", (event) => this.onUndoKey(event));
     onFreeKey(({ key }) => this.onToolKey(key));
     return el("div", { class: "toolbar", role: "toolbar", "aria-label": "Mask" }, this.maskTools,
-      this.snapping);
+      el("label", { class: "inline" }, snap, el("span", { text: "Snap to patches" })));
   }
 
   // from outside
@@ -186,7 +186,7 @@ export class EditView {
     this.retouch.isFixed = this.isWhole;
     this.retouch.setModel(model);
     this.segments.hidden = this.isWhole;
-    this.snapping.hidden = this.isWhole;
+    this.toolbar.hidden = this.isWhole;
     this.segments.querySelectorAll("input").forEach((input) => (input.checked = input.value === this.mode));
     this.setMode(this.isWhole ? "vary" : this.mode);
     this.strength.render();
@@ -216,7 +216,7 @@ export class EditView {
     this.mode = mode;
     this.about.textContent = this.isWhole ? ABOUT_WHOLE : ABOUT[mode];
     this.strength.field.hidden = mode !== "vary";
-    this.maskTools.hidden = mode === "extend" || this.isWhole;
+    this.maskTools.hidden = mode === "extend";
     this.run.label = MODES[mode];
     this.run.running = this.run.isRunning;
     this.retouch.setExtending(mode === "extend");
