@@ -4,7 +4,6 @@ from typing import Any
 
 from oar_core.detail_config import HELD, DetailBackboneConfig
 from oar_core.models.detailflow.checkpoint import IGNORED, PADS, detail_state
-from oar_core.models.detailflow.published_tokenizer import num_tokens, recognises_tokenizer
 from oar_core.models.gpt_sizes import SIZES, TOKENS, gpt_sizes, num_classes
 from oar_core.models.importer import (
     Config,
@@ -18,6 +17,7 @@ from oar_core.models.importer import (
     settle_config,
     shape,
 )
+from oar_core.models.prefix_file import num_tokens, recognises_tokenizer
 
 NUM_TOKENS = 128  # of the smallest published one: where neither file nor config tells
 GUIDANCE = {128: 1.45, 256: 1.5, 512: 1.32}  # by the number of tokens, with which FID was measured

@@ -7,8 +7,8 @@ from oar_core.detail_config import DetailTokenizerConfig
 from oar_core.models.coarse_to_fine import CoarseToFineTokenizer, PatchMemory
 from oar_core.models.detailflow.decoder import DetailDecoder
 from oar_core.models.detailflow.encoder import DetailEncoder
-from oar_core.models.detailflow.prefix_tokenizer import PrefixTokenizer
 from oar_core.models.oar.quantizer import Quantizer
+from oar_core.models.prefix_tokenizer import PrefixTokenizer
 
 
 class DetailTokenizer(PrefixTokenizer, CoarseToFineTokenizer):

@@ -5,7 +5,6 @@ from math import isqrt
 from typing import Any
 
 from oar_core.errors import WeightsError
-from oar_core.models.detailflow.published_tokenizer import num_tokens, recognises_tokenizer
 from oar_core.models.detailflow_vit.checkpoint import IGNORED, VISION, detail_vit_state
 from oar_core.models.detailflow_vit.config import DetailVitConfig
 from oar_core.models.importer import (
@@ -18,6 +17,7 @@ from oar_core.models.importer import (
     settle_config,
     shape,
 )
+from oar_core.models.prefix_file import num_tokens, recognises_tokenizer
 
 HEADS = {1152: 16, 768: 12}  # of the published widths
 COLOURS = 3

@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from oar_core.models.detailflow.masks import encoder_mask
-from oar_core.models.detailflow.patches import cut, join
-from oar_core.models.detailflow.prefix_tokenizer import PrefixTokenizer
 from oar_core.models.detailflow_vit.config import DetailVitConfig
 from oar_core.models.detailflow_vit.stack import VitStack
 from oar_core.models.oar.quantizer import nearest
+from oar_core.models.patches import cut, join
+from oar_core.models.prefix_mask import encoder_mask
+from oar_core.models.prefix_tokenizer import PrefixTokenizer
 from oar_core.nn.attention import additive_mask
 
 

@@ -12,10 +12,10 @@ from oar_core.errors import WeightsError
 from oar_core.models.base import Commit, Condition, Query
 from oar_core.models.checkpoint import check_fits
 from oar_core.models.detailflow.backbone import DetailBackbone
-from oar_core.models.detailflow.resolution import in_whole_patches, resolution
 from oar_core.models.detailflow_vit import DetailVitConfig, DetailVitTokenizer
 from oar_core.models.importer import Importer
 from oar_core.models.load import family
+from oar_core.models.prefix_resolution import in_whole_patches, resolution
 from tests.models.detailflow import published
 
 CLOSE = 2e-5

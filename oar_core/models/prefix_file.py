@@ -1,4 +1,5 @@
-"""How a file of the published tokenizers is known, and how long its sequence is: the backbone's file does not tell."""
+"""How a file of published tokenizers of sequences is known, and how long its sequence is: the backbone's file does not
+tell."""
 
 from oar_core.models.importer import Shapes, has_all, shape
 

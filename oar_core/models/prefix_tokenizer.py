@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oar_core.detail_config import TokenGroups
 from oar_core.models.base import ImageTokenizer
-from oar_core.models.detailflow.resolution import in_whole_patches, resolution
+from oar_core.models.prefix_resolution import in_whole_patches, resolution
 
 
 class PrefixSizes(Protocol):
