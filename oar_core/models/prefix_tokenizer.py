@@ -36,30 +36,33 @@ class PrefixTokenizer(ImageTokenizer):
     """A partial picture is decoded from its known tokens up to the first unknown one, at the resolution of that prefix,
     and enlarged to the size of the whole picture."""
 
-    config: PrefixSizes
     has_unknown_code = True  # prefixes are what it was trained on
+
+    def __init__(self, sizes: PrefixSizes) -> None:
+        super().__init__()
+        self._sizes = sizes
 
     @property
     def image_size(self) -> tuple[int, int]:
-        return self.config.image_size
+        return self._sizes.image_size
 
     @property
     def grid(self) -> tuple[int, int]:
-        return self.config.grid
+        return self._sizes.grid
 
     @property
     def vocab_size(self) -> int:
-        return self.config.vocab_size
+        return self._sizes.vocab_size
 
     def resolution(self, count: int) -> tuple[int, int]:
-        config = self.config
-        count = config.groups.whole(count)
-        height, width = (resolution(count, config.num_tokens, side, config.alpha) for side in config.image_size)
+        sizes = self._sizes
+        count = sizes.groups.whole(count)
+        height, width = (resolution(count, sizes.num_tokens, side, sizes.alpha) for side in sizes.image_size)
         return height, width
 
     def canvas_size(self, count: int) -> tuple[int, int]:
         """Y, X in pixels of the picture that is decoded from a prefix: the resolution in whole patches."""
-        height, width = (in_whole_patches(side, self.config.patch_size) for side in self.resolution(count))
+        height, width = (in_whole_patches(side, self._sizes.patch_size) for side in self.resolution(count))
         return height, width
 
     @abstractmethod
@@ -76,7 +79,7 @@ class PrefixTokenizer(ImageTokenizer):
     def decode_partial(self, token_ids: Int[Tensor, "B L"], known: Bool[Tensor, "B L"]) -> Float[Tensor, "B 3 Y X"]:
         """Grey where no prefix is known. Pictures with prefixes of one length are decoded together."""
         images = torch.zeros(len(token_ids), 3, *self.image_size, device=token_ids.device)
-        counts = [self.config.groups.whole(count) for count in known.long().cumprod(dim=1).sum(dim=1).tolist()]
+        counts = [self._sizes.groups.whole(count) for count in known.long().cumprod(dim=1).sum(dim=1).tolist()]
         for count in set(counts) - {0}:
             rows = torch.tensor([row for row, own in enumerate(counts) if own == count], device=token_ids.device)
             painted = self.paint(self.lookup(token_ids[rows, :count])).float()

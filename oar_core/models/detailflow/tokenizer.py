@@ -14,10 +14,8 @@ from oar_core.models.prefix_tokenizer import PrefixTokenizer
 class DetailTokenizer(PrefixTokenizer, CoarseToFineTokenizer):
     """The one that is trained here."""
 
-    config: DetailTokenizerConfig
-
     def __init__(self, config: DetailTokenizerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.encoder = DetailEncoder(config)
         self.quantizer = Quantizer(config.vocab_size, config.code_width)

@@ -70,7 +70,7 @@ class DetailVitTokenizer(PrefixTokenizer):
     codebook: Tensor  # of length 1 each
 
     def __init__(self, config: DetailVitConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.encoder = VitEncoder(config)
         self.decoder = VitDecoder(config)
