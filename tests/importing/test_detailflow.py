@@ -87,7 +87,10 @@ def test_the_exponential_average_is_what_is_drawn_with(tmp_path: Path) -> None:
     [
         ({"layers.1.attention_norm.weight": None}, "it has no layers.1.attention_norm.weight"),
         ({"adapter.weight": torch.zeros(2)}, "it also has adapter.weight"),
-        ({"output.weight": torch.zeros(9, published.WIDTH)}, "is [24, 16] and not [9, 16]"),
+        (
+            {"layers.1.attention.wo.weight": torch.zeros(9, 16)},
+            "layers.1.attention.wo.weight is [9, 16] and not [16, 16]",
+        ),
         (
             {"spe_tok_embeddings.special_embeddings.weight": torch.zeros(2, 16)},
             "16 tokens do not divide into groups of 3",
