@@ -86,6 +86,7 @@ def test_each_prefix_is_decoded_at_the_published_resolution() -> None:
     network = tokenizer_of(state)
     tokens = torch.randint(published.CODES, (published.TOKENS,), generator=generator)
     sides: set[int] = set()
+    found = torch.empty(0)
     for count in network.config.groups.ends:
         pixels = in_whole_patches(resolution(count, published.TOKENS, published.SIZE, 1.5), published.PATCH)
         expected = published.decode(state, tokens[:count].tolist(), pixels // published.PATCH)
