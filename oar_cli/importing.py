@@ -78,6 +78,7 @@ def _document(imported: Imported) -> dict[str, Any]:
         "licence": imported.licence,
         "num_parameters": imported.num_parameters,
         "defaults": dict(imported.defaults),
+        "notice": imported.notice,
     }
 
 
@@ -85,5 +86,6 @@ def _lines(imported: Imported, weights_dir: Path) -> list[str]:
     size = f"{imported.num_parameters / 1e6:.1f} million parameters"
     return [
         f"{imported.name}: {imported.title}, {size}, {imported.licence}, in {imported.folder}",
+        *([f"note: {imported.notice}"] if imported.notice else []),
         f"serve it: oar serve --weights-dir {weights_dir} --models {imported.name}",
     ]

@@ -128,7 +128,7 @@ def _look(canvas: ImageCanvas, grid: tuple[int, int], size: tuple[int, int], gro
     if preview is None:
         return ground.picture.copy() if ground else empty
     picture = open_picture(preview).resize((width, height))
-    if ground is not None or any(patch.row is None for patch in canvas.patches.values()):  # a sequence has no places
+    if ground is not None or canvas.is_sequence:
         return picture
     written = Image.new("L", (columns, rows))
     for position in canvas.patches:
@@ -230,6 +230,18 @@ class Pace:
         return (canvas.steps - canvas.step) * (now - self.began_at) / done if done else None
 
 
+def budget(canvas: Canvas) -> str | None:
+    """Of what is shown of sequences, the least: "16 of 64 tokens: 22 px". None for pictures whose patches have places,
+    and before there is a picture."""
+    shown = [image.preview for image in canvas.images if image.is_sequence and image.preview]
+    if not shown:
+        return None
+    least = min(shown, key=lambda preview: preview.known)
+    width, height = least.resolution or (least.width, least.height)
+    pixels = f"{width} px" if width == height else f"{width} x {height} px"
+    return f"{least.known} of {least.total} tokens: {pixels}"
+
+
 def progress_line(canvas: Canvas, num_drawn: int, waiting: str, left: float | None, width: int) -> str:
     """Bar, steps, rank and time; or what is waited for. No wider than `width`. `num_drawn` tokens make a picture."""
     if not canvas.step:
@@ -238,7 +250,7 @@ def progress_line(canvas: Canvas, num_drawn: int, waiting: str, left: float | No
     parts = [
         "█" * full + "░" * (BAR - full),
         f"step {canvas.step}/{canvas.steps}",
-        f"rank {canvas.rank}/{num_drawn}",
+        budget(canvas) or f"rank {canvas.rank}/{num_drawn}",
     ]
     if len(canvas.images) > 1:
         parts.append(f"{canvas.num_drawn} of {len(canvas.images)} drawn")

@@ -43,6 +43,11 @@ class ImageCanvas:
         return max(self.num_written, self.preview.known if self.preview else 0)
 
     @property
+    def is_sequence(self) -> bool:
+        """Whether its tokens have no place in the picture: each tells of all of it."""
+        return any(patch.row is None for patch in self.patches.values())
+
+    @property
     def is_drawn(self) -> bool:
         return 0 < self.steps <= self.step
 

@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
     n: int
     callback_url: str | None
     previews: bool
+    kept_previews: int
 
 
 class EditOptions(Options, total=False):

@@ -6,6 +6,10 @@ from itertools import accumulate
 from oar_core.config import FrozenConfig, check_heads
 from oar_core.errors import ConfigError
 
+# What turns an entry of the sequence: the place of the token that it foretells; or, as published, the place that it has
+# itself, by slower angles, and the queries and keys of a condition are zero.
+FORETOLD, HELD = "foretold", "held"
+
 
 @dataclass(frozen=True)
 class TokenGroups:
@@ -110,9 +114,15 @@ class DetailBackboneConfig(SequenceSizes):
     num_heads: int = 4
     num_layers: int = 6
     dropout: float = 0.1
+    # What published networks have otherwise.
+    norm: str = "layer"  # or rms
+    ffn_width: int = 0  # of the feed-forward layers; 0: by the width
+    angles: str = FORETOLD  # or HELD
 
     def __post_init__(self) -> None:
         check_heads(self.width, self.num_heads, 4)
+        if self.norm not in {"layer", "rms"} or self.angles not in {FORETOLD, HELD}:
+            raise ConfigError(f"norm is layer or rms, and angles are {FORETOLD} or {HELD}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout} is outside [0, 1)")
         if self.vocab_size < 2 or min(self.condition_vocab, self.max_condition, self.num_layers) < 1:

@@ -112,10 +112,10 @@ class Preview(_Canvas):
 
 
 class Partial(_Canvas):
-    """One of OpenAI's partial images, without loss; it is never replaced."""
+    """The picture so far, without loss; it is never replaced. OpenAI's partial images are these."""
 
     type: Literal["partial"] = "partial"
-    index: int = Field(description="Of the partial images of this image, counted from 0")
+    index: int = Field(description="Of the kept ones of this image, counted from 0")
 
 
 class Frame(_Event):

@@ -9,6 +9,8 @@ from oar_wire.base import Accepted
 from oar_wire.errors import InvalidCondition, InvalidPrompt, MissingField
 from oar_wire.options import MAX_NAME, BadOption, ConditionKind, JobOptions
 
+MOST_KEPT = 24  # previews of one image
+
 if TYPE_CHECKING:
 
     class DrawingOptions(JobOptions):
@@ -43,6 +45,9 @@ class GenerationRequest(DrawingOptions):
     n: int = Field(1, ge=1, description="Number of images; index 0 to n-1")
     callback_url: str | None = Field(None, max_length=2000, description="Address that is told of the job's end")
     previews: bool = Field(True, description="Whether to send `preview` events")
+    kept_previews: int = Field(
+        0, ge=0, le=MOST_KEPT, description="Of each image, spread over its steps: `partial` events, which stay"
+    )
 
     def check_says_what(self, condition: ConditionKind, model: str) -> None:
         """Raises BadOption where nothing says what the picture shows, both ways do, or the model has no classes; and

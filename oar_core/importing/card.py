@@ -21,9 +21,14 @@ class Origins:
 
 
 def write_card(
-    folder: Path, publication: Publication, licence: str, config: Mapping[str, Any], origins: Origins
+    folder: Path,
+    publication: Publication,
+    licence: str,
+    config: Mapping[str, Any],
+    grid: tuple[int, int],
+    origins: Origins,
 ) -> None:
-    height, width = config["backbone"].get("grid", config["tokenizer"]["grid"])
+    height, width = grid
     rows = [
         ("family", config["family"]),
         ("published at", publication.source),
@@ -37,6 +42,7 @@ def write_card(
         "",
         f"{publication.title}, imported from its published checkpoint. The weights are those of its authors: only their"
         " names and places changed.",
+        *(["", publication.notice] if publication.notice else []),
         "",
         "| | |",
         "|---|---|",

@@ -104,14 +104,15 @@ class CheckpointFile(Mapping[str, Tensor]):
         return len(self._entries)
 
 
-def open_checkpoint(paths: Sequence[Path], scratch: Path) -> CheckpointFile:
+def open_checkpoint(paths: Sequence[Path], scratch: Path, first: str = "") -> CheckpointFile:
     """One checkpoint of one or several files, pickled or safetensors, whatever they are called. Pickles are written
-    anew into `scratch`. Raises WeightsError."""
+    anew into `scratch`; `first` is an entry of them that is taken before the usual ones. Raises WeightsError."""
     name = " + ".join(path.name for path in paths)
-    return CheckpointFile(name, [_as_safetensors(path, scratch / f"{name}.{i}") for i, path in enumerate(paths)])
+    files = [_as_safetensors(path, scratch / f"{name}.{i}", first) for i, path in enumerate(paths)]
+    return CheckpointFile(name, files)
 
 
-def _as_safetensors(path: Path, target: Path) -> Path:
+def _as_safetensors(path: Path, target: Path, first: str) -> Path:
     try:
         with path.open("rb") as file:
             head = file.read(32)
@@ -123,7 +124,7 @@ def _as_safetensors(path: Path, target: Path) -> Path:
     elif head[:1] != b"\x80" or head[8:9] == b"{":  # the length of a header may begin with the mark of a pickle
         return path
     check_disk(target.parent, path.stat().st_size, f"reading {path.name}")
-    pickle_to_safetensors(path, target)
+    pickle_to_safetensors(path, target, first)
     return target
 
 

@@ -70,12 +70,13 @@ class Imported:
     licence: str
     defaults: Mapping[str, Any]
     num_parameters: int  # of the backbone
+    notice: str = ""
 
 
 def import_model(request: ImportRequest, report: Callable[[str], None]) -> Imported:
     """Makes the folder and lists it in the manifest. `report` is told what is going on. Raises ConfigError and
     WeightsError, and then nothing was written."""
-    check_family(request.family)
+    importer = check_family(request.family)
     report("getting the files")
     checkpoint = [fetch(source) for source in request.checkpoint]
     tokenizer = [fetch(source) for source in request.tokenizer]
@@ -85,7 +86,7 @@ def import_model(request: ImportRequest, report: Callable[[str], None]) -> Impor
     try:
         weights_dir.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=weights_dir, prefix=".import.") as scratch, ExitStack() as stack:
-            opened = _open(checkpoint, Path(scratch) / "a", stack)
+            opened = _open(checkpoint, Path(scratch) / "a", stack, importer.drawn_with)
             opened_tokenizer = _open(tokenizer, Path(scratch) / "b", stack) if tokenizer else opened
             draft = Draft.of(request, opened, opened_tokenizer, text)
             draft.check_space(weights_dir)
@@ -104,10 +105,10 @@ def _check_manifest(weights_dir: Path) -> None:
         Manifest.load(weights_dir)
 
 
-def _open(files: Sequence[Fetched], scratch: Path, stack: ExitStack) -> CheckpointFile:
+def _open(files: Sequence[Fetched], scratch: Path, stack: ExitStack, first: str = "") -> CheckpointFile:
     """Pickles are stored again in `scratch`, which is on the disk of the weights."""
     scratch.mkdir()
-    return stack.enter_context(open_checkpoint([file.path for file in files], scratch))
+    return stack.enter_context(open_checkpoint([file.path for file in files], scratch, first))
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class Draft:
     tokenizer: ImportedPart
     conditioner: Conditioner
     config: dict[str, Any]
+    grid: tuple[int, int]
 
     @classmethod
     def of(
@@ -128,9 +130,12 @@ class Draft:
     ) -> "Draft":
         """Raises ConfigError, WeightsError."""
         given = request.given
-        backbone, network = find_backbone(request.family, checkpoint, given.get("backbone", {}))
+        partner = check_family(request.family).partner
+        told = partner.backbone(tokenizer.shapes) if partner else {}
+        backbone, network = find_backbone(request.family, checkpoint, {**told, **given.get("backbone", {})})
         grid = network.spec.grid
-        asked = given.get("tokenizer", {})
+        told = partner.tokenizer(tokenizer.shapes, backbone.config) if partner else {}
+        asked = {**told, **given.get("tokenizer", {})}
         if tuple(asked.get("grid", grid)) != grid:
             raise WeightsError(
                 f"the backbone's grid is {_by(grid)}, and the tokenizer's config says {_by(asked['grid'])}"
@@ -158,7 +163,7 @@ class Draft:
             "pixel_art": bool(given.get("pixel_art", False)),
         }
         licence = request.licence or publication.licence
-        return cls(name, publication, licence, backbone, codes, conditioner, config)
+        return cls(name, publication, licence, backbone, codes, conditioner, config, grid)
 
     def check_space(self, weights_dir: Path) -> None:
         """Raises WeightsError where the name is taken, or memory or disk are too small."""
@@ -176,7 +181,7 @@ class Draft:
         self.tokenizer.save(folder / TOKENIZER)
         self.conditioner.save(folder)
         (folder / CONFIG).write_text(json.dumps(self.config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        write_card(folder, self.publication, self.licence, self.config, origins)
+        write_card(folder, self.publication, self.licence, self.config, self.grid, origins)
         readable = (folder / CONFIG).stat().st_mode  # by whom the umask says; safetensors writes for the owner alone
         for path in folder.iterdir():
             path.chmod(readable)
@@ -200,6 +205,7 @@ class Draft:
             self.licence,
             self.config["defaults"],
             self.backbone.num_parameters,
+            self.publication.notice,
         )
 
 
@@ -227,12 +233,9 @@ def _check_defaults(defaults: Mapping[str, Any], spec: BackboneSpec) -> None:
         check_options(defaults)
         plan = PlanSpec.of(defaults)
         plan.check_fits(spec.num_tokens)
-        if not spec.has_free_order and (plan.order, plan.steps, plan.group_sizes) != (
-            RASTER,
-            spec.num_tokens,
-            CONSTANT,
-        ):
-            raise ConfigError(f"it writes in order {RASTER} alone, in {spec.num_tokens} steps of {CONSTANT} groups")
+        sizes = spec.fixed_sizes
+        if sizes is not None and (plan.order, plan.steps, plan.group_sizes) != (RASTER, len(sizes), CONSTANT):
+            raise ConfigError(f"it writes in order {RASTER} alone, in {len(sizes)} steps of {CONSTANT} groups")
     except (LibraryError, TypeError) as error:
         raise ConfigError(f"the defaults do not fit the model: {error}") from error
 

@@ -27,9 +27,10 @@ GLOBAL = re.compile(r"(?:GLOBAL|Unsupported class) ([\w.]+\.\w+)")
 PAGE = resource.getpagesize()
 
 
-def pickle_to_safetensors(source: Path, target: Path) -> None:
-    """Raises WeightsError."""
+def pickle_to_safetensors(source: Path, target: Path, first: str = "") -> None:
+    """`first` is an entry that is taken before the usual ones. Raises WeightsError."""
     command = [sys.executable, "-m", "oar_core.importing.pickle_reader", str(source), str(target)]
+    command += [first] if first else []
     ended = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if ended.returncode == 0:
         return
@@ -50,12 +51,12 @@ class Refusal(Exception):
     """What is wrong with the file, as the rest of a sentence that its name begins."""
 
 
-def write_tensors(source: Path, target: Path) -> int:
+def write_tensors(source: Path, target: Path, first: str = "") -> int:
     import torch  # before the bound: its libraries take addresses too
 
     _bound_memory(3 * source.stat().st_size + SPARE_BYTES)
     try:
-        tensors = _tensors(_load(source, torch))
+        tensors = _tensors(_load(source, torch), first)
         _save(tensors, target)
     except Refusal as error:
         sys.stdout.write(json.dumps(str(error)))
@@ -111,22 +112,23 @@ def _pickle_sentence(text: str) -> str:
     return "is broken, or no checkpoint of tensors"
 
 
-def _tensors(found: Any) -> dict[str, Any]:
+def _tensors(found: Any, first: str) -> dict[str, Any]:
     """The dictionary of tensors, wherever a project keeps it. Raises Refusal."""
     import torch
 
+    wrappers = (first, *WRAPPERS) if first else WRAPPERS
     for _ in range(MAX_DEPTH):
         if not isinstance(found, Mapping):
             break
         entries = cast("Mapping[Any, Any]", found)
-        inner = next((entries[name] for name in WRAPPERS if isinstance(entries.get(name), Mapping)), None)
+        inner = next((entries[name] for name in wrappers if isinstance(entries.get(name), Mapping)), None)
         if inner is None:
             tensors = {str(key): value for key, value in entries.items() if isinstance(value, torch.Tensor)}
             if tensors:
                 return tensors
             break
         found = inner
-    raise Refusal(f"holds no tensors: neither by itself nor below {', '.join(WRAPPERS)}")
+    raise Refusal(f"holds no tensors: neither by itself nor below {', '.join(wrappers)}")
 
 
 def _save(tensors: Mapping[str, Any], target: Path) -> None:
@@ -147,4 +149,4 @@ def _save(tensors: Mapping[str, Any], target: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(write_tensors(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(write_tensors(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))

@@ -32,6 +32,16 @@ class Publication:
     source: str  # where it is published
     defaults: Mapping[str, Any]  # the published recipe, as options of a drawing
     example_prompts: tuple[str, ...] = ()
+    notice: str = ""  # what whoever imports it should know; a sentence
+
+
+@dataclass(frozen=True)
+class Partner:
+    """What the two files of a model tell of each other, where the tensors of one do not say it. Both functions are
+    given the shapes of the image tokenizer's file, and raise WeightsError."""
+
+    backbone: Callable[[Shapes], dict[str, Any]]  # entries of the backbone's config
+    tokenizer: Callable[[Shapes, Config], dict[str, Any]]  # of the tokenizer's, by the backbone's config too
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,9 @@ class Importer:
     conditioner: Callable[[Config, Path | None], Conditioner | None] | None = None
     # Keys, or beginnings of keys that end with a dot, that are known and of no use.
     ignored: tuple[str, ...] = ()
+    # The entry of a pickled file that its authors draw with, where the file has it; else the usual one.
+    drawn_with: str = ""
+    partner: Partner | None = None
 
     def ignores(self, key: str) -> bool:
         return any(key == name or (name.endswith(".") and key.startswith(name)) for name in self.ignored)

@@ -62,6 +62,7 @@ FAMILIES = (
     "maskgit_vq",
     "toy_frames",
     "detailflow",
+    "detailflow_vit",
 )
 NATIVE = FAMILIES[0]
 COARSE_TO_FINE = "detailflow"

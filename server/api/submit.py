@@ -87,14 +87,17 @@ async def accept(
     model: ModelInfo,
     *,
     idempotency: Idempotency | None = None,
-    partial_images: int = 0,
+    partial_images: int | None = None,
     source: EditSource | None = None,
     needs_prompt: bool = True,
 ) -> Submitted:
-    """Raises a ServerError for what cannot be served."""
+    """`partial_images` of each image are made, or else as many previews as the request has kept. Raises a ServerError
+    for what cannot be served."""
     params = resolve(within_ceiling(request, services.tenant), model, services.settings, needs_prompt=needs_prompt)
     read = await services.prompts.read(params, model, request.condition)
-    params = read.params.model_copy(update={"partial_images": partial_images})
+    params = read.params
+    if partial_images is not None:
+        params = params.model_copy(update={"partial_images": partial_images})
     if source is not None:
         params = with_edit(params, source, model)
     services.results_watch.require()

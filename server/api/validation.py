@@ -35,6 +35,7 @@ def resolve(
         seed=secrets.randbits(CHOSEN_SEED_BITS) if request.seed is None else request.seed,
         n=request.n,
         previews=request.previews,
+        partial_images=0 if model.num_frames else request.kept_previews,
         priority=request.priority,
         deadline=request.deadline,
         frames=model.num_frames,

@@ -210,3 +210,17 @@ def test_the_line_tells_steps_rank_and_time() -> None:
     assert pace.left(canvas, 20.0) is None, "it begins anew"
     canvas.feed(patches((0, 0)))
     assert re.search(r"step 1/8 .* attempt 2", progress_line(canvas, 8, "", None, 80))
+
+
+def test_the_line_of_a_sequence_tells_the_budget_of_what_is_shown() -> None:
+    canvas = Canvas(1)
+    token = PatchInfo(rank=0, position=0, group=0, place=0, token=0, confidence=0.5)
+    canvas.feed(Patches(image=0, step=1, steps=4, patches=(token,)))
+    assert "rank 1/64" in progress_line(canvas, 64, "", None, 80), "nothing is shown yet"
+    shown = preview(16).model_copy(update={"total": 64, "width": 64, "height": 64})
+    canvas.feed(shown.model_copy(update={"resolution": (22, 22)}))
+    assert progress_line(canvas, 64, "", None, 80) == "█████░░░░░░░░░░░░░░░  step 1/4  16 of 64 tokens: 22 px"
+    canvas.feed(shown.model_copy(update={"known": 40, "resolution": (49, 33)}))
+    assert progress_line(canvas, 64, "", None, 80).endswith("40 of 64 tokens: 49 x 33 px")
+    canvas.feed(shown.model_copy(update={"known": 64}))
+    assert progress_line(canvas, 64, "", None, 80).endswith("64 of 64 tokens: 64 px")

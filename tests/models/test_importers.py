@@ -15,6 +15,7 @@ from oar_core.models.llamagen.config import LlamaGenConfig
 from oar_core.models.load import FAMILIES, family
 from oar_core.sampling.sampler import SamplingParams
 from oar_wire.options import check_all
+from tests.models.detailflow import published
 from tests.models.golden import Golden
 from tests.models.janus.folder import text_tokenizer, whole_state
 
@@ -34,11 +35,14 @@ def importer_of(key: str) -> Importer:
 
 
 def given_of(key: str) -> dict[str, object]:
+    if key == "detailflow":
+        return {**published.BACKBONE_GIVEN, "num_tokens": published.TOKENS}
     return GIVEN if family(key).importer else {"grid": [4, 4]}
 
 
 def shapes_of(key: str) -> dict[str, tuple[int, ...]]:
-    state = whole_state() if key == "janus" else Golden.load(GOLDEN[key]).state
+    without_golden = {"janus": whole_state, "detailflow": published.backbone_state}
+    state = without_golden[key]() if key in without_golden else Golden.load(GOLDEN[key]).state
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
@@ -94,7 +98,7 @@ def test_what_the_config_says_is_checked_against_the_shapes() -> None:
 def test_a_card_has_a_recipe_that_a_model_can_be_asked_for(key: str) -> None:
     importer = importer_of(key)
     assert importer.publication is not None
-    config = importer.infer(shapes_of(key), GIVEN)
+    config = importer.infer(shapes_of(key), given_of(key))
     card = importer.publication(config)
     check_all(card.defaults)
     SamplingParams(**{name: card.defaults[name] for name in ("guidance", "guidance_schedule", "temperature")})

@@ -146,6 +146,25 @@ def test_an_animation_shows_the_decoded_prefixes_whole(server: LiveServer, both_
         assert all(map(np.array_equal, shown, enlarged))
 
 
+def test_previews_that_are_kept_are_there_for_as_long_as_the_picture(server: LiveServer, both_weights: Path) -> None:
+    """One for each step but the last, whenever one looks: each is the prefix, decoded."""
+    job = server.submit(**asked(seed=5, previews=False, kept_previews=24))
+    server.events(job["id"])
+    events = server.events(job["id"])
+    tokens = [patch["token"] for event in patches_of(events) for patch in event["patches"]]
+    kept = [event for event in events if event["type"] == "partial"]
+    assert [event["known"] for event in kept] == [sum(GROUPS[:step]) for step in range(1, NUM_STEPS)]
+    model = load_model(both_weights / DETAIL, "cpu", torch.float32)
+    for event in kept:
+        prefix = model.decode_partial(torch.tensor([tokens]), torch.arange(NUM_TOKENS)[None] < event["known"])[0]
+        assert np.array_equal(pixels(base64.b64decode(event["data"])), prefix)
+    evenly = server.submit(seed=5, previews=False, kept_previews=2)
+    assert [event["index"] for event in server.events(evenly["id"]) if event["type"] == "partial"] == [0, 1]
+    answer = server.client.post("/v1/generations", json=asked(kept_previews=25))
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == "kept_previews"
+
+
 def frames_of(animation: bytes) -> list[np.ndarray]:
     """Those that differ from the one before."""
     with Image.open(io.BytesIO(animation)) as opened:

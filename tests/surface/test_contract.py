@@ -42,7 +42,7 @@ def test_request_and_status_fields() -> None:
     assert set(GenerationRequest.model_fields) == {
         "model", "prompt", "seed", "n", "order", "steps", "group_sizes", "guidance", "temperature", "top_k", "top_p",
         "previews", "priority", "deadline", "entropy_bound", "candidates", "guidance_interval", "guidance_schedule",
-        "negative_prompt", "condition", "repulsion", "revise", "callback_url",
+        "negative_prompt", "condition", "repulsion", "revise", "callback_url", "kept_previews",
     }  # fmt: skip
     assert set(GenerationStatus.model_fields) == {
         "id", "status", "seed", "params", "seq", "attempts", "cancel_requested", "position", "eta", "timings", "images",

@@ -2,6 +2,7 @@
 
 from oar_core.detail_config import DetailBackboneConfig, DetailTokenizerConfig
 from oar_core.models.detailflow.backbone import DetailBackbone
+from oar_core.models.detailflow.importer import IMPORTER
 from oar_core.models.detailflow.tokenizer import DetailTokenizer
 from oar_core.models.family import Config, ModelFamily
 
@@ -14,4 +15,4 @@ def _tokenizer(config: Config) -> DetailTokenizer:
     return DetailTokenizer(DetailTokenizerConfig.from_dict(config))
 
 
-FAMILY = ModelFamily(backbone=_backbone, tokenizer=_tokenizer)
+FAMILY = ModelFamily(backbone=_backbone, tokenizer=_tokenizer, importer=IMPORTER)

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import OrderScore
-from oar_core.detail_config import DetailBackboneConfig
+from oar_core.detail_config import HELD, DetailBackboneConfig
 from oar_core.models.base import (
     Backbone,
     BackboneSpec,
@@ -21,20 +21,21 @@ from oar_core.models.base import (
 )
 from oar_core.models.detailflow.cache import GroupCache
 from oar_core.models.detailflow.entry_layout import CONDITION, EntryLayout
+from oar_core.models.gpt import ROTARY_BASE
 from oar_core.nn.attention import KeyValueStore, SelfAttention, Uncached, additive_mask, compute_dtype
 from oar_core.nn.block import Block
 from oar_core.nn.embed import ConditionEmbedding
 from oar_core.nn.kv_cache import KVCache
 from oar_core.nn.norm import make_norm
-from oar_core.nn.rope import RotaryTable
+from oar_core.nn.rope import BASE, RotaryTable
 from oar_core.nn.tables import moved, starts_of
 
 INIT_STD = 0.02
 
 
 class DetailBackbone(Backbone):
-    """A condition is a prompt or one class. Rotary angles are those of the token that an entry foretells: its group,
-    and its place in that."""
+    """A condition is a prompt or one class. Rotary angles are those of the token that an entry foretells, its group and
+    its place in that, or where the config says so those that published networks have."""
 
     def __init__(self, config: DetailBackboneConfig) -> None:
         super().__init__()
@@ -46,12 +47,21 @@ class DetailBackbone(Backbone):
         self.embed_token = nn.Embedding(config.vocab_size, width)
         self.place = nn.Parameter(torch.empty(self.sequence.capacity + 1, width))  # of entries from 0 on
         self.pad = nn.Parameter(torch.empty(max(1, self.sequence.num_pads), width))
-        self.rotary = RotaryTable((config.num_tokens // size + 1, size), config.head_width)
+        grid, is_held = (config.num_tokens // size + 1, size), config.angles == HELD
+        base = ROTARY_BASE if is_held else BASE
+        self.rotary = RotaryTable(grid, config.head_width, base, is_nowhere_zero=is_held)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            Block(width, SelfAttention(width, config.num_heads), config.dropout) for _ in range(config.num_layers)
+            Block(
+                width,
+                SelfAttention(width, config.num_heads),
+                config.dropout,
+                norm=config.norm,
+                ffn_width=config.ffn_width,
+            )
+            for _ in range(config.num_layers)
         )
-        self.norm = make_norm("layer", width)
+        self.norm = make_norm(config.norm, width)
         self.head = nn.Linear(width, config.vocab_size, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -81,9 +91,12 @@ class DetailBackbone(Backbone):
         read = self._entries(token_ids, on_device, entries)
         x = torch.cat([self._condition(condition.ids), read], dim=1)
         nowhere = torch.full_like(condition.ids, self.rotary.nowhere)
-        angles = torch.cat([nowhere, on_device.expand(num_rows, -1)], dim=1)
         lengths = condition.lengths.to(x.device)
-        angles[torch.arange(num_rows, device=x.device), lengths - 1] = 0  # the entry that foretells the first token
+        if self.config.angles == HELD:
+            angles = torch.cat([nowhere, (on_device - 1).expand(num_rows, -1)], dim=1)
+        else:
+            angles = torch.cat([nowhere, on_device.expand(num_rows, -1)], dim=1)
+            angles[torch.arange(num_rows, device=x.device), lengths - 1] = 0  # this one foretells the first token
         mask = additive_mask(self._training_mask(lengths, num_condition, entries), compute_dtype(self.head.weight))
         states = self._trunk(self.dropout(x), angles, Uncached(mask[:, None]))
         first = states[torch.arange(num_rows, device=x.device), lengths - 1]
@@ -169,7 +182,9 @@ class DetailBackbone(Backbone):
         foretells = entries.copy()
         has_condition = conditions > 0
         foretells[(starts_of(counts) + conditions - 1)[has_condition]] = 0
-        return foretells, np.where(foretells == CONDITION, self.rotary.nowhere, foretells)
+        turned = entries - 1 if self.config.angles == HELD else foretells
+        is_nowhere = (entries if self.config.angles == HELD else foretells) == CONDITION
+        return foretells, np.where(is_nowhere, self.rotary.nowhere, turned)
 
     def _latest(
         self, foretells: Int[np.ndarray, "M"], counts: Int[np.ndarray, "B"], rows: Int[np.ndarray, "B"]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from oar_core.detail_config import DetailTokenizerConfig
 from oar_core.models.detailflow.encoder import INIT_STD
-from oar_core.models.detailflow.patches import join
+from oar_core.models.patches import join
 from oar_core.nn.attention import SelfAttention, Uncached, compute_dtype
 from oar_core.nn.block import Block
 from oar_core.nn.norm import make_norm

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from oar_core.detail_config import DetailTokenizerConfig
 from oar_core.models.coarse_to_fine import PatchMemory
-from oar_core.models.detailflow.masks import encoder_mask
-from oar_core.models.detailflow.patches import cut
 from oar_core.models.detailflow.spread import Spread
+from oar_core.models.patches import cut
+from oar_core.models.prefix_mask import encoder_mask
 from oar_core.nn.attention import KeyValueStore, SelfAttention, additive_mask, attend, compute_dtype
 from oar_core.nn.block import Block
 from oar_core.nn.norm import make_norm

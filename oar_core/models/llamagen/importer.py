@@ -22,7 +22,7 @@ from oar_core.models.llamagen.config import LlamaGenConfig
 from oar_core.models.text_features import TextFeatureConditioner
 
 NO_CAPTION = "cls_embedding.uncond_embedding"
-INSTRUCTION = "pos_instruct_embeddings"  # of a network that was made of this one
+MADE_OF_IT = ("pos_instruct_embeddings", "spe_tok_embeddings.special_embeddings.weight")  # of other networks
 LARGE_GRID = (24, 24)  # of pictures of 384 x 384 pixels
 LARGE_ALONE = (1280, 1536, 3200)  # widths of which no network of classes has another grid
 PIXELS = 16  # per token along an axis
@@ -32,7 +32,11 @@ CAPTION_TOP_K = 1000
 
 
 def _recognises(shapes: Shapes) -> bool:
-    return TOKENS in shapes and (CLASSES in shapes or NO_CAPTION in shapes) and INSTRUCTION not in shapes
+    return (
+        TOKENS in shapes
+        and (CLASSES in shapes or NO_CAPTION in shapes)
+        and not any(key in shapes for key in MADE_OF_IT)
+    )
 
 
 def _infer(shapes: Shapes, given: Config) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import { EditView } from "./editing.js";
 import { GalleryView } from "./gallery.js";
 import { icon } from "./icons.js";
 import { changeKey, key } from "./key.js";
-import { canCompare, canEdit, loadModels } from "./models.js";
+import { canEdit, hasOrders, loadModels } from "./models.js";
 import { PictureView } from "./picture.js";
 import { readRecipe } from "./recipe.js";
 import { onFreeKey, showShortcuts } from "./shortcuts.js";
@@ -24,7 +24,7 @@ class Router {
     this.makers = {
       "": () => new CreateView(models), gallery: () => new GalleryView(), p: () => new PictureView((params) => this.repeat(params)),
     };
-    this.offer("compare", models.filter(canCompare), (able) => new CompareView(able));
+    this.offer("compare", models.filter(hasOrders), (able) => new CompareView(able));
     this.offer("edit", models.filter(canEdit), (able) => new EditView(able));
     window.addEventListener("hashchange", () => this.show());
     this.show();

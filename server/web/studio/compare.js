@@ -1,4 +1,4 @@
-/** The view that paints one prompt with one seed along several orders at once. */
+/** The view that paints one prompt with one seed along several orders at once, or beside another way to write. */
 
 import { announce } from "./announcer.js";
 import { comparison, copyButton, permalink } from "./downloads.js";
@@ -7,10 +7,11 @@ import { el, heading } from "./dom.js";
 import { HeatMap } from "./heatmap.js";
 import { orderIcon } from "./icons.js";
 import { Job } from "./job.js";
+import { isSequence, numKept } from "./models.js";
 import { explain, Notice, warn } from "./notice.js";
-import { Options, randomSeed } from "./options.js";
-import { contrasting, orderName, orderWords } from "./orders.js";
-import { Painting } from "./painting.js";
+import { Options, randomSeed, rivalName } from "./options.js";
+import { COARSE, contrasting, orderName, orderWords } from "./orders.js";
+import { budgetWords, Painting } from "./painting.js";
 import { RunButton, runOnEnter } from "./run.js";
 import { seconds, StatusLine } from "./status.js";
 import { Timeline } from "./timeline.js";
@@ -50,16 +51,17 @@ export class CompareView {
   /** A canvas for each order that is ticked; what is painted in one of them stays. */
   preview() {
     if (!this.options || !this.wall) return;
-    const { model, chosenOrders } = this.options;
-    const painted = this.cards.filter(({ job }) => job?.model === model);
-    const cards = chosenOrders.slice(0, MOST).map((order) =>
-      painted.find((card) => card.order === order) ?? this.card(order));
+    const cards = this.options.chosenOrders.slice(0, MOST).map((order) => {
+      const fresh = this.card(order);
+      return this.cards.find((card) => card.job?.model === fresh.model && card.order === order) ?? fresh;
+    });
     this.hang(cards);
     if (!cards.some(({ job }) => job)) this.timeline.reset();
   }
 
-  card(order) {
-    return new Card(order, this.options.model, () => this.update());
+  /** `order` is the value of a tile. */
+  card(order, model = this.options.rivalNamed(order) ?? this.options.model) {
+    return new Card(order, model, () => this.update());
   }
 
   hang(cards) {
@@ -83,14 +85,10 @@ export class CompareView {
   }
 
   reopen(jobs, outcomes) {
-    if (jobs.length) {
-      const orders = jobs.map(({ params }) => params.order);
-      this.options.set(jobs[0].params);
-      this.options.showOrders(outcomes.length > 1 ? orders : contrasting(orders[0], jobs[0].model));
-    }
+    if (jobs.length) this.showChoice(jobs, outcomes.length > 1);
     this.timeline.reset();
     const cards = outcomes.map(({ value: job, reason }) => {
-      const card = this.card(job ? orderName(job.params.order) : "");
+      const card = job ? this.card(orderName(choiceOf(job)), job.model) : this.card("");
       if (job) card.take(job);
       else card.miss(reason);
       return card;
@@ -102,6 +100,15 @@ export class CompareView {
     const numGone = outcomes.filter(({ reason }) => reason?.isGone).length;
     if (numGone) this.notice.show(missing(numGone, outcomes.length));
     this.update();
+  }
+
+  /** The form as it was for these jobs. Of one alone: with what it is to be compared with. */
+  showChoice(jobs, isWhole) {
+    const ofOrders = jobs.find(({ model }) => !isSequence(model));
+    if (ofOrders) this.options.set(ofOrders.params);
+    else this.options.meet(jobs[0]);
+    const choices = jobs.map(choiceOf);
+    this.options.showOrders(isWhole ? choices : contrasting(choices[0], this.options.model));
   }
 
   async submit() {
@@ -162,28 +169,40 @@ export class CompareView {
   }
 }
 
-/** One order's picture. */
+/** The tile that a job was painted for. */
+function choiceOf({ params, model }) {
+  return isSequence(model) ? rivalName(model) : params.order;
+}
+
+/** One order's picture, or that of a model which has none to choose. */
 class Card {
   constructor(order, model, onChange) {
     this.order = order;
+    this.model = model;
     this.onChange = onChange;
     this.job = null;
     this.painting = new Painting(model);
-    this.view = new CanvasView({ label: order ? `Painted in ${order} order` : "No picture" });
+    const isRival = order !== "" && isSequence(model);
+    const way = isRival ? COARSE : order;
+    this.view = new CanvasView({ label: order ? `Painted ${isRival ? `${way} by ${model.id}` : `in ${way} order`}` : "No picture" });
     this.map = new HeatMap("rank");
     this.status = new StatusLine();
     this.status.set("idle", "Not painted yet");
+    this.words = el("p", { class: "hint", text: orderWords(way) });
     this.link = el("a", { class: "quiet-link", text: "Details", hidden: true });
-    const name = order || "No longer here";
+    const name = (isRival ? model.id : order) || "No longer here";
     this.element = el("article", { class: "card", "aria-label": name },
-      el("header", {}, el("h2", {}, order ? orderIcon(order) : null, el("span", { text: name })), this.link),
-      el("p", { class: "hint", text: orderWords(order) }),
+      el("header", {}, el("h2", {}, order ? orderIcon(way) : null, el("span", { text: name })), this.link),
+      this.words,
       el("div", { class: "frame" }, this.view.canvas), this.status.element, this.map.element);
     this.show(0, false);
   }
 
+  /** A model of sequences keeps its own settings: `body` is in the words of another. */
   async submit(body, order) {
-    this.take(await Job.submit("v1/generations", { ...body, order }));
+    const { prompt, seed } = body;
+    const own = { model: this.model.id, prompt, seed, kept_previews: numKept(this.model) };
+    this.take(await Job.submit("v1/generations", isSequence(this.model) ? own : { ...body, order }));
   }
 
   take(job) {
@@ -208,6 +227,7 @@ class Card {
     const moment = Math.min(t, this.painting.length);
     this.view.show(this.painting, moment, { mark: isForward && moment === t });
     this.map.show(this.painting, moment);
+    if (this.painting.isSequence && moment) this.words.textContent = budgetWords(this.painting.budgetAt(moment));
   }
 
   refresh() {

@@ -23,7 +23,7 @@ export function pictureActions(job, index, report) {
   const isHere = location.hash === link;
   return [
     downloadMenu(job, index, report),
-    canEdit(job.model) ? el("a", { class: "button ghost", href: `#/edit/${job.id}/${index}` }, icon("edit"), el("span", { text: "Edit" })) : null,
+    canEdit(job.model) ? el("a", { class: "button ghost", href: `#/edit/${job.id}/${index}` }, icon("edit"), el("span", { text: job.model.can_edit ? "Edit" : "Vary" })) : null,
     job.params.edit || index || !canCompare(job.model) ? null : el("a", { class: "button ghost", href: comparison([job]) }, icon("compare"), el("span", { text: "Compare" })),
     isHere ? null : el("a", { class: "button ghost", href: link }, icon("external"), el("span", { text: "Details" })),
     copyButton("Link", () => new URL(link, location.href).href),

@@ -22,6 +22,7 @@ const ABOUT = {
   vary: "A share of the marked patches is drawn anew; without a mark, of the whole picture.",
   extend: "The picture is laid on the canvas, and everything around it is painted.",
 };
+const ABOUT_WHOLE = "The first tokens stay, which tell the whole picture coarsely; the finer ones are drawn anew.";
 
 export class EditView {
   title = "Edit";
@@ -30,14 +31,14 @@ export class EditView {
     this.mode = "repaint";
     this.notice = new Notice();
     this.retouch = null;
-    this.options = new Options(models, { hasCount: true, onModel: (model) => this.retouch?.setModel(model) });
+    this.options = new Options(models, { hasCount: true, onModel: (model) => this.setModel(model) });
     this.retouch = new Retouch(this.options.model, () => this.showCount());
     this.viewer = new Viewer({ actions: (job, index) => this.actions(job, index) });
     this.run = new RunButton("Repaint", { onRun: () => this.submit(), onCancel: () => this.job?.cancel() });
     this.buildPanel();
     this.buildStage();
     this.element = el("div", { class: "split" }, heading(this.title), this.form, this.stage);
-    this.setMode("repaint");
+    this.setModel(this.options.model);
     this.setSnapping(true);
     this.showStage();
   }
@@ -50,11 +51,12 @@ export class EditView {
       }), el("span", { text: label })));
     this.about = el("p", { class: "hint" });
     this.strength = this.options.controls.slider("strength", "Strength", {
-      min: 0.05, max: 1, step: 0.05, format: (value) => `${Math.round(value * 100)} % drawn anew`,
+      min: 0.05, max: 1, step: 0.05, format: (value) => this.strengthWords(value),
     });
     this.strength.set(0.5);
-    const segments = el("div", { class: "segments", role: "radiogroup", "aria-label": "What to do" }, modes);
-    this.options.element.prepend(el("div", { class: "stack tight" }, segments, this.about, this.strength.field));
+    this.strength.input.addEventListener("input", () => this.showCount());
+    this.segments = el("div", { class: "segments", role: "radiogroup", "aria-label": "What to do" }, modes);
+    this.options.element.prepend(el("div", { class: "stack tight" }, this.segments, this.about, this.strength.field));
     this.form = el("form", { class: "panel", novalidate: true, "aria-label": "How to edit" },
       this.options.element, el("div", { class: "panel-foot" }, this.notice.element, this.run.element));
     runOnEnter(this.form, this.run);
@@ -75,7 +77,8 @@ export class EditView {
     const foot = el("div", { class: "count-row" }, this.count, other);
     this.invitation = el("p", { class: "invitation", "aria-hidden": "true", text: "Brush over what is to change" });
     const frame = el("div", { class: "frame" }, this.retouch.canvas, this.invitation);
-    this.editor = el("div", { class: "stack" }, this.buildToolbar(), frame, foot);
+    this.toolbar = this.buildToolbar();
+    this.editor = el("div", { class: "stack" }, this.toolbar, frame, foot);
     this.stage = el("section", { class: "stage", "aria-label": "Picture to edit" },
       this.picker, this.drop, this.editor, this.viewer.element);
   }
@@ -134,7 +137,7 @@ export class EditView {
     }
     this.picker.value = "";
     this.showStage("editor");
-    announce("The picture is there; paint a mask over it.");
+    announce(this.isWhole ? "The picture is there." : "The picture is there; paint a mask over it.");
   }
 
   reset() {
@@ -176,9 +179,42 @@ export class EditView {
 
   // what is set
 
+  /** A model that can keep no part of a picture varies whole ones, and has no brush. */
+  setModel(model) {
+    if (!this.retouch) return; // the page is being made
+    this.isWhole = !model.can_edit;
+    this.retouch.isFixed = this.isWhole;
+    this.retouch.setModel(model);
+    this.segments.hidden = this.isWhole;
+    this.toolbar.hidden = this.isWhole;
+    this.segments.querySelectorAll("input").forEach((input) => (input.checked = input.value === this.mode));
+    this.setMode(this.isWhole ? "vary" : this.mode);
+    this.strength.render();
+  }
+
+  /** Of a sequence, how many of its first tokens stay. */
+  strengthWords(value) {
+    const share = `${Math.round(value * 100)} % drawn anew`;
+    return this.isWhole ? `${this.numKept(value)} of ${this.options.model.num_tokens} tokens stay` : share;
+  }
+
+  /** Whole groups, of which all but a share `strength` of the tokens would stay. */
+  numKept(strength) {
+    const { layout, num_tokens: total } = this.options.model;
+    const most = total - Math.max(1, Math.round(strength * total));
+    let end = 0;
+    const ends = layout.shape.map((size) => (end += size));
+    return ends.findLast((each) => each <= most) ?? 0;
+  }
+
+  strengthAsked() {
+    const value = Number(this.strength.input.value);
+    return this.isWhole ? 1 - this.numKept(value) / this.options.model.num_tokens : value;
+  }
+
   setMode(mode) {
     this.mode = mode;
-    this.about.textContent = ABOUT[mode];
+    this.about.textContent = this.isWhole ? ABOUT_WHOLE : ABOUT[mode];
     this.strength.field.hidden = mode !== "vary";
     this.maskTools.hidden = mode === "extend";
     this.run.label = MODES[mode];
@@ -209,7 +245,8 @@ export class EditView {
     const count = mask.patches().length;
     this.invitation.hidden = this.mode !== "repaint" || count > 0;
     const verb = this.mode === "extend" ? "painted" : "rewritten";
-    if (count) this.count.textContent = `${count} of ${total} patches will be ${verb}`;
+    if (this.isWhole) this.count.textContent = `${this.numKept(Number(this.strength.input.value))} of ${total} tokens stay`;
+    else if (count) this.count.textContent = `${count} of ${total} patches will be ${verb}`;
     else this.count.textContent = this.mode === "vary" ? `All ${total} patches may change` : "No patch is marked yet";
   }
 
@@ -252,11 +289,11 @@ export class EditView {
     const body = { ...this.options.values(), image: await toBase64(retouch.source) };
     if (mode === "extend") return { ...body, offset: [retouch.offset.y, retouch.offset.x] };
     if (mode === "repaint" || !retouch.mask.isEmpty) body.mask = await toBase64(retouch.mask.toCanvas());
-    return mode === "vary" ? { ...body, strength: Number(this.strength.input.value) } : body;
+    return mode === "vary" ? { ...body, strength: this.strengthAsked() } : body;
   }
 
   actions(job, index) {
-    const back = button("Back to the mask", { symbol: icon("undo"), kind: "solid", on: { click: () => this.showStage("editor") } });
+    const back = button(this.isWhole ? "Back" : "Back to the mask", { symbol: icon("undo"), kind: "solid", on: { click: () => this.showStage("editor") } });
     return [back, ...pictureActions(job, index, (error) => explain(error, null, this.notice))];
   }
 }

@@ -88,6 +88,7 @@ export class Job extends EventTarget {
         painting.revise(event);
         break;
       case "preview":
+      case "partial":
         painting.addGuess(event).then(() => this.tell());
         return;
       case "frame":

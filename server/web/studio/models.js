@@ -3,6 +3,7 @@
 import { getJson } from "./api.js";
 
 const PAUSE = 1500; // milliseconds
+const MOST_KEPT = 24; // previews of a picture that a request may have kept
 
 let known = null;
 
@@ -22,13 +23,34 @@ export async function loadModels(onWait = () => {}) {
   return known;
 }
 
+/** Whether the editor is of use: for parts of a picture, or for variations of whole ones alone. */
 export function canEdit(model) {
-  return model.can_edit;
+  return model.can_edit || model.can_vary;
 }
 
-/** Whether there are orders to compare. */
-export function canCompare(model) {
+export function isSequence(model) {
+  return model.layout.kind === "sequence";
+}
+
+/** Whether it has orders to compare. */
+export function hasOrders(model) {
   return model.orders.length > 1;
+}
+
+/** Those that write from coarse to fine, to be compared with a model's orders: they read the same prompts. */
+export function rivalsOf(model) {
+  return hasOrders(model) ? (known ?? []).filter((other) => isSequence(other) && other.condition === model.condition) : [];
+}
+
+/** Whether its pictures can be compared: along its orders, or with a model that has some. */
+export function canCompare(model) {
+  return hasOrders(model) || (known ?? []).some((other) => rivalsOf(other).includes(model));
+}
+
+/** How many previews of a picture are to stay, so that each step can be looked at later: of a sequence alone, where
+ * each shows all of the picture. */
+export function numKept(model) {
+  return isSequence(model) ? Math.min(MOST_KEPT, model.layout.shape.length - 1) : 0;
 }
 
 export async function findModel(name) {

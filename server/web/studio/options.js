@@ -3,9 +3,9 @@
 import { Controls, fill } from "./controls.js";
 import { el, button, setAttributes, uniqueId } from "./dom.js";
 import { icon, orderIcon } from "./icons.js";
-import { loadClasses } from "./models.js";
+import { loadClasses, numKept, rivalsOf } from "./models.js";
 import { hasOneValue, optionWords, stops } from "./option_words.js";
-import { contrasting, CUSTOM, orderName, orderWords } from "./orders.js";
+import { COARSE, contrasting, CUSTOM, orderName, orderWords } from "./orders.js";
 import { store, stored } from "./storage.js";
 
 const PROMPT = "oar.prompt"; // what stood in a form last
@@ -273,17 +273,38 @@ export class Options {
     const group = uniqueId("order");
     const type = this.orders === "several" ? "checkbox" : "radio";
     const names = this.custom ? [...this.model.orders, CUSTOM] : this.model.orders;
+    const rivals = this.orders === "several" ? rivalsOf(this.model) : [];
     this.orderField.field.hidden = names.length < 2;
-    this.orderTiles.replaceChildren(...names.map((order) => {
-      const input = el("input", { type, name: group, value: order, props: { checked: ticked.includes(order) } });
-      return el("label", { class: "tile", title: orderWords(order) }, input, orderIcon(order), el("span", { text: order }));
-    }));
+    const tile = (value, label, words, symbol) => {
+      const input = el("input", { type, name: group, value, props: { checked: ticked.includes(value) } });
+      return el("label", { class: "tile", title: words }, input, symbol, el("span", { text: label }));
+    };
+    this.orderTiles.replaceChildren(
+      ...names.map((order) => tile(order, order, orderWords(order), orderIcon(order))),
+      ...rivals.map((rival) => tile(rivalName(rival), rival.id, orderWords(COARSE), orderIcon(COARSE))));
     this.showOrderWords();
   }
 
   showOrderWords() {
     this.showOnly();
-    this.orderHint.textContent = this.orders === "one" ? orderWords(this.chosenOrders[0]) : "";
+    if (this.orders === "one") this.orderHint.textContent = orderWords(this.chosenOrders[0]);
+    else this.levelSteps();
+  }
+
+  /** Orders are compared with a model of sequences at as many steps as that takes. */
+  levelSteps() {
+    const rival = this.chosenOrders.map((name) => this.rivalNamed(name)).find(Boolean);
+    const steps = this.described.get("steps");
+    for (const input of steps?.fields[0].querySelectorAll("input") ?? []) input.disabled = Boolean(rival);
+    if (rival) steps?.set(rival.layout.shape.length);
+    this.orderHint.hidden = !rival;
+    this.orderHint.textContent = rival
+      ? `${rival.id} takes ${rival.layout.shape.length} steps, with settings of its own. The orders get ${steps?.get()}.` : "";
+  }
+
+  /** The model that a tile stands for, of those that are compared with this one's orders. */
+  rivalNamed(name) {
+    return rivalsOf(this.model).find((rival) => rivalName(rival) === name) ?? null;
   }
 
   stepWords(value) {
@@ -311,6 +332,7 @@ export class Options {
     if (this.model.condition !== "none") body.prompt = this.prompt.input.value;
     if (seed !== "") body.seed = seed.length < 16 && /^\d+$/.test(seed) ? Number(seed) : seed;
     if (this.count) body.n = Number(this.count.input.value || 1);
+    if (numKept(this.model)) body.kept_previews = numKept(this.model);
     for (const option of this.model.options) {
       const value = this.acts(option) ? this.described.get(option.name)?.get() : undefined;
       if (value !== undefined) body[option.name] = value;
@@ -328,6 +350,12 @@ export class Options {
     if (this.count && params.n !== undefined) this.count.input.value = String(params.n);
     if (this.orders === "one" && this.knows(params.order)) this.showOrders([params.order]);
     this.showOnly();
+  }
+
+  /** The settings that a job shares with a model to compare it with. */
+  meet({ model, params: { prompt, seed } }) {
+    const other = this.models.find((each) => rivalsOf(each).includes(model));
+    this.set({ model: other?.id, prompt, seed });
   }
 
   knows(order) {
@@ -359,4 +387,9 @@ function choiceText(value) {
 function offer(select, numbers) {
   const value = choiceText(numbers);
   if (![...select.options].some((choice) => choice.value === value)) select.append(el("option", { value, text: numbers.join(" ") }));
+}
+
+/** What stands for a model among orders: none has such a name. */
+export function rivalName({ id }) {
+  return `model:${id}`;
 }

@@ -3,6 +3,8 @@
 /** A list of positions, in place of a name. */
 export const CUSTOM = "custom";
 export const SHORTLIST = "shortlist";
+/** No order of a grid: that of a model of sequences. */
+export const COARSE = "coarse to fine";
 
 const WORDS = {
   raster: "Row by row, from the top.",
@@ -17,6 +19,7 @@ const WORDS = {
   prompted: "The order that the model keeps for prompts like this one.",
   distilled: "Where the model is surest, as its order policy has learned.",
   [SHORTLIST]: "Where the model is surest, among what its order policy proposes.",
+  [COARSE]: "All of the picture at once, each step sharper.",
   [CUSTOM]: "The list of positions that came with these settings.",
 };
 

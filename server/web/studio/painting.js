@@ -70,10 +70,27 @@ export class Painting {
     return index === undefined ? null : this.patches[index];
   }
 
-  /** The newest guess at a moment; `written` counts the patches that it knows. */
+  /** The guess that knows most at a moment, of two alike the one without loss; `written` counts what it knows. */
   guessAt(t) {
     const count = this.countAt(t);
-    return this.guesses.findLast((guess) => guess.bitmap && guess.written <= count) ?? null;
+    const past = this.guesses.filter((guess) => guess.bitmap && guess.written <= count);
+    return past.reduce((best, guess) => (isBetter(guess, best) ? guess : best), null);
+  }
+
+  /** The moments at which a picture of exactly what was written then is there, and both ends. */
+  get moments() {
+    const known = new Set(this.guesses.filter(({ bitmap }) => bitmap).map(({ written }) => written));
+    const between = this.steps.flatMap(({ end }, index) => (known.has(end) ? [index + 1] : []));
+    return [...new Set([0, ...between, this.length])];
+  }
+
+  /** Of a sequence: how many tokens what is shown is made of, and what resolution they tell of. */
+  budgetAt(t) {
+    const { total, numGiven } = this;
+    const written = numGiven + this.countAt(t);
+    if (this.wholeAt(t)) return { known: total, total, written: total, pixels: pixelWords([this.width, this.height]) };
+    const guess = this.guessAt(t);
+    return { known: guess?.known ?? 0, total, written, pixels: guess && pixelWords(guess.resolution) };
   }
 
   /** A `patches` event. */
@@ -95,9 +112,11 @@ export class Painting {
     }
   }
 
-  /** A `preview` event; resolves when its pixels are there. */
-  async addGuess({ known, mime, data }) {
-    const guess = { written: known - this.numGiven, bitmap: null };
+  /** A `preview` event, or a `partial` one, which has no loss; resolves when its pixels are there. */
+  async addGuess({ type, known, mime, data, resolution }) {
+    const guess = {
+      written: known - this.numGiven, known, isExact: type === "partial", resolution: resolution ?? [this.width, this.height], bitmap: null,
+    };
     const { guesses } = this;
     guesses.push(guess);
     const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
@@ -114,4 +133,19 @@ export class Painting {
     }
     this.guesses = guesses.filter((guess) => guess.written <= this.patches.length && known > 0);
   }
+}
+
+function isBetter(guess, best) {
+  if (!best || guess.written !== best.written) return !best || guess.written > best.written;
+  return guess.isExact || !best.isExact;
+}
+
+function pixelWords([width, height]) {
+  return width === height ? `${width} px` : `${width} x ${height} px`;
+}
+
+/** A budget in words: "16 of 64 tokens: 22 px". */
+export function budgetWords({ known, total, written, pixels }) {
+  const shown = `${known} of ${total} tokens${pixels ? `: ${pixels}` : ""}`;
+  return written > known ? `${shown} (${written} written)` : shown;
 }

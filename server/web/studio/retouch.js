@@ -9,6 +9,7 @@ const ARROWS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowR
 
 const HELP = {
   mask: "Mask. Paint with the pointer; or move by a patch with the arrow keys, and mark or clear it with space.",
+  fixed: "The picture that is varied.",
   extend: "Placement. Drag the picture, or move it by a patch with the arrow keys.",
 };
 
@@ -18,6 +19,7 @@ export class Retouch {
     this.radius = 6; // pixels of the picture
     this.value = 1; // 1 marks, 0 clears
     this.isExtending = false;
+    this.isFixed = false; // no mask, and nothing is moved
     this.offset = { x: 0, y: 0 };
     this.picture = null;
     this.pointer = null;
@@ -58,7 +60,9 @@ export class Retouch {
   }
 
   prepare() {
-    this.canvas.setAttribute("aria-label", this.isExtending ? HELP.extend : HELP.mask);
+    const help = this.isExtending ? HELP.extend : HELP.mask;
+    this.canvas.setAttribute("aria-label", this.isFixed ? HELP.fixed : help);
+    this.canvas.classList.toggle("fixed", this.isFixed);
     if (!this.picture) return;
     const { width, height } = this.mask;
     this.source = (this.isExtending ? fitting : covering)(this.picture, width, height);
@@ -117,7 +121,7 @@ export class Retouch {
   }
 
   press(event) {
-    if (!this.picture || event.button !== 0) return;
+    if (!this.picture || this.isFixed || event.button !== 0) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.last = this.at(event);
     this.cursor = null;
@@ -160,7 +164,7 @@ export class Retouch {
 
   onKey(event) {
     const arrow = ARROWS[event.key];
-    if (!this.picture || !(arrow || event.key === " ")) return;
+    if (!this.picture || this.isFixed || !(arrow || event.key === " ")) return;
     event.preventDefault();
     if (this.isExtending) {
       if (arrow) this.moveTo(this.offset.x + arrow[0] * this.mask.patchWidth, this.offset.y + arrow[1] * this.mask.patchHeight);
@@ -232,7 +236,7 @@ export class Retouch {
   }
 
   drawPointer(pen) {
-    if (!this.pointer || this.isExtending) return;
+    if (!this.pointer || this.isExtending || this.isFixed) return;
     const scale = this.canvas.width / this.mask.width;
     pen.beginPath();
     pen.arc(this.pointer.x * scale, this.pointer.y * scale, Math.max(2, this.radius * scale), 0, 2 * Math.PI);

@@ -19,6 +19,7 @@ export class Timeline {
     this.expected = 0;
     this.isFollowing = true;
     this.isPlaying = false;
+    this.stops = null; // the moments that there are to look at; null: all
     this.timer = 0;
     this.build();
     this.render();
@@ -56,7 +57,7 @@ export class Timeline {
   /** A new painting: from its first step on. */
   reset() {
     this.pause();
-    Object.assign(this, { t: 0, length: 0, expected: 0, isFollowing: true });
+    Object.assign(this, { t: 0, length: 0, expected: 0, isFollowing: true, stops: null });
     this.render();
   }
 
@@ -85,7 +86,13 @@ export class Timeline {
   seek(t) {
     this.pause();
     this.isFollowing = t >= this.length;
-    this.moveTo(Math.min(t, this.length));
+    this.moveTo(this.stopNear(Math.min(t, this.length)));
+  }
+
+  /** The first stop from here on in the direction of `t`, so that a key never stays where it is. */
+  stopNear(t) {
+    if (!this.stops) return t;
+    return (t > this.t ? this.stops.find((stop) => stop >= t) : this.stops.findLast((stop) => stop <= t)) ?? this.length;
   }
 
   toggle() {
@@ -106,7 +113,7 @@ export class Timeline {
   tick() {
     const pause = Math.min(MOST_STEP, Math.max(LEAST_STEP, PLAY_MILLISECONDS / this.expected));
     this.timer = setTimeout(() => {
-      this.moveTo(this.t + 1);
+      this.moveTo(this.stopNear(this.t + 1));
       if (this.t < this.length) return this.tick();
       this.isFollowing = true;
       return this.pause();

@@ -4,6 +4,7 @@ import { CanvasView } from "./canvas_view.js";
 import { HeatMap } from "./heatmap.js";
 import { button, el, wantsLessMotion } from "./dom.js";
 import { icon } from "./icons.js";
+import { budgetWords } from "./painting.js";
 import { store, stored } from "./storage.js";
 import { StatusLine } from "./status.js";
 import { Timeline } from "./timeline.js";
@@ -36,11 +37,12 @@ export class Viewer {
     this.side = el("div", { class: "maps", hidden: true }, this.maps.map((map) => map.element));
     this.empty = el("div", { class: "empty" }, empty ?? []);
     this.frame = el("div", { class: "frame" }, this.view.canvas, this.empty);
+    this.budget = el("p", { class: "budget", hidden: true });
     this.element = el(
       "section", { class: "viewer", "aria-label": "Picture" },
       el("div", { class: "viewer-head" }, this.status.element, this.heatButton),
       el("div", { class: "viewer-body" }, this.frame, this.side),
-      this.timeline.element, this.strip, this.tools,
+      this.budget, this.timeline.element, this.strip, this.tools,
     );
     this.showMaps(wantsMaps());
     this.clear();
@@ -107,6 +109,7 @@ export class Viewer {
     this.element.dataset.state = job.state;
     const expected = job.isOver ? painting.length : painting.expected(job.params);
     this.timeline.extend(painting.length, expected, { atOnce: this.atOnce });
+    this.timeline.stops = job.isOver && painting.isSequence ? painting.moments : null;
     this.move(this.timeline.t, false, true);
     this.thumbs.forEach((thumb, index) => thumb.show(job.paintings[index], job.paintings[index].length));
     if (job.isOver && !this.tools.childElementCount) this.tools.replaceChildren(...this.makeActions(job, this.selected));
@@ -118,7 +121,18 @@ export class Viewer {
     if (keepMarks) this.view.draw();
     else this.view.show(painting, t, { mark: isForward });
     this.view.label = describe(this.job, this.selected, t, painting);
+    this.showBudget(painting, t);
     if (!this.side.hidden) this.maps.forEach((map) => map.show(painting, t));
+  }
+
+  /** Of a sequence. When it is over, the slider stops where a picture was kept. */
+  showBudget(painting, t) {
+    this.budget.hidden = !painting.isSequence;
+    if (this.budget.hidden) return;
+    const { stops } = this.timeline;
+    const numKept = stops ? stops.length - 1 : painting.length;
+    const kept = numKept < painting.length ? `${numKept} of ${painting.length} steps were kept` : "";
+    this.budget.replaceChildren(el("span", { text: budgetWords(painting.budgetAt(t)) }), el("span", { class: "hint", text: kept }));
   }
 
   // several pictures

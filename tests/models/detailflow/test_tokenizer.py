@@ -7,9 +7,9 @@ import torch
 
 from oar_core.detail_config import DetailTokenizerConfig, TokenGroups
 from oar_core.errors import ConfigError
-from oar_core.models.detailflow.masks import encoder_mask
-from oar_core.models.detailflow.patches import cut, join
-from oar_core.models.detailflow.resolution import in_whole_patches, resolution
+from oar_core.models.patches import cut, join
+from oar_core.models.prefix_mask import encoder_mask
+from oar_core.models.prefix_resolution import in_whole_patches, resolution
 from tests.models.detailflow.tiny import TOKENIZER as TINY
 from tests.models.detailflow.tiny import tokenizer
 
