@@ -18,6 +18,7 @@ from oar_core.models.model import to_pixels
 from oar_core.order.plan import ORDERS, POLICY_ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.train.run_captions import RunCaptions
+from oar_core.train.run_data import load_pictures
 from oar_core.weights import Manifest
 from oar_lab.eval.figures import lite0_distances
 from oar_lab.eval.likelihood import bits_per_token
@@ -44,7 +45,7 @@ def evaluate() -> None:
 def reconstruction(split: str | None, num_images: int, sheet: Path | None, with_lite0: bool, **options: Any) -> Answer:
     """PSNR and code usage of the tokenizer."""
     run = make_run(**options)
-    images, tokenizer_ = run.images(split or run.recipe.held_out), run.tokenizer()
+    images, tokenizer_ = load_pictures(run, split or run.recipe.held_out), run.tokenizer()
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
     batches = (images.images(indices).to(run.device) for indices in chosen.split(64))
     report = measure_reconstruction(tokenizer_, batches)
@@ -118,7 +119,7 @@ def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: P
     """A contact sheet: pictures made from held-out captions beside the real ones."""
     run = make_run(**options)
     pipeline = load_model(Manifest.load(weights).folder(run.recipe.name), str(run.device), torch.float32)
-    images = run.images(split or run.recipe.held_out)
+    images = load_pictures(run, split or run.recipe.held_out)
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
     plan, sampling = default_plan(pipeline), default_sampling(pipeline)
     fake = draw_samples(pipeline, images.captions(chosen), plan, sampling)
@@ -151,7 +152,7 @@ def eval_model(weights: Path, model: str | None) -> Answer:
 def eval_painting(
     weights: Path, model: str | None, prompt: str | None, seed: int, order: str | None, steps: int | None, out: Path
 ) -> Answer:
-    """How one picture comes about, patch by patch."""
+    """Show how one picture comes about, patch by patch."""
     manifest = Manifest.load(weights)
     pipeline = load_model(manifest.folder(model or manifest.default), default_device(), torch.float32)
     plan = default_plan(pipeline, order=order, steps=steps)

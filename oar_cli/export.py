@@ -19,6 +19,7 @@ from oar_core.order.plan import ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.stored import digest, write_json
 from oar_core.train.recipe import Recipe
+from oar_core.train.run_data import load_pictures
 from oar_core.weights import Manifest, file_digest
 from oar_lab.eval.export import (
     MOST_EXPORT_SEED,
@@ -37,7 +38,7 @@ CLASSES_IN_TURN, NO_CONDITION = "classes in turn", "no condition"
 
 @dataclass(frozen=True)
 class ExportPictures:
-    """What the pictures of an export show. `num_classes` is 0 where they are not drawn from classes."""
+    """Contents of the pictures of an export. `num_classes` is 0 where they are not drawn from classes."""
 
     num_samples: int
     num_classes: int
@@ -52,7 +53,7 @@ class ExportPictures:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What the command was told."""
+    """Options of the command."""
 
     recipe: Recipe
     data: Path | None
@@ -81,7 +82,7 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class Artist:
-    """What draws them: a model in this process, or one of a server."""
+    """The source of the pictures: a model in this process, or one of a server."""
 
     name: str
     model_hash: str
@@ -185,7 +186,7 @@ def _pictures(asked: ExportRequest, num_classes: int, *, reads_captions: bool) -
         raise ConfigError("the model draws captions; --data says of which pictures")
     run = make_run(asked.recipe, asked.data, asked.folder, asked.torch_device)
     split = asked.split or asked.recipe.held_out
-    images = run.images(split)
+    images = load_pictures(run, split)
     captions = images.captions(torch.arange(len(images)))
     prompts = [captions[int(index)] for index in choose_pictures(len(captions), count)]
     return ExportPictures(count, 0, prompts, digest(captions), split)

@@ -13,6 +13,7 @@ from oar_cli.lab_options import OarCommand, make_run, run_options, split_option
 from oar_core.models.load import load_model
 from oar_core.order.plan import ORDERS, SCHEDULES
 from oar_core.stored import write_json
+from oar_core.train.run_data import load_pictures
 from oar_core.weights import Manifest
 from oar_lab.eval.group_tables import SizeTable, fit_sizes, split_halves, store_tables
 from oar_lab.eval.markdown import markdown_table
@@ -60,7 +61,7 @@ def sizes(
     name = model or manifest.default
     loaded = load_model(manifest.folder(name), str(run.device), torch.float32)
     length = loaded.backbone.spec.num_tokens
-    pictures = run.images(split or run.recipe.held_out)
+    pictures = load_pictures(run, split or run.recipe.held_out)
     halves = split_halves(pictures.row_of, num_fit, num_score)
     shown = sorted({count for count in steps or STEPS if steps or count <= length})
     tables = [

@@ -29,7 +29,7 @@ from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.stored import digest, write_json
 from oar_core.train.recipe import Recipe
-from oar_core.train.run import CACHE
+from oar_core.train.run_data import CACHE, load_pictures
 from oar_core.weights import Manifest
 from oar_lab.eval.agreement import agreement
 from oar_lab.eval.arms import load_reports
@@ -52,7 +52,7 @@ _DEFAULTS = QualitySettings()
 def measure_evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) -> Answer:
     """Accuracy of the evaluation network on held-out pictures, per attribute."""
     run = make_run(**options)
-    network, images = load_evaluator(run, evaluator_folder), run.images(split or run.recipe.held_out)
+    network, images = load_evaluator(run, evaluator_folder), load_pictures(run, split or run.recipe.held_out)
     labels = network.vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
     shares = agreement(network.read(images.pixels).classes, labels, network.vocabulary.names)
     return json_answer({"num_images": len(images), "evaluator": network.digest, "accuracy": shares})
@@ -120,7 +120,7 @@ def quality(
     pipeline = load_model(manifest.folder(model or manifest.default), str(run.device), getattr(torch, dtype))
     split = split or run.recipe.held_out
     reference = Reference.read(
-        load_evaluator(run, evaluator_folder), run.images(split), run.images("train"), folder / CACHE
+        load_evaluator(run, evaluator_folder), load_pictures(run, split), load_pictures(run, "train"), folder / CACHE
     )
     settings = QualitySettings(num_samples=num_samples, batch_size=batch_size, num_resamples=num_resamples)
     written: list[dict[str, Any]] = []

@@ -12,7 +12,8 @@ from oar_cli.answer import Answer
 from oar_cli.lab_options import OarGroup, evaluator_option, load_evaluator, make_run, run_options
 from oar_core.errors import ConfigError
 from oar_core.train.model_export import ModelExport
-from oar_core.train.run import CACHE, Run
+from oar_core.train.run import Run
+from oar_core.train.run_data import CACHE, load_pictures
 from oar_lab.eval.painting import write_animation
 from oar_lab.eval.reference import Reference
 from oar_lab.study.report import write_study_report
@@ -133,5 +134,8 @@ def study_report(folder: Path, out: Path) -> Answer:
 
 def _reference(run: Run, evaluator_folder: Path | None) -> Reference:
     return Reference.read(
-        load_evaluator(run, evaluator_folder), run.images(run.recipe.held_out), run.images("train"), run.folder / CACHE
+        load_evaluator(run, evaluator_folder),
+        load_pictures(run, run.recipe.held_out),
+        load_pictures(run, "train"),
+        run.folder / CACHE,
     )

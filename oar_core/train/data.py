@@ -33,7 +33,7 @@ class ImageSet:
 
     @cached_property
     def digest(self) -> str:
-        """Of the pixels, whatever files they come from."""
+        """Digest of the pixels, whatever files they come from."""
         return hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest()
 
     def __len__(self) -> int:

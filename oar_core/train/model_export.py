@@ -43,13 +43,13 @@ class ModelExport:
 
     @property
     def model_name(self) -> str:
-        """Of what is exported: the recipe's, unless that is a shipped recipe for models that have a name."""
+        """Name of the exported model: the recipe's, unless that is a shipped recipe for models that have a name."""
         adopted, name = self.run.adopted, self.run.recipe.name
         return name if adopted is None or name not in RECIPES else f"{adopted.name}-ordered"
 
     @property
     def licence(self) -> str:
-        """Of what is exported."""
+        """Licence of the exported model."""
         adopted = self.run.adopted
         return self.run.recipe.licence if adopted is None else adopted.licence
 
@@ -137,7 +137,7 @@ class ModelExport:
         return {"defaults": self._defaults(stage, has_policy), **others}
 
     def _save_words(self, folder: Path, stage: str) -> None:
-        """What reads conditions, and the card of an adopted model."""
+        """Saves the conditioner, and the card of an adopted model."""
         adopted = self.run.adopted
         if adopted is None:
             TextTokenizer.load(self.run.folder).save(folder)

@@ -41,7 +41,7 @@ _Options: Any = make_dataclass(
 
 @dataclass(frozen=True)
 class SamplingDefaults(_Options):
-    """What a request that says nothing gets from the model that this recipe makes."""
+    """Defaults of the model that this recipe makes, for a request that sets nothing."""
 
     def __post_init__(self) -> None:
         values = {item.name: getattr(self, item.name) for item in fields(self)}

@@ -393,7 +393,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def own_recipes() -> list[Recipe]:
-    """Those that make networks of their own."""
+    """Lists recipes that make networks of their own."""
     return [make() for name, make in RECIPES.items() if name != IMPORTED]
 
 

@@ -112,7 +112,7 @@ class Study:
         return self.out / f"{figure.name}.json"
 
     def paintings(self, prompts: Sequence[str], steps: int | None, draw_seed: int) -> dict[str, list[PaintedPicture]]:
-        """How each arm that is trained paints the prompts, all with the same noise."""
+        """Paintings of the prompts by each arm that is trained, all with the same noise."""
         return {
             arm.label: [self._paint(arm, prompt, steps, draw_seed) for prompt in prompts]
             for arm in self.arms

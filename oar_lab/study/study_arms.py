@@ -7,6 +7,7 @@ from oar_core.errors import check_options
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import finetune_stage, policy_folder, scratch_stage
 from oar_core.train.stage_trainer import StageTrainer
+from oar_core.train.stage_weights import is_trained
 from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, arm
 from oar_wire.options import OPTIONS
 
@@ -57,7 +58,7 @@ class Training:
             ),
         )
         run = replace(run, recipe=recipe)
-        if not run.is_trained(self.stage(seed)):
+        if not is_trained(run.folder / self.stage(seed)):
             StageTrainer(run).train_order_finetune()
         if self.has_own_policy:
             StageTrainer(run).train_order_policy(self.stage(seed))

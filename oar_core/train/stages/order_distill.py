@@ -159,7 +159,7 @@ def _extract_block(
 
 
 def compact(orders: Int[Tensor, "M L"]) -> Tensor:
-    """As bytes where positions fit one, as 16-bit words otherwise."""
+    """Stores positions as bytes where they fit, as 16-bit words otherwise."""
     return orders.to(torch.uint8 if orders.shape[1] <= 256 else torch.uint16)
 
 
