@@ -114,7 +114,7 @@ def eager(batch: int, steps: int | None, repeats: int, dtype: str, **where: Any)
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--step-alone", "is_step_alone", is_flag=True, help="Without prefill, decoder and files.")
 def roofline(batch: int, steps: int | None, repeats: int, is_step_alone: bool, **where: Any) -> Answer:
-    """How far each part of a picture is from what this machine allows."""
+    """Measure how far each part of a picture is from what this machine allows."""
     subject = load_subject(**where)
     return tell(measure_roofline(subject, batch=batch, steps=steps, repeats=repeats, is_step_alone=is_step_alone))
 
@@ -229,7 +229,7 @@ def families(
 @sized
 @click.option("--starts", default=20, show_default=True, help="How often it is chosen.")
 def choices(families: tuple[str, ...], size: str, layers: int | None, threads: int, starts: int) -> Answer:
-    """What `OAR_DTYPE=fastest` would choose at so many starts, were nothing kept."""
+    """Show what `OAR_DTYPE=fastest` would choose at so many starts, were nothing kept."""
     torch.set_num_threads(threads)
     networks = {key: sized_network(key, size, layers).backbone for key in families or KEYS}
     return tell(measure_choices(networks, starts=starts))
@@ -245,7 +245,7 @@ def choices(families: tuple[str, ...], size: str, layers: int | None, threads: i
     help="Folder with a manifest.",
 )
 def decoders(weights: Path) -> Answer:
-    """What decoding in bfloat16 gains, and by how much it changes pictures."""
+    """Measure what decoding in bfloat16 gains, and how much it changes pictures."""
     return tell(measure_decoders(decoders_of(weights)))
 
 

@@ -1,4 +1,4 @@
-"""What `oar generate` and `oar edit` have in common: their options, and what they print."""
+"""The shared part of `oar generate` and `oar edit`: options and output."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ FORMATS: dict[str, OutputFormat] = {".png": "png", ".webp": "webp", ".jpg": "jpe
 
 
 def _as_list(_context: click.Context, _option: click.Parameter, values: tuple[float, ...] | None) -> list[float] | None:
-    """As JSON has it."""
+    """Converts to what JSON has."""
     return None if values is None else list(values)
 
 

@@ -44,7 +44,7 @@ LEAVE_SECONDS = 5.0  # for the thread beside, after a job was canceled
 
 
 class View(Protocol):
-    """What shows a job. `show` is called often, and after each change."""
+    """A display of a job. `show` is called often, and after each change."""
 
     def open(self) -> None: ...
     def show(self, canvas: Canvas) -> None: ...

@@ -31,7 +31,7 @@ class EditUpload:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model's pictures: tokens (h, w) and pixels (Y, X)."""
+    """Sizes of a model's pictures: tokens (h, w) and pixels (Y, X)."""
 
     grid: tuple[int, int]
     image_size: tuple[int, int]

@@ -156,7 +156,7 @@ def _insert(text: str, tenant: str, digest: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """In one step: a server that reads it meanwhile sees the old file or the new one."""
+    """Writes in one step: a server that reads it meanwhile sees the old file or the new one."""
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o640
     with new_file(path) as part:
         part.write_text(text, encoding="utf-8")

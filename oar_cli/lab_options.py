@@ -1,5 +1,5 @@
 # pyright: standard
-"""What the library's commands share: errors as sentences, and the options that name a run."""
+"""The shared part of the library's commands: errors as sentences, and the options that name a run."""
 
 import json
 from pathlib import Path

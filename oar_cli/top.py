@@ -97,7 +97,8 @@ class Look:
 
 
 def median(counts: Mapping[float, float]) -> float | None:
-    """Of a histogram's cumulative counts, laid evenly over its buckets as Prometheus does; None if it is empty."""
+    """The median of a histogram's cumulative counts, laid evenly over its buckets as Prometheus does; None if it is
+    empty."""
     bounds = sorted(counts)
     total = counts[bounds[-1]] if bounds else 0.0
     if total <= 0:

@@ -1,4 +1,4 @@
-"""What this process takes from the operating system while it works."""
+"""Memory that this process takes from the operating system."""
 
 import ctypes
 import resource
@@ -69,7 +69,7 @@ def _of_machine() -> Iterator[int]:
 
 
 def _of_groups() -> Iterator[int]:
-    """Of each control group (version 2) that this process is in. Files that it has read may be given up."""
+    """Limits of each control group (version 2) that this process is in. Files that it has read may be given up."""
     name = next((line[3:] for line in _lines(Path("/proc/self/cgroup")) if line.startswith("0::")), None)
     if name is None:
         return

@@ -18,7 +18,7 @@ def digest(*parts: Any) -> str:
 
 
 def fingerprint(pixels: UInt8[np.ndarray, "M Y X 3"], *, num_probes: int = 64) -> str:
-    """Of the shape and of some pictures spread over the set: reading all of it would take as long as using it."""
+    """Digests the shape and some pictures spread over the set: reading all of it would take as long as using it."""
     probes = np.linspace(0, len(pixels) - 1, min(num_probes, len(pixels))).astype(int)
     bytes_digest = hashlib.sha256(np.ascontiguousarray(pixels[probes]).tobytes()).hexdigest()
     return digest(pixels.shape, bytes_digest)

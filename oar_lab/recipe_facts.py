@@ -1,4 +1,4 @@
-"""What a recipe makes and what that costs, told before it is chosen."""
+"""Facts of a recipe for whoever chooses one: what it makes and what that costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -74,7 +74,7 @@ def importable() -> list[str]:
 
 
 def check_family(key: str) -> Importer:
-    """How its checkpoints are imported. Raises ConfigError."""
+    """Finds the importer of a family. Raises ConfigError."""
     others = ", ".join(importable())
     if key not in FAMILIES:
         raise ConfigError(f"unknown family {key!r}; there are {others}")
@@ -98,7 +98,7 @@ def holds_tokenizer(checkpoint: CheckpointFile) -> bool:
 
 
 def find_tokenizer(checkpoint: CheckpointFile, given: Config) -> tuple[ImportedPart, ImageTokenizer]:
-    """As `find_backbone`, of whichever family has such a tokenizer."""
+    """Finds, as `find_backbone` does, the family that has such a tokenizer."""
     for key in FAMILIES:
         found = family(key)
         importer = found.tokenizer_importer

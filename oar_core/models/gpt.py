@@ -52,7 +52,7 @@ class Gpt(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of states and logits."""
+        """The number format of states and logits."""
         return compute_dtype(self.embed_token.weight)
 
     def forward(
@@ -81,7 +81,7 @@ def initialise(network: nn.Module) -> None:
 
 
 def published_shapes(config: GptConfig) -> dict[str, tuple[int, ...]]:
-    """Of the tensors that a `Gpt` is made of, by the keys of published checkpoints."""
+    """Shapes of a `Gpt`'s tensors, by the keys of published checkpoints."""
     width, hidden = config.width, config.ffn_width
     shapes: dict[str, tuple[int, ...]] = {
         "tok_embeddings.weight": (config.vocab_size, width),

@@ -39,7 +39,7 @@ B = TypeVar("B", bound=nn.Module)
 
 @dataclass(kw_only=True)
 class ModelBase(ABC):
-    """What models of all kinds have. `defaults` are those of the options that the model takes.
+    """Common part of models of all kinds. `defaults` are those of the options that the model takes.
 
     A model of tokens names order, steps, group_sizes, guidance, temperature, top_k and top_p. It may also name its
     entropy_bound, candidates, repulsion, guidance_interval and guidance_schedule."""
@@ -58,7 +58,7 @@ class ModelBase(ABC):
 
     @property
     def num_frames(self) -> int:
-        """Of a video; 0 for a model that makes pictures."""
+        """Frames of a video; 0 for a model that makes pictures."""
         return 0
 
     @property
@@ -105,7 +105,7 @@ class FrameModel(ModelBase):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Of a frame."""
+        """The grid of a frame."""
         return self.backbone.spec.layout.shape
 
     @property

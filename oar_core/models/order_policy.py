@@ -22,7 +22,7 @@ INIT_STD = 0.02
 
 
 class MemorySizes(Protocol):
-    """Of a backbone's config, what its memory is like."""
+    """Sizes of a backbone's memory, from its config."""
 
     @property
     def num_tokens(self) -> int: ...

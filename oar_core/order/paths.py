@@ -51,7 +51,7 @@ def hilbert(grid: Grid) -> Order:
 
 
 def _hilbert_distance(y: int, x: int, side: int) -> int:
-    """How far along the curve a cell lies: at each scale, the quadrant's number, then the turn into its frame."""
+    """Distance of a cell along the curve: at each scale, the quadrant's number, then the turn into its frame."""
     distance, half = 0, side // 2
     while half:
         right, down = int(x >= half), int(y >= half)

@@ -46,7 +46,7 @@ def spaced(
 
 
 class _Known:
-    """Which positions are known, and how many known neighbours each has."""
+    """The known positions, and the number of known neighbours of each position."""
 
     def __init__(self, grid: Grid) -> None:
         height, width = grid

@@ -25,7 +25,7 @@ __all__ = ["DecodeRow", "DecodedGroup", "Slots", "StepLoad", "decode_step", "que
 
 @dataclass
 class StepLoad:
-    """What a step asks of the backbone; a guided picture is asked twice."""
+    """Work of a step; a guided picture counts twice."""
 
     slots: int = 0
     positions: int = 0  # places of queries in attention, pads included
@@ -143,7 +143,7 @@ def _ask_policy(
 def _guided_logits(
     backbone: Backbone, cache: KVCache, batch: StepBatch, commit: Commit, queries: Int[Tensor, "Q"]
 ) -> Float[Tensor, "Q V"]:
-    """In fp32."""
+    """Logits under guidance, in fp32."""
     asked = Query(queries if batch.spread is None else queries[batch.spread], batch.counts)
     logits = backbone.step(cache, batch.slots, commit, asked).float()
     if batch.conditional is None or batch.unconditional is None:
@@ -214,7 +214,7 @@ def _as_table(values: Shaped[Tensor, "K"], choice: Choice) -> Shaped[Tensor, "R 
 
 
 def _group_counts(logits: Float[Tensor, "S V"], batch: StepBatch) -> Int[Tensor, "R"]:
-    """How many positions each row decodes. Like the positions, that depends on the context alone."""
+    """Number of positions that each row decodes. Like the positions, that depends on the context alone."""
     adaptive = batch.adaptive
     if adaptive is None:
         return batch.takes

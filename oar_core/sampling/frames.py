@@ -58,7 +58,7 @@ class FrameRequest:
 
 @dataclass(frozen=True, eq=False)
 class FrameRow:
-    """What one video does in a step: commit frames to its slots, then guess the current one, unless it only commits."""
+    """One video's part in a step: commit frames to its slots, then guess the current one, unless it only commits."""
 
     slots: Slots
     commits: tuple[Frame, ...]
@@ -109,7 +109,7 @@ class FrameProgress:
 
     @property
     def owed(self) -> int:
-        """How many entries the slots lack before the current frame can be denoised, those of the latest one aside."""
+        """Number of entries that the slots lack before the current frame can be denoised, the latest frame aside."""
         return self._num_owed * self._frame_entries
 
     @property
@@ -117,7 +117,7 @@ class FrameProgress:
         return 0 if self.is_complete else max(0, len(self.frames) - 1 - self._num_committed)
 
     def chunk(self, most: float) -> int:
-        """How much of that the next step takes in: whole frames, and at least one unless `most` is 0."""
+        """Number of owed entries that the next step takes in: whole frames, and at least one unless `most` is 0."""
         if self.owed <= most:
             return self.owed
         return 0 if most <= 0 else max(1, int(most // self._frame_entries)) * self._frame_entries

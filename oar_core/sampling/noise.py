@@ -27,7 +27,7 @@ def revision_key(seed: int, image_index: int) -> int:
 
 
 def value_noise_key(seed: int, image_index: int) -> int:
-    """As `noise_key`, for `normal`."""
+    """The key of `normal`, as `noise_key` is that of `gumbel`."""
     return as_signed(hash_words(_VALUE_NOISE, seed, image_index))
 
 

@@ -1,4 +1,4 @@
-"""How far one picture has come: what its next step commits and asks, and what it has decoded."""
+"""Progress of one picture: what its next step commits and asks, and what it has decoded."""
 
 import math
 from dataclasses import dataclass, replace
@@ -89,12 +89,12 @@ class PictureProgress:
 
     @property
     def steps(self) -> int:
-        """How many steps the current plan takes in all; an upper bound where groups are adaptive."""
+        """Number of steps of the current plan; an upper bound where groups are adaptive."""
         return self.schedule.steps
 
     @property
     def num_steps_left(self) -> int:
-        """Of both plans."""
+        """Steps left in both plans."""
         left = 0 if self.is_complete else self.steps - self.schedule.step + 1
         if self.is_revising:
             return left
@@ -102,11 +102,11 @@ class PictureProgress:
 
     @property
     def owed(self) -> int:
-        """How many entries the slots lack before the next group can be asked for, those of the latest step aside."""
+        """Number of entries that the slots lack before the next group can be queried, the latest step aside."""
         return 0 if self.is_complete else self.entries.owed(self.schedule.parts)
 
     def chunk(self, most: float) -> int:
-        """How much of that the next step takes in, `most` at most: all of it, or some of one slot."""
+        """Number of owed entries that the next step takes in, `most` at most: all of them, or some of one slot."""
         owed = self.owed
         return owed if owed <= most else self.entries.fitting(self.entries.first_owing(self.schedule.parts), most)
 

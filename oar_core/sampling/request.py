@@ -1,4 +1,4 @@
-"""What is asked for: one request is one picture."""
+"""A request: one picture."""
 
 from dataclasses import dataclass
 

@@ -64,7 +64,7 @@ def measure_batching(subject: Subject, *, num_images: int, steps: int | None, re
 
 @torch.inference_mode()
 def run_to_end(engine: Engine, subject: Subject, requests: Sequence[SequenceRequest]) -> None:
-    """From requests to pixels."""
+    """Runs requests to their pixels."""
     for request in requests:
         engine.add(request)
     finished: list[tuple[int, ...]] = []

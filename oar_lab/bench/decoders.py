@@ -1,4 +1,4 @@
-"""What decoding in bf16 gains, and by how much it changes pictures."""
+"""Measures what decoding in bf16 gains, and how much it changes pictures."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -35,7 +35,7 @@ class DecodersReport:
 
 
 def decoders(weights: Path) -> dict[str, Make]:
-    """Those of the models there, and those of published tokenizers with random weights. Raises WeightsError."""
+    """Decoders of the models there, and of published tokenizers with random weights. Raises WeightsError."""
     manifest = Manifest.load(weights)
 
     def shipped(name: str, dtype: torch.dtype) -> ImageTokenizer:
@@ -57,7 +57,7 @@ def _random(key: str, dtype: torch.dtype) -> ImageTokenizer:
 
 
 def measure_decoders(makes: Mapping[str, Make]) -> DecodersReport:
-    """Of one picture each."""
+    """Measures decoding of one picture each."""
     torch.set_num_threads(1)
     measured = {
         name: DecoderCalibration.measure(make(torch.float32), make(torch.bfloat16)) for name, make in makes.items()

@@ -1,4 +1,4 @@
-"""Whether a step's time depends on how many pictures wait."""
+"""Measures whether a step's time depends on the number of waiting pictures."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -25,7 +25,7 @@ Draw = Callable[[Float[Tensor, "B G V"]], Int[Tensor, "B G"]]
 
 
 def multinomial(logits: Float[Tensor, "B G V"]) -> Int[Tensor, "B G"]:
-    """With all codes, at temperature 1."""
+    """Draws from all codes, at temperature 1."""
     return torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view(logits.shape[:2])
 
 

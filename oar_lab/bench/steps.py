@@ -1,4 +1,4 @@
-"""What few steps save, what guidance costs, and what it costs to score every position at each step."""
+"""Measures what few steps save, and what guidance and scoring every position at each step cost."""
 
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -77,7 +77,7 @@ def _requests(
 
 
 def _queries(plan: PlanSpec, length: int) -> int:
-    """Of equal groups: each position once; or at each step all that remain, or a shortlist of them."""
+    """Counts queries of equal groups: each position once; or at each step all that remain, or a shortlist of them."""
     steps = plan.steps or length
     group = length // steps
     left = [length - step * group for step in range(steps)]

@@ -6,7 +6,7 @@ from oar_lab.eval.markdown import markdown_table
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """In Markdown. Floats have three significant digits."""
+    """Formats a table in Markdown. Floats have three significant digits."""
     return markdown_table(headers, [[_cell(value) for value in row] for row in rows])
 
 

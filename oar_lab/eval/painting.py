@@ -1,4 +1,4 @@
-"""How one picture came about: its canvas at some steps, and the rank at which each position was written."""
+"""The painting of one picture: its canvas at some steps, and the rank of each position."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ class StepSizes:
 
 @dataclass(frozen=True)
 class StageBits:
-    """Of one stage in one order: by schedule, the bits a token of each picture."""
+    """Bits a token of each picture, by schedule, of one stage in one order."""
 
     label: str
     schedules: tuple[StepSizes, ...]

@@ -60,7 +60,7 @@ async def ready(services: Shared) -> Readiness:
     },
 )
 async def metrics(request: Request, services: Shared) -> Response:
-    """Of this process; and of the queue and the workers if this is the one API process that speaks for them."""
+    """Metrics of this process; of queue and workers too if this is the API process that reports them."""
     shared = await _gather(services, speak="all" in request.query_params)
     return Response(expose(own(services.metrics.registry), *shared), media_type=CONTENT_TYPE_LATEST)
 

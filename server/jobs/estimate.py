@@ -75,7 +75,7 @@ class Fleet:
 
     @property
     def picture_seconds(self) -> float:
-        """From a picture's last step to its pixels, by the slowest worker."""
+        """Seconds from a picture's last step to its pixels, by the slowest worker."""
         return max((worker.picture_seconds for worker in self.workers), default=0.0)
 
     def rate(self, rows: int | None = None) -> float:

@@ -1,4 +1,4 @@
-"""Whether a server makes its pictures as fast with ten thousand jobs waiting as with ten."""
+"""Measures whether a server is as fast with ten thousand jobs waiting as with ten."""
 
 import asyncio
 import time
@@ -81,7 +81,7 @@ class Backlog:
             await asyncio.gather(*(self._submit() for _ in range(min(AT_ONCE, missing - start))))
 
     async def hold(self, wanted: int, seconds: float) -> int:
-        """How many jobs ended within about that time, or until the first one did."""
+        """Counts jobs that ended within about that time, or until the first one did."""
         before, end = await self.ended(), time.monotonic() + seconds
         while time.monotonic() < end or await self.ended() == before:
             await self.fill(wanted)

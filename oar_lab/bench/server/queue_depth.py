@@ -1,4 +1,4 @@
-"""What the queue's scripts cost Redis while few or many jobs wait."""
+"""Measures what the queue's scripts cost Redis while few or many jobs wait."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
