@@ -11,15 +11,22 @@ import torch
 from jaxtyping import UInt8
 
 from oar_cli.answer import Answer
-from oar_cli.lab_options import OarGroup, default_device, json_answer, make_run, run_options, split_option
+from oar_cli.lab_options import (
+    OarGroup,
+    json_answer,
+    make_run,
+    model_option,
+    open_model,
+    run_options,
+    split_option,
+    weights_option,
+)
 from oar_core.errors import ConfigError
-from oar_core.models.load import load_model
 from oar_core.models.model import to_pixels
 from oar_core.order.plan import ORDERS, POLICY_ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.train.run_captions import RunCaptions
 from oar_core.train.run_data import load_pictures
-from oar_core.weights import Manifest
 from oar_lab.eval.figures import lite0_distances
 from oar_lab.eval.likelihood import bits_per_token
 from oar_lab.eval.lite0_features import Lite0Features
@@ -110,7 +117,7 @@ def stages(
 
 @evaluate.command()
 @run_options
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@weights_option
 @split_option
 @click.option("--images", "num_images", default=64, show_default=True)
 @click.option("--zoom", default=3, show_default=True)
@@ -118,7 +125,7 @@ def stages(
 def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: Path, **options: Any) -> Answer:
     """A contact sheet: pictures made from held-out captions beside the real ones."""
     run = make_run(**options)
-    pipeline = load_model(Manifest.load(weights).folder(run.recipe.name), str(run.device), torch.float32)
+    pipeline = open_model(weights, run.recipe.name, str(run.device))
     images = load_pictures(run, split or run.recipe.held_out)
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
     plan, sampling = default_plan(pipeline), default_sampling(pipeline)
@@ -129,21 +136,21 @@ def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: P
 
 
 @evaluate.command("model")
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@weights_option
+@model_option
 def eval_model(weights: Path, model: str | None) -> Answer:
     """Load a shipped model, check its hashes and print its size."""
-    manifest = Manifest.load(weights)
-    name = model or manifest.default
-    pipeline = load_model(manifest.folder(name), default_device(), torch.float32)
+    pipeline = open_model(weights, model)
     sizes = {"backbone": pipeline.backbone, "tokenizer": pipeline.tokenizer}
     counts = {part: sum(p.numel() for p in module.parameters()) for part, module in sizes.items()}
-    return json_answer({"name": name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts})
+    return json_answer(
+        {"name": pipeline.name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts}
+    )
 
 
 @evaluate.command("painting")
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@weights_option
+@model_option
 @click.option("--prompt", default=None, help="Default: the model's first example.")
 @click.option("--seed", default=7, show_default=True)
 @click.option("--order", default=None, help="Default: the model's.")
@@ -153,8 +160,7 @@ def eval_painting(
     weights: Path, model: str | None, prompt: str | None, seed: int, order: str | None, steps: int | None, out: Path
 ) -> Answer:
     """Show how one picture comes about, patch by patch."""
-    manifest = Manifest.load(weights)
-    pipeline = load_model(manifest.folder(model or manifest.default), default_device(), torch.float32)
+    pipeline = open_model(weights, model)
     plan = default_plan(pipeline, order=order, steps=steps)
     prompt = prompt or pipeline.example_prompts[0]
     strip(pipeline, paint_picture(pipeline, prompt, seed, plan, default_sampling(pipeline))).save(out, optimize=True)
@@ -162,8 +168,8 @@ def eval_painting(
 
 
 @evaluate.command("animation")
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@weights_option
+@model_option
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated. Default: the model's examples.")
 @click.option("--seed", default=7, show_default=True)
 @click.option(
@@ -181,8 +187,7 @@ def eval_animation(
     out: Path,
 ) -> Answer:
     """The same pictures under several orders, one row an order, painted side by side."""
-    manifest = Manifest.load(weights)
-    pipeline = load_model(manifest.folder(model or manifest.default), default_device(), torch.float32)
+    pipeline = open_model(weights, model)
     plan = default_plan(pipeline, steps=steps)
     paintings = {
         order: [

@@ -9,7 +9,7 @@ import click
 import torch
 
 from oar_cli.answer import Answer
-from oar_cli.lab_options import OarCommand, make_run, run_options, split_option
+from oar_cli.lab_options import OarCommand, make_run, model_option, run_options, split_option, weights_option
 from oar_core.models.load import load_model
 from oar_core.order.plan import ORDERS, SCHEDULES
 from oar_core.stored import write_json
@@ -24,8 +24,8 @@ STEPS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 32)
 @click.command(cls=OarCommand)
 @run_options
 @split_option
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@weights_option
+@model_option
 @click.option(
     "--order", "orders", type=click.Choice([name for name in ORDERS if name != "likelihood"]), multiple=True,
     help="May be repeated. Default: the model's.",

@@ -1,6 +1,5 @@
 """`oar study`: the comparison of orders, trained, measured and told."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import click
 import torch
 
 from oar_cli.answer import Answer
+from oar_cli.flags import with_options
 from oar_cli.lab_options import OarGroup, evaluator_option, load_evaluator, make_run, run_options
 from oar_core.errors import ConfigError
 from oar_core.train.model_export import ModelExport
@@ -30,22 +30,19 @@ def study() -> None:
     """Compare orders of generation: arms of equal compute, trained and measured alike."""
 
 
-def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    options = [
-        click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the JSON files."),
-        click.option("--arm", "labels", multiple=True, type=click.Choice([arm.label for arm in STUDY_ARMS]),
-                     help="May be repeated. Default: all."),
-        click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=_DEFAULTS.num_seeds,
-                     show_default=True, help="Of the arms that carry the claim."),
-        click.option("--samples", "num_samples", type=click.IntRange(min=8), default=_DEFAULTS.num_samples,
-                     show_default=True, help="Pictures a figure."),
-        click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default=_DEFAULTS.dtype, show_default=True,
-                     help="Of the weights that draw."),
-        click.option("--finetune-images", type=click.IntRange(min=1), help="Default: the recipe's."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return run_options(command)
+_study_options = with_options(
+    run_options,
+    click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the JSON files."),
+    click.option("--arm", "labels", multiple=True, type=click.Choice([arm.label for arm in STUDY_ARMS]),
+                 help="May be repeated. Default: all."),
+    click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=_DEFAULTS.num_seeds,
+                 show_default=True, help="Of the arms that carry the claim."),
+    click.option("--samples", "num_samples", type=click.IntRange(min=8), default=_DEFAULTS.num_samples,
+                 show_default=True, help="Pictures a figure."),
+    click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default=_DEFAULTS.dtype, show_default=True,
+                 help="Of the weights that draw."),
+    click.option("--finetune-images", type=click.IntRange(min=1), help="Default: the recipe's."),
+)  # fmt: skip
 
 
 def _make_study(

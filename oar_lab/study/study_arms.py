@@ -37,7 +37,7 @@ class Training:
         return [stage, policy_folder(stage)] if self.has_own_policy else [stage]
 
     def is_done(self, run: Run, seed: int) -> bool:
-        return all(map(run.is_trained, self.stages(seed)))
+        return all(is_trained(run.folder / stage) for stage in self.stages(seed))
 
     def run(self, run: Run, seed: int) -> None:
         """Goes on with what is not trained yet."""
