@@ -21,6 +21,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 State = Mapping[str, Tensor]
 
 PUBLISHED_GRID = (16, 16)  # of pictures of 256 x 256 pixels with 16 a token
+UNTRUNCATED = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}  # sampling of most published recipes
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,6 @@ def spiral(grid: Grid) -> Order:
     return tuple(y * grid[1] + x for y, x in cells)
 
 
-def spiral_outward(grid: Grid) -> Order:
-    """From the centre outwards: `spiral` backwards."""
-    return spiral(grid)[::-1]
-
-
 @lru_cache(maxsize=64)
 def hilbert(grid: Grid) -> Order:
     """Along the Hilbert curve of the smallest square of side 2**k that covers the grid; cells outside are skipped."""

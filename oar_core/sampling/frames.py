@@ -5,7 +5,7 @@ Forcing, arXiv 2506.08009). The last guess is the frame: it is reported, and com
 one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -227,16 +227,9 @@ def _guess(backbone: FrameBackbone, cache: KVCache, rows: Sequence[FrameRow]) ->
     return list((unconditional + guidance * (conditional - unconditional)).cpu().unbind())
 
 
-OnFrame = Callable[[int, int, Frame], None]  # index of the request, number of the frame, its values
-
-
 @torch.inference_mode()
 def generate_frames(
-    backbone: FrameBackbone,
-    requests: Sequence[FrameRequest],
-    unconditional_ids: tuple[int, ...],
-    *,
-    on_frame: OnFrame | None = None,
+    backbone: FrameBackbone, requests: Sequence[FrameRequest], unconditional_ids: tuple[int, ...]
 ) -> list[tuple[Frame, ...]]:
     """The reference loop: makes all the requested videos together. The engine equals it.
 
@@ -252,7 +245,5 @@ def generate_frames(
     while active := [index for index, video in enumerate(videos) if not video.is_complete]:
         rows = [videos[index].next_row(slots[index], 0) for index in active]
         for index, guess in zip(active, frame_step(backbone, cache, rows)):
-            frame = videos[index].accept(guess)
-            if frame is not None and on_frame is not None:
-                on_frame(index, len(videos[index].frames) - 1, frame)
+            videos[index].accept(guess)
     return [tuple(video.frames) for video in videos]
