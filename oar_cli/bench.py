@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 import torch
@@ -32,19 +32,14 @@ from oar_lab.bench.roofline import measure_roofline
 from oar_lab.bench.sized import KEYS, SIZES, sized_network
 from oar_lab.bench.steps import measure_steps
 from oar_lab.bench.subject import Subject
+from oar_lab.bench.table import BenchReport
 from oar_lab.bench.throughput import measure_throughput
 from oar_lab.bench.training import ANY_ORDER, STAGES, measure_training
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
-class Report(Protocol):
-    def table(self) -> str: ...
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-def tell(report: Report) -> Answer:
+def tell(report: BenchReport) -> Answer:
     return Answer(report.to_dict(), (report.table(), json.dumps(report.to_dict())))
 
 

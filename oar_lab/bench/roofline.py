@@ -4,8 +4,7 @@ The limit of a part is the greater of its operations over the machine's matrix r
 machine's read bandwidth, both measured here. What else there is to do (sorting, noise, PNG) is in no limit.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -14,7 +13,7 @@ from oar_lab.bench.clock import Clock, Setting
 from oar_lab.bench.counts import Work
 from oar_lab.bench.parts import PictureParts
 from oar_lab.bench.subject import Subject
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 
 MATRIX_SIDE = 1024
 BANDWIDTH_BYTES = 128 << 20
@@ -46,7 +45,7 @@ class RooflinePart:
 
 
 @dataclass(frozen=True)
-class RooflineReport:
+class RooflineReport(BenchReport):
     """All parts of `batch` guided pictures at once, half-way through their ranks; a step's parts count with it."""
 
     model: str
@@ -85,9 +84,6 @@ class RooflineReport:
         chosen = self.calibration
         calibrated = "" if chosen is None else f"\n\nCalibration: {words(chosen)}."
         return f"{rates}\n\n{parts}\n\n{total}{calibrated}"
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_rates(device: torch.device, threads: list[int]) -> list[Rate]:

@@ -3,14 +3,13 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 from oar_client import AsyncClient
 from oar_lab.bench.clock import Setting
 from oar_lab.bench.server.processes import ServerProcesses
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 from server.jobs.connection import RedisConnection
 from server.jobs.queue import JobQueue
 from server.settings import Settings
@@ -30,7 +29,7 @@ class BacklogRow:
 
 
 @dataclass(frozen=True)
-class BacklogReport:
+class BacklogReport(BenchReport):
     model: str
     steps: int
     slots: int
@@ -49,9 +48,6 @@ class BacklogReport:
             for r in self.rows
         )
         return table(headers, rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass
