@@ -92,11 +92,7 @@ def with_drawing_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated
 
 
-def draw_job(
-    kind: type[R],
-    values: dict[str, Any],
-    upload: EditUpload | None = None,
-) -> None:
+def draw_job(kind: type[R], values: dict[str, Any], upload: EditUpload | None = None) -> None:
     """`values` are those of the options, and the request's other fields. Ends with 130 where it is interrupted."""
     out, url, api_key, key, like, paint, as_json, as_events = (values.pop(name) for name in _NOT_OF_THE_REQUEST)
     if key is not None and not url:

@@ -72,8 +72,7 @@ def show_job(job_id: str, url: str | None, api_key: str | None) -> Answer:
     else:
         facts = _facts(_run(lambda admin: admin.queue.load(job_id)))
     return Answer(
-        facts,
-        (f"{name:<17} {value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items()),
+        facts, (f"{name:<17} {value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items())
     )
 
 

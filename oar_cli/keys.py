@@ -10,15 +10,7 @@ from oar_cli.answer import Answer, AnswerGroup
 from oar_cli.settings_options import load_settings
 from oar_core.new_file import new_file
 from oar_wire.tenant import KeyFile, Tenant
-from server.api.keyring import (
-    HASH_PREFIX,
-    KeyFileError,
-    KeyRing,
-    hash_key,
-    new_key,
-    parse_key_file,
-    read_key_file,
-)
+from server.api.keyring import HASH_PREFIX, KeyFileError, KeyRing, hash_key, new_key, parse_key_file, read_key_file
 
 LEAST_CHARS = 32  # of a key that somebody else made: what people choose can be guessed from its hash
 SHOWN_DIGITS = 8

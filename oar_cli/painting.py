@@ -235,11 +235,7 @@ def progress_line(canvas: Canvas, num_drawn: int, waiting: str, left: float | No
     if not canvas.step:
         return ("painting begins" if canvas.is_started else waiting)[:width]
     full = round(BAR * canvas.step / max(1, canvas.steps))
-    parts = [
-        "█" * full + "░" * (BAR - full),
-        f"step {canvas.step}/{canvas.steps}",
-        f"rank {canvas.rank}/{num_drawn}",
-    ]
+    parts = ["█" * full + "░" * (BAR - full), f"step {canvas.step}/{canvas.steps}", f"rank {canvas.rank}/{num_drawn}"]
     if len(canvas.images) > 1:
         parts.append(f"{canvas.num_drawn} of {len(canvas.images)} drawn")
     if canvas.attempt > 1:

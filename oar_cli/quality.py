@@ -142,12 +142,7 @@ def _short(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def requested_settings(
-    pipeline: Model,
-    *,
-    steps: tuple[int, ...],
-    guidance: tuple[float, ...],
-    seeds: tuple[int, ...],
-    **changes: Any,
+    pipeline: Model, *, steps: tuple[int, ...], guidance: tuple[float, ...], seeds: tuple[int, ...], **changes: Any
 ) -> list[DrawSettings]:
     """Every combination of steps, guidance and seed; what is not said is the model's default."""
     sampling = replace(default_sampling(pipeline), **take(changes, SAMPLING))

@@ -192,10 +192,7 @@ class _TopCommand(AnswerCommand):
 
 @click.command(cls=_TopCommand)
 @click.option(
-    "--url",
-    envvar="OAR_URL",
-    show_envvar=True,
-    help="The server; the one that OAR_HOST and OAR_PORT name if absent.",
+    "--url", envvar="OAR_URL", show_envvar=True, help="The server; the one that OAR_HOST and OAR_PORT name if absent."
 )
 @click.option("--api-key", envvar="OAR_API_KEY", help="Your key, where the server asks for one. [env: OAR_API_KEY]")
 @click.option("--metrics-key", envvar="OAR_METRICS_KEY", help="The key of its /metrics. [env: OAR_METRICS_KEY]")

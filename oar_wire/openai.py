@@ -48,8 +48,7 @@ class ImagesRequest(DrawingOptions):
     output_format: OutputFormat | None = Field(None, description="png if absent")
     output_compression: int | None = Field(None, ge=0, le=100, description="Quality of webp and jpeg; 100 if absent")
     response_format: Literal["b64_json", "url"] | None = Field(
-        None,
-        description="Both if absent: OpenAI's older models answer with the one, its newer ones with the other",
+        None, description="Both if absent: OpenAI's older models answer with the one, its newer ones with the other"
     )
     stream: bool | None = Field(None, description="Server-sent events instead of one answer")
     partial_images: int | None = Field(

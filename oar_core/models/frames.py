@@ -98,11 +98,7 @@ class FrameBackbone(nn.Module, ABC):
 
     @abstractmethod
     def denoise(
-        self,
-        cache: KVCache,
-        slots: Int[Tensor, "B"],
-        noisy: Float[Tensor, "B C Y X"],
-        sigmas: Float[Tensor, "B"],
+        self, cache: KVCache, slots: Int[Tensor, "B"], noisy: Float[Tensor, "B C Y X"], sigmas: Float[Tensor, "B"]
     ) -> Float[Tensor, "B C Y X"]:
         """The clean frame behind each noisy one, which comes after those that its slot holds. Slots ascend."""
 

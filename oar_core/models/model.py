@@ -12,16 +12,7 @@ from torch import Tensor, nn
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer, Prefix
 from oar_core.models.frames import FrameBackbone
 from oar_core.nn.packed import lay_out, quantize
-from oar_core.order.plan import (
-    ADAPTIVE,
-    CONSTANT,
-    GROUP_SIZES,
-    ORDERS,
-    POLICY_ORDERS,
-    PROMPTED,
-    PUBLISHED,
-    RASTER,
-)
+from oar_core.order.plan import ADAPTIVE, CONSTANT, GROUP_SIZES, ORDERS, POLICY_ORDERS, PROMPTED, PUBLISHED, RASTER
 from oar_core.order.rules import RULES
 from oar_core.text import TextTokenizer
 from oar_wire.options import FITTED

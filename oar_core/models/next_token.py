@@ -49,11 +49,7 @@ class NextTokenBackbone(Backbone):
 
     @abstractmethod
     def states(
-        self,
-        x: Float[Tensor, "*S D"],
-        positions: Int[Tensor, "*S"],
-        entries: Int[Tensor, "*S"],
-        store: KeyValueStore,
+        self, x: Float[Tensor, "*S D"], positions: Int[Tensor, "*S"], entries: Int[Tensor, "*S"], store: KeyValueStore
     ) -> Float[Tensor, "*S D"]:
         """Returns what the network makes of the tokens. Each has a position on the grid (NOWHERE in a condition), and a
         place in its row's sequence, which begins with 0."""

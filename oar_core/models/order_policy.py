@@ -47,12 +47,7 @@ class OrderPolicy(nn.Module):
         self.head = nn.Linear(config.width, 1, bias=False)
         self._initialise()
 
-    def forward(
-        self,
-        candidates: Int[Tensor, "*S"],
-        rotation: Rotation,
-        memory: SharedMemory,
-    ) -> Float[Tensor, "*S"]:
+    def forward(self, candidates: Int[Tensor, "*S"], rotation: Rotation, memory: SharedMemory) -> Float[Tensor, "*S"]:
         """fp32 scores from what the candidates see of the shared memory; only their differences count."""
         x = self.embed_query(candidates)
         for block in self.blocks:

@@ -141,11 +141,7 @@ class CachePass(ABC):
         """Attention of the tokens to what each may see of a layer's entries, heads joined."""
 
     def attend(
-        self,
-        layer: int,
-        queries: Float[Tensor, "M N H"],
-        keys: Float[Tensor, "M N H"],
-        values: Float[Tensor, "M N H"],
+        self, layer: int, queries: Float[Tensor, "M N H"], keys: Float[Tensor, "M N H"], values: Float[Tensor, "M N H"]
     ) -> Float[Tensor, "M D"]:
         self.write(layer, keys, values)
         return self.read(layer, queries)

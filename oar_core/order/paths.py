@@ -132,9 +132,4 @@ def _add_known(closeness: list[int], position: int, grid: Grid) -> list[int]:
     return neighbours
 
 
-PATHS: dict[str, Callable[[Grid], Order]] = {
-    "raster": raster,
-    "spiral": spiral,
-    "hilbert": hilbert,
-    "halton": halton,
-}
+PATHS: dict[str, Callable[[Grid], Order]] = {"raster": raster, "spiral": spiral, "hilbert": hilbert, "halton": halton}

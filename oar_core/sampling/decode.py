@@ -35,11 +35,7 @@ class StepLoad:
 
 @torch.inference_mode()
 def decode_step(
-    backbone: Backbone,
-    cache: KVCache,
-    rows: Sequence[DecodeRow],
-    load: StepLoad | None = None,
-    draw: Draw = plain_draw,
+    backbone: Backbone, cache: KVCache, rows: Sequence[DecodeRow], load: StepLoad | None = None, draw: Draw = plain_draw
 ) -> list[DecodedGroup]:
     """Decodes one group of each row, which may differ in everything; the results come in the order of `rows`.
 

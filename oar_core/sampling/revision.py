@@ -52,11 +52,7 @@ def revision_request(request: SequenceRequest, decoded: DecodedTokens, num_token
     given = known.num_given
     return replace(
         request,
-        plan=PlanSpec(
-            order=(*order, *others),
-            steps=REVISION_STEPS,
-            group_sizes="constant",
-        ),
+        plan=PlanSpec(order=(*order, *others), steps=REVISION_STEPS, group_sizes="constant"),
         known=KnownTokens(
             (*known.positions[:given], *(decoded.positions[rank] for rank in kept), *order[:resumed]),
             (*known.token_ids[:given], *(decoded.token_ids[rank] for rank in kept), *known.redrawn),

@@ -90,11 +90,7 @@ HAIR = {
     "wavy parted": _having("wavy parted {colour} hair", loose=("wavy {colour} hair", "parted {colour} hair")),
     "wild curls": _having("wild curly {colour} hair", "wild {colour} curls", loose=("curly {colour} hair",)),
 }
-HAIR_LENGTHS = {
-    "short": ("short",),
-    "chin-length": ("chin-length", "neck-length"),
-    "long": ("long", "shoulder-length"),
-}
+HAIR_LENGTHS = {"short": ("short",), "chin-length": ("chin-length", "neck-length"), "long": ("long", "shoulder-length")}
 # Exact wordings of a colour, then those that it shares with another one.
 HAIR_COLOURS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "black": (("black",), ("dark",)),

@@ -49,12 +49,7 @@ class ImageSet:
 
 
 def load_images(
-    folder: Path,
-    split: str,
-    size: tuple[int, int],
-    cache: Path,
-    fit: str = PAD,
-    kept: Sequence[tuple[str, str]] = (),
+    folder: Path, split: str, size: tuple[int, int], cache: Path, fit: str = PAD, kept: Sequence[tuple[str, str]] = ()
 ) -> ImageSet:
     """The pictures of `split` on a canvas of `size` (Y, X), as `fit` says; decoded once into `cache`. Rows that lack a
     value of `kept` (column, value) are left out.

@@ -178,12 +178,7 @@ def _shared(stage: Stage, config: LoopConfig, processes: Processes) -> LoopConfi
 
 
 def _train_step(
-    stage: Stage,
-    config: LoopConfig,
-    state: RunState,
-    indices: Tensor,
-    device: torch.device,
-    processes: Processes,
+    stage: Stage, config: LoopConfig, state: RunState, indices: Tensor, device: torch.device, processes: Processes
 ) -> dict[str, Tensor]:
     set_learning_rate(state.optimizer, learning_rate(config.optim, state.step, config.num_steps))
     shards = [

@@ -28,11 +28,7 @@ from oar_core.stored import digest
 from oar_core.text import TextTokenizer
 from oar_core.train.recipes import RECIPES
 from oar_core.train.run import Run
-from oar_core.train.stage_folders import (
-    ANY_ORDER_STAGE,
-    TOKENIZER_STAGE,
-    taught_order,
-)
+from oar_core.train.stage_folders import ANY_ORDER_STAGE, TOKENIZER_STAGE, taught_order
 
 
 @dataclass(frozen=True)

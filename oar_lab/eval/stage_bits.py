@@ -87,11 +87,7 @@ def measure_stage(run: Run, named: str, split: str, num_images: int, num_fit: in
 
 
 def _schedules(
-    backbone: Backbone,
-    token_ids: Int[Tensor, "F L"],
-    conditions: Sequence[Prefix],
-    order: str,
-    steps: Sequence[int],
+    backbone: Backbone, token_ids: Int[Tensor, "F L"], conditions: Sequence[Prefix], order: str, steps: Sequence[int]
 ) -> list[StepSizes]:
     fitted = best_sizes(loss_table(backbone, token_ids, conditions, order, batch_size=BATCH), max(steps))
     found: list[StepSizes] = []

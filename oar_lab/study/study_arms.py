@@ -100,11 +100,7 @@ _ARMS = (
     StudyArm(ANY_ORDER, Training(RANDOM), "random", carries_claim=True),
     StudyArm(RASTER, Training("raster"), "raster", carries_claim=True),
     StudyArm(
-        OAR_POLICY,
-        Training(DISTILLED, has_own_policy=True),
-        "distilled",
-        carries_claim=True,
-        entropy_bounds=BOUNDS,
+        OAR_POLICY, Training(DISTILLED, has_own_policy=True), "distilled", carries_claim=True, entropy_bounds=BOUNDS
     ),
     StudyArm(OAR_SHORTLIST, Training(DISTILLED, has_own_policy=True), "shortlist"),
     StudyArm(OAR_SHORTER, Training(DISTILLED, has_own_policy=True), "shortlist", options=(("candidates", 3),)),

@@ -70,11 +70,7 @@ class JanusBackbone(NextTokenBackbone):
         return self.align(self.embed_code(token_ids))
 
     def states(
-        self,
-        x: Float[Tensor, "*S D"],
-        positions: Int[Tensor, "*S"],
-        entries: Int[Tensor, "*S"],
-        store: KeyValueStore,
+        self, x: Float[Tensor, "*S D"], positions: Int[Tensor, "*S"], entries: Int[Tensor, "*S"], store: KeyValueStore
     ) -> Float[Tensor, "*S D"]:
         del positions
         return self._trunk(x, entries, store)

@@ -51,11 +51,7 @@ class LlamaGenBackbone(NextTokenBackbone):
         return self.gpt.embed_token(token_ids)
 
     def states(
-        self,
-        x: Float[Tensor, "*S D"],
-        positions: Int[Tensor, "*S"],
-        entries: Int[Tensor, "*S"],
-        store: KeyValueStore,
+        self, x: Float[Tensor, "*S D"], positions: Int[Tensor, "*S"], entries: Int[Tensor, "*S"], store: KeyValueStore
     ) -> Float[Tensor, "*S D"]:
         del entries
         return self.gpt(x, positions.where(positions != NOWHERE, self.gpt.nowhere), store)

@@ -89,11 +89,7 @@ class LpdBackbone(TrunkBackbone):
         return TrainingPass(logits, Memory(keys, values, store.mask[:, :, 1 + length :, :length]))
 
     def _forward(
-        self,
-        condition: Condition,
-        token_ids: Int[Tensor, "B L"],
-        positions: Int[Tensor, "B L"],
-        store: KeyValueStore,
+        self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"], store: KeyValueStore
     ) -> Float[Tensor, "B L V"]:
         tokens, queries = self._tokens(token_ids, positions), self._questions(positions)
         x = torch.cat([self.input_norm(self.embed_class(condition.ids) + self.place[0]), tokens, queries], dim=1)

@@ -10,16 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import BackboneConfig
-from oar_core.models.base import (
-    BackboneSpec,
-    Commit,
-    Commits,
-    Condition,
-    GridLayout,
-    Query,
-    valid_places,
-    within,
-)
+from oar_core.models.base import BackboneSpec, Commit, Commits, Condition, GridLayout, Query, valid_places, within
 from oar_core.models.ordered import Memory, OrderedBackbone, TrainingPass
 from oar_core.models.seen import listed_seen, seen_after
 from oar_core.nn.attention import (
@@ -74,12 +65,7 @@ class QueryStack(nn.Module):
         self.norm = make_norm(config.norm, config.width)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
 
-    def forward(
-        self,
-        x: Float[Tensor, "*S D"],
-        rotation: Rotation,
-        memory: SharedMemory,
-    ) -> Float[Tensor, "*S V"]:
+    def forward(self, x: Float[Tensor, "*S D"], rotation: Rotation, memory: SharedMemory) -> Float[Tensor, "*S V"]:
         for block in self.blocks:
             x = block(x, rotation, memory)
         return self.head(self.norm(x))

@@ -70,11 +70,7 @@ class RandarBackbone(TrunkBackbone):
         return TrainingPass(logits, Memory(keys, values, mask))
 
     def _forward(
-        self,
-        condition: Condition,
-        token_ids: Int[Tensor, "B L"],
-        positions: Int[Tensor, "B L"],
-        store: KeyValueStore,
+        self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"], store: KeyValueStore
     ) -> Float[Tensor, "B L V"]:
         pairs = torch.stack([self.instructions(positions), self.gpt.embed_token(token_ids)], dim=2)
         x = torch.cat([self.embed_class(condition.ids), pairs.flatten(1, 2)], dim=1)

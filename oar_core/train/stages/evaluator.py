@@ -29,11 +29,7 @@ class EvaluatorStage(Stage):
     can_shard: ClassVar[bool] = False  # its norms read a batch as a whole
 
     def __init__(
-        self,
-        images: ImageSet,
-        vocabulary: AttributeVocabulary,
-        model: EvaluatorConfig,
-        config: EvaluatorStageConfig,
+        self, images: ImageSet, vocabulary: AttributeVocabulary, model: EvaluatorConfig, config: EvaluatorStageConfig
     ) -> None:
         self.images = images
         self.labels = vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]

@@ -170,6 +170,5 @@ def load_orders(folder: Path, num_shards: int | None = None) -> OrderSet:
         raise CheckpointError(f"{folder} holds no distilled orders; run `oar distill` first")
     shards = [load_tensors(path)[0] for path in paths]
     return OrderSet(
-        torch.cat([shard["indices"] for shard in shards]),
-        torch.cat([shard["orders"].long() for shard in shards]),
+        torch.cat([shard["indices"] for shard in shards]), torch.cat([shard["orders"].long() for shard in shards])
     )

@@ -86,11 +86,7 @@ class TokenizerStage(Stage):
         return losses | reported
 
     def picture_losses(
-        self,
-        real: Float[Tensor, "B 3 Y X"],
-        painted: Float[Tensor, "B 3 Y X"],
-        known: Bool[Tensor, "B L"],
-        step: Step,
+        self, real: Float[Tensor, "B 3 Y X"], painted: Float[Tensor, "B 3 Y X"], known: Bool[Tensor, "B L"], step: Step
     ) -> dict[str, Tensor]:
         """Returns what pictures cost that were painted with positions unknown; the adversary sees the whole ones."""
         pixel, whole = self._pixel_loss(real, painted, known), known.all(-1)
