@@ -54,7 +54,7 @@ class JobHandle(Protocol):
     def warnings(self) -> tuple[str, ...]: ...
     @property
     def waiting(self) -> str:
-        """Returns what it waits for, in a few words."""
+        """Names what it waits for, in a few words."""
         ...
 
     def events(self) -> Iterator[AnyEvent]:

@@ -157,7 +157,7 @@ def _worker(name: str, now: Look, before: Look | None) -> WorkerRow:
 
 
 def _since(now: Look, before: Look | None, name: str, **labels: str) -> float:
-    """Returns what was added since the look before; a counter that was begun anew counts from 0."""
+    """Counts what was added since the look before; a restarted counter counts from 0."""
     total, earlier = now.total(name, **labels), before.total(name, **labels) if before else 0.0
     return total - earlier if total >= earlier else total
 
@@ -228,7 +228,7 @@ def _client(url: str, api_key: str | None) -> httpx.Client:
 
 
 def _refused(answer: httpx.Response) -> OarError:
-    """Returns what the server said, and which key it asks for."""
+    """The error that the server answered, and the key that it asks for."""
     message = f"{answer.url} answered {answer.status_code}"
     if answer.status_code == InvalidKey.status:
         name = "OAR_METRICS_KEY" if answer.url.path == "/metrics" else "OAR_API_KEY"

@@ -48,7 +48,7 @@ def available_memory() -> int | None:
 
 
 def check_memory(num_bytes: int, what: str) -> None:
-    """To be called before anything is read: a process that takes more than there is, is killed without a word. Raises
+    """Checks memory before anything is read: a process that takes too much is killed without a message. Raises
     WeightsError."""
     available = available_memory()
     if available is not None and num_bytes > available:

@@ -30,7 +30,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def cached_json(path: Path, compute: Callable[[], Any]) -> Any:
-    """Returns what the file holds, or what `compute` gives, which then is in the file."""
+    """Reads the file; else computes the value, and writes the file."""
     if not path.exists():
         write_json(path, compute())
     return json.loads(path.read_text(encoding="utf-8"))

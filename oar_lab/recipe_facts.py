@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Measured:
-    """By `oar bench training --recipe NAME --stage STAGE`, at its 32 pictures a step."""
+    """Speeds of `oar bench training --recipe NAME --stage STAGE`, at its 32 pictures a step."""
 
     tokenizer_speed: float  # pictures per CPU second
     any_order_speed: float

@@ -82,7 +82,7 @@ class ImagesRequest(DrawingOptions):
 
 
 class ImageEditFields(ImagesRequest, EditSettings):
-    """What stands beside the files of `/v1/images/edits`."""
+    """Fields beside the files of `/v1/images/edits`."""
 
     input_fidelity: Literal["high", "low"] | None = Field(
         None, description="Nothing: what the mask leaves is kept exactly anyway"
@@ -108,7 +108,7 @@ class ImageEditBody(ImageEditFields):
 
 
 class VariationFields(ImageEditFields):
-    """What stands beside the file of `/v1/images/variations`; all but OpenAI's own are extras."""
+    """Fields beside the file of `/v1/images/variations`; all but OpenAI's own are extras."""
 
     prompt: str = Field("", description="What the picture shows; a variation without one is not guided")
 
@@ -145,7 +145,7 @@ class Usage(Sent):
 
 
 class JobFacts(Sent):
-    """What OpenAI's shape has no place for."""
+    """Facts that OpenAI's shape has no place for."""
 
     job_id: str
     model: str  # the one that was used, by its own name

@@ -99,7 +99,7 @@ class About:
 
 
 class PlanOptions(Sent):
-    """In which order a picture is decoded, and how many positions at a time."""
+    """The order in which a picture is decoded, and the number of positions at a time."""
 
     order: Annotated[
         str | tuple[int, ...],
@@ -165,7 +165,7 @@ class PlanOptions(Sent):
 
 
 class SamplingOptions(Sent):
-    """How the tokens of a picture are drawn."""
+    """Settings with which the tokens of a picture are drawn."""
 
     guidance: Annotated[
         float, About("Classifier-free guidance; 1 is none", ge=0, le=100, usual=(1, 8, 0.25), needs_condition=True)
@@ -208,7 +208,7 @@ class SamplingOptions(Sent):
 
 
 class JobOptions(Accepted):
-    """What a request may say that no model has a default for."""
+    """Options of a request that no model has a default for."""
 
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Decides every draw; chosen and returned if absent")
     priority: Priority = Field("normal", description="Place in the queue; waiting raises it")

@@ -139,7 +139,7 @@ class _Format:
 
 
 def _least_packed(winners: dict[int, int]) -> int:
-    """From each number of rows to the way that won it: 0 the weights as they are, 1 packed, 2 packed and padded."""
+    """The winner of each number of rows: 0 the weights as they are, 1 packed, 2 packed and padded."""
     least = NEVER
     for rows in reversed(ROWS):
         if not winners[rows]:

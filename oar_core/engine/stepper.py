@@ -1,4 +1,4 @@
-"""How the sequences of one kind of backbone begin, advance and report: the engine's only contact with tensors.
+"""Steppers begin, advance and report the sequences of one kind of backbone: the engine's only contact with tensors.
 
 A stepper for tokens asks for logits at positions and draws; one for frames denoises values. Everything else, which is
 who runs, in which slots and until when, is the engine's and the same for all.

@@ -135,7 +135,7 @@ def _part(
 
 
 def _looks_like(checkpoint: CheckpointFile) -> str:
-    """Returns what a checkpoint is instead."""
+    """Names what a checkpoint is instead."""
     shapes = checkpoint.shapes
     found = [(key, family(key)) for key in FAMILIES]
     others = [f"the backbone of {key}" for key, each in found if each.importer and each.importer.recognises(shapes)]

@@ -62,7 +62,7 @@ class Commit:
 
     @property
     def valid(self) -> Bool[Tensor, "B K"]:
-        """Tells which places hold something; on the host."""
+        """Marks the used places; on the host."""
         return within(self.counts, self.token_ids.shape[1])
 
     @property
@@ -183,7 +183,7 @@ class Conditioner(Protocol):
 
 
 def within(counts: Int[Tensor, "B"], width: int) -> Bool[Tensor, "B width"]:
-    """Tells which of `width` right-padded places hold something."""
+    """Marks the used ones of `width` right-padded places."""
     return torch.arange(width, device=counts.device) < counts[:, None]
 
 

@@ -100,7 +100,7 @@ class FramesLayout:
 
     @property
     def num_places(self) -> int:
-        """Size of one frame."""
+        """Values of one frame in one channel."""
         return self.height * self.width
 
     @property

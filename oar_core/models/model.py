@@ -63,7 +63,7 @@ class ModelBase(ABC):
 
     @property
     def max_prompt_tokens(self) -> int:
-        """Returns what the prefix holds beside what is not the prompt's; 0 where no prompt is read."""
+        """Number of prompt tokens that the prefix can hold; 0 where no prompt is read."""
         if self.conditioner.kind not in ("text", "class"):
             return 0
         return max(0, self.max_condition - self.conditioner.num_special_tokens)

@@ -51,7 +51,7 @@ class NextTokenBackbone(Backbone):
     def states(
         self, x: Float[Tensor, "*S D"], positions: Int[Tensor, "*S"], entries: Int[Tensor, "*S"], store: KeyValueStore
     ) -> Float[Tensor, "*S D"]:
-        """Returns what the network makes of the tokens. Each has a position on the grid (NOWHERE in a condition), and a
+        """Runs the network over the tokens. Each has a position on the grid (NOWHERE in a condition), and a
         place in its row's sequence, which begins with 0."""
 
     @abstractmethod

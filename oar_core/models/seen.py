@@ -12,15 +12,15 @@ from oar_core.nn.tables import offsets_within
 
 
 def listed_seen(commit: Commit) -> Int[np.ndarray, "M"] | None:
-    """How many tokens each token of a commit sees, row after row. None: each sees those up to itself."""
+    """Number of tokens that each token of a commit sees, row after row. None: each sees those up to itself."""
     if commit.seen is None:
         return None
     return commit.seen.numpy()[commit.valid.numpy()]
 
 
 def seen_after(lengths: Sequence[int], known: Commit) -> Int[np.ndarray, "M"]:
-    """How many entries each entry of a prefill sees: condition prefixes, then known tokens. A condition's tokens see
-    all of it and no token."""
+    """Number of entries that each entry of a prefill sees: condition prefixes, then known tokens. A condition's tokens
+    see all of it and no token."""
     prefixes, added = np.asarray(lengths, dtype=np.int64), known.counts.numpy()
     counts = prefixes + added
     offsets = offsets_within(counts)

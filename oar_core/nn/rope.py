@@ -34,7 +34,7 @@ class RotaryTable(nn.Module):
     def __init__(
         self, grid: tuple[int, int], head_width: int, base: float = BASE, *, is_nowhere_zero: bool = False
     ) -> None:
-        """Where `is_nowhere_zero`, tokens without a position become zero instead of staying as they are."""
+        """Makes tokens without a position zero where `is_nowhere_zero`; else they stay as they are."""
         super().__init__()
         angles = grid_angles(grid, head_width, base)
         self.nowhere = angles.shape[0]

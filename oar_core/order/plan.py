@@ -48,7 +48,8 @@ MIN_LOOKAHEAD = 16  # positions
 
 
 def group_sizes(kind: str, steps: int, length: int) -> tuple[int, ...]:
-    """How many positions each of `steps` steps decodes: at least 1, never fewer than the step before, sum `length`.
+    """Number of positions that each of `steps` steps decodes: at least 1, never fewer than the step before, sum
+    `length`.
 
     Kinds: `cosine` (few at first and many at the end: unknown share cos(pi/2 t)), `linear` (growing linearly),
     `constant` (as equal as can be). Raises StepsError.

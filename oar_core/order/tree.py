@@ -65,7 +65,6 @@ class OrderTree:
         return torch.equal(self.nodes, other.nodes) and torch.equal(self.orders, other.orders)
 
     def __len__(self) -> int:
-        """Number of orders."""
         return len(self.orders)
 
     def leaf(self, token_ids: Collection[int]) -> int:

@@ -69,7 +69,7 @@ def _unpack(flat: list[float], limits: Sequence[int]) -> list[DecodedGroup]:
 
 
 def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch, draw: Draw) -> Float[Tensor, "_"]:
-    """Returns what `_unpack` reads, in fp32, which holds integers up to 2**24 exactly: one copy to the host."""
+    """Packs results for `_unpack` in fp32, which holds integers up to 2**24 exactly: one copy to the host."""
     commit, queries = batch.commit, batch.queries
     for choice in batch.choices:
         if choice.decider is None:

@@ -91,7 +91,7 @@ class FrameProgress:
         self._noise_key = value_noise_key(request.seed, request.image_index)
 
     def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[Prefix, ...]:
-        """Returns what its slots start with: the video's condition, and what guidance steers away from."""
+        """Prefixes that its slots start with: the video's condition, and the one that guidance steers away from."""
         return self.request.condition_ids, unconditional_ids
 
     @property
@@ -128,7 +128,7 @@ class FrameProgress:
         return self._take(chunk // self._frame_entries)
 
     def next_row(self, slots: Slots, chunk: int) -> FrameRow:
-        """Returns what the next step does for this video. The row counts as carried out from here on, but for its
+        """Plans the next step of this video. The row counts as carried out from here on, but for its
         guess."""
         commits = self.prefill(chunk)
         is_ready = not self._num_owed

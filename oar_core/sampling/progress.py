@@ -111,13 +111,13 @@ class PictureProgress:
         return owed if owed <= most else self.entries.fitting(self.entries.first_owing(self.schedule.parts), most)
 
     def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[Prefix, Prefix]:
-        """Returns what its slots start with: the picture's condition, and what guidance steers away from."""
+        """Prefixes that its slots start with: the picture's condition, and the one that guidance steers away from."""
         return self.request.conditions(unconditional_ids, self._spec)
 
     def prefill_rows(
         self, slots: Slots, unconditional_ids: tuple[int, ...], most: float = math.inf
     ) -> list[PrefillRow]:
-        """Returns what the slots start with: the conditions, and of the tokens that are owed the first `most`. The
+        """Rows that fill the slots: the conditions, and of the tokens that are owed the first `most`. The
         slots count as filled from here on."""
         self.needs_prefill = False
         asked = () if self.is_complete else self.schedule.parts
@@ -129,7 +129,7 @@ class PictureProgress:
         return rows
 
     def next_row(self, slots: Slots, most: float = math.inf) -> DecodeRow:
-        """Returns what the next step does for this picture: its group, or the first `most` of the tokens that are owed
+        """Plans the next step of this picture: its group, or the first `most` of the tokens that are owed
         where that is not all of them. The row counts as carried out from here on."""
         return _group_row(self, slots) if self.owed <= most else _chunk_row(self, slots, most)
 

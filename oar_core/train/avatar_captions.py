@@ -405,7 +405,7 @@ def _in_prose(sentence: _Sentence, rng: random.Random) -> str:
     """A sentence, with what surrounds the portrait behind it or before it."""
     text = " ".join((*sentence.before, sentence.noun))
     if sentence.having:
-        text += " with " + joined(sentence.having, rng)
+        text += " with " + join_words(sentence.having, rng)
     if sentence.clothes:
         text += rng.choice((", ", ", wearing ", ", in " if sentence.having else " in ")) + _dressed(
             sentence.clothes, rng
@@ -443,7 +443,7 @@ def _dressed(clothes: str, rng: random.Random) -> str:
     return clothes if bare else f"a {clothes}"
 
 
-def joined(items: list[str], rng: random.Random) -> str:
+def join_words(items: list[str], rng: random.Random) -> str:
     """Joins words by commas, mostly with "and" before the last."""
     if len(items) == 1 or rng.random() < 0.2:
         return ", ".join(items)

@@ -112,7 +112,7 @@ class ModelExport:
         return self.run.latest_order_tree if stage == ANY_ORDER_STAGE else self.run.own_order_tree(stage)
 
     def _config(self) -> dict[str, Any]:
-        """Returns what a model's config says beside its backbone and drawing."""
+        """Entries of a model's config beside its backbone and drawing."""
         adopted, head = self.run.adopted, {"format": FORMAT, "name": self.model_name}
         if adopted is not None:
             return head | {key: adopted.config[key] for key in ("family", "tokenizer", "conditioner")}
@@ -125,7 +125,7 @@ class ModelExport:
         return self.run.recipe.backbone.to_dict() if adopted is None else adopted.config["backbone"]
 
     def _drawing(self, stage: str, has_policy: bool) -> dict[str, Any]:
-        """Returns what a model's config says of drawing."""
+        """Entries of a model's config about drawing."""
         adopted, recipe = self.run.adopted, self.run.recipe
         others = {"example_prompts": recipe.example_prompts, "pixel_art": recipe.pixel_art}
         if adopted is not None:

@@ -34,7 +34,7 @@ class Processes:
         return self.rank == 0
 
     def mine(self, count: int) -> range:
-        """Tells which of so many parts this process has."""
+        """Lists the parts that this process has, of so many."""
         return range(self.rank, count, self.count)
 
     def wait(self) -> None:

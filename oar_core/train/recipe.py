@@ -78,7 +78,7 @@ def _views_loop() -> LoopConfig:
 
 
 def _finetune_loop() -> LoopConfig:
-    """On two CPU cores: a quarter of the any-order stage of `sprites_64`, at a third of its learning rate."""
+    """A loop for two CPU cores: a quarter of the any-order stage of `sprites_64`, at a third of its learning rate."""
     return LoopConfig(num_images=60_000, batch_size=32, optim=OptimConfig(lr=3e-4), ema_decay=0.998)
 
 

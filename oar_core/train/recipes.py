@@ -141,8 +141,8 @@ def large_256() -> Recipe:
 
 
 def imported() -> Recipe:
-    """For `oar train adopt` of an imported model, which brings its own networks and canvas: 50,000 pictures distilled,
-    five epochs of ImageNet at a tenth of a usual learning rate. Not trained here."""
+    """A recipe for `oar train adopt` of an imported model, which brings its own networks and canvas: 50,000 pictures
+    distilled, five epochs of ImageNet at a tenth of a usual learning rate. Not trained here."""
     return replace(
         large_256(),
         name="imported",

@@ -51,7 +51,6 @@ class Run:
 
     @property
     def spec(self) -> BackboneSpec:
-        """Spec of the backbone."""
         with torch.device("meta"):
             return self.new_backbone().spec
 

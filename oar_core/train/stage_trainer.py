@@ -160,7 +160,7 @@ class StageTrainer:
         return train(policy_stage, recipe.order_policy_loop, self.run.folder / policy_folder(stage), self.run.device)
 
     def finetuning_orders(self) -> OrderSet:
-        """Returns what stage 3 trains on. One order for all pictures is one for those that were not distilled too."""
+        """Orders that stage 3 trains on. One order for all pictures is one for those that were not distilled too."""
         share = self.run.recipe.order_finetune_stage.consensus
         distilled = load_orders(self.run.finetuning_orders_folder).drawn_together(share)
         if share < 1:

@@ -124,7 +124,7 @@ class PictureParts:
         to_pixels(self.subject.tokenizer.decode(token_ids.to(self.subject.device)))
 
     def _half_way(self) -> None:
-        """As many entries as half of the ranks leave, whatever they hold."""
+        """Fills the cache to half of the ranks, with any entries."""
         self.cache.lengths.copy_(torch.tensor([len(ids) + self.known - self.group for ids in self.conditions]))
 
     def _positions(self) -> tuple[list[int], list[int]]:

@@ -105,7 +105,6 @@ class PlainLoop(ABC):
 
     @property
     def num_layers(self) -> int:
-        """Layers of the cache."""
         return cast("Any", self.backbone.config).num_layers
 
     @abstractmethod

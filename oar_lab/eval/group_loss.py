@@ -77,7 +77,7 @@ def _commit(ordered: Int[Tensor, "B L"], positions: Int[Tensor, "B L"], start: i
 
 
 def schedule_cost(table: LossTable, sizes: Sequence[int]) -> float:
-    """Nats a picture."""
+    """Cost of a schedule, in nats a picture."""
     ends = list(accumulate(sizes))
     assert ends[-1] == len(table), "sizes fill the picture"
     return sum(table[end - size, end - size : end].sum().item() for size, end in zip(sizes, ends))

@@ -60,7 +60,7 @@ class SizeTable:
         return self.scored.diagonal().sum().item()
 
     def row(self, steps: int) -> dict[str, Any]:
-        """Returns what each schedule of so many steps costs on the scored pictures, above one position a step; the best
+        """Costs of each schedule of so many steps on the scored pictures, above one position a step; the best
         sizes also as they were fitted, which flatters them."""
         usual = {kind: group_sizes(kind, steps, len(self.scored)) for kind in SCHEDULES}
         costs = {kind: round(excess(self.scored, sizes), 4) for kind, sizes in usual.items()}

@@ -86,7 +86,7 @@ def measure_distances(
 def _drawn(
     pipeline: Model, reference: Reference, requested: DrawSettings, settings: QualitySettings, folder: Path
 ) -> tuple[Int[Tensor, "M"], Draws]:
-    """Tells which held-out pictures lend their captions, and what was drawn from these."""
+    """The held-out pictures that lend their captions, and the pictures drawn from these."""
     chosen = choose_pictures(len(reference.held_out.pixels), settings.num_samples)
     captions = reference.captions
     path = draws_path(folder, pipeline, requested, digest(captions))

@@ -145,7 +145,7 @@ class StepTimes:
 
     @property
     def row_seconds(self) -> float:
-        """Where all steps had as many rows, half of their time is taken to be the rows'."""
+        """Seconds a row: half of a step's time is the rows' where all steps had the same number of rows."""
         if not self._rows:
             return 0.0
         spread = self._weight * self._rows_squared - self._rows**2

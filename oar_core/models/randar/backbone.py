@@ -135,7 +135,7 @@ class RandarBackbone(TrunkBackbone):
 def _listed(
     network: RandarBackbone, commit: Commit, query: Query, kept: Int[np.ndarray, "B"]
 ) -> tuple[Float[Tensor, "T D"], Int[Tensor, "T"], Int[Tensor, "M"]]:
-    """Returns what the rows feed, one behind the other, with the positions of it; and where the questions are."""
+    """Lists what the rows feed, row after row, with its positions; and the places of the questions."""
     places = valid_places(commit.valid, query.positions.device)
     token_ids, positions = (table.flatten()[places] for table in (commit.token_ids, commit.positions))
     every = torch.cat([positions, query.positions])
@@ -164,7 +164,7 @@ def _without_questions(cache: KVCache, slots: Int[Tensor, "B"]) -> Iterator[None
 
 
 def _take_asked(cache: InstructedCache, rows: Int[np.ndarray, "B"], commit: Commit) -> Int[np.ndarray, "B"]:
-    """Tells which rows have the instruction of their first token already, 0 or 1."""
+    """Marks rows that have the instruction of their first token already, by 0 or 1."""
     kept = np.zeros_like(rows)
     has_new = commit.counts.numpy() > 0
     if has_new.any():
@@ -176,7 +176,7 @@ def _take_asked(cache: InstructedCache, rows: Int[np.ndarray, "B"], commit: Comm
 def _laid_out(
     committed: Int[np.ndarray, "B"], asked: Int[np.ndarray, "B"], kept: Int[np.ndarray, "B"]
 ) -> list[Int[np.ndarray, "_"]]:
-    """From a list of all tokens, all their instructions and all questions to what each row feeds, row after row; and
+    """Places, in a list of all tokens, instructions and questions, of what each row feeds, row after row; and
     where the questions are in that. `kept` rows have the instruction of their first token already."""
     num_tokens = int(committed.sum())
     counts = 2 * committed + asked

@@ -57,7 +57,7 @@ class DistillConfig:
 
     @property
     def order_score(self) -> OrderScore:
-        """Returns what comes nearest to the score where a picture is made and its tokens are not known."""
+        """The score nearest to it that works while a picture is made, without known tokens."""
         return OrderScore("max_probability" if self.score == TRUE_LOG_PROBABILITY else self.score, self.distance_weight)
 
 

@@ -135,7 +135,7 @@ class OrderFinetuneStage(Stage):
         return {"total": tokens + self.config.policy_weight * loss, "tokens": tokens, "policy": loss}
 
     def _orders(self, indices: Int[Tensor, "B"], step: Step) -> tuple[Int[Tensor, "B"], Int[Tensor, "B L"] | None]:
-        """Tells which pictures a batch is made of, and the arm's order of each; None where their captions decide."""
+        """The pictures of a batch, and the arm's order of each; None where their captions decide."""
         if self.distilled is not None:
             return self.distilled.indices[indices], self.distilled.orders[indices]
         if self.config.orders == PROMPTED:

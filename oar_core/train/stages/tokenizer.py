@@ -88,7 +88,7 @@ class TokenizerStage(Stage):
     def picture_losses(
         self, real: Float[Tensor, "B 3 Y X"], painted: Float[Tensor, "B 3 Y X"], known: Bool[Tensor, "B L"], step: Step
     ) -> dict[str, Tensor]:
-        """Returns what pictures cost that were painted with positions unknown; the adversary sees the whole ones."""
+        """Losses of pictures that were painted with unknown positions; the adversary sees whole pictures alone."""
         pixel, whole = self._pixel_loss(real, painted, known), known.all(-1)
         losses = {"total": pixel, "pixel": pixel}
         if self.perceptual is not None:
