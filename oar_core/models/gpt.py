@@ -18,7 +18,6 @@ from oar_core.nn.kv_cache import KVCache
 from oar_core.nn.norm import make_norm
 from oar_core.nn.rope import RotaryTable, halved
 
-INIT_STD = 0.02
 ROTARY_BASE = 10_000.0
 
 
@@ -72,12 +71,6 @@ class Gpt(nn.Module):
             capacity=capacity,
             head_width=self.config.head_width,
         )
-
-
-def initialise(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=INIT_STD)
 
 
 def published_shapes(config: GptConfig) -> dict[str, tuple[int, ...]]:

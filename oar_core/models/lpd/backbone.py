@@ -24,10 +24,10 @@ from oar_core.models.seen import group_mask, listed_seen, seen_after
 from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask, compute_dtype
 from oar_core.nn.beside import Recording
 from oar_core.nn.block import PlainBlock
+from oar_core.nn.initial import INIT_STD, draw_weights
 from oar_core.nn.kv_cache import KVCache, Window
 from oar_core.nn.tables import moved, places_within, starts_of
 
-INIT_STD = 0.02
 EPS = 1e-6
 EXPANSION = 4  # of the feed-forward layer
 
@@ -152,9 +152,7 @@ class LpdBackbone(TrunkBackbone):
 
 
 def _initialise(network: LpdBackbone) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=INIT_STD)
+    draw_weights(network)
     for parameter in (network.mask_token, network.place):
         nn.init.trunc_normal_(parameter, std=INIT_STD)
 

@@ -25,11 +25,10 @@ from oar_core.nn.attention import (
 )
 from oar_core.nn.block import Block
 from oar_core.nn.embed import ConditionEmbedding, QueryEmbedding, TokenEmbedding
+from oar_core.nn.initial import INIT_STD, draw_weights
 from oar_core.nn.kv_cache import CachedMemory, FixedWindow, KVCache, Window
 from oar_core.nn.norm import make_norm
 from oar_core.nn.rope import RotaryTable, Rotation, rotate
-
-INIT_STD = 0.02
 
 
 class ContextStack(nn.Module):
@@ -208,9 +207,7 @@ class OarBackbone(OrderedBackbone):
 
 
 def _initialise(network: OarBackbone) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=INIT_STD)
+    draw_weights(network)
     nn.init.trunc_normal_(network.embed_query.shared, std=INIT_STD)
     if network.embed_query.position is not None:
         nn.init.zeros_(network.embed_query.position.weight)

@@ -13,12 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oar_core.models.base import BackboneSpec, Commit, Condition, GridLayout, Queries, Query, valid_places
-from oar_core.models.gpt import INIT_STD, Gpt, GptConfig, initialise
+from oar_core.models.gpt import Gpt, GptConfig
 from oar_core.models.ordered import Memory, TrainingPass, TrunkBackbone
 from oar_core.models.randar.cache import NONE, InstructedCache
 from oar_core.models.randar.groups import randar_groups
 from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
 from oar_core.nn.beside import Recording
+from oar_core.nn.initial import INIT_STD, draw_weights
 from oar_core.nn.kv_cache import KVCache
 from oar_core.nn.rope import Rotation, neighboured, rotate
 from oar_core.nn.tables import moved, offsets_within, starts_of
@@ -38,7 +39,7 @@ class RandarBackbone(TrunkBackbone):
         self.embed_class = nn.Embedding(config.num_classes + 1, config.width)
         self.instruction = nn.Parameter(torch.empty(config.width))  # rotary pairs half a head apart
         self.gpt = Gpt(config)
-        initialise(self)
+        draw_weights(self)
         nn.init.trunc_normal_(self.instruction, std=INIT_STD)
 
     @property
