@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Of the tests: more than cores, since a test that waits for its server computes nothing.
+WORKERS := $(shell $(PYTHON) -c "import os; print(min(4, 2 * (os.cpu_count() or 1)))")
+
 .PHONY: serve test lint types imports pytest test-slow chaos repeat bench dashboard documents locks painting \
 	screenshots versions format clean
 
@@ -23,7 +26,7 @@ imports: $(VENV)/.test
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/.test
-	PYTHONUTF8=1 $(BIN)/python -m pytest -m "not slow and not chaos" --numprocesses logical --maxprocesses 4 --dist loadfile
+	PYTHONUTF8=1 $(BIN)/python -m pytest -m "not slow and not chaos" --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.test
 	PYTHONUTF8=1 $(BIN)/python -m pytest -m "slow or data"

@@ -208,21 +208,24 @@ def _counts(_ctx: click.Context, _param: click.Parameter, text: str | None) -> t
 @run_options
 @click.option("--steps", type=click.IntRange(min=1), default=CheapestOrderConfig.steps, show_default=True)
 @click.option("--sizes", callback=_counts, help="Of the steps, as 2,4,10. Default: cosine.")
-@click.option("--trials", "num_trials", type=click.IntRange(min=1), default=CheapestOrderConfig.num_trials,
-              show_default=True, help="Exchanges of two positions.")  # fmt: skip
+@click.option("--trials", "num_trials", type=click.IntRange(min=0), default=CheapestOrderConfig.num_trials,
+              show_default=True, help="Exchanges of two positions; 0: the best symmetry of Halton order.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def cheapest(steps: int, sizes: tuple[int, ...], num_trials: int, seed: int, **options: Any) -> Answer:
     """Search the one order for all prompts whose steps ignore least; it takes the place of a fitted tree. Minutes.
 
     The training pictures' code vectors are taken as Gaussian, given the words of the captions. Printed: nats a picture
-    above one position a step.
+    above one position a step. It starts from the mirror image or turn of Halton order that costs least.
     """
     run = make_run(**options)
     found = KeptOrders(run).search(CheapestOrderConfig(steps, sizes, num_trials, seed=seed))
     path = str(run.orders_folder / ORDER_TREE)
-    document = {"path": path, "order": found.order, "sizes": found.sizes, "excess": round(found.excess, 4),
-                "halton_excess": round(found.halton_excess, 4)}  # fmt: skip
-    text = f"nats above one a step: {found.excess:.2f}; Halton order {found.halton_excess:.2f}"
+    excess = {name: round(getattr(found, name), 4) for name in ("excess", "halton_excess", "start_excess")}
+    document = {"path": path, "order": found.order, "sizes": found.sizes, **excess}
+    text = (
+        f"nats above one a step: {found.excess:.2f}; Halton order {found.halton_excess:.2f}, "
+        f"its best mirror image or turn {found.start_excess:.2f}"
+    )
     return Answer(document, (f"sizes {' '.join(map(str, found.sizes))}", text, path))
 
 

@@ -77,6 +77,19 @@ def halton(grid: Grid) -> Order:
     return tuple(visited)
 
 
+def symmetries(order: Order, grid: Grid) -> tuple[Order, ...]:
+    """The order, its mirror images and its turns: eight on a square grid, four on another."""
+    height, width = grid
+    cells = [divmod(position, width) for position in order]
+    transposed = [(x, y) for y, x in cells]
+    return tuple(
+        tuple((height - 1 - y if down else y) * width + (width - 1 - x if across else x) for y, x in walk)
+        for walk in ([cells, transposed] if height == width else [cells])
+        for down in (False, True)
+        for across in (False, True)
+    )
+
+
 def _radical_inverse(index: int, base: int) -> tuple[int, int]:
     """The digits of `index` mirrored at the radix point, as an exact fraction (numerator, denominator)."""
     numerator, denominator = 0, 1

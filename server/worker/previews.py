@@ -100,8 +100,9 @@ class Previews:
         self._budget = PreviewBudget(settings.preview_interval / 2, settings.preview_batch)
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
+        """Runs until it is cancelled. A worker without jobs does not wake up for it."""
         while True:
+            await self._table.wait_for_jobs()
             await asyncio.sleep(await self.make_round())
 
     async def make_round(self) -> float:

@@ -25,13 +25,13 @@ def _no_inherited_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Iterator[LiveServer]:
     with LiveServer(tmp_path_factory.mktemp("live"), weights_dir, is_gated=True) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def slow(tmp_path_factory: pytest.TempPathFactory, weights_dir: Path) -> Iterator[LiveServer]:
     """It paints one guided picture at a time, and can be held."""
     with LiveServer(tmp_path_factory.mktemp("slow"), weights_dir, is_gated=True, OAR_SLOTS="2") as server:

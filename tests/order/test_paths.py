@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oar_core.order.hashing import MASK, as_signed, hash_words, mix
-from oar_core.order.paths import PATHS, halton, hilbert, locality, random, raster, spiral
+from oar_core.order.paths import PATHS, halton, hilbert, locality, random, raster, spiral, symmetries
 from tests.order.permutations import is_permutation
 
 grids = st.tuples(st.integers(1, 17), st.integers(1, 17))
@@ -101,3 +101,26 @@ def test_the_mixer_is_that_of_splitmix64():
     # First outputs of SplitMix64 seeded with 1234567, as published with the reference implementation.
     gamma = 0x9E3779B97F4A7C15
     assert [mix(1234567 + n * gamma) for n in (1, 2)] == [6457827717110365317, 3203168211198807973]
+
+
+@given(grid=grids)
+def test_symmetries_keep_who_are_neighbours_in_space_and_time(grid: tuple[int, int]) -> None:
+    """Steps between cells that follow each other are as long in each; the walk itself is one of them."""
+
+    def steps(order: tuple[int, ...]) -> list[list[int]]:
+        cells = [divmod(position, grid[1]) for position in order]
+        return [sorted((abs(b[0] - a[0]), abs(b[1] - a[1]))) for a, b in pairwise(cells)]
+
+    walk = random(grid, 5)
+    found = symmetries(walk, grid)
+    assert len(found) == (8 if grid[0] == grid[1] else 4)
+    assert walk in found
+    assert all(is_permutation(order) for order in found)
+    assert all(steps(order) == steps(walk) for order in found)
+
+
+def test_symmetries_of_a_square_are_eight_walks() -> None:
+    assert len(set(symmetries(halton((4, 4)), (4, 4)))) == 8
+    assert symmetries((0, 1, 2, 3, 4, 5), (2, 3)) == (
+        (0, 1, 2, 3, 4, 5), (2, 1, 0, 5, 4, 3), (3, 4, 5, 0, 1, 2), (5, 4, 3, 2, 1, 0)
+    )  # fmt: skip

@@ -157,32 +157,36 @@ def test_pictures_made_at_once_are_those_of_the_reference_loop(
 
 
 @pytest.mark.running
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_picture_goes_on_where_its_worker_was_killed(
-    server: LiveServer, many_weights: Path, tmp_path: Path, family: str
+def test_pictures_of_all_families_go_on_where_their_worker_was_killed(
+    server: LiveServer, many_weights: Path, tmp_path: Path
 ) -> None:
-    steps = steps_of(family)
-    asked = {"model": family, "prompt": "hen", "n": 12, "steps": steps, "guidance": 3.0, "seed": 4, "previews": False}
-    undisturbed = server.submit(**asked)
-    server.events(undisturbed["id"])
-    settings = {"OAR_MODELS": f"{NAME},{family}", "OAR_SLOTS": "2"}
+    asked = {"prompt": "hen", "n": 12, "guidance": 3.0, "seed": 4, "previews": False}
+    bodies = {family: {"model": family, "steps": steps_of(family), **asked} for family in FAMILIES}
+    undisturbed = {family: server.submit(**body)["id"] for family, body in bodies.items()}
+    settings = {"OAR_MODELS": ",".join((NAME, *FAMILIES)), "OAR_SLOTS": "2"}
     with LiveServer(tmp_path, many_weights, is_gated=True, **settings) as other:
-        with other.held(20):
-            job = other.submit(**asked)
-            wait_for_patches(other, job["id"], 12)
+        with other.held() as gate:
+            jobs = {family: other.submit(**body)["id"] for family, body in bodies.items()}
+            for job in jobs.values():
+                wait_for(lambda job=job: other.client.get(f"/v1/generations/{job}").json()["status"] == "running")
+            gate.allow(20 * len(FAMILIES))
+            for job in jobs.values():
+                wait_for_patches(other, job, 1)
             (pid,) = wait_for(lambda: other.children("worker"))
             os.kill(pid, signal.SIGKILL)
-        events = other.events(job["id"])
-        pictures = [other.png(job["id"], image) for image in range(12)]
-    positions = [
-        (event["image"], patch["position"])
-        for event in events
-        if event["type"] == "patches"
-        for patch in event["patches"]
-    ]
-    assert sorted(positions) == [(image, position) for image in range(12) for position in range(NUM_TOKENS)]
-    assert "restarted" in {event["type"] for event in events}
-    assert pictures == [server.png(undisturbed["id"], image) for image in range(12)]
+        for family, job in jobs.items():
+            events = other.events(job)
+            positions = [
+                (event["image"], patch["position"])
+                for event in events
+                if event["type"] == "patches"
+                for patch in event["patches"]
+            ]
+            assert sorted(positions) == [(image, position) for image in range(12) for position in range(NUM_TOKENS)]
+            assert "restarted" in {event["type"] for event in events}
+            server.events(undisturbed[family])
+            for image in range(12):
+                assert other.png(job, image) == server.png(undisturbed[family], image)
 
 
 @pytest.mark.running

@@ -173,6 +173,39 @@ async def test_previews_that_were_left_out_are_first_in_the_next_round(
     assert renderer.rounds == [[0], [1, 2], [3, 0], [1, 2]], "the first round learns what one costs"
 
 
+async def test_a_worker_without_jobs_does_not_wake_up_for_previews(
+    options: Settings, models: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew, renderer, rounds = Crew(models), NotingRenderer(), asyncio.Event()
+    always = options.model_copy(update={"preview_interval": 0.0})
+    expectations = Expectations(models, crew.sent.append)
+    previews = Previews(crew.table, crew.runner.outbox, renderer, expectations, models, crew.metrics, always)
+    make_round = previews.make_round
+
+    async def counted() -> float:
+        rounds.set()
+        return await make_round()
+
+    async def settle() -> bool:
+        """Lets every task run; tells whether rounds were made meanwhile."""
+        rounds.clear()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return rounds.is_set()
+
+    monkeypatch.setattr(previews, "make_round", counted)
+    run = asyncio.create_task(previews.run())
+    assert not await settle()
+    job = RunningJob.begin(claim_of("gen-1"))
+    crew.runner.begin(job)
+    await asyncio.wait_for(rounds.wait(), HANG_SECONDS)
+    crew.table.remove(job)
+    await settle()
+    assert not await settle()
+    run.cancel()
+    renderer.close()
+
+
 async def test_a_partial_image_shows_what_was_there_when_it_was_due(models: dict[str, LoadedModel]) -> None:
     """The engine may have gone on before the image is rendered."""
     crew, renderer = Crew(models), NotingRenderer()

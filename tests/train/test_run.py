@@ -15,6 +15,7 @@ from oar_core.config import OrderScore
 from oar_core.errors import CheckpointError, ConfigError, WeightsError
 from oar_core.models.load import load_model
 from oar_core.models.model import ORDER_TREE
+from oar_core.order.paths import halton, symmetries
 from oar_core.order.plan import PlanSpec
 from oar_core.sampling.defaults import default_plan
 from oar_core.sampling.generate import generate
@@ -337,7 +338,10 @@ def test_stages_are_not_compared_on_too_few_pictures(trained: Run) -> None:
 
 def test_the_cheapest_order_is_one_order_for_all_prompts(trained: Run) -> None:
     found = KeptOrders(trained).search(CheapestOrderConfig(steps=4, num_trials=200))
-    assert found.excess <= found.halton_excess
+    assert found.excess <= found.start_excess <= found.halton_excess
+    start = KeptOrders(trained).search(CheapestOrderConfig(steps=4, num_trials=0))
+    assert start.order in symmetries(halton((4, 4)), (4, 4))
+    assert start.excess == start.start_excess
     assert sum(found.sizes) == len(found.order) == 16
     again = KeptOrders(trained).search(CheapestOrderConfig(sizes=found.sizes, num_trials=200))
     assert again == found, "of the same pictures"

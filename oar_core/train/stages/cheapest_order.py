@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oar_core.errors import ConfigError
-from oar_core.order.paths import Grid, Order, halton
+from oar_core.order.paths import Grid, Order, halton, symmetries
 from oar_core.order.plan import group_sizes
 from oar_core.order.tree import LEAF, OrderTree, token_presence
 from oar_core.train.cheapest import cheapest_order, position_covariance, schedule_nats
@@ -19,13 +19,13 @@ from oar_core.train.tokens import Captioner
 class CheapestOrderConfig:
     steps: int = 8
     sizes: tuple[int, ...] = ()  # of the steps; none are those of `cosine`
-    num_trials: int = 8000  # exchanges of two positions
+    num_trials: int = 8000  # exchanges of two positions; 0 leaves the symmetry of Halton order that costs least
     num_images: int = 20_000  # training pictures that the covariance is of
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.num_trials, self.num_images, *self.sizes) < 1:
-            raise ConfigError("steps, sizes, num_trials and num_images are positive")
+        if min(self.steps, self.num_images, *self.sizes) < 1 or self.num_trials < 0:
+            raise ConfigError("steps, sizes and num_images are positive, and num_trials is not negative")
 
     def sizes_of(self, length: int) -> tuple[int, ...]:
         """Raises ConfigError for sizes that do not fill a picture."""
@@ -37,12 +37,14 @@ class CheapestOrderConfig:
 
 @dataclass(frozen=True)
 class CheapestOrder:
-    """`excess` is what its steps cost above one position a step, in nats a picture of the Gaussian model."""
+    """`excess` is what its steps cost above one position a step, in nats a picture of the Gaussian model. The search
+    starts from the symmetry of Halton order that costs least."""
 
     order: Order
     sizes: tuple[int, ...]
     excess: float
     halton_excess: float
+    start_excess: float
 
     @property
     def tree(self) -> OrderTree:
@@ -63,8 +65,8 @@ def search_order(
     presence = token_presence(ids, 1 + max(max(one, default=0) for one in ids))
     presence = presence[:, presence.any(dim=0) & ~presence.all(dim=0)]
     covariance = position_covariance(codebook[tokens.token_ids[picked].long()], presence.float())
-    start = halton(grid)
+    start = min(symmetries(halton(grid), grid), key=lambda order: schedule_nats(covariance, order, sizes))
     order = cheapest_order(covariance, start, sizes, num_trials=config.num_trials, seed=config.seed)
     least = schedule_nats(covariance, order, (1,) * length)
-    found, before = (schedule_nats(covariance, one, sizes) - least for one in (order, start))
-    return CheapestOrder(order, sizes, found, before)
+    excess = [schedule_nats(covariance, one, sizes) - least for one in (order, halton(grid), start)]
+    return CheapestOrder(order, sizes, *excess)
