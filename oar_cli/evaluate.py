@@ -144,7 +144,7 @@ def eval_model(weights: Path, model: str | None) -> Answer:
     sizes = {"backbone": pipeline.backbone, "tokenizer": pipeline.tokenizer}
     counts = {part: sum(p.numel() for p in module.parameters()) for part, module in sizes.items()}
     return json_answer(
-        {"name": pipeline.name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts}
+        {"name": model or pipeline.name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts}
     )
 
 
