@@ -102,7 +102,7 @@ class Previews:
     async def run(self) -> None:
         """Runs until it is cancelled. A worker without jobs does not wake up for it."""
         while True:
-            await self._table.wait_for_jobs()
+            await self._table.has_jobs.wait()
             await asyncio.sleep(await self.make_round())
 
     async def make_round(self) -> float:

@@ -17,7 +17,7 @@ class JobTable:
         self._sequences: dict[str, tuple[RunningJob, int]] = {}  # in the engine
         self._rows: Counter[str] = Counter()  # engine rows in use, by model
         self._changed = asyncio.Event()
-        self._has_jobs = asyncio.Event()
+        self.has_jobs = asyncio.Event()
 
     @property
     def jobs(self) -> tuple[RunningJob, ...]:
@@ -38,10 +38,6 @@ class JobTable:
         self._changed.clear()
         await self._changed.wait()
 
-    async def wait_for_jobs(self) -> None:
-        """Returns at once where there is a job."""
-        await self._has_jobs.wait()
-
     def wake(self) -> None:
         self._changed.set()
 
@@ -49,7 +45,7 @@ class JobTable:
         if job.claim.job_id not in self._jobs:
             self._metrics.running.labels(job.claim.model).inc()
         self._jobs[job.claim.job_id] = job
-        self._has_jobs.set()
+        self.has_jobs.set()
 
     def remove(self, job: RunningJob) -> bool:
         """False where another claim of the job has taken its place."""
@@ -58,7 +54,7 @@ class JobTable:
             del self._jobs[job.claim.job_id]
             self._metrics.running.labels(job.claim.model).dec()
             if not self._jobs:
-                self._has_jobs.clear()
+                self.has_jobs.clear()
         for image in tuple(job.live):
             self.leave(job, image)
         return is_current
