@@ -1,4 +1,4 @@
-"""What a command found, told to people or, with `--json`, to programs: one JSON document on stdout, nothing else."""
+"""The answer of a command, for people or, with `--json`, to programs: one JSON document on stdout, nothing else."""
 
 import json
 import sys

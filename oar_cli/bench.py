@@ -3,13 +3,22 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 import torch
 
 from oar_cli.answer import Answer
-from oar_cli.lab_options import OarGroup, RecipeType, default_device, recipe_option
+from oar_cli.flags import with_options
+from oar_cli.lab_options import (
+    OarGroup,
+    RecipeType,
+    default_device,
+    device_option,
+    model_option,
+    recipe_option,
+    weights_option,
+)
 from oar_core.train.recipe import Recipe
 from oar_lab.bench.arrivals import measure_arrivals
 from oar_lab.bench.batching import measure_batching
@@ -23,19 +32,14 @@ from oar_lab.bench.roofline import measure_roofline
 from oar_lab.bench.sized import KEYS, SIZES, sized_network
 from oar_lab.bench.steps import measure_steps
 from oar_lab.bench.subject import Subject
+from oar_lab.bench.table import BenchReport
 from oar_lab.bench.throughput import measure_throughput
 from oar_lab.bench.training import ANY_ORDER, STAGES, measure_training
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
-class Report(Protocol):
-    def table(self) -> str: ...
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-def tell(report: Report) -> Answer:
+def tell(report: BenchReport) -> Answer:
     return Answer(report.to_dict(), (report.table(), json.dumps(report.to_dict())))
 
 
@@ -44,27 +48,20 @@ def bench() -> None:
     """Measure speed: a table, then one JSON line."""
 
 
-def bench_model_options(command: Any) -> Any:
-    """Adds the options that name a model, its number format and the device."""
-    options = [
-        click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True),
-        click.option("--model", default=None, help="Default: the manifest's."),
-        click.option("--device", default=None, help="Torch device; CUDA where there is one."),
-        click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True),
-        click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def subject_options(command: Any) -> Any:
-    """A model, or what a recipe would make."""
-    recipe = click.option(
-        "--recipe", type=RecipeType(), help="Random weights instead of a model: a name or a TOML file."
-    )
-    is_compiled = click.option("--compile", "is_compiled", is_flag=True, help="The draw compiled, as OAR_COMPILE does.")
-    return bench_model_options(recipe(is_compiled(command)))
+bench_model_options = with_options(
+    weights_option,
+    model_option,
+    device_option,
+    click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="float32", show_default=True),
+    click.option("--threads", default=0, help="Threads of torch; 0 leaves torch's choice."),
+)
+subject_options = with_options(
+    bench_model_options,
+    click.option("--recipe", type=RecipeType(), help="Random weights instead of a model: a name or a TOML file."),
+    click.option("--compile", "is_compiled", is_flag=True, help="The draw compiled, as OAR_COMPILE does."),
+)
+_repeats = click.option("--repeats", default=3, show_default=True)
+_batch = click.option("--batch", default=16, show_default=True)
 
 
 def load_subject(
@@ -90,7 +87,7 @@ def load_subject(
 @subject_options
 @click.option("--images", "num_images", default=16, show_default=True)
 @click.option("--steps", default=None, type=int, help="Default: the model's.")
-@click.option("--repeats", default=3, show_default=True)
+@_repeats
 def batching(num_images: int, steps: int | None, repeats: int, **where: Any) -> Answer:
     """The same pictures one after another and all at once."""
     return tell(measure_batching(load_subject(**where), num_images=num_images, steps=steps, repeats=repeats))
@@ -98,9 +95,9 @@ def batching(num_images: int, steps: int | None, repeats: int, **where: Any) -> 
 
 @bench.command()
 @subject_options
-@click.option("--batch", default=16, show_default=True)
+@_batch
 @click.option("--steps", default=None, type=int, help="Default: the model's.")
-@click.option("--repeats", default=3, show_default=True)
+@_repeats
 def eager(batch: int, steps: int | None, repeats: int, dtype: str, **where: Any) -> Answer:
     """The engine in --dtype, and in fp32, against the plain loop in fp32."""
     subjects = [load_subject(dtype=name, **where) for name in dict.fromkeys(("float32", dtype))]
@@ -114,7 +111,7 @@ def eager(batch: int, steps: int | None, repeats: int, dtype: str, **where: Any)
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--step-alone", "is_step_alone", is_flag=True, help="Without prefill, decoder and files.")
 def roofline(batch: int, steps: int | None, repeats: int, is_step_alone: bool, **where: Any) -> Answer:
-    """How far each part of a picture is from what this machine allows."""
+    """Measure how far each part of a picture is from what this machine allows."""
     subject = load_subject(**where)
     return tell(measure_roofline(subject, batch=batch, steps=steps, repeats=repeats, is_step_alone=is_step_alone))
 
@@ -123,7 +120,7 @@ def roofline(batch: int, steps: int | None, repeats: int, is_step_alone: bool, *
 @subject_options
 @click.option("--batch", "batches", type=int, multiple=True, default=(1, 4, 16, 64, 256), show_default=True)
 @click.option("--steps", default=None, type=int, help="Default: the model's.")
-@click.option("--repeats", default=3, show_default=True)
+@_repeats
 def throughput(batches: tuple[int, ...], steps: int | None, repeats: int, **where: Any) -> Answer:
     """Pictures a second by batch size; one at once is the latency of one."""
     return tell(measure_throughput(load_subject(**where), batches=batches, steps=steps, repeats=repeats))
@@ -157,8 +154,8 @@ def arrivals(
 
 @bench.command()
 @subject_options
-@click.option("--batch", default=16, show_default=True)
-@click.option("--repeats", default=3, show_default=True)
+@_batch
+@_repeats
 def steps(batch: int, repeats: int, **where: Any) -> Answer:
     """A quarter of the steps against all, a fixed order against scoring every position."""
     return tell(measure_steps(load_subject(**where), batch=batch, repeats=repeats))
@@ -173,26 +170,18 @@ def depth(slots: int, depths: tuple[int, ...], **where: Any) -> Answer:
     return tell(measure_depth(load_subject(**where), slots=slots, depths=depths))
 
 
-family_option = click.option(
-    "--family", "families", type=click.Choice(KEYS), multiple=True, help="May be repeated. Default: all."
-)
-size_options = [
+sized = with_options(
+    click.option("--family", "families", type=click.Choice(KEYS), multiple=True, help="May be repeated. Default: all."),
     click.option("--size", type=click.Choice(SIZES), default="tiny", show_default=True, help="As papers call them."),
     click.option("--layers", type=click.IntRange(1), default=None, help="As many in place of all, which are alike."),
     click.option("--threads", default=1, show_default=True, help="Threads of torch."),
-]
-
-
-def sized(command: Any) -> Any:
-    for option in reversed([family_option, *size_options]):
-        command = option(command)
-    return command
+)
 
 
 @bench.command()
 @sized
 @click.option("--batch", "batches", type=int, multiple=True, default=(1, 8), show_default=True)
-@click.option("--repeats", default=3, show_default=True)
+@_repeats
 @click.option("--steps", type=click.IntRange(1), default=None, help="Default: those of each family's card.")
 @click.option("--native/--no-native", default=True, show_default=True, help="Whether the native network is beside.")
 @click.option(
@@ -229,7 +218,7 @@ def families(
 @sized
 @click.option("--starts", default=20, show_default=True, help="How often it is chosen.")
 def choices(families: tuple[str, ...], size: str, layers: int | None, threads: int, starts: int) -> Answer:
-    """What `OAR_DTYPE=fastest` would choose at so many starts, were nothing kept."""
+    """Show what `OAR_DTYPE=fastest` would choose at so many starts, were nothing kept."""
     torch.set_num_threads(threads)
     networks = {key: sized_network(key, size, layers).backbone for key in families or KEYS}
     return tell(measure_choices(networks, starts=starts))
@@ -245,7 +234,7 @@ def choices(families: tuple[str, ...], size: str, layers: int | None, threads: i
     help="Folder with a manifest.",
 )
 def decoders(weights: Path) -> Answer:
-    """What decoding in bfloat16 gains, and by how much it changes pictures."""
+    """Measure what decoding in bfloat16 gains, and how much it changes pictures."""
     return tell(measure_decoders(decoders_of(weights)))
 
 

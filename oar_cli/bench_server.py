@@ -113,7 +113,7 @@ def bench_serving(
 @bench.command("queue")
 @_depths
 def bench_queue(depths: tuple[int, ...]) -> Answer:
-    """What the job queue costs Redis while jobs wait, in a Valkey of its own."""
+    """Measure what the job queue costs Redis while jobs wait, in a Valkey of its own."""
     with tempfile.TemporaryDirectory() as folder:
         redis = EmbeddedRedis(Path(folder))
         redis.start()
@@ -157,7 +157,7 @@ def backlog(
 
 
 def _settings(subject: Subject, weights: Path, dtype: str, threads: int, slots: int) -> dict[str, str]:
-    """Of a server of our own with this model."""
+    """Settings of a server of our own with this model."""
     return {
         "OAR_WEIGHTS_DIR": str(weights.resolve()),
         "OAR_MODELS": subject.name,

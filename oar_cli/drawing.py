@@ -1,4 +1,4 @@
-"""What `oar generate` and `oar edit` have in common: their options, and what they print."""
+"""The shared part of `oar generate` and `oar edit`: options and output."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ FORMATS: dict[str, OutputFormat] = {".png": "png", ".webp": "webp", ".jpg": "jpe
 
 
 def _as_list(_context: click.Context, _option: click.Parameter, values: tuple[float, ...] | None) -> list[float] | None:
-    """As JSON has it."""
+    """Converts to what JSON has."""
     return None if values is None else list(values)
 
 
@@ -92,11 +92,7 @@ def with_drawing_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated
 
 
-def draw_job(
-    kind: type[R],
-    values: dict[str, Any],
-    upload: EditUpload | None = None,
-) -> None:
+def draw_job(kind: type[R], values: dict[str, Any], upload: EditUpload | None = None) -> None:
     """`values` are those of the options, and the request's other fields. Ends with 130 where it is interrupted."""
     out, url, api_key, key, like, paint, as_json, as_events = (values.pop(name) for name in _NOT_OF_THE_REQUEST)
     if key is not None and not url:

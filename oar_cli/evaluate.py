@@ -11,14 +11,22 @@ import torch
 from jaxtyping import UInt8
 
 from oar_cli.answer import Answer
-from oar_cli.lab_options import OarGroup, default_device, json_answer, make_run, run_options, split_option
+from oar_cli.lab_options import (
+    OarGroup,
+    json_answer,
+    make_run,
+    model_option,
+    open_model,
+    run_options,
+    split_option,
+    weights_option,
+)
 from oar_core.errors import ConfigError
-from oar_core.models.load import load_model
 from oar_core.models.model import to_pixels
 from oar_core.order.plan import ORDERS, POLICY_ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.train.run_captions import RunCaptions
-from oar_core.weights import Manifest
+from oar_core.train.run_data import load_pictures
 from oar_lab.eval.figures import lite0_distances
 from oar_lab.eval.likelihood import bits_per_token
 from oar_lab.eval.lite0_features import Lite0Features
@@ -44,7 +52,7 @@ def evaluate() -> None:
 def reconstruction(split: str | None, num_images: int, sheet: Path | None, with_lite0: bool, **options: Any) -> Answer:
     """PSNR and code usage of the tokenizer."""
     run = make_run(**options)
-    images, tokenizer_ = run.images(split or run.recipe.held_out), run.tokenizer()
+    images, tokenizer_ = load_pictures(run, split or run.recipe.held_out), run.tokenizer()
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
     batches = (images.images(indices).to(run.device) for indices in chosen.split(64))
     report = measure_reconstruction(tokenizer_, batches)
@@ -109,7 +117,7 @@ def stages(
 
 @evaluate.command()
 @run_options
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@weights_option
 @split_option
 @click.option("--images", "num_images", default=64, show_default=True)
 @click.option("--zoom", default=3, show_default=True)
@@ -117,8 +125,8 @@ def stages(
 def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: Path, **options: Any) -> Answer:
     """A contact sheet: pictures made from held-out captions beside the real ones."""
     run = make_run(**options)
-    pipeline = load_model(Manifest.load(weights).folder(run.recipe.name), str(run.device), torch.float32)
-    images = run.images(split or run.recipe.held_out)
+    pipeline = open_model(weights, run.recipe.name, str(run.device))
+    images = load_pictures(run, split or run.recipe.held_out)
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
     plan, sampling = default_plan(pipeline), default_sampling(pipeline)
     fake = draw_samples(pipeline, images.captions(chosen), plan, sampling)
@@ -128,21 +136,21 @@ def samples(weights: Path, split: str | None, num_images: int, zoom: int, out: P
 
 
 @evaluate.command("model")
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@weights_option
+@model_option
 def eval_model(weights: Path, model: str | None) -> Answer:
     """Load a shipped model, check its hashes and print its size."""
-    manifest = Manifest.load(weights)
-    name = model or manifest.default
-    pipeline = load_model(manifest.folder(name), default_device(), torch.float32)
+    pipeline = open_model(weights, model)
     sizes = {"backbone": pipeline.backbone, "tokenizer": pipeline.tokenizer}
     counts = {part: sum(p.numel() for p in module.parameters()) for part, module in sizes.items()}
-    return json_answer({"name": name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts})
+    return json_answer(
+        {"name": model or pipeline.name, "hash": pipeline.model_hash, "grid": pipeline.grid, "parameters": counts}
+    )
 
 
 @evaluate.command("painting")
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@weights_option
+@model_option
 @click.option("--prompt", default=None, help="Default: the model's first example.")
 @click.option("--seed", default=7, show_default=True)
 @click.option("--order", default=None, help="Default: the model's.")
@@ -151,9 +159,8 @@ def eval_model(weights: Path, model: str | None) -> Answer:
 def eval_painting(
     weights: Path, model: str | None, prompt: str | None, seed: int, order: str | None, steps: int | None, out: Path
 ) -> Answer:
-    """How one picture comes about, patch by patch."""
-    manifest = Manifest.load(weights)
-    pipeline = load_model(manifest.folder(model or manifest.default), default_device(), torch.float32)
+    """Show how one picture comes about, patch by patch."""
+    pipeline = open_model(weights, model)
     plan = default_plan(pipeline, order=order, steps=steps)
     prompt = prompt or pipeline.example_prompts[0]
     strip(pipeline, paint_picture(pipeline, prompt, seed, plan, default_sampling(pipeline))).save(out, optimize=True)
@@ -161,8 +168,8 @@ def eval_painting(
 
 
 @evaluate.command("animation")
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@weights_option
+@model_option
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated. Default: the model's examples.")
 @click.option("--seed", default=7, show_default=True)
 @click.option(
@@ -180,8 +187,7 @@ def eval_animation(
     out: Path,
 ) -> Answer:
     """The same pictures under several orders, one row an order, painted side by side."""
-    manifest = Manifest.load(weights)
-    pipeline = load_model(manifest.folder(model or manifest.default), default_device(), torch.float32)
+    pipeline = open_model(weights, model)
     plan = default_plan(pipeline, steps=steps)
     paintings = {
         order: [

@@ -9,17 +9,27 @@ import torch
 
 from oar_cli.answer import Answer
 from oar_cli.failure import CommandFailed
-from oar_cli.lab_options import OarCommand, default_device, json_answer, make_run, recipe_option, split_option
+from oar_cli.lab_options import (
+    OarCommand,
+    default_device,
+    device_option,
+    json_answer,
+    make_run,
+    open_model,
+    recipe_option,
+    split_option,
+    weights_option,
+)
 from oar_cli.served import ExportSubject, drawn_there, find_model
 from oar_client import Client, OarError, Options
 from oar_core.errors import ConfigError
 from oar_core.models.classes import ClassConditioner
-from oar_core.models.load import load_model
 from oar_core.order.plan import ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.stored import digest, write_json
 from oar_core.train.recipe import Recipe
-from oar_core.weights import Manifest, file_digest
+from oar_core.train.run_data import load_pictures
+from oar_core.weights import file_digest
 from oar_lab.eval.export import (
     MOST_EXPORT_SEED,
     MOST_PICTURES,
@@ -37,7 +47,7 @@ CLASSES_IN_TURN, NO_CONDITION = "classes in turn", "no condition"
 
 @dataclass(frozen=True)
 class ExportPictures:
-    """What the pictures of an export show. `num_classes` is 0 where they are not drawn from classes."""
+    """Contents of the pictures of an export. `num_classes` is 0 where they are not drawn from classes."""
 
     num_samples: int
     num_classes: int
@@ -52,7 +62,7 @@ class ExportPictures:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What the command was told."""
+    """Options of the command."""
 
     recipe: Recipe
     data: Path | None
@@ -81,7 +91,7 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class Artist:
-    """What draws them: a model in this process, or one of a server."""
+    """The source of the pictures: a model in this process, or one of a server."""
 
     name: str
     model_hash: str
@@ -99,9 +109,9 @@ class Artist:
 )
 @click.option("--run", "folder", type=click.Path(path_type=Path), required=True,
               help="Folder that keeps what is drawn; an interrupted export goes on from here.")  # fmt: skip
-@click.option("--device", default=None, help="Torch device; CUDA where there is one.")
+@device_option
 @split_option
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@weights_option
 @click.option("--model", default=None, help="Default: the manifest's, or the server's.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "int8"]), default="float32", show_default=True)
 @click.option("--deterministic", is_flag=True,
@@ -139,9 +149,7 @@ def export_command(**options: Any) -> Answer:
 
 
 def _drawn_here(asked: ExportRequest) -> Answer:
-    manifest = Manifest.load(asked.weights)
-    folder = manifest.folder(asked.model or manifest.default)
-    model = load_model(folder, asked.torch_device, getattr(torch, asked.dtype))
+    model = open_model(asked.weights, asked.model, asked.torch_device, asked.dtype)
     usual = default_sampling(model)
     guidance = usual.guidance if asked.guidance is None else asked.guidance
     plan = default_plan(model, order=asked.order, steps=asked.steps)
@@ -185,7 +193,7 @@ def _pictures(asked: ExportRequest, num_classes: int, *, reads_captions: bool) -
         raise ConfigError("the model draws captions; --data says of which pictures")
     run = make_run(asked.recipe, asked.data, asked.folder, asked.torch_device)
     split = asked.split or asked.recipe.held_out
-    images = run.images(split)
+    images = load_pictures(run, split)
     captions = images.captions(torch.arange(len(images)))
     prompts = [captions[int(index)] for index in choose_pictures(len(captions), count)]
     return ExportPictures(count, 0, prompts, digest(captions), split)

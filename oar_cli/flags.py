@@ -16,6 +16,17 @@ def name_or_sizes(text: str) -> str | tuple[int, ...]:
     return tuple(int(part) for part in parts) if all(part.strip().isdigit() for part in parts) else text
 
 
+def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Joins options to one decorator, which lists them in this order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 def flag(option: Option, **changes: Any) -> Callable[[F], F]:
     """A decorator that adds the option's flag to a command; `changes` are arguments of `click.option`."""
     return click.option(f"--{option.name.replace('_', '-')}", option.name, **{**_usual(option), **changes})

@@ -44,7 +44,7 @@ LEAVE_SECONDS = 5.0  # for the thread beside, after a job was canceled
 
 
 class View(Protocol):
-    """What shows a job. `show` is called often, and after each change."""
+    """A display of a job. `show` is called often, and after each change."""
 
     def open(self) -> None: ...
     def show(self, canvas: Canvas) -> None: ...
@@ -170,7 +170,7 @@ class PaintedView:
         return known[1]
 
     def _changes(self, lines: list[str], size: os.terminal_size) -> list[str]:
-        """Returns what to write so that the screen shows these lines; all of it where the terminal has a new size."""
+        """Computes the text that makes the screen show these lines; all of it where the terminal has a new size."""
         before = self._screen
         if size != self._size or len(lines) != len(before):
             before = []

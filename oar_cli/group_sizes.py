@@ -9,10 +9,11 @@ import click
 import torch
 
 from oar_cli.answer import Answer
-from oar_cli.lab_options import OarCommand, make_run, run_options, split_option
+from oar_cli.lab_options import OarCommand, make_run, model_option, run_options, split_option, weights_option
 from oar_core.models.load import load_model
 from oar_core.order.plan import ORDERS, SCHEDULES
 from oar_core.stored import write_json
+from oar_core.train.run_data import load_pictures
 from oar_core.weights import Manifest
 from oar_lab.eval.group_tables import SizeTable, fit_sizes, split_halves, store_tables
 from oar_lab.eval.markdown import markdown_table
@@ -23,8 +24,8 @@ STEPS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 32)
 @click.command(cls=OarCommand)
 @run_options
 @split_option
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@weights_option
+@model_option
 @click.option(
     "--order", "orders", type=click.Choice([name for name in ORDERS if name != "likelihood"]), multiple=True,
     help="May be repeated. Default: the model's.",
@@ -60,7 +61,7 @@ def sizes(
     name = model or manifest.default
     loaded = load_model(manifest.folder(name), str(run.device), torch.float32)
     length = loaded.backbone.spec.num_tokens
-    pictures = run.images(split or run.recipe.held_out)
+    pictures = load_pictures(run, split or run.recipe.held_out)
     halves = split_halves(pictures.row_of, num_fit, num_score)
     shown = sorted({count for count in steps or STEPS if steps or count <= length})
     tables = [

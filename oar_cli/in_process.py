@@ -114,7 +114,7 @@ class InProcess:
 def _accept(
     model: LoadedModel, request: GenerationRequest, upload: EditUpload | None, settings: Settings
 ) -> tuple[GenerationParams, EditSource | None]:
-    """As the API does. Raises a ServerError."""
+    """Accepts a request as the API does. Raises a ServerError."""
     info = model.info()
     params = _with_class(resolve(request, info, settings), model.pipeline, request)
     if upload is None:

@@ -1,4 +1,5 @@
-"""What `oar serve` and its children share: the listening socket, and a pipe that tells children of the parent's end."""
+"""Resources that `oar serve` shares with its children: the listening socket, and a pipe that tells children of the
+parent's end."""
 
 import os
 import socket

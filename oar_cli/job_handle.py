@@ -31,7 +31,7 @@ class EditUpload:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model's pictures: tokens (h, w) and pixels (Y, X)."""
+    """Sizes of a model's pictures: tokens (h, w) and pixels (Y, X)."""
 
     grid: tuple[int, int]
     image_size: tuple[int, int]
@@ -54,7 +54,7 @@ class JobHandle(Protocol):
     def warnings(self) -> tuple[str, ...]: ...
     @property
     def waiting(self) -> str:
-        """Returns what it waits for, in a few words."""
+        """Names what it waits for, in a few words."""
         ...
 
     def events(self) -> Iterator[AnyEvent]:

@@ -72,8 +72,7 @@ def show_job(job_id: str, url: str | None, api_key: str | None) -> Answer:
     else:
         facts = _facts(_run(lambda admin: admin.queue.load(job_id)))
     return Answer(
-        facts,
-        (f"{name:<17} {value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items()),
+        facts, (f"{name:<17} {value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items())
     )
 
 
@@ -119,7 +118,7 @@ def cancel_job(job_id: str, url: str | None, api_key: str | None) -> Answer:
 
 
 class _JobAdmin:
-    """What the verbs do, once Redis is connected."""
+    """The verbs on a connected Redis."""
 
     def __init__(self, connection: RedisConnection, settings: Settings) -> None:
         self.queue = JobQueue(connection, settings)
@@ -138,7 +137,7 @@ class _JobAdmin:
         return found[:limit]
 
     async def _load(self, ids: list[str]) -> list[JobRecord]:
-        """Those that are not gone meanwhile."""
+        """Loads the jobs that still exist."""
         found: list[JobRecord] = []
         for job_id in ids:
             try:

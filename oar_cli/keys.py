@@ -10,15 +10,7 @@ from oar_cli.answer import Answer, AnswerGroup
 from oar_cli.settings_options import load_settings
 from oar_core.new_file import new_file
 from oar_wire.tenant import KeyFile, Tenant
-from server.api.keyring import (
-    HASH_PREFIX,
-    KeyFileError,
-    KeyRing,
-    hash_key,
-    new_key,
-    parse_key_file,
-    read_key_file,
-)
+from server.api.keyring import HASH_PREFIX, KeyFileError, KeyRing, hash_key, new_key, parse_key_file, read_key_file
 
 LEAST_CHARS = 32  # of a key that somebody else made: what people choose can be guessed from its hash
 SHOWN_DIGITS = 8
@@ -156,7 +148,7 @@ def _insert(text: str, tenant: str, digest: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """In one step: a server that reads it meanwhile sees the old file or the new one."""
+    """Writes in one step: a server that reads it meanwhile sees the old file or the new one."""
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o640
     with new_file(path) as part:
         part.write_text(text, encoding="utf-8")

@@ -1,5 +1,5 @@
 # pyright: standard
-"""What the library's commands share: errors as sentences, and the options that name a run."""
+"""The shared part of the library's commands: errors as sentences, and the options that name a run."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,17 @@ import click
 import torch
 
 from oar_cli.answer import Answer, AnswerCommand
+from oar_cli.flags import with_options
 from oar_core.errors import ConfigError, LibraryError
 from oar_core.host_memory import keep_freed_memory
+from oar_core.models.load import load_model
+from oar_core.models.model import Model
 from oar_core.train.evaluator import Evaluator
 from oar_core.train.recipe import Recipe
 from oar_core.train.recipe_file import load_recipe
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import EVALUATOR_STAGE
+from oar_core.weights import Manifest
 
 
 class OarCommand(AnswerCommand):
@@ -75,17 +79,16 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def run_options(command: Any) -> Any:
-    options = [
-        recipe_option,
-        data_option,
-        click.option("--run", "folder", type=click.Path(path_type=Path), required=True,
-                     help="Folder of checkpoints and curves; an interrupted run goes on from here."),
-        click.option("--device", default=None, help="Torch device; CUDA where there is one."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+device_option = click.option("--device", default=None, help="Torch device; CUDA where there is one.")
+run_options = with_options(
+    recipe_option,
+    data_option,
+    click.option("--run", "folder", type=click.Path(path_type=Path), required=True,
+                 help="Folder of checkpoints and curves; an interrupted run goes on from here."),
+    device_option,
+)  # fmt: skip
+weights_option = click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+model_option = click.option("--model", default=None, help="Default: the manifest's.")
 
 
 split_option = click.option("--split", default=None, help="Default: the recipe's held-out split.")
@@ -105,6 +108,12 @@ def load_evaluator(run: Run, folder: Path | None) -> Evaluator:
     own = run.folder / EVALUATOR_STAGE
     usual = own if own.exists() else EVALUATORS / run.recipe.name
     return Evaluator.load(folder or usual, run.device)
+
+
+def open_model(weights: Path, name: str | None, device: str | None = None, dtype: str = "float32") -> Model:
+    """Loads a model of a weights folder, the default one unless named. Raises WeightsError."""
+    manifest = Manifest.load(weights)
+    return load_model(manifest.folder(name or manifest.default), device or default_device(), getattr(torch, dtype))
 
 
 def make_run(recipe: Recipe, data: Path, folder: Path, device: str | None) -> Run:

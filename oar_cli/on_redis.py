@@ -1,4 +1,4 @@
-"""What the verbs that look after the queue share: a connection to the Redis of a server that runs.
+"""The shared part of the verbs that look after the queue: a connection to the Redis of a server that runs.
 
 REDIS_URL names it, or the data folder holds it. No server is started.
 """
@@ -45,7 +45,7 @@ def on_redis(work: Callable[[RedisConnection, Settings], Awaitable[T]]) -> T:
 
 
 def _hint() -> str:
-    """How the verb that runs finds a server: some of them have no --url."""
+    """Says how the running verb finds a server: some verbs have no --url."""
     context = click.get_current_context(silent=True)
     by_url = "name one by --url or OAR_URL, or " if context is not None and "url" in context.params else ""
     return f"start one with `oar serve`, or {by_url}name its Redis by REDIS_URL, or its data folder by OAR_DATA_DIR"

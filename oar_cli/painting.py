@@ -44,7 +44,7 @@ def choose_colours(environment: Mapping[str, str], *, is_terminal: bool) -> Colo
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How many pictures are shown, in how many columns, and their size in pixels: one wide, two high in a cell."""
+    """Number of pictures shown, number of columns, and their size in pixels: one wide, two high in a cell."""
 
     columns: int
     shown: int
@@ -81,7 +81,7 @@ def _fit(shown: int, across: int, size: tuple[int, int], columns: int, lines: in
 
 @dataclass(frozen=True)
 class Ground:
-    """What an edit starts from: the picture, empty where it will be painted, and how many of its tokens stay."""
+    """The start of an edit: the picture, empty where it will be painted, and how many of its tokens stay."""
 
     picture: Image.Image
     num_kept: int
@@ -216,7 +216,7 @@ def rank_colour(share: float) -> Rgb:
 
 @dataclass
 class Pace:
-    """From the steps that were done to the seconds that are left."""
+    """Estimates the seconds left from the steps done."""
 
     began_at: float | None = None
     began_step: int = 0

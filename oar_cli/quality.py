@@ -19,18 +19,19 @@ from oar_cli.lab_options import (
     json_answer,
     load_evaluator,
     make_run,
+    model_option,
+    open_model,
     run_options,
     split_option,
+    weights_option,
 )
-from oar_core.models.load import load_model
 from oar_core.models.model import Model
 from oar_core.order.plan import ORDERS
 from oar_core.sampling.defaults import default_plan, default_sampling
 from oar_core.sampling.sampler import SamplingParams
 from oar_core.stored import digest, write_json
 from oar_core.train.recipe import Recipe
-from oar_core.train.run import CACHE
-from oar_core.weights import Manifest
+from oar_core.train.run_data import CACHE, load_pictures
 from oar_lab.eval.agreement import agreement
 from oar_lab.eval.arms import load_reports
 from oar_lab.eval.draws import DrawSettings
@@ -52,7 +53,7 @@ _DEFAULTS = QualitySettings()
 def measure_evaluator(evaluator_folder: Path | None, split: str | None, **options: Any) -> Answer:
     """Accuracy of the evaluation network on held-out pictures, per attribute."""
     run = make_run(**options)
-    network, images = load_evaluator(run, evaluator_folder), run.images(split or run.recipe.held_out)
+    network, images = load_evaluator(run, evaluator_folder), load_pictures(run, split or run.recipe.held_out)
     labels = network.vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
     shares = agreement(network.read(images.pixels).classes, labels, network.vocabulary.names)
     return json_answer({"num_images": len(images), "evaluator": network.digest, "accuracy": shares})
@@ -83,8 +84,8 @@ def _drawing_flags(command: Callable[..., Answer]) -> Callable[..., Answer]:
 @run_options
 @evaluator_option
 @split_option
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
-@click.option("--model", default=None, help="Default: the manifest's.")
+@weights_option
+@model_option
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "int8"]), default="float32", show_default=True)
 @click.option("--samples", "num_samples", type=click.IntRange(min=8), default=_DEFAULTS.num_samples, show_default=True)
 @click.option("--batch", "batch_size", type=click.IntRange(min=1), default=_DEFAULTS.batch_size, show_default=True)
@@ -116,11 +117,10 @@ def quality(
     One JSON file and one contact sheet for each combination of steps, guidance and seed; interrupted work goes on.
     """
     run = make_run(recipe, data, folder, device)
-    manifest = Manifest.load(weights)
-    pipeline = load_model(manifest.folder(model or manifest.default), str(run.device), getattr(torch, dtype))
+    pipeline = open_model(weights, model, str(run.device), dtype)
     split = split or run.recipe.held_out
     reference = Reference.read(
-        load_evaluator(run, evaluator_folder), run.images(split), run.images("train"), folder / CACHE
+        load_evaluator(run, evaluator_folder), load_pictures(run, split), load_pictures(run, "train"), folder / CACHE
     )
     settings = QualitySettings(num_samples=num_samples, batch_size=batch_size, num_resamples=num_resamples)
     written: list[dict[str, Any]] = []
@@ -142,12 +142,7 @@ def _short(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def requested_settings(
-    pipeline: Model,
-    *,
-    steps: tuple[int, ...],
-    guidance: tuple[float, ...],
-    seeds: tuple[int, ...],
-    **changes: Any,
+    pipeline: Model, *, steps: tuple[int, ...], guidance: tuple[float, ...], seeds: tuple[int, ...], **changes: Any
 ) -> list[DrawSettings]:
     """Every combination of steps, guidance and seed; what is not said is the model's default."""
     sampling = replace(default_sampling(pipeline), **take(changes, SAMPLING))

@@ -1,4 +1,4 @@
-"""What is asked for on the command line: the request of `oar generate` and `oar edit`, from options and from files."""
+"""A request from the command line: the request of `oar generate` and `oar edit`, from options and from files."""
 
 import json
 import re

@@ -15,7 +15,7 @@ from oar_lab.eval.export import Pixels, Source, picture_seed
 
 @dataclass(frozen=True)
 class ExportSubject:
-    """What each picture shows: the number of a class, a prompt, or nothing where the model reads neither."""
+    """The subjects of the pictures: the number of a class, a prompt, or nothing where the model reads neither."""
 
     kind: str  # of condition, as the model's entry says it
     prompts: list[str]

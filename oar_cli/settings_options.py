@@ -19,7 +19,7 @@ class BadSetting(click.UsageError):
 
 
 class StartRefused(click.ClickException):
-    """What is set up, a model or Redis, cannot work, however often it is tried."""
+    """The configured model or Redis cannot work; trying again does not help."""
 
     exit_code = EXIT_CONFIG
 

@@ -1,6 +1,5 @@
 """`oar study`: the comparison of orders, trained, measured and told."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,12 @@ import click
 import torch
 
 from oar_cli.answer import Answer
+from oar_cli.flags import with_options
 from oar_cli.lab_options import OarGroup, evaluator_option, load_evaluator, make_run, run_options
 from oar_core.errors import ConfigError
 from oar_core.train.model_export import ModelExport
-from oar_core.train.run import CACHE, Run
+from oar_core.train.run import Run
+from oar_core.train.run_data import CACHE, load_pictures
 from oar_lab.eval.painting import write_animation
 from oar_lab.eval.reference import Reference
 from oar_lab.study.report import write_study_report
@@ -29,22 +30,19 @@ def study() -> None:
     """Compare orders of generation: arms of equal compute, trained and measured alike."""
 
 
-def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    options = [
-        click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the JSON files."),
-        click.option("--arm", "labels", multiple=True, type=click.Choice([arm.label for arm in STUDY_ARMS]),
-                     help="May be repeated. Default: all."),
-        click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=_DEFAULTS.num_seeds,
-                     show_default=True, help="Of the arms that carry the claim."),
-        click.option("--samples", "num_samples", type=click.IntRange(min=8), default=_DEFAULTS.num_samples,
-                     show_default=True, help="Pictures a figure."),
-        click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default=_DEFAULTS.dtype, show_default=True,
-                     help="Of the weights that draw."),
-        click.option("--finetune-images", type=click.IntRange(min=1), help="Default: the recipe's."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return run_options(command)
+_study_options = with_options(
+    run_options,
+    click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the JSON files."),
+    click.option("--arm", "labels", multiple=True, type=click.Choice([arm.label for arm in STUDY_ARMS]),
+                 help="May be repeated. Default: all."),
+    click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=_DEFAULTS.num_seeds,
+                 show_default=True, help="Of the arms that carry the claim."),
+    click.option("--samples", "num_samples", type=click.IntRange(min=8), default=_DEFAULTS.num_samples,
+                 show_default=True, help="Pictures a figure."),
+    click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default=_DEFAULTS.dtype, show_default=True,
+                 help="Of the weights that draw."),
+    click.option("--finetune-images", type=click.IntRange(min=1), help="Default: the recipe's."),
+)  # fmt: skip
 
 
 def _make_study(
@@ -133,5 +131,8 @@ def study_report(folder: Path, out: Path) -> Answer:
 
 def _reference(run: Run, evaluator_folder: Path | None) -> Reference:
     return Reference.read(
-        load_evaluator(run, evaluator_folder), run.images(run.recipe.held_out), run.images("train"), run.folder / CACHE
+        load_evaluator(run, evaluator_folder),
+        load_pictures(run, run.recipe.held_out),
+        load_pictures(run, "train"),
+        run.folder / CACHE,
     )

@@ -97,7 +97,8 @@ class Look:
 
 
 def median(counts: Mapping[float, float]) -> float | None:
-    """Of a histogram's cumulative counts, laid evenly over its buckets as Prometheus does; None if it is empty."""
+    """The median of a histogram's cumulative counts, laid evenly over its buckets as Prometheus does; None if it is
+    empty."""
     bounds = sorted(counts)
     total = counts[bounds[-1]] if bounds else 0.0
     if total <= 0:
@@ -156,7 +157,7 @@ def _worker(name: str, now: Look, before: Look | None) -> WorkerRow:
 
 
 def _since(now: Look, before: Look | None, name: str, **labels: str) -> float:
-    """Returns what was added since the look before; a counter that was begun anew counts from 0."""
+    """Counts what was added since the look before; a restarted counter counts from 0."""
     total, earlier = now.total(name, **labels), before.total(name, **labels) if before else 0.0
     return total - earlier if total >= earlier else total
 
@@ -191,10 +192,7 @@ class _TopCommand(AnswerCommand):
 
 @click.command(cls=_TopCommand)
 @click.option(
-    "--url",
-    envvar="OAR_URL",
-    show_envvar=True,
-    help="The server; the one that OAR_HOST and OAR_PORT name if absent.",
+    "--url", envvar="OAR_URL", show_envvar=True, help="The server; the one that OAR_HOST and OAR_PORT name if absent."
 )
 @click.option("--api-key", envvar="OAR_API_KEY", help="Your key, where the server asks for one. [env: OAR_API_KEY]")
 @click.option("--metrics-key", envvar="OAR_METRICS_KEY", help="The key of its /metrics. [env: OAR_METRICS_KEY]")
@@ -230,7 +228,7 @@ def _client(url: str, api_key: str | None) -> httpx.Client:
 
 
 def _refused(answer: httpx.Response) -> OarError:
-    """Returns what the server said, and which key it asks for."""
+    """The error that the server answered, and the key that it asks for."""
     message = f"{answer.url} answered {answer.status_code}"
     if answer.status_code == InvalidKey.status:
         name = "OAR_METRICS_KEY" if answer.url.path == "/metrics" else "OAR_API_KEY"

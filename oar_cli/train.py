@@ -1,5 +1,6 @@
 """`oar train`: one command a stage; `oar distill` comes between two of them."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,17 @@ from typing import Any
 import click
 
 from oar_cli.answer import Answer
-from oar_cli.lab_options import OarCommand, OarGroup, RecipeType, data_option, make_run, recipe_option, run_options
+from oar_cli.flags import with_options
+from oar_cli.lab_options import (
+    OarCommand,
+    OarGroup,
+    RecipeType,
+    data_option,
+    make_run,
+    recipe_option,
+    run_options,
+    weights_option,
+)
 from oar_core.models.load import read_config
 from oar_core.models.model import ORDER_TREE
 from oar_core.order.plan import PROMPTED
@@ -44,30 +55,25 @@ _stage = click.option(
 )
 
 
-def _score_options(command: Any) -> Any:
-    """Adds the options that name one of the scores that orders were distilled by."""
-    options = [
-        click.option("--score", type=click.Choice(sorted(SCORES)), help="Of distilled orders. Default: the recipe's."),
-        click.option("--distance-weight", type=float,
-                     help="Taken off the score per cell of distance to what is known. Default: the recipe's."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+# They name one of the scores that orders were distilled by.
+_score_options = with_options(
+    click.option("--score", type=click.Choice(sorted(SCORES)), help="Of distilled orders. Default: the recipe's."),
+    click.option("--distance-weight", type=float,
+                 help="Taken off the score per cell of distance to what is known. Default: the recipe's."),
+)  # fmt: skip
 
 
 def _written(path: Path) -> Answer:
     return Answer({"path": str(path)}, [str(path)])
 
 
+def _trained(run: Run, train: Callable[[Run], Path]) -> Answer:
+    with together(run) as own:
+        return _written(train(own))
+
+
 def _scored(run: Run, score: str | None, distance_weight: float | None) -> Run:
-    config = run.recipe.distill
-    config = replace(
-        config,
-        score=score or config.score,
-        distance_weight=config.distance_weight if distance_weight is None else distance_weight,
-    )
-    return replace(run, recipe=replace(run.recipe, distill=config))
+    return _changed(run, "distill", score=score, distance_weight=distance_weight)
 
 
 _seed = click.option("--seed", type=click.IntRange(min=0), help="Has a folder of its own. Default: the recipe's.")
@@ -120,8 +126,7 @@ def train_check(recipe: Recipe, data: Path) -> Answer:
 def tokenizer(num_images: int | None, **options: Any) -> Answer:
     """Stage 0: the image tokenizer (VQGAN)."""
     run = _changed(make_run(**options), "tokenizer_loop", num_images=num_images)
-    with together(run) as own:
-        return _written(StageTrainer(own).train_tokenizer())
+    return _trained(run, lambda own: StageTrainer(own).train_tokenizer())
 
 
 @train_group.command()
@@ -130,8 +135,7 @@ def tokenizer(num_images: int | None, **options: Any) -> Answer:
 def decoder(num_images: int | None, **options: Any) -> Answer:
     """The tokenizer's decoder alone: better pixels for the same tokens."""
     run = _changed(make_run(**options), "decoder_loop", num_images=num_images)
-    with together(run) as own:
-        return _written(StageTrainer(own).train_decoder())
+    return _trained(run, lambda own: StageTrainer(own).train_decoder())
 
 
 @train_group.command()
@@ -140,8 +144,7 @@ def decoder(num_images: int | None, **options: Any) -> Answer:
 def views(num_images: int | None, **options: Any) -> Answer:
     """Before stage 0 of a coarse-to-fine recipe: features of pictures, to which first tokens are aligned."""
     run = _changed(make_run(**options), "views_loop", num_images=num_images)
-    with together(run) as own:
-        return _written(DetailTrainer(own).train_views())
+    return _trained(run, lambda own: DetailTrainer(own).train_views())
 
 
 @train_group.command("coarse_to_fine")
@@ -150,8 +153,7 @@ def views(num_images: int | None, **options: Any) -> Answer:
 def coarse_to_fine(num_images: int | None, **options: Any) -> Answer:
     """Stage 1 of a coarse-to-fine recipe: the backbone, on the groups of its tokens."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
-    with together(run) as own:
-        return _written(DetailTrainer(own).train_coarse_to_fine())
+    return _trained(run, lambda own: DetailTrainer(own).train_coarse_to_fine())
 
 
 @train_group.command("any_order")
@@ -160,8 +162,7 @@ def coarse_to_fine(num_images: int | None, **options: Any) -> Answer:
 def any_order(num_images: int | None, **options: Any) -> Answer:
     """Stage 1: the backbone, on random orders."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images)
-    with together(run) as own:
-        return _written(StageTrainer(own).train_any_order())
+    return _trained(run, lambda own: StageTrainer(own).train_any_order())
 
 
 @train_group.command("order_tree")
@@ -268,8 +269,7 @@ def order_finetune(
         "random_share": random_share, "context_noise": context_noise, "consensus": consensus, "score": stage_score
     }  # fmt: skip
     run = _changed(replace(run, recipe=recipe_), "order_finetune_stage", **changes)
-    with together(run) as own:
-        return _written(StageTrainer(own).train_order_finetune())
+    return _trained(run, lambda own: StageTrainer(own).train_order_finetune())
 
 
 @train_group.command("from_scratch")
@@ -282,8 +282,7 @@ def order_finetune(
 def from_scratch(num_images: int | None, orders: str, seed: int | None, **options: Any) -> Answer:
     """A rival of the three stages: the backbone on one order from the start, with the compute of stages 1 and 3."""
     run = _changed(make_run(**options), "any_order_loop", num_images=num_images, seed=seed)
-    with together(run) as own:
-        return _written(StageTrainer(own).train_from_scratch(orders))
+    return _trained(run, lambda own: StageTrainer(own).train_from_scratch(orders))
 
 
 @train_group.command("order_policy")
@@ -308,8 +307,7 @@ def order_policy(
     """The order policy alone, on the memory of a backbone that stays as it is."""
     run = _changed(_scored(make_run(**options), score, distance_weight), "order_policy_loop", num_images=num_images)
     run = _changed(run, "order_finetune_stage", policy_teacher=policy_teacher)
-    with together(run) as own:
-        return _written(StageTrainer(own).train_order_policy(stage))
+    return _trained(run, lambda own: StageTrainer(own).train_order_policy(stage))
 
 
 @train_group.command("evaluator")
@@ -318,8 +316,7 @@ def order_policy(
 def train_evaluator(num_images: int | None, **options: Any) -> Answer:
     """The evaluation network that `oar eval quality` measures with; apart from the other stages."""
     run = _changed(make_run(**options), "evaluator_loop", num_images=num_images)
-    with together(run) as own:
-        return _written(StageTrainer(own).train_evaluator())
+    return _trained(run, lambda own: StageTrainer(own).train_evaluator())
 
 
 @train_group.command("adopt")
@@ -339,7 +336,7 @@ def adopt_model(model: Path, only_tokenizer: bool, **options: Any) -> Answer:
 @train_group.command("export")
 @run_options
 @_stage
-@click.option("--weights", type=click.Path(path_type=Path), default=Path("weights"), show_default=True)
+@weights_option
 @click.option(
     "--with-any-order", is_flag=True, help="And the backbone of stage 1, which `oar train adopt` begins with."
 )
@@ -378,13 +375,7 @@ def distill(
 ) -> Answer:
     """Stage 2: the orders in which the any-order model is most certain, of training pictures, and their statistics."""
     run = _scored(make_run(**options), score, distance_weight)
-    config = run.recipe.distill
-    config = replace(
-        config,
-        num_images=num_images or config.num_images,
-        positions_per_step=per_step or config.positions_per_step,
-    )
-    run = replace(run, recipe=replace(run.recipe, distill=config))
+    run = _changed(run, "distill", num_images=num_images, positions_per_step=per_step)
     with together(run) as own:
         StageTrainer(own).distill()
     return _written(run.orders_folder / STATS)

@@ -69,12 +69,12 @@ class AsyncServerClient:
         await self._connections.close()
 
     async def models(self) -> list[ModelEntry]:
-        """What the server paints with."""
+        """Lists the server's models."""
         listing = await self._connections.send(calls.get_models())
         return listing.data
 
     async def model(self, name: str) -> ModelEntry:
-        """One of them. Raises NotFound."""
+        """Describes one of the models. Raises NotFound."""
         return await self._connections.send(calls.get_model(name))
 
     async def classes(self, name: str) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ class AsyncClient(AsyncServerClient):
         idempotency_key: str | None = None,
         **options: Unpack[EditOptions],
     ) -> "AsyncJob":
-        """As `submit`, for an edit."""
+        """Submits an edit as `submit` does."""
         call = calls.post_edit(image, mask, prompt, options, idempotency_key)
         return AsyncJob(self._connections, await self._connections.send(call))
 
@@ -241,7 +241,7 @@ class AsyncJob(JobView):
         return Picture(index, image_format, await self._connections.fetch(call, self._connections.attempts()))
 
     async def painting(self, index: int = 0, image_format: PaintingFormat = "webp", *, size: int = 320) -> bytes:
-        """How a picture of a completed job was painted, as an animation of at most `size` pixels a side."""
+        """Fetches the painting of a completed job's picture, as an animation of at most `size` pixels a side."""
         call = calls.get_painting(self.id, index, image_format, size)
         return await self._connections.fetch(call, self._connections.attempts())
 

@@ -67,12 +67,12 @@ class ServerClient:
         self._connections.close()
 
     def models(self) -> list[ModelEntry]:
-        """What the server paints with."""
+        """Lists the server's models."""
         listing = self._connections.send(calls.get_models())
         return listing.data
 
     def model(self, name: str) -> ModelEntry:
-        """One of them. Raises NotFound."""
+        """Describes one of the models. Raises NotFound."""
         return self._connections.send(calls.get_model(name))
 
     def classes(self, name: str) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ class Client(ServerClient):
         idempotency_key: str | None = None,
         **options: Unpack[EditOptions],
     ) -> "Job":
-        """As `submit`, for an edit."""
+        """Submits an edit as `submit` does."""
         call = calls.post_edit(image, mask, prompt, options, idempotency_key)
         return Job(self._connections, self._connections.send(call))
 
@@ -237,7 +237,7 @@ class Job(JobView):
         return Picture(index, image_format, self._connections.fetch(call, self._connections.attempts()))
 
     def painting(self, index: int = 0, image_format: PaintingFormat = "webp", *, size: int = 320) -> bytes:
-        """How a picture of a completed job was painted, as an animation of at most `size` pixels a side."""
+        """Fetches the painting of a completed job's picture, as an animation of at most `size` pixels a side."""
         call = calls.get_painting(self.id, index, image_format, size)
         return self._connections.fetch(call, self._connections.attempts())
 

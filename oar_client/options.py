@@ -1,10 +1,10 @@
-"""What a request may say, as types. Written by `make documents` from oar_wire: do not edit."""
+"""Types of a request. Written by `make documents` from oar_wire: do not edit."""
 
 from typing import Literal, TypedDict
 
 
 class Options(TypedDict, total=False):
-    """What a generation may say beside its prompt; what is absent is the model's default. See docs/client.md."""
+    """Options of a generation beside its prompt; absent ones have the model's defaults. See docs/client.md."""
 
     seed: int | None
     priority: Literal["low", "normal", "high"]
@@ -32,7 +32,7 @@ class Options(TypedDict, total=False):
 
 
 class EditOptions(Options, total=False):
-    """What an edit may say beside that."""
+    """Options of an edit beside those."""
 
     offset: list[int] | tuple[int, int] | None
     strength: float | None

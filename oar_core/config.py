@@ -74,7 +74,7 @@ def check_heads(width: int, num_heads: int, multiple: int = 1) -> None:
 
 
 class TransformerSizes(FrozenConfig):
-    """What configs of transformers over a grid of tokens have in common; each declares these fields with its own
+    """Common fields of configs of transformers over a grid of tokens; each declares these fields with its own
     defaults."""
 
     grid: tuple[int, int]
@@ -146,7 +146,7 @@ ORDER_SCORES = ("max_probability", "negative_entropy", "margin", "entropy")
 
 @dataclass(frozen=True)
 class OrderScore(FrozenConfig):
-    """How a model scores the remaining positions where it chooses its own order; the highest score comes next.
+    """The score by which a model chooses its own order among the remaining positions; the highest score comes next.
 
     One of ORDER_SCORES, less `distance_weight` for each cell of distance to the nearest known position: a positive
     weight keeps to what is known, a negative one spreads out. All but `entropy` put the most certain position first;

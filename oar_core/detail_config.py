@@ -13,7 +13,7 @@ FORETOLD, HELD = "foretold", "held"
 
 @dataclass(frozen=True)
 class TokenGroups:
-    """How a sequence of tokens is divided: groups of `size`, the first of which is drawn token by token unless
+    """The division of a sequence of tokens: groups of `size`, the first of which is drawn token by token unless
     `has_causal_first` is false. Raises ConfigError."""
 
     num_tokens: int
@@ -26,19 +26,20 @@ class TokenGroups:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many tokens each step draws."""
+        """Number of tokens that each step draws."""
         num_groups = self.num_tokens // self.size
         first = (1,) * self.size if self.has_causal_first else (self.size,)
         return (*first, *(self.size,) * (num_groups - 1))
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """How many tokens there are after each step: the lengths that a prefix can have."""
+        """Number of tokens after each step: the lengths that a prefix can have."""
         return tuple(accumulate(self.sizes))
 
     @property
     def limits(self) -> tuple[int, ...]:
-        """Of each token, how many tokens it may see from the first on: those of its step and of steps before."""
+        """For each token, the number of tokens that it may see from the first on: those of its step and of steps
+        before."""
         return tuple(end for end, size in zip(self.ends, self.sizes) for _ in range(size))
 
     def whole(self, count: int) -> int:
@@ -47,7 +48,7 @@ class TokenGroups:
 
 
 class SequenceSizes(FrozenConfig):
-    """What configs of networks over such a sequence share; each declares these fields with its own defaults."""
+    """Common fields of configs of networks over such a sequence; each declares these fields with its own defaults."""
 
     num_tokens: int
     group_size: int

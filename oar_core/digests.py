@@ -1,4 +1,4 @@
-"""What tells two networks apart, whatever files they came from."""
+"""Digests of networks, whatever files they came from."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from oar_core.stored import digest
 
 
 def module_digest(module: nn.Module) -> str:
-    """Of names and values, in fp32."""
+    """Digests names and values, in fp32."""
     return tensors_digest(module.state_dict())
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Of names and values, in fp32."""
+    """Digests names and values, in fp32."""
     state: Sequence[tuple[str, Tensor]] = sorted(tensors.items())
     return digest([(name, _bytes_digest(value)) for name, value in state])
 

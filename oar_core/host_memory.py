@@ -1,4 +1,4 @@
-"""What this process takes from the operating system while it works."""
+"""Memory that this process takes from the operating system."""
 
 import ctypes
 import resource
@@ -48,7 +48,7 @@ def available_memory() -> int | None:
 
 
 def check_memory(num_bytes: int, what: str) -> None:
-    """To be called before anything is read: a process that takes more than there is, is killed without a word. Raises
+    """Checks memory before anything is read: a process that takes too much is killed without a message. Raises
     WeightsError."""
     available = available_memory()
     if available is not None and num_bytes > available:
@@ -69,7 +69,7 @@ def _of_machine() -> Iterator[int]:
 
 
 def _of_groups() -> Iterator[int]:
-    """Of each control group (version 2) that this process is in. Files that it has read may be given up."""
+    """Limits of each control group (version 2) that this process is in. Files that it has read may be given up."""
     name = next((line[3:] for line in _lines(Path("/proc/self/cgroup")) if line.startswith("0::")), None)
     if name is None:
         return

@@ -18,7 +18,7 @@ def digest(*parts: Any) -> str:
 
 
 def fingerprint(pixels: UInt8[np.ndarray, "M Y X 3"], *, num_probes: int = 64) -> str:
-    """Of the shape and of some pictures spread over the set: reading all of it would take as long as using it."""
+    """Digests the shape and some pictures spread over the set: reading all of it would take as long as using it."""
     probes = np.linspace(0, len(pixels) - 1, min(num_probes, len(pixels))).astype(int)
     bytes_digest = hashlib.sha256(np.ascontiguousarray(pixels[probes]).tobytes()).hexdigest()
     return digest(pixels.shape, bytes_digest)
@@ -30,7 +30,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def cached_json(path: Path, compute: Callable[[], Any]) -> Any:
-    """Returns what the file holds, or what `compute` gives, which then is in the file."""
+    """Reads the file; else computes the value, and writes the file."""
     if not path.exists():
         write_json(path, compute())
     return json.loads(path.read_text(encoding="utf-8"))

@@ -93,7 +93,7 @@ class TextTokenizer:
         return ids
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> list[tuple[int, ...]]:
-        """For training: an empty caption gives the unconditional prefix, a long one is cut."""
+        """Encodes for training: an empty caption gives the unconditional prefix, a long one is cut."""
         return [self._ids(caption)[:max_length] if caption else (START_ID,) for caption in captions]
 
     def _ids(self, text: str) -> tuple[int, ...]:

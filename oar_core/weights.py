@@ -87,7 +87,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def count_numbers(path: Path) -> int:
-    """How many numbers a safetensors file holds, by its header alone. Raises WeightsError for a broken file."""
+    """Counts the numbers of a safetensors file by its header alone. Raises WeightsError for a broken file."""
     try:
         with safe_open(path, framework="pt") as file:
             return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
@@ -136,5 +136,5 @@ def _write(weights_dir: Path, manifest: Manifest) -> None:
 
 
 def _quoted(text: str) -> str:
-    """As a basic string of TOML, which is one of JSON but for letters beyond the basic plane."""
+    """Quotes text as a basic string of TOML, which is one of JSON but for letters beyond the basic plane."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,1 +1,1 @@
-"""What measures: quality, orders, speed. Nothing that serves or trains imports it."""
+"""Measurements of quality, orders and speed. Nothing that serves or trains imports it."""

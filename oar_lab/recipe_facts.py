@@ -1,4 +1,4 @@
-"""What a recipe makes and what that costs, told before it is chosen."""
+"""Facts of a recipe for whoever chooses one: what it makes and what that costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Measured:
-    """By `oar bench training --recipe NAME --stage STAGE`, at its 32 pictures a step."""
+    """Speeds of `oar bench training --recipe NAME --stage STAGE`, at its 32 pictures a step."""
 
     tokenizer_speed: float  # pictures per CPU second
     any_order_speed: float

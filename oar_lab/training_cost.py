@@ -1,4 +1,4 @@
-"""What it costs to teach a network an order on several GPUs: computed from its sizes, never run.
+"""Cost of teaching a network an order on several GPUs: computed from its sizes, never run.
 
 Operations and bytes are counted in a pass over one picture of a network without weights. `achieved` is what a GPU does
 of them in a second, which a trial has to tell; a third to a half of the data sheet's figure is usual.
@@ -48,7 +48,7 @@ class Cost:
 
 
 def taught_cost(name: str, backbone: OrderedBackbone, recipe: Recipe, machine: Machine) -> Cost:
-    """Of the stages of a recipe that follow on `oar train adopt`. The network is on the device `meta`."""
+    """Cost of the stages of a recipe that follow on `oar train adopt`. The network is on the device `meta`."""
     policy = backbone.new_policy(recipe.order_policy).to(META)
     passes = _Passes(backbone, policy)
     forward = _operations(passes.read)
@@ -80,7 +80,7 @@ def taught_cost(name: str, backbone: OrderedBackbone, recipe: Recipe, machine: M
 
 
 def usual_backbones() -> dict[str, OrderedBackbone]:
-    """Of each imported family that can be taught an order, the network of its usual size, without weights."""
+    """Builds, for each imported family that can be taught an order, its usual network without weights."""
     found: dict[str, OrderedBackbone] = {}
     for key in FAMILIES[1:]:
         offered = family(key)
@@ -118,7 +118,7 @@ class _Passes:
         self.backbone.scores_at(self.policy, memory, positions, self._rank())
 
     def kept_bytes(self) -> int:
-        """That the backward pass of the backbone needs, in fp32: under autocast to bf16 it is less."""
+        """Memory that the backward pass of the backbone needs, in fp32: under autocast to bf16 it is less."""
         own = {_storage(parameter) for parameter in self.backbone.parameters()}
         kept: dict[int, int] = {}
 

@@ -14,7 +14,7 @@ Pixels = Annotated[int, Field(ge=-MAX_OFFSET, le=MAX_OFFSET)]
 
 
 class EditSettings(Accepted):
-    """What an edit may say beside a generation."""
+    """Fields of an edit beside those of a generation."""
 
     offset: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = Field(
         None,
@@ -31,7 +31,7 @@ class EditSettings(Accepted):
 
 
 class EditFields(GenerationRequest, EditSettings):
-    """What stands beside the files of a multipart edit."""
+    """Fields beside the files of a multipart edit."""
 
 
 class EditRequest(EditFields):
@@ -67,7 +67,7 @@ def num_redrawn(num_touched: int, strength: float | None) -> int:
 
 
 def kept_prefix(sizes: Sequence[int], strength: float) -> int:
-    """How many of its first tokens a variation of a sequence keeps: whole groups, of which all but a share `strength`
+    """Number of first tokens that a variation of a sequence keeps: whole groups, of which all but a share `strength`
     would be."""
     most = sum(sizes) - num_redrawn(sum(sizes), strength)
     return max((end for end in accumulate(sizes) if end <= most), default=0)

@@ -144,7 +144,7 @@ class Restarted(_Event):
 
 
 class Fingerprint(Sent):
-    """What made a picture. Two pictures of one request with equal fingerprints are made by the same arithmetic."""
+    """The origin of a picture. Two pictures of one request with equal fingerprints are made by the same arithmetic."""
 
     model_hash: str
     torch: str

@@ -13,7 +13,7 @@ State = Literal["queued", "running", "completed", "failed", "canceled"]
 
 
 class EditParams(Sent):
-    """How the source picture of a job enters it; the picture itself is stored beside the job.
+    """The part of a job's source picture; the picture itself is stored beside the job.
 
     `inpaint` paints anew what the mask opens, without a trace of what was there. `vary` keeps a share of it. `outpaint`
     lays the source on the canvas and paints around it.

@@ -28,11 +28,11 @@ GroupTables = Annotated[
 
 
 class GenerationDefaults(SamplingOptions, PlanOptions):
-    """What a request that does not say otherwise gets."""
+    """Defaults of a request."""
 
 
 class LayoutInfo(Sent):
-    """What a model's outputs are made of: a `grid` of tokens, a `sequence` of groups of tokens from coarse to fine, or
+    """The layout of a model's outputs: a `grid` of tokens, a `sequence` of groups of tokens from coarse to fine, or
     `frames` of values."""
 
     kind: Literal["grid", "sequence", "frames"]
@@ -75,13 +75,13 @@ class ModelInfo(Sent):
 
     @property
     def num_frames(self) -> int:
-        """Of a video; 0 for a model that makes pictures."""
+        """Frames of a video; 0 for a model that makes pictures."""
         layout = self.known_layout
         return layout.shape[0] if layout.kind == "frames" else 0
 
     @property
     def fixed_sizes(self) -> tuple[int, ...] | None:
-        """How many positions each step decodes, where it can be no other number."""
+        """Number of positions that each step decodes, where it can be no other number."""
         if not self.has_fixed_steps:
             return None
         return self.known_layout.shape if self.is_sequence else (1,) * self.num_tokens

@@ -48,8 +48,7 @@ class ImagesRequest(DrawingOptions):
     output_format: OutputFormat | None = Field(None, description="png if absent")
     output_compression: int | None = Field(None, ge=0, le=100, description="Quality of webp and jpeg; 100 if absent")
     response_format: Literal["b64_json", "url"] | None = Field(
-        None,
-        description="Both if absent: OpenAI's older models answer with the one, its newer ones with the other",
+        None, description="Both if absent: OpenAI's older models answer with the one, its newer ones with the other"
     )
     stream: bool | None = Field(None, description="Server-sent events instead of one answer")
     partial_images: int | None = Field(
@@ -83,7 +82,7 @@ class ImagesRequest(DrawingOptions):
 
 
 class ImageEditFields(ImagesRequest, EditSettings):
-    """What stands beside the files of `/v1/images/edits`."""
+    """Fields beside the files of `/v1/images/edits`."""
 
     input_fidelity: Literal["high", "low"] | None = Field(
         None, description="Nothing: what the mask leaves is kept exactly anyway"
@@ -109,7 +108,7 @@ class ImageEditBody(ImageEditFields):
 
 
 class VariationFields(ImageEditFields):
-    """What stands beside the file of `/v1/images/variations`; all but OpenAI's own are extras."""
+    """Fields beside the file of `/v1/images/variations`; all but OpenAI's own are extras."""
 
     prompt: str = Field("", description="What the picture shows; a variation without one is not guided")
 
@@ -146,7 +145,7 @@ class Usage(Sent):
 
 
 class JobFacts(Sent):
-    """What OpenAI's shape has no place for."""
+    """Facts that OpenAI's shape has no place for."""
 
     job_id: str
     model: str  # the one that was used, by its own name

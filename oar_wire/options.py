@@ -99,7 +99,7 @@ class About:
 
 
 class PlanOptions(Sent):
-    """In which order a picture is decoded, and how many positions at a time."""
+    """The order in which a picture is decoded, and the number of positions at a time."""
 
     order: Annotated[
         str | tuple[int, ...],
@@ -165,11 +165,10 @@ class PlanOptions(Sent):
 
 
 class SamplingOptions(Sent):
-    """How the tokens of a picture are drawn."""
+    """Settings with which the tokens of a picture are drawn."""
 
     guidance: Annotated[
-        float,
-        About("Classifier-free guidance; 1 is none", ge=0, le=100, usual=(1, 8, 0.25), needs_condition=True),
+        float, About("Classifier-free guidance; 1 is none", ge=0, le=100, usual=(1, 8, 0.25), needs_condition=True)
     ] = 1.0
     guidance_interval: Annotated[
         tuple[float, float],
@@ -192,12 +191,7 @@ class SamplingOptions(Sent):
         ),
     ] = "constant"
     negative_prompt: Annotated[
-        str | None,
-        About(
-            "What guidance steers away from; ignored if guidance is 1",
-            label="Avoid",
-            is_prompt=True,
-        ),
+        str | None, About("What guidance steers away from; ignored if guidance is 1", label="Avoid", is_prompt=True)
     ] = None
     temperature: Annotated[
         float, About("Flattens (> 1) or sharpens (< 1) the draws", ge=0, le=100, usual=(0, 2, 0.05))
@@ -214,18 +208,14 @@ class SamplingOptions(Sent):
 
 
 class JobOptions(Accepted):
-    """What a request may say that no model has a default for."""
+    """Options of a request that no model has a default for."""
 
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Decides every draw; chosen and returned if absent")
     priority: Priority = Field("normal", description="Place in the queue; waiting raises it")
     deadline: float | None = Field(None, gt=0, description="Seconds from acceptance after which the job fails")
 
 
-_ERRORS: Mapping[Group, type[InvalidRequest]] = {
-    "plan": InvalidSteps,
-    "sampling": InvalidSampling,
-    "job": InvalidField,
-}
+_ERRORS: Mapping[Group, type[InvalidRequest]] = {"plan": InvalidSteps, "sampling": InvalidSampling, "job": InvalidField}
 
 
 @dataclass(frozen=True)

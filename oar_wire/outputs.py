@@ -24,7 +24,7 @@ class OutputData:
 
 
 class OutputLink(Sent):
-    """Where an output is found."""
+    """The address of an output."""
 
     kind: OutputKind
     index: int = Field(description="Among the job's outputs of this kind, counted from 0")

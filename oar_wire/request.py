@@ -27,7 +27,7 @@ else:
 
 
 class Condition(Accepted):
-    """What a picture shows, for models that are not made for prompts."""
+    """The subject of a picture, for models that are not made for prompts."""
 
     class_name: Annotated[str, Field(max_length=MAX_NAME)] | Annotated[int, Field(ge=0)] = Field(
         alias="class", description="A class by one of its names, or by its number"

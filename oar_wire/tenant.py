@@ -14,7 +14,7 @@ KeyHash = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 class TenantLimits(Accepted):
-    """What a tenant may do; each has a default that leaves room for others."""
+    """Limits of a tenant; each has a default that leaves room for others."""
 
     rate: float = Field(default=20, ge=0, le=100_000, description="Requests a second; 0 is no limit")
     burst: int = Field(default=0, ge=0, le=1_000_000, description="Requests at once; 0 is two seconds' worth")

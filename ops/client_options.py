@@ -10,19 +10,19 @@ from oar_wire.edit import EditSettings
 from oar_wire.request import GenerationRequest
 
 NOT_OPTIONS = {"prompt"}  # an argument of its own
-HEAD = '''"""What a request may say, as types. Written by `make documents` from oar_wire: do not edit."""
+HEAD = '''"""Types of a request. Written by `make documents` from oar_wire: do not edit."""
 
 from typing import Literal, TypedDict
 
 
 class Options(TypedDict, total=False):
-    """What a generation may say beside its prompt; what is absent is the model's default. See docs/client.md."""
+    """Options of a generation beside its prompt; absent ones have the model's defaults. See docs/client.md."""
 
 '''
 EDITS = '''
 
 class EditOptions(Options, total=False):
-    """What an edit may say beside that."""
+    """Options of an edit beside those."""
 
 '''
 
@@ -59,7 +59,7 @@ def kind_text(kind: Any) -> str:
 
 
 def _fixed_length(facts: tuple[Any, ...]) -> int:
-    """As a list's bounds say it; 0 where they leave a choice."""
+    """Length of a list by its bounds; 0 where they leave a choice."""
     flat = [fact for part in facts for fact in getattr(part, "metadata", [part])]
     least = [fact.min_length for fact in flat if isinstance(fact, MinLen)]
     most = [fact.max_length for fact in flat if isinstance(fact, MaxLen)]

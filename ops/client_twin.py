@@ -38,7 +38,7 @@ def twin_source() -> str:
 
 
 def _formatted(text: str) -> str:
-    """As `make lint` wants it: names became shorter."""
+    """Formats as `make lint` does: names became shorter."""
     for words in (["check", "--select", "I", "--fix", "--quiet"], ["format", "--quiet"]):
         command = [sys.executable, "-m", "ruff", *words, "--stdin-filename", "oar_client/client.py", "-"]
         text = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", check=True).stdout

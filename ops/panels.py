@@ -1,4 +1,4 @@
-"""What the dashboard shows: rows of panels and their queries. Grafana's JSON, the picture and the tests are made of it.
+"""Rows of the dashboard's panels and their queries. Grafana's JSON, the picture and the tests are made of it.
 
 Queries are PromQL with the dashboard's variables in them: `$model`, `$worker`, `$quantile` and `$interval`.
 """

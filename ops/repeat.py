@@ -46,7 +46,7 @@ class Tally:
 
 
 def property_files() -> list[str]:
-    """Those that know hypothesis; others need not be imported."""
+    """Lists test files that use hypothesis; others need not be imported."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [str(path.relative_to(ROOT)) for path in files if "hypothesis" in path.read_text(encoding="utf-8")]
 

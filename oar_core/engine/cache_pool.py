@@ -15,7 +15,7 @@ class CachePool:
 
     @property
     def num_reached(self) -> int:
-        """How many slots there have to be so that all in use are among them."""
+        """Number of slots, from the first, that include all in use."""
         return max(self._used, default=-1) + 1
 
     @property

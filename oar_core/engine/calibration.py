@@ -1,4 +1,4 @@
-"""What a CPU is quickest with, by measurement: number format, and from how many rows on packed weights pay.
+"""The fastest settings of a CPU, by measurement: number format, and from how many rows on packed weights pay.
 
 CPUs differ more than one would guess. One multiplies in bfloat16 twice as fast as in fp32, another a third slower; one
 is twice as fast on packed weights with few rows, another half as fast. So a network's linear layers are timed, one of
@@ -33,7 +33,7 @@ Kernels = Sequence[tuple[Callable[[Tensor], Tensor], int, int]]  # a layer of ea
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was chosen, and the milliseconds of all linear layers under it, for the fewest and the most of ROWS."""
+    """The choice, and the milliseconds of all linear layers under it, for the fewest and the most of ROWS."""
 
     dtype: str
     least_packed_rows: int
@@ -63,7 +63,8 @@ class Calibration:
 
     @classmethod
     def stored(cls, folder: Path, network: nn.Module, dtypes: Sequence[torch.dtype]) -> Self:
-        """What the folder holds for such a network on this machine and build; else it is measured, and kept there."""
+        """Reads the folder's choice for such a network on this machine and build; else measures it and keeps it
+        there."""
         return read_or_measure(folder / f"{_key(network, dtypes)}.json", cls, lambda: cls.measure(network, dtypes))
 
 
@@ -138,7 +139,7 @@ class _Format:
 
 
 def _least_packed(winners: dict[int, int]) -> int:
-    """From each number of rows to the way that won it: 0 the weights as they are, 1 packed, 2 packed and padded."""
+    """The winner of each number of rows: 0 the weights as they are, 1 packed, 2 packed and padded."""
     least = NEVER
     for rows in reversed(ROWS):
         if not winners[rows]:
@@ -152,7 +153,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _key(network: nn.Module, dtypes: Sequence[torch.dtype]) -> str:
-    """Of this machine's processor, this build and the shapes of the network's linear layers."""
+    """A key of this machine's processor, this build and the shapes of the network's linear layers."""
     shapes = [(layer.out_features, layer.in_features, count) for layer, count in _kinds(network)]
     facts = (FORMAT, *machine(), shapes)
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""How an engine runs: slots, memory, and which of its ways through the network it takes."""
+"""Settings of an engine: slots, memory, and which of its ways through the network it takes."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Which of several ways to do one thing is the quickest, by figures that other work on the machine disturbs."""
+"""Finds the fastest of several ways to do one thing, by figures that other work on the machine disturbs."""
 
 import math
 import statistics
@@ -56,7 +56,7 @@ def _is_settled(rounds: Sequence[Sequence[float]]) -> bool:
 
 
 def _slower(rounds: Sequence[Sequence[float]], way: int, other: int) -> tuple[float, float]:
-    """By how much one way is slower than the other, as a logarithm, and how far that may be from the truth."""
+    """Measures how much slower one way is than the other, as a logarithm, and the error of that."""
     differences = [each[way] - each[other] for each in rounds]
     middle = statistics.median(differences)
     deviations = sorted(abs(difference - middle) for difference in differences)

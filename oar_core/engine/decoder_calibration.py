@@ -1,4 +1,4 @@
-"""In which number format a CPU decodes pictures, by measurement: bf16 where it is quicker and nobody sees it."""
+"""The number format in which a CPU decodes pictures, by measurement: bf16 where it is quicker and nobody sees it."""
 
 import hashlib
 import platform
@@ -53,8 +53,8 @@ class DecoderCalibration:
 
     @classmethod
     def stored(cls, folder: Path, model_hash: str, exact: ImageTokenizer, load: Callable[[], ImageTokenizer]) -> Self:
-        """What the folder holds for this model on this machine; else it is measured, and kept there. `load` gives the
-        tokenizer that decodes in bf16."""
+        """Reads the folder's choice for this model on this machine; else measures it and keeps it there. `load` gives
+        the tokenizer that decodes in bf16."""
         digest = hashlib.sha256(repr((FORMAT, machine(), model_hash)).encode()).hexdigest()[:16]
         path = folder / f"{platform.machine()}-{digest}-decoder.json"
         return read_or_measure(path, cls, lambda: cls.measure(exact, load()))

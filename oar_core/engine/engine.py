@@ -47,7 +47,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether `step` has anything to do or to tell."""
+        """Tells whether `step` has anything to do or to report."""
         return bool(self._live or self._events)
 
     @property
@@ -56,17 +56,17 @@ class Engine:
 
     @property
     def cache_bytes(self) -> int:
-        """Of the slots that were needed so far: they grow with the load, up to what was checked at the start."""
+        """Size of the slots that were needed so far: they grow with the load, up to what was checked at the start."""
         return self._stepper.cache_bytes
 
     @property
     def load(self) -> StepLoad:
-        """What the latest step asked of the backbone."""
+        """Load of the latest step."""
         return self._stepper.load
 
     @property
     def kernels(self) -> str:
-        """Which of the ways through the network it takes, in words: others may round differently."""
+        """Names the kernels that it uses. Others may round differently."""
         return self._stepper.kernels
 
     @property
@@ -95,7 +95,7 @@ class Engine:
         return True
 
     def expect(self, sequence_id: str) -> Expectation | None:
-        """What the model expects at the positions of a running picture that have no token: a guess that costs a query
+        """Guesses the undecoded positions of a running picture, at the cost of a query
         of each, and changes nothing. The tokens of the latest step do not count in it yet. None where no such picture
         is running, or the model cannot be asked so."""
         sequence = self._live.get(sequence_id)

@@ -1,4 +1,4 @@
-"""What the engine reports: one type per outcome, emitted by `Engine.step` in the order of happening."""
+"""Events of the engine: one type per outcome, emitted by `Engine.step` in the order of happening."""
 
 from dataclasses import dataclass
 

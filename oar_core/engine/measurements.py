@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_or_measure(path: Path, kind: type[Measured], measure: Callable[[], Measured]) -> Measured:
-    """Returns what the file holds; else it is measured, and written there.
+    """Reads the file; else measures, and writes the file.
 
     Of several processes the first one decides, so that they compute alike. Where the folder cannot be written each
     process measures for itself.
@@ -67,7 +67,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def machine() -> tuple[str, ...]:
-    """Returns what of the machine and the build decides how quick a kernel is."""
+    """Facts of the machine and the build that decide the speed of a kernel."""
     return torch.__version__, torch.backends.cpu.get_cpu_capability(), _processor()
 
 

@@ -86,7 +86,7 @@ class ModelRunner(Stepper[PictureProgress, DecodedGroup]):
         return SequenceFinished(sequence.id, sequence.progress.tokens.by_position)
 
     def expect(self, sequence: Member[PictureProgress]) -> Expectation | None:
-        """Of all positions that a running sequence has not decoded."""
+        """Guesses all positions that a running sequence has not decoded."""
         if not self._backbone.spec.has_free_order:
             return None
         return expect(self._backbone, self._cache, sequence.slots.conditional, sequence.progress.tokens.unknown)

@@ -1,4 +1,4 @@
-"""Which sequences run, and how much of their prefills: decided anew before every step."""
+"""Chooses the sequences that run, and how much of their prefills, before every step."""
 
 import heapq
 import math

@@ -46,7 +46,7 @@ class Sequence(Generic[P]):
 
     @property
     def num_slots(self) -> int:
-        """How many slots it needs: a pair under guidance."""
+        """Number of slots it needs: a pair under guidance."""
         return 2 if self.request.is_guided else 1
 
     @property
@@ -56,7 +56,7 @@ class Sequence(Generic[P]):
 
     @property
     def can_step(self) -> bool:
-        """Whether the coming step does anything for it: a prefill that got no chunk waits for the next."""
+        """Tells whether the coming step advances it. A prefill that got no chunk waits for the next step."""
         return bool(self.chunk) or not self.progress.owed
 
     def take_chunk(self, most: float) -> int:

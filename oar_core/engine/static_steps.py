@@ -57,7 +57,7 @@ class StaticSteps:
 
 
 def _is_plain(row: DecodeRow) -> bool:
-    """Whether its order and group size are fixed, the group has one guidance, it is told draws alone, and it neither
-    prefills nor catches up with guidance."""
+    """Tells whether its order and group size are fixed, the group has one guidance, it is told draws alone, and it
+    neither prefills nor catches up with guidance."""
     is_uniform = row.entropy_bound is None and row.scales is None and not row.has_surprises
     return row.rule is FIXED and is_uniform and bool(row.query) and not any(row.held)

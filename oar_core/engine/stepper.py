@@ -1,4 +1,4 @@
-"""How the sequences of one kind of backbone begin, advance and report: the engine's only contact with tensors.
+"""Steppers begin, advance and report the sequences of one kind of backbone: the engine's only contact with tensors.
 
 A stepper for tokens asks for logits at positions and draws; one for frames denoises values. Everything else, which is
 who runs, in which slots and until when, is the engine's and the same for all.
@@ -19,7 +19,7 @@ from oar_core.sampling.expectation import Expectation
 
 
 class Request(Protocol):
-    """What is asked for, as the engine sees it."""
+    """A request, as the engine sees it."""
 
     @property
     def id(self) -> str: ...
@@ -29,12 +29,12 @@ class Request(Protocol):
 
     @property
     def is_guided(self) -> bool:
-        """Whether it needs a second slot, for what guidance steers away from."""
+        """Tells whether it needs a second slot, for what guidance steers away from."""
         ...
 
 
 class Progress(Protocol):
-    """How far a sequence has come, as the scheduler sees it."""
+    """Progress of a sequence, as the scheduler sees it."""
 
     @property
     def is_complete(self) -> bool: ...
@@ -46,12 +46,12 @@ class Progress(Protocol):
     def num_steps_left(self) -> int: ...
 
     def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[Prefix, ...]:
-        """What its slots start with."""
+        """Prefixes that its slots start with."""
         ...
 
     @property
     def needs_prefill(self) -> bool:
-        """Whether its slots hold nothing of it yet."""
+        """Tells whether its slots hold nothing of it yet."""
         ...
 
     @property
@@ -60,7 +60,7 @@ class Progress(Protocol):
         ...
 
     def chunk(self, most: float) -> int:
-        """How many of them the next step takes in, `most` at most if they can be divided so."""
+        """Number of them that the next step takes in: at most `most` if they can be divided so."""
         ...
 
 
@@ -104,7 +104,7 @@ class Stepper(ABC, Generic[P, Outcome]):
 
     @property
     def kernels(self) -> str:
-        """Which of the ways through the network it takes, in words: others may round differently."""
+        """Names the kernels that it uses. Others may round differently."""
         return ""
 
     @abstractmethod
@@ -133,7 +133,7 @@ class Stepper(ABC, Generic[P, Outcome]):
     def finish(self, sequence: Member[P]) -> SequenceFinished: ...
 
     def expect(self, sequence: Member[P]) -> Expectation | None:  # noqa: ARG002
-        """What the model expects at the positions that a sequence has not decoded; None where it cannot be asked."""
+        """Guesses the positions that a sequence has not decoded; None where the model cannot be asked."""
         return None
 
     def _calls(self, work: Sequence[Work]) -> list[Sequence[Work]]:

@@ -1,4 +1,4 @@
-"""How many threads torch should take on a CPU that it may have to share.
+"""The number of threads for torch on a CPU that it may have to share.
 
 All threads of a kernel wait for the last one. Where one of them has to wait for a core, which other work holds, all do,
 at each of the hundreds of kernels of a step: two threads may then take ten times as long as one.

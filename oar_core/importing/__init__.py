@@ -1,1 +1,1 @@
-"""From a published checkpoint to a model's folder: what is the same for all families."""
+"""Import of published checkpoints: the part that is the same for all families."""

@@ -129,7 +129,7 @@ def _as_safetensors(path: Path, target: Path, first: str) -> Path:
 
 
 def read_file_header(path: Path, name: str) -> list[Entry]:
-    """Returns what a safetensors file holds. Raises WeightsError where it is none, or shorter than its header says."""
+    """Reads the header of a safetensors file. Raises WeightsError where it is none, or shorter than its header says."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(32)

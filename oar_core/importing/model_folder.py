@@ -33,7 +33,7 @@ GIVEN = ("backbone", "tokenizer", "defaults", "classes", "example_prompts", "pix
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What is to be imported. Sources are paths or `hf:OWNER/REPO/FILE`; no tokenizer: the checkpoint holds it.
+    """A checkpoint to import. Sources are paths or `hf:OWNER/REPO/FILE`; no tokenizer: the checkpoint holds it.
 
     `given` is what files cannot tell, as entries of a model's config: sizes of the `backbone` and the `tokenizer`,
     `defaults` that differ from the published recipe, names of the `classes`.
@@ -100,7 +100,7 @@ def import_model(request: ImportRequest, report: Callable[[str], None]) -> Impor
 
 
 def _check_manifest(weights_dir: Path) -> None:
-    """That what is there can be added to, before anything is made. Raises WeightsError."""
+    """Checks that the manifest can be added to, before anything is made. Raises WeightsError."""
     if (weights_dir / MANIFEST).exists():
         Manifest.load(weights_dir)
 

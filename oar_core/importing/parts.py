@@ -74,7 +74,7 @@ def importable() -> list[str]:
 
 
 def check_family(key: str) -> Importer:
-    """How its checkpoints are imported. Raises ConfigError."""
+    """Finds the importer of a family. Raises ConfigError."""
     others = ", ".join(importable())
     if key not in FAMILIES:
         raise ConfigError(f"unknown family {key!r}; there are {others}")
@@ -98,7 +98,7 @@ def holds_tokenizer(checkpoint: CheckpointFile) -> bool:
 
 
 def find_tokenizer(checkpoint: CheckpointFile, given: Config) -> tuple[ImportedPart, ImageTokenizer]:
-    """As `find_backbone`, of whichever family has such a tokenizer."""
+    """Finds, as `find_backbone` does, the family that has such a tokenizer."""
     for key in FAMILIES:
         found = family(key)
         importer = found.tokenizer_importer
@@ -135,7 +135,7 @@ def _part(
 
 
 def _looks_like(checkpoint: CheckpointFile) -> str:
-    """Returns what a checkpoint is instead."""
+    """Names what a checkpoint is instead."""
     shapes = checkpoint.shapes
     found = [(key, family(key)) for key in FAMILIES]
     others = [f"the backbone of {key}" for key, each in found if each.importer and each.importer.recognises(shapes)]

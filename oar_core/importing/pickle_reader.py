@@ -48,7 +48,7 @@ def _last_line(text: str) -> str:
 
 
 class Refusal(Exception):
-    """What is wrong with the file, as the rest of a sentence that its name begins."""
+    """A fault of the file, as the rest of a sentence that its name begins."""
 
 
 def write_tensors(source: Path, target: Path, first: str = "") -> int:

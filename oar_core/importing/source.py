@@ -1,4 +1,4 @@
-"""Where a file comes from: a path of this machine, or a repository of the Hugging Face Hub."""
+"""The source of a file: a path of this machine, or a repository of the Hugging Face Hub."""
 
 import re
 import shutil
@@ -64,7 +64,7 @@ def fetch(text: str) -> Fetched:
 
 
 def fetch_text(text: str) -> Fetched:
-    """As `fetch`, or a folder of this machine: a text encoder is several files."""
+    """Fetches as `fetch` does, or takes a folder of this machine: a text encoder is several files."""
     path = Path(text)
     return Fetched(path, path.name) if path.is_dir() else fetch(text)
 

@@ -62,12 +62,12 @@ class Commit:
 
     @property
     def valid(self) -> Bool[Tensor, "B K"]:
-        """Tells which places hold something; on the host."""
+        """Marks the used places; on the host."""
         return within(self.counts, self.token_ids.shape[1])
 
     @property
     def emptied(self) -> Self:
-        """As many rows with nothing to append."""
+        """The same rows with nothing to append."""
         return replace(
             self,
             token_ids=self.token_ids[:, :0],
@@ -86,7 +86,8 @@ class Query:
 
     @classmethod
     def grid(cls, positions: Int[Tensor, "B G"]) -> Self:
-        """As many of each row. Answers are brought into this shape again by `unflatten(0, positions.shape)`."""
+        """The same number of positions in each row. Answers are brought into this shape again by `unflatten(0,
+        positions.shape)`."""
         return cls(positions.flatten(), (positions.shape[1],) * positions.shape[0])
 
 
@@ -163,7 +164,7 @@ class Conditioner(Protocol):
 
     @property
     def num_special_tokens(self) -> int:
-        """How many tokens of a prefix are not the prompt's."""
+        """Number of a prefix's tokens that are not the prompt's."""
         ...
 
     def encode(self, prompt: str, *, max_length: int) -> Prefix:
@@ -171,7 +172,7 @@ class Conditioner(Protocol):
         ...
 
     def encode_captions(self, captions: list[str], *, max_length: int) -> Sequence[Prefix]:
-        """For training and evaluation: an empty caption gives the unconditional prefix, a long one is cut."""
+        """Encodes for training and evaluation: an empty caption gives the unconditional prefix, a long one is cut."""
         ...
 
     def to_json(self) -> str:
@@ -182,10 +183,10 @@ class Conditioner(Protocol):
 
 
 def within(counts: Int[Tensor, "B"], width: int) -> Bool[Tensor, "B width"]:
-    """Tells which of `width` right-padded places hold something."""
+    """Marks the used ones of `width` right-padded places."""
     return torch.arange(width, device=counts.device) < counts[:, None]
 
 
 def valid_places(valid: Bool[Tensor, "B K"], device: torch.device) -> Int[Tensor, "M"]:
-    """Where the valid places of a padded table lie in it, row after row; found on the host."""
+    """Places of a padded table that hold something, row after row; found on the host."""
     return valid.flatten().nonzero().squeeze(1).to(device)

@@ -109,7 +109,7 @@ class ChatConditioner:
 
 
 def read_tokenizer(text: str) -> Tokenizer:
-    """From a tokenizer.json. Raises ValueError."""
+    """Reads a tokenizer.json. Raises ValueError."""
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library raises this class itself

@@ -1,4 +1,4 @@
-"""What a family offers to whoever loads a model: how its networks are built from a config, and nothing more."""
+"""The loading interface of a family: how its networks are built from a config, and nothing more."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ DEFAULT_FRAME_MILLISECONDS = 125
 
 @dataclass(frozen=True)
 class FramesSpec:
-    """What a frame backbone reads and writes. Raises ConfigError."""
+    """Inputs and outputs of a frame backbone. Raises ConfigError."""
 
     layout: FramesLayout
     sigmas: tuple[float, ...]  # noise of the denoising steps of a frame, from pure noise (1) downwards
@@ -39,7 +39,7 @@ class FramesSpec:
 
     @property
     def feature_width(self) -> int:
-        """Of the vectors that a condition may consist of in place of ids: it has ids."""
+        """Width of condition vectors: 0, since conditions are ids."""
         return 0
 
     @property
@@ -98,11 +98,7 @@ class FrameBackbone(nn.Module, ABC):
 
     @abstractmethod
     def denoise(
-        self,
-        cache: KVCache,
-        slots: Int[Tensor, "B"],
-        noisy: Float[Tensor, "B C Y X"],
-        sigmas: Float[Tensor, "B"],
+        self, cache: KVCache, slots: Int[Tensor, "B"], noisy: Float[Tensor, "B C Y X"], sigmas: Float[Tensor, "B"]
     ) -> Float[Tensor, "B C Y X"]:
         """The clean frame behind each noisy one, which comes after those that its slot holds. Slots ascend."""
 

@@ -18,7 +18,6 @@ from oar_core.nn.kv_cache import KVCache
 from oar_core.nn.norm import make_norm
 from oar_core.nn.rope import RotaryTable, halved
 
-INIT_STD = 0.02
 ROTARY_BASE = 10_000.0
 
 
@@ -52,7 +51,7 @@ class Gpt(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of states and logits."""
+        """The number format of states and logits."""
         return compute_dtype(self.embed_token.weight)
 
     def forward(
@@ -74,14 +73,8 @@ class Gpt(nn.Module):
         )
 
 
-def initialise(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=INIT_STD)
-
-
 def published_shapes(config: GptConfig) -> dict[str, tuple[int, ...]]:
-    """Of the tensors that a `Gpt` is made of, by the keys of published checkpoints."""
+    """Shapes of a `Gpt`'s tensors, by the keys of published checkpoints."""
     width, hidden = config.width, config.ffn_width
     shapes: dict[str, tuple[int, ...]] = {
         "tok_embeddings.weight": (config.vocab_size, width),

@@ -57,7 +57,7 @@ class ImageTokenizer(nn.Module, ABC):
 
 
 class GridSizes(Protocol):
-    """Of a tokenizer's config, what its pictures and tokens are like."""
+    """Sizes that every tokenizer's config has."""
 
     @property
     def image_size(self) -> tuple[int, int]: ...

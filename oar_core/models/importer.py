@@ -1,4 +1,4 @@
-"""What a family offers to `oar import`: how a published checkpoint becomes a network of this library, and its card.
+"""The import interface of a family: how a published checkpoint becomes a network of this library, and its card.
 
 A checkpoint's keys and sizes are its project's own. An importer reads the sizes from the shapes of its tensors, renames
 and rearranges the tensors, and knows the recipe by which its project makes pictures. Files, downloads, memory and
@@ -21,11 +21,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 State = Mapping[str, Tensor]
 
 PUBLISHED_GRID = (16, 16)  # of pictures of 256 x 256 pixels with 16 a token
+UNTRUNCATED = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}  # sampling of most published recipes
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What a project says of its network of one size: the card of a model that is imported from it."""
+    """A project's description of its network of one size: the card of a model that is imported from it."""
 
     title: str  # as its project names it: "ARPG-XL"
     licence: str  # of the project; a checkpoint may have another, which the card says
@@ -46,7 +47,7 @@ class Partner:
 
 @dataclass(frozen=True)
 class Importer:
-    """How checkpoints of a backbone, or of an image tokenizer, are imported. All functions raise WeightsError, whose
+    """An importer of checkpoints of a backbone, or of an image tokenizer. All functions raise WeightsError, whose
     sentence is for whoever has the file.
 
     Keys that neither `native_state` reads nor `ignored` matches are refused: a file that holds more than the network is
@@ -115,7 +116,7 @@ def shape(shapes: Shapes, key: str, dimensions: int) -> tuple[int, ...]:
 
 
 def count_layers(shapes: Shapes, pattern: str) -> int:
-    """How many layers there are from 0 on, by one of their keys: `{}` stands for the number. Raises WeightsError for
+    """Counts layers from 0 on, by one of their keys: `{}` stands for the number. Raises WeightsError for
     none."""
     count = 0
     while pattern.format(count) in shapes:

@@ -1,4 +1,4 @@
-"""How the tokens or values of what a model makes are laid out."""
+"""Layouts of a model's tokens or values."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class GridLayout:
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """What describes it to others: its sides."""
+        """Sides of the grid."""
         return self.shape
 
     def place(self, position: int) -> tuple[int, int]:
@@ -37,7 +37,7 @@ class GridLayout:
         return divmod(position, self.width)
 
     def address(self, position: int) -> dict[str, int]:
-        """Where a token is, as its event says it."""
+        """The place of a token, as its event states it."""
         row, col = self.place(position)
         return {"row": row, "col": col}
 
@@ -54,7 +54,7 @@ class SequenceLayout:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """As a grid of one row, for what draws a line of tokens as well."""
+        """The shape as a grid of one row, for code that draws lines of tokens too."""
         return 1, self.num_tokens
 
     @property
@@ -63,7 +63,7 @@ class SequenceLayout:
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """What describes it to others: the sizes of its groups."""
+        """Sizes of the groups."""
         return self.groups
 
     def place(self, position: int) -> tuple[int, int]:
@@ -71,7 +71,7 @@ class SequenceLayout:
         return 0, position
 
     def address(self, position: int) -> dict[str, int]:
-        """Where a token is, as its event says it."""
+        """The place of a token, as its event states it."""
         ends = list(accumulate(self.groups))
         group = bisect_right(ends, position)
         return {"group": group, "place": position - (ends[group] - self.groups[group])}
@@ -91,7 +91,7 @@ class FramesLayout:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of one frame."""
+        """Size of one frame."""
         return self.height, self.width
 
     @property
@@ -100,12 +100,12 @@ class FramesLayout:
 
     @property
     def num_places(self) -> int:
-        """Of one frame."""
+        """Values of one frame in one channel."""
         return self.height * self.width
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """What describes it to others: how many frames, and the sides of one."""
+        """Number of frames, and the sides of one."""
         return self.num_frames, self.height, self.width
 
 

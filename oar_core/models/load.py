@@ -210,12 +210,12 @@ def load_conditioner(folder: Path) -> Conditioner:
 
 
 def conditioner_key(conditioner: Conditioner) -> str:
-    """By which a model's config names what loads it."""
+    """The key by which a model's config names its conditioner."""
     return next(key for key, kind in CONDITIONERS.items() if isinstance(conditioner, kind))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """In the present format, whatever format the file has. Raises WeightsError, and ConfigError for a later format."""
+    """Reads the config, converted to the present format. Raises WeightsError, and ConfigError for a later format."""
     path = folder / CONFIG
     if not path.exists():
         raise WeightsError(f"{path} is missing")

@@ -12,16 +12,7 @@ from torch import Tensor, nn
 from oar_core.models.base import Backbone, Conditioner, ImageTokenizer, Prefix
 from oar_core.models.frames import FrameBackbone
 from oar_core.nn.packed import lay_out, quantize
-from oar_core.order.plan import (
-    ADAPTIVE,
-    CONSTANT,
-    GROUP_SIZES,
-    ORDERS,
-    POLICY_ORDERS,
-    PROMPTED,
-    PUBLISHED,
-    RASTER,
-)
+from oar_core.order.plan import ADAPTIVE, CONSTANT, GROUP_SIZES, ORDERS, POLICY_ORDERS, PROMPTED, PUBLISHED, RASTER
 from oar_core.order.rules import RULES
 from oar_core.text import TextTokenizer
 from oar_wire.options import FITTED
@@ -39,7 +30,7 @@ B = TypeVar("B", bound=nn.Module)
 
 @dataclass(kw_only=True)
 class ModelBase(ABC):
-    """What models of all kinds have. `defaults` are those of the options that the model takes.
+    """Common part of models of all kinds. `defaults` are those of the options that the model takes.
 
     A model of tokens names order, steps, group_sizes, guidance, temperature, top_k and top_p. It may also name its
     entropy_bound, candidates, repulsion, guidance_interval and guidance_schedule."""
@@ -58,7 +49,7 @@ class ModelBase(ABC):
 
     @property
     def num_frames(self) -> int:
-        """Of a video; 0 for a model that makes pictures."""
+        """Frames of a video; 0 for a model that makes pictures."""
         return 0
 
     @property
@@ -72,7 +63,7 @@ class ModelBase(ABC):
 
     @property
     def max_prompt_tokens(self) -> int:
-        """Returns what the prefix holds beside what is not the prompt's; 0 where no prompt is read."""
+        """Number of prompt tokens that the prefix can hold; 0 where no prompt is read."""
         if self.conditioner.kind not in ("text", "class"):
             return 0
         return max(0, self.max_condition - self.conditioner.num_special_tokens)
@@ -105,7 +96,7 @@ class FrameModel(ModelBase):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Of a frame."""
+        """The grid of a frame."""
         return self.backbone.spec.layout.shape
 
     @property

@@ -49,18 +49,14 @@ class NextTokenBackbone(Backbone):
 
     @abstractmethod
     def states(
-        self,
-        x: Float[Tensor, "*S D"],
-        positions: Int[Tensor, "*S"],
-        entries: Int[Tensor, "*S"],
-        store: KeyValueStore,
+        self, x: Float[Tensor, "*S D"], positions: Int[Tensor, "*S"], entries: Int[Tensor, "*S"], store: KeyValueStore
     ) -> Float[Tensor, "*S D"]:
-        """Returns what the network makes of the tokens. Each has a position on the grid (NOWHERE in a condition), and a
+        """Runs the network over the tokens. Each has a position on the grid (NOWHERE in a condition), and a
         place in its row's sequence, which begins with 0."""
 
     @abstractmethod
     def logits(self, states: Float[Tensor, "*S D"]) -> Float[Tensor, "*S V"]:
-        """Of the position behind each token."""
+        """Logits of the position behind each token."""
 
     def forward(
         self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]
@@ -120,7 +116,7 @@ class NextTokenBackbone(Backbone):
 def _training_mask(
     lengths: Int[Tensor, "B"], num_condition: int, num_context: int, dtype: torch.dtype
 ) -> Float[Tensor, "B 1 S S"]:
-    """Of `[condition ; tokens]`: each sees itself and those before it, pads of conditions aside."""
+    """Mask over `[condition ; tokens]`: each sees itself and those before it, pads of conditions aside."""
     places = torch.arange(num_condition + num_context, device=lengths.device)
     is_known = (places < lengths[:, None]) | (places >= num_condition)
     causal, itself = places <= places[:, None], places == places[:, None]

@@ -15,14 +15,13 @@ from oar_core.config import OrderPolicyConfig
 from oar_core.nn.attention import CrossAttention, SharedMemory
 from oar_core.nn.block import Block
 from oar_core.nn.embed import QueryEmbedding
+from oar_core.nn.initial import INIT_STD, draw_weights
 from oar_core.nn.norm import Norm
 from oar_core.nn.rope import Rotation
 
-INIT_STD = 0.02
-
 
 class MemorySizes(Protocol):
-    """Of a backbone's config, what its memory is like."""
+    """Sizes of a backbone's memory, from its config."""
 
     @property
     def num_tokens(self) -> int: ...
@@ -47,12 +46,7 @@ class OrderPolicy(nn.Module):
         self.head = nn.Linear(config.width, 1, bias=False)
         self._initialise()
 
-    def forward(
-        self,
-        candidates: Int[Tensor, "*S"],
-        rotation: Rotation,
-        memory: SharedMemory,
-    ) -> Float[Tensor, "*S"]:
+    def forward(self, candidates: Int[Tensor, "*S"], rotation: Rotation, memory: SharedMemory) -> Float[Tensor, "*S"]:
         """fp32 scores from what the candidates see of the shared memory; only their differences count."""
         x = self.embed_query(candidates)
         for block in self.blocks:
@@ -61,9 +55,7 @@ class OrderPolicy(nn.Module):
         return (self.norm(x).float() * self.head.weight.float()).sum(dim=-1)
 
     def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+        draw_weights(self)
         nn.init.trunc_normal_(self.embed_query.shared, std=INIT_STD)
         assert self.embed_query.position is not None
         nn.init.zeros_(self.embed_query.position.weight)

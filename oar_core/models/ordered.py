@@ -21,7 +21,7 @@ POLICY_PREFIX = "policy."  # of an attached order policy in the state dict
 
 @dataclass(frozen=True)
 class Memory:
-    """What committed tokens leave in a training pass: keys and values of each layer, as a cache holds them.
+    """Memory of the committed tokens in a training pass: keys and values of each layer, as a cache holds them.
 
     The mask is what a question at each rank sees: the condition and the tokens of rank below it.
     """
@@ -95,7 +95,7 @@ class OrderedBackbone(Backbone):
         cache: KVCache,  # noqa: ARG002
         slots: Int[Tensor, "B"],  # noqa: ARG002
     ) -> AbstractContextManager[None]:
-        """For a while, these slots hold what is committed and nothing else; what else they hold comes back."""
+        """Leaves in these slots only what is committed, for a while; the rest comes back afterwards."""
         return nullcontext()
 
     @torch.no_grad()
@@ -140,5 +140,5 @@ class TrunkBackbone(OrderedBackbone):
 
 
 def _masks(memory: Memory, ranks: Int[Tensor, "B K"], length: int) -> Float[Tensor, "B 1 G T"]:
-    """For all positions as questions to the context of each of the ranks in turn."""
+    """Masks of all positions as questions to the context of each rank in turn."""
     return memory.rows_of(ranks).repeat_interleave(length, dim=1)[:, None]

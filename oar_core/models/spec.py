@@ -1,4 +1,4 @@
-"""What a token backbone reads and writes, and who sees whom in it."""
+"""Inputs and outputs of a token backbone, and the rules of its attention."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from oar_wire.options import model_options
 
 
 class Commits(Enum):
-    """What a committed token sees of those that are committed after or with it."""
+    """Visibility of tokens that are committed after or with a committed token."""
 
     CAUSAL = "causal"  # itself and the tokens before it
     GROUP = "group"  # also the other tokens of its step
 
 
 class Queries(Enum):
-    """What a queried position sees beside the committed tokens."""
+    """Visibility of a queried position beside the committed tokens."""
 
     ALONE = "alone"  # nothing
     GROUP = "group"  # the other positions of its step
@@ -26,7 +26,7 @@ class Queries(Enum):
 
 
 class Unconditional(Enum):
-    """What guidance steers away from, beside a condition."""
+    """The alternative that guidance steers away from, beside a condition."""
 
     FIXED = "fixed"  # one prefix, whatever the condition is
     LAST = "last"  # of that prefix, the last ids: as many as the condition is long
@@ -34,7 +34,7 @@ class Unconditional(Enum):
 
 
 class GuidanceShare(Enum):
-    """At which share of a picture a guidance that grows with it is read for the positions of a step."""
+    """The share of a picture at which a growing guidance is read for the positions of a step."""
 
     START = "start"  # the positions that were decoded before the step
     END = "end"  # those and the step's own
@@ -49,7 +49,7 @@ class GuidanceShare(Enum):
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a backbone reads and writes, and who sees whom in it."""
+    """Inputs and outputs of a backbone, and the rules of its attention."""
 
     layout: TokenLayout
     vocab_size: int
@@ -73,7 +73,8 @@ class BackboneSpec:
 
     @property
     def has_free_groups(self) -> bool:
-        """Whether logits depend on the committed tokens in their order alone, however they were grouped into steps.
+        """Tells whether logits depend on the committed tokens in their order alone, however they were grouped into
+        steps.
 
         Where they do, a picture may be resumed from its tokens alone; elsewhere its groups are repeated.
         """
@@ -120,7 +121,7 @@ class BackboneSpec:
 
     @property
     def fixed_sizes(self) -> tuple[int, ...] | None:
-        """How many positions each step decodes, where it can be no other number: the groups of a sequence, or one
+        """Number of positions that each step decodes, where it can be no other: the groups of a sequence, or one
         position a step."""
         if self.has_free_order:
             return None

@@ -52,7 +52,7 @@ class TextFeatureConditioner:
 
     @classmethod
     def published(cls, folder: Path, max_length: int, width: int) -> Self:
-        """Of a folder as `transformers` has it: sizes, safetensors and a text tokenizer. Raises ConfigError without
+        """Reads a folder as `transformers` has it: sizes, safetensors and a text tokenizer. Raises ConfigError without
         that package, WeightsError for files that are missing or wrong, and for features of another width."""
         files = sorted(folder.glob("*.safetensors"))
         for path in (folder / PUBLISHED_CONFIG, folder / PUBLISHED_TOKENIZER, *(files or [folder / "*.safetensors"])):
@@ -147,7 +147,8 @@ def _read_sizes(path: Path, width: int) -> dict[str, Any]:
 
 
 def _encoder_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Of a file that may hold a decoder too. Raises WeightsError for numbers that are not finite."""
+    """Reads the encoder from a file that may hold a decoder too. Raises WeightsError for numbers that are not
+    finite."""
     with safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118
             if name.startswith("encoder.") or name == "shared.weight":

@@ -15,7 +15,7 @@ GROUPS, EPS = 32, 1e-6
 
 
 def group_norm(width: int) -> nn.GroupNorm:
-    """As the published tokenizers have it."""
+    """A group norm as the published tokenizers have it."""
     return nn.GroupNorm(GROUPS, width, eps=EPS)
 
 

@@ -15,7 +15,7 @@ from oar_core.nn.rope import Rotation, rotate
 
 
 class KeyValueStore(Protocol):
-    """Where the keys and values of new tokens go, and where those that they attend to come from."""
+    """A store for keys and values of new tokens, which yields those that they attend to."""
 
     def attend(
         self,

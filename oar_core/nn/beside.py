@@ -67,11 +67,7 @@ class BesideCache:
         self._mask = additive_mask(visible, cache.keys.dtype)
 
     def attend(
-        self,
-        layer: int,
-        queries: Float[Tensor, "M N H"],
-        keys: Float[Tensor, "M N H"],
-        values: Float[Tensor, "M N H"],
+        self, layer: int, queries: Float[Tensor, "M N H"], keys: Float[Tensor, "M N H"], values: Float[Tensor, "M N H"]
     ) -> Float[Tensor, "M D"]:
         joined = attend_beside(
             self._on_grid(queries),

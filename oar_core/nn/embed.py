@@ -1,4 +1,4 @@
-"""What enters the network: condition tokens, image tokens and queries."""
+"""Embeddings of condition tokens, image tokens and queries."""
 
 import torch
 from jaxtyping import Float, Int

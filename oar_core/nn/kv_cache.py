@@ -69,12 +69,12 @@ class KVCache:
 
     @property
     def num_bytes(self) -> int:
-        """Of keys and values."""
+        """Size of keys and values."""
         return self.keys.nbytes + self.values.nbytes
 
     def grow(self, num_slots: int) -> None:
-        """To `num_slots` slots; what the present ones hold stays. Keys are moved before values are: at the most, one of
-        the two is there twice."""
+        """Grows to `num_slots` slots; the present ones keep their contents. Keys are moved before values are: at the
+        most, one of the two is there twice."""
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
             new = old.new_zeros(old.shape[0], num_slots, *old.shape[2:])
@@ -141,18 +141,14 @@ class CachePass(ABC):
         """Attention of the tokens to what each may see of a layer's entries, heads joined."""
 
     def attend(
-        self,
-        layer: int,
-        queries: Float[Tensor, "M N H"],
-        keys: Float[Tensor, "M N H"],
-        values: Float[Tensor, "M N H"],
+        self, layer: int, queries: Float[Tensor, "M N H"], keys: Float[Tensor, "M N H"], values: Float[Tensor, "M N H"]
     ) -> Float[Tensor, "M D"]:
         self.write(layer, keys, values)
         return self.read(layer, queries)
 
 
 class Window(CachePass):
-    """What one pass writes to and reads of a cache: a `KeyValueStore`.
+    """Access of one pass to a cache: a `KeyValueStore`.
 
     The pass' tokens are one list, row after row. For attention they are laid out on the grids of segments, and back.
     """
@@ -215,7 +211,7 @@ class Window(CachePass):
 
 
 class FixedWindow(CachePass):
-    """What a pass of fixed shape writes to and reads of a cache: a `KeyValueStore`, and a `SharedMemory` of its last
+    """Access of a pass of fixed shape to a cache: a `KeyValueStore`, and a `SharedMemory` of its last
     layer. All tables lie on the device, so nothing here waits for it or depends on what they hold.
 
     The pass has as many tokens of each of the first `num_rows` slots; token k of row b sees `limits[b, k]` entries, at
@@ -262,7 +258,7 @@ class CachedMemory:
 
 
 def _see_all(layout: Layout, limits: Int[np.ndarray, "P"]) -> list[bool]:
-    """For each segment, whether all of its tokens see all that it reads."""
+    """Tells for each segment whether all of its tokens see all that it reads."""
     ends = list(accumulate(segment.num_places for segment in layout.segments))
     return [
         bool((limits[end - segment.num_places : end] >= segment.extent).all())

@@ -30,8 +30,8 @@ def rounded_rows(rows: int) -> int:
 
 @dataclass(frozen=True)
 class Packing:
-    """Which calls take packed weights: those of `least_rows` rows and more, with at least `padded_rows` rows, of which
-    those that are missing are zeros. Where kernels of two to four rows are slow, five are quicker."""
+    """The calls that use packed weights: those of `least_rows` rows and more, with at least `padded_rows` rows, of
+    which those that are missing are zeros. Where kernels of two to four rows are slow, five are quicker."""
 
     least_rows: int = 1
     padded_rows: int = 1
@@ -98,7 +98,7 @@ class Int8Linear(nn.Module):
 
 
 def layout_of(module: nn.Module) -> str:
-    """How the weights of its linear layers lie, in words."""
+    """Describes the layout of its linear layers' weights, in words."""
     for layer in module.modules():
         if isinstance(layer, PackedLinear):
             return f"weights packed from {layer.packing.in_words}"
@@ -117,7 +117,7 @@ def lay_out(module: nn.Module) -> None:
 
 
 def can_pack(module: nn.Module) -> bool:
-    """Whether this build of PyTorch packs weights such as these."""
+    """Tells whether this build of PyTorch packs weights such as these."""
     weight = next(module.parameters(), None)
     if weight is None:
         return False
@@ -128,7 +128,7 @@ def can_pack(module: nn.Module) -> bool:
 
 
 def packed_bytes(module: nn.Module) -> int:
-    """What laying out all linear layers takes beside the weights as they are."""
+    """Memory that packing all linear layers takes beside the original weights."""
     return sum(m.weight.nbytes for m in module.modules() if isinstance(m, nn.Linear))
 
 

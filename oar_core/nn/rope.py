@@ -21,50 +21,48 @@ class Rotation(NamedTuple):
         return Rotation(self.cos[:, start:stop], self.sin[:, start:stop])
 
 
-class RotaryTable(nn.Module):
-    """Angles of every grid position, and of `nowhere`: the index of tokens that have no position and do not turn.
+class AngleTable(nn.Module):
+    """Rotations by the angles of a table, one row for each place. A pair is dims `(i, i + H / 2)`.
 
-    A pair is dims `(i, i + H / 2)`; the first `H / 4` pairs turn with the row, the others with the column. The table
-    is a function of the config, so it is no part of the state dict.
+    The table is a function of the config, so it is no part of the state dict.
     """
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(
-        self, grid: tuple[int, int], head_width: int, base: float = BASE, *, is_nowhere_zero: bool = False
-    ) -> None:
-        """Where `is_nowhere_zero`, tokens without a position become zero instead of staying as they are."""
+    def __init__(self, angles: Float[Tensor, "places half"]) -> None:
         super().__init__()
-        angles = grid_angles(grid, head_width, base)
-        self.nowhere = angles.shape[0]
-        angles = torch.cat([angles, torch.zeros(1, head_width // 2)])
-        cos = angles.cos().repeat(1, 2)
-        if is_nowhere_zero:
-            cos[self.nowhere] = 0
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], dim=-1), persistent=False)
-
-    def forward(self, positions: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
-        return Rotation(self.cos.to(dtype)[positions], self.sin.to(dtype)[positions])
-
-
-class SequenceRotary(nn.Module):
-    """Angles of every place in a sequence, as in language models: pair i turns by `base ** (-2i / H)` a place."""
-
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, length: int, head_width: int, base: float) -> None:
-        super().__init__()
-        assert head_width % 2 == 0, f"head width {head_width} does not split into pairs"
-        frequencies = base ** (-torch.arange(0, head_width, 2).float() / head_width)
-        angles = torch.arange(length)[:, None] * frequencies
         self.register_buffer("cos", angles.cos().repeat(1, 2), persistent=False)
         self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], dim=-1), persistent=False)
 
     def forward(self, places: Int[Tensor, "*S"], dtype: torch.dtype) -> Rotation:
         return Rotation(self.cos.to(dtype)[places], self.sin.to(dtype)[places])
+
+
+class RotaryTable(AngleTable):
+    """Angles of every grid position, and of `nowhere`: the index of tokens that have no position and do not turn.
+
+    The first `H / 4` pairs turn with the row, the others with the column.
+    """
+
+    def __init__(
+        self, grid: tuple[int, int], head_width: int, base: float = BASE, *, is_nowhere_zero: bool = False
+    ) -> None:
+        """Makes tokens without a position zero where `is_nowhere_zero`; else they stay as they are."""
+        angles = grid_angles(grid, head_width, base)
+        super().__init__(torch.cat([angles, torch.zeros(1, head_width // 2)]))
+        self.nowhere = angles.shape[0]
+        if is_nowhere_zero:
+            self.cos[self.nowhere] = 0
+
+
+class SequenceRotary(AngleTable):
+    """Angles of every place in a sequence, as in language models: pair i turns by `base ** (-2i / H)` a place."""
+
+    def __init__(self, length: int, head_width: int, base: float) -> None:
+        assert head_width % 2 == 0, f"head width {head_width} does not split into pairs"
+        frequencies = base ** (-torch.arange(0, head_width, 2).float() / head_width)
+        super().__init__(torch.arange(length)[:, None] * frequencies)
 
 
 def grid_angles(grid: tuple[int, int], head_width: int, base: float = BASE) -> Float[Tensor, "L half"]:

@@ -34,7 +34,7 @@ def _rounded(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether PyTorch convolves in bf16 by the hardware."""
+    """Tells whether PyTorch convolves in bf16 by the hardware."""
     return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

@@ -1,4 +1,4 @@
-"""How a pass divides its rows for attention: ranges of neighbouring slots, read where they lie.
+"""Division of a pass' rows for attention: ranges of neighbouring slots, read where they lie.
 
 All that works token by token (projections, feed-forward, the head) takes the tokens of a pass as one list without
 pads. Attention wants rows of equal width. Rows are therefore joined to ranges of slots, each a grid of its slots by its
@@ -32,7 +32,7 @@ class RowSpan(NamedTuple):
 
     @property
     def num_places(self) -> int:
-        """Of its grid, pads included."""
+        """Size of its grid, pads included."""
         return self.num_rows * self.width
 
     def joined(self, other: "RowSpan") -> "RowSpan":
@@ -85,7 +85,7 @@ def divide(rows: Iterable[RowSpan], cost: SegmentCost) -> list[RowSpan]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of a pass, one list of M, stand on the grids of its segments, P places one after another."""
+    """Places of a pass' tokens, one list of M, on the grids of its segments, P places one after another."""
 
     segments: list[RowSpan]
     places: Int[np.ndarray, "M"]  # of each token
@@ -110,7 +110,7 @@ class Layout:
 
     @property
     def is_list(self) -> bool:
-        """Whether the grids are the list itself."""
+        """Tells whether the grids are the list itself."""
         return not self.num_pads and bool((self.places == np.arange(len(self.places))).all())
 
 

@@ -30,7 +30,7 @@ def offsets_within(counts: Int[np.ndarray, "B"]) -> Int[np.ndarray, "M"]:
 
 
 def starts_of(counts: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
-    """Where each of rows of `counts` entries begins that are laid end to end."""
+    """The start of each row, where rows of `counts` entries are laid end to end."""
     return counts.cumsum() - counts
 
 

@@ -1,4 +1,4 @@
-"""How certain a model is of the tokens at the positions that it was asked about."""
+"""Measures of a model's certainty about the tokens of queried positions."""
 
 import math
 
@@ -22,13 +22,13 @@ def log_probability(logits: Float[Tensor, "R G V"], token_ids: Int[Tensor, "R G"
 
 
 def entropy(logits: Float[Tensor, "R G V"]) -> Float[Tensor, "R G"]:
-    """Of each query's distribution, in nats."""
+    """Entropy of each query's distribution, in nats."""
     log_probabilities = logits.log_softmax(dim=-1)
     return -(log_probabilities.exp() * log_probabilities.clamp_min(-1e4)).sum(dim=-1)
 
 
 def surprise(logits: Float[Tensor, "R G V"], token_ids: Int[Tensor, "R G"]) -> Float[Tensor, "R G"]:
-    """By how many nats the given token of each query is less likely than one drawn from its distribution is on average.
+    """Nats by which the given token of each query is less likely than an average draw from its distribution.
 
     Its negative log-probability less the entropy: a token drawn where the model knew little is not surprising.
     """
@@ -36,6 +36,6 @@ def surprise(logits: Float[Tensor, "R G V"], token_ids: Int[Tensor, "R G"]) -> F
 
 
 def margin(logits: Float[Tensor, "R G V"]) -> Float[Tensor, "R G"]:
-    """By how many nats the likeliest token leads the second."""
+    """Nats by which the likeliest token leads the second."""
     first, second = logits.topk(2, dim=-1).values.unbind(-1)
     return first - second

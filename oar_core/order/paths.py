@@ -37,11 +37,6 @@ def spiral(grid: Grid) -> Order:
     return tuple(y * grid[1] + x for y, x in cells)
 
 
-def spiral_outward(grid: Grid) -> Order:
-    """From the centre outwards: `spiral` backwards."""
-    return spiral(grid)[::-1]
-
-
 @lru_cache(maxsize=64)
 def hilbert(grid: Grid) -> Order:
     """Along the Hilbert curve of the smallest square of side 2**k that covers the grid; cells outside are skipped."""
@@ -51,7 +46,7 @@ def hilbert(grid: Grid) -> Order:
 
 
 def _hilbert_distance(y: int, x: int, side: int) -> int:
-    """How far along the curve a cell lies: at each scale, the quadrant's number, then the turn into its frame."""
+    """Distance of a cell along the curve: at each scale, the quadrant's number, then the turn into its frame."""
     distance, half = 0, side // 2
     while half:
         right, down = int(x >= half), int(y >= half)
@@ -150,9 +145,4 @@ def _add_known(closeness: list[int], position: int, grid: Grid) -> list[int]:
     return neighbours
 
 
-PATHS: dict[str, Callable[[Grid], Order]] = {
-    "raster": raster,
-    "spiral": spiral,
-    "hilbert": hilbert,
-    "halton": halton,
-}
+PATHS: dict[str, Callable[[Grid], Order]] = {"raster": raster, "spiral": spiral, "hilbert": hilbert, "halton": halton}

@@ -48,7 +48,8 @@ MIN_LOOKAHEAD = 16  # positions
 
 
 def group_sizes(kind: str, steps: int, length: int) -> tuple[int, ...]:
-    """How many positions each of `steps` steps decodes: at least 1, never fewer than the step before, sum `length`.
+    """Number of positions that each of `steps` steps decodes: at least 1, never fewer than the step before, sum
+    `length`.
 
     Kinds: `cosine` (few at first and many at the end: unknown share cos(pi/2 t)), `linear` (growing linearly),
     `constant` (as equal as can be). Raises StepsError.
@@ -83,7 +84,7 @@ def _cut(shares: Sequence[float], length: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class PlanSpec:
-    """What a caller asks for; a plan once the grid, the seed and the given positions are known.
+    """A requested plan; it becomes a plan once the grid, the seed and the given positions are known.
 
     `order` is a name of ORDERS or a permutation of the positions. `confidence` lets the model choose, step by step,
     where it is surest, before anything is drawn: a factorisation of the model's distribution like every other order.
@@ -119,7 +120,7 @@ class PlanSpec:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """From options by name; null is left out, and so is what is no option of a plan."""
+        """Makes a spec from options by name. Nulls and options of no plan are left out."""
         names = {item.name for item in fields(cls)}
         given = take(values, plan_options())
         own = {name: value for name, value in given.items() if name in names}
@@ -141,7 +142,8 @@ class PlanSpec:
         return self.group_sizes == ADAPTIVE
 
     def with_steps(self, steps: int) -> "PlanSpec":
-        """In so many steps: by the usual schedule where a list of sizes is of another number."""
+        """The same plan in another number of steps; a list of sizes that does not fit gives way to the usual
+        schedule."""
         has_others = isinstance(self.group_sizes, tuple) and len(self.group_sizes) != steps
         return replace(self, steps=steps, group_sizes=SCHEDULES[0] if has_others else self.group_sizes)
 
@@ -178,7 +180,7 @@ class Plan:
 
     @property
     def lookahead(self) -> int:
-        """How many next positions an adaptive step looks at where each costs a query of its own: a quarter of all."""
+        """Number of next positions that an adaptive step looks at where each costs a query: a quarter of all."""
         return max(MIN_LOOKAHEAD, -(-self.length // 4))
 
     @property

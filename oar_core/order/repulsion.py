@@ -11,7 +11,7 @@ from oar_core.order.permutation import invert
 
 @dataclass(frozen=True)
 class Repulsion:
-    """What each row's group keeps apart. Distances are Chebyshev's, in cells of a grid of `width` columns."""
+    """Positions that each row's group keeps apart. Distances are Chebyshev's, in cells of a grid of `width` columns."""
 
     distances: Int[Tensor, "R"]  # the least that is wanted; 1: any
     begun: Int[Tensor, "R D"]  # positions of the group that were decoded before an interruption, right-padded
@@ -19,7 +19,7 @@ class Repulsion:
     width: int
 
     def too_close(self, candidates: Int[Tensor, "R G"], positions: Int[Tensor, "R"]) -> Bool[Tensor, "R G"]:
-        """Whether each candidate lies closer to its row's position than the row wants."""
+        """Tells whether each candidate lies closer to its row's position than the row allows."""
         rows = (candidates // self.width - (positions // self.width)[:, None]).abs()
         columns = (candidates % self.width - (positions % self.width)[:, None]).abs()
         return rows.maximum(columns) < self.distances[:, None]

@@ -9,7 +9,7 @@ from oar_core.order.spaced import spaced
 
 @dataclass(frozen=True)
 class SeededPicture:
-    """What such an order may depend on; its content has no say."""
+    """Facts that such an order may depend on. The content is none of them."""
 
     grid: Grid
     sizes: tuple[int, ...]  # of the groups, over the positions that are not given

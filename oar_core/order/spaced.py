@@ -16,12 +16,7 @@ _NEIGHBOURS = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]], [[1, 0, 1], [0, 0, 0]
 
 
 def spaced(
-    grid: Grid,
-    sizes: Iterable[int],
-    seed: int,
-    image_index: int = 0,
-    given: Collection[int] = (),
-    repulsion: int = 1,
+    grid: Grid, sizes: Iterable[int], seed: int, image_index: int = 0, given: Collection[int] = (), repulsion: int = 1
 ) -> Order:
     """Positions by rank, where the groups have these sizes; an edit's `given` positions are known from the start.
 
@@ -46,7 +41,7 @@ def spaced(
 
 
 class _Known:
-    """Which positions are known, and how many known neighbours each has."""
+    """The known positions, and the number of known neighbours of each position."""
 
     def __init__(self, grid: Grid) -> None:
         height, width = grid

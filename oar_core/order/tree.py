@@ -57,7 +57,7 @@ class OrderTree:
         return cls(tensors["nodes"].long(), tensors["orders"].long())
 
     def tensors(self) -> dict[str, Tensor]:
-        """As a model's folder keeps it."""
+        """Tensors of the tree, as a model's folder keeps them."""
         return {"nodes": self.nodes.int(), "orders": self.orders.to(torch.int16)}
 
     def is_same(self, other: "OrderTree") -> bool:
@@ -65,7 +65,6 @@ class OrderTree:
         return torch.equal(self.nodes, other.nodes) and torch.equal(self.orders, other.orders)
 
     def __len__(self) -> int:
-        """How many orders there are."""
         return len(self.orders)
 
     def leaf(self, token_ids: Collection[int]) -> int:
@@ -116,7 +115,7 @@ def fit_tree(
 def _best_cut(
     presence: Bool[Tensor, "M V"], ranks: Float[Tensor, "M L"], members: Int[Tensor, "K"], min_pictures: int
 ) -> tuple[float, int]:
-    """What the best cut of a leaf takes off its squared error, and its token; no gain where no cut is allowed.
+    """Finds the gain of the best cut of a leaf in squared error, and its token; 0 where no cut is allowed.
 
     A part of n pictures whose ranks sum to s has the error `sum |r|^2 - |s|^2 / n`; the first term is the same before
     and after.
@@ -133,7 +132,7 @@ def _best_cut(
 
 
 def token_presence(condition_ids: Collection[Collection[int]], vocab_size: int) -> Bool[Tensor, "M V"]:
-    """Which tokens each condition has."""
+    """Marks the tokens that each condition has."""
     presence = torch.zeros(len(condition_ids), vocab_size, dtype=torch.bool)
     for row, ids in zip(presence, condition_ids):
         row[list(ids)] = True

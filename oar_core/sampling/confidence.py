@@ -1,11 +1,11 @@
-"""How many positions may be drawn at once."""
+"""The number of positions that may be drawn at once."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 
 def safe_together(entropies: Float[Tensor, "R G"], bounds: Float[Tensor, "R"]) -> Int[Tensor, "R"]:
-    """How many of each row's first queries may be drawn at once: sum of entropies less the greatest <= bound.
+    """Number of each row's first queries that may be drawn at once: sum of entropies less the greatest <= bound.
 
     That difference bounds the divergence, in nats, between independent draws and draws one after another: the joint
     entropy is at least that of any one query (entropy-bounded unmasking, arXiv 2505.24857). Never less than 1.

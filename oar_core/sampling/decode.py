@@ -25,7 +25,7 @@ __all__ = ["DecodeRow", "DecodedGroup", "Slots", "StepLoad", "decode_step", "que
 
 @dataclass
 class StepLoad:
-    """What a step asks of the backbone; a guided picture is asked twice."""
+    """Work of a step; a guided picture counts twice."""
 
     slots: int = 0
     positions: int = 0  # places of queries in attention, pads included
@@ -35,11 +35,7 @@ class StepLoad:
 
 @torch.inference_mode()
 def decode_step(
-    backbone: Backbone,
-    cache: KVCache,
-    rows: Sequence[DecodeRow],
-    load: StepLoad | None = None,
-    draw: Draw = plain_draw,
+    backbone: Backbone, cache: KVCache, rows: Sequence[DecodeRow], load: StepLoad | None = None, draw: Draw = plain_draw
 ) -> list[DecodedGroup]:
     """Decodes one group of each row, which may differ in everything; the results come in the order of `rows`.
 
@@ -73,7 +69,7 @@ def _unpack(flat: list[float], limits: Sequence[int]) -> list[DecodedGroup]:
 
 
 def _decode(backbone: Backbone, cache: KVCache, batch: StepBatch, draw: Draw) -> Float[Tensor, "_"]:
-    """Returns what `_unpack` reads, in fp32, which holds integers up to 2**24 exactly: one copy to the host."""
+    """Packs results for `_unpack` in fp32, which holds integers up to 2**24 exactly: one copy to the host."""
     commit, queries = batch.commit, batch.queries
     for choice in batch.choices:
         if choice.decider is None:
@@ -143,7 +139,7 @@ def _ask_policy(
 def _guided_logits(
     backbone: Backbone, cache: KVCache, batch: StepBatch, commit: Commit, queries: Int[Tensor, "Q"]
 ) -> Float[Tensor, "Q V"]:
-    """In fp32."""
+    """Logits under guidance, in fp32."""
     asked = Query(queries if batch.spread is None else queries[batch.spread], batch.counts)
     logits = backbone.step(cache, batch.slots, commit, asked).float()
     if batch.conditional is None or batch.unconditional is None:
@@ -214,7 +210,7 @@ def _as_table(values: Shaped[Tensor, "K"], choice: Choice) -> Shaped[Tensor, "R 
 
 
 def _group_counts(logits: Float[Tensor, "S V"], batch: StepBatch) -> Int[Tensor, "R"]:
-    """How many positions each row decodes. Like the positions, that depends on the context alone."""
+    """Number of positions that each row decodes. Like the positions, that depends on the context alone."""
     adaptive = batch.adaptive
     if adaptive is None:
         return batch.takes

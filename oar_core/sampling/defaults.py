@@ -1,4 +1,4 @@
-"""What a request that says nothing gets from a model."""
+"""Defaults of a model for a request that sets nothing."""
 
 from dataclasses import fields
 from typing import Any

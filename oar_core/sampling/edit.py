@@ -28,7 +28,7 @@ Mask = Bool[np.ndarray, "Y X"]
 
 @dataclass(frozen=True)
 class Edit:
-    """What is known of a picture: `canvas` outside of `mask`, and the tokens that stay.
+    """The known part of a picture: `canvas` outside of `mask`, and the tokens that stay.
 
     Under the mask the canvas holds what the new pixels fade out of where a feather is asked for.
     """
@@ -113,7 +113,7 @@ def paint_edit(
 
 
 def masked_patches(mask: Mask, grid: Grid) -> Bool[np.ndarray, "L"]:
-    """By position, whether the mask touches the patch."""
+    """Tells for each position whether the mask touches its patch."""
     height, width = mask.shape
     return np.array(touched_patches(mask.tobytes(), (height, width), grid))
 

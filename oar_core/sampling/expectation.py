@@ -1,4 +1,4 @@
-"""What a backbone expects where nothing is drawn yet: guesses for previews, which leave no trace in the picture."""
+"""Guesses of a backbone for positions without a token. Previews show them; the picture does not change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

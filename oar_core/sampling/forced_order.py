@@ -90,7 +90,7 @@ def by_rule(
     candidates: int = DEFAULT_CANDIDATES,
     of_rule: Mapping[str, float] = NOTHING_SAID,
 ) -> Scorer:
-    """How a rule wants the remaining positions, one a step; `of_rule` is as a plan's. Raises OrderError for a rule
+    """Scores the remaining positions by a rule, one a step; `of_rule` is as a plan's. Raises OrderError for a rule
     that looks at draws."""
     if rule.decider is None:
         return by_policy(backbone)

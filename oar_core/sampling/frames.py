@@ -5,7 +5,7 @@ Forcing, arXiv 2506.08009). The last guess is the frame: it is reported, and com
 one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -58,7 +58,7 @@ class FrameRequest:
 
 @dataclass(frozen=True, eq=False)
 class FrameRow:
-    """What one video does in a step: commit frames to its slots, then guess the current one, unless it only commits."""
+    """One video's part in a step: commit frames to its slots, then guess the current one, unless it only commits."""
 
     slots: Slots
     commits: tuple[Frame, ...]
@@ -91,7 +91,7 @@ class FrameProgress:
         self._noise_key = value_noise_key(request.seed, request.image_index)
 
     def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[Prefix, ...]:
-        """Returns what its slots start with: the video's condition, and what guidance steers away from."""
+        """Prefixes that its slots start with: the video's condition, and the one that guidance steers away from."""
         return self.request.condition_ids, unconditional_ids
 
     @property
@@ -109,7 +109,7 @@ class FrameProgress:
 
     @property
     def owed(self) -> int:
-        """How many entries the slots lack before the current frame can be denoised, those of the latest one aside."""
+        """Number of entries that the slots lack before the current frame can be denoised, the latest frame aside."""
         return self._num_owed * self._frame_entries
 
     @property
@@ -117,7 +117,7 @@ class FrameProgress:
         return 0 if self.is_complete else max(0, len(self.frames) - 1 - self._num_committed)
 
     def chunk(self, most: float) -> int:
-        """How much of that the next step takes in: whole frames, and at least one unless `most` is 0."""
+        """Number of owed entries that the next step takes in: whole frames, and at least one unless `most` is 0."""
         if self.owed <= most:
             return self.owed
         return 0 if most <= 0 else max(1, int(most // self._frame_entries)) * self._frame_entries
@@ -128,7 +128,7 @@ class FrameProgress:
         return self._take(chunk // self._frame_entries)
 
     def next_row(self, slots: Slots, chunk: int) -> FrameRow:
-        """Returns what the next step does for this video. The row counts as carried out from here on, but for its
+        """Plans the next step of this video. The row counts as carried out from here on, but for its
         guess."""
         commits = self.prefill(chunk)
         is_ready = not self._num_owed
@@ -227,16 +227,9 @@ def _guess(backbone: FrameBackbone, cache: KVCache, rows: Sequence[FrameRow]) ->
     return list((unconditional + guidance * (conditional - unconditional)).cpu().unbind())
 
 
-OnFrame = Callable[[int, int, Frame], None]  # index of the request, number of the frame, its values
-
-
 @torch.inference_mode()
 def generate_frames(
-    backbone: FrameBackbone,
-    requests: Sequence[FrameRequest],
-    unconditional_ids: tuple[int, ...],
-    *,
-    on_frame: OnFrame | None = None,
+    backbone: FrameBackbone, requests: Sequence[FrameRequest], unconditional_ids: tuple[int, ...]
 ) -> list[tuple[Frame, ...]]:
     """The reference loop: makes all the requested videos together. The engine equals it.
 
@@ -252,7 +245,5 @@ def generate_frames(
     while active := [index for index, video in enumerate(videos) if not video.is_complete]:
         rows = [videos[index].next_row(slots[index], 0) for index in active]
         for index, guess in zip(active, frame_step(backbone, cache, rows)):
-            frame = videos[index].accept(guess)
-            if frame is not None and on_frame is not None:
-                on_frame(index, len(videos[index].frames) - 1, frame)
+            videos[index].accept(guess)
     return [tuple(video.frames) for video in videos]

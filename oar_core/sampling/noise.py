@@ -27,7 +27,7 @@ def revision_key(seed: int, image_index: int) -> int:
 
 
 def value_noise_key(seed: int, image_index: int) -> int:
-    """As `noise_key`, for `normal`."""
+    """The key of `normal`, as `noise_key` is that of `gumbel`."""
     return as_signed(hash_words(_VALUE_NOISE, seed, image_index))
 
 
@@ -44,7 +44,7 @@ def gumbel(keys: Int[Tensor, "R"], positions: Int[Tensor, "R G"], vocab_size: in
 
 
 def code_counters(vocab_size: int, device: torch.device) -> Int[Tensor, "V"]:
-    """Returns what tells the codes of a position apart, in their hashes."""
+    """Counters that make the hashes of a position's codes differ."""
     return torch.arange(1, vocab_size + 1, device=device) * as_signed(GAMMA)
 
 

@@ -6,7 +6,7 @@ from oar_core.sampling.rows import DecodedGroup
 
 
 class PictureTokens:
-    """Those that were given, then those that were drawn."""
+    """Given tokens, then drawn ones."""
 
     def __init__(self, known: KnownTokens, num_tokens: int) -> None:
         self.positions = list(known.positions)

@@ -12,7 +12,7 @@ from oar_core.nn.tables import moved, right_padded
 
 @dataclass(frozen=True)
 class PrefillRow:
-    """What one slot starts with. Under guidance a picture has two, which differ in the condition alone."""
+    """The start of one slot. Under guidance a picture has two, which differ in the condition alone."""
 
     slot: int
     condition_ids: Prefix

@@ -1,4 +1,4 @@
-"""How far one picture has come: what its next step commits and asks, and what it has decoded."""
+"""Progress of one picture: what its next step commits and asks, and what it has decoded."""
 
 import math
 from dataclasses import dataclass, replace
@@ -89,12 +89,12 @@ class PictureProgress:
 
     @property
     def steps(self) -> int:
-        """How many steps the current plan takes in all; an upper bound where groups are adaptive."""
+        """Number of steps of the current plan; an upper bound where groups are adaptive."""
         return self.schedule.steps
 
     @property
     def num_steps_left(self) -> int:
-        """Of both plans."""
+        """Steps left in both plans."""
         left = 0 if self.is_complete else self.steps - self.schedule.step + 1
         if self.is_revising:
             return left
@@ -102,22 +102,22 @@ class PictureProgress:
 
     @property
     def owed(self) -> int:
-        """How many entries the slots lack before the next group can be asked for, those of the latest step aside."""
+        """Number of entries that the slots lack before the next group can be queried, the latest step aside."""
         return 0 if self.is_complete else self.entries.owed(self.schedule.parts)
 
     def chunk(self, most: float) -> int:
-        """How much of that the next step takes in, `most` at most: all of it, or some of one slot."""
+        """Number of owed entries that the next step takes in, `most` at most: all of them, or some of one slot."""
         owed = self.owed
         return owed if owed <= most else self.entries.fitting(self.entries.first_owing(self.schedule.parts), most)
 
     def conditions(self, unconditional_ids: tuple[int, ...]) -> tuple[Prefix, Prefix]:
-        """Returns what its slots start with: the picture's condition, and what guidance steers away from."""
+        """Prefixes that its slots start with: the picture's condition, and the one that guidance steers away from."""
         return self.request.conditions(unconditional_ids, self._spec)
 
     def prefill_rows(
         self, slots: Slots, unconditional_ids: tuple[int, ...], most: float = math.inf
     ) -> list[PrefillRow]:
-        """Returns what the slots start with: the conditions, and of the tokens that are owed the first `most`. The
+        """Rows that fill the slots: the conditions, and of the tokens that are owed the first `most`. The
         slots count as filled from here on."""
         self.needs_prefill = False
         asked = () if self.is_complete else self.schedule.parts
@@ -129,7 +129,7 @@ class PictureProgress:
         return rows
 
     def next_row(self, slots: Slots, most: float = math.inf) -> DecodeRow:
-        """Returns what the next step does for this picture: its group, or the first `most` of the tokens that are owed
+        """Plans the next step of this picture: its group, or the first `most` of the tokens that are owed
         where that is not all of them. The row counts as carried out from here on."""
         return _group_row(self, slots) if self.owed <= most else _chunk_row(self, slots, most)
 

@@ -1,4 +1,4 @@
-"""What is asked for: one request is one picture."""
+"""A request: one picture."""
 
 from dataclasses import dataclass
 
@@ -80,7 +80,7 @@ class SequenceRequest:
         return self.sampling.is_guided
 
     def conditions(self, unconditional_ids: tuple[int, ...], spec: BackboneSpec) -> tuple[Prefix, Prefix]:
-        """Returns what its slots start with: the picture's condition, and what guidance steers away from."""
+        """Prefixes that its slots start with: the picture's condition, and the one that guidance steers away from."""
         unconditional = spec.unconditional_beside(self.condition_ids, unconditional_ids)
         return self.condition_ids, self.negative_ids or unconditional
 

@@ -19,7 +19,7 @@ DIGITS = 4  # of a surprise, in nats: what the event log holds decides, so that 
 
 @dataclass(frozen=True)
 class DecodedTokens:
-    """What a plan has decoded, in decode order."""
+    """Tokens that a plan has decoded, in decode order."""
 
     positions: Sequence[int]
     token_ids: Sequence[int]
@@ -27,7 +27,7 @@ class DecodedTokens:
 
 
 def num_revised(revise: int, num_decoded: int) -> int:
-    """How many tokens a revision draws again."""
+    """Number of tokens that a revision draws again."""
     return min(revise, num_decoded)
 
 
@@ -52,11 +52,7 @@ def revision_request(request: SequenceRequest, decoded: DecodedTokens, num_token
     given = known.num_given
     return replace(
         request,
-        plan=PlanSpec(
-            order=(*order, *others),
-            steps=REVISION_STEPS,
-            group_sizes="constant",
-        ),
+        plan=PlanSpec(order=(*order, *others), steps=REVISION_STEPS, group_sizes="constant"),
         known=KnownTokens(
             (*known.positions[:given], *(decoded.positions[rank] for rank in kept), *order[:resumed]),
             (*known.token_ids[:given], *(decoded.token_ids[rank] for rank in kept), *known.redrawn),

@@ -1,4 +1,4 @@
-"""What a step does for one picture, and what comes of it."""
+"""One picture's part in a step, and its outcome."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Slots:
 
 @dataclass(frozen=True)
 class DecodeRow:
-    """What one picture does in this step: commit tokens to its slots, then decode `take` of the queried positions, or,
+    """One picture's part in this step: commit tokens to its slots, then decode `take` of the queried positions, or,
     under an entropy bound, as many from `take` to `most` as are safe together.
 
     A row without a query commits alone: a chunk of a prefill.
@@ -50,12 +50,12 @@ class DecodeRow:
 
     @property
     def limit(self) -> int:
-        """How many positions the group may hold."""
+        """Number of positions that the group may hold."""
         return self.take if self.most is None else self.most
 
     @property
     def num_asked(self) -> int:
-        """Of how many positions the backbone is asked for their tokens."""
+        """Number of positions that the backbone is asked for."""
         return self.rule.num_asked(len(self.query), self.limit, len(self.begun), self.candidates)
 
 

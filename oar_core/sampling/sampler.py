@@ -15,7 +15,7 @@ from oar_core.sampling.guidance import scale_at
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How one picture's tokens are drawn. Raises SamplingError.
+    """Sampling of one picture's tokens. Raises SamplingError.
 
     `temperature` 0 takes the likeliest token. `top_k` keeps that many of the likeliest (0: all); of those, `top_p`
     keeps the fewest whose probability at this temperature reaches it (1: all). `guidance` 1 is off: no second row.

@@ -33,7 +33,7 @@ class Schedule:
         self.num_made = known.num_steps  # steps so far; only adaptive plans cannot tell it from the rank
 
     def known_group_ends(self) -> list[int]:
-        """Of each known token, how many tokens there are at the end of its group; none where groups are free. Raises
+        """For each known token, the number of tokens at the end of its group; none where groups are free. Raises
         RequestError."""
         if self._spec.has_free_groups:
             return []
@@ -56,12 +56,12 @@ class Schedule:
 
     @property
     def context_end(self) -> int:
-        """How many tokens the current group is decoded from."""
+        """Number of tokens that the current group is decoded from."""
         return self._tokens.num_given + self.group.start
 
     @property
     def steps(self) -> int:
-        """How many steps the picture takes in all; the current upper bound where groups are adaptive."""
+        """Number of steps of the picture; the current upper bound where groups are adaptive."""
         if not self.plan.is_adaptive:
             return self.plan.steps
         return self.num_made + min(max(0, self.plan.steps - self.num_made), self._tokens.num_unknown)
@@ -80,7 +80,7 @@ class Schedule:
         return tuple(map(self._request.sampling.scale_at, shares))
 
     def scales_from(self, rank: int, count: int) -> tuple[float, ...] | None:
-        """Of so many ranks from one on; None where all have the group's."""
+        """Guidance scales of consecutive ranks; None where all have the group's."""
         if self._spec.guidance_share is not GuidanceShare.RANK:
             return None
         return self.scales[rank - self.group.start :][:count]
@@ -97,8 +97,8 @@ class Schedule:
         return (0,) if set(self.scales) == {1.0} else (0, 1)
 
     def most(self, rule: OrderRule, take: int) -> int:
-        """How many positions the step may decode: more than `take` where it is adaptive, and all where the model is
-        asked about all of them anyway."""
+        """Number of positions that the step may decode: more than `take` where it is adaptive, and all where the model
+        is asked about all of them anyway."""
         if not self.plan.is_adaptive:
             return take
         unknown = self._tokens.num_unknown

@@ -1,4 +1,4 @@
-"""Which of a picture's tokens its slots hold, and which they are owed."""
+"""The tokens of a picture that its slots hold, and those that they still need."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ class SlotEntries:
         return next(part for part in parts if self.num_cached[part] < self._num_settled)
 
     def fitting(self, part: int, most: float) -> int:
-        """How many of the tokens that a slot is owed enter it together, `most` at most unless a group has more."""
+        """Number of owed tokens that enter a slot together, `most` at most unless a group has more."""
         start = self.num_cached[part]
         owed = self._num_settled - start
         if owed <= most or self._has_free_commits:
@@ -42,7 +42,7 @@ class SlotEntries:
         return slice(start, self.num_cached[part])
 
     def seen(self, new: slice) -> tuple[int, ...] | None:
-        """How many of the tokens of `new` each of them sees, from the first; None: those up to itself."""
+        """Number of the tokens of `new` that each of them sees, from the first; None: those up to itself."""
         if self._has_free_commits:
             return None
         return tuple(end - new.start for end in self._group_ends[new])

@@ -199,7 +199,7 @@ def _repulsion(
 
 
 def _scales(rows: Sequence[DecodeRow], device: torch.device) -> Float[Tensor, "Q"] | None:
-    """Where any row's positions differ in their guidance."""
+    """Guidance scales, where any row's positions differ in them."""
     if all(row.scales is None for row in rows):
         return None
     scales = [row.scales or (row.sampling.guidance,) * row.num_asked for row in rows]
@@ -207,7 +207,7 @@ def _scales(rows: Sequence[DecodeRow], device: torch.device) -> Float[Tensor, "Q
 
 
 def _seen(commits: Sequence[tuple[int, int]], rows: Sequence[DecodeRow]) -> Int[Tensor, "B K"] | None:
-    """Of each slot's commits (a row, less those that the slot has), how many each token sees; on the host."""
+    """For each slot's new commits, the number of tokens that each token sees; on the host."""
     tables = [(rows[row].commit_seen, held) for row, held in commits]
     listed = [[count - held for count in seen[held:]] for seen, held in tables if seen is not None]
     return torch.from_numpy(right_padded(listed)) if listed else None

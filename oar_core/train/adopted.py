@@ -56,7 +56,7 @@ class AdoptedModel:
 
     @property
     def licence(self) -> str:
-        """Of its weights, as the manifest beside its folder said."""
+        """Licence of its weights, as the manifest beside its folder states."""
         return json.loads((self.folder / ORIGIN).read_text(encoding="utf-8"))["licence"]
 
     @property

@@ -15,15 +15,10 @@ from oar_core.models.oar.vqgan import VQGAN
 from oar_core.stored import digest
 from oar_core.text import TextTokenizer
 from oar_core.train.adopted import AdoptedModel, check_model_order
-from oar_core.train.checkpoint import (
-    save_checkpoint,
-)
+from oar_core.train.checkpoint import save_checkpoint
 from oar_core.train.loop import CHECKPOINT
 from oar_core.train.run import Run
-from oar_core.train.stage_folders import (
-    ANY_ORDER_STAGE,
-    TOKENIZER_STAGE,
-)
+from oar_core.train.stage_folders import ANY_ORDER_STAGE, TOKENIZER_STAGE
 from oar_core.weights import file_digest
 
 

@@ -39,7 +39,7 @@ class Adversary:
         return feature_distance(real_features, fake_features), generator, discriminator
 
     def _roughness(self, images: Tensor, logits: Tensor, step: Step) -> Float[Tensor, ""]:
-        """How much faint noise changes the logits: the squared gradient, on average (Mescheder et al. 2018, arXiv
+        """Change of the logits under faint noise: the squared gradient, on average (Mescheder et al. 2018, arXiv
         1801.04406), without a second derivative (Lin et al. 2025, arXiv 2501.08316)."""
         noise = torch.randn(images.shape, generator=step.generator).to(images.device)
         return (self.network(images + NOISE * noise)[0].float() - logits.float()).square().mean()

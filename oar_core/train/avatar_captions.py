@@ -90,11 +90,7 @@ HAIR = {
     "wavy parted": _having("wavy parted {colour} hair", loose=("wavy {colour} hair", "parted {colour} hair")),
     "wild curls": _having("wild curly {colour} hair", "wild {colour} curls", loose=("curly {colour} hair",)),
 }
-HAIR_LENGTHS = {
-    "short": ("short",),
-    "chin-length": ("chin-length", "neck-length"),
-    "long": ("long", "shoulder-length"),
-}
+HAIR_LENGTHS = {"short": ("short",), "chin-length": ("chin-length", "neck-length"), "long": ("long", "shoulder-length")}
 # Exact wordings of a colour, then those that it shares with another one.
 HAIR_COLOURS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "black": (("black",), ("dark",)),
@@ -287,7 +283,7 @@ MOST_BEFORE = 2  # adjectives before the noun
 
 @dataclass(frozen=True)
 class _Sentence:
-    """What a caption is put together from."""
+    """Parts of a caption."""
 
     noun: str
     before: list[str] = field(default_factory=list[str])
@@ -409,7 +405,7 @@ def _in_prose(sentence: _Sentence, rng: random.Random) -> str:
     """A sentence, with what surrounds the portrait behind it or before it."""
     text = " ".join((*sentence.before, sentence.noun))
     if sentence.having:
-        text += " with " + _joined(sentence.having, rng)
+        text += " with " + join_words(sentence.having, rng)
     if sentence.clothes:
         text += rng.choice((", ", ", wearing ", ", in " if sentence.having else " in ")) + _dressed(
             sentence.clothes, rng
@@ -447,7 +443,8 @@ def _dressed(clothes: str, rng: random.Random) -> str:
     return clothes if bare else f"a {clothes}"
 
 
-def _joined(items: list[str], rng: random.Random) -> str:
+def join_words(items: list[str], rng: random.Random) -> str:
+    """Joins words by commas, mostly with "and" before the last."""
     if len(items) == 1 or rng.random() < 0.2:
         return ", ".join(items)
     return ", ".join(items[:-1]) + " and " + items[-1]

@@ -1,4 +1,4 @@
-"""What a drawn portrait shows, as label columns of its own, from the parts that it was composed of.
+"""Contents of a drawn portrait, as label columns of its own, from the parts that it was composed of.
 
 A part's name says little: `variant07`, `fonze`, a colour as `#6bd9e9`. The tables below name what each part looks like,
 as seen in pictures of every part, and give parts that look alike one name. A part without a clear look has no name

@@ -7,7 +7,7 @@ in any order, and leaves some out, so that a prompt with "blue trousers" or with
 import random
 from collections.abc import Callable, Mapping
 
-from oar_core.train.avatar_captions import AvatarCaptions
+from oar_core.train.avatar_captions import AvatarCaptions, join_words
 
 Row = Mapping[str, str]
 CaptionSource = Callable[[Row, random.Random], str]
@@ -101,7 +101,7 @@ class SpriteCaptions:
         ]
         if rng.random() < 0.4:
             rng.shuffle(clothes)
-        parts = [self._subject(row, rng) + (" with " + _join(clothes, rng) if clothes else "")]
+        parts = [self._subject(row, rng) + (" with " + join_words(clothes, rng) if clothes else "")]
         if rng.random() < self.keep:
             parts.append(rng.choice(ACTIONS[row["action"]]))
         if rng.random() < self.keep:
@@ -118,12 +118,6 @@ class SpriteCaptions:
         skin = rng.choice(SKINS[body])
         article = "an" if skin[0] in "aeiou" else "a"
         return f"{article} {skin} {noun}"
-
-
-def _join(items: list[str], rng: random.Random) -> str:
-    if len(items) == 1 or rng.random() < 0.2:
-        return ", ".join(items)
-    return ", ".join(items[:-1]) + " and " + items[-1]
 
 
 def title_or_caption(row: Row, rng: random.Random) -> str:

@@ -21,7 +21,7 @@ NUM_AXES = 5  # kept of each position's vector
 def position_covariance(
     vectors: Float[Tensor, "M L C"], conditions: Float[Tensor, "M F"], *, noise: float = NOISE, num_axes: int = NUM_AXES
 ) -> Float[Tensor, "L D L D"]:
-    """Of what conditions leave unexplained (by ridge regression), each position's vector along its own main axes."""
+    """Covariance that conditions leave unexplained (ridge regression), along each position's own main axes."""
     length, width = vectors.shape[1:]
     flat = (vectors - vectors.mean(dim=0)).flatten(1)
     features = torch.cat([conditions, torch.ones(len(conditions), 1)], dim=1)

@@ -25,7 +25,7 @@ SMALL = 0.5  # of the canvas, along both axes
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of captions, in characters or tokens."""
+    """Lengths of captions, in characters or tokens."""
 
     shortest: int
     median: float
@@ -38,7 +38,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `check_data` found. `problems` would end a training; `notes` may be meant so."""
+    """Findings of `check_data`. `problems` would end a training; `notes` may be meant so."""
 
     folder: str
     layout: str
@@ -64,7 +64,7 @@ class DataReport:
 
 @dataclass
 class _Pictures:
-    """What reading all pictures tells. Two are the same if their pixels on the canvas are."""
+    """Findings from reading all pictures. Two are the same if their pixels on the canvas are."""
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter[tuple[int, int]])  # width, height
     digests: dict[str, Counter[bytes]] = field(default_factory=dict[str, Counter[bytes]])

@@ -22,7 +22,7 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class TrainingCheckpoint:
-    """What a file holds, in the present format."""
+    """Contents of a file, in the present format."""
 
     tensors: dict[str, Tensor]
     meta: dict[str, Any]

@@ -33,7 +33,7 @@ class ImageSet:
 
     @cached_property
     def digest(self) -> str:
-        """Of the pixels, whatever files they come from."""
+        """Digest of the pixels, whatever files they come from."""
         return hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest()
 
     def __len__(self) -> int:
@@ -49,12 +49,7 @@ class ImageSet:
 
 
 def load_images(
-    folder: Path,
-    split: str,
-    size: tuple[int, int],
-    cache: Path,
-    fit: str = PAD,
-    kept: Sequence[tuple[str, str]] = (),
+    folder: Path, split: str, size: tuple[int, int], cache: Path, fit: str = PAD, kept: Sequence[tuple[str, str]] = ()
 ) -> ImageSet:
     """The pictures of `split` on a canvas of `size` (Y, X), as `fit` says; decoded once into `cache`. Rows that lack a
     value of `kept` (column, value) are left out.

@@ -90,7 +90,7 @@ class EvaluatorNet(nn.Module):
 
 @dataclass(frozen=True)
 class Reading:
-    """What the evaluator sees in M pictures: features, and the likeliest class of each of A attributes."""
+    """The evaluator's reading of M pictures: features, and the likeliest class of each of A attributes."""
 
     features: Float[Tensor, "M D"]
     classes: Int[Tensor, "M A"]

@@ -1,4 +1,4 @@
-"""What draws the first token of a sequence to the meaning of its picture: it has to foretell frozen features."""
+"""Aligns the first token of a sequence with the meaning of its picture: it has to predict frozen features."""
 
 import torch.nn.functional as F
 from jaxtyping import Float

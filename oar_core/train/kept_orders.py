@@ -23,8 +23,8 @@ class KeptOrders:
     run: Run
 
     def fit(self) -> FittedTree:
-        """To the distilled orders."""
-        captioner = RunCaptions(self.run).captioner(self.run.tokens("train"), 0.0)
+        """Fits a tree to the distilled orders."""
+        captioner = RunCaptions(self.run).captioner(0.0)
         fitted = fit_order_tree(load_orders(self.run.orders_folder), captioner, self.run.recipe.order_tree)
         save_tensors(self.run.orders_folder / ORDER_TREE, fitted.tree.tensors(), {})
         return fitted
@@ -33,7 +33,7 @@ class KeptOrders:
         """One order for all prompts, by what its steps cost; kept as a fitted tree is. Raises ConfigError for a
         tokenizer whose codes are not vectors of one codebook."""
         tokenizer = self.run.tokenizer()
-        captioner = RunCaptions(self.run).captioner(self.run.tokens("train"), 0.0)
+        captioner = RunCaptions(self.run).captioner(0.0)
         if not isinstance(tokenizer, VQGAN):
             raise ConfigError("the search for the cheapest order reads the codebook of a native tokenizer")
         found = search_order(captioner, tokenizer.quantizer.codebook.float().cpu(), self.run.spec.grid, config)

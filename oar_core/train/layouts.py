@@ -1,4 +1,4 @@
-"""Which pictures a training folder holds, with what captions, in which split: the layouts that are known.
+"""Known layouts of training folders: pictures, their captions and splits.
 
 - `clips.zip` + `labels.csv` (`file,split,caption`): strips of square frames side by side.
 - `images.zip` or `images-*.zip` + `labels.csv` (`id,split,caption`): a picture's name without its suffix is its id.

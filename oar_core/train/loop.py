@@ -7,11 +7,12 @@ processes there were.
 """
 
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -65,7 +66,7 @@ def num_steps(num_images: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """What a stage may know of the step it computes the loss of."""
+    """Facts of a step, for the stage that computes its loss."""
 
     number: int  # from 0
     num_steps: int
@@ -77,7 +78,7 @@ class Step:
         return self.number / self.num_steps
 
 
-class Stage(Protocol):
+class Stage(ABC):
     """One stage of training. `module` holds everything that a checkpoint must keep, the shipped part included.
 
     `loss` returns named scalars; "total" is minimised, the others are logged. A stage that can be sharded learns by
@@ -87,12 +88,16 @@ class Stage(Protocol):
     module: nn.Module
     can_shard: ClassVar[bool]
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    def param_groups(self) -> list[ParamGroup]: ...
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(list(self.module.parameters()))]
 
-    def before_step(self, step: Step) -> None: ...
+    def before_step(self, step: Step) -> None:  # noqa: B027 - not abstract: few stages need it
+        """Prepares what a step needs; most stages need nothing."""
 
+    @abstractmethod
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]: ...
 
 
@@ -173,12 +178,7 @@ def _shared(stage: Stage, config: LoopConfig, processes: Processes) -> LoopConfi
 
 
 def _train_step(
-    stage: Stage,
-    config: LoopConfig,
-    state: RunState,
-    indices: Tensor,
-    device: torch.device,
-    processes: Processes,
+    stage: Stage, config: LoopConfig, state: RunState, indices: Tensor, device: torch.device, processes: Processes
 ) -> dict[str, Tensor]:
     set_learning_rate(state.optimizer, learning_rate(config.optim, state.step, config.num_steps))
     shards = [

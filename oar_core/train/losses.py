@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def paired_logistic(better: Float[Tensor, "*S"], worse: Float[Tensor, "*S"]) -> Float[Tensor, ""]:
-    """How far the logits of one side are from above those of the other, place by place.
+    """Loss of one side whose logits should be above the other's, place by place.
 
     Both players of the relativistic adversarial game (Jolicoeur-Martineau 2019, arXiv 1807.00734) play for it, with
     sides changed. A picture and its reconstruction differ in what was lost alone, so that their difference is all that

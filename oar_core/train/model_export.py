@@ -28,11 +28,7 @@ from oar_core.stored import digest
 from oar_core.text import TextTokenizer
 from oar_core.train.recipes import RECIPES
 from oar_core.train.run import Run
-from oar_core.train.stage_folders import (
-    ANY_ORDER_STAGE,
-    TOKENIZER_STAGE,
-    taught_order,
-)
+from oar_core.train.stage_folders import ANY_ORDER_STAGE, TOKENIZER_STAGE, taught_order
 
 
 @dataclass(frozen=True)
@@ -43,13 +39,13 @@ class ModelExport:
 
     @property
     def model_name(self) -> str:
-        """Of what is exported: the recipe's, unless that is a shipped recipe for models that have a name."""
+        """Name of the exported model: the recipe's, unless that is a shipped recipe for models that have a name."""
         adopted, name = self.run.adopted, self.run.recipe.name
         return name if adopted is None or name not in RECIPES else f"{adopted.name}-ordered"
 
     @property
     def licence(self) -> str:
-        """Of what is exported."""
+        """Licence of the exported model."""
         adopted = self.run.adopted
         return self.run.recipe.licence if adopted is None else adopted.licence
 
@@ -116,7 +112,7 @@ class ModelExport:
         return self.run.latest_order_tree if stage == ANY_ORDER_STAGE else self.run.own_order_tree(stage)
 
     def _config(self) -> dict[str, Any]:
-        """Returns what a model's config says beside its backbone and drawing."""
+        """Entries of a model's config beside its backbone and drawing."""
         adopted, head = self.run.adopted, {"format": FORMAT, "name": self.model_name}
         if adopted is not None:
             return head | {key: adopted.config[key] for key in ("family", "tokenizer", "conditioner")}
@@ -129,7 +125,7 @@ class ModelExport:
         return self.run.recipe.backbone.to_dict() if adopted is None else adopted.config["backbone"]
 
     def _drawing(self, stage: str, has_policy: bool) -> dict[str, Any]:
-        """Returns what a model's config says of drawing."""
+        """Entries of a model's config about drawing."""
         adopted, recipe = self.run.adopted, self.run.recipe
         others = {"example_prompts": recipe.example_prompts, "pixel_art": recipe.pixel_art}
         if adopted is not None:
@@ -137,7 +133,7 @@ class ModelExport:
         return {"defaults": self._defaults(stage, has_policy), **others}
 
     def _save_words(self, folder: Path, stage: str) -> None:
-        """What reads conditions, and the card of an adopted model."""
+        """Saves the conditioner, and the card of an adopted model."""
         adopted = self.run.adopted
         if adopted is None:
             TextTokenizer.load(self.run.folder).save(folder)

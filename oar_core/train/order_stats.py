@@ -1,4 +1,4 @@
-"""What a set of orders looks like: where it starts, whether figure or ground comes first, whom it agrees with."""
+"""Statistics of a set of orders: where it starts, whether figure or ground comes first, which paths it agrees with."""
 
 from dataclasses import dataclass
 from itertools import combinations

@@ -34,7 +34,7 @@ class Processes:
         return self.rank == 0
 
     def mine(self, count: int) -> range:
-        """Tells which of so many parts this process has."""
+        """Lists the parts that this process has, of so many."""
         return range(self.rank, count, self.count)
 
     def wait(self) -> None:
@@ -43,7 +43,7 @@ class Processes:
             dist.barrier()
 
     def mean(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
-        """Of scalars that every process has, over all of them."""
+        """Averages scalars over all processes."""
         table = torch.stack([value.detach().float() for value in losses.values()])
         if self.count > 1:
             dist.all_reduce(table)
@@ -70,7 +70,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """What is made once and kept in files: the first process makes it, the others find it there."""
+    """Lets the first process make what is kept in files; the others find it there."""
     processes = Processes.current()
     if not processes.is_first:
         processes.wait()

@@ -41,7 +41,7 @@ _Options: Any = make_dataclass(
 
 @dataclass(frozen=True)
 class SamplingDefaults(_Options):
-    """What a request that says nothing gets from the model that this recipe makes."""
+    """Defaults of the model that this recipe makes, for a request that sets nothing."""
 
     def __post_init__(self) -> None:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -78,7 +78,7 @@ def _views_loop() -> LoopConfig:
 
 
 def _finetune_loop() -> LoopConfig:
-    """On two CPU cores: a quarter of the any-order stage of `sprites_64`, at a third of its learning rate."""
+    """A loop for two CPU cores: a quarter of the any-order stage of `sprites_64`, at a third of its learning rate."""
     return LoopConfig(num_images=60_000, batch_size=32, optim=OptimConfig(lr=3e-4), ema_decay=0.998)
 
 

@@ -61,10 +61,7 @@ def read_recipe(path: Path) -> Recipe:
 def _changed(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     parts = _parts(base, values, "")
     tokenizer, backbone = parts.get("tokenizer", base.tokenizer), parts.get("backbone", base.backbone)
-    follows = {
-        "vocab_size": tokenizer.vocab_size,
-        "condition_vocab": parts.get("text_vocab", base.text_vocab),
-    }
+    follows = {"vocab_size": tokenizer.vocab_size, "condition_vocab": parts.get("text_vocab", base.text_vocab)}
     if isinstance(tokenizer, DetailTokenizerConfig):
         follows |= {name: getattr(tokenizer, name) for name in ("num_tokens", "group_size", "has_causal_first")}
     else:

@@ -83,24 +83,21 @@ def sprites_64_fine() -> Recipe:
 
 def sprites_64_gpu() -> Recipe:
     """The larger twin of `sprites_64`: four times the tokens, for one data-centre GPU."""
-    return Recipe(
+    base = sprites_64()
+    return replace(
+        base,
         name="sprites-64-gpu",
-        licence="CC-BY-SA-3.0",
-        caption_source="sprites",
-        text_vocab=1024,
         tokenizer=TokenizerConfig(
             image_size=(64, 64), widths=(128, 256), encoder_blocks=2, decoder_blocks=3, head_width=64, vocab_size=2048
         ),
         tokenizer_loop=LoopConfig(
             num_images=3_000_000, batch_size=256, optim=OptimConfig(lr=6e-4, betas=(0.8, 0.95), weight_decay=0.01)
         ),
-        backbone=BackboneConfig(
+        backbone=replace(
+            base.backbone,
             grid=(16, 16),
             vocab_size=2048,
-            condition_vocab=1024,
-            max_condition=64,
             width=512,
-            num_heads=8,
             num_context_layers=8,
             num_query_layers=8,
             dropout=0.1,
@@ -111,9 +108,6 @@ def sprites_64_gpu() -> Recipe:
         order_policy=OrderPolicyConfig(width=128),
         order_policy_loop=LoopConfig(num_images=1_000_000, batch_size=512, optim=OptimConfig(lr=1e-3)),
         defaults=SamplingDefaults(steps=20),
-        example_prompts=SPRITE_PROMPTS,
-        pixel_art=True,
-        attributes=ATTRIBUTE_SETS["sprites"],
     )
 
 
@@ -147,8 +141,8 @@ def large_256() -> Recipe:
 
 
 def imported() -> Recipe:
-    """For `oar train adopt` of an imported model, which brings its own networks and canvas: 50,000 pictures distilled,
-    five epochs of ImageNet at a tenth of a usual learning rate. Not trained here."""
+    """A recipe for `oar train adopt` of an imported model, which brings its own networks and canvas: 50,000 pictures
+    distilled, five epochs of ImageNet at a tenth of a usual learning rate. Not trained here."""
     return replace(
         large_256(),
         name="imported",
@@ -393,7 +387,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def own_recipes() -> list[Recipe]:
-    """Those that make networks of their own."""
+    """Lists recipes that make networks of their own."""
     return [make() for name, make in RECIPES.items() if name != IMPORTED]
 
 

@@ -13,25 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oar_core.errors import CheckpointError, ConfigError
+from oar_core.errors import ConfigError
 from oar_core.models.base import Backbone, BackboneSpec, ImageTokenizer
 from oar_core.models.load import family, load_order_tree
-from oar_core.models.model import TOKENIZER
 from oar_core.models.ordered import POLICY_PREFIX, OrderedBackbone
 from oar_core.order.tree import OrderTree
 from oar_core.train.adopted import AdoptedModel
-from oar_core.train.captions import Row
-from oar_core.train.checkpoint import (
-    load_checkpoint,
-    load_checkpoint_meta,
-    load_tensors,
-    save_tensors,
-    under_prefix,
-)
-from oar_core.train.columns import add_columns
-from oar_core.train.data import ImageSet, load_images
-from oar_core.train.loop import CHECKPOINT, num_steps
-from oar_core.train.parallel import first_alone, joined
+from oar_core.train.loop import CHECKPOINT
+from oar_core.train.parallel import joined
 from oar_core.train.recipe import Recipe
 from oar_core.train.stage_folders import (
     ANY_ORDER_STAGE,
@@ -41,27 +30,19 @@ from oar_core.train.stage_folders import (
     TOKENIZER_STAGE,
     policy_folder,
 )
-from oar_core.train.tokens import TokenSet, tokenize
-from oar_core.weights import file_digest
+from oar_core.train.stage_weights import averaged_weights, is_trained
 
-ORDERS, CACHE = "orders", "cache"
+ORDERS = "orders"
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a recipe's training happens, on which data and device."""
+    """A training of a recipe: its folder, data and device."""
 
     recipe: Recipe
     data: Path
     folder: Path
     device: torch.device
-
-    def images(self, split: str) -> ImageSet:
-        recipe, adopted = self.recipe, self.adopted
-        size = recipe.tokenizer.image_size if adopted is None else adopted.image_size
-        with first_alone():
-            images = load_images(self.data, split, size, self.folder / CACHE, recipe.fit, recipe.kept_rows)
-        return replace(images, rows=add_columns(images.rows, recipe.column_source))
 
     @property
     def adopted(self) -> AdoptedModel | None:
@@ -70,7 +51,6 @@ class Run:
 
     @property
     def spec(self) -> BackboneSpec:
-        """Of the backbone."""
         with torch.device("meta"):
             return self.new_backbone().spec
 
@@ -90,27 +70,28 @@ class Run:
 
     @property
     def orders_folder(self) -> Path:
-        """Of the score that distillation goes by: its orders, and the tree that is fitted to them."""
+        """Folder of the score that distillation uses: its orders, and the tree that is fitted to them."""
         return self.folder / ORDERS / self.recipe.distill.name
 
     @property
     def finetuning_orders_folder(self) -> Path:
-        """Of the score whose distilled orders fine-tuning names, or of the recipe's."""
+        """Folder of the score that fine-tuning names, or of the recipe's."""
         distill, score = self.recipe.distill, self.recipe.order_finetune_stage.score
         return self.folder / ORDERS / replace(distill, score=score or distill.score).name
 
     @property
     def latest_order_tree(self) -> OrderTree | None:
-        """The latest that was fitted or searched, if any."""
+        """The latest order tree that was fitted or searched, if any."""
         return load_order_tree(self.orders_folder, self.spec.num_tokens)
 
     def own_order_tree(self, stage: str) -> OrderTree | None:
-        """The one that a stage was fine-tuned on, if any."""
+        """The order tree that a stage was fine-tuned on, if any."""
         return load_order_tree(self.folder / stage, self.spec.num_tokens)
 
     @property
     def latest_stage(self) -> str:
-        """Of those that train a backbone: fine-tuning on distilled orders where it has begun, any-order otherwise."""
+        """The latest stage that trains a backbone: fine-tuning on distilled orders where it has begun, any-order
+        otherwise."""
         if self.recipe.details is not None:
             return COARSE_TO_FINE_STAGE
         return FINETUNE_STAGE if (self.folder / FINETUNE_STAGE / CHECKPOINT).exists() else ANY_ORDER_STAGE
@@ -121,15 +102,8 @@ class Run:
         when its stage has not been run."""
         module = self.new_tokenizer()
         if self.adopted is None:
-            module.load_state_dict(self._tokenizer_state())
+            module.load_state_dict(_tokenizer_state(self))
         return module.to(self.device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
-
-    def _tokenizer_state(self) -> dict[str, Tensor]:
-        state = self.averaged(TOKENIZER_STAGE, "tokenizer.")
-        if self.is_trained(DECODER_STAGE):
-            later, share = self.averaged(DECODER_STAGE, "tokenizer."), self.recipe.decoder_share
-            state = {name: value.lerp(later[name], share) for name, value in state.items()}
-        return state
 
     def backbone(self, stage: str | None = None, *, own_policy: bool = True) -> OrderedBackbone:
         """The trained (averaged) backbone of a stage, of the latest one unless named, with its order policy if there
@@ -139,11 +113,11 @@ class Run:
         module = self.new_backbone()
         if not isinstance(module, OrderedBackbone):
             raise ConfigError(f"recipe {self.recipe.name} writes in one order, and has no stages of orders")
-        state = self.averaged(stage, "")
+        state = averaged_weights(self.folder / stage)
         alone = policy_folder(stage)
         if own_policy and (self.folder / alone / CHECKPOINT).exists():
             state = {name: value for name, value in state.items() if not name.startswith(POLICY_PREFIX)}
-            state |= {POLICY_PREFIX + name: value for name, value in self.averaged(alone, "").items()}
+            state |= {POLICY_PREFIX + name: value for name, value in averaged_weights(self.folder / alone).items()}
         if any(name.startswith(POLICY_PREFIX) for name in state):
             module.policy = module.new_policy(self.recipe.order_policy)
         module.load_state_dict(state)
@@ -157,40 +131,16 @@ class Run:
         if self.recipe.details is None or self.adopted is not None:
             return self.backbone(stage, own_policy=own_policy)
         module = self.new_backbone()
-        module.load_state_dict(self.averaged(stage, ""))
+        module.load_state_dict(averaged_weights(self.folder / stage))
         return module.to(self.device).eval()
 
-    def tokens(self, split: str) -> TokenSet:
-        """The split's pictures as token ids, computed once for each tokenizer checkpoint and set of pixels, wherever
-        their files have been moved to."""
-        images = self.images(split)
-        path = self.folder / CACHE / f"tokens-{split}.safetensors"
-        adopted = self.adopted
-        weights = self.folder / TOKENIZER_STAGE / CHECKPOINT if adopted is None else adopted.folder / TOKENIZER
-        stamp = [file_digest(weights), images.digest]
-        with first_alone():
-            stored, meta = load_tensors(path) if path.exists() else ({}, {})
-            if meta.get("stamp") != stamp:
-                stored = {"token_ids": tokenize(self.tokenizer(), images, self.device)}
-                save_tensors(path, stored, {"stamp": stamp})
-        rows: list[Row] = list(images.rows)
-        return TokenSet(stored["token_ids"], rows, torch.from_numpy(images.row_of).long())
 
-    def is_trained(self, stage: str) -> bool:
-        """Tells whether a stage was trained to its end."""
-        path = self.folder / stage / CHECKPOINT
-        if not path.exists():
-            return False
-        meta = load_checkpoint_meta(path)
-        return meta["loop"] is None or meta["step"] == num_steps(meta["loop"]["num_images"], meta["loop"]["batch_size"])
-
-    def averaged(self, stage: str, prefix: str) -> dict[str, Tensor]:
-        """The averaged weights of a stage whose names begin with `prefix`, without it. Raises CheckpointError."""
-        averaged = under_prefix("ema", load_checkpoint(self.folder / stage / CHECKPOINT).tensors)
-        state = {name.removeprefix(prefix): value for name, value in averaged.items() if name.startswith(prefix)}
-        if not state:
-            raise CheckpointError(f"{self.folder / stage} holds no averaged weights")
-        return state
+def _tokenizer_state(run: Run) -> dict[str, Tensor]:
+    state = averaged_weights(run.folder / TOKENIZER_STAGE, "tokenizer.")
+    if is_trained(run.folder / DECODER_STAGE):
+        later = averaged_weights(run.folder / DECODER_STAGE, "tokenizer.")
+        state = {name: value.lerp(later[name], run.recipe.decoder_share) for name, value in state.items()}
+    return state
 
 
 @contextmanager

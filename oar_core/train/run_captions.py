@@ -14,18 +14,19 @@ from oar_core.text import TEXT, TextTokenizer
 from oar_core.train.captions import CAPTION_SOURCES, Row, class_caption, plain_caption
 from oar_core.train.parallel import first_alone
 from oar_core.train.run import Run
-from oar_core.train.tokens import Captioner, TokenSet
+from oar_core.train.run_data import load_tokens
+from oar_core.train.tokens import Captioner
 from oar_wire.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class RunCaptions:
-    """What reads the captions of a run, and the conditions that it makes of them."""
+    """The conditioner of a run, and the conditions that it makes of captions."""
 
     run: Run
 
     def conditioner(self, rows: list[Row]) -> Conditioner:
-        """Returns what makes condition prefixes of captions: the adopted model's, or the text tokenizer."""
+        """The adopted model's conditioner, or else the text tokenizer."""
         adopted = self.run.adopted
         return self.text_tokenizer(rows) if adopted is None else adopted.conditioner()
 
@@ -46,7 +47,7 @@ class RunCaptions:
 
     def sample(self, split: str, num_images: int) -> tuple[Int[Tensor, "M L"], Sequence[Prefix]]:
         """Tokens of some pictures of a split, always the same ones, and their captions as conditions."""
-        tokens = self.run.tokens(split)
+        tokens = load_tokens(self.run, split)
         chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:num_images]
         conditioner = self.conditioner(tokens.rows)
         said = class_caption if isinstance(conditioner, ClassConditioner) else plain_caption
@@ -54,8 +55,9 @@ class RunCaptions:
         encoded = conditioner.encode_captions(captions, max_length=self.run.spec.max_condition)
         return tokens.token_ids[chosen].long(), encoded
 
-    def captioner(self, tokens: TokenSet, unconditional_share: float) -> Captioner:
-        """Returns what draws conditions for pictures of a training set."""
+    def captioner(self, unconditional_share: float) -> Captioner:
+        """Makes the captioner of the training pictures."""
+        tokens = load_tokens(self.run, "train")
         conditioner = self.conditioner(tokens.rows)
         source = CAPTION_SOURCES[self.run.recipe.caption_source]
         said = class_caption if isinstance(conditioner, ClassConditioner) else source

@@ -28,6 +28,7 @@ from oar_core.train.parallel import Processes
 from oar_core.train.precision import fast_dtype
 from oar_core.train.run import Run, seeded_init
 from oar_core.train.run_captions import RunCaptions
+from oar_core.train.run_data import load_pictures, load_tokens
 from oar_core.train.stage_folders import (
     ANY_ORDER_STAGE,
     DECODER_STAGE,
@@ -37,6 +38,7 @@ from oar_core.train.stage_folders import (
     policy_folder,
     scratch_stage,
 )
+from oar_core.train.stage_weights import averaged_weights
 from oar_core.train.stages.any_order import AnyOrderStage
 from oar_core.train.stages.decoder import DecoderStage
 from oar_core.train.stages.evaluator import EvaluatorStage
@@ -59,7 +61,7 @@ class StageTrainer:
     def train_tokenizer(self) -> Path:
         check_own(self.run)
         recipe = self.run.recipe
-        images = self.run.images("train")
+        images = load_pictures(self.run, "train")
         with seeded_init(recipe.tokenizer_loop.seed):
             if recipe.details is None:
                 stage = TokenizerStage(images, recipe.grid_tokenizer, recipe.tokenizer_stage)
@@ -72,14 +74,14 @@ class StageTrainer:
         check_own(self.run)
         recipe = self.run.recipe
         config = recipe.grid_tokenizer  # raises before anything is done
-        images, tokens = self.run.images("train"), self.run.tokens("train")
+        images, tokens = load_pictures(self.run, "train"), load_tokens(self.run, "train")
         with seeded_init(recipe.decoder_loop.seed):
             stage = DecoderStage(
                 images,
                 tokens.token_ids,
                 config,
                 recipe.decoder_stage,
-                self.run.averaged(TOKENIZER_STAGE, "tokenizer."),
+                averaged_weights(self.run.folder / TOKENIZER_STAGE, "tokenizer."),
             )
         return train(stage, recipe.decoder_loop, self.run.folder / DECODER_STAGE, self.run.device)
 
@@ -87,7 +89,7 @@ class StageTrainer:
         check_own(self.run)
         recipe = self.run.recipe
         config = recipe.grid_backbone  # raises before anything is done
-        tokens = self.run.tokens("train")
+        tokens = load_tokens(self.run, "train")
         text = RunCaptions(self.run).text_tokenizer(tokens.rows)
         caption = CAPTION_SOURCES[recipe.caption_source]
         with seeded_init(recipe.any_order_loop.seed):
@@ -98,11 +100,11 @@ class StageTrainer:
         """Stage 2, on the any-order backbone; goes on from the shards that are there, then writes the statistics."""
         config = self.run.recipe.distill
         # Half precision is twice as fast on a CPU that has it, and orders hardly differ (Spearman 0.99).
-        tokens, backbone = self.run.tokens("train"), self.run.backbone(ANY_ORDER_STAGE).to(fast_dtype(self.run.device))
-        captioner = RunCaptions(self.run).captioner(tokens, 0.0)
+        backbone = self.run.backbone(ANY_ORDER_STAGE).to(fast_dtype(self.run.device))
+        captioner = RunCaptions(self.run).captioner(0.0)
         stamp = {"checkpoint": (self.run.folder / ANY_ORDER_STAGE / CHECKPOINT).stat().st_mtime_ns}
         orders = distill_orders(backbone, captioner, config, self.run.orders_folder, stamp)
-        pixels = self.run.images("train").pixels
+        pixels = load_pictures(self.run, "train").pixels
         if Processes.current().is_first:
             agreed = self._agreement(orders, backbone, captioner)
             stats = _order_stats(orders, self.run.spec.grid, pixels) | {"agreement": agreed}
@@ -112,7 +114,7 @@ class StageTrainer:
     def train_order_finetune(self) -> Path:
         """Stage 3, from the any-order weights. See `order_finetune.arm` for other orders than distilled ones."""
         recipe, config = self.run.recipe, self.run.recipe.order_finetune_stage
-        captioner = RunCaptions(self.run).captioner(self.run.tokens("train"), config.unconditional_share)
+        captioner = RunCaptions(self.run).captioner(config.unconditional_share)
         backbone = self.run.backbone(ANY_ORDER_STAGE).train()
         backbone.policy = None
         if config.policy_weight:
@@ -136,9 +138,8 @@ class StageTrainer:
         loop = replace(recipe.any_order_loop, num_images=num_images)
         with seeded_init(loop.seed):
             backbone = OarBackbone(recipe.grid_backbone)
-        stage = OrderFinetuneStage(
-            RunCaptions(self.run).captioner(self.run.tokens("train"), config.unconditional_share), backbone, config
-        )
+        captioner = RunCaptions(self.run).captioner(config.unconditional_share)
+        stage = OrderFinetuneStage(captioner, backbone, config)
         return train(stage, loop, self.run.folder / scratch_stage(orders, loop.seed), self.run.device)
 
     def train_order_policy(self, stage: str | None = None) -> Path:
@@ -149,7 +150,7 @@ class StageTrainer:
             policy = backbone.new_policy(recipe.order_policy)
         config = recipe.order_finetune_stage
         policy_stage = OrderPolicyStage(
-            RunCaptions(self.run).captioner(self.run.tokens("train"), config.unconditional_share),
+            RunCaptions(self.run).captioner(config.unconditional_share),
             backbone,
             policy,
             self.finetuning_orders(),
@@ -159,12 +160,12 @@ class StageTrainer:
         return train(policy_stage, recipe.order_policy_loop, self.run.folder / policy_folder(stage), self.run.device)
 
     def finetuning_orders(self) -> OrderSet:
-        """Returns what stage 3 trains on. One order for all pictures is one for those that were not distilled too."""
+        """Orders that stage 3 trains on. One order for all pictures is one for those that were not distilled too."""
         share = self.run.recipe.order_finetune_stage.consensus
         distilled = load_orders(self.run.finetuning_orders_folder).drawn_together(share)
         if share < 1:
             return distilled
-        everything = torch.arange(len(self.run.tokens("train")))
+        everything = torch.arange(len(load_tokens(self.run, "train")))
         return OrderSet(everything, distilled.orders[:1].expand(len(everything), -1))
 
     def train_evaluator(self) -> Path:
@@ -172,14 +173,14 @@ class StageTrainer:
         recipe = self.run.recipe
         if not recipe.attributes:
             raise ConfigError(f"recipe {recipe.name} names no attributes for an evaluator to read")
-        images = self.run.images("train")
+        images = load_pictures(self.run, "train")
         vocabulary = AttributeVocabulary.build(recipe.attributes, images.rows)
         with seeded_init(recipe.evaluator_loop.seed):
             stage = EvaluatorStage(images, vocabulary, recipe.evaluator, recipe.evaluator_stage)
         folder = self.run.folder / EVALUATOR_STAGE
         train(stage, recipe.evaluator_loop, folder, self.run.device)
         net = EvaluatorNet(recipe.evaluator, vocabulary.sizes)
-        net.load_state_dict(self.run.averaged(EVALUATOR_STAGE, ""))
+        net.load_state_dict(averaged_weights(folder))
         settle_norms(net.to(self.run.device), images, recipe.evaluator_loop.seed)
         save_evaluator(folder, recipe.name, net, vocabulary)
         return folder

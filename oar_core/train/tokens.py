@@ -63,14 +63,14 @@ class Captioner:
         return self._condition(self.fixed_captions(indices, seed), device)
 
     def fixed_captions(self, indices: Int[Tensor, "B"], seed: int) -> list[str]:
-        """Those of `fixed`."""
+        """Captions of `fixed`."""
         return [
             self.caption(self.tokens.rows[row], random.Random(f"{seed} {index}"))
             for index, row in zip(indices.tolist(), self.tokens.row_of[indices].tolist())
         ]
 
     def prefixes(self, captions: Sequence[str]) -> Sequence[Prefix]:
-        """As the backbone reads captions."""
+        """Encodes captions as the backbone reads them."""
         return self.conditioner.encode_captions(list(captions), max_length=self.max_length)
 
     def _condition(self, captions: Sequence[str], device: torch.device) -> Condition:
@@ -83,7 +83,7 @@ def _drawn_seed(step: Step) -> int:
 
 @torch.inference_mode()
 def tokenize(tokenizer: ImageTokenizer, images: ImageSet, device: torch.device) -> Int[Tensor, "M L"]:
-    """Of a whole split, as int16."""
+    """Tokenizes a whole split, as int16."""
     batches = torch.arange(len(images)).split(256)
     ids: list[Tensor] = []
     for indices in tqdm(batches, desc="tokenizing", unit="batch"):

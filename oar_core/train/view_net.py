@@ -30,5 +30,5 @@ class ViewNet(nn.Module):
         return self.stages(images).float().mean((2, 3))
 
     def project(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B 64"]:
-        """Where views are compared: of length 1."""
+        """Vectors of length 1, by which views are compared."""
         return F.normalize(self.head(features).float(), dim=-1)

@@ -33,7 +33,7 @@ def draw_wrong_span(count: int, group_size: int, generator: torch.Generator) -> 
 def near_codes(
     codebook: Float[Tensor, "V C"], token_ids: Int[Tensor, "*S"], near: int, generator: torch.Generator
 ) -> Int[Tensor, "*S"]:
-    """For each token one of the `near` codes nearest to its own, itself among them, all equally likely."""
+    """Draws for each token one of the `near` codes nearest to its own, itself among them, all equally likely."""
     with torch.autocast(codebook.device.type, enabled=False):
         likeness = codebook[token_ids].float() @ codebook.float().T
     nearest = likeness.topk(min(near, len(codebook)), dim=-1).indices

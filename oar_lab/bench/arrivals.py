@@ -1,8 +1,7 @@
 """Batching in three manners under the same open-loop load: Poisson arrivals into the bare engine."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from oar_core.engine.sequence import SequenceRequest
 from oar_lab.bench.batching import run_to_end
@@ -10,7 +9,7 @@ from oar_lab.bench.clock import Clock, Setting, quantile
 from oar_lab.bench.peak import Bound, PeakRow, find_peaks
 from oar_lab.bench.replay import CONTINUOUS, STATIC, Lives, poisson_times, replay
 from oar_lab.bench.subject import Subject
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 
 PARTS = (8, 4, 2, 1)  # of the greatest number of steps
 NUM_ALONE = 7  # runs of a picture alone: every bound is a multiple of their median
@@ -29,7 +28,7 @@ class ArrivalsRow:
 
 
 @dataclass(frozen=True)
-class ArrivalsReport:
+class ArrivalsReport(BenchReport):
     model: str
     slots: int
     num_images: int
@@ -54,9 +53,6 @@ class ArrivalsReport:
                 text,
             )
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_arrivals(

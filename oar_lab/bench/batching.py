@@ -1,8 +1,7 @@
 """The same pictures one after another and all at once."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -11,11 +10,11 @@ from oar_core.engine.events import SequenceFinished
 from oar_core.engine.sequence import SequenceRequest
 from oar_lab.bench.clock import Clock, Setting
 from oar_lab.bench.subject import Subject
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 
 
 @dataclass(frozen=True)
-class BatchingReport:
+class BatchingReport(BenchReport):
     """Seconds for the same pictures, made one after another and all at once."""
 
     model: str
@@ -33,9 +32,6 @@ class BatchingReport:
             (f"{self.num_images} pictures, {self.steps} steps", f"{self.setting.clock} seconds", "pictures/s"),
             ((name, seconds, self.num_images / seconds) for name, seconds in rows),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_batching(subject: Subject, *, num_images: int, steps: int | None, repeats: int) -> BatchingReport:
@@ -64,7 +60,7 @@ def measure_batching(subject: Subject, *, num_images: int, steps: int | None, re
 
 @torch.inference_mode()
 def run_to_end(engine: Engine, subject: Subject, requests: Sequence[SequenceRequest]) -> None:
-    """From requests to pixels."""
+    """Runs requests to their pixels."""
     for request in requests:
         engine.add(request)
     finished: list[tuple[int, ...]] = []

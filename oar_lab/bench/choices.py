@@ -1,4 +1,4 @@
-"""Whether the choice of number format and kernels is right at each start."""
+"""Checks whether the choice of number format and kernels is right at each start."""
 
 import math
 from collections import Counter
@@ -29,7 +29,7 @@ class ChoiceRow:
 
     @property
     def is_right(self) -> bool:
-        """Whether none is better by more than what a choice has to gain over another."""
+        """Tells whether no other choice is better by more than a choice has to gain."""
         return self.times_best <= math.exp(MARGIN)
 
 
@@ -41,7 +41,7 @@ class ChoicesReport:
 
     @property
     def right(self) -> dict[str, int]:
-        """How many starts chose rightly, by network."""
+        """Number of starts that chose rightly, by network."""
         return {name: sum(r.starts for r in self.rows if r.network == name and r.is_right) for name in self.seconds}
 
     def table(self) -> str:

@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class Setting:
-    """What figures were taken on."""
+    """The machine and build of a measurement."""
 
     torch: str
     device: str
@@ -49,7 +49,7 @@ class Clock:
         return self.medians([work], repeats)[0]
 
     def medians(self, works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-        """Of each, as `rounds` measures them."""
+        """Median of each call, as `rounds` measures them."""
         return [statistics.median(seconds) for seconds in zip(*self.rounds(works, repeats), strict=True)]
 
     def rounds(self, works: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
@@ -64,7 +64,7 @@ class Clock:
         return [[self.seconds(work) for work in works] for _ in range(repeats)]
 
     def least(self, work: Callable[[], object], repeats: int) -> float:
-        """What the machine can do: everything that disturbs a run makes it slower."""
+        """The least time of a call: everything that disturbs a run makes it slower."""
         work()
         return min(self.seconds(work) for _ in range(repeats))
 

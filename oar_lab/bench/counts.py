@@ -1,4 +1,4 @@
-"""How many operations and bytes the parts of a picture need at least, from the configuration alone.
+"""Least operations and bytes of the parts of a picture, from the configuration alone.
 
 An operation is an addition or a multiplication of a matrix product or a convolution. Bytes are those that have to be
 read once whatever is kept in caches: weights once a call, keys and values once a row, activations not at all.

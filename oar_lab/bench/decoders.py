@@ -1,10 +1,9 @@
-"""What decoding in bf16 gains, and by how much it changes pictures."""
+"""Measures what decoding in bf16 gains, and how much it changes pictures."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,14 +14,14 @@ from oar_core.nn.packed_conv import pack_convs
 from oar_core.train.run import seeded_init
 from oar_core.weights import Manifest
 from oar_lab.bench.clock import Clock, Setting
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 
 PUBLISHED = ("llamagen_vq", "maskgit_vq")
 Make = Callable[[torch.dtype], ImageTokenizer]
 
 
 @dataclass(frozen=True)
-class DecodersReport:
+class DecodersReport(BenchReport):
     measured: dict[str, DecoderCalibration]
     setting: Setting
 
@@ -30,12 +29,9 @@ class DecodersReport:
         headers = ("decoder", "times as fast in bf16", "grey levels of difference", "chosen")
         return table(headers, ((name, each.gain, each.grey_levels, each.dtype) for name, each in self.measured.items()))
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def decoders(weights: Path) -> dict[str, Make]:
-    """Those of the models there, and those of published tokenizers with random weights. Raises WeightsError."""
+    """Decoders of the models there, and of published tokenizers with random weights. Raises WeightsError."""
     manifest = Manifest.load(weights)
 
     def shipped(name: str, dtype: torch.dtype) -> ImageTokenizer:
@@ -57,7 +53,7 @@ def _random(key: str, dtype: torch.dtype) -> ImageTokenizer:
 
 
 def measure_decoders(makes: Mapping[str, Make]) -> DecodersReport:
-    """Of one picture each."""
+    """Measures decoding of one picture each."""
     torch.set_num_threads(1)
     measured = {
         name: DecoderCalibration.measure(make(torch.float32), make(torch.bfloat16)) for name, make in makes.items()

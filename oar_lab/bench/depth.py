@@ -1,11 +1,10 @@
-"""Whether a step's time depends on how many pictures wait."""
+"""Measures whether a step's time depends on the number of waiting pictures."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from oar_lab.bench.clock import Clock, Setting, quantile
 from oar_lab.bench.subject import Subject
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class DepthRow:
 
 
 @dataclass(frozen=True)
-class DepthReport:
+class DepthReport(BenchReport):
     model: str
     slots: int
     rows: list[DepthRow]
@@ -25,9 +24,6 @@ class DepthReport:
     def table(self) -> str:
         headers = ("pictures waiting", f"{self.setting.clock} ms a step", "relative")
         return table(headers, ((row.waiting, row.step_ms, row.relative) for row in self.rows))
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_depth(subject: Subject, *, slots: int, depths: tuple[int, ...]) -> DepthReport:

@@ -1,9 +1,9 @@
 """The engine in each number format, against the plain loop over a network in fp32 as it was trained."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -15,7 +15,7 @@ from oar_core.sampling.request import SequenceRequest
 from oar_lab.bench.batching import run_to_end
 from oar_lab.bench.clock import Clock, Setting
 from oar_lab.bench.subject import Subject
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class EagerRow:
 
 
 @dataclass(frozen=True)
-class EagerReport:
+class EagerReport(BenchReport):
     model: str
     batch: int
     steps: int
@@ -39,9 +39,6 @@ class EagerReport:
         headers = (f"{self.batch} pictures, {self.steps} steps", "dtype", f"{self.setting.clock} seconds")
         rows = ((row.name, row.dtype, row.seconds, row.images_per_second, row.times_eager) for row in self.rows)
         return table((*headers, "pictures/s", "times eager"), rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_eager(subjects: Sequence[Subject], *, batch: int, steps: int | None, repeats: int) -> EagerReport:

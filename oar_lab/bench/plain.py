@@ -8,6 +8,7 @@ them. The arithmetic is the family's own; tests compare its tokens with the engi
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ Draw = Callable[[Float[Tensor, "B G V"]], Int[Tensor, "B G"]]
 
 
 def multinomial(logits: Float[Tensor, "B G V"]) -> Int[Tensor, "B G"]:
-    """With all codes, at temperature 1."""
+    """Draws from all codes, at temperature 1."""
     return torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view(logits.shape[:2])
 
 
@@ -72,6 +73,8 @@ class PlainMemory:
 class PlainLoop(ABC):
     """One batch of guided pictures. A family says what a step feeds; the rest is the same for all."""
 
+    entries: ClassVar[int] = 1  # of the cache, a token
+
     def __init__(
         self, backbone: Backbone, conditions: Sequence[Sequence[int]], unconditional: Sequence[int], guidance: float
     ) -> None:
@@ -94,9 +97,15 @@ class PlainLoop(ABC):
             tokens.scatter_(1, asked, done[0])
         return tokens
 
-    @abstractmethod
     def start(self, rows: int) -> None:
-        """Makes empty caches of so many rows."""
+        """Makes an empty cache of so many rows."""
+        config: Any = self.backbone.config
+        capacity = self.condition.shape[1] + self.entries * config.num_tokens
+        self.cache = PlainCache(self.num_layers, rows, config.num_heads, capacity, config.head_width)
+
+    @property
+    def num_layers(self) -> int:
+        return cast("Any", self.backbone.config).num_layers
 
     @abstractmethod
     def step(
@@ -107,11 +116,6 @@ class PlainLoop(ABC):
 
 class PlainLpd(PlainLoop):
     backbone: LpdBackbone
-
-    def start(self, rows: int) -> None:
-        config = self.backbone.config
-        heads, capacity = config.num_heads, 1 + config.num_tokens
-        self.cache = PlainCache(config.num_layers, rows, heads, capacity, config.width // heads)
 
     def step(
         self, tokens: Int[Tensor, "B K"], places: Int[Tensor, "B K"], asked: Int[Tensor, "B G"]
@@ -135,10 +139,7 @@ class PlainLpd(PlainLoop):
 
 class PlainRandar(PlainLoop):
     backbone: RandarBackbone
-
-    def start(self, rows: int) -> None:
-        config = self.backbone.config
-        self.cache = PlainCache(config.num_layers, rows, config.num_heads, 1 + 2 * config.num_tokens, config.head_width)
+    entries = 2
 
     def step(
         self, tokens: Int[Tensor, "B K"], places: Int[Tensor, "B K"], asked: Int[Tensor, "B G"]
@@ -162,10 +163,6 @@ class PlainRandar(PlainLoop):
 class PlainLlamaGen(PlainLoop):
     backbone: LlamaGenBackbone
 
-    def start(self, rows: int) -> None:
-        config = self.backbone.config
-        self.cache = PlainCache(config.num_layers, rows, config.num_heads, 1 + config.num_tokens, config.head_width)
-
     def step(
         self,
         tokens: Int[Tensor, "B K"],
@@ -183,11 +180,6 @@ class PlainLlamaGen(PlainLoop):
 
 class PlainJanus(PlainLoop):
     backbone: JanusBackbone
-
-    def start(self, rows: int) -> None:
-        config = self.backbone.config
-        capacity = self.condition.shape[1] + config.num_tokens
-        self.cache = PlainCache(config.num_layers, rows, config.num_heads, capacity, config.head_width)
 
     def step(
         self,
@@ -211,10 +203,9 @@ class PlainTwoStacks(PlainLoop):
 
     backbone: OarBackbone
 
-    def start(self, rows: int) -> None:
-        config = self.backbone.config
-        capacity = config.max_condition + config.num_tokens
-        self.cache = PlainCache(config.num_context_layers + 1, rows, config.num_heads, capacity, config.head_width)
+    @property
+    def num_layers(self) -> int:
+        return self.backbone.config.num_context_layers + 1
 
     def step(
         self, tokens: Int[Tensor, "B K"], places: Int[Tensor, "B K"], asked: Int[Tensor, "B G"]

@@ -21,7 +21,7 @@ MANNERS = (ONE, STATIC, CONTINUOUS)
 
 @dataclass
 class Lives:
-    """By picture: seconds from its arrival to its first patch and to its last; and when the last of all ended."""
+    """Seconds from each picture's arrival to its first and last patch; and the time when the last one ended."""
 
     first: dict[str, float] = field(default_factory=dict[str, float])
     total: dict[str, float] = field(default_factory=dict[str, float])

@@ -104,5 +104,5 @@ def _both(layers: int) -> dict[str, int]:
 
 
 def conditions_of(requests: Sequence[SequenceRequest]) -> list[tuple[int, ...]]:
-    """As ids, which all of these have."""
+    """Conditions as ids, which all of these have."""
     return [request.condition_ids for request in requests if isinstance(request.condition_ids, tuple)]

@@ -1,8 +1,7 @@
-"""What few steps save, what guidance costs, and what it costs to score every position at each step."""
+"""Measures what few steps save, and what guidance and scoring every position at each step cost."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from oar_core.order.plan import POLICY_ORDERS, PlanSpec
 from oar_core.order.rules import FIXED, RULES
@@ -10,7 +9,7 @@ from oar_core.sampling.request import SequenceRequest
 from oar_lab.bench.batching import run_to_end
 from oar_lab.bench.clock import Clock, Setting
 from oar_lab.bench.subject import Subject
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class StepsRow:
 
 
 @dataclass(frozen=True)
-class StepsReport:
+class StepsReport(BenchReport):
     model: str
     batch: int
     rows: list[StepsRow]
@@ -33,9 +32,6 @@ class StepsReport:
     def table(self) -> str:
         headers = ("order", "steps", "guided", "queries a picture", f"{self.setting.clock} seconds", "relative")
         return table(headers, ((r.order, r.steps, r.guided, r.queries, r.seconds, r.relative) for r in self.rows))
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 # With the interval of guidance, or None for no guidance.
@@ -77,7 +73,7 @@ def _requests(
 
 
 def _queries(plan: PlanSpec, length: int) -> int:
-    """Of equal groups: each position once; or at each step all that remain, or a shortlist of them."""
+    """Counts queries of equal groups: each position once; or at each step all that remain, or a shortlist of them."""
     steps = plan.steps or length
     group = length // steps
     left = [length - step * group for step in range(steps)]

@@ -1,4 +1,4 @@
-"""What a benchmark measures: a shipped model, or a recipe with random weights, whose speed is that of trained ones."""
+"""The subject of a benchmark: a shipped model, or a recipe with random weights, whose speed is that of trained ones."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,7 +80,7 @@ class Subject:
 
     @cached_property
     def draw(self) -> Draw:
-        """Of the engine's steps. Raises ConfigError where it cannot be compiled."""
+        """The draw of the engine's steps. Raises ConfigError where it cannot be compiled."""
         return CompiledDraw(self.backbone.spec.vocab_size, self.device) if self.is_compiled else plain_draw
 
     def requests(self, count: int, plan: PlanSpec | None = None, *, first: int = 0) -> list[SequenceRequest]:

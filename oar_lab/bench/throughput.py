@@ -1,16 +1,15 @@
 """Offline throughput by batch size; a batch of one is the latency of one."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from typing import Any
 
 from oar_core.host_memory import page_faults
 from oar_lab.bench.batching import run_to_end
 from oar_lab.bench.clock import Clock, Setting
 from oar_lab.bench.subject import Subject
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class ThroughputRow:
 
 
 @dataclass(frozen=True)
-class ThroughputReport:
+class ThroughputReport(BenchReport):
     model: str
     steps: int
     rows: list[ThroughputRow]
@@ -33,9 +32,6 @@ class ThroughputReport:
         return table(
             ("pictures at once", f"{self.setting.clock} seconds", "pictures/s", "new pages of memory a picture"), rows
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass

@@ -4,8 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,14 +21,14 @@ from oar_core.train.recipe import Recipe
 from oar_core.train.run import seeded_init
 from oar_core.train.stages.tokenizer import TokenizerStage
 from oar_lab.bench.subject import PROMPT_LENGTH
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 
 TOKENIZER, ANY_ORDER = "tokenizer", "any_order"
 STAGES = (ANY_ORDER, TOKENIZER)
 
 
 @dataclass(frozen=True)
-class TrainingReport:
+class TrainingReport(BenchReport):
     """Forward, backward and optimiser step."""
 
     recipe: str
@@ -43,9 +42,6 @@ class TrainingReport:
     def table(self) -> str:
         row = (self.recipe, self.stage, self.num_tokens, self.parameters, self.images_per_cpu_second, self.peak_mib)
         return table(("recipe", "stage", "tokens", "parameters", "pictures per CPU second", "peak MiB"), [row])
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_training(recipe: Recipe, *, stage: str = ANY_ORDER, batch_size: int, steps: int) -> TrainingReport:

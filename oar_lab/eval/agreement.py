@@ -22,5 +22,5 @@ def agreement(read: Int[Tensor, "M A"], expected: Int[Tensor, "M A"], names: tup
 
 
 def relative(reached: dict[str, float], possible: dict[str, float]) -> dict[str, float]:
-    """Returns what was reached as a share of what the evaluator reads off real pictures."""
+    """Agreement as a share of what the evaluator reads off real pictures."""
     return {name: reached[name] / possible[name] for name in reached if possible.get(name, 0.0) > 0}

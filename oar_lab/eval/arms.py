@@ -16,7 +16,8 @@ Report = dict[str, Any]
 
 
 def load_reports(folder: Path) -> list[Report]:
-    """In the order of their labels and settings. Raises DataError for a folder without any, or of another format."""
+    """Loads reports in the order of their labels and settings. Raises DataError for a folder without any, or of another
+    format."""
     paths = sorted(folder.glob("*.json"))
     if not paths:
         raise DataError(f"{folder} holds no evaluation: `oar eval quality` writes them")
@@ -98,7 +99,7 @@ def group_arms(reports: Sequence[Report]) -> list[Arm]:
 
 
 def best_guidance(arms: Sequence[Arm]) -> list[Arm]:
-    """Of arms that differ in guidance alone, the one with the least FD-eval."""
+    """Keeps, of arms that differ in guidance alone, the one with the least FD-eval."""
     groups: dict[str, list[Arm]] = {}
     for arm in arms:
         settings = {**arm.first["settings"], "seed": None}

@@ -54,7 +54,7 @@ class Resampled(NamedTuple):
 
 
 def mean_of(figures: Sequence[Resampled]) -> Resampled:
-    """Of several seeds of an arm, which have the same prompts: a prompt is drawn again with all its pictures."""
+    """Mean of several seeds of an arm, which have the same prompts: a prompt is drawn again with all its pictures."""
     return Resampled(
         sum(figure.value for figure in figures) / len(figures),
         tuple(np.mean([figure.resamples for figure in figures], axis=0).tolist()),
@@ -62,7 +62,7 @@ def mean_of(figures: Sequence[Resampled]) -> Resampled:
 
 
 def resample_counts(num_pictures: int, num_resamples: int, seed: int = 0) -> Int[np.ndarray, "R M"]:
-    """How often each resample has each picture. More resamples begin with the fewer."""
+    """Counts of each picture in each resample. More resamples begin with the fewer."""
     generator = torch.Generator().manual_seed(seed)
     drawn = (torch.randint(num_pictures, (num_pictures,), generator=generator) for _ in range(num_resamples))
     counts = [torch.bincount(indices, minlength=num_pictures).numpy() for indices in drawn]
@@ -143,7 +143,7 @@ def _off_diagonal_sum(part: Float[Tensor, "m D"], everything: Float[Tensor, "M D
 
 
 def _mean_across(part: Float[Tensor, "m D"], real: Float[Tensor, "M D"], first: int | None) -> Float[Tensor, "m"]:
-    """Of each picture with all real ones, but for the one of its own prompt where `first` numbers the pictures."""
+    """Means of each picture with all real ones, except that of its own prompt where `first` numbers the pictures."""
     kernel = cubic_kernel(part, real)
     if first is None:
         return kernel.mean(1)

@@ -18,7 +18,7 @@ FOOTNOTE = (
 
 @dataclass(frozen=True)
 class Change:
-    """What an arm has of a figure more than another one; a share of it where the figure `is_relative`."""
+    """Difference of a figure between two arms; a share of it where the figure `is_relative`."""
 
     arm: str
     base: str
@@ -64,7 +64,8 @@ def figures_table_rows(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]
 
 
 def changes(arm: Arm, base: Arm) -> list[Change]:
-    """Of the seeds that both have, where there are such. Raises DataError where the two are not comparable."""
+    """Changes over the seeds that both have, where there are such. Raises DataError where the two are not
+    comparable."""
     _check_comparable(arm.first, base.first)
     arm, base = paired(arm, base)
     found: list[Change] = []

@@ -36,8 +36,8 @@ class DrawSettings:
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data. An option that is younger than the first evaluations is left out where it has its usual value:
-        what was drawn before it could change keeps its name."""
+        """Converts to plain data. An option that is younger than the first evaluations is left out where it has its
+        usual value: what was drawn before it could change keeps its name."""
         reported = asdict(self)
         for group, usual in (("plan", PlanSpec()), ("sampling", SamplingParams())):
             for name in reported[group].keys() - ALWAYS_TOLD:

@@ -44,7 +44,7 @@ def class_labels(num_classes: int, count: int) -> Int[np.ndarray, "M"]:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How the pictures of an export are drawn."""
+    """Settings with which the pictures of an export are drawn."""
 
     plan: PlanSpec
     sampling: SamplingParams
@@ -87,7 +87,7 @@ class PictureStore:
         self._count += len(pictures)
 
     def _part(self, start: int) -> Path:
-        """By the number of its first picture."""
+        """The file of a part, by the number of its first picture."""
         return self._folder / f"{start}.npy"
 
 

@@ -123,10 +123,7 @@ def lite0_distances(
 def _distances(
     real: Float[Tensor, "M 1280"], fake: Float[Tensor, "N 1280"], counts: Int[np.ndarray, "R N"]
 ) -> dict[str, Any]:
-    found = {
-        "fd": FrechetReference(real).resampled(fake, counts),
-        "kid": resampled_kernel_distance(real, fake, counts),
-    }
+    found = {"fd": FrechetReference(real).resampled(fake, counts), "kid": resampled_kernel_distance(real, fake, counts)}
     return {
         name: {"value": figure.value, "interval": list(figure.interval) if len(counts) else None}
         for name, figure in found.items()

@@ -1,4 +1,4 @@
-"""What no generator on this tokenizer and data can beat: real against real pictures, and reconstructions."""
+"""Floors that no generator on this tokenizer and data can beat: real against real pictures, and reconstructions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ MAX_MEASURED = 2000  # pictures for PSNR and code usage, which settle early
 
 @dataclass(frozen=True)
 class Distances:
-    """Of a set of pictures to the held-out real ones. `fd_eval` is squared, and falls as `num_samples` grows."""
+    """Distances of a set of pictures to the held-out real ones. `fd_eval` is squared, and falls as `num_samples`
+    grows."""
 
     num_samples: int
     fd_eval: float

@@ -20,7 +20,7 @@ class Gaussian:
 
     @classmethod
     def fit(cls, features: Float[Tensor, "M D"]) -> Self:
-        """Of at least two samples."""
+        """Fits at least two samples."""
         assert len(features) > 1, "a covariance needs two samples"
         samples = features.double()
         mean = samples.mean(0)

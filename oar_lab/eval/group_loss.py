@@ -1,4 +1,4 @@
-"""What it costs to decode several positions at once, from the likelihood of held-out pictures, and the sizes that cost
+"""Cost of decoding several positions at once, from the likelihood of held-out pictures, and the sizes that cost
 the least.
 
 A[K, r] is the mean loss, in nats a picture, of the true token at rank r of an order when the first K ranks are known. A
@@ -77,14 +77,14 @@ def _commit(ordered: Int[Tensor, "B L"], positions: Int[Tensor, "B L"], start: i
 
 
 def schedule_cost(table: LossTable, sizes: Sequence[int]) -> float:
-    """In nats a picture."""
+    """Cost of a schedule, in nats a picture."""
     ends = list(accumulate(sizes))
     assert ends[-1] == len(table), "sizes fill the picture"
     return sum(table[end - size, end - size : end].sum().item() for size, end in zip(sizes, ends))
 
 
 def excess(table: LossTable, sizes: Sequence[int]) -> float:
-    """Of a schedule, above one position a step."""
+    """Excess cost of a schedule above one position a step."""
     return schedule_cost(table, sizes) - table.diagonal().sum().item()
 
 

@@ -32,7 +32,8 @@ class Halves:
 
 
 def split_halves(row_of: Int[np.ndarray, "M"], num_fit: int, num_score: int) -> Halves:
-    """From the end of the order in which evaluations take pictures. Raises DataError where there are too few."""
+    """Splits pictures from the end of the order in which evaluations take them. Raises DataError where there are too
+    few."""
     order = choose_pictures(len(row_of), len(row_of)).flip(0)
     rows = torch.from_numpy(np.asarray(row_of)).long()[order]
     fit = order[:num_fit]
@@ -55,11 +56,11 @@ class SizeTable:
 
     @property
     def nats(self) -> float:
-        """Of a scored picture, one position a step."""
+        """Nats of a scored picture, one position a step."""
         return self.scored.diagonal().sum().item()
 
     def row(self, steps: int) -> dict[str, Any]:
-        """Returns what each schedule of so many steps costs on the scored pictures, above one position a step; the best
+        """Costs of each schedule of so many steps on the scored pictures, above one position a step; the best
         sizes also as they were fitted, which flatters them."""
         usual = {kind: group_sizes(kind, steps, len(self.scored)) for kind in SCHEDULES}
         costs = {kind: round(excess(self.scored, sizes), 4) for kind, sizes in usual.items()}

@@ -18,12 +18,7 @@ class KernelDistance:
 
 
 def kernel_distance(
-    real: Float[Tensor, "M D"],
-    fake: Float[Tensor, "N D"],
-    *,
-    block_size: int = 500,
-    min_blocks: int = 5,
-    seed: int = 0,
+    real: Float[Tensor, "M D"], fake: Float[Tensor, "N D"], *, block_size: int = 500, min_blocks: int = 5, seed: int = 0
 ) -> KernelDistance:
     """Over disjoint random blocks of `block_size` samples of each side, so that the blocks are independent.
 

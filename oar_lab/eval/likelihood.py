@@ -86,6 +86,6 @@ def _group_losses(
 
 
 def _losses(logits: Float[Tensor, "B N V"], token_ids: Int[Tensor, "B N"]) -> Float[Tensor, "B"]:
-    """In nats a picture."""
+    """Nats a picture."""
     losses = F.cross_entropy(logits.flatten(0, 1).float(), token_ids.flatten(), reduction="none")
     return losses.view(token_ids.shape).sum(1)

@@ -110,7 +110,7 @@ class Lite0Net(nn.Module):
 
 
 def _relu6(x: Tensor) -> Tensor:
-    """In place: no gradient is ever needed."""
+    """Rectifies in place: no gradient is ever needed."""
     return F.relu6(x, inplace=True)
 
 
@@ -149,7 +149,7 @@ class Lite0:
 
     @torch.inference_mode()
     def features(self, pixels: UInt8[np.ndarray, "M Y X 3"]) -> Float[Tensor, "M 1280"]:
-        """On the CPU."""
+        """Features on the CPU."""
         device = self.net.head.weight.device
         parts = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
         return torch.cat(

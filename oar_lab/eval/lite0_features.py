@@ -19,7 +19,7 @@ CHUNK = 256
 
 
 def picture_digest(pixels: UInt8[np.ndarray, "M Y X 3"]) -> str:
-    """Of all bytes."""
+    """Digests all bytes."""
     return digest(pixels.shape, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest())
 
 
@@ -32,11 +32,11 @@ class Lite0Features:
         self._network: Lite0 | None = None
 
     def of(self, pixels: UInt8[np.ndarray, "M Y X 3"]) -> Float[Tensor, "M 1280"]:
-        """Of pictures at hand: the file is named by all of their bytes."""
+        """Features of given pictures: the file is named by all of their bytes."""
         return self.under(picture_digest(pixels), lambda: pixels)
 
     def under(self, key: str, make: Callable[[], UInt8[np.ndarray, "M Y X 3"]]) -> Float[Tensor, "M 1280"]:
-        """Of pictures that `key` names and that are made where their features are not there."""
+        """Features of pictures that `key` names; the pictures are made only where their features are missing."""
         path = self.folder / f"lite0-{digest(FORMAT, WEIGHTS_SHA256, key)}.safetensors"
         if not path.exists():
             save_tensors(path, {"features": self._compute(make())}, {"weights": WEIGHTS_SHA256})

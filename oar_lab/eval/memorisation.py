@@ -30,7 +30,7 @@ class Closeness:
 
 
 def closeness(generated: Float[Tensor, "M"], real: Float[Tensor, "N"]) -> Closeness:
-    """Of distances to the nearest training picture. At the threshold itself is not closer."""
+    """Summarises distances to the nearest training picture. At the threshold itself is not closer."""
     threshold = real.double().quantile(CLOSE_QUANTILE)
     # Held-out pictures may be exact copies of training ones; the ratio then compares with the least positive number.
     median = real.double().median().clamp(min=torch.finfo(torch.float64).tiny)

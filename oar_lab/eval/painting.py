@@ -1,4 +1,4 @@
-"""How one picture came about: its canvas at some steps, and the rank at which each position was written."""
+"""The painting of one picture: its canvas at some steps, and the rank of each position."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ DARK, LIGHT = np.array([38, 20, 72]), np.array([252, 233, 160])
 
 @dataclass(frozen=True)
 class PaintedPicture:
-    """In grid order: `ranks[p]`, from 0, is the rank at which position p was decoded, `steps[p]` the step, from 1."""
+    """A picture with its order: `ranks[p]`, from 0, is the rank at which position p was decoded, `steps[p]` the step,
+    from 1."""
 
     token_ids: Int[np.ndarray, "L"]
     ranks: Int[np.ndarray, "L"]

@@ -49,7 +49,7 @@ class Quality:
 def measure_quality(
     pipeline: Model, reference: Reference, requested: DrawSettings, settings: QualitySettings, folder: Path
 ) -> Quality:
-    """What costs time is kept in `folder` and not done twice: tokens drawn, floors, likelihood."""
+    """Measures quality; keeps in `folder` what costs time: tokens drawn, floors, likelihood."""
     chosen, draws = _drawn(pipeline, reference, requested, settings, folder)
     pixels = _decode(pipeline, draws.token_ids, settings.batch_size)
     real = reference.held_out.pixels[chosen.numpy()]
@@ -86,7 +86,7 @@ def measure_distances(
 def _drawn(
     pipeline: Model, reference: Reference, requested: DrawSettings, settings: QualitySettings, folder: Path
 ) -> tuple[Int[Tensor, "M"], Draws]:
-    """Tells which held-out pictures lend their captions, and what was drawn from these."""
+    """The held-out pictures that lend their captions, and the pictures drawn from these."""
     chosen = choose_pictures(len(reference.held_out.pixels), settings.num_samples)
     captions = reference.captions
     path = draws_path(folder, pipeline, requested, digest(captions))
@@ -119,7 +119,7 @@ def _figures(
 
 
 def _memorisation(reference: Reference, reading: Reading, pixels: UInt8[np.ndarray, "M Y X 3"]) -> dict[str, Any]:
-    """As many generated pictures as the reference has held-out distances."""
+    """Compares as many generated pictures as the reference has held-out distances."""
     count = len(reference.feature_distances)
     features = nearest_rows(reading.features[:count], reference.training_reading.features)
     return {
@@ -139,7 +139,7 @@ def _floors(pipeline: Model, reference: Reference, chosen: Int[Tensor, "M"], fol
 
 
 def _bits(pipeline: Model, reference: Reference, settings: QualitySettings, folder: Path) -> float:
-    """Of held-out pictures with their captions, along random orders; the same for all ways of sampling."""
+    """Bits of held-out pictures with their captions, along random orders; the same for all ways of sampling."""
     count = min(settings.num_likelihood, len(reference.held_out.pixels))
     key = digest(FORMAT, pipeline.model_hash, reference.key, count, _dtype(pipeline))
 
@@ -190,7 +190,8 @@ def _dtype(pipeline: Model) -> str:
 
 
 def _decode(pipeline: Model, token_ids: Int[Tensor, "M L"], batch_size: int) -> UInt8[np.ndarray, "M Y X 3"]:
-    """In the number format of the backbone: bf16 takes half of the time, and grey levels move by a fraction of one."""
+    """Decodes in the number format of the backbone: bf16 takes half of the time, and grey levels move by a fraction of
+    one."""
     with torch.autocast(_device(pipeline), torch.bfloat16, enabled=_dtype(pipeline) == "bfloat16"):
         return _decode_all(pipeline, token_ids, batch_size)
 

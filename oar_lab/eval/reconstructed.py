@@ -28,7 +28,7 @@ def reconstruct(pipeline: Model, pixels: UInt8[np.ndarray, "M Y X 3"]) -> UInt8[
 
 
 def read_reconstructions(pipeline: Model, reference: Reference, chosen: Int[Tensor, "M"], folder: Path) -> Reading:
-    """Of the `chosen` held-out pictures; computed once for a tokenizer, then read from `folder`."""
+    """Reads the `chosen` held-out pictures; computed once for a tokenizer, then read from `folder`."""
     key = digest(reference.key, module_digest(pipeline.tokenizer), len(chosen))
     path = folder / f"reconstructions-{key}.safetensors"
     if not path.exists():

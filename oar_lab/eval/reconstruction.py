@@ -1,4 +1,4 @@
-"""How faithful an image tokenizer is, and how evenly it uses its codes."""
+"""Measures the fidelity of an image tokenizer, and how evenly it uses its codes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -67,13 +67,13 @@ class Reference:
 
     @property
     def labels(self) -> Int[Tensor, "M A"]:
-        """Of the held-out pictures."""
+        """Labels of the held-out pictures."""
         by_row = self.evaluator.vocabulary.encode(self.held_out.rows)
         return by_row[torch.from_numpy(self.held_out.row_of).long()]
 
     @property
     def captions(self) -> list[str]:
-        """Of the held-out pictures."""
+        """Captions of the held-out pictures."""
         return [self.held_out.rows[row]["caption"] for row in self.held_out.row_of.tolist()]
 
 

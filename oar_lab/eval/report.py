@@ -51,7 +51,7 @@ ORDERS_TEXT = "Mean rank of each position, first ones dark. Entropies: 0 for one
 
 
 def _comparable(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
-    """By data and evaluator: only within these may figures be compared."""
+    """Groups arms by data and evaluator: only within these may figures be compared."""
     groups: dict[str, list[Arm]] = {}
     for arm in arms:
         first = arm.first
@@ -91,7 +91,7 @@ def _class_maps(arms: Sequence[Arm], folder: Path) -> list[str]:
 
 
 def _intervals(arms: Sequence[Arm]) -> list[str]:
-    """Of the distances, then of what arms change: of the first one with random order, or of the first of all."""
+    """Intervals of the distances, then of changes from the first arm with random order, or from the first of all."""
     base = next((arm for arm in arms if arm.order == "random"), arms[0])
     tables = [*figures_section(arms), *changes_section(arms, base)]
     return ["### Intervals", *tables] if tables else []

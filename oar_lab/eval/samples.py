@@ -12,9 +12,11 @@ from oar_core.sampling.generate import generate
 from oar_core.sampling.request import SequenceRequest
 from oar_core.sampling.sampler import SamplingParams
 
+BATCH = 64
+
 
 def draw_samples(
-    pipeline: Model, prompts: Sequence[str], plan: PlanSpec, sampling: SamplingParams, *, batch_size: int = 64
+    pipeline: Model, prompts: Sequence[str], plan: PlanSpec, sampling: SamplingParams
 ) -> UInt8[np.ndarray, "M Y X 3"]:
     """One picture a prompt; picture i has seed i. Raises a RequestError for a prompt or plan that cannot be served."""
     requests = [
@@ -23,6 +25,6 @@ def draw_samples(
     ]
     parts = [
         pipeline.decode(torch.tensor(generate(pipeline.backbone, chunk, pipeline.unconditional_ids)))
-        for chunk in (requests[start : start + batch_size] for start in range(0, len(requests), batch_size))
+        for chunk in (requests[start : start + BATCH] for start in range(0, len(requests), BATCH))
     ]
     return np.concatenate(parts)

@@ -19,6 +19,7 @@ from oar_lab.eval.group_loss import best_sizes, loss_table
 from oar_lab.eval.likelihood import picture_bits
 from oar_lab.eval.markdown import markdown_table
 
+BATCH = 64  # pictures
 ONE_A_STEP, COSINE, BEST = "one a step", "cosine", "best"
 NORMAL_95 = 1.96  # standard errors of a mean
 
@@ -33,7 +34,7 @@ class StepSizes:
 
 @dataclass(frozen=True)
 class StageBits:
-    """Of one stage in one order: by schedule, the bits a token of each picture."""
+    """Bits a token of each picture, by schedule, of one stage in one order."""
 
     label: str
     schedules: tuple[StepSizes, ...]
@@ -59,9 +60,7 @@ def interval_of_mean(values: Float[Tensor, "M"]) -> Interval:
     return Interval(mean - reach, mean + reach)
 
 
-def measure_stage(
-    run: Run, named: str, split: str, num_images: int, num_fit: int, steps: Sequence[int], *, batch_size: int = 64
-) -> StageBits:
+def measure_stage(run: Run, named: str, split: str, num_images: int, num_fit: int, steps: Sequence[int]) -> StageBits:
     """`named` is a stage, or a stage and an order with a colon between; alone, it is in the order that it was taught.
 
     Best sizes are fitted on `num_fit` other pictures, where there are steps. Raises ConfigError where the split has
@@ -79,30 +78,18 @@ def measure_stage(
         )
     schedules = [StepSizes(ONE_A_STEP)]
     if steps:
-        schedules += _schedules(backbone, token_ids[num_images:], conditions[num_images:], order, steps, batch_size)
+        schedules += _schedules(backbone, token_ids[num_images:], conditions[num_images:], order, steps)
     bits = [
-        picture_bits(
-            backbone,
-            token_ids[:num_images],
-            conditions[:num_images],
-            order,
-            sizes=schedule.sizes,
-            batch_size=batch_size,
-        )
+        picture_bits(backbone, token_ids[:num_images], conditions[:num_images], order, sizes=schedule.sizes)
         for schedule in schedules
     ]
     return StageBits(f"{stage}:{order}", tuple(schedules), tuple(bits))
 
 
 def _schedules(
-    backbone: Backbone,
-    token_ids: Int[Tensor, "F L"],
-    conditions: Sequence[Prefix],
-    order: str,
-    steps: Sequence[int],
-    batch_size: int,
+    backbone: Backbone, token_ids: Int[Tensor, "F L"], conditions: Sequence[Prefix], order: str, steps: Sequence[int]
 ) -> list[StepSizes]:
-    fitted = best_sizes(loss_table(backbone, token_ids, conditions, order, batch_size=batch_size), max(steps))
+    fitted = best_sizes(loss_table(backbone, token_ids, conditions, order, batch_size=BATCH), max(steps))
     found: list[StepSizes] = []
     for count in steps:
         found.append(StepSizes(f"{count} {COSINE}", group_sizes(COSINE, count, token_ids.shape[1])))

@@ -21,7 +21,7 @@ def figures_section(arms: Sequence[Arm]) -> list[str]:
 
 
 def changes_section(arms: Sequence[Arm], base: Arm) -> list[str]:
-    """Returns what each of the other arms changes of `base`, paired; nothing where none is comparable."""
+    """Changes of the other arms from `base`, paired; nothing where none is comparable."""
     others = [arm for arm in arms if arm is not base and comparable(arm, base)]
     return [markdown_table(*changes_table_rows(others, base))] if others else []
 

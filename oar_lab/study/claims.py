@@ -1,4 +1,4 @@
-"""What the study is to show, claim by claim, checked against the figures that are there."""
+"""Claims of the study, each checked against the figures that are there."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ def _policy(found: Figures) -> Iterator[StudyClaim]:
 
 
 def _adaptive(found: Figures) -> Iterator[StudyClaim]:
-    """Of the adaptive groups that lose at most 2 % to one token a step, those of the fewest steps."""
+    """Picks, among adaptive groups that lose at most 2 % to one token a step, those of the fewest steps."""
     texts = (
         ("adaptive groups that lose at most 2 % to one token a step", "at most a quarter of the steps"),
         ("fixed group sizes that lose as little, against these", "at least 1.5 times the steps"),

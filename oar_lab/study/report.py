@@ -58,12 +58,7 @@ def _data_set(folder: Path, pictures: Path, *, has_plots: bool) -> list[str]:
         f"{settings['num_samples']:,} pictures a figure, {settings['dtype']}. FD-eval of reconstructions: "
         f"{floors['reconstruction']['fd_eval']:.2f}."
     )
-    sections = [
-        f"## {folder.name}",
-        named,
-        "### FD-eval / FD-rec by number of steps",
-        _steps_table(arms),
-    ]
+    sections = [f"## {folder.name}", named, "### FD-eval / FD-rec by number of steps", _steps_table(arms)]
     if has_plots:
         sections += plot_distances(arms, _curve, distance, folder.name, pictures)
     sections += ["### Claims", *_claims_tables(arms)]

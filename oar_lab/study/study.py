@@ -34,7 +34,7 @@ LOCKS, LIKELIHOOD, DISTILLATION = "locks", "likelihood", "distilled/stats.json"
 
 
 def figures(config: StudyConfig, arms: Sequence[StudyArm] = STUDY_ARMS) -> list[StudyFigure]:
-    """Returns what is to be measured, what the claims stand on first."""
+    """Figures to measure; those that the claims need come first."""
     claims = [arm for arm in arms if arm.carries_claim]
     others = [arm for arm in arms if not arm.carries_claim]
     main, more = config.steps[:2], config.steps[2:]
@@ -81,8 +81,8 @@ class Study:
                     yield self.path(figure)
 
     def measure_likelihood(self, num_images: int) -> Generator[Path]:
-        """How well each arm that is trained tells held-out pictures in its own order, and in random ones: cheaper than
-        any drawing, and without a choice of guidance or steps. Yields each new file."""
+        """Measures the likelihood of held-out pictures under each trained arm, in its own order and in random ones:
+        cheaper than any drawing, and without a choice of guidance or steps. Yields each new file."""
         token_ids, conditions = RunCaptions(self.run).sample(self.run.recipe.held_out, num_images)
         for member, seed in dict.fromkeys((figure.arm, figure.seed) for figure in self._figures):
             path = self.out / LIKELIHOOD / f"{slug(member.label)}.seed{seed}.json"
@@ -112,7 +112,7 @@ class Study:
         return self.out / f"{figure.name}.json"
 
     def paintings(self, prompts: Sequence[str], steps: int | None, draw_seed: int) -> dict[str, list[PaintedPicture]]:
-        """How each arm that is trained paints the prompts, all with the same noise."""
+        """Paintings of the prompts by each arm that is trained, all with the same noise."""
         return {
             arm.label: [self._paint(arm, prompt, steps, draw_seed) for prompt in prompts]
             for arm in self.arms

@@ -7,6 +7,7 @@ from oar_core.errors import check_options
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import finetune_stage, policy_folder, scratch_stage
 from oar_core.train.stage_trainer import StageTrainer
+from oar_core.train.stage_weights import is_trained
 from oar_core.train.stages.order_finetune import DISTILLED, LOCALITY, RANDOM, arm
 from oar_wire.options import OPTIONS
 
@@ -36,7 +37,7 @@ class Training:
         return [stage, policy_folder(stage)] if self.has_own_policy else [stage]
 
     def is_done(self, run: Run, seed: int) -> bool:
-        return all(map(run.is_trained, self.stages(seed)))
+        return all(is_trained(run.folder / stage) for stage in self.stages(seed))
 
     def run(self, run: Run, seed: int) -> None:
         """Goes on with what is not trained yet."""
@@ -57,7 +58,7 @@ class Training:
             ),
         )
         run = replace(run, recipe=recipe)
-        if not run.is_trained(self.stage(seed)):
+        if not is_trained(run.folder / self.stage(seed)):
             StageTrainer(run).train_order_finetune()
         if self.has_own_policy:
             StageTrainer(run).train_order_policy(self.stage(seed))
@@ -99,11 +100,7 @@ _ARMS = (
     StudyArm(ANY_ORDER, Training(RANDOM), "random", carries_claim=True),
     StudyArm(RASTER, Training("raster"), "raster", carries_claim=True),
     StudyArm(
-        OAR_POLICY,
-        Training(DISTILLED, has_own_policy=True),
-        "distilled",
-        carries_claim=True,
-        entropy_bounds=BOUNDS,
+        OAR_POLICY, Training(DISTILLED, has_own_policy=True), "distilled", carries_claim=True, entropy_bounds=BOUNDS
     ),
     StudyArm(OAR_SHORTLIST, Training(DISTILLED, has_own_policy=True), "shortlist"),
     StudyArm(OAR_SHORTER, Training(DISTILLED, has_own_policy=True), "shortlist", options=(("candidates", 3),)),

@@ -1,4 +1,4 @@
-"""What the pictures of an arm are drawn with: the guidance and the group sizes that are best for it."""
+"""Tunes the guidance and the group sizes of each arm."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +40,7 @@ class StudyConfig:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What an arm's pictures are drawn with, the best that was found for it."""
+    """The best guidance and group sizes that were found for an arm."""
 
     guidance: float
     group_sizes: str

@@ -49,7 +49,7 @@ class Difference(NamedTuple):
 
     @property
     def tail(self) -> str:
-        """What of the owner: a field, a parameter, a bound."""
+        """Part of the owner: a field, a parameter, a bound."""
         start = next((at for at, key in enumerate(self.path) if key in {"properties", "parameters", "required"}), None)
         if start is not None:
             return " ".join(key for key in self.path[start:] if key != "properties")
@@ -93,7 +93,7 @@ def is_named(difference: Difference, changelog: str) -> bool:
 
 
 def differences(old: Any, new: Any) -> Iterator[Difference]:
-    """Of two whole documents."""
+    """Compares two whole documents."""
     yield from _differences((), _bare(old), _bare(new))
 
 
@@ -141,7 +141,7 @@ def _flat(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name(entry: Any) -> str | None:
-    """Of a parameter or an error code."""
+    """Name of a parameter or an error code."""
     if not isinstance(entry, dict):
         return None
     return entry.get("name") or entry.get("code")

@@ -1,4 +1,4 @@
-"""What a part of the comparison answers."""
+"""The answer of a part of the comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

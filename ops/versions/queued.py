@@ -84,7 +84,7 @@ def _end(server: Server, job_id: str, expected: list[bytes]) -> tuple[str, str]:
 
 
 def _resumed(server: Server, job_id: str) -> str:
-    """How the new version went on with the job that was interrupted."""
+    """Says how the new version went on with the job that was interrupted."""
     found = next((event for event in server.events(job_id) if event["type"] == "restarted"), None)
     if found is None:
         return "ended before"

@@ -27,7 +27,7 @@ class SentRequest:
 
     @property
     def kind(self) -> str:
-        """Returns what is special about it, in a few words."""
+        """Names what is special about it, in a few words."""
         order = self.body["order"]
         words = [order if isinstance(order, str) else "a list of positions", f"{self.body['steps']} steps"]
         words += [self.body["group_sizes"], *(["guidance interval"] if "guidance_interval" in self.body else [])]

@@ -61,34 +61,11 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     ring = KeyRing(settings.api_keys) if settings.api_keys else None
     metrics = ApiMetrics(tenant.name for tenant in (ring.tenants if ring else [open_tenant()]))
     traces = tracing or open_tracing(settings, "oar-api")
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        with redis_url(settings) as url:
-            services = Services.connect(settings, metrics, url, traces)
-            app.state.services = services
-            background = [asyncio.create_task(services.hub.run()), asyncio.create_task(services.sweeper.run())]
-            watching = services.data.run(lambda: services.hub.num_watched, services.hub.note_loss)
-            background += [asyncio.create_task(watching), asyncio.create_task(services.safety.run())]
-            background += [asyncio.create_task(work) for work in (services.callbacks.run(), *_results_work(services))]
-            if ring is not None:
-                background.append(asyncio.create_task(ring.run()))
-            try:
-                yield
-            finally:
-                await stop_tasks(background)
-                with contextlib.suppress(RedisUnavailable):
-                    await services.exporter.release()
-                await services.threads.close()
-                services.parsers.shutdown(wait=False, cancel_futures=True)
-                await services.connection.close()
-                await asyncio.to_thread(traces.close)
-
     app = FastAPI(
         title="OAR server",
         summary="Images, painted patch by patch",
         version=VERSION,
-        lifespan=lifespan,
+        lifespan=lambda app: _serving(app, settings, metrics, traces),
         generate_unique_id_function=documents.operation_id,
         # `viewer` serves them: without another host, and under the studio's policy.
         openapi_url=None,
@@ -97,21 +74,47 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     )
     app.state.ring = ring
     faults.install(app)
-    routed = (generations, painting, edits, images, stream, models, callbacks, usage, health)
-    for router in (
-        *(module.router for module in routed),
-        pages.make_studio_router(),
-        viewer.make_viewer_router(VERSION),
-    ):
-        app.include_router(router)
+    for module in (generations, painting, edits, images, stream, models, callbacks, usage, health):
+        app.include_router(module.router)
+    app.include_router(pages.make_studio_router())
+    app.include_router(viewer.make_viewer_router(VERSION))
     app.add_api_websocket_route("/{path:path}", _no_such_socket)
     document = app.openapi
     app.openapi = lambda: documents.tidy(document())
+    _add_middleware(app, settings, metrics, traces)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: FastAPI, settings: Settings, metrics: ApiMetrics, traces: Tracing) -> AsyncGenerator[None]:
+    """Holds the services of an application, and runs what works in the background."""
+    ring: KeyRing | None = app.state.ring
+    with redis_url(settings) as url:
+        services = Services.connect(settings, metrics, url, traces)
+        app.state.services = services
+        works = [services.hub.run(), services.sweeper.run(), services.safety.run(), services.callbacks.run()]
+        works += [services.data.run(lambda: services.hub.num_watched, services.hub.note_loss), *_results_work(services)]
+        if ring is not None:
+            works.append(ring.run())
+        background = [asyncio.create_task(work) for work in works]
+        try:
+            yield
+        finally:
+            await stop_tasks(background)
+            with contextlib.suppress(RedisUnavailable):
+                await services.exporter.release()
+            await services.threads.close()
+            services.parsers.shutdown(wait=False, cancel_futures=True)
+            await services.connection.close()
+            await asyncio.to_thread(traces.close)
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: ApiMetrics, traces: Tracing) -> None:
+    """Adds what a request passes before its route, from the last to the first."""
     uploads: dict[str, int] = dict.fromkeys(UPLOAD_PATHS, settings.max_upload_bytes)
-    # A request meets them from the last to the first.
     app.add_middleware(HeadAsGet)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=uploads, max_held=settings.max_held_bytes)
-    app.add_middleware(Gate, ring=ring, metrics_key=settings.metrics_key, metrics=metrics)
+    app.add_middleware(Gate, ring=app.state.ring, metrics_key=settings.metrics_key, metrics=metrics)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -133,7 +136,6 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     app.add_middleware(ProxyHeaders, root_path=settings.root_path, trusted=settings.trusted_proxies)
     # Around Starlette's own outermost layer, which answers our mistakes.
     app.middleware_stack = RequestIds(app.build_middleware_stack())
-    return app
 
 
 def _results_work(services: Services) -> list[Coroutine[Any, Any, None]]:

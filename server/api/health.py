@@ -67,7 +67,7 @@ async def ready(services: Shared) -> Readiness:
     },
 )
 async def metrics(request: Request, services: Shared) -> Response:
-    """Of this process; and of the queue and the workers if this is the one API process that speaks for them."""
+    """Metrics of this process; of queue and workers too if this is the API process that reports them."""
     ring: KeyRing | None = request.app.state.ring
     tenants = [tenant.name for tenant in (ring.tenants if ring else (services.tenant,))]
     shared = await _gather(services, tenants, speak="all" in request.query_params)

@@ -67,7 +67,7 @@ class PictureLinks:
         return (signed + SIGNATURE + signature).decode()
 
     async def open(self, scope: Scope, tenants: Iterable[Tenant]) -> Tenant:
-        """Whose picture it is. Raises InvalidLink, LinkExpired, RedisUnavailable."""
+        """Finds the tenant whose picture it is. Raises InvalidLink, LinkExpired, RedisUnavailable."""
         signed, _, signature = scope["query_string"].rpartition(SIGNATURE)
         secret, path = await self._secret(), route_path(scope)
         owner: Tenant | None = None

@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.get("", summary="List the models", response_model=ModelList, responses=documents.errors(openai=True))
 async def list_models(services: Shared) -> ModelList:
-    """Those that workers serve or have served until lately, with what each can do."""
+    """Lists models that workers serve or have served lately, with what each can do."""
     default = await services.default_model()
     workers = await services.recent.workers()
     return ModelList(data=[_entry(services, info, default, workers) for info in await services.registry.models()])

@@ -96,10 +96,10 @@ def read_home(folder: Path) -> Page:
     return Page.make(folder / HOME, text.encode(), policy)
 
 
-def make_studio_router(folder: Path = WEB) -> APIRouter:
+def make_studio_router() -> APIRouter:
     """Routes for `/` and for every file of the studio; a name that is not there is 404."""
-    pages = {f"studio/{path.name}": Page.read(path) for path in (folder / "studio").iterdir()}
-    pages[HOME] = read_home(folder)
+    pages = {f"studio/{path.name}": Page.read(path) for path in (WEB / "studio").iterdir()}
+    pages[HOME] = read_home(WEB)
     router = APIRouter(include_in_schema=False)
 
     @router.api_route("/", methods=METHODS)

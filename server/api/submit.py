@@ -1,4 +1,4 @@
-"""From a request to an accepted job: the same way for every route that makes one."""
+"""Turns a request into an accepted job, for every route that makes one."""
 
 import hashlib
 import logging
@@ -48,7 +48,7 @@ def rejections_counted(services: Services) -> Generator[None]:
 
 @contextmanager
 def losses_told() -> Generator[None]:
-    """For the answer to a submit: what was accepted and is unknown now went with Redis' data. Raises JobLost."""
+    """Turns "unknown job" after a submit into JobLost: the accepted job went with Redis' data."""
     try:
         yield
     except JobNotFound as error:
@@ -56,7 +56,7 @@ def losses_told() -> Generator[None]:
 
 
 async def place_of(services: Services, submitted: Submitted) -> Place:
-    """Where a submitted job stands, by the answer to its submit. Raises JobLost, or JobExpired for a repeated request
+    """The place of a submitted job, by the answer to its submit. Raises JobLost, or JobExpired for a repeated request
     whose job is no longer kept."""
     with losses_told():
         return submitted.place or await services.look(submitted.job_id)
@@ -116,7 +116,7 @@ async def accept(
 
 
 def within_ceiling(request: GenerationRequest, tenant: Tenant) -> GenerationRequest:
-    """With the highest priority that the tenant may have, where the request names none and the default is higher.
+    """Lowers the default priority to the tenant's highest, where the request names none.
 
     Raises PriorityNotAllowed.
     """

@@ -4,7 +4,6 @@ The page is Swagger UI, whose files lie in the package (`python -m ops.viewer` b
 fetched from another host, and the studio's policy holds.
 """
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -17,9 +16,9 @@ from server.api.pages import WEB, Page
 HOME = "index.html"
 
 
-def make_viewer_router(version: str, folder: Path = WEB / "docs") -> APIRouter:
+def make_viewer_router(version: str) -> APIRouter:
     """Routes for both documents, `/docs`, `/redoc` and the viewer's files."""
-    files = {path.name: Page.read(path) for path in folder.iterdir()}
+    files = {path.name: Page.read(path) for path in (WEB / "docs").iterdir()}
     router = APIRouter(include_in_schema=False)
 
     @router.get("/openapi.json")

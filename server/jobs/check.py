@@ -62,7 +62,7 @@ class RedisAway(RuntimeError):
 
 
 def check_redis(url: str, timeout: float, *, is_start: bool = False) -> None:
-    """At the start of a process, what is unsafe about it is logged. Raises RedisRefused, RedisAway."""
+    """Checks Redis at the start of a process, and logs what is unsafe about it. Raises RedisRefused, RedisAway."""
     options = dict(parse_qsl(urlsplit(url).query))
     for name in FILES:
         if name in options and not Path(options[name]).exists():
@@ -96,7 +96,7 @@ def wait_for_redis(url: str, timeout: float) -> None:
 
 
 def look_once(url: str, timeout: float) -> None:
-    """For whoever can serve without: one line tells that Redis is away. Raises RedisRefused.
+    """Checks Redis for a process that can serve without it: one line says that it is away. Raises RedisRefused.
 
     What is unsafe about it is told by the API process' `SafetyWatch`, from its first look on.
     """
@@ -125,7 +125,7 @@ def _execute(client: Redis, *words: str | int) -> Any:
 
 
 def _look_at_kind(client: Redis) -> None:
-    """What answers, and whether it is old. The database is chosen later: a Sentinel has none."""
+    """Checks what answers, and whether it is too old. The database is chosen later: a Sentinel has none."""
     options = client.connection_pool.connection_kwargs
     options["db"], database = 0, options.get("db", 0)
     try:

@@ -155,7 +155,7 @@ class EmbeddedRedis:
         raise EmbeddedRedisError(f"the bundled Valkey did not answer within {START_SECONDS:.0f} s, see {log}")
 
     def _repair(self, damage: str, binary: Path) -> str:
-        """What to do about damaged data, in one sentence. The binary is its own repair tool, by name."""
+        """Says what to do about damaged data, in one sentence. The binary is its own repair tool, by name."""
         folder = self.folder / AOF_FOLDER
         found = DAMAGED_FILE.search(damage)
         said = f"the append-only file of the bundled Valkey in {folder} is damaged ({damage})"

@@ -75,7 +75,7 @@ class Fleet:
 
     @property
     def picture_seconds(self) -> float:
-        """From a picture's last step to its pixels, by the slowest worker."""
+        """Seconds from a picture's last step to its pixels, by the slowest worker."""
         return max((worker.picture_seconds for worker in self.workers), default=0.0)
 
     def rate(self, rows: int | None = None) -> float:
@@ -145,7 +145,7 @@ class StepTimes:
 
     @property
     def row_seconds(self) -> float:
-        """Where all steps had as many rows, half of their time is taken to be the rows'."""
+        """Seconds a row: half of a step's time is the rows' where all steps had the same number of rows."""
         if not self._rows:
             return 0.0
         spread = self._weight * self._rows_squared - self._rows**2

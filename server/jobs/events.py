@@ -69,9 +69,9 @@ class EventLog:
             previews = [preview for preview in previews if preview.seq < events[-1].seq]
         return sorted((*previews, *events), key=lambda event: event.seq)
 
-    async def read_all(self, job_id: str, after: int = 0) -> list[StoredEvent]:
+    async def read_all(self, job_id: str) -> list[StoredEvent]:
         events: list[StoredEvent] = []
-        while batch := await self.read(job_id, events[-1].seq if events else after, count=256):
+        while batch := await self.read(job_id, events[-1].seq if events else 0, count=256):
             events += batch
         return events
 

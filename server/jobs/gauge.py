@@ -56,7 +56,7 @@ class ExporterLease:
         return self._is_held
 
     async def _hold(self, dead: str) -> str:
-        """How another process holds it; empty where this one does."""
+        """Says how another process holds it; empty where this one does."""
         args = {"name": self._name, "lease_ms": self._milliseconds, "dead": dead}
         holder: bytes = await scripts.run(self._connection, "hold", [keys.EXPORTER], args)
         return holder.decode()

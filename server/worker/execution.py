@@ -59,7 +59,7 @@ class Execution:
         self._previews = Previews(self.table, outbox, self._renderer, expectations, models, metrics, settings)
 
     def start(self) -> Sequence[asyncio.Future[None]]:
-        """Returns what has to go on for as long as jobs run: whichever is done first has failed."""
+        """Starts the work that goes on as long as jobs run: whichever ends first has failed."""
         self._engine.start()
         self._tasks = [asyncio.create_task(work) for work in (self.runner.outbox.run(), self._previews.run())]
         return self._crash, *self._tasks

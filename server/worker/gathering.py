@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class Gathering(Generic[Item, Result]):
-    """To be used on one event loop; batches run one after another on a thread of `threads`."""
+    """Gathers calls on one event loop; batches run one after another on a thread of `threads`."""
 
     def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result]], threads: Executor, most: int) -> None:
         """`work` gives one result for each item; it is given `most` items at a time."""

@@ -85,7 +85,7 @@ class JobTaker:
 
 
 class Leases:
-    """Of the jobs that run."""
+    """Leases of the running jobs."""
 
     def __init__(self, log: RedisJobLog, execution: Execution, control: ControlStream) -> None:
         self._log = log

@@ -148,14 +148,14 @@ class LoadedModel:
 
 
 def _machine(device: torch.device) -> tuple[str, ...]:
-    """What of the machine decides how numbers round."""
+    """Properties of the machine that decide how numbers round."""
     if device.type == "cuda":
         return (torch.cuda.get_device_name(device),)
     return (torch.backends.cpu.get_cpu_capability(),)
 
 
 def _threads(device: torch.device, settings: Settings) -> str:
-    """How many threads share its kernels, where that decides how numbers round."""
+    """Number of threads that share its kernels, where that decides how numbers round."""
     if device.type == "cuda":
         return ""
     if thread_guard(settings) is not None:

@@ -38,7 +38,7 @@ class FinishedTokens:
 
 class Renderer:
     def __init__(self, *, is_deterministic: bool = False) -> None:
-        """Where it `is_deterministic`, no two jobs are decoded together."""
+        """Decodes no two jobs together where it `is_deterministic`."""
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="render")
         self._most_jobs = 1 if is_deterministic else MOST_JOBS
         self._finishing: dict[str, Gathering[FinishedTokens, tuple[bytes, ...]]] = {}

@@ -22,9 +22,11 @@ from oar_core.train.evaluator import Evaluator, EvaluatorConfig
 from oar_core.train.loop import CHECKPOINT, LoopConfig
 from oar_core.train.model_export import ModelExport
 from oar_core.train.recipe import Recipe
-from oar_core.train.run import CACHE, Run
+from oar_core.train.run import Run
+from oar_core.train.run_data import CACHE, load_pictures
 from oar_core.train.stage_folders import ANY_ORDER_STAGE, EVALUATOR_STAGE, TOKENIZER_STAGE
 from oar_core.train.stage_trainer import StageTrainer
+from oar_core.train.stage_weights import is_trained
 from oar_lab.eval.arms import group_arms
 from oar_lab.eval.reference import Reference
 from oar_lab.study.claims import claims
@@ -84,7 +86,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path, base_r
 def reference(study: Study) -> Reference:
     run = study.run
     evaluator = Evaluator.load(run.folder / EVALUATOR_STAGE, CPU)
-    return Reference.read(evaluator, run.images("test"), run.images("train"), run.folder / CACHE)
+    return Reference.read(evaluator, load_pictures(run, "test"), load_pictures(run, "train"), run.folder / CACHE)
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +112,8 @@ def test_every_arm_is_trained_in_a_folder_of_its_own(study: Study) -> None:
         "order_finetune-random", "order_finetune-random-seed1",
         "order_finetune-raster", "order_finetune-raster-seed1", "from_scratch-raster",
     }  # fmt: skip
-    assert all(study.run.is_trained(stage) for stage in stages)
-    assert not study.run.is_trained("order_finetune-halton")
+    assert all(is_trained(study.run.folder / stage) for stage in stages)
+    assert not is_trained(study.run.folder / "order_finetune-halton")
     assert Training("distilled", context_noise=0.2).stage(1) == "order_finetune-noise0.2-seed1"
     assert Training("distilled", consensus=1.0).stage(0) == "order_finetune-consensus1"
     assert Training("distilled", score="entropy", consensus=1.0).stage(0) == "order_finetune-entropy-consensus1"
@@ -361,7 +363,7 @@ def exported(study: Study, tmp_path: Path) -> Path:
 def test_a_run_adopts_a_model_and_goes_on_from_it(study: Study, exported: Path, tmp_path: Path) -> None:
     adopting = replace(study.run, folder=tmp_path / "adopted")
     adopt(adopting, exported)
-    assert adopting.is_trained(ANY_ORDER_STAGE)
+    assert is_trained(adopting.folder / ANY_ORDER_STAGE)
     ours, theirs = adopting.backbone(ANY_ORDER_STAGE), study.run.backbone("order_finetune")
     assert not ours.has_policy
     for name, value in ours.state_dict().items():
@@ -390,7 +392,7 @@ def test_a_model_of_another_shape_is_not_adopted(study: Study, exported: Path, t
     other = replace(study.run, recipe=wider, folder=tmp_path / "other")
     with pytest.raises(ConfigError, match="not that of recipe tiny"):
         adopt(other, exported)
-    assert not other.is_trained(TOKENIZER_STAGE), "nothing is taken of what does not fit"
+    assert not is_trained(other.folder / TOKENIZER_STAGE), "nothing is taken of what does not fit"
 
 
 def test_a_model_draws_by_its_policy_unless_its_recipe_says_otherwise(study: Study, tmp_path: Path) -> None:
@@ -410,9 +412,9 @@ def test_a_tokenizer_alone_is_exported_and_adopted(study: Study, tmp_path: Path)
     wider = replace(recipe, backbone=replace(recipe.backbone, width=32))
     other = replace(study.run, recipe=wider, folder=tmp_path / "other")
     adopt(other, tmp_path / "alone", only_tokenizer=True)
-    assert other.is_trained(TOKENIZER_STAGE)
-    assert not other.is_trained(ANY_ORDER_STAGE)
-    images = other.images("train").images(torch.arange(4))
+    assert is_trained(other.folder / TOKENIZER_STAGE)
+    assert not is_trained(other.folder / ANY_ORDER_STAGE)
+    images = load_pictures(other, "train").images(torch.arange(4))
     assert other.tokenizer().encode(images).equal(study.run.tokenizer().encode(images))
 
 

@@ -16,13 +16,13 @@ from oar_core.models.gpt import GptConfig
 from oar_core.models.llamagen import checkpoint as llamagen
 from oar_core.models.llamagen.config import LlamaGenConfig
 from oar_core.models.llamagen_vq import checkpoint as llamagen_vq
-from oar_core.models.llamagen_vq.config import VqConfig
 from oar_core.models.load import FORMAT
 from oar_core.models.lpd import checkpoint as lpd
 from oar_core.models.lpd.config import LpdConfig
 from oar_core.models.model import BACKBONE, CONFIG, TOKENIZER
 from oar_core.models.no_condition import NoCondition
 from oar_core.models.randar import checkpoint as randar
+from oar_core.models.vq_config import VqConfig
 from tests.models.golden import Golden
 
 GRID, NUM_TOKENS, NUM_CODES, NUM_CLASSES = (4, 4), 16, 64, 10

@@ -5,15 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oar_core.order.hashing import MASK, as_signed, hash_words, mix
-from oar_core.order.paths import PATHS, halton, hilbert, locality, random, raster, spiral, spiral_outward, symmetries
+from oar_core.order.paths import PATHS, halton, hilbert, locality, random, raster, spiral, symmetries
 from tests.order.permutations import is_permutation
 
 grids = st.tuples(st.integers(1, 17), st.integers(1, 17))
 
 
-@pytest.mark.parametrize(
-    "path", [*PATHS.values(), spiral_outward, lambda grid: random(grid, 5), lambda grid: locality(grid, 5)]
-)
+@pytest.mark.parametrize("path", [*PATHS.values(), lambda grid: random(grid, 5), lambda grid: locality(grid, 5)])
 @given(grid=grids)
 def test_every_path_visits_every_cell_once(path, grid):
     order = path(grid)
@@ -29,7 +27,6 @@ def test_a_one_dimensional_sequence_is_a_grid_of_height_one(path):
 def test_raster_and_spiral_walk_as_their_names_say():
     assert raster((2, 3)) == (0, 1, 2, 3, 4, 5)
     assert spiral((3, 4)) == (0, 1, 2, 3, 7, 11, 10, 9, 8, 4, 5, 6)
-    assert spiral_outward((3, 3)) == (4, 3, 6, 7, 8, 5, 2, 1, 0)
 
 
 @given(grid=grids)

@@ -10,6 +10,7 @@ from oar_core.train.loop import Step
 from oar_core.train.losses import feature_distance, paired_logistic
 from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
+from oar_core.train.run_data import load_pictures
 from oar_core.train.stages.tokenizer import TokenizerStage
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def test_a_grid_of_pixels_differs_from_plain_ground_in_the_finest_features() -> 
 def test_a_discriminator_that_says_nothing_is_smooth_and_stays_at_chance(
     tiny_recipe: Recipe, picture_folder: Path, tmp_path: Path
 ) -> None:
-    images = Run(tiny_recipe, picture_folder, tmp_path, CPU).images("train")
+    images = load_pictures(Run(tiny_recipe, picture_folder, tmp_path, CPU), "train")
     stage = TokenizerStage(images, tiny_recipe.tokenizer, tiny_recipe.tokenizer_stage)
     for parameter in stage.adversary.network.to_logit.parameters():
         parameter.data.zero_()

@@ -19,6 +19,7 @@ from oar_core.train.columns import COLUMN_SOURCES, add_columns
 from oar_core.train.recipe_file import load_recipe
 from oar_core.train.recipes import RECIPES, find_recipe
 from oar_core.train.run import Run
+from oar_core.train.run_data import load_pictures
 from tests.train.avatar_rows import draw_row
 
 
@@ -53,7 +54,7 @@ def avatars(tmp_path: Path) -> Path:
 
 def test_a_runs_rows_have_the_columns_that_its_evaluator_reads(avatars: Path, tmp_path: Path) -> None:
     made = find_recipe("avatars-128")
-    images = Run(made, avatars, tmp_path / "run", torch.device("cpu")).images("train")
+    images = load_pictures(Run(made, avatars, tmp_path / "run", torch.device("cpu")), "train")
     assert len(images) == 54
     assert all(row["look_hair"] == draw_look(row)["hair"] for row in images.rows)
     vocabulary = AttributeVocabulary.build(made.attributes, images.rows)
@@ -63,7 +64,7 @@ def test_a_runs_rows_have_the_columns_that_its_evaluator_reads(avatars: Path, tm
 
 def test_a_recipe_that_adds_no_columns_reads_them_as_they_are(avatars: Path, tmp_path: Path) -> None:
     plain = replace(find_recipe("avatars-128"), column_source="")
-    images = Run(plain, avatars, tmp_path / "run", torch.device("cpu")).images("test")
+    images = load_pictures(Run(plain, avatars, tmp_path / "run", torch.device("cpu")), "test")
     assert not any(column.startswith("look_") for column in images.rows[0])
     with pytest.raises(DataError, match="no column 'look_skin'"):
         AttributeVocabulary.build(plain.attributes, images.rows)

@@ -25,6 +25,7 @@ from oar_core.train.loop import CHECKPOINT, RunState, Step
 from oar_core.train.run import Run
 from oar_core.train.stage_folders import ANY_ORDER_STAGE, TOKENIZER_STAGE
 from oar_core.train.stage_trainer import StageTrainer
+from oar_core.train.stage_weights import is_trained
 from oar_core.train.stages.any_order import AnyOrderStage
 from tests.golden.checkpoints.make import END, NUM_STEPS, STOPPED_AT, open_run, write_pictures
 
@@ -101,15 +102,16 @@ def test_it_comes_to_the_end_that_it_would_have_come_to(begun: Run) -> None:
 def test_what_is_written_has_the_present_format(begun: Run) -> None:
     StageTrainer(begun).train_any_order()
     assert load_tensors(path_of(begun))[1]["format"] == FORMAT
-    assert begun.is_trained(ANY_ORDER_STAGE)
-    assert begun.is_trained(TOKENIZER_STAGE)
+    assert is_trained(begun.folder / ANY_ORDER_STAGE)
+    assert is_trained(begun.folder / TOKENIZER_STAGE)
 
 
 def test_a_later_format_is_a_sentence(begun: Run) -> None:
     tensors, meta = load_tensors(path_of(begun))
     save_tensors(path_of(begun), tensors, {**meta, "format": FORMAT + 1})
     sentence = f"has format {FORMAT + 1}; this version of the library reads up to {FORMAT}"
-    for read in (StageTrainer(begun).train_any_order, begun.backbone, lambda: begun.is_trained(ANY_ORDER_STAGE)):
+    stage = begun.folder / ANY_ORDER_STAGE
+    for read in (StageTrainer(begun).train_any_order, begun.backbone, lambda: is_trained(stage)):
         with pytest.raises(CheckpointError, match=sentence):
             read()
     with pytest.raises(CheckpointError, match=sentence):

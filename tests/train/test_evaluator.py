@@ -14,6 +14,7 @@ from oar_core.train.optim import OptimConfig
 from oar_core.train.recipe import Recipe
 from oar_core.train.recipes import RECIPES, find_recipe
 from oar_core.train.run import Run
+from oar_core.train.run_data import load_pictures
 from oar_core.train.stage_trainer import StageTrainer
 from oar_core.train.stages.evaluator import EvaluatorStage, EvaluatorStageConfig, augment
 from oar_lab.eval.agreement import agreement
@@ -38,7 +39,7 @@ def test_a_trained_evaluator_reads_held_out_pictures(
 ) -> None:
     run = Run(evaluator_recipe, picture_folder, tmp_path / "run", CPU)
     evaluator = Evaluator.load(StageTrainer(run).train_evaluator(), CPU)
-    images = run.images("test")
+    images = load_pictures(run, "test")
     read = evaluator.read(images.pixels).classes
     labels = evaluator.vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
     assert agreement(read, labels, evaluator.vocabulary.names)["text"] == 1.0
@@ -75,7 +76,7 @@ def test_noise_differs_in_strength_from_picture_to_picture() -> None:
 
 
 def test_unknown_labels_teach_nothing(tmp_path: Path, picture_folder: Path, evaluator_recipe: Recipe) -> None:
-    images = Run(evaluator_recipe, picture_folder, tmp_path / "run", CPU).images("train")
+    images = load_pictures(Run(evaluator_recipe, picture_folder, tmp_path / "run", CPU), "train")
     vocabulary = AttributeVocabulary.build(evaluator_recipe.attributes, images.rows)
     stage = EvaluatorStage(images, vocabulary, evaluator_recipe.evaluator, evaluator_recipe.evaluator_stage)
     stage.labels = torch.full_like(stage.labels, UNKNOWN)

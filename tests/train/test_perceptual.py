@@ -15,6 +15,7 @@ from oar_core.train.optim import OptimConfig
 from oar_core.train.perceptual import PACKAGE, PerceptualDistance
 from oar_core.train.recipe import Recipe
 from oar_core.train.run import Run
+from oar_core.train.run_data import load_pictures
 from oar_core.train.stage_trainer import StageTrainer
 from oar_core.train.stages.tokenizer import TokenizerStage, TokenizerStageConfig
 
@@ -75,7 +76,7 @@ def test_pretrained_features_mind_edges_more_than_brightness() -> None:
 def test_a_recipe_with_it_trains_on_a_crop(tiny_recipe: Recipe, picture_folder: Path, tmp_path: Path) -> None:
     config = replace(NO_ADVERSARY, vgg_weight=0.1, vgg_crop=8)
     stage = TokenizerStage(
-        Run(tiny_recipe, picture_folder, tmp_path, CPU).images("train"), tiny_recipe.tokenizer, config
+        load_pictures(Run(tiny_recipe, picture_folder, tmp_path, CPU), "train"), tiny_recipe.tokenizer, config
     )
     stage.before_step(Step(0, 10, CPU, torch.Generator().manual_seed(0)))
     losses = stage.loss(torch.arange(8), Step(0, 10, CPU, torch.Generator().manual_seed(0)))
@@ -87,7 +88,7 @@ def test_a_recipe_with_it_trains_on_a_crop(tiny_recipe: Recipe, picture_folder: 
 def test_the_distance_counts_on_whole_pictures_crops_and_crops_beyond_the_picture(
     crop: int, distance: PerceptualDistance, tiny_recipe: Recipe, picture_folder: Path, tmp_path: Path
 ) -> None:
-    images = Run(tiny_recipe, picture_folder, tmp_path, CPU).images("train")
+    images = load_pictures(Run(tiny_recipe, picture_folder, tmp_path, CPU), "train")
     stage = TokenizerStage(images, tiny_recipe.tokenizer, replace(NO_ADVERSARY, vgg_crop=crop))
     stage.perceptual, stage.config = distance, replace(stage.config, vgg_weight=0.5)
     real, painted = some(2, 3, 16, 16), some(2, 3, 16, 16, seed=1)

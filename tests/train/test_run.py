@@ -30,6 +30,7 @@ from oar_core.train.recipe import Recipe
 from oar_core.train.recipes import RECIPES, find_recipe
 from oar_core.train.run import Run
 from oar_core.train.run_captions import RunCaptions
+from oar_core.train.run_data import load_pictures, load_tokens
 from oar_core.train.stage_folders import finetune_stage, scratch_stage, taught_order
 from oar_core.train.stage_trainer import STATS, StageTrainer
 from oar_core.train.stages.cheapest_order import CheapestOrderConfig
@@ -84,7 +85,7 @@ def test_a_model_tells_whether_it_makes_pixel_art(trained: Run, tmp_path: Path) 
 
 def test_the_exported_text_tokenizer_is_the_one_that_was_trained_with(trained: Run, tmp_path: Path) -> None:
     ModelExport(trained).export(tmp_path / "tiny")
-    rows = trained.images("train").rows
+    rows = load_pictures(trained, "train").rows
     pipeline = load_model(tmp_path / "tiny", "cpu", torch.float32)
     assert pipeline.encode_prompt("A  blue square") == RunCaptions(trained).text_tokenizer(list(rows)).encode(
         "a  BLUE square", max_length=8
@@ -92,23 +93,23 @@ def test_the_exported_text_tokenizer_is_the_one_that_was_trained_with(trained: R
 
 
 def test_tokens_are_computed_anew_for_another_tokenizer(trained: Run, tmp_path: Path) -> None:
-    before = trained.tokens("train").token_ids
-    assert torch.equal(trained.tokens("train").token_ids, before)
+    before = load_tokens(trained, "train").token_ids
+    assert torch.equal(load_tokens(trained, "train").token_ids, before)
     stored = trained.folder / "cache" / "tokens-train.safetensors"
     stamp = stored.stat().st_mtime_ns
     checkpoint = trained.folder / "tokenizer" / "checkpoint.safetensors"
     checkpoint.touch()
     shutil.copytree(trained.data, tmp_path / "moved")
-    replace(trained, data=tmp_path / "moved").tokens("train")
+    load_tokens(replace(trained, data=tmp_path / "moved"), "train")
     assert stored.stat().st_mtime_ns == stamp, "the same tokenizer and the same pixels, elsewhere and touched"
     tensors, meta = load_tensors(checkpoint)
     save_tensors(checkpoint, {name: value * 1.5 for name, value in tensors.items()}, meta)
-    trained.tokens("train")
+    load_tokens(trained, "train")
     assert stored.stat().st_mtime_ns != stamp
 
 
 def test_a_later_decoder_paints_the_same_tokens_in_another_way(trained: Run) -> None:
-    before, token_ids = trained.tokenizer(), trained.tokens("train").token_ids.long()
+    before, token_ids = trained.tokenizer(), load_tokens(trained, "train").token_ids.long()
     stamp = (trained.folder / "cache" / "tokens-train.safetensors").stat().st_mtime_ns
     StageTrainer(trained).train_decoder()
     after = trained.tokenizer()
@@ -116,14 +117,14 @@ def test_a_later_decoder_paints_the_same_tokens_in_another_way(trained: Run) -> 
         same = zip(getattr(before, part).state_dict().values(), getattr(after, part).state_dict().values())
         assert all(torch.equal(one, other) for one, other in same)
     assert not torch.equal(before.decode(token_ids[:4]), after.decode(token_ids[:4]))
-    assert torch.equal(trained.tokens("train").token_ids.long(), token_ids)
+    assert torch.equal(load_tokens(trained, "train").token_ids.long(), token_ids)
     assert (trained.folder / "cache" / "tokens-train.safetensors").stat().st_mtime_ns == stamp
 
 
 def test_one_order_for_all_pictures_is_that_of_the_distilled_ones(trained: Run) -> None:
     trained = replace(trained, recipe=replace(trained.recipe, distill=DistillConfig(num_images=5)))
     own = StageTrainer(trained).distill()
-    for share, count in ((0.0, 5), (0.5, 5), (1.0, len(trained.tokens("train")))):
+    for share, count in ((0.0, 5), (0.5, 5), (1.0, len(load_tokens(trained, "train")))):
         stage = replace(trained.recipe.order_finetune_stage, consensus=share)
         found = StageTrainer(
             replace(trained, recipe=replace(trained.recipe, order_finetune_stage=stage))
@@ -165,7 +166,7 @@ def test_an_adopted_tokenizer_gets_a_decoder_against_a_new_adversary(trained: Ru
 def test_held_out_bits_of_an_untrained_head_are_those_of_chance(trained: Run) -> None:
     backbone = trained.backbone()
     torch.nn.init.zeros_(backbone.query.head.weight)
-    tokens = trained.tokens("test")
+    tokens = load_tokens(trained, "test")
     bits = bits_per_token(backbone, tokens.token_ids.long(), [(0,)] * len(tokens))
     assert bits == pytest.approx(4.0, abs=1e-5)
 

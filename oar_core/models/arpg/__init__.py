@@ -6,7 +6,7 @@ from oar_core.models.arpg.config import ArpgConfig
 from oar_core.models.arpg.groups import arpg_groups
 from oar_core.models.arpg.importer import IMPORTER
 from oar_core.models.base import BackboneSpec, GuidanceShare
-from oar_core.models.family import Config, ModelFamily
+from oar_core.models.family import ModelFamily
 from oar_core.models.oar.backbone import OarBackbone
 
 
@@ -16,8 +16,4 @@ class ArpgBackbone(OarBackbone):
         return replace(super().spec, guidance_share=GuidanceShare.END, published_groups=arpg_groups)
 
 
-def _backbone(config: Config) -> ArpgBackbone:
-    return ArpgBackbone(ArpgConfig.from_dict(config).native)
-
-
-FAMILY = ModelFamily(backbone=_backbone, importer=IMPORTER)
+FAMILY = ModelFamily(backbone=lambda config: ArpgBackbone(ArpgConfig.from_dict(config).native), importer=IMPORTER)

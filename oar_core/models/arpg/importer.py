@@ -7,6 +7,7 @@ from oar_core.models.arpg.checkpoint import arpg_state
 from oar_core.models.arpg.config import ArpgConfig
 from oar_core.models.importer import (
     PUBLISHED_GRID,
+    UNTRUNCATED,
     Config,
     Importer,
     Publication,
@@ -63,9 +64,7 @@ def _publication(config: Config) -> Publication:
             "group_sizes": "published",
             "guidance": GUIDANCE.get(width, 5.0),
             "guidance_schedule": "linear",
-            "temperature": 1.0,
-            "top_k": 0,
-            "top_p": 1.0,
+            **UNTRUNCATED,
         },
     )
 

@@ -9,11 +9,11 @@ from oar_core.models.janus.config import JanusConfig
 from oar_core.models.next_token import LastStateCache, NextTokenBackbone
 from oar_core.nn.attention import KeyValueStore, SelfAttention, compute_dtype
 from oar_core.nn.block import Block
+from oar_core.nn.initial import draw_weights
 from oar_core.nn.kv_cache import KVCache
 from oar_core.nn.norm import make_norm
 from oar_core.nn.rope import SequenceRotary
 
-INIT_STD = 0.02
 NORM = "rms-6"
 
 
@@ -37,7 +37,7 @@ class JanusBackbone(NextTokenBackbone):
         )
         self.norm = make_norm(NORM, width)
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.vocab_size))
-        self._initialise()
+        draw_weights(self)
 
     @property
     def spec(self) -> BackboneSpec:
@@ -70,11 +70,7 @@ class JanusBackbone(NextTokenBackbone):
         return self.align(self.embed_code(token_ids))
 
     def states(
-        self,
-        x: Float[Tensor, "*S D"],
-        positions: Int[Tensor, "*S"],
-        entries: Int[Tensor, "*S"],
-        store: KeyValueStore,
+        self, x: Float[Tensor, "*S D"], positions: Int[Tensor, "*S"], entries: Int[Tensor, "*S"], store: KeyValueStore
     ) -> Float[Tensor, "*S D"]:
         del positions
         return self._trunk(x, entries, store)
@@ -89,8 +85,3 @@ class JanusBackbone(NextTokenBackbone):
         for layer, block in enumerate(self.blocks):
             x = block(x, rotation, layer, store)
         return self.norm(x)
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.trunc_normal_(module.weight, std=INIT_STD)

@@ -7,6 +7,7 @@ from oar_core.errors import ConfigError, WeightsError
 from oar_core.models.base import Conditioner
 from oar_core.models.chat import ChatConditioner, Conversation, read_tokenizer
 from oar_core.models.importer import (
+    UNTRUNCATED,
     Config,
     Importer,
     Publication,
@@ -80,9 +81,7 @@ def _publication(config: Config) -> Publication:
             "group_sizes": "constant",
             "guidance": 5.0,
             "guidance_schedule": "constant",
-            "temperature": 1.0,
-            "top_k": 0,
-            "top_p": 1.0,
+            **UNTRUNCATED,
         },
         example_prompts=("a lighthouse on a cliff at sunset", "a glass of red wine on a reflective surface"),
     )

@@ -1,13 +1,8 @@
 """LlamaGen (arXiv 2406.06525): a language model's network over the tokens of a picture, in raster order."""
 
-from oar_core.models.family import Config, ModelFamily
+from oar_core.models.family import ModelFamily
 from oar_core.models.llamagen.backbone import LlamaGenBackbone
 from oar_core.models.llamagen.config import LlamaGenConfig
 from oar_core.models.llamagen.importer import IMPORTER
 
-
-def _backbone(config: Config) -> LlamaGenBackbone:
-    return LlamaGenBackbone(LlamaGenConfig.from_dict(config))
-
-
-FAMILY = ModelFamily(backbone=_backbone, importer=IMPORTER)
+FAMILY = ModelFamily(backbone=lambda config: LlamaGenBackbone(LlamaGenConfig.from_dict(config)), importer=IMPORTER)

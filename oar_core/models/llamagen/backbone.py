@@ -5,11 +5,12 @@ from torch import Tensor, nn
 
 from oar_core.config import OrderScore
 from oar_core.models.base import BackboneSpec, Condition, GridLayout, Queries, Unconditional
-from oar_core.models.gpt import Gpt, initialise
+from oar_core.models.gpt import Gpt
 from oar_core.models.llamagen.captions import CaptionEmbedding
 from oar_core.models.llamagen.config import LlamaGenConfig
 from oar_core.models.next_token import NOWHERE, LastStateCache, NextTokenBackbone
 from oar_core.nn.attention import KeyValueStore
+from oar_core.nn.initial import draw_weights
 
 
 class LlamaGenBackbone(NextTokenBackbone):
@@ -24,7 +25,7 @@ class LlamaGenBackbone(NextTokenBackbone):
             CaptionEmbedding(config) if config.reads_captions else nn.Embedding(config.num_classes + 1, config.width)
         )
         self.gpt = Gpt(config)
-        initialise(self)
+        draw_weights(self)
 
     @property
     def spec(self) -> BackboneSpec:
@@ -51,11 +52,7 @@ class LlamaGenBackbone(NextTokenBackbone):
         return self.gpt.embed_token(token_ids)
 
     def states(
-        self,
-        x: Float[Tensor, "*S D"],
-        positions: Int[Tensor, "*S"],
-        entries: Int[Tensor, "*S"],
-        store: KeyValueStore,
+        self, x: Float[Tensor, "*S D"], positions: Int[Tensor, "*S"], entries: Int[Tensor, "*S"], store: KeyValueStore
     ) -> Float[Tensor, "*S D"]:
         del entries
         return self.gpt(x, positions.where(positions != NOWHERE, self.gpt.nowhere), store)

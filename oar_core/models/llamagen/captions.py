@@ -1,4 +1,4 @@
-"""What enters LlamaGen's network of a caption."""
+"""Inputs of LlamaGen's network from a caption."""
 
 import torch
 import torch.nn.functional as F

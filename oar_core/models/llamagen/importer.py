@@ -72,7 +72,7 @@ def _publication(config: Config) -> Publication:
 
 
 def _conditioner(config: Config, text: Path | None) -> Conditioner | None:
-    """Of captions: features that a T5 encoder's folder makes of them, or else features alone."""
+    """Reads captions by a T5 encoder's folder where there is one, and features alone otherwise."""
     if not config["caption_width"]:
         return None
     if text is None:

@@ -2,8 +2,7 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oar_core.models.base import (
@@ -21,32 +20,16 @@ from oar_core.models.base import (
 from oar_core.models.lpd.config import LpdConfig
 from oar_core.models.lpd.groups import lpd_groups
 from oar_core.models.ordered import Memory, TrainingPass, TrunkBackbone
-from oar_core.models.seen import listed_seen, seen_after
+from oar_core.models.seen import group_mask, listed_seen, seen_after
 from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask, compute_dtype
 from oar_core.nn.beside import Recording
+from oar_core.nn.block import PlainBlock
+from oar_core.nn.initial import INIT_STD, draw_weights
 from oar_core.nn.kv_cache import KVCache, Window
 from oar_core.nn.tables import moved, places_within, starts_of
 
-INIT_STD = 0.02
 EPS = 1e-6
 EXPANSION = 4  # of the feed-forward layer
-
-
-class LpdBlock(nn.Module):
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.attention_norm = nn.LayerNorm(width, eps=EPS)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=EPS)
-        self.up = nn.Linear(width, EXPANSION * width)
-        self.down = nn.Linear(EXPANSION * width, width)
-
-    def forward(self, x: Float[Tensor, "*S D"], layer: int, store: KeyValueStore) -> Float[Tensor, "*S D"]:
-        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1))
-        x = x + self.out(store.attend(layer, *qkv.unbind(-3)))
-        return x + self.down(F.gelu(self.up(self.feed_forward_norm(x))))
 
 
 class LpdBackbone(TrunkBackbone):
@@ -64,7 +47,9 @@ class LpdBackbone(TrunkBackbone):
         self.mask_token = nn.Parameter(torch.empty(config.width))
         self.place = nn.Parameter(torch.empty(config.num_tokens + 1, config.width))  # the first is the class's
         self.input_norm = nn.LayerNorm(config.width, eps=EPS)
-        self.blocks = nn.ModuleList(LpdBlock(config.width, config.num_heads) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(
+            PlainBlock(config.width, config.num_heads, EXPANSION, EPS) for _ in range(config.num_layers)
+        )
         self.norm = nn.LayerNorm(config.width, eps=EPS)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
         _initialise(self)
@@ -104,11 +89,7 @@ class LpdBackbone(TrunkBackbone):
         return TrainingPass(logits, Memory(keys, values, store.mask[:, :, 1 + length :, :length]))
 
     def _forward(
-        self,
-        condition: Condition,
-        token_ids: Int[Tensor, "B L"],
-        positions: Int[Tensor, "B L"],
-        store: KeyValueStore,
+        self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"], store: KeyValueStore
     ) -> Float[Tensor, "B L V"]:
         tokens, queries = self._tokens(token_ids, positions), self._questions(positions)
         x = torch.cat([self.input_norm(self.embed_class(condition.ids) + self.place[0]), tokens, queries], dim=1)
@@ -171,15 +152,13 @@ class LpdBackbone(TrunkBackbone):
 
 
 def _initialise(network: LpdBackbone) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=INIT_STD)
+    draw_weights(network)
     for parameter in (network.mask_token, network.place):
         nn.init.trunc_normal_(parameter, std=INIT_STD)
 
 
 def _seen(commit: Commit, asked: Int[np.ndarray, "B"]) -> Int[np.ndarray, "M"]:
-    """Of each row's tokens and then its queries: tokens see their group, queries see all that is new."""
+    """Counts what each row's tokens, then its queries, may see: tokens their group, queries all that is new."""
     committed = commit.counts.numpy()
     starts = starts_of(committed + asked)
     seen = np.repeat(committed + asked, committed + asked)
@@ -194,19 +173,5 @@ def _additive_mask(
 ) -> Float[Tensor, "B 1 S S"]:
     """The training mask in the number format of a weight; unless groups are given, each rank has its own."""
     groups = torch.arange(positions.shape[1], device=positions.device) if groups is None else groups
-    mask = additive_mask(_training_mask(groups), compute_dtype(weight))
+    mask = additive_mask(group_mask(groups), compute_dtype(weight))
     return mask.expand(len(positions), 1, -1, -1)
-
-
-def _training_mask(groups: Int[Tensor, "L"]) -> Bool[Tensor, "1 1 S S"]:
-    """Who sees whom of `[class ; tokens ; queries]`: a token those of its group and of groups before, a query tokens of
-    groups before and queries of its group."""
-    length, device = len(groups), groups.device
-    earlier, same = groups[None] < groups[:, None], groups[None] == groups[:, None]
-    visible = torch.zeros(1 + 2 * length, 1 + 2 * length, dtype=torch.bool, device=device)
-    visible[:, 0] = True
-    tokens, queries = slice(1, 1 + length), slice(1 + length, None)
-    visible[tokens, tokens] = earlier | same
-    visible[queries, tokens] = earlier
-    visible[queries, queries] = same
-    return visible[None, None]

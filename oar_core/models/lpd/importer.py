@@ -4,6 +4,7 @@ from typing import Any
 
 from oar_core.errors import WeightsError
 from oar_core.models.importer import (
+    UNTRUNCATED,
     Config,
     Importer,
     Publication,
@@ -68,9 +69,7 @@ def _publication(config: Config) -> Publication:
             "group_sizes": "published",
             "guidance": guidance,
             "guidance_schedule": "linear",
-            "temperature": 1.0,
-            "top_k": 0,
-            "top_p": 1.0,
+            **UNTRUNCATED,
         },
     )
 

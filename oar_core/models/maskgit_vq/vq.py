@@ -13,7 +13,7 @@ from oar_core.models.vq import group_norm
 
 
 class MaskGitBlock(nn.Module):
-    """Where widths differ, the shortcut reads what the block makes, not its input. The published weights want it so."""
+    """A residual block. Where widths differ, its shortcut reads the block's output, as published weights need."""
 
     def __init__(self, width: int, next_width: int) -> None:
         super().__init__()

@@ -10,16 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oar_core.config import BackboneConfig
-from oar_core.models.base import (
-    BackboneSpec,
-    Commit,
-    Commits,
-    Condition,
-    GridLayout,
-    Query,
-    valid_places,
-    within,
-)
+from oar_core.models.base import BackboneSpec, Commit, Commits, Condition, GridLayout, Query, valid_places, within
 from oar_core.models.ordered import Memory, OrderedBackbone, TrainingPass
 from oar_core.models.seen import listed_seen, seen_after
 from oar_core.nn.attention import (
@@ -34,11 +25,10 @@ from oar_core.nn.attention import (
 )
 from oar_core.nn.block import Block
 from oar_core.nn.embed import ConditionEmbedding, QueryEmbedding, TokenEmbedding
+from oar_core.nn.initial import INIT_STD, draw_weights
 from oar_core.nn.kv_cache import CachedMemory, FixedWindow, KVCache, Window
 from oar_core.nn.norm import make_norm
 from oar_core.nn.rope import RotaryTable, Rotation, rotate
-
-INIT_STD = 0.02
 
 
 class ContextStack(nn.Module):
@@ -74,12 +64,7 @@ class QueryStack(nn.Module):
         self.norm = make_norm(config.norm, config.width)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
 
-    def forward(
-        self,
-        x: Float[Tensor, "*S D"],
-        rotation: Rotation,
-        memory: SharedMemory,
-    ) -> Float[Tensor, "*S V"]:
+    def forward(self, x: Float[Tensor, "*S D"], rotation: Rotation, memory: SharedMemory) -> Float[Tensor, "*S V"]:
         for block in self.blocks:
             x = block(x, rotation, memory)
         return self.head(self.norm(x))
@@ -222,9 +207,7 @@ class OarBackbone(OrderedBackbone):
 
 
 def _initialise(network: OarBackbone) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=INIT_STD)
+    draw_weights(network)
     nn.init.trunc_normal_(network.embed_query.shared, std=INIT_STD)
     if network.embed_query.position is not None:
         nn.init.zeros_(network.embed_query.position.weight)

@@ -13,12 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oar_core.models.base import BackboneSpec, Commit, Condition, GridLayout, Queries, Query, valid_places
-from oar_core.models.gpt import INIT_STD, Gpt, GptConfig, initialise
+from oar_core.models.gpt import Gpt, GptConfig
 from oar_core.models.ordered import Memory, TrainingPass, TrunkBackbone
 from oar_core.models.randar.cache import NONE, InstructedCache
 from oar_core.models.randar.groups import randar_groups
 from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
 from oar_core.nn.beside import Recording
+from oar_core.nn.initial import INIT_STD, draw_weights
 from oar_core.nn.kv_cache import KVCache
 from oar_core.nn.rope import Rotation, neighboured, rotate
 from oar_core.nn.tables import moved, offsets_within, starts_of
@@ -38,7 +39,7 @@ class RandarBackbone(TrunkBackbone):
         self.embed_class = nn.Embedding(config.num_classes + 1, config.width)
         self.instruction = nn.Parameter(torch.empty(config.width))  # rotary pairs half a head apart
         self.gpt = Gpt(config)
-        initialise(self)
+        draw_weights(self)
         nn.init.trunc_normal_(self.instruction, std=INIT_STD)
 
     @property
@@ -70,11 +71,7 @@ class RandarBackbone(TrunkBackbone):
         return TrainingPass(logits, Memory(keys, values, mask))
 
     def _forward(
-        self,
-        condition: Condition,
-        token_ids: Int[Tensor, "B L"],
-        positions: Int[Tensor, "B L"],
-        store: KeyValueStore,
+        self, condition: Condition, token_ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"], store: KeyValueStore
     ) -> Float[Tensor, "B L V"]:
         pairs = torch.stack([self.instructions(positions), self.gpt.embed_token(token_ids)], dim=2)
         x = torch.cat([self.embed_class(condition.ids), pairs.flatten(1, 2)], dim=1)
@@ -139,7 +136,7 @@ class RandarBackbone(TrunkBackbone):
 def _listed(
     network: RandarBackbone, commit: Commit, query: Query, kept: Int[np.ndarray, "B"]
 ) -> tuple[Float[Tensor, "T D"], Int[Tensor, "T"], Int[Tensor, "M"]]:
-    """Returns what the rows feed, one behind the other, with the positions of it; and where the questions are."""
+    """Lists what the rows feed, row after row, with its positions; and the places of the questions."""
     places = valid_places(commit.valid, query.positions.device)
     token_ids, positions = (table.flatten()[places] for table in (commit.token_ids, commit.positions))
     every = torch.cat([positions, query.positions])
@@ -168,7 +165,7 @@ def _without_questions(cache: KVCache, slots: Int[Tensor, "B"]) -> Iterator[None
 
 
 def _take_asked(cache: InstructedCache, rows: Int[np.ndarray, "B"], commit: Commit) -> Int[np.ndarray, "B"]:
-    """Tells which rows have the instruction of their first token already, 0 or 1."""
+    """Marks rows that have the instruction of their first token already, by 0 or 1."""
     kept = np.zeros_like(rows)
     has_new = commit.counts.numpy() > 0
     if has_new.any():
@@ -180,7 +177,7 @@ def _take_asked(cache: InstructedCache, rows: Int[np.ndarray, "B"], commit: Comm
 def _laid_out(
     committed: Int[np.ndarray, "B"], asked: Int[np.ndarray, "B"], kept: Int[np.ndarray, "B"]
 ) -> list[Int[np.ndarray, "_"]]:
-    """From a list of all tokens, all their instructions and all questions to what each row feeds, row after row; and
+    """Places, in a list of all tokens, instructions and questions, of what each row feeds, row after row; and
     where the questions are in that. `kept` rows have the instruction of their first token already."""
     num_tokens = int(committed.sum())
     counts = 2 * committed + asked

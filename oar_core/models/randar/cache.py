@@ -54,7 +54,7 @@ class InstructedCache(KVCache):
         return SetAside(slots, on_device, entries, keys, values)
 
     def put_back(self, aside: "SetAside") -> None:
-        """Where it was; the slots have their earlier length again."""
+        """Restores what was set aside; the slots have their earlier length again."""
         self.keys[:, aside.on_device, :, aside.entries] = aside.keys
         self.values[:, aside.on_device, :, aside.entries] = aside.values
         self.lengths.numpy()[aside.slots] += 1

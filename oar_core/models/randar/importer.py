@@ -6,6 +6,7 @@ from oar_core.models.gpt import GptConfig
 from oar_core.models.gpt_sizes import SIZES, TOKENS, gpt_sizes, num_classes
 from oar_core.models.importer import (
     PUBLISHED_GRID,
+    UNTRUNCATED,
     Config,
     Importer,
     Publication,
@@ -42,9 +43,7 @@ def _publication(config: Config) -> Publication:
             "group_sizes": "published",
             "guidance": GUIDANCE.get((width, config["vocab_size"]), OTHER_GUIDANCE),
             "guidance_schedule": "linear",
-            "temperature": 1.0,
-            "top_k": 0,
-            "top_p": 1.0,
+            **UNTRUNCATED,
         },
     )
 

@@ -1,13 +1,8 @@
 """A toy of the kind that Self Forcing (arXiv 2506.08009) trains: grey frames, each denoised in a few steps over a KV
 cache of clean ones. It shows what the contract of frames asks; what it makes is not worth seeing."""
 
-from oar_core.models.family import Config, ModelFamily
+from oar_core.models.family import ModelFamily
 from oar_core.models.toy_frames.backbone import ToyFrameBackbone
 from oar_core.models.toy_frames.config import ToyFramesConfig
 
-
-def _frames(config: Config) -> ToyFrameBackbone:
-    return ToyFrameBackbone(ToyFramesConfig.from_dict(config))
-
-
-FAMILY = ModelFamily(frames=_frames)
+FAMILY = ModelFamily(frames=lambda config: ToyFrameBackbone(ToyFramesConfig.from_dict(config)))

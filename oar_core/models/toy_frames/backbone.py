@@ -1,37 +1,21 @@
 """The toy's network: one transformer over the values of frames, block-causal, that predicts the clean frame."""
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oar_core.models.base import Condition, FramesLayout, valid_places, within
 from oar_core.models.frames import FrameBackbone, FramesSpec
+from oar_core.models.seen import group_mask
 from oar_core.models.toy_frames.config import ToyFramesConfig
 from oar_core.nn.attention import KeyValueStore, Uncached, additive_mask
+from oar_core.nn.block import PlainBlock
 from oar_core.nn.kv_cache import KVCache
 
 INIT_STD = 0.1
 EXPANSION = 2  # of the feed-forward layer
 NUM_FREQUENCIES = 4  # by which the noise of a frame is told
 CLEAN = 0.0  # the noise of a frame that is committed
-
-
-class ToyBlock(nn.Module):
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.feed_forward_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, EXPANSION * width)
-        self.down = nn.Linear(EXPANSION * width, width)
-
-    def forward(self, x: Float[Tensor, "*S D"], layer: int, store: KeyValueStore) -> Float[Tensor, "*S D"]:
-        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1))
-        x = x + self.out(store.attend(layer, *qkv.unbind(-3)))
-        return x + self.down(F.gelu(self.up(self.feed_forward_norm(x))))
 
 
 class ToyFrameBackbone(FrameBackbone):
@@ -47,7 +31,7 @@ class ToyFrameBackbone(FrameBackbone):
         self.embed_noise = nn.Linear(2 * NUM_FREQUENCIES, width)
         self.place = nn.Parameter(torch.empty(self._num_places, width))
         self.frame = nn.Parameter(torch.empty(config.num_frames, width))
-        self.blocks = nn.ModuleList(ToyBlock(width, config.num_heads) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(PlainBlock(width, config.num_heads, EXPANSION) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 1)
         for parameter in self.parameters():
@@ -80,7 +64,8 @@ class ToyFrameBackbone(FrameBackbone):
         given = self._tokens(clean.flatten(2), frames, torch.full_like(sigmas, CLEAN))
         asked = self._tokens(noisy.flatten(2), frames, sigmas)
         x = torch.cat([self.embed_class(condition.ids), given.flatten(1, 2), asked.flatten(1, 2)], dim=1)
-        mask = additive_mask(_training_mask(count, self._num_places, x.device), x.dtype)
+        numbers = torch.arange(count, device=x.device).repeat_interleave(self._num_places)
+        mask = additive_mask(group_mask(numbers), x.dtype)
         x = self._trunk(x, Uncached(mask.expand(shape[0], 1, -1, -1)))
         return self.head(x[:, -count * self._num_places :]).view(shape)
 
@@ -140,18 +125,3 @@ class ToyFrameBackbone(FrameBackbone):
         for layer, block in enumerate(self.blocks):
             x = block(x, layer, store)
         return self.norm(x)
-
-
-def _training_mask(num_frames: int, num_places: int, device: torch.device) -> Bool[Tensor, "1 1 S S"]:
-    """Who sees whom of `[class ; clean frames ; noisy frames]`: a clean frame itself and those before, a noisy one
-    itself and the clean ones before."""
-    frames = torch.arange(num_frames, device=device).repeat_interleave(num_places)
-    earlier, same = frames[None] < frames[:, None], frames[None] == frames[:, None]
-    length = len(frames)
-    visible = torch.zeros(1 + 2 * length, 1 + 2 * length, dtype=torch.bool, device=device)
-    visible[:, 0] = True
-    clean, noisy = slice(1, 1 + length), slice(1 + length, None)
-    visible[clean, clean] = earlier | same
-    visible[noisy, clean] = earlier
-    visible[noisy, noisy] = same
-    return visible[None, None]

@@ -1,4 +1,4 @@
-"""What a chosen order is: what it asks of the backbone, and how it chooses among what it asked."""
+"""Rules of chosen orders: the queries that they make, and how they choose among the answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from oar_core.order.paths import Grid
 
 @dataclass(frozen=True)
 class Asked:
-    """What the backbone answered of the candidates of R rows, and what a decider may need to weigh them.
+    """The backbone's answers for the candidates of R rows, with what a decider needs to weigh them.
 
     Lists hold one entry for each candidate, row after row; tables one row for each row, right-padded.
     """
@@ -53,16 +53,16 @@ class OrderRule:
 
     @property
     def asks_more(self) -> bool:
-        """Whether positions are asked that the group does not hold."""
+        """Tells whether positions are asked that the group does not hold."""
         return self.decider is not None
 
     @property
     def asks_all(self) -> bool:
-        """Whether every remaining position is asked."""
+        """Tells whether every remaining position is asked."""
         return self.asks_more and not self.counts_candidates
 
     def num_asked(self, num_remaining: int, limit: int, done: int, candidates: int) -> int:
-        """Of how many of the remaining positions the backbone is asked for their tokens, where the group may hold
+        """Number of remaining positions that the backbone is asked for, where the group may hold
         `limit` more and `done` of it were decoded before an interruption."""
         if self.counts_candidates:  # the list that the whole group had, less what was decoded of it
             return min(candidates * (done + limit) - done, num_remaining)

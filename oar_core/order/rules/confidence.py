@@ -8,7 +8,7 @@ from oar_core.order.score import CERTAINTIES, scored
 
 
 class Certainty(Decider):
-    """By the score that the model names, see `OrderScore`."""
+    """Chooses by the score that the model names, see `OrderScore`."""
 
     def scores(self, asked: Asked) -> Float[Tensor, "R G"]:
         certainty = asked.as_table(CERTAINTIES[asked.order_score.name](asked.logits))

@@ -8,7 +8,7 @@ from oar_core.order.rules.base import Asked, Decider, OrderRule
 
 
 class DrawnLikelihood(Decider):
-    """To choose among draws biases what is drawn: single pictures are cleaner, and their variety is less."""
+    """Chooses among draws, which biases what is drawn: single pictures are cleaner, and their variety is less."""
 
     looks_at_draws = True
 

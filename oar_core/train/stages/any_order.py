@@ -12,9 +12,8 @@ from oar_core.models.oar.backbone import OarBackbone
 from oar_core.text import TextTokenizer
 from oar_core.train.captions import CaptionSource
 from oar_core.train.context_noise import corrupt_context
-from oar_core.train.loop import Step
+from oar_core.train.loop import Stage, Step
 from oar_core.train.losses import token_cross_entropy
-from oar_core.train.optim import ParamGroup
 from oar_core.train.tokens import Captioner, TokenSet
 
 
@@ -24,7 +23,7 @@ class AnyOrderStageConfig:
     context_noise: float = 0.0  # highest share of context tokens that are corrupted; see `corrupt_context`
 
 
-class AnyOrderStage:
+class AnyOrderStage(Stage):
     """Wants rows with captions; `loss` is the mean over all ranks of the cross-entropy in nats per token."""
 
     can_shard: ClassVar[bool] = True
@@ -45,12 +44,6 @@ class AnyOrderStage:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(list(self.backbone.parameters()))]
-
-    def before_step(self, step: Step) -> None:
-        """Nothing to prepare."""
 
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
         token_ids = self.tokens.token_ids[indices].long()

@@ -48,7 +48,7 @@ class CheapestOrder:
 
     @property
     def tree(self) -> OrderTree:
-        """Of one leaf."""
+        """An order tree of one leaf."""
         return OrderTree(torch.tensor([[LEAF, 0, 0]]), torch.tensor([self.order]))
 
 

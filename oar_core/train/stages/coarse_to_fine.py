@@ -12,9 +12,8 @@ from oar_core.errors import ConfigError
 from oar_core.models.base import Backbone
 from oar_core.models.coarse_to_fine import CoarseToFineTokenizer
 from oar_core.train.data import ImageSet
-from oar_core.train.loop import Step
+from oar_core.train.loop import Stage, Step
 from oar_core.train.losses import token_cross_entropy
-from oar_core.train.optim import ParamGroup
 from oar_core.train.tokens import Captioner
 from oar_core.train.wrong_codes import correct, draw_wrong_span
 
@@ -29,7 +28,7 @@ class CoarseToFineStageConfig:
             raise ConfigError("corrected_share and unconditional_share are shares")
 
 
-class CoarseToFineStage:
+class CoarseToFineStage(Stage):
     """Wants rows with captions; `loss` is the mean over all tokens of the cross-entropy in nats per token."""
 
     can_shard: ClassVar[bool] = True
@@ -52,12 +51,6 @@ class CoarseToFineStage:
     def __len__(self) -> int:
         return len(self.captioner.tokens)
 
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(list(self.backbone.parameters()))]
-
-    def before_step(self, step: Step) -> None:
-        """Nothing to prepare."""
-
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
         token_ids = self.captioner.tokens.token_ids[indices].long().to(step.device)
         condition = self.captioner.for_training(indices, step)
@@ -69,7 +62,7 @@ class CoarseToFineStage:
     def _with_corrections(
         self, token_ids: Int[Tensor, "B L"], indices: Int[Tensor, "B"], step: Step
     ) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
-        """What the backbone sees, and what it is to say: in a share of the rows, tokens are wrong in the first, and in
+        """Context and target of the backbone: in a share of the rows, tokens are wrong in the first, and in
         both those behind are the ones that correct them."""
         count = round(self.config.corrected_share * len(indices))
         if self._images is None or not count:

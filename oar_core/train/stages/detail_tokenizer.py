@@ -14,9 +14,9 @@ from oar_core.errors import ConfigError
 from oar_core.models.coarse_to_fine import CoarseToFineTokenizer
 from oar_core.train.data import ImageSet
 from oar_core.train.first_token import FirstTokenHead
-from oar_core.train.loop import Step
-from oar_core.train.optim import ParamGroup
+from oar_core.train.loop import Stage, Step
 from oar_core.train.perceptual import PerceptualDistance
+from oar_core.train.stages.tokenizer import sample_vectors
 from oar_core.train.wrong_codes import WrongSpan, correct, draw_wrong_span
 
 Frozen = Callable[[Float[Tensor, "B 3 Y X"]], Float[Tensor, "B D"]]
@@ -43,7 +43,7 @@ class DetailTokenizerStageConfig:
             raise ConfigError("near is at least 1")
 
 
-class DetailTokenizerStage:
+class DetailTokenizerStage(Stage):
     can_shard: ClassVar[bool] = False  # its codes move by what a batch holds
 
     def __init__(
@@ -71,12 +71,13 @@ class DetailTokenizerStage:
     def __len__(self) -> int:
         return len(self.images)
 
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(list(self.module.parameters()))]
-
     def before_step(self, step: Step) -> None:
         if step.number == 0:
-            self._seed_codebook(step)
+            vectors = sample_vectors(self._vectors, len(self.images), self.config.init_sample, 20_000, step)
+            self.tokenizer.quantizer.initialize(vectors, step.generator)
+
+    def _vectors(self, indices: Int[Tensor, "B"], device: torch.device) -> Float[Tensor, "B L C"]:
+        return self.tokenizer.describe(self.tokenizer.read(self.images.images(indices).to(device)))
 
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
         real = self.images.images(indices).to(step.device)
@@ -107,7 +108,8 @@ class DetailTokenizerStage:
         return losses
 
     def draw_count(self, step: Step) -> int:
-        """How many tokens the step's pictures are decoded from: all, or those of a prefix. One number for a batch."""
+        """Number of tokens that the step's pictures are decoded from: all, or those of a prefix. One number for a
+        batch."""
         groups = self.tokenizer.config.groups
         draw, length = torch.rand((), generator=step.generator), groups.num_tokens
         if draw >= self.config.prefix_share or length == groups.size:
@@ -127,7 +129,7 @@ class DetailTokenizerStage:
         return draw_wrong_span(count, self.tokenizer.config.group_size, step.generator)
 
     def _picture_losses(self, target: Tensor, painted: Tensor, step: Step) -> dict[str, Tensor]:
-        """Of once or twice as many painted pictures as there are targets."""
+        """Losses of once or twice as many painted pictures as there are targets."""
         targets = target.repeat(len(painted) // len(target), 1, 1, 1)
         pixel = (targets - painted.float()).abs().mean()
         losses = {"total": pixel, "pixel": pixel}
@@ -153,17 +155,6 @@ class DetailTokenizerStage:
         vectors = torch.cat([part.detach().float().reshape(1, -1, width) for part, _ in learned], dim=1)
         token_ids = torch.cat([ids.reshape(1, -1) for _, ids in learned], dim=1)
         return self.tokenizer.quantizer.update(vectors, token_ids, step.generator)
-
-    @torch.no_grad()
-    def _seed_codebook(self, step: Step) -> None:
-        picked = torch.randint(len(self.images), (self.config.init_sample,), generator=step.generator)
-        vectors = [
-            self.tokenizer.describe(self.tokenizer.read(self.images.images(part).to(step.device))).flatten(0, 1)
-            for part in picked.split(128)
-        ]
-        pool = torch.cat(vectors)
-        kept = torch.randperm(len(pool), generator=step.generator)[:20_000].to(pool.device)
-        self.tokenizer.quantizer.initialize(pool[kept], step.generator)
 
 
 def _mixed(clean: Tensor, corrected: Tensor, num_clean: int, num_corrected: int) -> Float[Tensor, ""]:

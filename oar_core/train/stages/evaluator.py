@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from oar_core.train.attributes import UNKNOWN, AttributeVocabulary
 from oar_core.train.data import ImageSet
 from oar_core.train.evaluator import EvaluatorConfig, EvaluatorNet
-from oar_core.train.loop import Step
-from oar_core.train.optim import ParamGroup
+from oar_core.train.loop import Stage, Step
 
 
 @dataclass(frozen=True)
@@ -24,17 +23,13 @@ class EvaluatorStageConfig:
     max_noise: float = 0.06  # standard deviation, of pixels in [-1, 1]; each picture draws its own up to this
 
 
-class EvaluatorStage:
+class EvaluatorStage(Stage):
     """`loss` is the mean over attributes of the cross-entropy in nats; `accuracy` is logged beside it."""
 
     can_shard: ClassVar[bool] = False  # its norms read a batch as a whole
 
     def __init__(
-        self,
-        images: ImageSet,
-        vocabulary: AttributeVocabulary,
-        model: EvaluatorConfig,
-        config: EvaluatorStageConfig,
+        self, images: ImageSet, vocabulary: AttributeVocabulary, model: EvaluatorConfig, config: EvaluatorStageConfig
     ) -> None:
         self.images = images
         self.labels = vocabulary.encode(images.rows)[torch.from_numpy(images.row_of).long()]
@@ -44,12 +39,6 @@ class EvaluatorStage:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(list(self.net.parameters()))]
-
-    def before_step(self, step: Step) -> None:
-        """Nothing to prepare."""
 
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
         images = augment(self.images.images(indices), self.config, step.generator).to(step.device)

@@ -57,7 +57,7 @@ class DistillConfig:
 
     @property
     def order_score(self) -> OrderScore:
-        """Returns what comes nearest to the score where a picture is made and its tokens are not known."""
+        """The score nearest to it that works while a picture is made, without known tokens."""
         return OrderScore("max_probability" if self.score == TRUE_LOG_PROBABILITY else self.score, self.distance_weight)
 
 
@@ -159,7 +159,7 @@ def _extract_block(
 
 
 def compact(orders: Int[Tensor, "M L"]) -> Tensor:
-    """As bytes where positions fit one, as 16-bit words otherwise."""
+    """Stores positions as bytes where they fit, as 16-bit words otherwise."""
     return orders.to(torch.uint8 if orders.shape[1] <= 256 else torch.uint16)
 
 
@@ -170,6 +170,5 @@ def load_orders(folder: Path, num_shards: int | None = None) -> OrderSet:
         raise CheckpointError(f"{folder} holds no distilled orders; run `oar distill` first")
     shards = [load_tensors(path)[0] for path in paths]
     return OrderSet(
-        torch.cat([shard["indices"] for shard in shards]),
-        torch.cat([shard["orders"].long() for shard in shards]),
+        torch.cat([shard["indices"] for shard in shards]), torch.cat([shard["orders"].long() for shard in shards])
     )

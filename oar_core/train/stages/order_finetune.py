@@ -13,7 +13,7 @@ from oar_core.models.ordered import POLICY_PREFIX, OrderedBackbone
 from oar_core.order.paths import PATHS, Grid, locality
 from oar_core.order.plan import PROMPTED
 from oar_core.train.context_noise import corrupt_context
-from oar_core.train.loop import Step
+from oar_core.train.loop import Stage, Step
 from oar_core.train.losses import token_cross_entropy
 from oar_core.train.optim import ParamGroup
 from oar_core.train.stages.order_distill import SCORES, OrderSet
@@ -69,7 +69,7 @@ def arm(orders: str, config: OrderFinetuneStageConfig) -> OrderFinetuneStageConf
     return replace(config, random_share=0.0) if orders == "raster" else config
 
 
-class OrderFinetuneStage:
+class OrderFinetuneStage(Stage):
     """Trains a backbone that has its any-order weights, and the policy that is attached to it, if any.
 
     The policy takes no part in the backbone's gradient: it reads the memory as it is. `loss` is the cross-entropy in
@@ -106,9 +106,6 @@ class OrderFinetuneStage:
         rest = [parameter for name, parameter in named.items() if not name.startswith(POLICY_PREFIX)]
         return [ParamGroup(group) for group in (rest, policy) if group]
 
-    def before_step(self, step: Step) -> None:
-        """Nothing to prepare."""
-
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
         pictures, orders = self._orders(indices, step)
         is_random = torch.rand(len(pictures), generator=step.generator) < self.config.random_share_at(step.progress)
@@ -138,7 +135,7 @@ class OrderFinetuneStage:
         return {"total": tokens + self.config.policy_weight * loss, "tokens": tokens, "policy": loss}
 
     def _orders(self, indices: Int[Tensor, "B"], step: Step) -> tuple[Int[Tensor, "B"], Int[Tensor, "B L"] | None]:
-        """Tells which pictures a batch is made of, and the arm's order of each; None where their captions decide."""
+        """The pictures of a batch, and the arm's order of each; None where their captions decide."""
         if self.distilled is not None:
             return self.distilled.indices[indices], self.distilled.orders[indices]
         if self.config.orders == PROMPTED:

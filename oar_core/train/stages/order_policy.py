@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from oar_core.models.order_policy import OrderPolicy
 from oar_core.models.ordered import Memory, OrderedBackbone
 from oar_core.order.score import score_positions
-from oar_core.train.loop import Step
+from oar_core.train.loop import Stage, Step
 from oar_core.train.losses import plackett_luce, top_one
-from oar_core.train.optim import ParamGroup
 from oar_core.train.stages.order_distill import OrderSet
 from oar_core.train.tokens import Captioner
 
@@ -21,7 +20,7 @@ RANDOM_SHARE = 0.5  # of pictures; a policy that strays from its teacher's path 
 TEACHER_NATS = 0.3  # by which a score has to lead for the teacher to be e times as sure of it
 
 
-class OrderPolicyStage:
+class OrderPolicyStage(Stage):
     """Trains an order policy alone, on the memory of a backbone that stays as it is: to name the next position of its
     orders, or, taught by scores, to want each of the remaining positions as much as the backbone does that is asked
     for all of them. Contexts are those along the orders, of a half of the pictures along random ones where scores
@@ -51,12 +50,6 @@ class OrderPolicyStage:
 
     def __len__(self) -> int:
         return len(self.distilled)
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(list(self.policy.parameters()))]
-
-    def before_step(self, step: Step) -> None:
-        """Nothing to prepare."""
 
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
         pictures, positions = self.distilled.indices[indices], self.distilled.orders[indices]

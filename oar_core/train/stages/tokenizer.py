@@ -1,5 +1,6 @@
 """Stage 0: the image tokenizer, under pixel, perceptual, commitment and adversarial losses."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import ClassVar
@@ -12,7 +13,7 @@ from oar_core.config import TokenizerConfig
 from oar_core.models.oar.vqgan import VQGAN
 from oar_core.train.adversary import Adversary, draw_cut
 from oar_core.train.data import ImageSet
-from oar_core.train.loop import Step
+from oar_core.train.loop import Stage, Step
 from oar_core.train.optim import ParamGroup
 from oar_core.train.perceptual import PerceptualDistance
 
@@ -38,7 +39,7 @@ class TokenizerStageConfig:
         return self.perceptual_weight > 0 or self.adversarial_weight > 0
 
 
-class TokenizerStage:
+class TokenizerStage(Stage):
     can_shard: ClassVar[bool] = False  # its codes move by what a batch holds
 
     def __init__(self, images: ImageSet, model: TokenizerConfig, config: TokenizerStageConfig) -> None:
@@ -63,12 +64,16 @@ class TokenizerStage:
         return groups
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """Those of the tokenizer that this stage moves."""
+        """Parameters of the tokenizer that this stage trains."""
         return list(self.tokenizer.parameters())
 
     def before_step(self, step: Step) -> None:
         if step.number == 0:
-            self._seed_codebook(step)
+            vectors = sample_vectors(self._vectors, len(self.images), self.config.init_sample, 50_000, step)
+            self.tokenizer.quantizer.initialize(vectors, step.generator)
+
+    def _vectors(self, indices: Int[Tensor, "B"], device: torch.device) -> Float[Tensor, "B L C"]:
+        return self.tokenizer.encode_vectors(self.real(indices, device))
 
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
         real = self.real(indices, step.device)
@@ -81,13 +86,9 @@ class TokenizerStage:
         return losses | reported
 
     def picture_losses(
-        self,
-        real: Float[Tensor, "B 3 Y X"],
-        painted: Float[Tensor, "B 3 Y X"],
-        known: Bool[Tensor, "B L"],
-        step: Step,
+        self, real: Float[Tensor, "B 3 Y X"], painted: Float[Tensor, "B 3 Y X"], known: Bool[Tensor, "B L"], step: Step
     ) -> dict[str, Tensor]:
-        """Returns what pictures cost that were painted with positions unknown; the adversary sees the whole ones."""
+        """Losses of pictures that were painted with unknown positions; the adversary sees whole pictures alone."""
         pixel, whole = self._pixel_loss(real, painted, known), known.all(-1)
         losses = {"total": pixel, "pixel": pixel}
         if self.perceptual is not None:
@@ -106,7 +107,7 @@ class TokenizerStage:
         return losses
 
     def _perceptual_loss(self, real: Tensor, fake: Tensor, step: Step) -> Float[Tensor, ""]:
-        """On a random square of the pictures, the same for all, or on the whole of them less a random margin."""
+        """Distance on a random square of the pictures, the same for all, or on the whole less a random margin."""
         assert self.perceptual is not None
         self.perceptual.to(real.device)
         crop = self.config.vgg_crop
@@ -131,15 +132,19 @@ class TokenizerStage:
         weight = weight.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
         return (error * weight).mean()
 
-    @torch.no_grad()
-    def _seed_codebook(self, step: Step) -> None:
-        picked = torch.randint(len(self.images), (self.config.init_sample,), generator=step.generator)
-        vectors = [
-            self.tokenizer.encode_vectors(self.real(part, step.device)).flatten(0, 1) for part in picked.split(128)
-        ]
-        pool = torch.cat(vectors)
-        kept = torch.randperm(len(pool), generator=step.generator)[:50_000].to(pool.device)
-        self.tokenizer.quantizer.initialize(pool[kept], step.generator)
+
+@torch.no_grad()
+def sample_vectors(
+    encode: Callable[[Int[Tensor, "B"], torch.device], Float[Tensor, "B L C"]],
+    num_images: int,
+    num_encoded: int,
+    most: int,
+    step: Step,
+) -> Float[Tensor, "M C"]:
+    """Encodes random pictures and keeps at most so many of their vectors, which seed a codebook."""
+    picked = torch.randint(num_images, (num_encoded,), generator=step.generator)
+    pool = torch.cat([encode(part, step.device).flatten(0, 1) for part in picked.split(128)])
+    return pool[torch.randperm(len(pool), generator=step.generator)[:most].to(pool.device)]
 
 
 def _draw_square(step: Step, size: tuple[int, int], side: int) -> tuple[slice | EllipsisType, ...]:

@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oar_core.train.data import ImageSet
-from oar_core.train.loop import Step
-from oar_core.train.optim import ParamGroup
+from oar_core.train.loop import Stage, Step
 from oar_core.train.view_net import ViewNet
 
 TEMPERATURE = 0.2
@@ -18,7 +17,7 @@ LEAST_SHARE = 0.6  # of a side that a view shows
 CONTRAST, SHIFT = 0.4, 0.3  # of a view's colours, at most
 
 
-class ViewsStage:
+class ViewsStage(Stage):
     """`accuracy` is how many pictures are found by their other view."""
 
     can_shard: ClassVar[bool] = False  # a batch is compared as a whole
@@ -30,12 +29,6 @@ class ViewsStage:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(list(self.net.parameters()))]
-
-    def before_step(self, step: Step) -> None:
-        """Nothing to prepare."""
 
     def loss(self, indices: Int[Tensor, "B"], step: Step) -> dict[str, Tensor]:
         images = self.images.images(indices)

@@ -1,16 +1,15 @@
-"""Whether a server makes its pictures as fast with ten thousand jobs waiting as with ten."""
+"""Measures whether a server is as fast with ten thousand jobs waiting as with ten."""
 
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 from oar_client import AsyncClient
 from oar_lab.bench.clock import Setting
 from oar_lab.bench.server.processes import ServerProcesses
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 from server.jobs.connection import RedisConnection
 from server.jobs.queue import JobQueue
 from server.settings import Settings
@@ -30,7 +29,7 @@ class BacklogRow:
 
 
 @dataclass(frozen=True)
-class BacklogReport:
+class BacklogReport(BenchReport):
     model: str
     steps: int
     slots: int
@@ -49,9 +48,6 @@ class BacklogReport:
             for r in self.rows
         )
         return table(headers, rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass
@@ -81,7 +77,7 @@ class Backlog:
             await asyncio.gather(*(self._submit() for _ in range(min(AT_ONCE, missing - start))))
 
     async def hold(self, wanted: int, seconds: float) -> int:
-        """How many jobs ended within about that time, or until the first one did."""
+        """Counts jobs that ended within about that time, or until the first one did."""
         before, end = await self.ended(), time.monotonic() + seconds
         while time.monotonic() < end or await self.ended() == before:
             await self.fill(wanted)

@@ -13,7 +13,7 @@ from oar_lab.bench.subject import Subject
 
 @dataclass(frozen=True)
 class EngineAlone:
-    """In wall time but for `cpu_seconds`; of the usual request where one picture is meant."""
+    """Speeds in wall time, except `cpu_seconds`; a single picture is of the usual request."""
 
     images_per_second: float  # all at once, from requests to pixels
     cpu_seconds: float  # of one of these
@@ -21,7 +21,7 @@ class EngineAlone:
     step_seconds: float  # of that one, its prefill included
 
     def mean(self, other: Self) -> Self:
-        """Of two runs: a machine that others share is not as quick at every moment."""
+        """Mean of two runs: a shared machine is not equally fast at every moment."""
         pairs = {name: (value, getattr(other, name)) for name, value in asdict(self).items()}
         return type(self)(**{name: sum(pair) / 2 for name, pair in pairs.items()})
 

@@ -1,12 +1,11 @@
-"""What the queue's scripts cost Redis while few or many jobs wait."""
+"""Measures what the queue's scripts cost Redis while few or many jobs wait."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from oar_lab.bench.table import table
+from oar_lab.bench.table import BenchReport, table
 from oar_wire.events import Completed
 from oar_wire.job import GenerationParams
 from server.jobs import scripts
@@ -39,16 +38,13 @@ class QueueRow:
 
 
 @dataclass(frozen=True)
-class QueueReport:
+class QueueReport(BenchReport):
     calls: int
     rows: list[QueueRow]
 
     def table(self) -> str:
         headers = ("jobs waiting", "submit us", "place us", "take us", "claim and finish us", "gauge us")
         return table(headers, ((r.waiting, r.submit, r.place, r.take, r.finish, r.gauge) for r in self.rows))
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 async def measure_queue(url: str, data_dir: Path, depths: Sequence[int]) -> QueueReport:

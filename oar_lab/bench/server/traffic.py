@@ -1,4 +1,4 @@
-"""What a benchmark asks of a server, and when: the same for one seed."""
+"""Requests of a benchmark and their times: the same for one seed."""
 
 import random
 from collections.abc import Sequence

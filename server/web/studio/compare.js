@@ -12,7 +12,7 @@ import { explain, Notice, warn } from "./notice.js";
 import { Options, randomSeed, rivalName } from "./options.js";
 import { COARSE, contrasting, orderName, orderWords } from "./orders.js";
 import { budgetWords, Painting } from "./painting.js";
-import { RunButton, runOnEnter } from "./run.js";
+import { requestForm, RunButton } from "./run.js";
 import { seconds, StatusLine } from "./status.js";
 import { Timeline } from "./timeline.js";
 
@@ -27,9 +27,7 @@ export class CompareView {
     this.notice = new Notice();
     this.options = new Options(models, { orders: "several", hasCount: false, onModel: () => this.preview() });
     this.run = new RunButton("Paint them", { onRun: () => this.submit(), onCancel: () => this.cancel() });
-    this.form = el("form", { class: "panel", novalidate: true, "aria-label": "What to compare" },
-      this.options.element, el("div", { class: "panel-foot" }, this.notice.element, this.run.element));
-    runOnEnter(this.form, this.run);
+    this.form = requestForm("What to compare", this);
     this.timeline = new Timeline((t, isForward) => this.move(t, isForward));
     this.wall = el("div", { class: "wall" });
     this.tools = el("div", { class: "row tools", hidden: true }, copyButton("Link", () => new URL(this.address, location.href).href));

@@ -7,7 +7,7 @@ import { canvasOf } from "./film.js";
 import { Job } from "./job.js";
 import { explain, Notice, warn } from "./notice.js";
 import { Options } from "./options.js";
-import { RunButton, runOnEnter } from "./run.js";
+import { requestForm, RunButton } from "./run.js";
 import { Viewer } from "./viewer.js";
 
 export class CreateView {
@@ -22,9 +22,7 @@ export class CreateView {
     });
     this.options = new Options(models, { onModel: (model) => this.prepare(model) });
     this.run = new RunButton("Paint", { onRun: () => this.submit(), onCancel: () => this.cancel() });
-    this.form = el("form", { class: "panel", novalidate: true, "aria-label": "What to paint" },
-      this.options.element, el("div", { class: "panel-foot" }, this.notice.element, this.run.element));
-    runOnEnter(this.form, this.run);
+    this.form = requestForm("What to paint", this);
     this.element = el("div", { class: "split" }, heading(this.title), this.form, this.viewer.element);
   }
 

@@ -9,7 +9,7 @@ import { Job } from "./job.js";
 import { explain, Notice, warn } from "./notice.js";
 import { Options } from "./options.js";
 import { Retouch } from "./retouch.js";
-import { RunButton, runOnEnter } from "./run.js";
+import { requestForm, RunButton } from "./run.js";
 import { storedPictures } from "./gallery_store.js";
 import { onFreeKey } from "./shortcuts.js";
 import { KINDS, openPicture, toBase64 } from "./upload.js";
@@ -57,9 +57,7 @@ export class EditView {
     this.strength.input.addEventListener("input", () => this.showCount());
     this.segments = el("div", { class: "segments", role: "radiogroup", "aria-label": "What to do" }, modes);
     this.options.element.prepend(el("div", { class: "stack tight" }, this.segments, this.about, this.strength.field));
-    this.form = el("form", { class: "panel", novalidate: true, "aria-label": "How to edit" },
-      this.options.element, el("div", { class: "panel-foot" }, this.notice.element, this.run.element));
-    runOnEnter(this.form, this.run);
+    this.form = requestForm("How to edit", this);
   }
 
   buildStage() {

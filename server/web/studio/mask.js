@@ -85,9 +85,15 @@ export class Mask {
   }
 
   fillPatch(row, column, value) {
+    for (const line of this.linesOf(row, column)) line.fill(value);
+  }
+
+  /** The pixels of a patch, line by line. */
+  linesOf(row, column) {
     const [left, right] = [column, column + 1].map((edge) => Math.round(edge * this.patchWidth));
     const [top, bottom] = [row, row + 1].map((edge) => Math.round(edge * this.patchHeight));
-    for (let y = top; y < bottom; y += 1) this.pixels.fill(value, y * this.width + left, y * this.width + right);
+    const starts = Array.from({ length: bottom - top }, (_, line) => (top + line) * this.width);
+    return starts.map((start) => this.pixels.subarray(start + left, start + right));
   }
 
   /** Marks everything outside of a picture that lies at `left`, `top`. */
@@ -99,12 +105,7 @@ export class Mask {
   }
 
   isMarked(row, column) {
-    const [left, right] = [column, column + 1].map((edge) => Math.round(edge * this.patchWidth));
-    const [top, bottom] = [row, row + 1].map((edge) => Math.round(edge * this.patchHeight));
-    for (let y = top; y < bottom; y += 1) {
-      if (this.pixels.subarray(y * this.width + left, y * this.width + right).includes(1)) return true;
-    }
-    return false;
+    return this.linesOf(row, column).some((line) => line.includes(1));
   }
 
   /** The patches that are rewritten: those with at least one marked pixel. */

@@ -30,8 +30,16 @@ export class RunButton {
   }
 }
 
+/** The panel of a view: options, a notice, and the button that runs. */
+export function requestForm(label, { options, notice, run }) {
+  const foot = el("div", { class: "panel-foot" }, notice.element, run.element);
+  const form = el("form", { class: "panel", novalidate: true, "aria-label": label }, options.element, foot);
+  runOnEnter(form, run);
+  return form;
+}
+
 /** Ctrl or Command with Enter, wherever the focus is while the form is shown. */
-export function runOnEnter(form, run) {
+function runOnEnter(form, run) {
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !form.checkVisibility()) return;
     if (document.querySelector("dialog[open]")) return;

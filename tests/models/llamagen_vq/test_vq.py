@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from oar_core.models.llamagen_vq.checkpoint import llamagen_vq_state
-from oar_core.models.llamagen_vq.config import VqConfig
 from oar_core.models.load import family
+from oar_core.models.vq_config import VqConfig
 from tests.models.golden import Golden, stage_outputs
 
 CONFIG = VqConfig(
