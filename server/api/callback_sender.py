@@ -1,29 +1,23 @@
-"""Tells the callbacks of ended jobs, signed as the Standard Webhooks specification says.
+"""Tells the callbacks of ended jobs: when they are due, how often they are tried, and how many at a time.
 
 The script that ends a job puts its callback on a list in Redis, so that it is sent however many processes die; each API
 process takes what is due. A callback may come twice, with the same `webhook-id`.
 """
 
 import asyncio
-import hashlib
-import hmac
 import json
 import logging
-import ssl
 import time
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import httpx
 from redis.exceptions import RedisError
 
 from oar_wire.errors import JobExpired, JobNotFound, RedisUnavailable
 from oar_wire.tenant import OPEN_TENANT
-from oar_wire.version import VERSION
-from server.api.callback_address import AddressRefused, Resolver, Target
+from server.api.callback_address import Resolver
+from server.api.callback_delivery import Callback, CallbackDelivery
 from server.api.job_status import status_of
 from server.api.links import PictureLinks
 from server.jobs import keys
@@ -37,25 +31,13 @@ from server.tasks import stop_tasks
 
 logger = logging.getLogger(__name__)
 
-PURPOSE = b"oar callback 1"
 MOST_SENDING = 16  # by one process
 MOST_OF_A_TENANT = 4
 BUSY_SECONDS = 1.0  # after which a tenant's next callback is looked at
-SEND_SECONDS = 10.0  # for a receiver to be found, to read and to answer
 HOLD_SECONDS = 60.0  # after which another process may send what this one took
 GROWTH = 4.0  # of the time between two attempts
 MOST_SECONDS = 6 * 3600.0
 GONE = 410  # whoever answers it wants no more
-
-
-@dataclass(frozen=True)
-class Callback:
-    job_id: str
-    url: str
-    tenant: str
-    state: str  # that the job ended in
-    body: str
-    attempts: int  # this one among them
 
 
 class CallbackSender:
@@ -71,19 +53,13 @@ class CallbackSender:
         """`count` is told the outcome of each attempt: delivered, failed, given_up."""
         self._connection = connection
         self._settings = settings
-        self._links = links
         self._results = results
         self._count = count
         self._queue = JobQueue(connection, settings)
-        self._resolver = resolver or Resolver(may_be_private=settings.callback_private)
-        self._tls = ssl.create_default_context()
         self._sending: set[asyncio.Task[None]] = set()
         self._of_tenants: Counter[str] = Counter()
+        self.delivery = CallbackDelivery(links, resolver or Resolver(may_be_private=settings.callback_private))
         self.waiting = DueList(connection, keys.CALLBACKS)
-
-    async def secret(self, tenant: str) -> str:
-        """The secret that a tenant's receivers check signatures with. Raises RedisUnavailable."""
-        return "whsec_" + b64encode(await self._links.derive(PURPOSE, tenant)).decode()
 
     async def run(self) -> None:
         """Sends until it is cancelled."""
@@ -97,7 +73,7 @@ class CallbackSender:
                 await asyncio.sleep(self._settings.sweep_seconds)
         finally:
             await stop_tasks(self._sending)
-            self._resolver.close()
+            self.delivery.close()
 
     async def _start_due(self) -> bool:
         """Starts what is due and has room. Returns whether there may be more."""
@@ -158,7 +134,7 @@ class CallbackSender:
             return await self._results.find(tenant, job_id)
 
     async def _attempt(self, callback: Callback) -> None:
-        outcome = await self._deliver(callback)
+        outcome = await self.delivery.deliver(callback)
         is_last = callback.attempts >= self._settings.callback_attempts or outcome in {"refused", str(GONE)}
         if outcome == "delivered":
             await self._end(callback, "delivered")
@@ -177,47 +153,6 @@ class CallbackSender:
         await self._connection.again("DEL", keys.callback_key(callback.job_id))
         await self.waiting.remove(callback.job_id)
         self._count(outcome)
-
-    async def _deliver(self, callback: Callback) -> str:
-        """`delivered`, `refused`, or what went wrong: a status or an error's name, and nothing of the receiver's."""
-        try:
-            async with asyncio.timeout(SEND_SECONDS):
-                target = await self._resolver.resolve(callback.url)
-                status = await self._post(target, callback)
-        except AddressRefused:
-            return "refused"
-        except (TimeoutError, OSError, ValueError, httpx.HTTPError) as error:
-            return type(error).__name__
-        return "delivered" if 200 <= status < 300 else str(status)
-
-    async def _post(self, target: Target, callback: Callback) -> int:
-        """Sends to the address that was looked at. The answer's body is not read, and no redirect is followed."""
-        url = httpx.URL(target.url)
-        headers = {
-            "Host": url.netloc.decode(),
-            "Content-Type": "application/json",
-            "User-Agent": f"oar/{VERSION}",
-            **await self._signed(callback),
-        }
-        # A client of its own: no cookie of a receiver is sent to another one.
-        async with (
-            httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=SEND_SECONDS) as client,
-            client.stream(
-                "POST",
-                url.copy_with(host=target.address),
-                headers=headers,
-                content=callback.body.encode(),
-                extensions={"sni_hostname": target.host},
-            ) as response,
-        ):
-            return response.status_code
-
-    async def _signed(self, callback: Callback) -> dict[str, str]:
-        key = await self._links.derive(PURPOSE, callback.tenant)
-        message_id, at = f"msg_{callback.job_id}", str(int(time.time()))
-        signed = f"{message_id}.{at}.{callback.body}".encode()
-        signature = b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
-        return {"webhook-id": message_id, "webhook-timestamp": at, "webhook-signature": f"v1,{signature}"}
 
 
 def _describe(job: JobRecord, root_path: str) -> dict[str, Any]:

@@ -22,4 +22,4 @@ class CallbackSecret(Sent):
 )
 async def secret(services: Shared) -> CallbackSecret:
     """It is your own, and stays the same as long as the server's secret (OAR_LINK_SECRET) does."""
-    return CallbackSecret(secret=await services.callbacks.secret(services.tenant.name))
+    return CallbackSecret(secret=await services.callbacks.delivery.secret(services.tenant.name))

@@ -54,7 +54,7 @@ class Files(Protocol):
     def list(self, folder: str = "") -> Iterator[StoredFile]: ...
 
 
-def check_name(name: str) -> str:
+def check_path(name: str) -> str:
     """Raises ValueError for what could lead out of the store."""
     if not NAME.fullmatch(name):
         raise ValueError(f"no name of a stored file: {name[:80]!r}")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from server.results.files import PROBE, StoredFile, StoreFault, check_name
+from server.results.files import PROBE, StoredFile, StoreFault, check_path
 from server.results.store import ResultsRefused
 
 LEAST_FREE = 16 << 20  # bytes of the disk; below, nothing new is begun
@@ -38,7 +38,7 @@ class FolderFiles:
             raise StoreFault(f"{self._folder}: {free >> 20} MiB of the disk are free")
 
     def write(self, name: str, data: bytes) -> None:
-        path = self._folder / check_name(name)
+        path = self._folder / check_path(name)
         with _faults(path):
             try:
                 _replace(path, data)
@@ -47,7 +47,7 @@ class FolderFiles:
                 _replace(path, data)
 
     def read(self, name: str) -> bytes | None:
-        path = self._folder / check_name(name)
+        path = self._folder / check_path(name)
         with _faults(path):
             try:
                 return path.read_bytes()
@@ -55,13 +55,13 @@ class FolderFiles:
                 return None
 
     def note_use(self, job: str) -> None:
-        folder = self._folder / check_name(job)
+        folder = self._folder / check_path(job)
         with contextlib.suppress(OSError):  # it may be gone, or the disk be read alone
             if time.time() - folder.stat().st_mtime > USE_SECONDS:
                 os.utime(folder)
 
     def delete(self, job: str) -> None:
-        folder = self._folder / check_name(job)
+        folder = self._folder / check_path(job)
         with _faults(folder), contextlib.suppress(FileNotFoundError):
             # The record goes first: a job of which a part is gone must not be found.
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name != "record.json"):
@@ -69,7 +69,7 @@ class FolderFiles:
             folder.rmdir()
 
     def list(self, folder: str = "") -> Iterator[StoredFile]:
-        root = self._folder / check_name(folder) if folder else self._folder
+        root = self._folder / check_path(folder) if folder else self._folder
         with _faults(root), contextlib.suppress(FileNotFoundError):
             for path, _, names in os.walk(root):
                 parent = Path(path)

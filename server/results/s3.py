@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from server.results.files import PROBE, StoredFile, StoreFault, check_name
+from server.results.files import PROBE, StoredFile, StoreFault, check_path
 from server.results.store import ResultsRefused
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
@@ -65,7 +65,7 @@ class S3Files:
         """S3 does not know it."""
 
     def delete(self, job: str) -> None:
-        check_name(job)  # an empty name would be all
+        check_path(job)  # an empty name would be all
         with self._faults():
             names = [file.name for file in self.list(job)]
             # The record goes first: a job of which a part is gone must not be found.
@@ -78,7 +78,7 @@ class S3Files:
 
     def list(self, folder: str = "") -> Iterator[StoredFile]:
         root = f"{self._prefix}/" if self._prefix else ""
-        under = f"{root}{check_name(folder)}/" if folder else root
+        under = f"{root}{check_path(folder)}/" if folder else root
         with self._faults():
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=under):
                 for entry in page.get("Contents", ()):
@@ -87,7 +87,7 @@ class S3Files:
                         yield StoredFile(name, entry["Size"], entry["LastModified"].timestamp())
 
     def _key(self, name: str) -> str:
-        check_name(name)
+        check_path(name)
         return f"{self._prefix}/{name}" if self._prefix else name
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from oar_wire.errors import ResultsUnavailable
@@ -56,7 +57,10 @@ class StoredResults:
 
     async def save(self, key: ResultKey, outputs: Sequence[OutputData]) -> Sequence[OutputData]:
         await asyncio.gather(
-            *(self._write(output_name(key, output.kind, output.index), output.data) for output in outputs)
+            *(
+                self._call(partial(self.files.write, output_name(key, output.kind, output.index), output.data))
+                for output in outputs
+            )
         )
         return ()
 
@@ -94,11 +98,15 @@ class StoredResults:
 
     async def archive(self, job: Archive) -> None:
         folder, key = _folder(job.tenant, job.job_id), ResultKey(job.tenant, job.job_id, int(job.fields[Field.EPOCH]))
-        for output in job.outputs:
-            await self._write(output_name(key, output.kind, output.index), output.data)
-        await self._write(f"{folder}/{EVENTS}", await self._call(lambda: _pack_events(job.events)))
         record = {"format": FORMAT, "id": job.job_id, "fields": dict(job.fields)}
-        await self._write(f"{folder}/{RECORD}", json.dumps(record).encode())
+
+        def write() -> None:
+            for output in job.outputs:
+                self.files.write(output_name(key, output.kind, output.index), output.data)
+            self.files.write(f"{folder}/{EVENTS}", _pack_events(job.events))
+            self.files.write(f"{folder}/{RECORD}", json.dumps(record).encode())
+
+        await self._call(write)
 
     async def delete(self, tenant: str, job_id: str) -> None:
         if JOB_ID.fullmatch(job_id):
@@ -106,9 +114,6 @@ class StoredResults:
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
-
-    async def _write(self, name: str, data: bytes) -> None:
-        await self._call(lambda: self.files.write(name, data))
 
     async def _call(self, work: Callable[[], T]) -> T:
         """Raises ResultsUnavailable; the log has the details, which are not the client's."""

@@ -117,7 +117,7 @@ class OutputWriter:
         """Stores outputs, however long the store is away. Returns those that go with the ending; None where the job has
         ended otherwise meanwhile, or is another worker's."""
         key = ResultKey(job.claim.tenant, job.claim.job_id, job.claim.epoch)
-        while job.ending is None and self._table.has(job):
+        while job.ending is None and self._table.find(job.claim.job_id) is job:
             try:
                 return await self._results.save(key, outputs)
             except ResultsUnavailable:

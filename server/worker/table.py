@@ -26,10 +26,6 @@ class JobTable:
     def find(self, job_id: str) -> RunningJob | None:
         return self._jobs.get(job_id)
 
-    def has(self, job: RunningJob) -> bool:
-        """False for a claim that was lost, and for one that another claim of the job has replaced."""
-        return self._jobs.get(job.claim.job_id) is job
-
     def owner(self, sequence_id: str) -> tuple[RunningJob, int] | None:
         """The job and image of a sequence; None for those of a job that is gone, or was lost and taken again since."""
         return self._sequences.get(sequence_id)
