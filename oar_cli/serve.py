@@ -33,7 +33,8 @@ def serve(settings: Settings) -> None:
     Ctrl-C stops all of it; SIGUSR2 replaces API and workers one after another, while they serve.
     """
     configure_logging(settings.log_format, settings.log_level)
-    if "results" not in settings.model_fields_set:
+    # A Redis elsewhere may have other processes, which know nothing of a folder here.
+    if "results" not in settings.model_fields_set and not settings.redis_url:
         settings = settings.model_copy(update={"results": "folder"})
     with listen(settings) as listener:
         try:

@@ -177,6 +177,13 @@ class InvalidDays(InvalidRequest):
     example = Example("days: Input should be less than or equal to 31", "days")
 
 
+class InvalidPurge(InvalidRequest):
+    code = "invalid_purge"
+    names = "purge"
+    meaning = "Neither `true` nor `false`."
+    example = Example("purge: Input should be a valid boolean", "purge")
+
+
 class InvalidFormat(InvalidRequest):
     code = "invalid_format"
     names = "format"

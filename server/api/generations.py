@@ -14,6 +14,7 @@ from oar_wire.errors import (
     InvalidFormat,
     InvalidLimit,
     InvalidLink,
+    InvalidPurge,
     JobExpired,
     LinkExpired,
     NoImage,
@@ -151,7 +152,7 @@ async def look(job_id: JobId, services: Shared) -> GenerationStatus:
     response_model=GenerationStatus,
     responses={
         202: {"model": GenerationStatus, "description": "It runs, and ends within a step"},
-        **documents.errors(*documents.JOB),
+        **documents.errors(*documents.JOB, InvalidPurge),
     },
 )
 async def cancel(

@@ -30,7 +30,8 @@ class FolderFiles:
             (self._folder / PROBE).unlink(missing_ok=True)
             free = shutil.disk_usage(self._folder).free
         except (PermissionError, FileExistsError, NotADirectoryError) as error:
-            message = f"results cannot be written to the folder {self._folder}: {error.strerror}"
+            where, why = self._folder, error.strerror
+            message = f"results cannot be written to the folder {where} ({why}): set OAR_DATA_DIR to another"
             raise ResultsRefused(message) from error
         except OSError as error:
             raise StoreFault(f"{self._folder}: {error.strerror}") from error

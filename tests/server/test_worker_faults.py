@@ -21,6 +21,7 @@ from server.jobs.memory_log import MemoryJobLog
 from server.jobs.queue import JobQueue
 from server.jobs.store import Registry
 from server.observability.metrics import WorkerMetrics
+from server.results.store import WithTheEnding
 from server.settings import Settings
 from server.tasks import BackgroundTasks, stop_tasks
 from server.worker.engine_thread import Abort, Add, Command
@@ -211,8 +212,9 @@ async def test_a_partial_image_shows_what_was_there_when_it_was_due(models: dict
     crew, renderer = Crew(models), NotingRenderer()
     background = BackgroundTasks(lambda error: pytest.fail(str(error)))
     expectations = Expectations(models, crew.sent.append)
+    speed, results = MeasuredSpeed(), WithTheEnding()
     outputs = OutputWriter(
-        crew.runner.outbox, renderer, expectations, models, crew.metrics, MeasuredSpeed(), background
+        crew.runner.outbox, renderer, expectations, models, crew.metrics, speed, background, crew.table, results
     )
     job = RunningJob.begin(claim_of("gen-1"))
     crew.runner.begin(job)

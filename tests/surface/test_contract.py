@@ -122,6 +122,7 @@ def test_error_codes_and_statuses() -> None:
         "invalid_after": 422,
         "invalid_limit": 422,
         "invalid_days": 422,
+        "invalid_purge": 422,
         "invalid_format": 422,
         "invalid_compression": 422,
         "invalid_idempotency_key": 422,

@@ -19,6 +19,7 @@ export const ErrorCode = {
   InvalidAfter: "invalid_after",
   InvalidLimit: "invalid_limit",
   InvalidDays: "invalid_days",
+  InvalidPurge: "invalid_purge",
   InvalidFormat: "invalid_format",
   UnsupportedByModel: "unsupported_by_model",
   InvalidCompression: "invalid_compression",

@@ -27,6 +27,7 @@ from server.jobs.worker_queue import WorkerQueue
 from server.observability.exposition import Labelled, expose, own, published
 from server.observability.families import Families
 from server.observability.metrics import (
+    CALLBACK_OUTCOMES,
     JOB_OUTCOMES,
     METHODS,
     REQUEST_OUTCOMES,
@@ -201,7 +202,7 @@ def test_no_client_can_make_a_label(live: LiveServer, requests: list[tuple[str, 
         "method": {*METHODS, "other"},
         "route": {*create_app(Settings()).openapi()["paths"], *PAGES, "unmatched"},
         "status": {str(status) for status in range(100, 600)},
-        "outcome": {*REQUEST_OUTCOMES, *JOB_OUTCOMES, *TENANT_OUTCOMES},
+        "outcome": {*REQUEST_OUTCOMES, *JOB_OUTCOMES, *TENANT_OUTCOMES, *CALLBACK_OUTCOMES},
         "model": {NAME},
         "worker": {row["worker"] for row in samples(text)["oar_steps_total"]},
     }
